@@ -1,0 +1,187 @@
+//! `gradus rubric explain`: one trajectory's reward, stage by stage, and its text with what was read in it.
+
+use std::ops::Range;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde_json::value::RawValue;
+
+use super::paint::{Paint, printable};
+use crate::http::batch::Engine;
+use crate::http::wire::{Item, read_item, read_request};
+use crate::rubric::Rubric;
+use crate::score::Report;
+use crate::shaping::Position;
+use crate::stages::{CallVerdict, ParsedTurn};
+use crate::trajectory::{Content, Message, Turn};
+
+/// Characters of somebody else's message that are shown.
+const OTHERS_SHOWN: usize = 400;
+
+pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>) -> anyhow::Result<ExitCode> {
+    let name = super::rubric::named_or_file(&engine.catalog, rubric)?;
+    let rubric = engine.catalog.get(&name).context("the rubric is gone")?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = match path.extension() {
+        Some(extension) if extension == "jsonl" => text.lines().find(|line| !line.trim().is_empty()).unwrap_or(""),
+        _ => text.as_str(),
+    };
+    let wrong = |error: crate::http::wire::Pointed| anyhow::anyhow!("{}: {} {}", path.display(), error.pointer, error.message);
+    let paint = Paint::stdout();
+    let position = Position { step, ..Position::default() };
+    let mut explained = 0;
+    let (items, tools): (Vec<&RawValue>, &str) = match read_request(text) {
+        Ok(request) => (request.trajectories, request.tools.map_or("", RawValue::get)),
+        Err(_) => (vec![serde_json::from_str(text).with_context(|| path.display().to_string())?], ""),
+    };
+    for raw in items {
+        let item = read_item(raw.get(), tools).map_err(wrong)?;
+        let report = engine.scorer.score(&item.trajectory, &rubric, &position);
+        explain(&report, &rubric, &item, paint);
+        explained += 1;
+    }
+    if explained == 0 {
+        bail!("{}: there is no trajectory in it", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(report: &Report<'_>, rubric: &Rubric, item: &Item<'_>, paint: Paint) {
+    let id = item.id.as_deref().map_or_else(String::new, |id| format!("{} ", printable(id)));
+    let title = format!("{id}by {}@{}", rubric.name, rubric.version);
+    match &report.reward {
+        Ok(reward) => println!("{} {}", paint.bold(title), paint.bold(format!("reward {:.4}", reward.value))),
+        Err(fault) => println!("{} {} {}", paint.bold(title), paint.bad("no reward:"), fault.cause.message),
+    }
+    stages(report, rubric, paint);
+    if let Some(reason) = report.reason(rubric) {
+        println!("  {}", paint.bad(printable(&reason)));
+    }
+    println!();
+    messages(report, item, paint);
+}
+
+fn stages(report: &Report<'_>, rubric: &Rubric, paint: Paint) {
+    let width = rubric.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0).max(5);
+    println!("  {:width$}  {:>6} x {:>6} = {:>7}  {:>9}", "stage", "score", "weight", "adds", "threshold");
+    for (index, (stage, plan)) in rubric.stages.iter().zip(&report.plan).enumerate() {
+        let line = match report.outcomes.get(index) {
+            Some(outcome) => {
+                let (score, adds) = (outcome.score.get(), outcome.score.get() * plan.weight);
+                let detail: Vec<_> = outcome.detail.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+                let line = format!(
+                    "{:width$}  {score:>6.3} x {:>6.3} = {adds:>7.4}  {:>9.3}  {}",
+                    stage.name,
+                    plan.weight,
+                    plan.threshold,
+                    detail.join(", ")
+                );
+                if report.passed(index) { paint.good(line) } else { paint.bad(line) }
+            }
+            None if report.stage_reached() == Some(index) => paint.bad(format!("{:width$}  could not be scored", stage.name)),
+            None => paint.dim(format!("{:width$}  closed", stage.name)),
+        };
+        println!("  {line}");
+    }
+    if let Ok(reward) = &report.reward {
+        for ((name, _), value) in rubric.penalties.iter().zip(&reward.penalties) {
+            println!("  {name:width$}  takes {value:.4}");
+        }
+        if reward.clamp != 0.0 {
+            println!("  {:width$}  {:+.4}", "clamp", reward.clamp);
+        }
+    }
+}
+
+fn messages(report: &Report<'_>, item: &Item<'_>, paint: Paint) {
+    for (index, message) in item.trajectory.messages.iter().enumerate() {
+        match message {
+            Message::Other { role, content } => {
+                let text = shown(content);
+                println!("{}", paint.dim(format!("[{index}] {role:?}: {text}")));
+            }
+            Message::Policy(turn) => {
+                let evidence = report.evidence.as_ref();
+                let parsed = evidence.and_then(|e| e.turns.iter().find(|parsed| parsed.message == index));
+                let answer = evidence.and_then(|e| e.answer.as_ref()).filter(|answer| answer.message == index);
+                let answer = answer.map(|answer| answer.span.start - turn.offset..answer.span.end - turn.offset);
+                println!("{}", paint.bold(format!("[{index}] policy")));
+                policy(turn, parsed, answer, paint);
+            }
+        }
+    }
+}
+
+fn shown(content: &Content<'_>) -> String {
+    let text = match content {
+        Content::Text(text) => text.to_string(),
+        Content::Json(raw) => serde_json::from_str::<String>(raw).unwrap_or_else(|_| (*raw).to_owned()),
+    };
+    let mut short: String = text.chars().take(OTHERS_SHOWN).collect();
+    if short.len() < text.len() {
+        short.push_str(" ..");
+    }
+    printable(&short)
+}
+
+/// What a stretch of policy text is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Reasoning,
+    Good,
+    Bad,
+    Answer,
+}
+
+fn policy(turn: &Turn<'_>, parsed: Option<&ParsedTurn<'_>>, answer: Option<Range<usize>>, paint: Paint) {
+    let mut marks: Vec<(Range<usize>, Kind)> = Vec::new();
+    if let Some(parsed) = parsed {
+        marks.extend(parsed.parsed.reasoning.iter().map(|span| (span.clone(), Kind::Reasoning)));
+        if turn.native_calls.is_none() {
+            marks.extend(parsed.parsed.attempts.iter().zip(&parsed.verdicts).map(|(attempt, verdict)| {
+                let good = matches!(verdict, CallVerdict::Valid);
+                (attempt.span.clone(), if good { Kind::Good } else { Kind::Bad })
+            }));
+        }
+    }
+    marks.extend(answer.map(|span| (span, Kind::Answer)));
+    marks.sort_by_key(|(span, _)| (span.start, span.end));
+    let (mut out, mut at) = (String::new(), 0);
+    for (span, kind) in marks.into_iter().filter(|(span, _)| span.start < span.end) {
+        let (Some(before), Some(inside)) = (turn.text.get(at..span.start), turn.text.get(span.clone())) else { continue };
+        out.push_str(&printable(before));
+        let inside = printable(inside);
+        out.push_str(&match kind {
+            Kind::Reasoning => paint.dim(inside),
+            Kind::Good => paint.good(inside),
+            Kind::Bad => paint.bad(inside),
+            Kind::Answer => paint.answer(inside),
+        });
+        at = span.end;
+    }
+    out.push_str(&printable(turn.text.get(at..).unwrap_or("")));
+    println!("{out}");
+    for call in parsed.into_iter().flat_map(|parsed| parsed.parsed.attempts.iter().zip(&parsed.verdicts)) {
+        println!("  {}", call_line(call.0, call.1, paint));
+    }
+}
+
+fn call_line(attempt: &crate::toolcall::Attempt<'_>, verdict: &CallVerdict, paint: Paint) -> String {
+    let name = attempt.result.as_ref().map_or("?", |call| &call.name);
+    let name = printable(name);
+    match (verdict, &attempt.result) {
+        (CallVerdict::Valid, _) if attempt.repairs.is_empty() => paint.good(format!("call {name}: valid")),
+        (CallVerdict::Valid, _) => paint.good(format!("call {name}: valid after repairs")),
+        (CallVerdict::UnknownTool, _) => paint.bad(format!("call {name}: no such tool")),
+        (CallVerdict::Violations(all), _) => {
+            let all: Vec<_> = all.iter().map(|v| format!("{:?} {}", v.pointer, v.message)).collect();
+            paint.bad(format!("call {name}: {}", printable(&all.join("; "))))
+        }
+        (CallVerdict::Problem { problem, .. }, _) => paint.bad(format!("call {name}: {}", problem.message)),
+        (CallVerdict::Malformed, Err(malformed)) => {
+            paint.bad(format!("call malformed ({}): {}", malformed.code.as_str(), printable(&malformed.message)))
+        }
+        (CallVerdict::Malformed, Ok(_)) => String::new(),
+    }
+}

@@ -1,0 +1,125 @@
+//! The command line: one file per command. In: arguments, environment, configuration file; out: an exit code.
+#![allow(clippy::print_stdout, reason = "printing is what a command line is for")]
+
+mod explain;
+mod openapi;
+mod paint;
+mod replay;
+mod rubric;
+mod score;
+mod serve;
+mod summary;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::config::{File, LogFormat, Scoring};
+use crate::http::batch::Engine;
+use crate::rubric::Catalog;
+use crate::score::Scorer;
+use crate::stages::NoJudge;
+
+/// Scores the trajectories of LLM agents in progressive stages.
+///
+/// Without a command it serves. Every option can also be set by the environment variable beside it, or in a TOML file
+/// (--config); options win over the environment, the environment over the file.
+#[derive(Debug, Parser)]
+#[command(name = "gradus", version, max_term_width = 100)]
+struct Cli {
+    /// Configuration file (TOML)
+    #[arg(long, global = true, env = "GRADUS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to log to standard error: error, warn, info, debug, or a filter such as gradus=debug [default: info]
+    #[arg(long, global = true, env = "GRADUS_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// How to log
+    #[arg(long, global = true, env = "GRADUS_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the HTTP API
+    Serve(serve::Args),
+    /// Score a file of trajectories, or a stored run again
+    Score(score::Args),
+    /// Check, explain, list and show rubrics
+    #[command(subcommand)]
+    Rubric(rubric::Command),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("gradus: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    let file = File::read(cli.config.as_deref())?;
+    let (filter, format) = file.log(cli.log, cli.log_format);
+    start_log(&filter, format)?;
+    match cli.command.unwrap_or_else(default_command) {
+        Command::Serve(args) => serve::run(args, &file),
+        Command::Score(args) => score::run(args, &file),
+        Command::Rubric(command) => rubric::run(command, &file),
+        Command::Openapi => openapi::run(),
+    }
+}
+
+/// Plain `gradus` serves, with what the environment says about serving.
+fn default_command() -> Command {
+    match Cli::try_parse_from(["gradus", "serve"]).ok().and_then(|cli| cli.command) {
+        Some(command) => command,
+        None => Command::Serve(serve::Args::default()),
+    }
+}
+
+fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no filter"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// The engine that all scoring commands share.
+fn engine(scoring: &Scoring) -> anyhow::Result<Engine> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(scoring.threads)
+        .thread_name(|index| format!("score-{index}"))
+        .build_global()
+        .context("the scoring threads could not be started")?;
+    let catalog = Catalog::open(scoring.rubrics.as_deref())?;
+    anyhow::ensure!(
+        catalog.get(&scoring.default_rubric).is_some(),
+        "the default rubric {:?} does not exist; `gradus rubric list` lists those there are",
+        scoring.default_rubric
+    );
+    Ok(Engine {
+        scorer: Scorer::new(scoring.schema_cache_bytes, Arc::new(NoJudge)),
+        catalog,
+        default_rubric: scoring.default_rubric.clone(),
+        inline_rubrics: scoring.inline_rubrics,
+    })
+}

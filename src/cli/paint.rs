@@ -1,0 +1,44 @@
+//! Colours of the terminal, or none where there is no terminal or `NO_COLOR` is set.
+
+use std::fmt::Display;
+use std::io::IsTerminal;
+
+/// Whether to colour.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paint(bool);
+
+impl Paint {
+    /// Colours for standard output.
+    pub(super) fn stdout() -> Self {
+        Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+    }
+
+    fn code(self, code: &str, text: impl Display) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+
+    pub(super) fn bold(self, text: impl Display) -> String {
+        self.code("1", text)
+    }
+
+    pub(super) fn dim(self, text: impl Display) -> String {
+        self.code("2", text)
+    }
+
+    pub(super) fn good(self, text: impl Display) -> String {
+        self.code("32", text)
+    }
+
+    pub(super) fn bad(self, text: impl Display) -> String {
+        self.code("31", text)
+    }
+
+    pub(super) fn answer(self, text: impl Display) -> String {
+        self.code("1;36", text)
+    }
+}
+
+/// Text from a trajectory, with what a terminal would act upon made visible.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{FFFD}' } else { c }).collect()
+}

@@ -1,0 +1,118 @@
+//! `gradus score --replay RUN`: scores the stored requests of a run again, with the very rubrics they were scored with,
+//! and reports every difference.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::score::said;
+use crate::config::{self, File, StoreFlags};
+use crate::http::batch::{Engine, Overrides, Stop};
+use crate::rubric::Rubric;
+use crate::store::{Store, StoreError, StoredRequest};
+
+/// Most differences that are printed; all are counted.
+const SHOWN: usize = 20;
+
+pub(super) fn run(engine: &Engine, run: &str, flags: StoreFlags, file: &File) -> anyhow::Result<ExitCode> {
+    let settings = config::store(flags, None, None, file)?;
+    let Some(store) = Store::open(&settings)? else { bail!("--store none keeps nothing to replay; name the database") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let found = runtime.block_on(replay(engine, &store, run))?;
+    runtime.block_on(store.close());
+    if found.requests == 0 && found.unreadable == 0 {
+        bail!("there is no run {run:?} in {}", settings.url);
+    }
+    println!(
+        "{run}: {} requests, {} trajectories scored again, {} differ, {} requests could not be read",
+        found.requests, found.trajectories, found.different, found.unreadable
+    );
+    Ok(if found.different + found.unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    requests: usize,
+    trajectories: usize,
+    different: usize,
+    unreadable: usize,
+}
+
+async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    let mut replay = store.replay(run);
+    loop {
+        match replay.next().await {
+            Ok(None) => return Ok(found),
+            Ok(Some(request)) => compare(engine, &request, &mut found)?,
+            Err(error @ (StoreError::NotKept { .. } | StoreError::Damaged { .. })) => {
+                found.unreadable += 1;
+                println!("{error}");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> anyhow::Result<()> {
+    let batch = stored.batch.to_string();
+    let rubric = Rubric::from_json(&stored.rubric_json).with_context(|| format!("the stored rubric of batch {batch}"))?;
+    let overrides = Overrides { rubric: Some(Arc::new(rubric)), batch_id: Some(&batch) };
+    let body = std::str::from_utf8(&stored.request).with_context(|| format!("the stored request of batch {batch}"))?;
+    let again = match engine.score(body, &overrides, &Stop::default()) {
+        Ok(scored) => scored.body,
+        Err(error) => {
+            found.unreadable += 1;
+            println!("batch {batch}: {}", said(error));
+            return Ok(());
+        }
+    };
+    found.requests += 1;
+    let (then, now) = (results(&stored.response)?, results(&again)?);
+    found.trajectories += now.len();
+    for index in 0..then.len().max(now.len()) {
+        let difference = match (then.get(index), now.get(index)) {
+            (Some(then), Some(now)) => first_difference(then, now, String::new()),
+            _ => Some("one of the two has no such result".to_owned()),
+        };
+        if let Some(difference) = difference {
+            found.different += 1;
+            if found.different <= SHOWN {
+                println!("{batch}-{index}: {difference}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The results of a response without what may differ from run to run.
+fn results(response: &[u8]) -> anyhow::Result<Vec<Value>> {
+    let mut response: Value = serde_json::from_slice(response)?;
+    let Some(Value::Array(mut results)) = response.get_mut("results").map(Value::take) else {
+        bail!("a stored response has no results")
+    };
+    for result in results.iter_mut().filter_map(Value::as_object_mut) {
+        result.remove("latency_ms");
+    }
+    Ok(results)
+}
+
+/// The first place where two values differ, as a JSON pointer with both values.
+fn first_difference(then: &Value, now: &Value, at: String) -> Option<String> {
+    match (then, now) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            keys.into_iter().find_map(|key| {
+                let (x, y) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+                first_difference(x, y, format!("{at}/{key}"))
+            })
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().find_map(|(index, (x, y))| first_difference(x, y, format!("{at}/{index}")))
+        }
+        _ if then == now => None,
+        _ => Some(format!("{at} was {then}, is {now}")),
+    }
+}

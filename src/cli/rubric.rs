@@ -1,0 +1,108 @@
+//! `gradus rubric`: check, explain, list, show.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use super::explain;
+use crate::config::{File, Scoring, ScoringFlags};
+use crate::rubric::{Catalog, Rubric, SHIPPED};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Check rubric files; errors have line and column
+    Check {
+        /// Rubric files (TOML)
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Say why a trajectory gets its reward, stage by stage, with its text highlighted
+    Explain {
+        /// A rubric file, or the name of a rubric
+        #[arg(value_name = "FILE")]
+        rubric: String,
+        /// A trajectory: JSON, or the first line of a .jsonl file; a whole request body works, too
+        #[arg(value_name = "TRAJECTORY")]
+        trajectory: PathBuf,
+        /// Curriculum step to score at
+        #[arg(long, value_name = "N")]
+        step: Option<u64>,
+        #[command(flatten)]
+        scoring: ScoringFlags,
+    },
+    /// List the rubrics by name
+    List {
+        #[command(flatten)]
+        scoring: ScoringFlags,
+    },
+    /// Print a shipped rubric's file, to start your own from
+    Show {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check { files } => Ok(check(&files)),
+        Command::Explain { rubric, trajectory, step, scoring } => {
+            let engine = super::engine(&Scoring::compose(scoring, None, file))?;
+            explain::run(&engine, &rubric, &trajectory, step)
+        }
+        Command::List { scoring } => list(&Scoring::compose(scoring, None, file)),
+        Command::Show { name } => show(&name),
+    }
+}
+
+fn check(files: &[PathBuf]) -> ExitCode {
+    let mut wrong = 0;
+    for path in files {
+        let shown = path.display();
+        match std::fs::read_to_string(path).map_err(|error| error.to_string()) {
+            Err(error) => {
+                wrong += 1;
+                eprintln!("{shown}: {error}");
+            }
+            Ok(text) => match Rubric::from_toml(&text) {
+                Ok(rubric) => println!("{shown}: {}@{} is fine, {} stages", rubric.name, rubric.version, rubric.stages.len()),
+                Err(error) => {
+                    wrong += 1;
+                    let place = error.location.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
+                    eprintln!("{shown}{place}: {}", error.message);
+                }
+            },
+        }
+    }
+    if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn list(scoring: &Scoring) -> anyhow::Result<ExitCode> {
+    for rubric in Catalog::open(scoring.rubrics.as_deref())?.current() {
+        println!("{:16} {}  {}", rubric.name, rubric.version, rubric.description);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(name: &str) -> anyhow::Result<ExitCode> {
+    match SHIPPED.iter().find(|(known, _)| *known == name) {
+        Some((_, text)) => print!("{text}"),
+        None => bail!("no shipped rubric is called {name:?}; `gradus rubric list` lists those there are"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name to score by: a known rubric's, or that of a file, which is added to the catalogue.
+pub(super) fn named_or_file(catalog: &Catalog, rubric: &str) -> anyhow::Result<String> {
+    let path = Path::new(rubric);
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {rubric}"))?;
+        let read = Rubric::from_toml(&text).map_err(|error| anyhow::anyhow!("{rubric}: {error}"))?;
+        return Ok(catalog.insert(read)?.name.to_string());
+    }
+    match catalog.get(rubric) {
+        Some(_) => Ok(rubric.to_owned()),
+        None => bail!("there is no rubric {rubric:?}; give a .toml file, or a name from `gradus rubric list`"),
+    }
+}

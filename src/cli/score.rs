@@ -1,0 +1,217 @@
+//! `gradus score`: trajectories from a file or standard input, results to a file, a summary to the terminal.
+
+use std::fs::File as FsFile;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::value::RawValue;
+
+use super::replay;
+use super::summary::Summary;
+use crate::config::{File, Scoring, ScoringFlags, StoreFlags};
+use crate::http::batch::{BatchError, Engine, Overrides, Scored, Stop};
+
+/// Lines that are scored together.
+const CHUNK_LINES: usize = 512;
+/// Bytes of lines that are scored together.
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// Score a file of trajectories, or a stored run again.
+///
+/// Each line is a trajectory, or a whole request body with `trajectories`; a `.json` file is one of either. The exit
+/// code is 1 where a trajectory could not be scored or a replay differs.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Trajectories: a .jsonl or .json file, or - for standard input
+    #[arg(value_name = "FILE", required_unless_present = "replay", conflicts_with = "replay")]
+    file: Option<PathBuf>,
+    /// Rubric: a name, name@version, or a rubric file [default: --default-rubric]
+    #[arg(long, short, value_name = "RUBRIC", conflicts_with = "replay")]
+    rubric: Option<String>,
+    /// Curriculum step to score at
+    #[arg(long, value_name = "N", conflicts_with = "replay")]
+    step: Option<u64>,
+    /// Write one result per line to this file; - is standard output
+    #[arg(long, short, value_name = "FILE", conflicts_with = "replay")]
+    out: Option<PathBuf>,
+    /// Score the stored requests of this run again and report every difference
+    #[arg(long, value_name = "RUN")]
+    replay: Option<String>,
+    #[command(flatten)]
+    store: StoreFlags,
+    #[command(flatten)]
+    scoring: ScoringFlags,
+}
+
+pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
+    let scoring = Scoring::compose(args.scoring.clone(), None, file);
+    let mut engine = super::engine(&scoring)?;
+    if let Some(run) = &args.replay {
+        return replay::run(&engine, run, args.store, file);
+    }
+    if let Some(rubric) = &args.rubric {
+        engine.default_rubric = super::rubric::named_or_file(&engine.catalog, rubric)?;
+    }
+    let path = args.file.context("no FILE was given")?;
+    let mut job = Job {
+        engine,
+        out: output(args.out.as_deref())?,
+        summary: Summary::default(),
+        step: args.step,
+        progress: progress(&path)?,
+        broken: 0,
+    };
+    job.score_all(&path)?;
+    job.progress.finish_and_clear();
+    if let Some(out) = &mut job.out {
+        out.flush()?;
+    }
+    let text = job.summary.text();
+    if args.out.is_some_and(|out| out == Path::new("-")) { eprint!("{text}") } else { print!("{text}") }
+    let clean = job.summary.invalid() == 0 && job.broken == 0;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn output(path: Option<&Path>) -> anyhow::Result<Option<Box<dyn Write>>> {
+    Ok(match path {
+        None => None,
+        Some(path) if path == Path::new("-") => Some(Box::new(BufWriter::new(std::io::stdout()))),
+        Some(path) => {
+            let file = FsFile::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            Some(Box::new(BufWriter::new(file)))
+        }
+    })
+}
+
+fn progress(path: &Path) -> anyhow::Result<ProgressBar> {
+    let size = std::fs::metadata(path).map_or(0, |data| data.len());
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}")?;
+    Ok(if size > 0 { ProgressBar::new(size).with_style(style) } else { ProgressBar::hidden() })
+}
+
+struct Job {
+    engine: Engine,
+    out: Option<Box<dyn Write>>,
+    summary: Summary,
+    step: Option<u64>,
+    progress: ProgressBar,
+    /// Lines that are no JSON, and requests that were refused.
+    broken: usize,
+}
+
+impl Job {
+    fn score_all(&mut self, path: &Path) -> anyhow::Result<()> {
+        let shown = path.display().to_string();
+        let open = || FsFile::open(path).with_context(|| format!("cannot read {shown}"));
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let mut text = String::new();
+            open()?.read_to_string(&mut text).with_context(|| format!("cannot read {shown}"))?;
+            return self.document(&text, &shown);
+        }
+        let reader: Box<dyn BufRead> =
+            if path == Path::new("-") { Box::new(BufReader::new(std::io::stdin())) } else { Box::new(BufReader::new(open()?)) };
+        self.lines(reader, &shown)
+    }
+
+    /// A whole file: one trajectory or one request.
+    fn document(&mut self, text: &str, shown: &str) -> anyhow::Result<()> {
+        if let Err(error) = serde_json::from_str::<&RawValue>(text) {
+            bail!("{shown}: {error}");
+        }
+        if is_request(text) { self.request(text, shown) } else { self.chunk(&[text.to_owned()], shown, 1) }
+    }
+
+    fn lines(&mut self, mut reader: Box<dyn BufRead>, shown: &str) -> anyhow::Result<()> {
+        let (mut chunk, mut bytes, mut number, mut first) = (Vec::new(), 0, 0, 1);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).with_context(|| format!("cannot read {shown}"))?;
+            number += usize::from(read > 0);
+            self.progress.inc(read as u64);
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim();
+            let request = is_request(text);
+            if read == 0 || request || chunk.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES {
+                self.chunk(&chunk, shown, first)?;
+                (bytes, first) = (0, number);
+                chunk.clear();
+            }
+            match text {
+                _ if read == 0 => return Ok(()),
+                "" => {}
+                _ if request => self.request(text, &format!("{shown}, line {number}"))?,
+                _ => {
+                    if let Err(error) = serde_json::from_str::<&RawValue>(text) {
+                        self.broken += 1;
+                        self.progress.suspend(|| eprintln!("{shown}, line {number}: not JSON: {error}"));
+                        continue;
+                    }
+                    bytes += text.len();
+                    chunk.push(text.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Trajectories as one request with the default rubric.
+    fn chunk(&mut self, items: &[String], shown: &str, first: usize) -> anyhow::Result<()> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let step = self.step.map_or_else(String::new, |step| format!("\"step\":{step},"));
+        let body = format!("{{{step}\"trajectories\":[{}]}}", items.join(","));
+        self.request(&body, &format!("{shown}, from line {first}"))
+    }
+
+    fn request(&mut self, body: &str, shown: &str) -> anyhow::Result<()> {
+        match self.engine.score(body, &Overrides::default(), &Stop::default()) {
+            Ok(scored) => self.record(&scored),
+            Err(error) => {
+                self.broken += 1;
+                self.progress.suspend(|| eprintln!("{shown}: {}", said(error)));
+                Ok(())
+            }
+        }
+    }
+
+    fn record(&mut self, scored: &Scored) -> anyhow::Result<()> {
+        self.summary.add(scored);
+        if let Some(out) = &mut self.out {
+            for row in &scored.rows {
+                out.write_all(scored.body.get(row.result.clone()).unwrap_or_default())?;
+                out.write_all(b"\n")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an object is a request rather than a trajectory.
+fn is_request(text: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Probe<'a> {
+        #[serde(borrow)]
+        #[allow(dead_code, reason = "only its presence counts")]
+        trajectories: &'a RawValue,
+    }
+    serde_json::from_str::<Probe<'_>>(text).is_ok()
+}
+
+/// A batch error in words, for people.
+pub(super) fn said(error: BatchError) -> String {
+    match error {
+        BatchError::Request(wrong) => format!("{} {}", wrong.pointer, wrong.message).trim().to_owned(),
+        BatchError::UnknownRubric(name) => {
+            format!("there is no rubric {name:?}; `gradus rubric list` lists those there are")
+        }
+        BatchError::Rubric(error) => format!("the rubric has an error: {error}"),
+        BatchError::InlineRubric => "inline rubrics are switched off".to_owned(),
+        BatchError::Deadline { limit_ms } => format!("not scored within {limit_ms} ms"),
+        BatchError::Abandoned => "interrupted".to_owned(),
+        BatchError::Invalid { code, message, pointer, .. } => format!("{pointer} {code}: {message}"),
+    }
+}

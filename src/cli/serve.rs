@@ -1,0 +1,68 @@
+//! `gradus serve`: opens everything, listens, prints how to try it, serves until a signal.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{File, Serve, ServeFlags};
+use crate::http::{App, serve};
+use crate::store::Store;
+
+/// Serve the HTTP API.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    flags: ServeFlags,
+}
+
+pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
+    let settings = Serve::compose(args.flags, file)?;
+    let engine = super::engine(&settings.scoring)?;
+    let store = Store::open(&settings.store)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .context("the HTTP threads could not be started")?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}; choose another address with --listen", settings.listen))?;
+        let address = listener.local_addr()?;
+        let app = App::new(engine, store, settings.http);
+        let stop = stop_signal()?;
+        announce(address, &settings.store.url, app.tokens.api.is_some())?;
+        serve(listener, app, stop).await.context("serving failed")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The first line is the address alone, for scripts; the rest is for people.
+fn announce(address: SocketAddr, store: &str, with_token: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let token = if with_token { " -H 'Authorization: Bearer TOKEN'" } else { "" };
+    writeln!(out, "http://{address}")?;
+    writeln!(out, "scores are kept in {store}; API: http://{address}/docs/; try:")?;
+    writeln!(
+        out,
+        "curl -s http://{address}/reward{token} -H 'Content-Type: application/json' -d '{{\"trajectories\":[{{\"messages\":[{{\"role\":\"user\",\"content\":\"Capital of France?\"}},{{\"role\":\"assistant\",\"content\":\"<answer>Paris</answer>\"}}],\"references\":[\"Paris\"]}}]}}'"
+    )?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! The summary of a scored file: stages as a table, rewards as a histogram.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::http::batch::{Scored, Tally};
+
+const BINS: usize = 10;
+const BAR: usize = 40;
+
+/// What was scored with one version of one rubric.
+#[derive(Debug, Default)]
+struct Part {
+    stages: Vec<(String, Tally)>,
+    rewards: Vec<f64>,
+    range: (f64, f64),
+    invalid: usize,
+    errors: BTreeMap<&'static str, u64>,
+}
+
+/// Adds up scored requests.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    parts: BTreeMap<String, Part>,
+}
+
+impl Summary {
+    pub(super) fn add(&mut self, scored: &Scored) {
+        let rubric = &scored.settings.rubric;
+        let part = self.parts.entry(format!("{}@{}", rubric.name, rubric.version)).or_default();
+        part.range = (rubric.range.min(), rubric.range.max());
+        if part.stages.is_empty() {
+            part.stages = rubric.stages.iter().map(|stage| (stage.name.to_string(), Tally::default())).collect();
+        }
+        for ((_, sum), tally) in part.stages.iter_mut().zip(&scored.tallies) {
+            sum.reached += tally.reached;
+            sum.passed += tally.passed;
+            sum.score_sum += tally.score_sum;
+        }
+        part.rewards.extend(scored.rows.iter().filter(|row| row.valid).filter_map(|row| row.reward));
+        part.invalid += scored.rows.iter().filter(|row| !row.valid).count();
+        for (code, n) in &scored.errors {
+            *part.errors.entry(code.as_str()).or_default() += n;
+        }
+    }
+
+    /// How many trajectories could not be scored.
+    pub(super) fn invalid(&self) -> usize {
+        self.parts.values().map(|part| part.invalid).sum()
+    }
+
+    /// The summary as text.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        for (rubric, part) in &self.parts {
+            // Writing to a String cannot fail.
+            let _ = part.write(rubric, &mut text);
+        }
+        text
+    }
+}
+
+impl Part {
+    fn write(&self, rubric: &str, out: &mut String) -> std::fmt::Result {
+        let n = self.rewards.len();
+        let mean = if n == 0 { 0.0 } else { self.rewards.iter().sum::<f64>() / n as f64 };
+        writeln!(out, "{rubric}: {n} scored, {} not; mean reward {mean:.4}", self.invalid)?;
+        let width = self.stages.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(5);
+        writeln!(out, "  {:width$}  {:>8}  {:>8}  {:>6}", "stage", "reached", "passed", "mean")?;
+        for (name, tally) in &self.stages {
+            let mean = if tally.reached == 0 { 0.0 } else { tally.score_sum / f64::from(tally.reached) };
+            writeln!(out, "  {name:width$}  {:>8}  {:>8}  {mean:>6.3}", tally.reached, tally.passed)?;
+        }
+        if n > 0 {
+            self.histogram(out)?;
+        }
+        for (code, n) in &self.errors {
+            writeln!(out, "  {n} x {code}")?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&self, out: &mut String) -> std::fmt::Result {
+        let (low, high) = self.range;
+        let step = (high - low) / BINS as f64;
+        let mut counts = [0_usize; BINS];
+        for reward in &self.rewards {
+            let bin = (BINS - 1).min((1..BINS).take_while(|edge| *reward >= low + step * *edge as f64).count());
+            if let Some(count) = counts.get_mut(bin) {
+                *count += 1;
+            }
+        }
+        let most = counts.iter().copied().max().unwrap_or(0).max(1);
+        writeln!(out, "  rewards")?;
+        for (bin, count) in counts.iter().enumerate() {
+            let (from, to) = (low + step * bin as f64, low + step * (bin + 1) as f64);
+            let close = if bin + 1 == BINS { ']' } else { ')' };
+            let bar = "█".repeat((count * BAR).div_ceil(most));
+            writeln!(out, "  [{from:>6.2}, {to:>5.2}{close} {count:>8}  {bar}")?;
+        }
+        Ok(())
+    }
+}

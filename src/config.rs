@@ -1,0 +1,267 @@
+//! Settings: each module owns its own with defaults; here they are composed. Flags win over the environment, that over
+//! the file, that over the defaults.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+use crate::http;
+use crate::store::{self, Durability};
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {error}; check the path given as --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// The file is no configuration.
+    #[error("{path}: {error}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        error: Box<toml::de::Error>,
+    },
+    /// A value cannot be.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Options of every command that scores.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ScoringFlags {
+    /// Directory of rubric files (*.toml), in addition to the shipped ones; a file of the same name wins
+    #[arg(long, env = "GRADUS_RUBRICS", value_name = "DIR")]
+    pub rubrics: Option<PathBuf>,
+    /// Rubric of trajectories that name none [default: short_form_qa]
+    #[arg(long, env = "GRADUS_DEFAULT_RUBRIC", value_name = "NAME")]
+    pub default_rubric: Option<String>,
+    /// Threads that score [default: one per core]
+    #[arg(long, env = "GRADUS_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+    /// Memory for compiled tool schemas, in bytes [default: 67108864]
+    #[arg(long, env = "GRADUS_SCHEMA_CACHE_BYTES", value_name = "BYTES")]
+    pub schema_cache_bytes: Option<u64>,
+}
+
+/// Where scores are kept.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StoreFlags {
+    /// Where scores are kept: sqlite:FILE, or none [default: sqlite:gradus.db]
+    #[arg(long, env = "GRADUS_STORE", value_name = "URL")]
+    pub store: Option<String>,
+}
+
+/// Options of `gradus serve`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeFlags {
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, env = "GRADUS_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    #[command(flatten)]
+    /// Scoring.
+    pub scoring: ScoringFlags,
+    #[command(flatten)]
+    /// Store.
+    pub store: StoreFlags,
+    /// When an answer may leave: commit (its scores are on the disk), relaxed (queued), off (nothing is stored) [default: commit]
+    #[arg(long, env = "GRADUS_STORE_DURABILITY", value_name = "WHEN")]
+    pub store_durability: Option<String>,
+    /// Whether requests are kept, so that runs can be scored again [default: true]
+    #[arg(long, env = "GRADUS_STORE_KEEP_TRAJECTORIES", value_name = "BOOL")]
+    pub store_keep_trajectories: Option<bool>,
+    /// Whether a request may bring its own rubric [default: true]
+    #[arg(long, env = "GRADUS_INLINE_RUBRICS", value_name = "BOOL")]
+    pub inline_rubrics: Option<bool>,
+    /// Largest request body after decompression, in bytes [default: 268435456]
+    #[arg(long, env = "GRADUS_MAX_BODY_BYTES", value_name = "BYTES")]
+    pub max_body_bytes: Option<usize>,
+    /// Request bytes that may be in flight at once; beyond that the answer is 429 [default: 1073741824]
+    #[arg(long, env = "GRADUS_MAX_IN_FLIGHT_BYTES", value_name = "BYTES")]
+    pub max_in_flight_bytes: Option<usize>,
+    /// Longest time for one request, in milliseconds [default: 300000]
+    #[arg(long, env = "GRADUS_MAX_DEADLINE_MS", value_name = "MS")]
+    pub max_deadline_ms: Option<u64>,
+    /// Token that scoring and reading need (Authorization: Bearer ..); none: open to all who can connect
+    #[arg(long, env = "GRADUS_API_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub api_token: Option<String>,
+    /// Token that changing rubrics needs; none: nobody can
+    #[arg(long, env = "GRADUS_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub admin_token: Option<String>,
+}
+
+/// The configuration file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    listen: Option<SocketAddr>,
+    rubrics: Option<PathBuf>,
+    default_rubric: Option<String>,
+    inline_rubrics: Option<bool>,
+    threads: Option<usize>,
+    schema_cache_bytes: Option<u64>,
+    log: Option<String>,
+    log_format: Option<LogFormat>,
+    store: StoreFile,
+    limits: LimitsFile,
+    tokens: TokensFile,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StoreFile {
+    url: Option<String>,
+    durability: Option<String>,
+    keep_trajectories: Option<bool>,
+    queue_bytes: Option<usize>,
+    busy_timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsFile {
+    max_body_bytes: Option<usize>,
+    max_in_flight_bytes: Option<usize>,
+    max_deadline_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TokensFile {
+    api: Option<String>,
+    admin: Option<String>,
+}
+
+impl File {
+    /// Reads a file; no path is an empty file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a field is not known or has a wrong type.
+    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_path_buf(), error })?;
+        toml::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_path_buf(), error: Box::new(error) })
+    }
+
+    /// How to log, under what the flags or the environment say.
+    pub fn log(&self, filter: Option<String>, format: Option<LogFormat>) -> (String, LogFormat) {
+        let filter = filter.or_else(|| self.log.clone()).unwrap_or_else(|| "info".to_owned());
+        (filter, format.or(self.log_format).unwrap_or_default())
+    }
+}
+
+/// How to score.
+#[derive(Debug, Clone)]
+pub struct Scoring {
+    /// Directory of rubric files.
+    pub rubrics: Option<PathBuf>,
+    /// Rubric of trajectories that name none.
+    pub default_rubric: String,
+    /// Whether a request may bring its own rubric.
+    pub inline_rubrics: bool,
+    /// Threads that score; 0 is one per core.
+    pub threads: usize,
+    /// Memory for compiled tool schemas, in bytes.
+    pub schema_cache_bytes: u64,
+}
+
+impl Scoring {
+    /// Composes flags and file.
+    pub fn compose(flags: ScoringFlags, inline_rubrics: Option<bool>, file: &File) -> Self {
+        Self {
+            rubrics: flags.rubrics.or_else(|| file.rubrics.clone()),
+            default_rubric: flags
+                .default_rubric
+                .or_else(|| file.default_rubric.clone())
+                .unwrap_or_else(|| "short_form_qa".to_owned()),
+            inline_rubrics: inline_rubrics.or(file.inline_rubrics).unwrap_or(true),
+            threads: flags.threads.or(file.threads).unwrap_or(0),
+            schema_cache_bytes: flags.schema_cache_bytes.or(file.schema_cache_bytes).unwrap_or(64 << 20),
+        }
+    }
+}
+
+/// Composes the store's settings.
+///
+/// # Errors
+/// When the durability has no known name.
+pub fn store(flags: StoreFlags, durability: Option<String>, keep: Option<bool>, file: &File) -> Result<store::Config, ConfigError> {
+    let default = store::Config::default();
+    let durability = match durability.or_else(|| file.store.durability.clone()) {
+        Some(name) => name.parse::<Durability>().map_err(|error| ConfigError::Value(error.to_string()))?,
+        None => default.durability,
+    };
+    Ok(store::Config {
+        url: flags.store.or_else(|| file.store.url.clone()).unwrap_or(default.url),
+        durability,
+        keep_trajectories: keep.or(file.store.keep_trajectories).unwrap_or(default.keep_trajectories),
+        queue_bytes: file.store.queue_bytes.unwrap_or(default.queue_bytes),
+        busy_timeout_ms: file.store.busy_timeout_ms.unwrap_or(default.busy_timeout_ms),
+    })
+}
+
+/// Everything that `gradus serve` needs.
+#[derive(Debug, Clone)]
+pub struct Serve {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// How to score.
+    pub scoring: Scoring,
+    /// Where to keep scores.
+    pub store: store::Config,
+    /// The HTTP side.
+    pub http: http::Config,
+}
+
+impl Serve {
+    /// Composes flags and file.
+    ///
+    /// # Errors
+    /// When a value cannot be.
+    pub fn compose(flags: ServeFlags, file: &File) -> Result<Self, ConfigError> {
+        let defaults = http::LimitsConfig::default();
+        let limits = http::LimitsConfig {
+            max_body_bytes: flags.max_body_bytes.or(file.limits.max_body_bytes).unwrap_or(defaults.max_body_bytes),
+            max_in_flight_bytes: flags
+                .max_in_flight_bytes
+                .or(file.limits.max_in_flight_bytes)
+                .unwrap_or(defaults.max_in_flight_bytes),
+            max_deadline_ms: flags.max_deadline_ms.or(file.limits.max_deadline_ms).unwrap_or(defaults.max_deadline_ms),
+        };
+        // Results are addressed with 32 bits in the store.
+        if limits.max_body_bytes == 0 || limits.max_body_bytes > 1 << 30 {
+            let message = format!("max_body_bytes = {} is out of range; it must be from 1 to {}", limits.max_body_bytes, 1 << 30);
+            return Err(ConfigError::Value(message));
+        }
+        let tokens = http::Tokens {
+            api: flags.api_token.or_else(|| file.tokens.api.clone()).filter(|token| !token.is_empty()),
+            admin: flags.admin_token.or_else(|| file.tokens.admin.clone()).filter(|token| !token.is_empty()),
+        };
+        Ok(Self {
+            listen: flags.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            scoring: Scoring::compose(flags.scoring, flags.inline_rubrics, file),
+            store: store(flags.store, flags.store_durability, flags.store_keep_trajectories, file)?,
+            http: http::Config { limits, tokens, ..http::Config::default() },
+        })
+    }
+}

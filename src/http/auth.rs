@@ -1,0 +1,60 @@
+//! Who may do what: an optional token for everything that costs work, and an admin token for changing rubrics.
+
+use axum::http::{HeaderMap, StatusCode, header};
+
+use super::error::Problem;
+
+/// The tokens; none means that the door is open (scoring) or shut (administration).
+#[derive(Clone, Default)]
+pub struct Tokens {
+    /// Needed for scoring and reading scores, when set.
+    pub api: Option<String>,
+    /// Needed for changing rubrics; without one nobody can.
+    pub admin: Option<String>,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens").field("api", &self.api.is_some()).field("admin", &self.admin.is_some()).finish()
+    }
+}
+
+impl Tokens {
+    /// Lets a scoring client in.
+    ///
+    /// # Errors
+    /// 401 without a token, 403 with a wrong one.
+    pub fn require_api(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        match &self.api {
+            None => Ok(()),
+            Some(token) => compare(headers, &[Some(token), self.admin.as_ref()]),
+        }
+    }
+
+    /// Lets an administrator in.
+    ///
+    /// # Errors
+    /// 401 without a token, 403 with a wrong one or when the server has none.
+    pub fn require_admin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        if self.admin.is_none() {
+            let detail = "changing rubrics is switched off; start the server with --admin-token";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "no-admin", "Forbidden", detail));
+        }
+        compare(headers, &[self.admin.as_ref()])
+    }
+}
+
+fn compare(headers: &HeaderMap, accepted: &[Option<&String>]) -> Result<(), Problem> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let key = headers.get("x-api-key").and_then(|value| value.to_str().ok());
+    let Some(given) = bearer.and_then(|value| value.strip_prefix("Bearer ")).or(key) else {
+        let detail = "send the token as `Authorization: Bearer ..` or as `X-Api-Key`";
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "no-token", "Unauthorized", detail));
+    };
+    // Hashes of equal length: the comparison's time says nothing about the token.
+    let given = blake3::hash(given.as_bytes());
+    if accepted.iter().flatten().any(|token| blake3::hash(token.as_bytes()) == given) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::FORBIDDEN, "wrong-token", "Forbidden", "the token is not the one of this server"))
+}

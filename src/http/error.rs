@@ -1,0 +1,229 @@
+//! Errors of a whole request: RFC 9457 problem documents. The one place that maps a module's error to a status.
+//!
+//! A [`Problem`] travels in the response's extensions; the outermost layer adds the request id and writes the body, so
+//! that no handler needs to know it.
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::batch::BatchError;
+use super::wire::{Pointed, Wrong};
+use crate::rubric::{CatalogError, RubricError};
+use crate::store::StoreError;
+
+/// Media type of problem documents.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Why a request failed.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    title: &'static str,
+    detail: String,
+    pointer: Option<String>,
+    place: Option<(usize, usize)>,
+    retry_after_s: Option<u32>,
+}
+
+/// A problem document (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem, example = json!({"type": "/docs#unknown-rubric", "title": "No such rubric", "status": 404,
+    "detail": "there is no rubric \"short\"; see GET /rubrics", "pointer": "/rubric", "request_id": "0193a1b2c3d4e5f6"}))]
+pub struct ProblemWire<'a> {
+    /// The kind of problem, stable: a relative reference that ends in its name.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: &'a str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong, the value, and the fix.
+    pub detail: &'a str,
+    /// JSON pointer into the request's body, where one field is at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<&'a str>,
+    /// Line from 1, where a text was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// Column in characters from 1, where a text was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    /// The id of the request, as in the header `X-Request-Id`.
+    pub request_id: &'a str,
+}
+
+impl Problem {
+    /// A problem.
+    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, title, detail: detail.into(), pointer: None, place: None, retry_after_s: None }
+    }
+
+    /// The request's body has the wrong shape.
+    pub fn shape(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong-shape", "The request has the wrong shape", detail).at(pointer)
+    }
+
+    /// Something does not exist.
+    pub fn not_found(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, kind, "Not found", detail)
+    }
+
+    /// A failure of this server.
+    pub fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
+    }
+
+    /// The request cannot be served now.
+    pub fn unavailable(kind: &'static str, detail: impl Into<String>, retry_after_s: u32) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "Unavailable", detail).retry_after(retry_after_s)
+    }
+
+    /// With the field at fault.
+    #[must_use]
+    pub fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.pointer = Some(pointer.into()).filter(|pointer| !pointer.is_empty());
+        self
+    }
+
+    /// With the time after which to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What is wrong.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The document's bytes.
+    pub fn to_json(&self, request_id: &str) -> Vec<u8> {
+        let document = ProblemWire {
+            kind: format!("/docs#{}", self.kind),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            pointer: self.pointer.as_deref(),
+            line: self.place.map(|place| place.0),
+            column: self.place.map(|place| place.1),
+            request_id,
+        };
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Pointed> for Problem {
+    fn from(wrong: Pointed) -> Self {
+        match wrong.wrong {
+            Wrong::Syntax => {
+                Self::new(StatusCode::BAD_REQUEST, "bad-json", "The body is not JSON", wrong.message).at(wrong.pointer)
+            }
+            Wrong::Shape => Self::shape(wrong.pointer, wrong.message),
+        }
+    }
+}
+
+impl From<RubricError> for Problem {
+    fn from(error: RubricError) -> Self {
+        let mut problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad-rubric",
+            "The rubric has an error",
+            error.message.clone(),
+        )
+        .at(error.pointer.clone());
+        problem.place = error.location.map(|location| (location.line, location.column));
+        problem
+    }
+}
+
+impl From<CatalogError> for Problem {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Rubric { error, .. } => error.into(),
+            CatalogError::Full => Self::new(StatusCode::CONFLICT, "too-many-rubrics", "Too many rubrics", error.to_string()),
+            CatalogError::Io { .. } | CatalogError::Name { .. } => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl From<BatchError> for Problem {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Request(wrong) => wrong.into(),
+            BatchError::UnknownRubric(name) => {
+                let name: String = name.chars().take(128).collect();
+                Self::not_found("unknown-rubric", format!("there is no rubric {name:?}; GET /rubrics lists those there are"))
+                    .at("/rubric")
+            }
+            BatchError::Rubric(error) => {
+                let pointer = format!("/rubric{}", error.pointer);
+                Self::from(error).at(pointer)
+            }
+            BatchError::InlineRubric => {
+                let detail = "inline rubrics are switched off on this server; use the name of a rubric";
+                Self::new(StatusCode::FORBIDDEN, "inline-rubric", "Inline rubrics are off", detail).at("/rubric")
+            }
+            BatchError::Deadline { limit_ms } => {
+                let detail = format!("not scored within {limit_ms} ms; send smaller batches or raise `deadline_ms`");
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "The deadline passed", detail)
+            }
+            BatchError::Abandoned => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "abandoned",
+                "The client went away",
+                "the connection was closed before the answer was ready",
+            ),
+            BatchError::Invalid { transient: true, code, message, pointer } => {
+                Self::unavailable("not-scored", format!("{code}: {message}"), 5).at(pointer)
+            }
+            BatchError::Invalid { transient: false, code, message, pointer } => {
+                Self::shape(pointer, format!("{code}: {message}"))
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Cursor { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "bad-cursor",
+                "No such cursor",
+                format!("{error}; use `next_cursor` of a page"),
+            ),
+            StoreError::IdempotencyTaken { .. } => {
+                Self::new(StatusCode::CONFLICT, "idempotency-conflict", "The key was used for another request", error.to_string())
+            }
+            StoreError::ScoreId { .. } => Self::not_found("unknown-score", error.to_string()),
+            error => Self::unavailable("store", format!("the scores could not be stored or read: {error}"), 5),
+        }
+    }
+}

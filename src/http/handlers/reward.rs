@@ -1,0 +1,203 @@
+//! `POST /reward`: lets the request in, scores it on the work threads, stores the scores, answers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::http::batch::{Overrides, Scored, Stop};
+use crate::http::error::Problem;
+use crate::http::idempotency::{self, Answer};
+use crate::http::limits::{AbandonOnDrop, require_json};
+use crate::http::schema::{RewardRequestDoc, RewardResponseDoc};
+use crate::http::server::App;
+use crate::http::telemetry::RequestId;
+use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRow, StageTally, StoreError};
+
+/// Score trajectories.
+///
+/// Results come in request order. One bad item never fails its batch: it gets `valid: false` and an entry in `errors`.
+/// The same request with the same rubric version and curriculum position gives the same rewards, bit for bit.
+#[utoipa::path(
+    post, path = "/reward", tag = "scoring", operation_id = "score_trajectories",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the stored answer without scoring or counting it again."),
+        ("X-Request-Id" = Option<String>, Header, description = "Names the request in logs and in the response; made where absent."),
+    ),
+    request_body(content = RewardRequestDoc, description = "Trajectories with what to score them by. May be gzip or zstd encoded."),
+    responses(
+        (status = 200, description = "Scored, in request order", body = RewardResponseDoc),
+        (status = 400, description = "Not JSON, or not UTF-8", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 403, description = "The token is wrong, or inline rubrics are off", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 404, description = "No such rubric", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 409, description = "The idempotency key was used for another body", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 415, description = "The content type or encoding is not supported", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 422, description = "The request has the wrong shape, or an item could not be scored and `on_invalid` is `error`", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 429, description = "Too much is in flight; see Retry-After", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 503, description = "Draining, the store failed, or the judge is down and `on_invalid` is `error`; see Retry-After", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 504, description = "The deadline passed", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn score_trajectories(
+    State(app): State<App>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let arrived = Instant::now();
+    let (parts, body) = request.into_parts();
+    app.tokens.require_api(&parts.headers)?;
+    app.refuse_when_draining()?;
+    require_json(&parts.headers)?;
+    let key = idempotency::key(&parts.headers)?;
+    let mut admission = app.limits.admit(&parts.headers)?;
+    let body = admission.read(&parts.headers, body).await?;
+    let answer = match key {
+        None => score(&app, body, arrived, id.0, None).await?,
+        Some(key) => repeatable(&app, body, arrived, id.0, &key).await?,
+    };
+    Ok(json(answer))
+}
+
+fn json(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Answers from memory or the store where the key is known, and scores otherwise.
+async fn repeatable(app: &App, body: String, arrived: Instant, id: String, key: &str) -> Result<Bytes, Problem> {
+    let body_hash = *blake3::hash(body.as_bytes()).as_bytes();
+    let make = async {
+        if let Some(store) = &app.store
+            && let Some(stored) = store.idempotent(key).await?
+        {
+            return Ok(Arc::new(Answer { body_hash: stored.body_hash, body: stored.response.into() }));
+        }
+        let promise = Idempotency { key: key.to_owned(), body_hash, status: 200 };
+        let body = score(app, body, arrived, id, Some(promise)).await?;
+        Ok(Arc::new(Answer { body_hash, body }))
+    };
+    app.idempotency.answer(key, body_hash, make).await
+}
+
+/// Scores a body and makes the scores durable.
+async fn score(
+    app: &App,
+    body: String,
+    arrived: Instant,
+    request_id: String,
+    idempotency: Option<Idempotency>,
+) -> Result<Bytes, Problem> {
+    let abandoned = AbandonOnDrop::default();
+    let stop = Stop {
+        arrived: Some(arrived),
+        max_ms: Some(app.limits.config.max_deadline_ms),
+        abandoned: abandoned.0.clone(),
+    };
+    let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
+    let stamp = batch_id.map(|id| Stamp { id, request_id, created_at_ms: app.now_ms(), idempotency });
+    let work = app.clone();
+    let (scored, batch) = on_work_threads(move || work_on(&work, &body, stamp, &stop)).await?;
+    app.metrics.count(&scored);
+    let answer = Bytes::from(scored.body);
+    if let (Some(store), Some(batch)) = (&app.store, batch) {
+        store.append(batch).await?;
+    }
+    Ok(answer)
+}
+
+/// What names a stored batch.
+struct Stamp {
+    id: BatchId,
+    request_id: String,
+    created_at_ms: i64,
+    idempotency: Option<Idempotency>,
+}
+
+fn work_on(app: &App, body: &str, stamp: Option<Stamp>, stop: &Stop) -> Result<(Scored, Option<Batch>), Problem> {
+    let batch_id = stamp.as_ref().map(|stamp| stamp.id.to_string());
+    let overrides = Overrides { rubric: None, batch_id: batch_id.as_deref() };
+    let scored = app.engine.score(body, &overrides, stop)?;
+    let stamp = stamp.filter(|_| !scored.rows.is_empty());
+    let batch = stamp.map(|stamp| to_batch(app, body, &scored, stamp)).transpose()?;
+    Ok((scored, batch))
+}
+
+/// Packs a scored request for the store; on the work threads, since it compresses.
+fn to_batch(app: &App, body: &str, scored: &Scored, stamp: Stamp) -> Result<Batch, StoreError> {
+    let settings = &scored.settings;
+    let stage = |index: Option<usize>| {
+        index.and_then(|index| settings.rubric.stages.get(index)).map(|stage| stage.name.to_string().into())
+    };
+    let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
+    let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    Ok(Batch {
+        id: stamp.id,
+        request_id: stamp.request_id,
+        created_at_ms: stamp.created_at_ms,
+        run_id: settings.run_id.clone(),
+        step: settings.position.step.and_then(|step| i64::try_from(step).ok()),
+        position: position_json(settings),
+        rubric_name: settings.rubric.name.to_string(),
+        rubric_hash: settings.rubric.version.to_string(),
+        rubric_json: settings.rubric.json.clone(),
+        engine_version: env!("CARGO_PKG_VERSION"),
+        request: keep.then(|| Compressed::new(body.as_bytes())).transpose()?,
+        response: Compressed::new(&scored.body)?,
+        idempotency: stamp.idempotency,
+        scores: scored
+            .rows
+            .iter()
+            .map(|row| ScoreRow {
+                trajectory_id: row.id.clone(),
+                group: row.group.clone(),
+                reward: row.reward,
+                valid: row.valid,
+                stage_reached: stage(row.stage_reached),
+                failed_stage: stage(row.failed_stage),
+                content_hash: row.content_hash,
+                result: offset(row.result.start)..offset(row.result.end),
+            })
+            .collect(),
+        stages: settings
+            .rubric
+            .stages
+            .iter()
+            .zip(&scored.tallies)
+            .map(|(stage, tally)| StageTally {
+                stage: stage.name.to_string().into(),
+                reached: tally.reached,
+                passed: tally.passed,
+                score_sum: tally.score_sum,
+            })
+            .collect(),
+    })
+}
+
+fn position_json(settings: &crate::http::batch::Settings) -> String {
+    serde_json::json!({"step": settings.position.step, "mastery": settings.position.mastery}).to_string()
+}
+
+/// Runs blocking work on rayon's threads. A panic there is a bug of ours, and one failed request, not a dead server.
+pub(crate) async fn on_work_threads<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let (answer, wait) = tokio::sync::oneshot::channel();
+    rayon::spawn(move || {
+        let _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
+    });
+    match wait.await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) | Err(_) => Err(Problem::internal("scoring failed; please report this with the request")),
+    }
+}
+
+/// The token check that the reading endpoints share.
+pub(crate) fn allowed(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    app.tokens.require_api(headers)
+}

@@ -1,0 +1,71 @@
+//! `Idempotency-Key`: a repeat gets the stored answer, and concurrent repeats wait for the first.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode};
+use moka::future::Cache;
+
+use super::error::Problem;
+
+/// Longest key.
+const MAX_KEY_BYTES: usize = 256;
+
+/// An answer that may be given again.
+#[derive(Debug)]
+pub struct Answer {
+    /// Hash of the body that it answers.
+    pub body_hash: [u8; 32],
+    /// The response's body.
+    pub body: Bytes,
+}
+
+/// Answers by key.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    answers: Cache<String, Arc<Answer>>,
+}
+
+impl Idempotency {
+    /// Keeps at most this many bytes of answers in memory, each for a day. Older ones are in the store, if there is one.
+    pub fn new(max_bytes: u64) -> Self {
+        let weigh = |key: &String, answer: &Arc<Answer>| u32::try_from(key.len() + answer.body.len() + 64).unwrap_or(u32::MAX);
+        let answers = Cache::builder().max_capacity(max_bytes).weigher(weigh).time_to_live(Duration::from_hours(24));
+        Self { answers: answers.build() }
+    }
+
+    /// The answer of this key: the stored one, or the one that `make` gives. Of several at once one makes it.
+    ///
+    /// # Errors
+    /// 409 when the key was used for another body; otherwise the problem that `make` gave, which is not kept.
+    pub async fn answer(
+        &self,
+        key: &str,
+        body_hash: [u8; 32],
+        make: impl Future<Output = Result<Arc<Answer>, Problem>>,
+    ) -> Result<Bytes, Problem> {
+        let answer = self.answers.try_get_with_by_ref(key, make).await.map_err(|problem| (*problem).clone())?;
+        if answer.body_hash == body_hash {
+            return Ok(answer.body.clone());
+        }
+        let detail = format!("the idempotency key {key:?} was used for another body; use a new key");
+        Err(Problem::new(StatusCode::CONFLICT, "idempotency-conflict", "The key was used for another request", detail))
+    }
+}
+
+/// The key of a request, if it has one.
+///
+/// # Errors
+/// 400 when it is empty, too long or not printable.
+pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if !key.is_empty() && key.len() <= MAX_KEY_BYTES => Ok(Some(key.to_owned())),
+        _ => {
+            let detail = format!("an Idempotency-Key has 1 to {MAX_KEY_BYTES} printable ASCII characters");
+            Err(Problem::new(StatusCode::BAD_REQUEST, "bad-key", "Bad idempotency key", detail))
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the server takes at once: bodies of a bounded size, a bounded number of bytes in flight, a bounded time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::Problem;
+
+/// One permit of the semaphore stands for this many bytes.
+const PERMIT_BYTES: usize = 1024;
+/// What a request counts at least, for what it costs beside its body.
+const MIN_REQUEST_BYTES: usize = 16 * 1024;
+
+/// The limits, all configurable.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Largest body, decompressed, in bytes. The default takes 512 trajectories of 32k tokens.
+    pub max_body_bytes: usize,
+    /// Bytes of bodies that may be in flight at once; beyond that requests get 429.
+    pub max_in_flight_bytes: usize,
+    /// Longest time for a request, in milliseconds; a shorter `deadline_ms` wins.
+    pub max_deadline_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_body_bytes: 256 << 20, max_in_flight_bytes: 1 << 30, max_deadline_ms: 300_000 }
+    }
+}
+
+/// Keeps count of what is in flight.
+#[derive(Debug)]
+pub struct Limits {
+    /// The limits.
+    pub config: Config,
+    bytes: Arc<Semaphore>,
+    capacity: usize,
+    /// Requests that are being scored.
+    pub requests: AtomicUsize,
+}
+
+/// A request's share of the limits; given back when dropped.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    limits: &'a Limits,
+    permits: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        self.limits.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn permits(bytes: usize) -> usize {
+    bytes.max(MIN_REQUEST_BYTES).div_ceil(PERMIT_BYTES)
+}
+
+impl Limits {
+    /// Limits with nothing in flight.
+    pub fn new(config: Config) -> Self {
+        // One body of the largest size must always fit.
+        let capacity = permits(config.max_in_flight_bytes.max(config.max_body_bytes)).min(Semaphore::MAX_PERMITS);
+        Self { config, bytes: Arc::new(Semaphore::new(capacity)), capacity, requests: AtomicUsize::new(0) }
+    }
+
+    /// Bytes in flight, rounded up to permits.
+    pub fn bytes_in_flight(&self) -> usize {
+        (self.capacity - self.bytes.available_permits()) * PERMIT_BYTES
+    }
+
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// 413 when it says that it is too large, 429 when too much is in flight.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<Admission<'_>, Problem> {
+        let announced = content_length(headers).unwrap_or(0);
+        if announced > self.config.max_body_bytes {
+            return Err(self.too_large());
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut admission = Admission { limits: self, permits: None, bytes: 0 };
+        admission.grow(announced)?;
+        Ok(admission)
+    }
+
+    fn too_large(&self) -> Problem {
+        let limit = self.config.max_body_bytes;
+        let detail = format!("the body is larger than the limit of {limit} bytes; send smaller batches, or raise --max-body-bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+    }
+}
+
+impl Admission<'_> {
+    /// Counts more bytes.
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        let missing = permits(bytes).saturating_sub(self.permits.as_ref().map_or(0, |_| permits(self.bytes)));
+        if missing == 0 && self.permits.is_some() {
+            self.bytes = self.bytes.max(bytes);
+            return Ok(());
+        }
+        let more = u32::try_from(missing).ok().and_then(|n| self.limits.bytes.clone().try_acquire_many_owned(n).ok());
+        let Some(more) = more else {
+            let detail = "too many bytes are in flight; try again after the time in Retry-After, or raise --max-in-flight-bytes";
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", "The server is busy", detail).retry_after(1));
+        };
+        match &mut self.permits {
+            Some(permits) => permits.merge(more),
+            None => self.permits = Some(more),
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Reads a body, as text.
+    ///
+    /// # Errors
+    /// 413 when it is too large, 400 when it breaks off, cannot be decompressed or is not UTF-8, 429 as in `admit`.
+    pub async fn read(&mut self, headers: &HeaderMap, body: Body) -> Result<String, Problem> {
+        // A length is only a promise: memory is taken for it up to a bound, and grows with what really comes.
+        let expected = content_length(headers).unwrap_or(0).min(8 << 20);
+        let mut bytes = Vec::with_capacity(expected);
+        let mut body = body;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| bad_body(&error.to_string()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > self.limits.config.max_body_bytes {
+                return Err(self.limits.too_large());
+            }
+            if bytes.len() + data.len() > self.bytes {
+                // In large steps, so that the semaphore is touched rarely.
+                self.grow((bytes.len() + data.len()).next_power_of_two().min(self.limits.config.max_body_bytes))?;
+            }
+            bytes.extend_from_slice(&data);
+        }
+        String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            bad_body(&format!("byte {at} is not UTF-8; JSON must be UTF-8"))
+        })
+    }
+}
+
+fn bad_body(detail: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be read", detail)
+}
+
+/// The announced length; of a compressed body it says little and counts as unknown.
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Refuses bodies that say that they are not JSON.
+///
+/// # Errors
+/// 415.
+pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = kind.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    if essence == "application/json" || essence.ends_with("+json") {
+        return Ok(());
+    }
+    let detail = format!("the content type {essence:?} is not JSON; send `Content-Type: application/json`");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", "Unsupported media type", detail))
+}
+
+/// Sets the flag when the request's future is dropped: the client went away, and its work may stop.
+#[derive(Debug, Default)]
+pub struct AbandonOnDrop(pub Arc<AtomicBool>);
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

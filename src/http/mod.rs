@@ -1,0 +1,20 @@
+//! The HTTP API: the only place that knows Axum and the API's field names.
+//!
+//! A request enters at [`server`], is routed on one page (`router`), read and written by [`wire`], scored by [`batch`].
+
+mod auth;
+pub mod batch;
+mod error;
+mod handlers;
+mod idempotency;
+mod limits;
+mod router;
+mod schema;
+pub mod server;
+mod telemetry;
+pub mod wire;
+
+pub use auth::Tokens;
+pub use limits::Config as LimitsConfig;
+pub use router::document;
+pub use server::{App, Config, serve};

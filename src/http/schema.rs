@@ -1,0 +1,234 @@
+//! The shapes of requests and responses for the OpenAPI document, where the code reads or writes them by hand.
+//!
+//! Nothing is built from these types; a test holds real requests and responses against the document.
+#![allow(dead_code, reason = "these types exist for their schemas")]
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::wire::{GroupWire, OnInvalid, ResultWire};
+
+/// Trajectories with what to score them by.
+#[derive(ToSchema)]
+#[schema(as = RewardRequest, example = json!({
+    "rubric": "short_form_qa",
+    "run_id": "exp-17",
+    "step": 120,
+    "trajectories": [{
+        "id": "q42-r3",
+        "group": "q42",
+        "messages": [
+            {"role": "user", "content": "What is the capital of France?"},
+            {"role": "assistant", "content": "<tool_call>{\"name\": \"search\", \"arguments\": {\"query\": \"capital of France\"}}</tool_call>"},
+            {"role": "tool", "content": "Paris is the capital of France."},
+            {"role": "assistant", "content": "<answer>Paris</answer>"}
+        ],
+        "tools": [{"type": "function", "function": {"name": "search", "parameters": {"type": "object", "required": ["query"]}}}],
+        "references": ["Paris"]
+    }]
+}))]
+pub(crate) struct RewardRequestDoc {
+    /// A rubric's name, `name@version`, or a whole rubric (the JSON form of a rubric file). The server's default where absent.
+    #[schema(required = false)]
+    rubric: Option<RubricChoice>,
+    /// The training run that the scores are kept under.
+    #[schema(required = false, example = "exp-17")]
+    run_id: Option<String>,
+    /// The trainer's step.
+    #[schema(required = false)]
+    step: Option<u64>,
+    /// The curriculum position; its `step` wins over the one beside it.
+    #[schema(required = false)]
+    curriculum: Option<CurriculumDoc>,
+    /// Milliseconds from the request's arrival after which the answer is 504.
+    #[schema(required = false)]
+    deadline_ms: Option<u64>,
+    /// What `reward` holds for an item that could not be scored.
+    #[schema(required = false)]
+    on_invalid: Option<OnInvalid>,
+    /// Tools of all trajectories that bring none of their own.
+    #[schema(required = false)]
+    tools: Option<Vec<ToolDoc>>,
+    /// What to score; may be empty.
+    trajectories: Vec<TrajectoryDoc>,
+}
+
+/// A rubric by name, or a whole one.
+#[derive(ToSchema)]
+#[schema(as = RubricChoice)]
+pub(crate) enum RubricChoice {
+    /// `name` or `name@version`.
+    #[schema(title = "RubricName")]
+    Name(String),
+    /// The JSON form of a rubric file.
+    #[schema(title = "InlineRubric", value_type = Object)]
+    Inline(Value),
+}
+
+/// A curriculum position.
+#[derive(ToSchema)]
+#[schema(as = Curriculum, example = json!({"step": 120, "mastery": {"tool_parse": 0.97}}))]
+pub(crate) struct CurriculumDoc {
+    /// The trainer's step.
+    step: Option<u64>,
+    /// Pass rate per stage, from 0 to 1, as `GET /runs/{run_id}` reports it.
+    #[schema(required = false)]
+    mastery: BTreeMap<String, f64>,
+}
+
+/// One trajectory: `messages`, or `prompt` and `response`.
+#[derive(ToSchema)]
+#[schema(as = Trajectory, example = json!({
+    "id": "q42-r3",
+    "messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "<answer>4</answer>"}],
+    "references": ["4"]
+}))]
+pub(crate) struct TrajectoryDoc {
+    /// The client's name for it, a string or a number; returned as a string.
+    #[schema(required = false)]
+    id: Option<TextOrNumber>,
+    /// The prompt's group: rollouts of one prompt share it. A string or a number; returned as a string.
+    #[schema(required = false)]
+    group: Option<TextOrNumber>,
+    /// The conversation, as OpenAI chat messages. Only assistant messages are scored.
+    #[schema(required = false)]
+    messages: Option<Vec<MessageDoc>>,
+    /// Instead of `messages`: what the policy was given, as text or messages.
+    #[schema(required = false)]
+    prompt: Option<PromptDoc>,
+    /// Instead of `messages`: what the policy wrote, possibly with tool results between the markers of a chat template.
+    #[schema(required = false)]
+    response: Option<String>,
+    /// The tools that were offered; win over those of the request.
+    #[schema(required = false)]
+    tools: Option<Vec<ToolDoc>>,
+    /// Acceptable answers (also taken under `golds` and `ground_truth`).
+    #[schema(required = false)]
+    references: Option<Vec<TextOrNumber>>,
+    /// Calls that a right trajectory makes, for `tool_match`; may be empty.
+    #[schema(required = false)]
+    reference_calls: Option<Vec<ReferenceCallDoc>>,
+    /// How calls are written; `auto` detects it. The rubric's where absent.
+    #[schema(required = false, example = "auto")]
+    tool_format: Option<String>,
+    /// Whether generation was cut off by a length limit.
+    #[schema(required = false)]
+    truncated: Option<bool>,
+    /// How many tokens the policy wrote.
+    #[schema(required = false)]
+    response_tokens: Option<u64>,
+    /// Columns of your own; ignored.
+    #[schema(required = false, value_type = Object)]
+    metadata: Option<Value>,
+}
+
+/// A string, or a number that stands for its text.
+#[derive(ToSchema)]
+#[schema(as = TextOrNumber)]
+pub(crate) enum TextOrNumber {
+    /// Text.
+    Text(String),
+    /// A number.
+    Number(f64),
+}
+
+/// Text, or messages.
+#[derive(ToSchema)]
+#[schema(as = Prompt)]
+pub(crate) enum PromptDoc {
+    /// Text.
+    Text(String),
+    /// Messages.
+    Messages(Vec<MessageDoc>),
+}
+
+/// An OpenAI chat message. Other fields are taken and ignored.
+#[derive(ToSchema)]
+#[schema(as = Message, example = json!({"role": "assistant", "content": "<answer>Paris</answer>"}))]
+pub(crate) struct MessageDoc {
+    /// `system`, `developer`, `user`, `assistant` or `tool`.
+    #[schema(example = "assistant")]
+    role: String,
+    /// Text, null, or a list of parts, of which the text parts are joined.
+    #[schema(required = false)]
+    content: Option<ContentDoc>,
+    /// Reasoning in a field of its own: never an answer, never searched for calls.
+    #[schema(required = false)]
+    reasoning_content: Option<String>,
+    /// Native tool calls; `function.arguments` is a string or an object.
+    #[schema(required = false, value_type = Option<Vec<Object>>)]
+    tool_calls: Option<Value>,
+}
+
+/// Text, or a list of parts.
+#[derive(ToSchema)]
+#[schema(as = Content)]
+pub(crate) enum ContentDoc {
+    /// Text.
+    Text(String),
+    /// Parts, such as `{"type": "text", "text": ".."}`.
+    #[schema(value_type = Vec<Object>)]
+    Parts(Vec<Value>),
+}
+
+/// A tool: `{"type": "function", "function": {"name", "parameters"}}`, the flat form of the Responses API, or a bare
+/// `{"name", "parameters"}`.
+#[derive(ToSchema)]
+#[schema(as = Tool, example = json!({"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {"query": {"type": "string"}}}}}))]
+pub(crate) struct ToolDoc {
+    /// `function`.
+    #[schema(required = false, rename = "type")]
+    kind: Option<String>,
+    /// The tool's name, description and JSON Schema.
+    #[schema(required = false, value_type = Object)]
+    function: Option<Value>,
+    /// The name, in the flat form.
+    #[schema(required = false)]
+    name: Option<String>,
+    /// The JSON Schema of the arguments, in the flat form.
+    #[schema(required = false, value_type = Object)]
+    parameters: Option<Value>,
+}
+
+/// A call that a right trajectory makes.
+#[derive(ToSchema)]
+#[schema(as = ReferenceCall, example = json!({"name": "search", "arguments": {"query": "capital of France"}}))]
+pub(crate) struct ReferenceCallDoc {
+    /// The tool's name.
+    name: String,
+    /// Its arguments.
+    #[schema(required = false, value_type = Object)]
+    arguments: Option<Value>,
+}
+
+/// Which rubric scored.
+#[derive(ToSchema, Serialize)]
+#[schema(as = RubricRef, example = json!({"name": "short_form_qa", "version": "b3-5f0c1e9a"}))]
+pub(crate) struct RubricRefDoc {
+    /// Its name.
+    name: String,
+    /// Its version: a hash of its content. `name@version` pins it.
+    version: String,
+}
+
+/// Scored trajectories, in request order.
+#[derive(ToSchema)]
+#[schema(as = RewardResponse)]
+pub(crate) struct RewardResponseDoc<'a> {
+    /// Which rubric scored.
+    rubric: RubricRefDoc,
+    /// The rewards alone: `results[i].reward`.
+    rewards: Vec<Option<f64>>,
+    /// One result per trajectory.
+    results: Vec<ResultWire<'a>>,
+    /// Statistics of the valid rewards of every group that has a name.
+    groups: Vec<GroupWire<'a>>,
+    /// The curriculum position that was scored with.
+    curriculum: CurriculumDoc,
+    /// What was odd about the request, such as fields that are not known; absent where nothing was.
+    #[schema(required = false)]
+    warnings: Vec<String>,
+}

@@ -1,0 +1,48 @@
+//! Where in a JSON text something is wrong: serde's errors with a JSON pointer (RFC 6901).
+
+use serde::Deserialize;
+use serde_json::error::Category;
+
+use crate::rubric::json_pointer;
+
+/// Whether a text is no JSON at all, or JSON of the wrong shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// No JSON.
+    Syntax,
+    /// JSON of another shape than expected.
+    Shape,
+}
+
+/// An error with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pointed {
+    /// What kind of error.
+    pub wrong: Wrong,
+    /// A JSON pointer into the text that was read.
+    pub pointer: String,
+    /// What is wrong there.
+    pub message: String,
+}
+
+impl Pointed {
+    /// An error of shape.
+    pub fn shape(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { wrong: Wrong::Shape, pointer: pointer.into(), message: message.into() }
+    }
+}
+
+/// Finds the place of an error that reading `text` as `T` gave, by reading it again with its path watched: only bad
+/// input pays for that.
+pub fn pointed<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Error) -> Pointed {
+    let wrong = match error.classify() {
+        Category::Data => Wrong::Shape,
+        Category::Io | Category::Syntax | Category::Eof => Wrong::Syntax,
+    };
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let pointer = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        Ok(_) => String::new(),
+        Err(error) => json_pointer(error.path()),
+    };
+    Pointed { wrong, pointer, message: error.to_string() }
+}

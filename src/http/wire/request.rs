@@ -1,0 +1,489 @@
+//! Reading `POST /reward`: bytes to a request whose items are still raw, and each item to a trajectory.
+//!
+//! Items are read one by one (and on all cores), so that a bad one is an error of its own. Strings are borrowed where
+//! JSON allows it; what nobody scores (tool results, metadata) is skipped without being decoded.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_json::value::RawValue;
+
+use super::pointed::{Pointed, pointed};
+use crate::trajectory::{
+    Content, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
+};
+
+/// A JSON string, borrowed where it has no escapes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Text<'a>(pub Cow<'a, str>);
+
+struct TextVisitor {
+    /// Whether a number or boolean may stand for its text.
+    scalars: bool,
+}
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.scalars { "a string or a number" } else { "a string" })
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Text<'de>, E> {
+        self.scalar(number, de::Unexpected::Unsigned(number))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Text<'de>, E> {
+        self.scalar(number, de::Unexpected::Signed(number))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Text<'de>, E> {
+        self.scalar(format!("{number:?}"), de::Unexpected::Float(number))
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Text<'de>, E> {
+        self.scalar(value, de::Unexpected::Bool(value))
+    }
+}
+
+impl TextVisitor {
+    fn scalar<'de, E: de::Error>(self, value: impl fmt::Display, found: de::Unexpected<'_>) -> Result<Text<'de>, E> {
+        if self.scalars { Ok(Text(Cow::Owned(value.to_string()))) } else { Err(E::invalid_type(found, &self)) }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor { scalars: false })
+    }
+}
+
+/// A string, or a number that stands for its text: ids and reference answers come as both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Scalar<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor { scalars: true }).map(|text| Self(text.0))
+    }
+}
+
+/// What `reward` holds for an item that could not be scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInvalid {
+    /// `null`.
+    #[default]
+    Null,
+    /// The rubric's lowest reward.
+    Zero,
+    /// The mean of the group's valid rewards; `null` where there is none.
+    Mean,
+    /// Nothing: the whole request fails.
+    Error,
+}
+
+/// The curriculum position, as clients send it.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CurriculumWire {
+    /// The trainer's step.
+    pub step: Option<u64>,
+    /// Pass rate per stage, from 0 to 1.
+    pub mastery: BTreeMap<String, f64>,
+}
+
+/// A request with its items still raw.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardRequest<'a> {
+    /// A rubric's name, `name@version`, or a whole rubric.
+    #[serde(borrow, default)]
+    pub rubric: Option<&'a RawValue>,
+    /// The training run.
+    #[serde(borrow, default)]
+    pub run_id: Option<Text<'a>>,
+    /// The trainer's step.
+    #[serde(default)]
+    pub step: Option<u64>,
+    /// Replaces `step`.
+    #[serde(default)]
+    pub curriculum: Option<CurriculumWire>,
+    /// Milliseconds from the request's arrival.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// What to do about items that cannot be scored.
+    #[serde(default)]
+    pub on_invalid: Option<OnInvalid>,
+    /// Tools of all trajectories that bring none of their own.
+    #[serde(borrow, default)]
+    pub tools: Option<&'a RawValue>,
+    /// The items.
+    #[serde(borrow)]
+    pub trajectories: Vec<&'a RawValue>,
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// With a JSON pointer, and whether it is the syntax or the shape that is wrong.
+pub fn read_request(body: &str) -> Result<RewardRequest<'_>, Pointed> {
+    serde_json::from_str(body).map_err(|error| pointed::<RewardRequest<'_>>(body, &error))
+}
+
+/// One item, read.
+#[derive(Debug)]
+pub struct Item<'a> {
+    /// The client's id.
+    pub id: Option<Cow<'a, str>>,
+    /// The client's group.
+    pub group: Option<Cow<'a, str>>,
+    /// The trajectory.
+    pub trajectory: Trajectory<'a>,
+    /// Whether the tools are the item's own.
+    pub own_tools: bool,
+    /// Fields that this server does not know; at most a few.
+    pub unknown_fields: Vec<String>,
+}
+
+/// Reads one item. `tools` is the raw tool list of the request, for items without their own.
+///
+/// # Errors
+/// With a JSON pointer into the item.
+pub fn read_item<'a>(raw: &'a str, tools: &'a str) -> Result<Item<'a>, Pointed> {
+    let fields: ItemFields<'a> =
+        serde_json::from_str(raw).map_err(|error| pointed::<ItemFields<'_>>(raw, &error))?;
+    fields.into_item(tools)
+}
+
+/// The id and group of an item that could not be read whole, as far as they can be had.
+pub fn read_names(raw: &str) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+    #[derive(Deserialize)]
+    struct Names<'a> {
+        #[serde(borrow, default)]
+        id: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        group: Option<&'a RawValue>,
+    }
+    let scalar = |raw: Option<&'_ RawValue>| {
+        raw.and_then(|raw| serde_json::from_str::<Scalar<'_>>(raw.get()).ok()).map(|text| text.0.into_owned().into())
+    };
+    serde_json::from_str::<Names<'_>>(raw).map_or((None, None), |names| (scalar(names.id), scalar(names.group)))
+}
+
+#[derive(Debug, Default)]
+struct ItemFields<'a> {
+    id: Option<Scalar<'a>>,
+    group: Option<Scalar<'a>>,
+    messages: Option<Vec<MessageWire<'a>>>,
+    prompt: Option<&'a RawValue>,
+    response: Option<Text<'a>>,
+    tools: Option<&'a RawValue>,
+    references: Option<References<'a>>,
+    reference_calls: Option<Vec<ReferenceCallWire>>,
+    tool_format: Option<Text<'a>>,
+    truncated: Option<bool>,
+    response_tokens: Option<u64>,
+    unknown: Vec<String>,
+}
+
+const UNKNOWN_FIELDS_KEPT: usize = 4;
+
+impl<'de> Deserialize<'de> for ItemFields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = ItemFields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a trajectory object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ItemFields<'de>, A::Error> {
+                let mut fields = ItemFields::default();
+                while let Some(Text(key)) = map.next_key()? {
+                    match &*key {
+                        "id" => fields.id = map.next_value()?,
+                        "group" => fields.group = map.next_value()?,
+                        "messages" => fields.messages = map.next_value()?,
+                        "prompt" => fields.prompt = map.next_value()?,
+                        "response" => fields.response = map.next_value()?,
+                        "tools" => fields.tools = map.next_value()?,
+                        "references" | "golds" | "ground_truth" => fields.references = map.next_value()?,
+                        "reference_calls" => fields.reference_calls = map.next_value()?,
+                        "tool_format" => fields.tool_format = map.next_value()?,
+                        "truncated" => fields.truncated = map.next_value()?,
+                        "response_tokens" => fields.response_tokens = map.next_value()?,
+                        "metadata" => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        other => {
+                            if fields.unknown.len() < UNKNOWN_FIELDS_KEPT {
+                                fields.unknown.push(other.chars().take(64).collect());
+                            }
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+impl<'a> ItemFields<'a> {
+    fn into_item(self, request_tools: &'a str) -> Result<Item<'a>, Pointed> {
+        let tool_format = match &self.tool_format {
+            Some(name) => Some(name.0.parse().map_err(|e: crate::trajectory::UnknownFormat| Pointed::shape("/tool_format", e.to_string()))?),
+            None => None,
+        };
+        let messages = match (self.messages, self.response) {
+            (Some(messages), None) => read_messages(messages, "/messages")?,
+            (None, Some(response)) => read_prompt_response(self.prompt, response, tool_format.unwrap_or_default())?,
+            (Some(_), Some(_)) => {
+                return Err(Pointed::shape("/response", "give either `messages`, or `prompt` and `response`, not both"));
+            }
+            (None, None) => Vec::new(),
+        };
+        let reference_calls = self.reference_calls.map(|calls| {
+            calls.into_iter().map(|call| ReferenceCall { name: call.name, arguments: call.arguments.into() }).collect()
+        });
+        let own_tools = self.tools.is_some();
+        let trajectory = Trajectory {
+            messages,
+            tools: self.tools.map_or(request_tools, RawValue::get),
+            references: self.references.map_or_else(Vec::new, |references| references.0),
+            reference_calls,
+            tool_format,
+            truncated: self.truncated.unwrap_or(false),
+            response_tokens: self.response_tokens,
+        };
+        let trajectory = trajectory.checked().map_err(|e| Pointed::shape(e.pointer(), e.to_string()))?;
+        Ok(Item {
+            id: self.id.map(|id| id.0),
+            group: self.group.map(|group| group.0),
+            trajectory,
+            own_tools,
+            unknown_fields: self.unknown,
+        })
+    }
+}
+
+/// A list of answers, or a single one.
+#[derive(Debug, Default)]
+struct References<'a>(Vec<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for References<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor;
+        impl<'de> Visitor<'de> for ListVisitor {
+            type Value = References<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of strings, or one string")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<References<'de>, A::Error> {
+                let mut references = Vec::new();
+                while let Some(Scalar(reference)) = list.next_element()? {
+                    references.push(reference);
+                }
+                Ok(References(references))
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<References<'de>, E> {
+                Ok(References(vec![Cow::Borrowed(text)]))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<References<'de>, E> {
+                Ok(References(vec![Cow::Owned(text.to_owned())]))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<References<'de>, E> {
+                Ok(References(vec![number.to_string().into()]))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<References<'de>, E> {
+                Ok(References(vec![number.to_string().into()]))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<References<'de>, E> {
+                Ok(References(vec![format!("{number:?}").into()]))
+            }
+        }
+        deserializer.deserialize_any(ListVisitor)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferenceCallWire {
+    name: String,
+    #[serde(default)]
+    arguments: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A chat message. Fields that say nothing about the score (`name`, `tool_call_id`, ..) are skipped.
+#[derive(Debug, Deserialize)]
+struct MessageWire<'a> {
+    #[serde(borrow)]
+    role: Text<'a>,
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default, alias = "reasoning")]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_calls: Option<&'a RawValue>,
+}
+
+fn read_messages<'a>(messages: Vec<MessageWire<'a>>, at: &str) -> Result<Vec<Message<'a>>, Pointed> {
+    let message = |(index, message): (usize, MessageWire<'a>)| message.read(&|| format!("{at}/{index}"));
+    messages.into_iter().enumerate().map(message).collect()
+}
+
+impl<'a> MessageWire<'a> {
+    fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {
+        let Some(role) = Role::from_name(&self.role.0) else {
+            let known = "system, developer, user, assistant, tool";
+            return Err(Pointed::shape(at() + "/role", format!("{:?} is no role; one of: {known}", self.role.0)));
+        };
+        if role != Role::Assistant {
+            let content = self.content.map_or("null", RawValue::get);
+            check_content(content, at)?;
+            return Ok(Message::Other { role, content: Content::Json(content) });
+        }
+        let parts = self.content.map_or(Ok(Parts::default()), |raw| read_content(raw.get(), at))?;
+        let field = self.reasoning_content.map(|raw| read_content(raw.get(), at)).transpose()?.map(|parts| parts.text);
+        let native_calls = self.tool_calls.map(RawValue::get).filter(|raw| !is_empty_list(raw));
+        let reasoning = field.or(parts.reasoning);
+        Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls }))
+    }
+}
+
+fn is_empty_list(raw: &str) -> bool {
+    raw.strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]")
+}
+
+/// A role's content that nobody scores needs no decoding, only a look at its kind.
+fn check_content(raw: &str, at: &dyn Fn() -> String) -> Result<(), Pointed> {
+    match raw.as_bytes().first() {
+        Some(b'"' | b'[' | b'n' | b'{') => Ok(()),
+        _ => Err(wrong_content(at)),
+    }
+}
+
+fn wrong_content(at: &dyn Fn() -> String) -> Pointed {
+    Pointed::shape(at() + "/content", "`content` must be a string, null, or a list of parts")
+}
+
+/// Content of an assistant message: its text parts joined, and its reasoning parts.
+#[derive(Debug, Default)]
+struct Parts<'a> {
+    text: Cow<'a, str>,
+    reasoning: Option<Cow<'a, str>>,
+}
+
+fn read_content<'a>(raw: &'a str, at: &dyn Fn() -> String) -> Result<Parts<'a>, Pointed> {
+    let nested = |error: serde_json::Error| Pointed::shape(at() + "/content", error.to_string());
+    match raw.as_bytes().first() {
+        Some(b'"') => {
+            let text: Text<'a> = serde_json::from_str(raw).map_err(nested)?;
+            Ok(Parts { text: text.0, reasoning: None })
+        }
+        Some(b'n') => Ok(Parts::default()),
+        Some(b'[') => {
+            let parts: Vec<PartWire<'a>> = serde_json::from_str(raw).map_err(nested)?;
+            Ok(join_parts(parts))
+        }
+        _ => Err(wrong_content(at)),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct PartWire<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    text: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    thinking: Option<Text<'a>>,
+}
+
+fn join_parts(parts: Vec<PartWire<'_>>) -> Parts<'_> {
+    let mut joined = Parts::default();
+    for part in parts {
+        let kind = part.kind.as_ref().map_or("text", |kind| &kind.0);
+        match (kind, part.text, part.thinking) {
+            ("text" | "output_text", Some(Text(text)), _) if joined.text.is_empty() => joined.text = text,
+            ("text" | "output_text", Some(Text(text)), _) => joined.text.to_mut().push_str(&text),
+            ("thinking" | "reasoning" | "reasoning_text", text, thinking) => {
+                let Text(more) = thinking.or(text).unwrap_or(Text(Cow::Borrowed("")));
+                joined.reasoning.get_or_insert_default().to_mut().push_str(&more);
+            }
+            // Images and the like are kept by the client; there is nothing in them to score.
+            _ => {}
+        }
+    }
+    joined
+}
+
+fn read_prompt_response<'a>(
+    prompt: Option<&'a RawValue>,
+    response: Text<'a>,
+    format: ToolFormat,
+) -> Result<Vec<Message<'a>>, Pointed> {
+    let mut messages = match prompt.map(RawValue::get) {
+        None => Vec::new(),
+        Some(raw) if raw.starts_with('"') => vec![Message::Other { role: Role::User, content: Content::Json(raw) }],
+        Some(raw) => {
+            let prompt: Vec<MessageWire<'a>> = serde_json::from_str(raw).map_err(|error| {
+                Pointed::shape("/prompt", format!("`prompt` must be a string or a list of messages: {error}"))
+            })?;
+            let prompt = read_messages(prompt, "/prompt")?;
+            // What stands in the prompt was not written in this rollout, whoever wrote it.
+            prompt.into_iter().map(as_context).collect()
+        }
+    };
+    let split = |text: &'a str| split_response(text, format);
+    match response.0 {
+        Cow::Borrowed(text) => messages.extend(split(text)),
+        Cow::Owned(text) => messages.extend(split_response(&text, format).into_iter().map(own)),
+    }
+    Ok(messages)
+}
+
+fn as_context(message: Message<'_>) -> Message<'_> {
+    match message {
+        Message::Policy(turn) => Message::Other { role: Role::User, content: Content::Text(turn.text) },
+        other => other,
+    }
+}
+
+fn own<'a>(message: Message<'_>) -> Message<'a> {
+    match message {
+        Message::Policy(turn) => Message::Policy(Turn {
+            text: turn.text.into_owned().into(),
+            offset: turn.offset,
+            reasoning: None,
+            native_calls: None,
+        }),
+        Message::Other { role, content: Content::Text(text) } => {
+            Message::Other { role, content: Content::Text(text.into_owned().into()) }
+        }
+        Message::Other { role, content: Content::Json(_) } => {
+            Message::Other { role, content: Content::Text(Cow::Borrowed("")) }
+        }
+    }
+}

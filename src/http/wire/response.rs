@@ -1,0 +1,436 @@
+//! Writing results: the JSON of a [`Report`], and of everything around it.
+//!
+//! Fields are borrowed from the report, so that writing is the only copy. Every number is finite: a NaN or an infinity
+//! would silently become `null`, and none can reach these types.
+
+use std::borrow::Cow;
+
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::rubric::Rubric;
+use crate::score::{Fault, Report};
+use crate::stages::{CallVerdict, Evidence, Field, ParsedTurn};
+use crate::toolcall::{Attempt, ErrorCode};
+
+/// Names with numbers, written as an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named<'a>(pub Vec<(&'a str, f64)>);
+
+impl Serialize for Named<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, number) in &self.0 {
+            map.serialize_entry(name, number)?;
+        }
+        map.end()
+    }
+}
+
+/// How one trajectory was scored.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Result)]
+pub struct ResultWire<'a> {
+    /// The trajectory's `id`, as sent.
+    pub id: Option<&'a str>,
+    /// The trajectory's `group`, as sent.
+    pub group: Option<&'a str>,
+    /// Names this score in `GET /scores/{id}`; absent where nothing is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score_id: Option<&'a str>,
+    /// The reward, within the rubric's range; for an item that could not be scored, what `on_invalid` says.
+    pub reward: Option<f64>,
+    /// Whether the trajectory could be scored. A wrong, unparseable or missing answer is scored, low.
+    pub valid: bool,
+    /// The last stage that opened.
+    pub stage_reached: Option<&'a str>,
+    /// The stage that was scored below its threshold and closed the ones after it.
+    pub failed_stage: Option<&'a str>,
+    /// Why it failed, in words.
+    pub reason: Option<String>,
+    /// Every stage of the rubric, in order.
+    pub stages: Vec<StageWire<'a>>,
+    /// Score per stage and reported measure, the same keys for every result of a rubric version; 0 where not reached.
+    #[schema(value_type = std::collections::BTreeMap<String, f64>)]
+    pub metrics: Named<'a>,
+    /// What the reward is made of, in reward units: stages, penalties (negative), and `base` and `clamp` where the
+    /// rubric can have them. They sum to `reward`.
+    #[schema(value_type = std::collections::BTreeMap<String, f64>)]
+    pub components: Named<'a>,
+    /// Every call attempt in order, malformed ones too.
+    pub tool_calls: Vec<ToolCallWire<'a>>,
+    /// Whether everything parsed.
+    pub parse: ParseWire<'a>,
+    /// The answer that was found.
+    pub answer: AnswerWire<'a>,
+    /// What each assistant turn earned; sums to the shaped reward (before scaling and penalties).
+    pub steps: Vec<StepWire>,
+    /// Why there is no reward; empty for a valid result.
+    pub errors: Vec<ErrorWire<'a>>,
+    /// `miss`: scored for this request. `hit`: taken from an equal trajectory of the same batch.
+    pub cache: CacheWire,
+    /// CPU time of this trajectory's scoring, in milliseconds.
+    pub latency_ms: f64,
+}
+
+/// Where a result came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Cache)]
+pub enum CacheWire {
+    /// From an equal trajectory of the same batch.
+    Hit,
+    /// Scored for this request.
+    Miss,
+}
+
+/// One stage of the rubric.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Stage)]
+pub struct StageWire<'a> {
+    /// Its name in the rubric.
+    pub name: &'a str,
+    /// Its score, from 0 to 1; 0 where it did not open.
+    pub score: f64,
+    /// Its share of the shaped reward at this curriculum position; the weights sum to 1.
+    pub weight: f64,
+    /// The score that opens the next stage at this curriculum position, from 0 to 1.
+    pub threshold: f64,
+    /// Whether every earlier stage reached its threshold.
+    pub open: bool,
+    /// Whether it was scored and reached its threshold.
+    pub passed: bool,
+    /// Named numbers that the score was made of.
+    #[schema(value_type = std::collections::BTreeMap<String, f64>)]
+    pub detail: Named<'a>,
+}
+
+/// One call attempt.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ToolCall)]
+pub struct ToolCallWire<'a> {
+    /// Index of its message.
+    pub message: usize,
+    /// Its place among the attempts of that message, from 0.
+    pub index: usize,
+    /// Start and end in bytes of the message's text (of `response` where that was sent; of the raw `tool_calls` array for
+    /// native calls).
+    pub span: [usize; 2],
+    /// The tool's name, where it could be read.
+    pub name: Option<&'a str>,
+    /// The decoded arguments; null for a malformed attempt.
+    #[schema(value_type = Option<Object>)]
+    pub arguments: Option<&'a serde_json::Value>,
+    /// Whether it is well-formed.
+    pub parsed: bool,
+    /// Whether the tool is offered.
+    pub known: bool,
+    /// Whether the arguments satisfy the tool's schema.
+    pub schema_valid: bool,
+    /// Whether it parses only after repairs (tolerant mode).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repaired: bool,
+    /// What was repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<&'static str>,
+    /// What is wrong with it.
+    pub errors: Vec<CallErrorWire<'a>>,
+}
+
+/// What is wrong with a call.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CallError)]
+pub struct CallErrorWire<'a> {
+    /// One of the closed list of codes.
+    #[schema(value_type = String, example = "json_syntax")]
+    pub code: &'static str,
+    /// What is wrong, for a human.
+    pub message: Cow<'a, str>,
+    /// JSON pointer into the arguments, for schema errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<&'a str>,
+    /// JSON pointer into the schema, for schema errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_pointer: Option<&'a str>,
+}
+
+/// Whether everything parsed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Parse)]
+pub struct ParseWire<'a> {
+    /// False if a call attempt is malformed, reasoning stays open, or there are too many calls.
+    pub ok: bool,
+    /// The format that was read; null where no turn has a call.
+    pub format: Option<&'static str>,
+    /// Call attempts in all turns.
+    pub attempts: usize,
+    /// What makes `ok` false.
+    pub errors: Vec<ParseErrorWire<'a>>,
+}
+
+/// Something that does not parse.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ParseError)]
+pub struct ParseErrorWire<'a> {
+    /// One of the closed list of codes.
+    #[schema(value_type = String, example = "reasoning_open")]
+    pub code: &'static str,
+    /// What is wrong, for a human.
+    pub message: Cow<'a, str>,
+    /// Index of the message, as in `tool_calls`.
+    pub message_index: usize,
+    /// Start and end in bytes, as in `tool_calls`.
+    pub span: [usize; 2],
+}
+
+/// The answer that was found.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Answer)]
+pub struct AnswerWire<'a> {
+    /// Its text; null where there is none.
+    pub text: Option<&'a str>,
+    /// Index of its message.
+    pub message: Option<usize>,
+}
+
+/// What one assistant turn earned.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Step)]
+pub struct StepWire {
+    /// Index of the message.
+    pub message: usize,
+    /// Its share of the shaped reward.
+    pub reward: f64,
+}
+
+/// Why a trajectory could not be scored.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = ItemError)]
+pub struct ErrorWire<'a> {
+    /// One of the closed list: `item_malformed`, `references_missing`, `schema_invalid`, `schema_unsupported`,
+    /// `judge_unavailable`, `judge_timeout`, `judge_no_verdict`.
+    #[schema(value_type = String, example = "item_malformed")]
+    pub code: &'static str,
+    /// What is wrong, the value, and the fix.
+    pub message: Cow<'a, str>,
+    /// JSON pointer into the request.
+    pub pointer: Option<String>,
+    /// The stage in which it came up.
+    pub stage: Option<&'a str>,
+}
+
+/// Statistics of a group's valid rewards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Group)]
+pub struct GroupWire<'a> {
+    /// The group's name.
+    #[serde(borrow)]
+    pub group: Cow<'a, str>,
+    /// How many valid rewards.
+    pub n: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// Their population standard deviation (dividing by n).
+    pub std: f64,
+    /// VSPO's task value: (largest reward of the rubric - mean) * std.
+    pub value: f64,
+}
+
+/// What a result needs beside its report.
+#[derive(Debug, Clone, Copy)]
+pub struct Naming<'a> {
+    /// The trajectory's place in the request.
+    pub index: usize,
+    /// Its id.
+    pub id: Option<&'a str>,
+    /// Its group.
+    pub group: Option<&'a str>,
+    /// The id of its score.
+    pub score_id: Option<&'a str>,
+    /// Whether its tool list is its own or the request's.
+    pub own_tools: bool,
+    /// Where the result came from.
+    pub cache: CacheWire,
+    /// CPU time in milliseconds.
+    pub latency_ms: f64,
+}
+
+impl<'a> ResultWire<'a> {
+    /// The result of a report.
+    pub fn new(report: &'a Report<'a>, rubric: &'a Rubric, naming: Naming<'a>) -> Self {
+        let stage_name = |index: usize| rubric.stages.get(index).map(|stage| &*stage.name);
+        let evidence = report.evidence.as_ref();
+        let answer = evidence.and_then(|evidence| evidence.answer.as_ref());
+        Self {
+            id: naming.id,
+            group: naming.group,
+            score_id: naming.score_id,
+            reward: report.reward.as_ref().ok().map(|reward| reward.value),
+            valid: report.reward.is_ok(),
+            stage_reached: report.stage_reached().and_then(stage_name),
+            failed_stage: report.failed_stage().and_then(stage_name),
+            reason: report.reason(rubric),
+            stages: stages(report, rubric),
+            metrics: metrics(report, rubric),
+            components: components(report, rubric),
+            tool_calls: evidence.map_or_else(Vec::new, tool_calls),
+            parse: evidence.map_or(ParseWire { ok: false, format: None, attempts: 0, errors: Vec::new() }, parse),
+            answer: AnswerWire { text: answer.map(|answer| &*answer.text), message: answer.map(|answer| answer.message) },
+            steps: report.steps.iter().map(|s| StepWire { message: s.message, reward: s.reward }).collect(),
+            errors: report.reward.as_ref().err().map_or_else(Vec::new, |fault| vec![error(fault, rubric, &naming)]),
+            cache: naming.cache,
+            latency_ms: naming.latency_ms,
+        }
+    }
+}
+
+/// The entry of `errors` for a fault.
+pub fn error<'a>(fault: &'a Fault, rubric: &'a Rubric, naming: &Naming<'_>) -> ErrorWire<'a> {
+    let item = format!("/trajectories/{}", naming.index);
+    let pointer = match &fault.cause.field {
+        Some(Field::Trajectory(pointer)) => item + pointer,
+        Some(Field::Tools(pointer)) if naming.own_tools => format!("{item}/tools{pointer}"),
+        Some(Field::Tools(pointer)) => format!("/tools{pointer}"),
+        None => item,
+    };
+    ErrorWire {
+        code: fault.cause.code.as_str(),
+        message: Cow::Borrowed(&fault.cause.message),
+        pointer: Some(pointer),
+        stage: fault.stage.and_then(|stage| rubric.stages.get(stage)).map(|stage| &*stage.name),
+    }
+}
+
+fn stages<'a>(report: &'a Report<'_>, rubric: &'a Rubric) -> Vec<StageWire<'a>> {
+    let reached = report.stage_reached();
+    let stage = |(index, (stage, plan)): (usize, (&'a crate::rubric::RubricStage, &crate::shaping::StagePlan))| {
+        let outcome = report.outcomes.get(index);
+        StageWire {
+            name: &stage.name,
+            score: outcome.map_or(0.0, |outcome| outcome.score.get()),
+            weight: plan.weight,
+            threshold: plan.threshold,
+            open: reached.is_some_and(|reached| index <= reached),
+            passed: report.passed(index),
+            detail: Named(outcome.map_or_else(Vec::new, |outcome| outcome.detail.clone())),
+        }
+    };
+    rubric.stages.iter().zip(&report.plan).enumerate().map(stage).collect()
+}
+
+fn metrics<'a>(report: &Report<'_>, rubric: &'a Rubric) -> Named<'a> {
+    let score = |index: usize| report.outcomes.get(index).map_or(0.0, |outcome| outcome.score.get());
+    let stages = rubric.stages.iter().enumerate().map(|(index, stage)| (&*stage.name, score(index)));
+    let extra = rubric.report.iter().zip(&report.extra).map(|((name, _), value)| (&**name, *value));
+    Named(stages.chain(extra).collect())
+}
+
+fn components<'a>(report: &Report<'_>, rubric: &'a Rubric) -> Named<'a> {
+    let Ok(reward) = &report.reward else { return Named(Vec::new()) };
+    let mut all = Vec::with_capacity(rubric.stages.len() + rubric.penalties.len() + 2);
+    if reward.base != 0.0 {
+        all.push(("base", reward.base));
+    }
+    all.extend(rubric.stages.iter().zip(&reward.components).map(|(stage, value)| (&*stage.name, *value)));
+    // 0 - 0 is 0, where -0.0 would be written as such.
+    all.extend(rubric.penalties.iter().zip(&reward.penalties).map(|((name, _), value)| (&**name, 0.0 - *value)));
+    if !rubric.penalties.is_empty() {
+        all.push(("clamp", reward.clamp));
+    }
+    Named(all)
+}
+
+fn tool_calls<'a>(evidence: &'a Evidence<'_>) -> Vec<ToolCallWire<'a>> {
+    let mut all = Vec::with_capacity(evidence.turns.iter().map(|turn| turn.parsed.attempts.len()).sum());
+    for turn in &evidence.turns {
+        let attempts = turn.parsed.attempts.iter().zip(&turn.verdicts).enumerate();
+        all.extend(attempts.map(|(index, (attempt, verdict))| tool_call(turn, index, attempt, verdict)));
+    }
+    all
+}
+
+fn tool_call<'a>(
+    turn: &ParsedTurn<'_>,
+    index: usize,
+    attempt: &'a Attempt<'_>,
+    verdict: &'a CallVerdict,
+) -> ToolCallWire<'a> {
+    let call = attempt.result.as_ref().ok();
+    let name = match &attempt.result {
+        Ok(call) => Some(&*call.name),
+        Err(malformed) => malformed.name.as_deref(),
+    };
+    ToolCallWire {
+        message: turn.message,
+        index,
+        span: [attempt.span.start + turn.offset, attempt.span.end + turn.offset],
+        name,
+        arguments: call.map(|call| &call.arguments),
+        parsed: call.is_some(),
+        known: !matches!(verdict, CallVerdict::Malformed | CallVerdict::UnknownTool),
+        schema_valid: matches!(verdict, CallVerdict::Valid),
+        repaired: !attempt.repairs.is_empty(),
+        repairs: attempt.repairs.iter().map(|repair| repair.as_str()).collect(),
+        errors: call_errors(attempt, verdict),
+    }
+}
+
+fn call_errors<'a>(attempt: &'a Attempt<'_>, verdict: &'a CallVerdict) -> Vec<CallErrorWire<'a>> {
+    let plain = |code: &'static str, message: Cow<'a, str>| CallErrorWire { code, message, pointer: None, schema_pointer: None };
+    match (verdict, &attempt.result) {
+        (CallVerdict::Valid, _) => Vec::new(),
+        (_, Err(malformed)) => vec![plain(malformed.code.as_str(), Cow::Borrowed(&malformed.message))],
+        (CallVerdict::Malformed, Ok(_)) => Vec::new(),
+        (CallVerdict::UnknownTool, Ok(call)) => {
+            let name: String = call.name.chars().take(64).collect();
+            vec![plain(ErrorCode::UnknownTool.as_str(), format!("the tool {name:?} is not offered").into())]
+        }
+        (CallVerdict::Violations(violations), Ok(_)) => violations
+            .iter()
+            .map(|violation| CallErrorWire {
+                code: ErrorCode::SchemaViolation.as_str(),
+                message: Cow::Borrowed(&violation.message),
+                pointer: Some(&violation.pointer),
+                schema_pointer: Some(&violation.schema_pointer),
+            })
+            .collect(),
+        (CallVerdict::Problem { problem, .. }, Ok(_)) => {
+            vec![CallErrorWire {
+                code: problem.code.as_str(),
+                message: Cow::Borrowed(&problem.message),
+                pointer: None,
+                schema_pointer: Some(&problem.pointer),
+            }]
+        }
+    }
+}
+
+fn parse<'a>(evidence: &'a Evidence<'_>) -> ParseWire<'a> {
+    let errors: Vec<_> = evidence.turns.iter().flat_map(parse_errors).collect();
+    ParseWire {
+        ok: errors.is_empty(),
+        format: evidence.format.map(crate::trajectory::ToolFormat::as_str),
+        attempts: evidence.turns.iter().map(|turn| turn.parsed.attempts.len()).sum(),
+        errors,
+    }
+}
+
+fn parse_errors<'a>(turn: &'a ParsedTurn<'_>) -> impl Iterator<Item = ParseErrorWire<'a>> {
+    let entry = |code: ErrorCode, message: Cow<'a, str>, span: &std::ops::Range<usize>| ParseErrorWire {
+        code: code.as_str(),
+        message,
+        message_index: turn.message,
+        span: [span.start + turn.offset, span.end + turn.offset],
+    };
+    let malformed = turn.parsed.attempts.iter().filter_map(move |attempt| {
+        let malformed = attempt.result.as_ref().err()?;
+        Some(entry(malformed.code, Cow::Borrowed(&malformed.message), &attempt.span))
+    });
+    let open = turn.parsed.reasoning_open.as_ref();
+    let open = open.map(move |span| entry(ErrorCode::ReasoningOpen, "reasoning is never closed".into(), span));
+    let end = turn.parsed.attempts.last().map_or(0, |attempt| attempt.span.end);
+    let many = turn.parsed.too_many;
+    let many = many.then(|| entry(ErrorCode::TooManyCalls, "more calls than the rubric's `max_calls`; the rest is ignored".into(), &(end..end)));
+    malformed.chain(open).chain(many)
+}

@@ -1,0 +1,49 @@
+//! Gradus scores the trajectories of LLM agents in progressive stages, for whoever trains them.
+//!
+//! # The way of a request
+//!
+//! ```text
+//! wire -> Trajectory -> Evidence -> [Outcome] -> Reward -> Report -> store record -> wire
+//! ```
+//!
+//! # Modules, in the order in which a trajectory meets them
+//!
+//! The number is a module's rank: a module uses only modules of a strictly lower rank (`tests/architecture.rs`).
+//!
+//! | rank | module | what it is |
+//! |---|---|---|
+//! | 0 | [`trajectory`] | what is scored |
+//! | 1 | [`toolcall`] | policy text to tool calls; arguments against JSON Schema; answers |
+//! | 1 | [`text`] | normalisation, tokenizers, BLEU, exact match, F1 |
+//! | 2 | [`stages`] | what each stage asks and how it scores; the judge's port |
+//! | 3 | [`shaping`] | gates, weights, penalties, curriculum |
+//! | 4 | [`rubric`] | rubric files to validated rubrics |
+//! | 5 | [`score`] | the pipeline |
+//! | 7 | [`store`] | scores in and out of a database |
+//! | 7 | [`advantage`] | group statistics |
+//! | 8 | [`http`] | the server and its wire format |
+//! | 9 | [`config`] | flags, environment, file |
+//! | 10 | [`cli`] | the commands |
+//!
+//! # Invariants
+//!
+//! 1. `trajectory` to `shaping`, and `advantage`, do no IO, read no clock, hold no global; randomness is an argument.
+//! 2. A policy's broken output is data with a low score, never an `Err`. A judge that fails is `Unavailable`, never 0.
+//! 3. A score depends only on (trajectory, rubric hash, curriculum position, judge identity, seed). The server keeps no
+//!    curriculum state: the client sends the position and the report echoes it.
+//! 4. There is one scoring path. Serialisation lives at the edges (`http`, `store`, `rubric`).
+//! 5. Schemas are compiled once and never fetched: jsonschema's http and file resolving is off.
+//! 6. `#[cfg(feature = ..)]` stands on `mod` lines and in Cargo.toml, not inside functions.
+
+pub mod advantage;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod rubric;
+pub mod score;
+pub mod shaping;
+pub mod stages;
+pub mod store;
+pub mod text;
+pub mod toolcall;
+pub mod trajectory;

@@ -1,0 +1,94 @@
+//! What is wrong with a rubric, and where: line and column of a file, or a JSON pointer.
+
+use std::fmt;
+
+use toml::de::{DeTable, DeValue};
+
+/// Line and column of a text, both counted from 1, columns in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+/// A rubric that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct RubricError {
+    /// What is wrong, the value, and the fix.
+    pub message: String,
+    /// The field at fault, as a JSON pointer; empty where the text cannot be read at all.
+    pub pointer: String,
+    /// Where that is in the text, if it has lines.
+    pub location: Option<Location>,
+}
+
+impl fmt::Display for RubricError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.location {
+            Some(Location { line, column }) => write!(f, "line {line}, column {column}: {}", self.message)?,
+            None if self.pointer.is_empty() => f.write_str(&self.message)?,
+            None => write!(f, "{}: {}", self.pointer, self.message)?,
+        }
+        Ok(())
+    }
+}
+
+impl RubricError {
+    /// An error at a field.
+    pub(super) fn at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { message: message.into(), pointer: pointer.into(), location: None }
+    }
+
+    /// The same error with its place in a TOML text.
+    pub(super) fn located_in(mut self, text: &str) -> Self {
+        self.location = Some(locate(text, offset_of(text, &self.pointer)));
+        self
+    }
+}
+
+/// Line and column of a byte offset.
+pub(super) fn locate(text: &str, offset: usize) -> Location {
+    let before = text.get(..offset.min(text.len())).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    Location { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+}
+
+/// Where the value at a JSON pointer starts; where there is none, its nearest ancestor.
+fn offset_of(text: &str, pointer: &str) -> usize {
+    let Ok(root) = DeTable::parse(text) else { return 0 };
+    let mut offset = 0;
+    let mut here: Option<&DeValue<'_>> = None;
+    for (depth, key) in pointer.split('/').skip(1).enumerate() {
+        let next = match (depth, here) {
+            (0, _) => root.get_ref().get(key),
+            (_, Some(DeValue::Table(table))) => table.get(key),
+            (_, Some(DeValue::Array(list))) => key.parse::<usize>().ok().and_then(|index| list.get(index)),
+            _ => None,
+        };
+        let Some(found) = next else { break };
+        offset = found.span().start;
+        here = Some(found.get_ref());
+    }
+    offset
+}
+
+/// The path of a serde error as a JSON pointer (RFC 6901).
+pub fn json_pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter().fold(String::new(), |mut pointer, segment| {
+        match segment {
+            Segment::Map { key } => {
+                pointer.push('/');
+                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            }
+            Segment::Seq { index } => {
+                pointer.push('/');
+                pointer.push_str(&index.to_string());
+            }
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+        pointer
+    })
+}

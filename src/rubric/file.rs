@@ -1,0 +1,171 @@
+//! The shape of a rubric file: what serde reads from TOML or JSON, before anything is checked.
+//!
+//! Every field has its default written here, so that the JSON form of a file is complete and its hash stable.
+
+use serde::{Deserialize, Serialize};
+
+/// A whole rubric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RubricFile {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) description: String,
+    #[serde(default)]
+    pub(super) reward: RewardFile,
+    #[serde(default)]
+    pub(super) calls: CallsFile,
+    #[serde(default)]
+    pub(super) answer: AnswerFile,
+    /// Measures that are reported beside the stages and weigh nothing.
+    #[serde(default)]
+    pub(super) report: Vec<String>,
+    pub(super) stages: Vec<StageFile>,
+    #[serde(default)]
+    pub(super) penalties: Vec<PenaltyFile>,
+    #[serde(default)]
+    pub(super) schedules: Vec<ScheduleFile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RewardFile {
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl Default for RewardFile {
+    fn default() -> Self {
+        Self { min: 0.0, max: 1.0 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CallsFile {
+    pub(super) format: String,
+    pub(super) mode: String,
+    pub(super) max_calls: usize,
+    pub(super) assert_format: bool,
+}
+
+impl Default for CallsFile {
+    fn default() -> Self {
+        Self { format: "auto".to_owned(), mode: "strict".to_owned(), max_calls: 256, assert_format: false }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AnswerFile {
+    pub(super) from: String,
+}
+
+impl Default for AnswerFile {
+    fn default() -> Self {
+        Self { from: "answer_tag".to_owned() }
+    }
+}
+
+/// A number, or the word `off`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum NumberOrOff {
+    Number(f64),
+    Word(String),
+}
+
+/// One stage with the options of all kinds. Which of them a kind takes is checked later, where the error can name it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StageFile {
+    pub(super) kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    pub(super) weight: f64,
+    #[serde(default)]
+    pub(super) threshold: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) repaired_credit: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ordered: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tokenizer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lowercase: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) smoothing: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) smoothing_value: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) effective_order: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max_ngram_order: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) slack: Option<NumberOrOff>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) floor: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cap: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) criteria: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) of: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cut: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expr: Option<String>,
+}
+
+impl StageFile {
+    /// The names of the options that are given.
+    pub(super) fn given(&self) -> Vec<&'static str> {
+        let given = [
+            ("repaired_credit", self.repaired_credit.is_some()),
+            ("mode", self.mode.is_some()),
+            ("ordered", self.ordered.is_some()),
+            ("tokenizer", self.tokenizer.is_some()),
+            ("lowercase", self.lowercase.is_some()),
+            ("smoothing", self.smoothing.is_some()),
+            ("smoothing_value", self.smoothing_value.is_some()),
+            ("effective_order", self.effective_order.is_some()),
+            ("max_ngram_order", self.max_ngram_order.is_some()),
+            ("slack", self.slack.is_some()),
+            ("floor", self.floor.is_some()),
+            ("cap", self.cap.is_some()),
+            ("criteria", self.criteria.is_some()),
+            ("of", self.of.is_some()),
+            ("cut", self.cut.is_some()),
+            ("expr", self.expr.is_some()),
+        ];
+        given.into_iter().filter_map(|(name, is_given)| is_given.then_some(name)).collect()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PenaltyFile {
+    pub(super) kind: String,
+    pub(super) weight: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cache_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) calls: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ScheduleFile {
+    pub(super) stage: String,
+    /// `weight` or `threshold`.
+    pub(super) of: String,
+    /// `step`, or `mastery.NAME` of a stage.
+    pub(super) over: String,
+    pub(super) points: Vec<(f64, f64)>,
+}

@@ -1,0 +1,126 @@
+//! Rubrics: the files that say which stages there are, what they weigh and when the next one opens.
+//!
+//! In: TOML (files) or JSON (inline in a request, and the stored form). Out: a validated [`Rubric`] with a content
+//! hash, or a [`RubricError`] with line and column. Knows no HTTP and no trajectories.
+
+mod catalog;
+mod check;
+mod error;
+mod file;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+pub use catalog::{Catalog, CatalogError, SHIPPED};
+pub use error::{Location, RubricError, json_pointer};
+
+use crate::shaping::{Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
+use crate::stages::{Measure, Reading, Stage};
+
+/// Longest rubric text, in bytes.
+pub const MAX_RUBRIC_BYTES: usize = 256 * 1024;
+
+/// A stage of a rubric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RubricStage {
+    /// Its name in reports; unique in the rubric.
+    pub name: Arc<str>,
+    /// What it asks.
+    pub stage: Stage,
+    weight: Scheduled,
+    threshold: Scheduled,
+}
+
+/// A number, fixed or on a schedule.
+#[derive(Debug, Clone, PartialEq)]
+enum Scheduled {
+    Fixed(f64),
+    Moving(Schedule),
+}
+
+impl Scheduled {
+    fn at(&self, position: &Position) -> f64 {
+        match self {
+            Self::Fixed(value) => *value,
+            Self::Moving(schedule) => schedule.at(position),
+        }
+    }
+}
+
+/// A validated rubric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rubric {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is for, in words.
+    pub description: String,
+    /// `b3-` and the first 8 hex digits of the BLAKE3 hash of the JSON form without the description.
+    pub version: Arc<str>,
+    /// The JSON form, complete with defaults: enough to build the rubric again.
+    pub json: Arc<str>,
+    /// How trajectories are read.
+    pub reading: Reading,
+    /// The stages in order; at least one.
+    pub stages: Vec<RubricStage>,
+    /// Penalties with their names.
+    pub penalties: Vec<(Arc<str>, Penalty)>,
+    /// Measures that are reported and weigh nothing, with their names.
+    pub report: Vec<(Arc<str>, Measure)>,
+    /// The rewards that can be given.
+    pub range: RewardRange,
+    /// The plan, where no schedule moves it.
+    plan: Option<Vec<StagePlan>>,
+}
+
+impl Rubric {
+    /// Reads a rubric file.
+    ///
+    /// # Errors
+    /// With line and column, when the text is no TOML, has an unknown or missing field, or a value that cannot be.
+    pub fn from_toml(text: &str) -> Result<Self, RubricError> {
+        if text.len() > MAX_RUBRIC_BYTES {
+            return Err(RubricError::at("", format!("{} bytes are more than the limit of {MAX_RUBRIC_BYTES}", text.len())));
+        }
+        let file: file::RubricFile = toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            let message = error.message().to_owned();
+            RubricError { message, pointer: String::new(), location: Some(error::locate(text, offset)) }
+        })?;
+        check::rubric(file).map_err(|error| error.located_in(text))
+    }
+
+    /// Reads the JSON form.
+    ///
+    /// # Errors
+    /// With a JSON pointer.
+    pub fn from_json(text: &str) -> Result<Self, RubricError> {
+        if text.len() > MAX_RUBRIC_BYTES {
+            return Err(RubricError::at("", format!("{} bytes are more than the limit of {MAX_RUBRIC_BYTES}", text.len())));
+        }
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let file: file::RubricFile = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            RubricError::at(json_pointer(error.path()), error.inner().to_string())
+        })?;
+        check::rubric(file)
+    }
+
+    /// Weights (summing to 1) and thresholds at a position.
+    pub fn plan(&self, position: &Position) -> Cow<'_, [StagePlan]> {
+        match &self.plan {
+            Some(plan) => Cow::Borrowed(plan),
+            None => Cow::Owned(plan_at(&self.stages, position)),
+        }
+    }
+
+    /// Whether a weight or threshold moves with the curriculum position.
+    pub fn has_curriculum(&self) -> bool {
+        self.plan.is_none()
+    }
+}
+
+fn plan_at(stages: &[RubricStage], position: &Position) -> Vec<StagePlan> {
+    let stage = |stage: &RubricStage| StagePlan { weight: stage.weight.at(position), threshold: stage.threshold.at(position) };
+    let mut plan: Vec<_> = stages.iter().map(stage).collect();
+    normalize_weights(&mut plan);
+    plan
+}

@@ -1,0 +1,235 @@
+//! The pipeline: a trajectory, a rubric, a curriculum position and a judge give a [`Report`].
+//!
+//! There is no other way to a score: the server, the command line and the trainer all come through [`Scorer::score`].
+//! Closed stages are not evaluated. Knows no request format; does no IO of its own (a judge may).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::rubric::Rubric;
+use crate::shaping::{Position, Reward, StagePlan, shape};
+use crate::stages::{Evidence, Judge, Measure, NoScore, Outcome, ParsedTurn, Stage, UnitScore};
+use crate::toolcall::schema::SchemaCache;
+use crate::trajectory::Trajectory;
+
+/// Scores trajectories; shared by all threads.
+pub struct Scorer {
+    schemas: SchemaCache,
+    judge: Arc<dyn Judge>,
+}
+
+/// Why a trajectory has no reward, and in which stage that came up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// Index of the stage; `None` before the first one, or in a penalty.
+    pub stage: Option<usize>,
+    /// What is at fault.
+    pub cause: NoScore,
+}
+
+/// What a policy turn earned of the shaped reward.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReward {
+    /// Index of its message.
+    pub message: usize,
+    /// Its share; the shares of a trajectory sum to the shaped reward.
+    pub reward: f64,
+}
+
+/// Everything there is to say about one trajectory.
+#[derive(Debug)]
+pub struct Report<'t> {
+    /// What was read from it; `None` when it could not be read.
+    pub evidence: Option<Evidence<'t>>,
+    /// Weights and thresholds at the position, one per stage of the rubric.
+    pub plan: Vec<StagePlan>,
+    /// The stages that opened and were scored, in order.
+    pub outcomes: Vec<Outcome>,
+    /// The reward, or why there is none.
+    pub reward: Result<Reward, Fault>,
+    /// The reported measures that weigh nothing, one per entry of the rubric's `report`.
+    pub extra: Vec<f64>,
+    /// What each policy turn earned; empty without a reward.
+    pub steps: Vec<StepReward>,
+}
+
+impl Scorer {
+    /// A scorer with its own schema cache of about this many bytes.
+    pub fn new(schema_cache_bytes: u64, judge: Arc<dyn Judge>) -> Self {
+        Self { schemas: SchemaCache::new(schema_cache_bytes), judge }
+    }
+
+    /// Scores one trajectory.
+    pub fn score<'t>(&self, trajectory: &'t Trajectory<'t>, rubric: &Rubric, position: &Position) -> Report<'t> {
+        let plan = rubric.plan(position).into_owned();
+        let tools = self.schemas.tools(trajectory.tools, rubric.reading.assert_format);
+        match Evidence::read(trajectory, &tools, &rubric.reading) {
+            Ok(evidence) => self.report(evidence, rubric, plan),
+            Err(cause) => Report::without_evidence(plan, rubric, cause),
+        }
+    }
+
+    fn report<'t>(&self, evidence: Evidence<'t>, rubric: &Rubric, plan: Vec<StagePlan>) -> Report<'t> {
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.len());
+        let fault = self.run_stages(&evidence, rubric, &plan, &mut outcomes).err();
+        let scores: Vec<UnitScore> = outcomes.iter().map(|outcome| outcome.score).collect();
+        let reward = fault.map_or_else(|| reward(&evidence, rubric, &plan, &scores), Err);
+        let steps = match &reward {
+            Ok(_) => steps(&evidence, rubric, &plan, &outcomes),
+            Err(_) => Vec::new(),
+        };
+        // A measure without its references is not a fault here: it weighs nothing.
+        let extra = |measure: &Measure| measure.score(&evidence).map_or(0.0, |outcome| outcome.score.get());
+        let extra = rubric.report.iter().map(|(_, measure)| extra(measure)).collect();
+        Report { evidence: Some(evidence), plan, outcomes, reward, extra, steps }
+    }
+
+    fn run_stages(
+        &self,
+        evidence: &Evidence<'_>,
+        rubric: &Rubric,
+        plan: &[StagePlan],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Fault> {
+        for (index, (stage, plan)) in rubric.stages.iter().zip(plan).enumerate() {
+            let earlier = |stage: usize| outcomes.get(stage).map_or(UnitScore::ZERO, |outcome: &Outcome| outcome.score);
+            let outcome = stage
+                .stage
+                .score(evidence, &earlier, &*self.judge)
+                .map_err(|cause| Fault { stage: Some(index), cause })?;
+            let passed = plan.passed_by(outcome.score);
+            outcomes.push(outcome);
+            if !passed {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reward(
+    evidence: &Evidence<'_>,
+    rubric: &Rubric,
+    plan: &[StagePlan],
+    scores: &[UnitScore],
+) -> Result<Reward, Fault> {
+    let amounts: Result<Vec<f64>, NoScore> = rubric.penalties.iter().map(|(_, p)| p.amount(evidence)).collect();
+    let penalties = amounts.map_err(|cause| Fault { stage: None, cause })?;
+    Ok(shape(rubric.range, plan, scores, &penalties))
+}
+
+/// Shares the shaped reward out: a stage about calls to the turns whose calls earned it, every other to the last turn.
+fn steps(evidence: &Evidence<'_>, rubric: &Rubric, plan: &[StagePlan], outcomes: &[Outcome]) -> Vec<StepReward> {
+    let mut steps: Vec<_> =
+        evidence.turns.iter().map(|turn| StepReward { message: turn.message, reward: 0.0 }).collect();
+    for ((stage, plan), outcome) in rubric.stages.iter().zip(plan).zip(outcomes) {
+        let earned = plan.weight * outcome.score.get();
+        let credit = |turn: &ParsedTurn<'_>| match &stage.stage {
+            Stage::Measure(Measure::ToolParse { repaired_credit }) => turn.parse_credit(*repaired_credit),
+            Stage::Measure(Measure::ToolSchema) => turn.valid_calls() as f64,
+            _ => 0.0,
+        };
+        let total: f64 = evidence.turns.iter().map(credit).sum();
+        if stage.stage.earned_by_calls() && total > 0.0 {
+            for (step, turn) in steps.iter_mut().zip(&evidence.turns) {
+                step.reward += earned * credit(turn) / total;
+            }
+        } else if let Some(last) = steps.last_mut() {
+            last.reward += earned;
+        }
+    }
+    steps
+}
+
+impl Report<'_> {
+    /// The report on an item that could not be read.
+    pub fn without_evidence(plan: Vec<StagePlan>, rubric: &Rubric, cause: NoScore) -> Self {
+        Self {
+            evidence: None,
+            plan,
+            outcomes: Vec::new(),
+            reward: Err(Fault { stage: None, cause }),
+            extra: vec![0.0; rubric.report.len()],
+            steps: Vec::new(),
+        }
+    }
+
+    /// Whether a stage was scored and reached its threshold.
+    pub fn passed(&self, stage: usize) -> bool {
+        self.outcomes.get(stage).zip(self.plan.get(stage)).is_some_and(|(outcome, plan)| plan.passed_by(outcome.score))
+    }
+
+    /// Index of the last stage that opened, scored or not.
+    pub fn stage_reached(&self) -> Option<usize> {
+        match &self.reward {
+            Err(Fault { stage: Some(stage), .. }) => Some(*stage),
+            _ => self.outcomes.len().checked_sub(1),
+        }
+    }
+
+    /// Index of the stage that was scored below its threshold.
+    pub fn failed_stage(&self) -> Option<usize> {
+        self.outcomes.len().checked_sub(1).filter(|last| !self.passed(*last))
+    }
+
+    /// Why the failed stage failed, in words.
+    pub fn reason(&self, rubric: &Rubric) -> Option<String> {
+        let failed = self.failed_stage()?;
+        let (outcome, plan) = self.outcomes.get(failed).zip(self.plan.get(failed))?;
+        let why = self.evidence.as_ref().map_or(Cow::Borrowed(""), |e| explain(&rubric.stages.get(failed), e));
+        let name = rubric.stages.get(failed).map_or("", |stage| &stage.name);
+        let (score, threshold) = (outcome.score.get(), plan.threshold);
+        Some(format!("{name} scored {score:.3}, below its threshold {threshold:.3}{why}"))
+    }
+}
+
+fn explain(stage: &Option<&crate::rubric::RubricStage>, evidence: &Evidence<'_>) -> Cow<'static, str> {
+    let Some(stage) = stage else { return Cow::Borrowed("") };
+    let first = match &stage.stage {
+        Stage::Measure(Measure::ToolParse { .. }) => first_malformed(evidence),
+        Stage::Measure(Measure::ToolSchema) => first_violation(evidence),
+        Stage::Measure(Measure::AnswerFormat) if evidence.answer.is_none() => {
+            Some("the last turn has no answer in the place where the rubric looks for it".to_owned())
+        }
+        Stage::Measure(Measure::AnswerFormat) => Some("there is an answer, but the blocks around it are out of order".to_owned()),
+        _ if evidence.answer.is_none() => Some("there is no answer".to_owned()),
+        _ => None,
+    };
+    first.map_or(Cow::Borrowed(""), |first| Cow::Owned(format!(": {first}")))
+}
+
+fn first_malformed(evidence: &Evidence<'_>) -> Option<String> {
+    evidence.turns.iter().find_map(|turn| {
+        let call = turn.parsed.attempts.iter().find_map(|attempt| {
+            let malformed = attempt.result.as_ref().err()?;
+            let start = attempt.span.start + turn.offset;
+            Some(format!("message {}, byte {start}: {} ({})", turn.message, malformed.message, malformed.code.as_str()))
+        });
+        let open = || {
+            let open = turn.parsed.reasoning_open.as_ref()?;
+            let start = open.start + turn.offset;
+            Some(format!("message {}, byte {start}: reasoning is never closed (reasoning_open)", turn.message))
+        };
+        let many = || turn.parsed.too_many.then(|| format!("message {}: too many calls (too_many_calls)", turn.message));
+        call.or_else(open).or_else(many)
+    })
+}
+
+fn first_violation(evidence: &Evidence<'_>) -> Option<String> {
+    use crate::stages::CallVerdict;
+    evidence.turns.iter().find_map(|turn| {
+        turn.parsed.attempts.iter().zip(&turn.verdicts).find_map(|(attempt, verdict)| {
+            let call = attempt.result.as_ref().ok()?;
+            match verdict {
+                CallVerdict::UnknownTool => {
+                    Some(format!("message {}: the tool {:?} is not offered (unknown_tool)", turn.message, call.name))
+                }
+                CallVerdict::Violations(violations) => violations.first().map(|violation| {
+                    let (message, name, pointer) = (turn.message, &call.name, &violation.pointer);
+                    format!("message {message}: {name} at {pointer:?}: {} (schema_violation)", violation.message)
+                }),
+                _ => None,
+            }
+        })
+    })
+}

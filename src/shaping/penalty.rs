@@ -1,0 +1,85 @@
+//! Penalties: what is taken off the reward whatever the stages earned. Pure.
+
+use crate::stages::{Evidence, Field, NoScore, NoScoreCode};
+use crate::toolcall::Call;
+
+/// What a penalty punishes. Amounts are in reward units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PenaltyKind {
+    /// DAPO's soft overlong punishment (arXiv:2503.14476, eq. 13): 0 up to `max_tokens - cache_tokens`, then linear
+    /// up to 1 at `max_tokens`, and 1 beyond.
+    Overlong {
+        /// `L_max`: the length from which on the whole penalty is due, in tokens.
+        max_tokens: u64,
+        /// `L_cache`: over how many tokens before that it grows, in tokens.
+        cache_tokens: u64,
+    },
+    /// 1 for each call that repeats an earlier one exactly (ours).
+    RepeatCalls,
+    /// 1 for each call beyond the budget (ours).
+    CallBudget {
+        /// Calls that are free.
+        calls: usize,
+    },
+}
+
+/// A penalty with its size: `min(weight * units, max)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Penalty {
+    /// What is punished.
+    pub kind: PenaltyKind,
+    /// Reward units taken per unit of the kind.
+    pub weight: f64,
+    /// The most that it takes, in reward units.
+    pub max: f64,
+}
+
+impl Penalty {
+    /// What it takes off the reward, at least 0.
+    ///
+    /// # Errors
+    /// `overlong` without a token count: guessing it would be a made-up number.
+    pub fn amount(&self, evidence: &Evidence<'_>) -> Result<f64, NoScore> {
+        let units = match self.kind {
+            PenaltyKind::Overlong { max_tokens, cache_tokens } => overlong(evidence, max_tokens, cache_tokens)?,
+            PenaltyKind::RepeatCalls => repeats(evidence) as f64,
+            PenaltyKind::CallBudget { calls } => evidence.calls().count().saturating_sub(calls) as f64,
+        };
+        Ok((self.weight * units).min(self.max))
+    }
+}
+
+/// Degenerate case: a truncated response of unknown length is as long as can be.
+fn overlong(evidence: &Evidence<'_>, max_tokens: u64, cache_tokens: u64) -> Result<f64, NoScore> {
+    let Some(length) = evidence.trajectory.response_tokens else {
+        if evidence.trajectory.truncated {
+            return Ok(1.0);
+        }
+        return Err(NoScore {
+            code: NoScoreCode::ItemMalformed,
+            message: "the rubric's `overlong` penalty needs `response_tokens`; send how many tokens the policy wrote"
+                .to_owned(),
+            field: Some(Field::Trajectory("/response_tokens".to_owned())),
+        });
+    };
+    let free = max_tokens.saturating_sub(cache_tokens);
+    Ok(match length {
+        _ if length <= free => 0.0,
+        _ if length >= max_tokens => 1.0,
+        _ => (length - free) as f64 / cache_tokens as f64,
+    })
+}
+
+/// How many well-formed calls equal an earlier one in name and arguments.
+fn repeats(evidence: &Evidence<'_>) -> usize {
+    let mut calls: Vec<(&str, String)> = Vec::new();
+    // Keys are sorted in serde_json's map, so that equal arguments have equal texts.
+    let key = |call: &'_ Call<'_>| call.arguments.to_string();
+    for call in evidence.calls() {
+        calls.push((&call.name, key(call)));
+    }
+    let total = calls.len();
+    calls.sort_unstable();
+    calls.dedup();
+    total - calls.len()
+}

@@ -1,0 +1,241 @@
+//! What the stages look at: the policy's turns parsed once, each call checked against its tool, the answer found.
+//!
+//! In: a trajectory, its compiled tools and how to read it. Out: [`Evidence`]. Scores nothing.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::{Field, NoScore, NoScoreCode};
+use crate::toolcall::answer::{self, AnswerFrom};
+use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, Violation};
+use crate::toolcall::tools::ToolSet;
+use crate::toolcall::{self, Attempt, Call, NoTools, Options, Parsed};
+use crate::trajectory::{Message, ParseMode, ToolFormat, Trajectory, Turn};
+
+/// How a rubric reads a trajectory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// The format of the calls, unless the trajectory names one.
+    pub format: ToolFormat,
+    /// Strict or tolerant.
+    pub mode: ParseMode,
+    /// Most call attempts of one turn.
+    pub max_calls: usize,
+    /// Where the answer stands.
+    pub answer: AnswerFrom,
+    /// Whether a schema's `format` is asserted.
+    pub assert_format: bool,
+}
+
+/// What became of one call attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CallVerdict {
+    /// It does not parse.
+    Malformed,
+    /// It parses, and its tool is not offered.
+    UnknownTool,
+    /// Its arguments satisfy the schema.
+    Valid,
+    /// Its arguments do not.
+    Violations(Vec<Violation>),
+    /// Nobody can say: the schema itself is at fault.
+    Problem {
+        /// What is wrong with it.
+        problem: SchemaProblem,
+        /// Where the schema stands in the tool list, as a JSON pointer.
+        pointer: String,
+    },
+}
+
+/// A policy turn with its calls.
+#[derive(Debug, Clone)]
+pub struct ParsedTurn<'t> {
+    /// Index of its message.
+    pub message: usize,
+    /// Bytes to add to a span to get a position in the client's field.
+    pub offset: usize,
+    /// Its calls and reasoning.
+    pub parsed: Parsed<'t>,
+    /// One verdict per attempt.
+    pub verdicts: Vec<CallVerdict>,
+}
+
+impl ParsedTurn<'_> {
+    /// Attempts, open reasoning and an overflow of calls counting as one each.
+    pub(super) fn attempts(&self) -> usize {
+        self.parsed.attempts.len() + self.faults()
+    }
+
+    /// Attempts that do not parse.
+    pub(super) fn malformed(&self) -> usize {
+        self.parsed.attempts.iter().filter(|attempt| attempt.result.is_err()).count() + self.faults()
+    }
+
+    fn faults(&self) -> usize {
+        usize::from(self.parsed.reasoning_open.is_some()) + usize::from(self.parsed.too_many)
+    }
+
+    /// What the attempts earn, one each at most.
+    pub fn parse_credit(&self, repaired_credit: f64) -> f64 {
+        let credit = |attempt: &Attempt<'_>| match (&attempt.result, attempt.repairs.is_empty()) {
+            (Err(_), _) => 0.0,
+            (Ok(_), true) => 1.0,
+            (Ok(_), false) => repaired_credit,
+        };
+        self.parsed.attempts.iter().map(credit).sum()
+    }
+
+    /// How many calls are well-formed, known and valid.
+    pub fn valid_calls(&self) -> usize {
+        self.verdicts.iter().filter(|verdict| matches!(verdict, CallVerdict::Valid)).count()
+    }
+}
+
+/// The answer that the policy gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<'t> {
+    /// Its text.
+    pub text: Cow<'t, str>,
+    /// Index of its message.
+    pub message: usize,
+    /// Its bytes in the client's field.
+    pub span: Range<usize>,
+}
+
+/// Everything that stages and penalties look at.
+#[derive(Debug)]
+pub struct Evidence<'t> {
+    /// The trajectory itself.
+    pub trajectory: &'t Trajectory<'t>,
+    /// The format that was read: the first turn's that has calls.
+    pub format: Option<ToolFormat>,
+    /// The policy's turns, in order.
+    pub turns: Vec<ParsedTurn<'t>>,
+    /// The answer, if the last turn gives one.
+    pub answer: Option<Answer<'t>>,
+    answer_in_place: bool,
+}
+
+impl<'t> Evidence<'t> {
+    /// Parses the policy's turns and checks their calls.
+    ///
+    /// # Errors
+    /// When the tool list has the wrong shape.
+    pub fn read(trajectory: &'t Trajectory<'t>, tools: &ToolSet, reading: &Reading) -> Result<Self, NoScore> {
+        if let Some(problem) = tools.problem() {
+            return Err(NoScore {
+                code: NoScoreCode::ItemMalformed,
+                message: problem.message.clone(),
+                field: Some(Field::Tools(problem.pointer.clone())),
+            });
+        }
+        let options = Options {
+            format: trajectory.tool_format.unwrap_or(reading.format),
+            mode: reading.mode,
+            max_calls: reading.max_calls,
+        };
+        let turns: Vec<_> =
+            trajectory.turns().map(|(message, turn)| parse_turn(message, turn, &options, tools)).collect();
+        let last = trajectory.turns().next_back().zip(turns.last());
+        let answer = last.and_then(|((_, turn), parsed)| find_answer(turn, parsed, reading.answer));
+        let answer_in_place = answer.is_some()
+            && (reading.answer != AnswerFrom::SearchR1 || answer::search_r1_format(&search_r1_text(trajectory)));
+        let format = turns.iter().find_map(|turn| turn.parsed.format);
+        Ok(Self { trajectory, format, turns, answer, answer_in_place })
+    }
+
+    /// The verdicts on all attempts, in order.
+    pub fn verdicts(&self) -> impl Iterator<Item = &CallVerdict> {
+        self.turns.iter().flat_map(|turn| &turn.verdicts)
+    }
+
+    /// The well-formed calls, in order.
+    pub fn calls(&self) -> impl Iterator<Item = &Call<'t>> {
+        self.turns.iter().flat_map(|turn| turn.parsed.calls())
+    }
+
+    /// Whether the answer stands where the rubric wants it (and for Search-R1, in the right order of blocks).
+    pub fn answer_in_place(&self) -> bool {
+        self.answer_in_place
+    }
+
+    /// The references, of which there must be one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn references(&self) -> Result<&'t [Cow<'t, str>], NoScore> {
+        if self.trajectory.references.is_empty() {
+            return Err(NoScore {
+                code: NoScoreCode::ReferencesMissing,
+                message: "this stage compares the answer with `references`, and the trajectory has none; add at least one"
+                    .to_owned(),
+                field: Some(Field::Trajectory("/references".to_owned())),
+            });
+        }
+        Ok(&self.trajectory.references)
+    }
+}
+
+fn parse_turn<'t>(message: usize, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> ParsedTurn<'t> {
+    let parsed = match turn.native_calls {
+        Some(raw) if matches!(options.format, ToolFormat::Auto | ToolFormat::Openai) => {
+            toolcall::parse_native(raw, options, tools)
+        }
+        _ => toolcall::parse(&turn.text, options, tools),
+    };
+    let verdict = |attempt: &Attempt<'_>| match &attempt.result {
+        Err(_) => CallVerdict::Malformed,
+        Ok(call) => check(call, tools),
+    };
+    let verdicts = parsed.attempts.iter().map(verdict).collect();
+    ParsedTurn { message, offset: turn.offset, parsed, verdicts }
+}
+
+fn check(call: &Call<'_>, tools: &ToolSet) -> CallVerdict {
+    let Some(tool) = tools.get(&call.name) else {
+        return CallVerdict::UnknownTool;
+    };
+    match tool.check(&call.arguments) {
+        Check::Valid => CallVerdict::Valid,
+        Check::Invalid(violations) => CallVerdict::Violations(violations),
+        Check::Problem(problem) => CallVerdict::Problem { problem, pointer: tool.pointer().to_owned() },
+    }
+}
+
+/// The answer of the last turn. Native calls leave the text whole, so its reasoning is read from the text itself.
+fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom) -> Option<Answer<'t>> {
+    let (text, span) = if turn.native_calls.is_some() {
+        let options = Options { format: ToolFormat::Openai, ..Options::default() };
+        answer::extract(&turn.text, &toolcall::parse(&turn.text, &options, &NoTools).hidden(), from)?
+    } else {
+        answer::extract(&turn.text, &parsed.parsed.hidden(), from)?
+    };
+    let span = span.start + turn.offset..span.end + turn.offset;
+    Some(Answer { text, message: parsed.message, span })
+}
+
+/// The whole rollout as Search-R1 writes it: results that came as messages stand between information tags.
+fn search_r1_text<'t>(trajectory: &'t Trajectory<'t>) -> Cow<'t, str> {
+    let mut turns = trajectory.turns();
+    if let (Some((_, only)), None) = (turns.next(), turns.next()) {
+        return Cow::Borrowed(&only.text);
+    }
+    let mut whole = String::new();
+    let first = trajectory.messages.iter().position(|message| matches!(message, Message::Policy(_))).unwrap_or(0);
+    for message in &trajectory.messages[first..] {
+        match message {
+            Message::Policy(turn) => whole.push_str(&turn.text),
+            Message::Other { .. } => whole.push_str("<information></information>"),
+        }
+    }
+    Cow::Owned(whole)
+}
+
+pub(super) fn schema_no_score(problem: &SchemaProblem, pointer: &str) -> NoScore {
+    let code = match problem.code {
+        ProblemCode::Invalid => NoScoreCode::SchemaInvalid,
+        ProblemCode::Unsupported => NoScoreCode::SchemaUnsupported,
+    };
+    let field = Some(Field::Tools(format!("{pointer}{}", problem.pointer)));
+    NoScore { code, message: problem.message.clone(), field }
+}

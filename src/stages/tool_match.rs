@@ -1,0 +1,231 @@
+//! `tool_match`: the policy's calls against reference calls, by the best one-to-one assignment.
+//!
+//! All formulas here are this project's own. Similarity of a call and a reference is 0 if their names differ, else
+//! `(1 + equal arguments) / (1 + arguments of either)`, from 0 to 1; values are equal as JSON Schema has it, so
+//! that 1 equals 1.0.
+
+use serde_json::{Map, Value};
+
+use super::{Evidence, Field, NoScore, NoScoreCode, Outcome, UnitScore};
+use crate::toolcall::Call;
+use crate::trajectory::ReferenceCall;
+
+/// Most policy calls that take part in the assignment, which is cubic; later ones count as surplus.
+const MAX_CALLS: usize = 256;
+
+/// How matches become a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatchMode {
+    /// 1 if every reference call is made exactly and no other call is, else 0.
+    Strict,
+    /// Sum of similarities over the number of references: surplus calls cost nothing.
+    Fractional,
+    /// Twice the sum of similarities over calls plus references: surplus calls cost.
+    F1,
+}
+
+/// Configuration of the stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolMatch {
+    /// How matches become a score.
+    pub mode: MatchMode,
+    /// Whether the calls must come in the order of the references.
+    pub ordered: bool,
+}
+
+impl ToolMatch {
+    /// Scores the well-formed calls. Degenerate case: no reference call and no call scores 1.
+    pub(super) fn score(self, evidence: &Evidence<'_>) -> Result<Outcome, NoScore> {
+        let Some(references) = &evidence.trajectory.reference_calls else {
+            return Err(NoScore {
+                code: NoScoreCode::ReferencesMissing,
+                message: "`tool_match` compares with `reference_calls`, and the trajectory has none; add the list, which may be empty"
+                    .to_owned(),
+                field: Some(Field::Trajectory("/reference_calls".to_owned())),
+            });
+        };
+        let calls: Vec<_> = evidence.calls().collect();
+        let table = self.table(&calls, references);
+        let matched = if self.ordered { best_in_order(&table) } else { best_assignment(&table) };
+        let (made, wanted) = (calls.len() as f64, references.len() as f64);
+        let score = match self.mode {
+            _ if calls.is_empty() && references.is_empty() => 1.0,
+            MatchMode::Strict => f64::from(calls.len() == references.len() && matched >= wanted),
+            // Nothing was wanted: any call is surplus.
+            MatchMode::Fractional if references.is_empty() => 1.0,
+            MatchMode::Fractional => matched / wanted,
+            MatchMode::F1 => 2.0 * matched / (made + wanted),
+        };
+        Ok(Outcome {
+            score: UnitScore::clamped(score),
+            detail: vec![("matched", matched), ("calls", made), ("references", wanted)],
+        })
+    }
+
+    /// Similarities, one row per reference, one column per call.
+    fn table(self, calls: &[&Call<'_>], references: &[ReferenceCall]) -> Vec<Vec<f64>> {
+        let exact = self.mode == MatchMode::Strict;
+        let cell = |reference: &ReferenceCall, call: &Call<'_>| {
+            let similarity = similarity(reference, call);
+            if exact && similarity < 1.0 { 0.0 } else { similarity }
+        };
+        references.iter().map(|r| calls.iter().take(MAX_CALLS).map(|call| cell(r, call)).collect()).collect()
+    }
+}
+
+fn similarity(reference: &ReferenceCall, call: &Call<'_>) -> f64 {
+    if reference.name != call.name {
+        return 0.0;
+    }
+    let none = Map::new();
+    let wanted = reference.arguments.as_object().unwrap_or(&none);
+    let given = call.arguments.as_object().unwrap_or(&none);
+    let equal = wanted.iter().filter(|(key, value)| given.get(*key).is_some_and(|v| json_equal(v, value))).count();
+    let either = wanted.len() + given.keys().filter(|key| !wanted.contains_key(*key)).count();
+    (1 + equal) as f64 / (1 + either) as f64
+}
+
+/// Equality of JSON values where 1 is 1.0 and true is not 1.
+pub(crate) fn json_equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(a), Value::Number(b)) => {
+            a == b
+                || a.as_f64().zip(b.as_f64()).is_some_and(|(x, y)| {
+                    // Two exact integers that differ are different even where their doubles agree.
+                    x.to_bits() == y.to_bits() && (a.is_f64() || b.is_f64())
+                })
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| json_equal(x, y)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, x)| b.get(key).is_some_and(|y| json_equal(x, y)))
+        }
+        _ => left == right,
+    }
+}
+
+/// Largest sum of similarities when pairs must not cross: an alignment in O(rows * columns).
+fn best_in_order(table: &[Vec<f64>]) -> f64 {
+    let columns = table.first().map_or(0, Vec::len);
+    let mut above = vec![0.0_f64; columns + 1];
+    for row in table {
+        let mut here = vec![0.0_f64; columns + 1];
+        for (column, similarity) in row.iter().enumerate() {
+            here[column + 1] = (above[column] + similarity).max(above[column + 1]).max(here[column]);
+        }
+        above = here;
+    }
+    above[columns]
+}
+
+/// Largest sum of similarities over one-to-one assignments: the Hungarian method with potentials
+/// (Kuhn 1955, Munkres 1957), O(rows^2 * columns) with the shorter side as rows.
+fn best_assignment(table: &[Vec<f64>]) -> f64 {
+    let (rows, columns) = (table.len(), table.first().map_or(0, Vec::len));
+    if rows == 0 || columns == 0 {
+        return 0.0;
+    }
+    if rows > columns {
+        let turned: Vec<Vec<f64>> = (0..columns).map(|c| table.iter().map(|row| row[c]).collect()).collect();
+        return best_assignment(&turned);
+    }
+    // 1-based; column 0 holds the row that is being placed. Costs are 1 - similarity.
+    let (mut row_potential, mut column_potential) = (vec![0.0; rows + 1], vec![0.0; columns + 1]);
+    let mut row_of = vec![0_usize; columns + 1];
+    for row in 1..=rows {
+        row_of[0] = row;
+        let way = place(table, &mut row_potential, &mut column_potential, &mut row_of);
+        let mut column = way.last_column;
+        while column != 0 {
+            let previous = way.previous[column];
+            row_of[column] = row_of[previous];
+            column = previous;
+        }
+    }
+    (1..=columns).filter(|&column| row_of[column] != 0).map(|column| table[row_of[column] - 1][column - 1]).sum()
+}
+
+/// A shortest augmenting path: its free end, and for each column the one before it.
+struct Way {
+    last_column: usize,
+    previous: Vec<usize>,
+}
+
+fn place(
+    table: &[Vec<f64>],
+    row_potential: &mut [f64],
+    column_potential: &mut [f64],
+    row_of: &mut [usize],
+) -> Way {
+    let columns = column_potential.len();
+    let (mut distance, mut used) = (vec![f64::INFINITY; columns], vec![false; columns]);
+    let (mut previous, mut column) = (vec![0; columns], 0);
+    while row_of[column] != 0 {
+        used[column] = true;
+        let row = row_of[column];
+        let (mut step, mut next) = (f64::INFINITY, 0);
+        for candidate in (1..columns).filter(|&c| !used[c]) {
+            let cost = 1.0 - table[row - 1][candidate - 1];
+            let reduced = cost - row_potential[row] - column_potential[candidate];
+            if reduced < distance[candidate] {
+                (distance[candidate], previous[candidate]) = (reduced, column);
+            }
+            if distance[candidate] < step {
+                (step, next) = (distance[candidate], candidate);
+            }
+        }
+        for c in 0..columns {
+            if used[c] {
+                row_potential[row_of[c]] += step;
+                column_potential[c] -= step;
+            } else {
+                distance[c] -= step;
+            }
+        }
+        column = next;
+    }
+    Way { last_column: column, previous }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// Every way to assign, by brute force.
+    fn brute(table: &[Vec<f64>], row: usize, taken: u32) -> f64 {
+        if row == table.len() {
+            return 0.0;
+        }
+        let skip = brute(table, row + 1, taken);
+        (0..table[row].len())
+            .filter(|c| taken & (1 << c) == 0)
+            .map(|c| table[row][c] + brute(table, row + 1, taken | (1 << c)))
+            .fold(skip, f64::max)
+    }
+
+    fn tables() -> impl Strategy<Value = Vec<Vec<f64>>> {
+        (1_usize..5, 1_usize..5)
+            .prop_flat_map(|(r, c)| prop::collection::vec(prop::collection::vec(0.0..=1.0_f64, c), r))
+    }
+
+    proptest! {
+        #[test]
+        fn the_assignment_is_the_best_one(table in tables()) {
+            prop_assert!((best_assignment(&table) - brute(&table, 0, 0)).abs() < 1e-9);
+        }
+
+        #[test]
+        fn order_can_only_cost(table in tables()) {
+            prop_assert!(best_in_order(&table) <= best_assignment(&table) + 1e-9);
+        }
+    }
+
+    #[test]
+    fn numbers_are_equal_by_value() {
+        assert!(json_equal(&json!({"a": [1, 2.0]}), &json!({"a": [1.0, 2]})));
+        assert!(!json_equal(&json!(true), &json!(1)));
+        assert!(!json_equal(&json!(9_007_199_254_740_993_u64), &json!(9_007_199_254_740_992_u64)));
+        assert!(!json_equal(&json!({"a": 1}), &json!({"a": 1, "b": 2})));
+    }
+}

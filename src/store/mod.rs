@@ -1,0 +1,220 @@
+//! The store: every scored batch with all that is needed to look its scores up and to score it again. In: batches; out:
+//! scores, runs, stored answers and requests to replay. Knows neither HTTP nor how a score comes about.
+//!
+//! A batch is kept whole or not at all. Bodies are packed on the caller's thread ([`Compressed`]); one thread writes all
+//! waiting batches in one transaction, so that they share one sync of the disk. Runs are counted in the same transaction.
+
+mod compressed;
+mod config;
+mod error;
+mod id;
+mod read;
+mod record;
+mod sqlite;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+pub use self::compressed::{Compressed, MAX_BYTES};
+pub use self::config::{Config, Durability};
+pub use self::error::StoreError;
+pub use self::id::{BatchId, BatchIds, MAX_SCORES, ScoreId};
+pub use self::read::{
+    DEFAULT_WINDOW, Filter, MAX_PAGE, Mastery, Page, RunDetail, RunSummary, StageMastery, StoredAnswer, StoredRequest,
+    StoredRow, StoredScore,
+};
+pub use self::record::{Batch, Idempotency, MAX_REWARD, ScoreRow, StageTally};
+
+use self::config::Target;
+use self::sqlite::Sqlite;
+
+/// An open store; clones share it. When the last one goes, what is queued is written first, on that thread;
+/// [`Store::close`] does it without blocking.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Backend,
+    ids: BatchIds,
+    keep_trajectories: bool,
+}
+
+/// The databases that can hold a store.
+enum Backend {
+    Sqlite(Sqlite),
+}
+
+/// What the store did since it was opened, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Bytes of batches that wait to be written, about.
+    pub queue_bytes: u64,
+    /// Batches written.
+    pub batches: u64,
+    /// Scores written.
+    pub scores: u64,
+    /// Transactions committed: fewer than batches when they were grouped.
+    pub transactions: u64,
+    /// Batches that could not be written.
+    pub failures: u64,
+}
+
+impl Store {
+    /// Opens the store, making or upgrading the database where needed; `None` when the configuration wants none.
+    /// Blocks: call it at the start.
+    ///
+    /// # Errors
+    /// A [`StoreError`] that names the database and the fix.
+    pub fn open(config: &Config) -> Result<Option<Self>, StoreError> {
+        let target: Target = config.url.parse()?;
+        let path = match (target, config.durability) {
+            (Target::None, _) | (_, Durability::Off) => return Ok(None),
+            (Target::SqliteFile(path), _) => Some(path),
+            (Target::SqliteMemory, _) => None,
+        };
+        let sqlite = Sqlite::open(path, config)?;
+        // Random, so that two servers on one database draw different ids in the same millisecond.
+        let salt = RandomState::new().hash_one(std::process::id());
+        let ids = BatchIds::new(sqlite.last_batch(), salt);
+        let inner = Inner { backend: Backend::Sqlite(sqlite), ids, keep_trajectories: config.keep_trajectories };
+        Ok(Some(Self { inner: Arc::new(inner) }))
+    }
+
+    /// A fresh id for a batch scored at `now_ms` Unix milliseconds; larger than all before it.
+    pub fn next_id(&self, now_ms: i64) -> BatchId {
+        self.inner.ids.next(now_ms)
+    }
+
+    /// Whether requests are kept; when not, there is no need to pack them.
+    pub fn keeps_trajectories(&self) -> bool {
+        self.inner.keep_trajectories
+    }
+
+    /// Stores a batch. With [`Durability::Commit`] it returns when the batch is on the disk, with
+    /// [`Durability::Relaxed`] when it is queued (but a batch with an idempotency key when it is written). A full queue
+    /// makes it wait. A call that is dropped after the batch was queued does not take it back.
+    ///
+    /// # Errors
+    /// [`StoreError::Batch`], [`StoreError::Duplicate`], [`StoreError::IdempotencyTaken`], or why the database refused;
+    /// nothing of the batch is kept then. A failure that nobody waits for is logged and counted.
+    pub async fn append(&self, mut batch: Batch) -> Result<(), StoreError> {
+        batch.check()?;
+        if !self.inner.keep_trajectories {
+            batch.request = None;
+        }
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.append(batch).await,
+        }
+    }
+
+    /// One score with its result; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or why the database could not be read.
+    pub async fn score(&self, id: ScoreId) -> Result<Option<StoredScore>, StoreError> {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.score(id).await,
+        }
+    }
+
+    /// The answer stored under an idempotency key.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or why the database could not be read.
+    pub async fn idempotent(&self, key: &str) -> Result<Option<StoredAnswer>, StoreError> {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.answer(key.to_owned()).await,
+        }
+    }
+
+    /// Runs, the latest started first, at most `limit` (1 to [`MAX_PAGE`]) of them after `cursor`.
+    ///
+    /// # Errors
+    /// [`StoreError::Cursor`], or why the database could not be read.
+    pub async fn runs(&self, cursor: Option<&str>, limit: usize) -> Result<Page<RunSummary>, StoreError> {
+        let after = cursor.map(read::RunCursor::decode).transpose()?;
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.runs(after, limit).await,
+        }
+    }
+
+    /// A run with its mastery, overall and over the latest `window` steps that have data ([`DEFAULT_WINDOW`]).
+    ///
+    /// # Errors
+    /// Why the database could not be read.
+    pub async fn run(&self, run_id: &str, window: u32) -> Result<Option<RunDetail>, StoreError> {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.run(run_id.to_owned(), window).await,
+        }
+    }
+
+    /// Scores of a run that pass `filter`, in the order of their ids, at most `limit` (1 to [`MAX_PAGE`]) of them after
+    /// `cursor`. An unknown run has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Cursor`], or why the database could not be read.
+    pub async fn run_scores(
+        &self,
+        run_id: &str,
+        filter: Filter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<StoredRow>, StoreError> {
+        let after = cursor.map(read::decode_score_cursor).transpose()?;
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.run_scores(run_id.to_owned(), filter, after, limit).await,
+        }
+    }
+
+    /// The requests of a run in the order of their ids, one at a time.
+    pub fn replay(&self, run_id: &str) -> Replay {
+        Replay { store: self.clone(), run_id: run_id.to_owned(), after: None }
+    }
+
+    /// Whether batches are taken and written.
+    pub fn ready(&self) -> bool {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.is_running(),
+        }
+    }
+
+    /// What was done since the store was opened.
+    pub fn counters(&self) -> Counters {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.counters(),
+        }
+    }
+
+    /// Writes what is queued and closes the database. Calls that come later, or still wait for room in the queue, get
+    /// [`StoreError::Closed`].
+    pub async fn close(&self) {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.close().await,
+        }
+    }
+}
+
+/// Walks the requests of a run, holding one at a time.
+pub struct Replay {
+    store: Store,
+    run_id: String,
+    after: Option<BatchId>,
+}
+
+impl Replay {
+    /// The next request; `None` at the end.
+    ///
+    /// # Errors
+    /// [`StoreError::NotKept`] or [`StoreError::Damaged`] for one batch: the next call goes on after it. Otherwise why the
+    /// database could not be read: the next call tries again.
+    pub async fn next(&mut self) -> Result<Option<StoredRequest>, StoreError> {
+        let found = match &self.store.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.replay(self.run_id.clone(), self.after).await?,
+        };
+        let Some((batch, request)) = found else { return Ok(None) };
+        self.after = Some(batch);
+        request.map(Some)
+    }
+}

@@ -1,0 +1,225 @@
+//! What is read back from the store: scores, runs, mastery, stored answers and requests to replay, and the filters
+//! and cursors that choose them. Knows no database.
+
+use super::id::parse_hex;
+use super::{BatchId, ScoreId, StoreError};
+
+/// Most rows of a page; a larger limit gives this many.
+pub const MAX_PAGE: usize = 1000;
+
+/// Over how many steps mastery is taken by default.
+pub const DEFAULT_WINDOW: u32 = 10;
+
+/// One stored score without its result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRow {
+    /// Name of the score.
+    pub id: ScoreId,
+    /// The client's id of the trajectory.
+    pub trajectory_id: Option<String>,
+    /// The group it belongs to.
+    pub group: Option<String>,
+    /// The reward as it was sent.
+    pub reward: Option<f64>,
+    /// Whether it could be scored.
+    pub valid: bool,
+    /// The last stage that was reached.
+    pub stage_reached: Option<String>,
+    /// The first stage that failed.
+    pub failed_stage: Option<String>,
+    /// Hash of the trajectory.
+    pub content_hash: [u8; 16],
+    /// The trainer's step.
+    pub step: Option<i64>,
+    /// When it was scored, in Unix milliseconds.
+    pub created_at_ms: i64,
+}
+
+/// One stored score with all that is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredScore {
+    /// Its columns.
+    pub row: StoredRow,
+    /// The `X-Request-Id` of its request.
+    pub request_id: String,
+    /// The run it belongs to.
+    pub run_id: Option<String>,
+    /// The curriculum position, as JSON.
+    pub position: String,
+    /// Name of the rubric.
+    pub rubric_name: String,
+    /// Content hash of the rubric.
+    pub rubric_hash: String,
+    /// Version of the scoring code.
+    pub engine_version: String,
+    /// The result as it was sent, JSON.
+    pub result_json: String,
+}
+
+/// Which scores of a run are wanted; the default wants all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    /// Only this group.
+    pub group: Option<String>,
+    /// Only valid, or only invalid ones.
+    pub valid: Option<bool>,
+    /// Only rewards of at least this.
+    pub min_reward: Option<f64>,
+    /// Only rewards of at most this.
+    pub max_reward: Option<f64>,
+    /// Only those that failed this stage first.
+    pub failed_stage: Option<String>,
+    /// Only this step and later ones.
+    pub step_from: Option<i64>,
+    /// Only this step and earlier ones.
+    pub step_to: Option<i64>,
+}
+
+/// Some items of a list, and where it goes on. A page may hold fewer items than asked for, even none, when a filter
+/// passes over many: only a missing cursor ends the list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The items, in the list's order.
+    pub items: Vec<T>,
+    /// Pass it to get the next page; `None` at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A training run at a glance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSummary {
+    /// Name of the run.
+    pub run_id: String,
+    /// Scores.
+    pub n: u64,
+    /// Valid scores.
+    pub valid: u64,
+    /// Mean reward of the valid scores.
+    pub mean_reward: Option<f64>,
+    /// Smallest reward of the valid scores.
+    pub min_reward: Option<f64>,
+    /// Largest reward of the valid scores.
+    pub max_reward: Option<f64>,
+    /// When its first batch was scored, in Unix milliseconds.
+    pub first_created_at_ms: i64,
+    /// When its last batch was scored, in Unix milliseconds.
+    pub last_created_at_ms: i64,
+    /// The largest step seen.
+    pub last_step: Option<i64>,
+    /// Content hashes of the rubrics it was scored with, sorted.
+    pub rubric_hashes: Vec<String>,
+}
+
+/// A training run with its mastery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunDetail {
+    /// The run at a glance.
+    pub summary: RunSummary,
+    /// Mastery over the latest steps that have data.
+    pub recent: Mastery,
+    /// Mastery over the whole run.
+    pub overall: Mastery,
+}
+
+/// How well a run does at each stage.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Mastery {
+    /// How many steps it covers; batches without a step count only in the whole run.
+    pub steps: u64,
+    /// Valid scores in them.
+    pub valid: u64,
+    /// One entry per stage, in the rubric's order.
+    pub stages: Vec<StageMastery>,
+}
+
+/// How well a run does at one stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageMastery {
+    /// Name of the stage.
+    pub stage: String,
+    /// Trajectories that reached it.
+    pub reached: u64,
+    /// Trajectories that passed it.
+    pub passed: u64,
+    /// `passed` over the valid scores, in \[0, 1\]; `None` without a valid score.
+    pub pass_rate: Option<f64>,
+    /// Mean score of those that reached it; `None` when nobody did.
+    pub mean_score: Option<f64>,
+}
+
+/// The stored answer to a request with an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// The batch that it answered.
+    pub batch: BatchId,
+    /// Hash of the request's body.
+    pub body_hash: [u8; 32],
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// The answer's body.
+    pub response: Vec<u8>,
+}
+
+/// A stored request with all that scoring it again needs, and what came out the first time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRequest {
+    /// Name of the batch.
+    pub batch: BatchId,
+    /// The request, JSON.
+    pub request: Vec<u8>,
+    /// The response as it was sent, JSON.
+    pub response: Vec<u8>,
+    /// Name of the rubric.
+    pub rubric_name: String,
+    /// Content hash of the rubric.
+    pub rubric_hash: String,
+    /// The whole rubric, JSON.
+    pub rubric_json: String,
+    /// The curriculum position, JSON.
+    pub position: String,
+    /// Version of the scoring code then.
+    pub engine_version: String,
+}
+
+/// The place after the last run of a page: runs come latest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RunCursor {
+    pub(super) first_created_at_ms: i64,
+    pub(super) run_id: String,
+}
+
+impl RunCursor {
+    /// As clients see it: 16 hex digits of the time, then the run's bytes in hex.
+    pub(super) fn encode(&self) -> String {
+        let time = format!("{:016x}", self.first_created_at_ms.max(0));
+        self.run_id.bytes().fold(time, |text, byte| text + &format!("{byte:02x}"))
+    }
+
+    /// Reads what [`Self::encode`] wrote and refuses all else.
+    pub(super) fn decode(text: &str) -> Result<Self, StoreError> {
+        Self::parse(text).ok_or_else(|| StoreError::Cursor { text: super::error::excerpt(text) })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (time, run) = text.split_at_checked(16)?;
+        let bytes = run.as_bytes().chunks(2).map(|pair| match pair {
+            [high, low] => Some(hex_digit(*high)? << 4 | hex_digit(*low)?),
+            _ => None,
+        });
+        let run_id = String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()?;
+        Some(Self { first_created_at_ms: parse_hex(time)?.cast_signed(), run_id })
+    }
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// A cursor of a list of scores is the id of the last score of the page.
+pub(super) fn decode_score_cursor(text: &str) -> Result<ScoreId, StoreError> {
+    text.parse().map_err(|_: StoreError| StoreError::Cursor { text: super::error::excerpt(text) })
+}

@@ -1,0 +1,136 @@
+//! What is stored of one scored request. In: ids, packed bodies and one narrow row per trajectory; out: the same,
+//! checked. Knows neither how it was scored nor how it is kept.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::id::MAX_SCORES;
+use super::{BatchId, Compressed, StoreError};
+
+/// Largest reward or score sum, either way: sums over any run stay finite.
+pub const MAX_REWARD: f64 = 1e100;
+
+/// One scored request: all that is needed to look its scores up and to score it again.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Name of the batch, from [`super::Store::next_id`].
+    pub id: BatchId,
+    /// The `X-Request-Id` that the client saw.
+    pub request_id: String,
+    /// When it was scored, in Unix milliseconds; not before 1970.
+    pub created_at_ms: i64,
+    /// The training run it belongs to.
+    pub run_id: Option<String>,
+    /// The trainer's step.
+    pub step: Option<i64>,
+    /// The curriculum position that was scored with, as JSON.
+    pub position: String,
+    /// Name of the rubric.
+    pub rubric_name: String,
+    /// Content hash of the rubric.
+    pub rubric_hash: String,
+    /// The whole rubric as JSON; stored once per hash.
+    pub rubric_json: Arc<str>,
+    /// Version of the scoring code.
+    pub engine_version: &'static str,
+    /// The request, as needed for a replay; `None` when [`super::Store::keeps_trajectories`] is false.
+    pub request: Option<Compressed>,
+    /// The response as it was sent.
+    pub response: Compressed,
+    /// Set when the client sent an idempotency key.
+    pub idempotency: Option<Idempotency>,
+    /// One row per trajectory, in request order.
+    pub scores: Vec<ScoreRow>,
+    /// One tally per stage, in the rubric's order, over all trajectories of the batch.
+    pub stages: Vec<StageTally>,
+}
+
+/// A client's promise that a repeat with the same key is the same request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key as the client sent it.
+    pub key: String,
+    /// Hash of the request's body: another body under the same key is the client's mistake.
+    pub body_hash: [u8; 32],
+    /// HTTP status of the answer.
+    pub status: u16,
+}
+
+/// One trajectory's score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreRow {
+    /// The client's id of the trajectory.
+    pub trajectory_id: Option<String>,
+    /// The group (prompt) it belongs to.
+    pub group: Option<String>,
+    /// The reward as it was sent, within [`MAX_REWARD`]. Always there when `valid`. Databases read -0.0 back as 0.0.
+    pub reward: Option<f64>,
+    /// Whether it could be scored.
+    pub valid: bool,
+    /// The last stage that was reached.
+    pub stage_reached: Option<Cow<'static, str>>,
+    /// The first stage that failed.
+    pub failed_stage: Option<Cow<'static, str>>,
+    /// Hash of the trajectory.
+    pub content_hash: [u8; 16],
+    /// Where its result stands in the response, in bytes before packing.
+    pub result: Range<u32>,
+}
+
+/// What one stage did to the trajectories of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageTally {
+    /// Name of the stage.
+    pub stage: Cow<'static, str>,
+    /// Trajectories that reached it.
+    pub reached: u32,
+    /// Trajectories that passed it.
+    pub passed: u32,
+    /// Sum of its scores over those that reached it, within [`MAX_REWARD`].
+    pub score_sum: f64,
+}
+
+impl Batch {
+    /// Checks what the fields promise, so that a database never holds what cannot be read back.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let fail = |reason: String| Err(StoreError::Batch { batch: self.id, reason });
+        if self.created_at_ms < 0 {
+            return fail(format!("it was made at {} ms: the time must not be before 1970", self.created_at_ms));
+        }
+        if self.scores.len() > MAX_SCORES {
+            return fail(format!("it has {} scores, the limit is {MAX_SCORES}", self.scores.len()));
+        }
+        let length = self.response.original_bytes();
+        for (index, score) in self.scores.iter().enumerate() {
+            if let Some(reward) = score.reward.filter(|reward| !in_range(*reward)) {
+                return fail(format!("score {index} has the reward {reward}: it must be within {MAX_REWARD:e}"));
+            }
+            if score.valid && score.reward.is_none() {
+                return fail(format!("score {index} is valid but has no reward"));
+            }
+            let Range { start, end } = score.result;
+            if start > end || end as usize > length {
+                return fail(format!("score {index} has its result at {start}..{end} of a response of {length} bytes"));
+            }
+        }
+        match self.stages.iter().find(|tally| !in_range(tally.score_sum)) {
+            Some(StageTally { stage, score_sum, .. }) => {
+                fail(format!("stage `{stage}` has the score sum {score_sum}: it must be within {MAX_REWARD:e}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// About the memory that the batch takes while it waits, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        const ROW: usize = size_of::<ScoreRow>() + 48;
+        let bodies = self.response.bytes().len() + self.request.as_ref().map_or(0, |request| request.bytes().len());
+        size_of::<Self>() + bodies + self.position.len() + self.scores.len() * ROW
+    }
+}
+
+/// False for what is no number.
+fn in_range(value: f64) -> bool {
+    value.abs() <= MAX_REWARD
+}

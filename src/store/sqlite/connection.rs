@@ -1,0 +1,134 @@
+//! Opening the database file and saying what went wrong with it. In: a place and how it is used; out: a connection
+//! with its settings, or a named error. Knows no table.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::store::{Durability, StoreError};
+
+/// Bytes of a database page: large bodies take few pages, small counters rewrite little.
+const PAGE_BYTES: u32 = 8192;
+
+/// Pages of the write-ahead log after which a commit also copies it into the database.
+const CHECKPOINT_PAGES: u32 = 4096;
+
+/// Size the write-ahead log shrinks to after a burst, in bytes.
+const LOG_BYTES: u32 = 64 << 20;
+
+/// Room for the statements of one connection: all of them.
+const STATEMENTS: usize = 32;
+
+/// Where the database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// In this process's memory, under a name that its connections share.
+    Memory(PathBuf),
+}
+
+/// A failure inside a query: the database's own, which still needs its path, or one already named.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The database library failed.
+    Sqlite(rusqlite::Error),
+    /// Anything else.
+    Store(StoreError),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Place {
+    /// A fresh database in memory.
+    pub(super) fn memory() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self::Memory(PathBuf::from(format!("file:/gradus-{}?vfs=memdb", COUNT.fetch_add(1, Ordering::Relaxed))))
+    }
+
+    /// The file, or the name in memory.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Memory(path) => path,
+        }
+    }
+
+    /// The one connection that writes; creates the file where it is missing.
+    pub(super) fn writer(&self, busy_timeout_ms: u64) -> Result<Connection, StoreError> {
+        if let Self::File(path) = self {
+            let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+            if directory.is_some_and(|directory| !directory.exists()) {
+                return Err(StoreError::MissingDirectory { path: path.clone() });
+            }
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let explain = |error: rusqlite::Error| self.explain("open", busy_timeout_ms, error.into());
+        let connection = self.connect(flags, busy_timeout_ms).map_err(explain)?;
+        if connection.is_readonly("main").map_err(explain)? {
+            return Err(StoreError::ReadOnly { path: self.path().to_owned() });
+        }
+        Ok(connection)
+    }
+
+    /// Sets how the writer writes, once the file is known to be ours.
+    pub(super) fn configure(connection: &Connection, durability: Durability) -> Result<(), rusqlite::Error> {
+        // FULL syncs the log at every commit; NORMAL only before the log is copied into the database.
+        let synchronous = if durability == Durability::Commit { "FULL" } else { "NORMAL" };
+        connection.execute_batch(&format!(
+            "PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
+             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {LOG_BYTES};
+             PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;"
+        ))
+    }
+
+    /// A connection that can only read. The writer is open, so the file and its log exist.
+    pub(super) fn reader(&self, busy_timeout_ms: u64) -> Result<Connection, rusqlite::Error> {
+        self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, busy_timeout_ms)
+    }
+
+    fn connect(&self, flags: OpenFlags, busy_timeout_ms: u64) -> Result<Connection, rusqlite::Error> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match self {
+            Self::File(path) => Connection::open_with_flags(path, flags)?,
+            Self::Memory(name) => Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI)?,
+        };
+        connection.busy_timeout(Duration::from_millis(busy_timeout_ms))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(connection)
+    }
+
+    /// Names a failure, with the path and the fix.
+    pub(super) fn explain(&self, action: &'static str, waited_ms: u64, fault: Fault) -> StoreError {
+        let error = match fault {
+            Fault::Store(error) => return error,
+            Fault::Sqlite(error) => error,
+        };
+        let path = self.path().to_owned();
+        let detail = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path, waited_ms },
+            Some(ErrorCode::DiskFull) => StoreError::Full { path },
+            Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { path },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, detail },
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => StoreError::CannotOpen { path, detail },
+            _ => StoreError::Failed { path, action, detail },
+        }
+    }
+}
+
+/// A length as a column holds it.
+pub(super) fn integer(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,225 @@
+//! Writes groups of batches, each group in one transaction. In: batches; out: one verdict per batch. Knows no queue
+//! and no thread.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::connection::{Fault, Place, integer};
+use super::tally::Tally;
+use crate::store::{Batch, Compressed, StoreError};
+
+const FIND_KEY: &str = "SELECT 1 FROM idempotency WHERE key = ?1";
+const INSERT_KEY: &str = "INSERT INTO idempotency (key, body_hash, status, batch) VALUES (?1, ?2, ?3, ?4)";
+const INSERT_BATCH: &str = "INSERT INTO batches (id, request_id, created_at_ms, run_id, step, position, rubric_name,
+     rubric_hash, engine_version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+const INSERT_BODIES: &str = "INSERT INTO bodies (batch, request, request_bytes, response, response_bytes)
+     VALUES (?1, ?2, ?3, ?4, ?5)";
+const INSERT_SCORE: &str = "INSERT INTO scores (batch, \"index\", trajectory_id, \"group\", reward, valid,
+     stage_reached, failed_stage, content_hash, result_start, result_end)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+
+/// Why a whole transaction failed.
+enum Failure {
+    /// It could not begin: no batch is to blame, and none would fare better alone.
+    Begin(StoreError),
+    /// A batch in it, or its size, may be to blame.
+    Write(StoreError),
+}
+
+/// The connection that writes.
+pub(super) struct Ledger {
+    connection: Connection,
+    place: Place,
+    busy_timeout_ms: u64,
+    /// Transactions committed so far.
+    pub(super) commits: u64,
+}
+
+impl Ledger {
+    /// Writes over `connection`, whose schema is current.
+    pub(super) fn new(connection: Connection, place: Place, busy_timeout_ms: u64) -> Self {
+        Self { connection, place, busy_timeout_ms, commits: 0 }
+    }
+
+    /// Writes the batches in one transaction. When that fails, each is tried alone, so that only the batches that
+    /// cannot be kept get an error.
+    pub(super) fn write(&mut self, batches: &[&Batch]) -> Vec<Result<(), StoreError>> {
+        match self.transaction(batches) {
+            Ok(outcomes) => outcomes,
+            Err(Failure::Write(_)) if batches.len() > 1 => batches.iter().map(|batch| self.alone(batch)).collect(),
+            Err(Failure::Begin(error) | Failure::Write(error)) => vec![Err(error); batches.len()],
+        }
+    }
+
+    /// Copies the log into the database and empties it.
+    pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
+        let done = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        done.map_err(|error| self.explain("copy its log", error.into()))
+    }
+
+    fn alone(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        match self.transaction(&[batch]) {
+            Ok(outcomes) => outcomes.into_iter().collect(),
+            Err(Failure::Begin(error) | Failure::Write(error)) => Err(error),
+        }
+    }
+
+    /// One transaction: all or nothing, except batches that are refused before they write anything.
+    fn transaction(&mut self, batches: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, Failure> {
+        let Self { connection, place, busy_timeout_ms, commits } = self;
+        let explain = |fault: Fault| place.explain("write", *busy_timeout_ms, fault);
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|error| Failure::Begin(explain(error.into())))?;
+        let outcomes = insert_all(&transaction, batches).map_err(|fault| Failure::Write(explain(fault)))?;
+        transaction.commit().map_err(|error| Failure::Write(explain(error.into())))?;
+        *commits += 1;
+        Ok(outcomes)
+    }
+
+    fn explain(&self, action: &'static str, fault: Fault) -> StoreError {
+        self.place.explain(action, self.busy_timeout_ms, fault)
+    }
+}
+
+fn insert_all(transaction: &Transaction<'_>, batches: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, Fault> {
+    let mut tally = Tally::default();
+    let mut outcomes = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let outcome = match insert(transaction, batch) {
+            Ok(()) => {
+                tally.add(batch);
+                Ok(())
+            }
+            Err(Fault::Store(refusal)) => Err(refusal),
+            Err(fault) => return Err(fault),
+        };
+        outcomes.push(outcome);
+    }
+    tally.write(transaction)?;
+    Ok(outcomes)
+}
+
+/// Writes one batch. Refusals come before the first write, so that the transaction can go on without it.
+fn insert(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
+    let id = batch.id.to_column();
+    if let Some(idempotency) = &batch.idempotency
+        && transaction.prepare_cached(FIND_KEY)?.exists([&idempotency.key])?
+    {
+        return Err(StoreError::IdempotencyTaken { key: idempotency.key.clone() }.into());
+    }
+    let inserted = transaction.prepare_cached(INSERT_BATCH)?.execute(params![
+        id,
+        batch.request_id,
+        batch.created_at_ms,
+        batch.run_id,
+        batch.step,
+        batch.position,
+        batch.rubric_name,
+        batch.rubric_hash,
+        batch.engine_version,
+    ])?;
+    if inserted == 0 {
+        return Err(StoreError::Duplicate { batch: batch.id }.into());
+    }
+    if let Some(idempotency) = &batch.idempotency {
+        let values = params![idempotency.key, idempotency.body_hash, idempotency.status, id];
+        transaction.prepare_cached(INSERT_KEY)?.execute(values)?;
+    }
+    let request = batch.request.as_ref();
+    transaction.prepare_cached(INSERT_BODIES)?.execute(params![
+        id,
+        request.map(Compressed::bytes),
+        request.map(|request| integer(request.original_bytes())),
+        batch.response.bytes(),
+        integer(batch.response.original_bytes()),
+    ])?;
+    insert_scores(transaction, batch)
+}
+
+fn insert_scores(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
+    let id = batch.id.to_column();
+    let mut statement = transaction.prepare_cached(INSERT_SCORE)?;
+    for (index, score) in (0_u32..).zip(&batch.scores) {
+        statement.execute(params![
+            id,
+            index,
+            score.trajectory_id,
+            score.group,
+            score.reward,
+            score.valid,
+            score.stage_reached,
+            score.failed_stage,
+            score.content_hash,
+            score.result.start,
+            score.result.end,
+        ])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+    use crate::store::{BatchIds, Durability};
+
+    fn ledger(place: &Place) -> Ledger {
+        let mut connection = place.writer(1000).unwrap();
+        Place::configure(&connection, Durability::Commit).unwrap();
+        schema::migrate(&mut connection, place).unwrap();
+        Ledger::new(connection, place.clone(), 1000)
+    }
+
+    /// A batch whose response takes about `bytes` in the database: noise does not pack.
+    fn batch(ids: &BatchIds, bytes: usize) -> Batch {
+        let noise = (0..bytes).scan(1_u32, |state, _| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes().first().copied()
+        });
+        Batch {
+            id: ids.next(1),
+            request_id: String::new(),
+            created_at_ms: 1,
+            run_id: Some("exp".to_owned()),
+            step: None,
+            position: String::new(),
+            rubric_name: String::new(),
+            rubric_hash: String::new(),
+            rubric_json: "{}".into(),
+            engine_version: "0",
+            request: None,
+            response: Compressed::new(&noise.collect::<Vec<u8>>()).unwrap(),
+            idempotency: None,
+            scores: Vec::new(),
+            stages: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_full_disk_fails_only_the_batches_that_do_not_fit() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::File(directory.path().join("gradus.db"));
+        let mut ledger = ledger(&place);
+        let pages: i64 = ledger.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        ledger.connection.execute_batch(&format!("PRAGMA max_page_count = {}", pages + 20)).unwrap();
+        let ids = BatchIds::new(None, 0);
+        let batches = [batch(&ids, 100), batch(&ids, 1 << 20), batch(&ids, 100)];
+        let full = Err(StoreError::Full { path: place.path().to_owned() });
+        let outcomes = ledger.write(&batches.iter().collect::<Vec<_>>());
+        assert_eq!(outcomes, [Ok(()), full.clone(), Ok(())]);
+        assert_eq!(ledger.commits, 2);
+        assert_eq!(ledger.write(&[&batch(&ids, 1 << 20)]), [full]);
+        ledger.connection.execute_batch("PRAGMA max_page_count = 100000").unwrap();
+        assert_eq!(ledger.write(&[&batch(&ids, 1 << 20)]), [Ok(())], "it goes on when there is room again");
+    }
+
+    #[test]
+    fn migrating_twice_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::File(directory.path().join("gradus.db"));
+        let mut ledger = ledger(&place);
+        schema::migrate(&mut ledger.connection, &place).unwrap();
+        assert_eq!(schema::version(&ledger.connection, &place).unwrap(), 1);
+    }
+}

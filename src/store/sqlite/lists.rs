@@ -1,0 +1,190 @@
+//! Lists of what is stored: the scores of a run, the runs, and a run's mastery. In: filters and the place where the last
+//! page ended; out: a page. A page goes on after a key, never by counting rows, so writing does not shift it. Knows no
+//! body.
+
+use rusqlite::{Connection, Row, params};
+
+use super::connection::{Fault, integer};
+use super::reader::read_row;
+use crate::store::read::{MAX_PAGE, RunCursor};
+use crate::store::{BatchId, Filter, Mastery, Page, RunDetail, RunSummary, ScoreId, StageMastery, StoredRow};
+
+/// Batches that one page looks at: bounds the time of a filter that passes over nearly all of a long run.
+const BATCHES_PER_PAGE: usize = 2000;
+
+/// Most steps of a mastery window.
+const MAX_WINDOW: u32 = 10_000;
+
+const RUN_BATCHES: &str = "SELECT id, step, created_at_ms FROM batches WHERE run_id = ?1 AND id >= ?2
+     AND (?3 IS NULL OR step >= ?3) AND (?4 IS NULL OR step <= ?4) ORDER BY id";
+const BATCH_SCORES: &str = "SELECT trajectory_id, \"group\", reward, valid, stage_reached, failed_stage, content_hash,
+     ?3, ?4, \"index\" FROM scores WHERE batch = ?1 AND \"index\" > ?2 AND (?5 IS NULL OR \"group\" = ?5)
+     AND (?6 IS NULL OR valid = ?6) AND (?7 IS NULL OR reward >= ?7) AND (?8 IS NULL OR reward <= ?8)
+     AND (?9 IS NULL OR failed_stage = ?9) ORDER BY \"index\"";
+const RUN_COLUMNS: &str = "run_id, n, valid, reward_sum, min_reward, max_reward, first_created_at_ms,
+     last_created_at_ms, last_step FROM runs";
+const RUN_RUBRICS: &str = "SELECT rubric_hash FROM run_rubrics WHERE run_id = ?1 ORDER BY rubric_hash";
+const STAGES: &str = "SELECT stage, reached, passed, score_sum FROM run_stages WHERE run_id = ?1 ORDER BY place, stage";
+const STEPS: &str = "SELECT count(*) FROM run_steps WHERE run_id = ?1";
+const RECENT_STEPS: &str = "SELECT count(*), coalesce(sum(valid), 0), min(step) FROM
+     (SELECT step, valid FROM run_steps WHERE run_id = ?1 ORDER BY step DESC LIMIT ?2)";
+const RECENT_STAGES: &str = "SELECT stage, sum(reached), sum(passed), sum(score_sum) FROM run_step_stages
+     WHERE run_id = ?1 AND step >= ?2 GROUP BY stage ORDER BY min(place), stage";
+
+/// Scores of a run in the order of their ids.
+pub(super) fn run_scores(
+    connection: &Connection,
+    run_id: &str,
+    filter: &Filter,
+    after: Option<ScoreId>,
+    limit: usize,
+) -> Result<Page<StoredRow>, Fault> {
+    let limit = limit.clamp(1, MAX_PAGE);
+    let first = after.map_or(0, |after| after.batch.to_column());
+    let mut items = Vec::new();
+    let mut batches = connection.prepare_cached(RUN_BATCHES)?;
+    let mut batches = batches.query(params![run_id, first, filter.step_from, filter.step_to])?;
+    let mut visited = 0;
+    while let Some(row) = batches.next()? {
+        let batch = BatchId::from_column(row.get(0)?);
+        let index = after.filter(|after| after.batch == batch).map_or(-1, |after| i64::from(after.index));
+        batch_scores(connection, row, index, filter, limit + 1, &mut items)?;
+        visited += 1;
+        if items.len() > limit {
+            items.truncate(limit);
+            let next_cursor = items.last().map(|last: &StoredRow| last.id.to_string());
+            return Ok(Page { items, next_cursor });
+        }
+        if visited >= BATCHES_PER_PAGE {
+            let next_cursor = Some(ScoreId { batch, index: u32::MAX }.to_string());
+            return Ok(Page { items, next_cursor });
+        }
+    }
+    Ok(Page { items, next_cursor: None })
+}
+
+/// Adds the scores of one batch (a row of `RUN_BATCHES`) after an index, until there are `enough`.
+fn batch_scores(
+    connection: &Connection,
+    batch: &Row<'_>,
+    index: i64,
+    filter: &Filter,
+    enough: usize,
+    items: &mut Vec<StoredRow>,
+) -> Result<(), Fault> {
+    let (id, step, created_at_ms): (i64, Option<i64>, i64) = (batch.get(0)?, batch.get(1)?, batch.get(2)?);
+    let Filter { group, valid, min_reward, max_reward, failed_stage, .. } = filter;
+    let mut scores = connection.prepare_cached(BATCH_SCORES)?;
+    let values = params![id, index, step, created_at_ms, group, valid, min_reward, max_reward, failed_stage];
+    let mut scores = scores.query(values)?;
+    while items.len() < enough
+        && let Some(row) = scores.next()?
+    {
+        items.push(read_row(row, ScoreId { batch: BatchId::from_column(id), index: row.get(9)? })?);
+    }
+    Ok(())
+}
+
+/// Runs, the latest started first.
+pub(super) fn runs(
+    connection: &Connection,
+    after: Option<&RunCursor>,
+    limit: usize,
+) -> Result<Page<RunSummary>, Fault> {
+    let limit = limit.clamp(1, MAX_PAGE);
+    let (time, run_id) = after.map_or((i64::MAX, ""), |after| (after.first_created_at_ms, &after.run_id));
+    let sql = format!(
+        "SELECT {RUN_COLUMNS} WHERE (first_created_at_ms, run_id) < (?1, ?2)
+         ORDER BY first_created_at_ms DESC, run_id DESC LIMIT ?3"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![time, run_id, integer(limit + 1)])?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next()? {
+        if items.len() == limit {
+            let last = items.last().map(|last: &RunSummary| RunCursor {
+                first_created_at_ms: last.first_created_at_ms,
+                run_id: last.run_id.clone(),
+            });
+            return Ok(Page { items, next_cursor: last.map(|last| last.encode()) });
+        }
+        items.push(summary(connection, row)?);
+    }
+    Ok(Page { items, next_cursor: None })
+}
+
+/// A run and its mastery, all of one moment.
+pub(super) fn run(connection: &Connection, run_id: &str, window: u32) -> Result<Option<RunDetail>, Fault> {
+    let moment = connection.unchecked_transaction()?;
+    let sql = format!("SELECT {RUN_COLUMNS} WHERE run_id = ?1");
+    let mut statement = moment.prepare_cached(&sql)?;
+    let mut rows = statement.query([run_id])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let summary = summary(&moment, row)?;
+    let steps = moment.prepare_cached(STEPS)?.query_row([run_id], |row| count(row, 0))?;
+    let valid = summary.valid;
+    let stages = stages(&moment, STAGES, params![run_id], valid)?;
+    let overall = Mastery { steps, valid, stages };
+    let recent = recent(&moment, run_id, window)?;
+    Ok(Some(RunDetail { summary, recent, overall }))
+}
+
+/// Mastery over the last steps that have data.
+fn recent(connection: &Connection, run_id: &str, window: u32) -> Result<Mastery, Fault> {
+    let mut statement = connection.prepare_cached(RECENT_STEPS)?;
+    let (steps, valid, first): (u64, u64, Option<i64>) = statement
+        .query_row(params![run_id, window.clamp(1, MAX_WINDOW)], |row| {
+            Ok((count(row, 0)?, count(row, 1)?, row.get(2)?))
+        })?;
+    match first {
+        Some(first) => {
+            let stages = stages(connection, RECENT_STAGES, params![run_id, first], valid)?;
+            Ok(Mastery { steps, valid, stages })
+        }
+        None => Ok(Mastery::default()),
+    }
+}
+
+fn stages(
+    connection: &Connection,
+    sql: &str,
+    values: &[&dyn rusqlite::ToSql],
+    valid: u64,
+) -> Result<Vec<StageMastery>, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let stages = statement.query_map(values, |row| {
+        let (reached, passed, score_sum) = (count(row, 1)?, count(row, 2)?, row.get::<_, f64>(3)?);
+        Ok(StageMastery {
+            stage: row.get(0)?,
+            reached,
+            passed,
+            pass_rate: (valid > 0).then(|| passed as f64 / valid as f64),
+            mean_score: (reached > 0).then(|| score_sum / reached as f64),
+        })
+    })?;
+    Ok(stages.collect::<Result<_, _>>()?)
+}
+
+fn summary(connection: &Connection, row: &Row<'_>) -> Result<RunSummary, Fault> {
+    let run_id: String = row.get(0)?;
+    let (valid, reward_sum) = (count(row, 2)?, row.get::<_, f64>(3)?);
+    let mut rubrics = connection.prepare_cached(RUN_RUBRICS)?;
+    let rubric_hashes = rubrics.query_map([&run_id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(RunSummary {
+        run_id,
+        n: count(row, 1)?,
+        valid,
+        mean_reward: (valid > 0).then(|| reward_sum / valid as f64),
+        min_reward: row.get(4)?,
+        max_reward: row.get(5)?,
+        first_created_at_ms: row.get(6)?,
+        last_created_at_ms: row.get(7)?,
+        last_step: row.get(8)?,
+        rubric_hashes,
+    })
+}
+
+/// A column that counts is never negative.
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::unsigned_abs)
+}

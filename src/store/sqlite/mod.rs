@@ -1,0 +1,118 @@
+//! The store in an `SQLite` file: one connection writes, a few read, through a write-ahead log so that neither waits for
+//! the other. In: batches and look-ups; out: verdicts and what is stored. Knows SQL; knows no HTTP.
+
+mod connection;
+mod insert;
+mod lists;
+mod reader;
+mod schema;
+mod tally;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use self::connection::{Fault, Place};
+use self::insert::Ledger;
+use self::reader::{Readers, Replayed};
+use self::writer::Writer;
+use super::read::RunCursor;
+use super::{
+    Batch, BatchId, Config, Counters, Durability, Filter, Page, RunDetail, RunSummary, ScoreId, StoreError,
+    StoredAnswer, StoredRow, StoredScore,
+};
+
+/// An open database. Dropping it writes what is queued.
+pub(super) struct Sqlite {
+    // Dropped first: the writer is then the last to leave, and takes the emptied log with it.
+    readers: Arc<Readers>,
+    writer: Arc<Writer>,
+    last_batch: Option<BatchId>,
+}
+
+impl Sqlite {
+    /// Opens the database at `path`, or a fresh one in memory, and brings it to the current schema. Blocks.
+    pub(super) fn open(path: Option<PathBuf>, config: &Config) -> Result<Self, StoreError> {
+        let place = path.map_or_else(Place::memory, Place::File);
+        let timeout = config.busy_timeout_ms;
+        let mut connection = place.writer(timeout)?;
+        let last_batch = prepare(&mut connection, &place, config.durability)
+            .map_err(|fault| place.explain("open", timeout, fault))?;
+        let ledger = Ledger::new(connection, place.clone(), timeout);
+        let writer =
+            Writer::start(ledger, config.durability, config.queue_bytes).map_err(|error| StoreError::Failed {
+                path: place.path().to_owned(),
+                action: "start its writer thread",
+                detail: error.to_string(),
+            })?;
+        Ok(Self { writer: Arc::new(writer), readers: Arc::new(Readers::new(place, timeout)), last_batch })
+    }
+
+    /// The largest batch id when it was opened.
+    pub(super) fn last_batch(&self) -> Option<BatchId> {
+        self.last_batch
+    }
+
+    pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
+        self.writer.append(batch).await
+    }
+
+    pub(super) async fn score(&self, id: ScoreId) -> Result<Option<StoredScore>, StoreError> {
+        self.readers.run("read a score", move |connection| reader::score(connection, id)).await
+    }
+
+    pub(super) async fn answer(&self, key: String) -> Result<Option<StoredAnswer>, StoreError> {
+        self.readers.run("read an answer", move |connection| reader::answer(connection, &key)).await
+    }
+
+    pub(super) async fn replay(&self, run_id: String, after: Option<BatchId>) -> Result<Option<Replayed>, StoreError> {
+        self.readers.run("read a request", move |connection| reader::replay(connection, &run_id, after)).await
+    }
+
+    pub(super) async fn runs(&self, after: Option<RunCursor>, limit: usize) -> Result<Page<RunSummary>, StoreError> {
+        self.readers.run("list runs", move |connection| lists::runs(connection, after.as_ref(), limit)).await
+    }
+
+    pub(super) async fn run(&self, run_id: String, window: u32) -> Result<Option<RunDetail>, StoreError> {
+        self.readers.run("read a run", move |connection| lists::run(connection, &run_id, window)).await
+    }
+
+    pub(super) async fn run_scores(
+        &self,
+        run_id: String,
+        filter: Filter,
+        after: Option<ScoreId>,
+        limit: usize,
+    ) -> Result<Page<StoredRow>, StoreError> {
+        let query = move |connection: &_| lists::run_scores(connection, &run_id, &filter, after, limit);
+        self.readers.run("list scores", query).await
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.writer.is_running()
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        self.writer.counters()
+    }
+
+    /// Writes what is queued, empties the log and closes the file.
+    pub(super) async fn close(&self) {
+        self.readers.close();
+        let writer = Arc::clone(&self.writer);
+        // The task cannot fail: `close` does not panic, and a blocking task is not cancelled once it runs.
+        let _ended = tokio::task::spawn_blocking(move || writer.close()).await;
+    }
+}
+
+/// Refuses a database that is not ours, sets the connection up and brings the schema up to date. Gives the largest batch
+/// id, so that a restart never goes back in time.
+fn prepare(connection: &mut Connection, place: &Place, durability: Durability) -> Result<Option<BatchId>, Fault> {
+    schema::version(connection, place)?;
+    Place::configure(connection, durability)?;
+    schema::migrate(connection, place)?;
+    let last: Option<i64> = connection.query_row("SELECT max(id) FROM batches", [], |row| row.get(0))?;
+    Ok(last.map(BatchId::from_column))
+}

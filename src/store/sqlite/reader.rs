@@ -1,0 +1,159 @@
+//! A few connections that only read, and the look-ups of single scores, answers and requests. In: ids; out: what is
+//! stored under them. Never waits for the writer, nor it for them. Knows no list.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, Row, params};
+use tokio::sync::Semaphore;
+
+use super::connection::{Fault, Place};
+use crate::store::{BatchId, Compressed, ScoreId, StoreError, StoredAnswer, StoredRequest, StoredRow, StoredScore};
+
+/// Reads that run at the same time; more wait.
+const CONNECTIONS: usize = 4;
+
+const FIND_SCORE: &str = "SELECT s.trajectory_id, s.\"group\", s.reward, s.valid, s.stage_reached, s.failed_stage,
+     s.content_hash, b.step, b.created_at_ms, s.result_start, s.result_end, b.request_id, b.run_id, b.position,
+     b.rubric_name, b.rubric_hash, b.engine_version, y.response, y.response_bytes
+     FROM scores s JOIN batches b ON b.id = s.batch JOIN bodies y ON y.batch = s.batch
+     WHERE s.batch = ?1 AND s.\"index\" = ?2";
+const FIND_ANSWER: &str = "SELECT i.batch, i.body_hash, i.status, y.response, y.response_bytes
+     FROM idempotency i JOIN bodies y ON y.batch = i.batch WHERE i.key = ?1";
+const NEXT_REQUEST: &str = "SELECT b.id, b.rubric_name, b.rubric_hash, r.json, b.position, b.engine_version,
+     y.request, y.request_bytes, y.response, y.response_bytes
+     FROM batches b JOIN bodies y ON y.batch = b.id JOIN rubrics r ON r.hash = b.rubric_hash
+     WHERE b.run_id = ?1 AND b.id > ?2 ORDER BY b.id LIMIT 1";
+
+/// A batch of a replay, and its request or why there is none.
+pub(super) type Replayed = (BatchId, Result<StoredRequest, StoreError>);
+
+/// The reading end of the store.
+pub(super) struct Readers {
+    place: Place,
+    busy_timeout_ms: u64,
+    idle: Mutex<Vec<Connection>>,
+    free: Arc<Semaphore>,
+}
+
+impl Readers {
+    /// Reads from `place`; opens connections when they are needed.
+    pub(super) fn new(place: Place, busy_timeout_ms: u64) -> Self {
+        Self { place, busy_timeout_ms, idle: Mutex::default(), free: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    /// Runs `query` on a thread that may block.
+    pub(super) async fn run<T, Q>(self: &Arc<Self>, action: &'static str, query: Q) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        let free = Arc::clone(&self.free).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let readers = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || {
+            let outcome = readers.with_connection(query);
+            drop(free);
+            outcome.map_err(|fault| readers.place.explain(action, readers.busy_timeout_ms, fault))
+        });
+        task.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Refuses further reads and closes the idle connections.
+    pub(super) fn close(&self) {
+        self.free.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn with_connection<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.place.reader(self.busy_timeout_ms)?,
+        };
+        let value = query(&connection)?;
+        // A connection that failed is dropped instead: the next read starts clean.
+        if !self.free.is_closed() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+        Ok(value)
+    }
+}
+
+/// The columns that a row of `scores`, then `step` and `created_at_ms`, begin with.
+pub(super) fn read_row(row: &Row<'_>, id: ScoreId) -> rusqlite::Result<StoredRow> {
+    Ok(StoredRow {
+        id,
+        trajectory_id: row.get(0)?,
+        group: row.get(1)?,
+        reward: row.get(2)?,
+        valid: row.get(3)?,
+        stage_reached: row.get(4)?,
+        failed_stage: row.get(5)?,
+        content_hash: row.get(6)?,
+        step: row.get(7)?,
+        created_at_ms: row.get(8)?,
+    })
+}
+
+/// One score with its result.
+pub(super) fn score(connection: &Connection, id: ScoreId) -> Result<Option<StoredScore>, Fault> {
+    let mut statement = connection.prepare_cached(FIND_SCORE)?;
+    let mut rows = statement.query(params![id.batch.to_column(), id.index])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let response = unpack(row.get(17)?, row.get(18)?, id.batch, "response")?;
+    let (start, end): (u32, u32) = (row.get(9)?, row.get(10)?);
+    let result = response.get(start as usize..end as usize).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    Ok(Some(StoredScore {
+        row: read_row(row, id)?,
+        request_id: row.get(11)?,
+        run_id: row.get(12)?,
+        position: row.get(13)?,
+        rubric_name: row.get(14)?,
+        rubric_hash: row.get(15)?,
+        engine_version: row.get(16)?,
+        result_json: result.ok_or(StoreError::Damaged { batch: id.batch, what: "result" })?,
+    }))
+}
+
+/// The answer under an idempotency key.
+pub(super) fn answer(connection: &Connection, key: &str) -> Result<Option<StoredAnswer>, Fault> {
+    let mut statement = connection.prepare_cached(FIND_ANSWER)?;
+    let mut rows = statement.query([key])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let batch = BatchId::from_column(row.get(0)?);
+    let response = unpack(row.get(3)?, row.get(4)?, batch, "response")?;
+    Ok(Some(StoredAnswer { batch, body_hash: row.get(1)?, status: row.get(2)?, response }))
+}
+
+/// The first request of a run after a batch; `None` at the end of the run.
+pub(super) fn replay(connection: &Connection, run_id: &str, after: Option<BatchId>) -> Result<Option<Replayed>, Fault> {
+    let mut statement = connection.prepare_cached(NEXT_REQUEST)?;
+    let mut rows = statement.query(params![run_id, after.map_or(-1, BatchId::to_column)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let batch = BatchId::from_column(row.get(0)?);
+    match request(row, batch) {
+        Ok(request) => Ok(Some((batch, Ok(request)))),
+        Err(Fault::Store(error)) => Ok(Some((batch, Err(error)))),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn request(row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
+    let packed: Option<Vec<u8>> = row.get(6)?;
+    let packed = packed.ok_or(StoreError::NotKept { batch })?;
+    Ok(StoredRequest {
+        batch,
+        request: unpack(packed, row.get(7)?, batch, "request")?,
+        response: unpack(row.get(8)?, row.get(9)?, batch, "response")?,
+        rubric_name: row.get(1)?,
+        rubric_hash: row.get(2)?,
+        rubric_json: row.get(3)?,
+        position: row.get(4)?,
+        engine_version: row.get(5)?,
+    })
+}
+
+fn unpack(bytes: Vec<u8>, original_bytes: i64, batch: BatchId, what: &'static str) -> Result<Vec<u8>, StoreError> {
+    let original_bytes = usize::try_from(original_bytes).ok();
+    let body = original_bytes.and_then(|length| Compressed::from_parts(bytes, length).unpack());
+    body.ok_or(StoreError::Damaged { batch, what })
+}

@@ -1,0 +1,45 @@
+//! Brings a database to the schema of this program. In: a connection that writes; out: its tables, or a refusal.
+//! Knows what each migration file is called, not what it says.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::connection::{Fault, Place};
+use crate::store::StoreError;
+
+/// Every step, oldest first; a database at version n has seen the first n.
+const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_store.sql")];
+
+/// Marks the file as ours (`grad` in ASCII), so that another program's database is never touched.
+const APPLICATION_ID: i64 = 0x6772_6164;
+
+/// Refuses a database that another program, or a newer version, has made; changes nothing. Gives its version.
+pub(super) fn version(connection: &Connection, place: &Place) -> Result<usize, Fault> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let found = number("PRAGMA user_version")?;
+    let application = number("PRAGMA application_id")?;
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    let fresh = (found, application, tables) == (0, 0, 0);
+    if application != APPLICATION_ID && !fresh {
+        return Err(StoreError::Foreign { path: place.path().to_owned() }.into());
+    }
+    let known = MIGRATIONS.len();
+    match usize::try_from(found) {
+        Ok(version) if version <= known => Ok(version),
+        _ => Err(StoreError::Newer { path: place.path().to_owned(), found, known }.into()),
+    }
+}
+
+/// Applies the missing steps in one transaction. Another process that starts at the same time waits and finds them done.
+pub(super) fn migrate(connection: &mut Connection, place: &Place) -> Result<(), Fault> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction, place)?;
+    let known = MIGRATIONS.len();
+    for step in MIGRATIONS.iter().skip(found) {
+        transaction.execute_batch(step)?;
+    }
+    if found < known {
+        transaction
+            .execute_batch(&format!("PRAGMA user_version = {known}; PRAGMA application_id = {APPLICATION_ID}"))?;
+    }
+    Ok(transaction.commit()?)
+}

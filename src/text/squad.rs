@@ -1,0 +1,236 @@
+//! Exact match and F1 of `SQuAD` v1.1. In: an answer and its references; out: the best over the references. Knows no
+//! tokenizer: `SQuAD` has its own idea of a word.
+
+use std::borrow::Cow;
+
+use super::overlap::{Clip, Overlap, spans};
+use super::scratch::{self, Scratch};
+use super::unicode;
+
+/// Both `SQuAD` scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Squad {
+    /// See [`exact_match`].
+    pub exact_match: bool,
+    /// See [`f1`], in [0, 1].
+    pub f1: f64,
+}
+
+/// Whether the normalised answer equals a normalised reference.
+///
+/// An answer and a reference that are both nothing but articles and punctuation are equal: a reference `A` is an
+/// article.
+pub fn exact_match<S: AsRef<str>>(answer: &str, references: &[S]) -> bool {
+    if references.iter().any(|reference| reference.as_ref() == answer) {
+        return true;
+    }
+    scratch::with(|scratch| {
+        let (mut begin, mut longest) = (0, None);
+        scratch.clear();
+        for reference in references {
+            normalize_into(reference.as_ref(), &mut scratch.references, usize::MAX, |_| {});
+            scratch.reference_ends.push(scratch.references.len());
+            longest = longest.max(Some(scratch.references.len() - begin));
+            begin = scratch.references.len();
+        }
+        longest
+            .is_some_and(|limit| normalize_into(answer, &mut scratch.answer, limit, |_| {}) && scratch.is_exact_match())
+    })
+}
+
+/// The harmonic mean of precision and recall of the normalised answer's words, in [0, 1], for the best reference.
+///
+/// 0 where no word is shared, so also where both sides are empty.
+pub fn f1<S: AsRef<str>>(answer: &str, references: &[S]) -> f64 {
+    squad(answer, references).f1
+}
+
+/// [`exact_match`] and [`f1`] from one normalisation.
+pub fn squad<S: AsRef<str>>(answer: &str, references: &[S]) -> Squad {
+    scratch::with(|scratch| {
+        scratch.clear();
+        for reference in references {
+            let overlap = &mut scratch.overlap;
+            normalize_into(reference.as_ref(), &mut scratch.references, usize::MAX, |word| {
+                overlap.push_reference_token(word);
+            });
+            overlap.end_reference();
+            scratch.reference_ends.push(scratch.references.len());
+        }
+        let overlap = &mut scratch.overlap;
+        normalize_into(answer, &mut scratch.answer, usize::MAX, |word| overlap.push_hypothesis_token(word));
+        Squad { exact_match: scratch.is_exact_match(), f1: best_f1(&mut scratch.overlap) }
+    })
+}
+
+/// `SQuAD`'s normal form: lower case, no ASCII punctuation, no articles, single blanks between words.
+pub fn normalize(text: &str) -> String {
+    let mut out = Vec::new();
+    normalize_into(text, &mut out, usize::MAX, |_| {});
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+impl Scratch {
+    fn clear(&mut self) {
+        self.overlap.clear();
+        self.answer.clear();
+        self.references.clear();
+        self.reference_ends.clear();
+    }
+
+    fn is_exact_match(&self) -> bool {
+        spans(&self.reference_ends).any(|(start, end)| self.references.get(start..end) == Some(&self.answer))
+    }
+}
+
+fn best_f1(overlap: &mut Overlap) -> f64 {
+    overlap.count(1, Clip::EachReference);
+    let answer_words = overlap.hypothesis_len() as f64;
+    let scores = overlap.reference_lens().zip(overlap.matches()).map(|(reference_words, &shared)| {
+        let precision = f64::from(shared) / answer_words;
+        let recall = f64::from(shared) / reference_words as f64;
+        if shared == 0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }
+    });
+    scores.fold(0.0, f64::max)
+}
+
+/// What normalisation does with a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    /// ASCII punctuation.
+    Drop,
+    Space,
+    /// A letter or a digit.
+    Word,
+    /// A control character: neither a word nor white space.
+    Control,
+    /// Not ASCII: the character decides.
+    Wide,
+}
+
+static ACTIONS: [Action; 256] = {
+    let mut actions = [Action::Wide; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        actions[byte as usize] = match byte {
+            9..=13 | 28..=32 => Action::Space,
+            _ if byte.is_ascii_alphanumeric() => Action::Word,
+            _ if byte.is_ascii_punctuation() => Action::Drop,
+            _ => Action::Control,
+        };
+        byte += 1;
+    }
+    actions
+};
+
+/// Appends the normal form of `text` and calls `word` with each of its words. Stops and returns `false` once it is
+/// known to be longer than `limit` bytes.
+#[inline]
+fn normalize_into(text: &str, out: &mut Vec<u8>, limit: usize, word: impl FnMut(&[u8])) -> bool {
+    // ASCII is lowered below, run by run. Beyond it, lower case depends on the neighbours (the Greek final sigma).
+    let lowered = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) };
+    let begin = out.len();
+    let mut normal = Normal { begin, word: begin, run: begin, out, sink: word };
+    let mut at = 0;
+    while let Some((&byte, rest)) = lowered.as_bytes().get(at..).and_then(<[u8]>::split_first) {
+        at += 1;
+        match ACTIONS[usize::from(byte)] {
+            Action::Word => {
+                let more = rest.iter().take_while(|&&byte| ACTIONS[usize::from(byte)] == Action::Word).count();
+                normal.letters(lowered.as_bytes().get(at - 1..at + more).unwrap_or_default());
+                at += more;
+            }
+            Action::Drop => {}
+            Action::Space => {
+                normal.end_run();
+                normal.blank();
+                if normal.len() > limit.saturating_add(1) {
+                    return false;
+                }
+            }
+            Action::Control => normal.other(&[byte]),
+            Action::Wide => {
+                let rest = lowered.get(at - 1..).unwrap_or_default();
+                let Some(c) = rest.chars().next() else { break };
+                at += c.len_utf8() - 1;
+                normal.wide(c);
+            }
+        }
+    }
+    normal.finish() <= limit
+}
+
+/// A normal form that is being written.
+struct Normal<'a, F> {
+    out: &'a mut Vec<u8>,
+    /// Where it begins in `out`.
+    begin: usize,
+    /// Where its last word begins, that is what blanks delimit.
+    word: usize,
+    /// Where its last run of letters and digits begins, that is what `\b` delimits.
+    run: usize,
+    sink: F,
+}
+
+impl<F: FnMut(&[u8])> Normal<'_, F> {
+    fn len(&self) -> usize {
+        self.out.len() - self.begin
+    }
+
+    /// ASCII letters and digits. Bit 5 is set in all of them but the upper-case letters, so setting it lowers those.
+    #[inline]
+    fn letters(&mut self, letters: &[u8]) {
+        self.out.extend(letters.iter().map(|letter| letter | 0x20));
+    }
+
+    /// Ends a run of letters and digits, and makes it a blank if it is an article: `\b(a|an|the)\b`.
+    #[inline]
+    fn end_run(&mut self) {
+        if matches!(self.out.get(self.run..), Some(b"a" | b"an" | b"the")) {
+            self.out.truncate(self.run);
+            self.blank();
+        }
+        self.run = self.out.len();
+    }
+
+    /// Ends a word, if there is one, with a blank.
+    #[inline]
+    fn blank(&mut self) {
+        if self.out.len() > self.word {
+            (self.sink)(self.out.get(self.word..).unwrap_or_default());
+            self.out.push(b' ');
+        }
+        self.word = self.out.len();
+        self.run = self.out.len();
+    }
+
+    /// A character that is neither a word's nor white space: it stays, and articles can stand beside it.
+    fn other(&mut self, bytes: &[u8]) {
+        self.end_run();
+        self.out.extend_from_slice(bytes);
+        self.run = self.out.len();
+    }
+
+    fn wide(&mut self, c: char) {
+        let mut buffer = [0; 4];
+        let bytes = c.encode_utf8(&mut buffer).as_bytes();
+        if unicode::is_word(c) {
+            self.out.extend_from_slice(bytes);
+        } else if unicode::is_space(c) {
+            self.end_run();
+            self.blank();
+        } else {
+            self.other(bytes);
+        }
+    }
+
+    /// Ends the text and returns its length.
+    fn finish(mut self) -> usize {
+        self.end_run();
+        self.blank();
+        if self.len() > 0 {
+            self.out.pop();
+        }
+        self.len()
+    }
+}

@@ -1,0 +1,223 @@
+//! `auto`: which format a text is written in. In: a text; out: the format of its first distinctive marker outside
+//! reasoning. Knows the markers, not the formats' syntax.
+
+use memchr::{memchr_iter, memmem};
+
+use super::call::CallObject;
+use super::scan;
+use super::{NoTools, Options, cursor, json, parse, pythonic, react, sections};
+use crate::trajectory::{ParseMode, ToolFormat};
+
+/// The format of a text, or `None` if it holds no marker.
+pub fn detect(text: &str) -> Option<ToolFormat> {
+    let text = scan::drop_end_tokens(text, ToolFormat::Auto);
+    let first = first_marker(text, 0, Tag::NoneMet)?;
+    if first.tag == Tag::Met {
+        return Some(first.format);
+    }
+    // A later `</think>` may make all before it reasoning, unless it stands in a call: the parser can tell.
+    let closes = memmem::find(text.as_bytes().get(first.at..)?, b"</think>").is_some();
+    if !closes {
+        return Some(first.format);
+    }
+    let options = Options { format: first.format, mode: ParseMode::Strict, ..Options::default() };
+    match parse(text, &options, &NoTools).reasoning.first() {
+        Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => {
+            first_marker(text, reasoning.end, Tag::Met).map(|marker| marker.format)
+        }
+        _ => Some(first.format),
+    }
+}
+
+/// Whether a reasoning tag was passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    NoneMet,
+    Met,
+}
+
+/// A marker outside reasoning.
+#[derive(Debug, Clone, Copy)]
+struct Marker {
+    format: ToolFormat,
+    at: usize,
+    tag: Tag,
+}
+
+/// The first marker at or after `from`, where a message may start.
+fn first_marker(text: &str, from: usize, tag: Tag) -> Option<Marker> {
+    let mut tag = tag;
+    let mut piece = from;
+    let mut leading = true;
+    loop {
+        let rest = text.get(piece..)?;
+        let start = text.len() - rest.trim_start().len();
+        let think = next_tag(text, piece);
+        let end = think.map_or(text.len(), |(at, _)| at);
+        if leading && start < end {
+            leading = false;
+            if let Some(format) = bare(text, start) {
+                return Some(Marker { format, at: start, tag });
+            }
+        }
+        if let Some((format, at)) = marker_in(text, piece, end) {
+            return Some(Marker { format, at, tag });
+        }
+        let (at, kind) = think?;
+        piece = match kind {
+            Kind::Closes => {
+                // The first tag of all: the message starts after it.
+                leading |= tag == Tag::NoneMet;
+                at + "</think>".len()
+            }
+            Kind::Opens => {
+                let closer = memmem::find(text.as_bytes().get(at..)?, b"</think>")?;
+                at + closer + "</think>".len()
+            }
+        };
+        tag = Tag::Met;
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Opens,
+    Closes,
+}
+
+fn next_tag(text: &str, from: usize) -> Option<(usize, Kind)> {
+    let rest = text.get(from..)?;
+    memmem::find_iter(rest.as_bytes(), b"think>").find_map(|tail| {
+        let before = rest.get(..tail)?;
+        if before.ends_with("</") {
+            return Some((from + tail - 2, Kind::Closes));
+        }
+        before.ends_with('<').then(|| (from + tail - 1, Kind::Opens))
+    })
+}
+
+/// The format of a message that starts at `at` without a marker.
+fn bare(text: &str, at: usize) -> Option<ToolFormat> {
+    let rest = text.get(at..)?;
+    if pythonic::is_message(text, at) {
+        return Some(ToolFormat::Pythonic);
+    }
+    if !rest.starts_with('{') {
+        return None;
+    }
+    let (object, _) = json::read::<CallObject<'_>>(text, at).ok()?;
+    object.is_named_with_arguments().then_some(ToolFormat::Llama3Json)
+}
+
+/// The first marker that starts in `from..end`.
+fn marker_in(text: &str, from: usize, end: usize) -> Option<(ToolFormat, usize)> {
+    let piece = text.get(from..end)?.as_bytes();
+    let angle = memchr_iter(b'<', piece).find_map(|at| Some((angle_marker(text, from + at)?, from + at)));
+    // The other markers matter only if they come first.
+    let piece = piece.get(..angle.map_or(piece.len(), |(_, at)| at - from))?;
+    let find = |needle: &str| memmem::find(piece, needle.as_bytes()).map(|at| from + at);
+    let brackets = find("[TOOL_CALLS]").map(|at| (ToolFormat::Mistral, at));
+    let functools = find("functools[").map(|at| (ToolFormat::Phi4Mini, at));
+    let action = memmem::find_iter(piece, b"Action:")
+        .map(|at| from + at)
+        .find(|at| react::starts_line(text, *at))
+        .map(|at| (ToolFormat::React, at));
+    let recipient = memmem::find_iter(piece, b">>>")
+        .map(|at| from + at)
+        .find(|at| is_recipient(text, *at))
+        .map(|at| (ToolFormat::FunctionaryV32, at));
+    [angle, brackets, functools, action, recipient].into_iter().flatten().min_by_key(|(_, at)| *at)
+}
+
+/// Whether a name alone on its line follows `>>>`, unlike in the prompt of a Python shell.
+fn is_recipient(text: &str, at: usize) -> bool {
+    let line = text.get(at + 3..).unwrap_or_default();
+    let length = line.bytes().take(200).take_while(|byte| !byte.is_ascii_whitespace() && *byte != b'>').count();
+    let after = line.get(length..).unwrap_or_default().trim_start_matches([' ', '\t', '\r']);
+    length > 0 && after.starts_with('\n')
+}
+
+/// The format of a marker that starts with `<` at `at`.
+fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
+    const PLAIN: [(&str, ToolFormat); 11] = [
+        ("<|python_tag|>", ToolFormat::Llama3Json),
+        ("<|tool_calls_section_begin|>", ToolFormat::KimiK2),
+        ("<|start|>", ToolFormat::Harmony),
+        ("<|channel|>", ToolFormat::Harmony),
+        ("<|message|>", ToolFormat::Harmony),
+        ("<|tool_call|>", ToolFormat::Granite),
+        ("<function_call>", ToolFormat::Granite20bFc),
+        ("<|action_start|>", ToolFormat::Internlm),
+        ("<function=", ToolFormat::FunctionaryV31),
+        ("<search>", ToolFormat::SearchR1),
+        ("<｜tool▁calls▁begin｜>", ToolFormat::DeepseekV31),
+    ];
+    const TOOL_CALL: &str = "<tool_call>";
+    let rest = text.get(at..)?;
+    if rest.starts_with(TOOL_CALL) {
+        let inside = text.get(cursor::skip_blanks(text, at + TOOL_CALL.len())..).unwrap_or_default();
+        return Some(match inside {
+            _ if inside.starts_with('{') => ToolFormat::Hermes,
+            _ if inside.starts_with("<function=") => ToolFormat::Qwen3Coder,
+            _ => ToolFormat::Glm45,
+        });
+    }
+    let (_, format) = PLAIN.iter().find(|(marker, _)| rest.starts_with(marker))?;
+    match format {
+        ToolFormat::DeepseekV31 if sections::is_deepseek_v3(text, at) => Some(ToolFormat::DeepseekV3),
+        format => Some(*format),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_finds_every_format_by_its_marker() {
+        use ToolFormat as F;
+        let cases = [
+            ("a <tool_call>\n{}", Some(F::Hermes)),
+            ("<tool_call>\n<function=f>", Some(F::Qwen3Coder)),
+            ("<tool_call>f\n", Some(F::Glm45)),
+            ("hi [TOOL_CALLS]f{}", Some(F::Mistral)),
+            ("hi <|python_tag|>{", Some(F::Llama3Json)),
+            ("{\"name\": \"f\", \"parameters\": {}} x", Some(F::Llama3Json)),
+            ("{\"name\": \"f\"}", None),
+            ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}", Some(F::DeepseekV3)),
+            ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}", Some(F::DeepseekV31)),
+            ("<|tool_calls_section_begin|>", Some(F::KimiK2)),
+            ("<|channel|>analysis<|message|>x <tool_call>{}", Some(F::Harmony)),
+            ("<|start|>assistant", Some(F::Harmony)),
+            ("<|tool_call|>[{}]", Some(F::Granite)),
+            ("<function_call>{}", Some(F::Granite20bFc)),
+            ("functools[{}]", Some(F::Phi4Mini)),
+            ("<|action_start|><|plugin|>{}", Some(F::Internlm)),
+            ("<function=f>{}", Some(F::FunctionaryV31)),
+            (">>>f\n{}", Some(F::FunctionaryV32)),
+            (">>> print(1)", None),
+            ("<search>q</search>", Some(F::SearchR1)),
+            ("Thought: x\n Action: f\nAction Input: {}", Some(F::React)),
+            ("My Action: f", None),
+            ("[f(a=1)]", Some(F::Pythonic)),
+            ("<|python_start|>[f(a=1)]<|python_end|><|eot|>", None),
+            ("<|python_start|>[f(a=1)]<|python_end|>", Some(F::Pythonic)),
+            ("[f(a=1)] is Python", None),
+            ("plain", None),
+            ("", None),
+        ];
+        for (text, format) in cases {
+            assert_eq!(detect(text), format, "{text}");
+        }
+    }
+
+    #[test]
+    fn auto_looks_outside_reasoning_only() {
+        assert_eq!(detect("<think><search>a</search></think>[TOOL_CALLS]f{}"), Some(ToolFormat::Mistral));
+        assert_eq!(detect("<search>a</search> hm</think>[TOOL_CALLS]f{}"), Some(ToolFormat::Mistral));
+        assert_eq!(detect("<think>[TOOL_CALLS]f{}"), None);
+        let data = r#"<tool_call>{"name":"f","arguments":{"a":"</think>[TOOL_CALLS]"}}</tool_call>"#;
+        assert_eq!(detect(data), Some(ToolFormat::Hermes));
+        assert_eq!(detect("hm</think>\n[f(a=1)]"), Some(ToolFormat::Pythonic));
+    }
+}

@@ -1,0 +1,136 @@
+//! `functionary_v31`, `<function=name>{..}</function>`, and `functionary_v32`, `>>>name` and an object on the next line.
+//! In: a [`Scan`]; out: its attempts.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::codes::Fault;
+use super::cursor::Cursor;
+use super::reasoning::{Mark, Stops, Tags, Walk};
+use super::scan::{Markers, Scan};
+use super::tagged::{Body, Closing, finish};
+use super::{Call, ErrorCode, call};
+
+const V31: Markers = Markers { opener: "<function=", closer: "</function>" };
+const V32: Markers = Markers { opener: ">>>", closer: "" };
+
+/// `<function=name>{..}</function>` (U1).
+pub(super) fn v31(scan: &mut Scan<'_, '_>) {
+    let mut walk = Walk::new([V31.opener], Tags::Think, Stops::Openers);
+    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
+        let mut cursor = Cursor::new(scan.text, end);
+        let name = match cursor.until3(b'>', b'<', b'\n') {
+            Some(name) if cursor.eat_byte(b'>') => Ok(name.trim()),
+            Some(_) => Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "no `>` after the function's name")),
+            None => Err(Fault::new(ErrorCode::Truncated, scan.text.len(), "the text ends inside the function's name")),
+        };
+        walk.resume(named_block(scan, at..end, V31, name, cursor.at));
+    }
+}
+
+/// `>>>name`, a newline and an object; `>>>all` is content (U2).
+pub(super) fn v32(scan: &mut Scan<'_, '_>) {
+    let mut walk = Walk::new([V32.opener], Tags::Think, Stops::StartAndOpeners);
+    while let Some(mark) = walk.next(scan) {
+        let next = match mark {
+            Mark::Start { at } => first_recipient(scan, at),
+            Mark::Opener { at, end, .. } => recipient(scan, at..end),
+        };
+        walk.resume(next);
+    }
+}
+
+/// The first `>>>` may be missing, since the prompt's template writes it: a name alone on its line, then `{`.
+fn first_recipient(scan: &mut Scan<'_, '_>, at: usize) -> usize {
+    let mut cursor = Cursor::new(scan.text, at);
+    let Some(line) = cursor.until3(b'\n', b'>', b'{') else { return at };
+    let name = line.trim();
+    if name.is_empty() || name == "all" || name.contains(char::is_whitespace) || !cursor.eat_byte(b'\n') {
+        return at;
+    }
+    cursor.skip_blanks();
+    if cursor.peek() == Some(b'{') { named_block(scan, at..at, V32, Ok(name), cursor.at) } else { at }
+}
+
+fn recipient(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
+    let mut cursor = Cursor::new(scan.text, opener.end);
+    let line = cursor.until3(b'\n', b'>', b'{');
+    if line.unwrap_or(cursor.rest()).split_whitespace().next() == Some("all") {
+        return opener.end;
+    }
+    let name = match line {
+        Some(name) if cursor.eat_byte(b'\n') => Ok(name.trim()),
+        Some(_) => Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "no newline after the recipient's name")),
+        None => Err(Fault::new(ErrorCode::Truncated, scan.text.len(), "the text ends inside the recipient's name")),
+    };
+    named_block(scan, opener, V32, name, cursor.at)
+}
+
+/// Reads arguments at `at` for the tool `name`; where the walk goes on.
+fn named_block<'t>(
+    scan: &mut Scan<'t, '_>,
+    opener: Range<usize>,
+    markers: Markers,
+    name: Result<&'t str, Fault>,
+    at: usize,
+) -> usize {
+    let name = name.and_then(|name| match name {
+        "" => Err(Fault::new(ErrorCode::BadName, opener.end, "the function's name is empty")),
+        name => Ok(name),
+    });
+    let read = match name {
+        Ok(name) => call::read_arguments(scan, at).map_err(|fault| (fault, Some(name))).map(|found| (name, found)),
+        Err(fault) => Err((fault, None)),
+    };
+    match read {
+        Ok((name, found)) => {
+            let call = Ok(Call { name: Cow::Borrowed(name), arguments: found.value });
+            let body = Body { call, end: found.end, repairs: found.repairs };
+            finish(scan, opener, markers, Closing::Required, body)
+        }
+        Err((fault, name)) => {
+            let stop = fault.at;
+            scan.fail(opener.start, opener.end, markers, stop, fault.named(name));
+            opener.end
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::laws::{calls, codes};
+    use crate::trajectory::ToolFormat::{FunctionaryV31, FunctionaryV32};
+
+    #[test]
+    fn u1_functionary_v31() {
+        let text = "a<function= f >{\"a\": \"</function>\"}</function><function=g>{}\n</function>";
+        assert_eq!(
+            calls(FunctionaryV31, text),
+            [("f".into(), json!({"a": "</function>"})), ("g".into(), json!({}))]
+        );
+        for (text, code) in [
+            ("<function=>{}</function>", "bad_name"),
+            ("<function=f>{}", "missing_closer"),
+            ("<function=f>[]</function>", "not_an_object"),
+            ("<function=f>{", "truncated"),
+            ("<function=f", "truncated"),
+            ("<function=f</function>", "unexpected_text"),
+        ] {
+            assert_eq!(codes(FunctionaryV31, text), [code], "{text}");
+        }
+    }
+
+    #[test]
+    fn u2_functionary_v32() {
+        let text = "all\nHello {x}>>>f\n{\"a\": \">>>g\"}>>>all\nbye >>>g\n{}";
+        assert_eq!(calls(FunctionaryV32, text), [("f".into(), json!({"a": ">>>g"})), ("g".into(), json!({}))]);
+        assert_eq!(calls(FunctionaryV32, "f\n{\"a\":1}"), [("f".into(), json!({"a": 1}))]);
+        assert_eq!(codes(FunctionaryV32, "Hello\nthere"), [""; 0]);
+        assert_eq!(codes(FunctionaryV32, ">>>f {}"), ["unexpected_text"]);
+        assert_eq!(codes(FunctionaryV32, ">>>f\nno"), ["json_syntax"]);
+        assert_eq!(codes(FunctionaryV32, ">>>f"), ["truncated"]);
+        assert_eq!(codes(FunctionaryV32, "f\n{"), ["truncated"]);
+    }
+}

@@ -1,0 +1,274 @@
+//! `harmony`: segments of header and body, possibly a whole trajectory (rules H1 to H6, T5). In: a [`Scan`]; out: its
+//! attempts, the analysis as reasoning, and what other roles wrote.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::memmem;
+use serde_json::{Map, Value};
+
+use super::codes::Fault;
+use super::cursor::Cursor;
+use super::scan::Scan;
+use super::{Call, ErrorCode, call};
+
+const START: &str = "<|start|>";
+const MESSAGE: &str = "<|message|>";
+const CHANNEL: &str = "<|channel|>";
+const ENDS: [&str; 4] = ["<|end|>", "<|call|>", "<|return|>", START];
+/// What ends a header: its body, or, if it is cut, what would end a segment.
+const HEADER_ENDS: [&str; 5] = [MESSAGE, "<|end|>", "<|call|>", "<|return|>", START];
+
+/// A segment's header, and where its body starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment<'t> {
+    /// Where the segment starts.
+    at: usize,
+    /// Where the header's text ends.
+    header_end: usize,
+    /// Where the body starts; `None` if the header is cut.
+    body: Option<usize>,
+    role: &'t str,
+    channel: Option<&'t str>,
+    recipient: Option<&'t str>,
+}
+
+/// The parser of the format.
+pub(super) fn harmony(scan: &mut Scan<'_, '_>) {
+    let mut at = 0;
+    while let Some(segment) = next_segment(scan.text, at) {
+        let tool = segment.tool().filter(|(name, known)| *known || scan.offered.offers(name));
+        at = match (tool, segment.body) {
+            (Some((name, _)), Some(body)) if segment.is_assistant() => call_body(scan, segment, name, body),
+            (Some((name, _)), None) if segment.is_assistant() => {
+                let cut = segment.header_end >= scan.text.len();
+                let code = if cut { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
+                let fault = Fault::new(code, segment.header_end, "the header of a call is cut: no `<|message|>`");
+                scan.push(segment.at..segment.header_end, Vec::new(), Err(fault.named(Some(name))));
+                segment.header_end
+            }
+            (_, Some(body)) => {
+                let end = body_end(scan.text, body);
+                if !segment.is_assistant() {
+                    scan.parsed.others.push(body..end);
+                } else if segment.channel == Some("analysis") {
+                    scan.parsed.reasoning.push(body..end);
+                }
+                end
+            }
+            (_, None) => segment.header_end,
+        };
+    }
+}
+
+/// The body of the assistant's last message in the final channel (E5).
+pub(super) fn last_final(text: &str) -> Option<Range<usize>> {
+    let mut at = 0;
+    let mut last = None;
+    while let Some(segment) = next_segment(text, at) {
+        at = segment.body.map_or(segment.header_end, |body| segment.end(text, body));
+        if let Some(body) = segment.body
+            && segment.is_assistant()
+            && segment.channel == Some("final")
+        {
+            last = Some(body..body_end(text, body));
+        }
+    }
+    last
+}
+
+impl Segment<'_> {
+    fn is_assistant(&self) -> bool {
+        self.role == "assistant"
+    }
+
+    /// The tool that the recipient names, and whether it is one for certain: `functions.NAME` is (H2), a bare name only
+    /// if it was offered (H3).
+    fn tool(&self) -> Option<(&str, bool)> {
+        let recipient = self.recipient?;
+        Some(recipient.strip_prefix("functions.").map_or((recipient, false), |name| (name, true)))
+    }
+
+    /// Where the segment's body ends for one who does not know the tools: markers in a call's JSON are data.
+    fn end(&self, text: &str, body: usize) -> usize {
+        let json = match self.recipient {
+            Some(_) if self.is_assistant() => super::json::read::<super::json::Checked>(text, body).ok(),
+            _ => None,
+        };
+        body_end(text, json.map_or(body, |(_, end)| end))
+    }
+}
+
+/// Where the body that starts at `from` ends (H1).
+fn body_end(text: &str, from: usize) -> usize {
+    first_of(text, from, &ENDS).map_or(text.len(), |(at, _)| at)
+}
+
+/// The first of some special tokens, and its length.
+fn first_of(text: &str, from: usize, tokens: &[&str]) -> Option<(usize, usize)> {
+    let rest = text.get(from..)?;
+    memmem::find_iter(rest.as_bytes(), b"<|").find_map(|at| {
+        let here = rest.get(at..)?;
+        tokens.iter().find(|token| here.starts_with(**token)).map(|token| (from + at, token.len()))
+    })
+}
+
+/// The next segment at or after `from`.
+fn next_segment(text: &str, from: usize) -> Option<Segment<'_>> {
+    let rest = text.get(from..)?;
+    let start = memmem::find(rest.as_bytes(), START.as_bytes()).map(|length| from + length);
+    if from == 0
+        && let Some(segment) = first_segment(text, start.unwrap_or(text.len()))
+    {
+        return Some(segment);
+    }
+    let at = start?;
+    Some(segment(text, at, at + START.len()))
+}
+
+/// The first segment, whose `<|start|>assistant` the prompt's template may have written (H1).
+fn first_segment(text: &str, before: usize) -> Option<Segment<'_>> {
+    let head = text.get(..before)?;
+    let blank = head.len() - head.trim_start().len();
+    let implied = head.trim_start();
+    let is_header = implied.starts_with(CHANNEL) || implied.starts_with("to=") || head.contains(MESSAGE);
+    if !is_header {
+        return None;
+    }
+    let mut segment = segment(text, blank, blank);
+    if segment.role != "assistant" {
+        segment.role = "assistant";
+    }
+    Some(segment)
+}
+
+/// The segment whose header starts at `header`.
+fn segment(text: &str, at: usize, header: usize) -> Segment<'_> {
+    let (header_end, body) = match first_of(text, header, &HEADER_ENDS) {
+        Some((end, length)) if text.get(end..).is_some_and(|rest| rest.starts_with(MESSAGE)) => {
+            (end, Some(end + length))
+        }
+        Some((end, _)) => (end, None),
+        None => (text.len(), None),
+    };
+    let words = text.get(header..header_end).unwrap_or_default();
+    let (role_part, channel_part) = words.split_once(CHANNEL).unwrap_or((words, ""));
+    let recipient = words_of(role_part).chain(words_of(channel_part)).find_map(|word| word.strip_prefix("to="));
+    Segment {
+        at,
+        header_end,
+        body,
+        role: words_of(role_part).next().unwrap_or_default(),
+        channel: words_of(channel_part).next(),
+        recipient,
+    }
+}
+
+fn words_of(part: &str) -> impl Iterator<Item = &str> {
+    part.split(|character: char| character.is_whitespace() || character == '<').filter(|word| !word.is_empty())
+}
+
+/// Reads a call's body (H5); where the next segment is looked for.
+fn call_body<'t>(scan: &mut Scan<'t, '_>, segment: Segment<'t>, name: &str, body: usize) -> usize {
+    let result = read_body(scan, name, body);
+    match result {
+        Ok((call, end, repairs)) => {
+            scan.push(segment.at..end, repairs, Ok(call));
+            end
+        }
+        Err(fault) => {
+            let end = body_end(scan.text, body);
+            scan.push(segment.at..end, Vec::new(), Err(fault.named(Some(name))));
+            end
+        }
+    }
+}
+
+/// A call, where its segment ends, and what was put right in it.
+type CallAndEnd<'t> = (Call<'t>, usize, Vec<super::Repair>);
+
+fn read_body<'t>(scan: &Scan<'t, '_>, name: &str, body: usize) -> Result<CallAndEnd<'t>, Fault> {
+    if name.is_empty() {
+        return Err(Fault::new(ErrorCode::BadName, body, "the recipient names no function"));
+    }
+    let mut cursor = Cursor::new(scan.text, body);
+    cursor.skip_blanks();
+    let empty = cursor.is_at_end() || ENDS.iter().any(|end| cursor.rest().starts_with(end));
+    let (arguments, repairs) = if empty {
+        (Value::Object(Map::new()), Vec::new())
+    } else {
+        let found = call::read_arguments(scan, body)?;
+        cursor.at = found.end;
+        (found.value, found.repairs)
+    };
+    cursor.skip_blanks();
+    let call = Call { name: Cow::Owned(name.to_owned()), arguments };
+    // A cut token at the end is the stop token that a server broke off.
+    if cursor.is_at_end() || ENDS.iter().any(|end| cursor.cut(end)) {
+        return Ok((call, scan.text.len(), repairs));
+    }
+    if cursor.rest().starts_with(START) {
+        return Ok((call, cursor.at, repairs));
+    }
+    match ENDS.iter().find(|end| cursor.rest().starts_with(**end)) {
+        Some(end) => Ok((call, cursor.at + end.len(), repairs)),
+        None => Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "text after the call's arguments")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::laws::{calls, codes, parsed, typed_calls};
+    use crate::trajectory::ToolFormat::Harmony;
+
+    #[test]
+    fn h1_h2_recipients_in_role_and_channel_part() {
+        let text = "<|channel|>analysis<|message|>to=functions.x {}<|end|>\
+                    <|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\":\"<|end|>\"}<|call|>\
+                    <|start|>functions.f to=assistant<|channel|>commentary<|message|>{\"r\":1}<|end|>\
+                    <|start|>assistant to=functions.g<|channel|>analysis<|message|>{}<|call|>\
+                    <|start|>assistant<|channel|>final<|message|>Done<|return|>";
+        assert_eq!(calls(Harmony, text), [("f".into(), json!({"a": "<|end|>"})), ("g".into(), json!({}))]);
+        let parsed = parsed(Harmony, text);
+        assert_eq!(parsed.reasoning, [30..50]);
+        assert_eq!(parsed.others.iter().map(|range| &text[range.clone()]).collect::<Vec<_>>(), ["{\"r\":1}"]);
+    }
+
+    #[test]
+    fn h3_bare_recipients_must_be_offered() {
+        let text = "<|channel|>commentary to=f<|message|>{\"n\":1}<|call|><|start|>assistant to=browser.search<|message|>{}<|call|>";
+        assert_eq!(codes(Harmony, text), [""; 0]);
+        assert_eq!(typed_calls(Harmony, text), [("f".into(), json!({"n": 1}))]);
+    }
+
+    #[test]
+    fn h4_other_roles_do_not_count() {
+        let text = "<|start|>user to=functions.f<|message|>{}<|end|><|start|>tool to=functions.f<|message|>{}<|end|>";
+        assert_eq!(codes(Harmony, text), [""; 0]);
+    }
+
+    #[test]
+    fn h5_h6_bodies() {
+        for (body, code) in [
+            ("", "ok"),
+            (" \n<|call|>", "ok"),
+            ("{}", "ok"),
+            ("{}<|return|>", "ok"),
+            ("{}<|call", "ok"),
+            ("{} x<|call|>", "unexpected_text"),
+            ("[]<|call|>", "not_an_object"),
+            ("\"\"<|call|>", "not_an_object"),
+            ("{\"a\": ", "truncated"),
+            ("{\"a\": <|call|>", "json_syntax"),
+        ] {
+            let text = format!("<|start|>assistant<|channel|>commentary to=functions.f<|message|>{body}");
+            assert_eq!(codes(Harmony, &text), [code], "{body}");
+        }
+        assert_eq!(codes(Harmony, "<|channel|>commentary to=functions.f <|constrain|>js"), ["truncated"]);
+        assert_eq!(codes(Harmony, "<|channel|>commentary to=functions.f<|start|>assistant<|message|>x"), ["unexpected_text"]);
+        assert_eq!(codes(Harmony, "<|channel|>commentary to=functions.<|message|>{}"), ["bad_name"]);
+        assert_eq!(codes(Harmony, "plain text"), [""; 0]);
+    }
+}

@@ -1,0 +1,247 @@
+//! What the tests of the format families share, and the laws that hold for every format and every text.
+
+use std::time::Instant;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::{Declared, NoTools, Offered, Options, Parsed, detect, parse};
+use crate::trajectory::{ParseMode, ToolFormat};
+
+/// One tool `f` with an integer parameter `n` and a string parameter `s`.
+struct OneTool;
+
+impl Offered for OneTool {
+    fn offers(&self, name: &str) -> bool {
+        name == "f"
+    }
+
+    fn declared(&self, tool: &str, parameter: &str) -> Declared {
+        match (tool, parameter) {
+            ("f", "n") => Declared::INTEGER,
+            ("f", "s") => Declared::STRING,
+            _ => Declared::EMPTY,
+        }
+    }
+}
+
+fn options(format: ToolFormat, mode: ParseMode) -> Options {
+    Options { format, mode, ..Options::default() }
+}
+
+pub(super) fn parsed(format: ToolFormat, text: &str) -> Parsed<'_> {
+    parse(text, &options(format, ParseMode::Strict), &NoTools)
+}
+
+/// Name and arguments of every well-formed call, with no tools offered.
+pub(super) fn calls(format: ToolFormat, text: &str) -> Vec<(String, Value)> {
+    parsed(format, text).calls().map(|call| (call.name.to_string(), call.arguments.clone())).collect()
+}
+
+/// As [`calls`], with `f` offered.
+pub(super) fn typed_calls(format: ToolFormat, text: &str) -> Vec<(String, Value)> {
+    let parsed = parse(text, &options(format, ParseMode::Strict), &OneTool);
+    parsed.calls().map(|call| (call.name.to_string(), call.arguments.clone())).collect()
+}
+
+/// The code of every attempt, `ok` for a well-formed one.
+pub(super) fn codes(format: ToolFormat, text: &str) -> Vec<&'static str> {
+    let attempts = parsed(format, text).attempts;
+    attempts.iter().map(|attempt| attempt.result.as_ref().map_or_else(|m| m.code.as_str(), |_| "ok")).collect()
+}
+
+/// The repairs of every well-formed attempt in tolerant mode.
+pub(super) fn tolerant(format: ToolFormat, text: &str) -> Vec<Vec<&'static str>> {
+    let attempts = parse(text, &options(format, ParseMode::Tolerant), &NoTools).attempts;
+    let repaired = attempts.iter().filter(|attempt| attempt.result.is_ok());
+    repaired.map(|attempt| attempt.repairs.iter().map(|repair| repair.as_str()).collect()).collect()
+}
+
+/// A well-formed call `f` with `{"a": "x"}` in every format that has text.
+const EXAMPLES: [(ToolFormat, &str); 18] = [
+    (ToolFormat::Hermes, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"x\"}}\n</tool_call>"),
+    (ToolFormat::Qwen3Coder, "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>"),
+    (ToolFormat::Glm45, "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value>\n</tool_call>"),
+    (ToolFormat::Llama3Json, "<|python_tag|>{\"name\": \"f\", \"parameters\": {\"a\": \"x\"}}"),
+    (ToolFormat::Pythonic, "[f(a='x')]"),
+    (ToolFormat::Mistral, "[TOOL_CALLS]f{\"a\": \"x\"}"),
+    (
+        ToolFormat::DeepseekV3,
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": \"x\"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    ),
+    (
+        ToolFormat::DeepseekV31,
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": \"x\"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    ),
+    (
+        ToolFormat::KimiK2,
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": \"x\"}<|tool_call_end|><|tool_calls_section_end|>",
+    ),
+    (
+        ToolFormat::Harmony,
+        "<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": \"x\"}<|call|>",
+    ),
+    (ToolFormat::Granite, "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"a\": \"x\"}}]"),
+    (ToolFormat::Granite20bFc, "<function_call>{\"name\": \"f\", \"arguments\": {\"a\": \"x\"}}"),
+    (ToolFormat::Phi4Mini, "functools[{\"name\": \"f\", \"arguments\": {\"a\": \"x\"}}]"),
+    (ToolFormat::Internlm, "<|action_start|><|plugin|>{\"name\": \"f\", \"parameters\": {\"a\": \"x\"}}<|action_end|>"),
+    (ToolFormat::FunctionaryV31, "<function=f>{\"a\": \"x\"}</function>"),
+    (ToolFormat::FunctionaryV32, ">>>f\n{\"a\": \"x\"}"),
+    (ToolFormat::React, "Action: f\nAction Input: {\"a\": \"x\"}\n"),
+    (ToolFormat::SearchR1, "<search>x</search>"),
+];
+
+fn holds_the_laws(format: ToolFormat, text: &str) {
+    let strict = parse(text, &options(format, ParseMode::Strict), &OneTool);
+    let tolerant = parse(text, &options(format, ParseMode::Tolerant), &OneTool);
+    for parsed in [&strict, &tolerant] {
+        let mut from = 0;
+        for attempt in &parsed.attempts {
+            assert!(attempt.span.start >= from && attempt.span.end >= attempt.span.start, "{format} {text:?} {parsed:?}");
+            assert!(text.get(attempt.span.clone()).is_some(), "{format} {text:?} {parsed:?}");
+            from = attempt.span.end;
+            assert!(attempt.result.as_ref().is_ok_and(|call| call.arguments.is_object() && !call.name.is_empty())
+                || attempt.result.as_ref().is_err_and(|malformed| malformed.message.len() < 1000));
+        }
+        let mut from = 0;
+        for range in &*parsed.hidden() {
+            assert!(range.start >= from && text.get(range.clone()).is_some(), "{format} {text:?} {parsed:?}");
+            from = range.end;
+        }
+        for place in super::answer::AnswerFrom::ALL {
+            if let Some((_, range)) = super::answer::extract(text, &parsed.hidden(), place) {
+                assert!(text.get(range).is_some(), "{format} {text:?} {place}");
+            }
+        }
+    }
+    assert!(strict.attempts.iter().all(|attempt| attempt.repairs.is_empty()));
+    if strict.ok() {
+        assert_eq!(strict, tolerant, "{format} {text:?}");
+    }
+}
+
+#[test]
+fn every_example_is_one_call_in_its_format_and_found_by_auto() {
+    for (format, text) in EXAMPLES {
+        let expected = if format == ToolFormat::SearchR1 {
+            ("search".to_owned(), serde_json::json!({"query": "x"}))
+        } else {
+            ("f".to_owned(), serde_json::json!({"a": "x"}))
+        };
+        assert_eq!(calls(format, text), std::slice::from_ref(&expected), "{format}");
+        assert_eq!(detect(text), Some(format));
+        assert_eq!(calls(ToolFormat::Auto, &format!("<think>hm</think>\n{text}")), [expected]);
+    }
+}
+
+#[test]
+fn t1_t3_reasoning_hides_calls_in_every_format() {
+    for (format, text) in EXAMPLES.into_iter().filter(|(format, _)| *format != ToolFormat::Harmony) {
+        assert_eq!(codes(format, &format!("<think>\n{text}\n</think>")), [""; 0], "{format}");
+        assert_eq!(codes(format, &format!("\n{text}\n</think>\n{text}")), ["ok"], "{format}");
+        let open = format!("<think>\n{text}");
+        let parsed = parsed(format, &open);
+        assert!(parsed.attempts.is_empty() && !parsed.ok() && parsed.reasoning_open == Some(0..open.len()), "{format}");
+        // A closer that is not the first tag is content.
+        assert_eq!(codes(format, &format!("<think>a</think></think>\n{text}")).len(), usize::from(format != ToolFormat::Pythonic));
+    }
+}
+
+#[test]
+fn too_many_calls_are_one_error() {
+    let text = "<function=f>{}</function>".repeat(5);
+    let options = Options { max_calls: 3, ..options(ToolFormat::FunctionaryV31, ParseMode::Strict) };
+    let parsed = parse(&text, &options, &NoTools);
+    assert!(parsed.too_many && !parsed.ok() && parsed.attempts.len() == 4 && parsed.calls().count() == 3);
+    assert_eq!(parsed.attempts[3].result.as_ref().unwrap_err().code.as_str(), "too_many_calls");
+}
+
+/// Text that would take many seconds if any part of it were read again from every opener.
+#[test]
+fn time_is_linear_for_hostile_text() {
+    let units = [
+        "<tool_call>", "<tool_call>{\"name\":", "<tool_call>{\"name\":\"", "<tool_call>[\"", "<tool_call>{/*", "<tool_call>{//",
+        "<tool_call><function=f><parameter=a>", "<tool_call><function=f><parameter=a></parameter>", "<tool_call><function=",
+        "<tool_call>f<arg_key>k</arg_key><arg_value>", "<tool_call>f<arg_key>", "<think>", "</think>", "<think></think>",
+        "[TOOL_CALLS]", "[TOOL_CALLS]a", "[TOOL_CALLS][{\"name\":\"", "[TOOL_CALLS]a{\"", "[TOOL_CALLS]a[CALL_ID]",
+        "<|python_tag|>", "<|python_tag|>{\"a\":\"", "{\"name\":", "[", "{", "[f(", "[f(a='", "functools[", "functools[\"",
+        "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>a", "<｜tool▁call▁begin｜>a<｜tool▁sep｜>b\n```json\n{\"",
+        "<|tool_calls_section_begin|><|tool_call_begin|>", "<|tool_call_begin|>f:0<|tool_call_argument_begin|>{\"",
+        "<|start|>", "<|start|>assistant to=functions.f<|message|>", "<|start|>assistant to=functions.f<|message|>{\"a\":\"",
+        "<|channel|>", "<|message|>", "<function=", "<function=f>", ">>>", ">>>f\n", ">>>f\n{\"", "Action:", "Action:\n", "\nAction: f",
+        "Action: f\nAction Input: {\"", "<search>", "<search>a<answer>", "<information>", "<answer>", "<answer></answer>",
+        r"\boxed{", r"\boxed{}", "####", "#", "Final Answer:", "\n Final Answer:", "</s>", "<|im_end|> ", "<", "\\", "<|", "think>",
+        "<|action_start|>", "<|action_start|><|plugin|>{\"a\":\"", "<function_call>{\"a\":[\"",
+    ];
+    let within = |what: String, work: &dyn Fn()| {
+        let clock = Instant::now();
+        work();
+        assert!(clock.elapsed().as_millis() < 1000, "{what} took {:?}", clock.elapsed());
+    };
+    for unit in units {
+        let text = format!("<｜tool▁calls▁begin｜><|tool_calls_section_begin|>{}", unit.repeat(100_000 / unit.len()));
+        for format in ToolFormat::ALL {
+            // Without a section around it, except where only that makes the calls count.
+            let sections = matches!(format, ToolFormat::DeepseekV3 | ToolFormat::DeepseekV31 | ToolFormat::KimiK2);
+            let text = if sections { &text } else { &text[text.find(unit).unwrap_or(0)..] };
+            within(format!("{format} {unit:?}"), &|| {
+                parse(text, &options(format, ParseMode::Tolerant), &NoTools);
+            });
+        }
+        let hidden = parsed(ToolFormat::Hermes, &text).reasoning;
+        for place in super::answer::AnswerFrom::ALL {
+            within(format!("{place} {unit:?}"), &|| {
+                super::answer::extract(&text, &hidden, place);
+            });
+        }
+    }
+}
+
+fn any_format() -> impl Strategy<Value = ToolFormat> {
+    proptest::sample::select(ToolFormat::ALL.to_vec())
+}
+
+/// Pieces of every example, cut and put together anew.
+fn mutated() -> impl Strategy<Value = String> {
+    let piece = (0..EXAMPLES.len(), 0..200_usize, 0..200_usize).prop_map(|(example, one, two)| {
+        let text = EXAMPLES[example].1;
+        let (start, end) = (text.floor_char_boundary(one.min(two)), text.floor_char_boundary(one.max(two)));
+        text[start..end].to_owned()
+    });
+    let glue = proptest::sample::select(vec!["", " ", "\n", "<think>", "</think>", "'", "\"", "{", "]", ",", "\\", "é", "null", "/*", "True"]);
+    let piece = prop_oneof![3 => piece, 2 => glue.prop_map(str::to_owned), 1 => "\\PC{0,5}", 1 => whole()];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+fn whole() -> impl Strategy<Value = String> {
+    (0..EXAMPLES.len()).prop_map(|example| EXAMPLES[example].1.to_owned())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_keeps_the_laws(format in any_format(), text in any::<String>()) {
+        holds_the_laws(format, &text);
+    }
+
+    #[test]
+    fn mutated_examples_keep_the_laws(format in any_format(), text in mutated()) {
+        holds_the_laws(format, &text);
+    }
+
+    #[test]
+    fn a_call_inserted_into_prose_is_found(example in 0..EXAMPLES.len(), before in "[a-zé .,\n]{0,40}", after in "[a-zé .,\n]{0,40}") {
+        let (format, text) = EXAMPLES[example];
+        // These must start or end the message, or leave no text beside their calls.
+        let (before, after) = match format {
+            ToolFormat::Pythonic => (String::new(), String::new()),
+            ToolFormat::Granite => (String::new(), after),
+            ToolFormat::React => (before + "\n", "\nObservation: ".to_owned() + &after),
+            _ => (before, after),
+        };
+        let text = format!("{before}{text}{after}");
+        prop_assert_eq!(calls(format, &text).len(), 1);
+        prop_assert!(parsed(format, &text).ok());
+    }
+}

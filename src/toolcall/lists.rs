@@ -1,0 +1,172 @@
+//! A JSON list of call objects, one document (rule G4): `granite`, `phi4_mini` and mistral's old form. In: a [`Scan`];
+//! out: its attempts.
+
+use std::ops::Range;
+
+use super::call::{self, CallObject, Reading, Rules};
+use super::codes::Fault;
+use super::cursor::Cursor;
+use super::reasoning::{Mark, Stops, Tags, Walk};
+use super::scan::Scan;
+use super::{ErrorCode, lenient};
+use serde_json::Value;
+
+/// An optional tag at the start of the message, then the list (R1, F2).
+pub(super) fn granite(scan: &mut Scan<'_, '_>) {
+    let mut walk = Walk::new([], Tags::Think, Stops::StartAndOpeners);
+    while let Some(Mark::Start { at }) = walk.next(scan) {
+        let mut cursor = Cursor::new(scan.text, at);
+        let tagged = cursor.eat("<|tool_call|>") || cursor.eat("<tool_call>");
+        cursor.skip_blanks();
+        let opens = cursor.peek() == Some(b'[');
+        if opens && (tagged || holds_object(cursor)) {
+            walk.resume(read(scan, at..cursor.at).end);
+        } else if tagged {
+            let (code, what) = if cursor.is_at_end() {
+                (ErrorCode::Truncated, "the text ends before the list of calls")
+            } else {
+                (ErrorCode::UnexpectedText, "no list of calls after the tag")
+            };
+            scan.push(at..cursor.at, Vec::new(), Err(Fault::new(code, cursor.at, what).named(None)));
+            walk.resume(cursor.at);
+        }
+    }
+}
+
+/// Without a tag, only a list that opens with an object is an attempt: prose may start with a bracket, too.
+fn holds_object(mut cursor: Cursor<'_>) -> bool {
+    cursor.at += 1;
+    cursor.skip_blanks();
+    cursor.peek() == Some(b'{')
+}
+
+/// `functools[..]` anywhere.
+pub(super) fn phi4_mini(scan: &mut Scan<'_, '_>) {
+    let mut walk = Walk::new(["functools["], Tags::Think, Stops::Openers);
+    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
+        walk.resume(read(scan, at..end - 1).end);
+    }
+}
+
+/// What reading a list came to.
+pub(super) struct Listed {
+    /// How many elements it holds, if it parses.
+    pub(super) elements: Option<usize>,
+    /// Where the walk goes on.
+    pub(super) end: usize,
+}
+
+/// Reads the list whose `[` stands at `opener.end` and records its elements; a syntax error makes it one malformed
+/// attempt from `opener.start` on.
+pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> Listed {
+    let fault = match elements(scan, opener.end) {
+        Ok((found, end)) => {
+            let elements = Some(found.len());
+            for (span, reading) in found {
+                scan.push(span, reading.repairs, reading.call);
+            }
+            return Listed { elements, end };
+        }
+        Err(fault) => fault,
+    };
+    if let Some(listed) = read_leniently(scan, &opener) {
+        return listed;
+    }
+    let stop = scan.text.floor_char_boundary(fault.at.max(opener.end));
+    scan.push(opener.start..stop, Vec::new(), Err(fault.named(None)));
+    Listed { elements: None, end: opener.end + 1 }
+}
+
+/// An element's span and what it was read as.
+type Element<'t> = (Range<usize>, Reading<'t>);
+
+/// Every element of a list that parses, and where the list ends.
+fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<(Vec<Element<'t>>, usize), Fault> {
+    let mut found = Vec::new();
+    let mut cursor = Cursor::new(scan.text, at + 1);
+    cursor.skip_blanks();
+    if cursor.eat_byte(b']') {
+        return Ok((found, cursor.at));
+    }
+    loop {
+        let start = cursor.at;
+        let reading = call::read(scan, start)?;
+        cursor.at = reading.end;
+        found.push((start..reading.end, reading));
+        cursor.skip_blanks();
+        if cursor.eat_byte(b']') {
+            return Ok((found, cursor.at));
+        }
+        if !cursor.eat_byte(b',') {
+            let code = if cursor.is_at_end() { ErrorCode::Truncated } else { ErrorCode::JsonSyntax };
+            return Err(Fault::new(code, cursor.at, "broken JSON: expected `,` or `]`"));
+        }
+        cursor.skip_blanks();
+    }
+}
+
+/// In tolerant mode, a list that does not parse strictly: each element carries the repairs of the whole.
+fn read_leniently(scan: &mut Scan<'_, '_>, opener: &Range<usize>) -> Option<Listed> {
+    if !scan.tolerant() {
+        return None;
+    }
+    let found = lenient::read(scan.text, opener.end, &scan.fuel)?;
+    let Value::Array(elements) = found.value else { return None };
+    let count = elements.len();
+    let mut start = opener.start;
+    for element in elements {
+        let mut repairs = found.repairs.clone();
+        let object = CallObject::from_aliases(element, &mut repairs);
+        let call = object.call(Rules::new(scan, call::Blank::Fault), opener.end, &mut repairs);
+        // The places of the elements are not known: the first takes the list, the others its end.
+        scan.push(start..found.end, repairs, call);
+        start = found.end;
+    }
+    Some(Listed { elements: Some(count), end: found.end })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::laws::{calls, codes, parsed, tolerant};
+    use crate::trajectory::ToolFormat::{Granite, Phi4Mini};
+
+    #[test]
+    fn r1_granite() {
+        let list = r#"[{"name":"f","arguments":{"a":1}}, {"name":"g","arguments":{}}]"#;
+        for lead in ["", "<|tool_call|>", "<tool_call> ", "<think>x</think>\n<|tool_call|>\n"] {
+            let text = format!("{lead}{list} text [1]");
+            assert_eq!(calls(Granite, &text), [("f".into(), json!({"a": 1})), ("g".into(), json!({}))], "{text}");
+        }
+        assert_eq!(codes(Granite, &format!("Sure. <|tool_call|>{list}")), [""; 0]);
+        assert_eq!(codes(Granite, "[1] says so"), [""; 0]);
+        assert_eq!(codes(Granite, "<|tool_call|>"), ["truncated"]);
+        assert_eq!(codes(Granite, r#"<|tool_call|>{"name":"f","arguments":{}}"#), ["unexpected_text"]);
+    }
+
+    #[test]
+    fn g4_a_list_is_one_document() {
+        let good = r#"{"name":"f","arguments":{}}"#;
+        assert_eq!(codes(Granite, &format!("[{good}, {{\"name\"}}, {good}]")), ["json_syntax"]);
+        assert_eq!(codes(Granite, &format!("[{good}, 3, {{}}, [1], {good}]")), [
+            "ok",
+            "not_an_object",
+            "missing_name",
+            "not_an_object",
+            "ok"
+        ]);
+        assert_eq!(codes(Granite, &format!("[{good},]")), ["json_syntax"]);
+        assert_eq!(codes(Granite, &format!("[{good}, {good}")), ["truncated"]);
+        assert_eq!(tolerant(Granite, &format!("[{good},]")), [vec!["trailing_comma"]]);
+    }
+
+    #[test]
+    fn phi4_mini_text_around_is_content() {
+        let text = r#"Sure functools[{"name":"f","arguments":{"a":"functools["}}] done"#;
+        assert_eq!(calls(Phi4Mini, text), [("f".into(), json!({"a": "functools["}))]);
+        assert_eq!(parsed(Phi4Mini, text).attempts[0].span, 15..58);
+        assert_eq!(codes(Phi4Mini, "functools[]"), [""; 0]);
+        assert_eq!(codes(Phi4Mini, "functools["), ["truncated"]);
+    }
+}

@@ -1,0 +1,115 @@
+//! `llama3_json`: call objects after `<|python_tag|>`, or bare at the start of the message (rules L1 to L4). In: a
+//! [`Scan`]; out: its attempts.
+
+use super::call::{self, Reading};
+use super::reasoning::{Mark, Stops, Tags, Walk};
+use super::scan::Scan;
+use super::{ErrorCode, cursor};
+
+/// What stands before the objects, and so what an object that is no call means (L4).
+#[derive(Debug, Clone, Copy)]
+enum Lead {
+    /// The tag at this offset: it promises calls.
+    Tag(usize),
+    /// The start of the message: such an object is an answer.
+    Start,
+}
+
+/// The parser of the format.
+pub(super) fn llama3_json(scan: &mut Scan<'_, '_>) {
+    let mut walk = Walk::new(["<|python_tag|>"], Tags::Think, Stops::StartAndOpeners);
+    while let Some(mark) = walk.next(scan) {
+        let next = match mark {
+            Mark::Start { at } if scan.rest(at).starts_with('{') => objects(scan, at, Lead::Start),
+            Mark::Start { at } => at,
+            Mark::Opener { at, end, .. } => objects(scan, end, Lead::Tag(at)),
+        };
+        walk.resume(next);
+    }
+}
+
+/// Reads objects from `at` on, separated by blanks and `;`; where the walk goes on.
+fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
+    let mut object = at;
+    // The first attempt includes the tag.
+    let mut start = match lead {
+        Lead::Tag(tag) => tag,
+        Lead::Start => at,
+    };
+    loop {
+        let Reading { call, end, repairs } = match call::read(scan, object) {
+            Ok(reading) => reading,
+            Err(fault) => {
+                let stop = scan.text.floor_char_boundary(fault.at.max(object));
+                scan.push(start..stop, Vec::new(), Err(fault.named(None)));
+                return object;
+            }
+        };
+        match (call, lead) {
+            (Ok(call), _) => scan.push(start..end, repairs, Ok(call)),
+            (Err(malformed), Lead::Start)
+                if matches!(malformed.code, ErrorCode::MissingName | ErrorCode::MissingArguments) => {}
+            (Err(malformed), _) => scan.push(start..end, Vec::new(), Err(malformed)),
+        }
+        object = skip_separators(scan.text, end);
+        start = object;
+        if !scan.rest(object).starts_with('{') {
+            return end;
+        }
+    }
+}
+
+/// Passes blanks and semicolons (L3).
+fn skip_separators(text: &str, mut at: usize) -> usize {
+    loop {
+        at = cursor::skip_blanks(text, at);
+        match text.as_bytes().get(at) {
+            Some(b';') => at += 1,
+            _ => return at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::laws::{calls, codes};
+    use crate::trajectory::ToolFormat::Llama3Json;
+
+    #[test]
+    fn l1_the_tag_may_stand_anywhere() {
+        let text = "I call <|python_tag|>{\"name\":\"f\",\"parameters\":{\"a\":1}}<|eom_id|>";
+        assert_eq!(calls(Llama3Json, text), [("f".into(), json!({"a": 1}))]);
+    }
+
+    #[test]
+    fn l2_l3_bare_objects() {
+        let one = r#"{"name":"f","parameters":{}}"#;
+        assert_eq!(codes(Llama3Json, &format!("<think>x</think>\n{one}; {one}\n{one} done")), ["ok", "ok", "ok"]);
+        assert_eq!(codes(Llama3Json, &format!("Sure: {one}")), [""; 0]);
+    }
+
+    #[test]
+    fn l4_an_object_that_is_no_call() {
+        assert_eq!(codes(Llama3Json, r#"{"answer": 42}"#), [""; 0]);
+        assert_eq!(codes(Llama3Json, r#"{"name": "Bob"}"#), [""; 0]);
+        assert_eq!(codes(Llama3Json, r#"<|python_tag|>{"answer": 42}"#), ["missing_name"]);
+        assert_eq!(codes(Llama3Json, "<|python_tag|>print(1)"), ["json_syntax"]);
+        assert_eq!(codes(Llama3Json, r#"{"name": "f", "parameters": {"#), ["truncated"]);
+        assert_eq!(codes(Llama3Json, r#"{"name": "f", "parameters": 3}"#), ["bad_arguments"]);
+    }
+
+    #[test]
+    fn g4_objects_before_the_break_stay() {
+        let one = r#"{"name":"f","parameters":{}}"#;
+        assert_eq!(codes(Llama3Json, &format!("{one};{{\"name\"; {one}")), ["ok", "json_syntax"]);
+    }
+
+    #[test]
+    fn t2_a_template_opened_reasoning_restarts_the_message() {
+        let one = r#"{"name":"f","parameters":{}}"#;
+        assert_eq!(codes(Llama3Json, &format!("{one} hm </think>\n{one}")), ["ok"]);
+        assert_eq!(codes(Llama3Json, &format!("hm </think>{one}</think>")), ["ok"]);
+    }
+}

@@ -1,0 +1,174 @@
+//! Policy text to tool calls. In: the text of one assistant turn (or its native `tool_calls`) and a format; out: every
+//! attempt at a call in text order, well-formed or not, and where the reasoning stands. One file per format family
+//! on top of a few shared pieces:
+//!
+//! - `scan` collects attempts, `reasoning` walks from marker to marker outside reasoning, `cursor` reads text;
+//! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object;
+//! - `detect` finds the format for `auto`; `answer` finds the final answer in what is left.
+//!
+//! Everything here takes time linear in the text, whatever the text is. A broken call is data, never an `Err`. Knows
+//! no schema: whether a call satisfies its tool's is asked of [`schema`] afterwards.
+
+pub mod answer;
+pub mod schema;
+pub mod tools;
+
+mod call;
+mod codes;
+mod cursor;
+mod detect;
+mod functionary;
+mod harmony;
+mod json;
+mod lenient;
+mod lists;
+mod llama;
+mod mistral;
+mod native;
+mod offered;
+mod python;
+mod pythonic;
+mod react;
+mod reasoning;
+mod scan;
+mod search_r1;
+mod sections;
+mod tagged;
+mod typed;
+mod xml;
+
+#[cfg(test)]
+mod laws;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde_json::Value;
+
+use crate::trajectory::{ParseMode, ToolFormat};
+
+pub use codes::{ErrorCode, Malformed, Repair};
+pub use detect::detect;
+pub use offered::{Declared, NoTools, Offered};
+
+use scan::Scan;
+
+/// How a turn is to be parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// The format, or [`ToolFormat::Auto`].
+    pub format: ToolFormat,
+    /// Strict, or with repairs.
+    pub mode: ParseMode,
+    /// The most attempts that are looked at; one more gives a `too_many_calls` error and the rest is ignored.
+    pub max_calls: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { format: ToolFormat::Auto, mode: ParseMode::Strict, max_calls: 1024 }
+    }
+}
+
+/// What a turn holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Parsed<'t> {
+    /// The format that applied; `None` when `auto` found no marker.
+    pub format: Option<ToolFormat>,
+    /// The attempts in text order; their spans ascend and do not overlap.
+    pub attempts: Vec<Attempt<'t>>,
+    /// The bytes that are reasoning, tags included (in harmony: the bodies of the analysis channel), ascending.
+    pub reasoning: Vec<Range<usize>>,
+    /// The last entry of `reasoning`, if it was opened and never closed.
+    pub reasoning_open: Option<Range<usize>>,
+    /// The bytes that other roles wrote, where the text is a whole trajectory (harmony), ascending.
+    pub others: Vec<Range<usize>>,
+    /// Whether there were more attempts than [`Options::max_calls`].
+    pub too_many: bool,
+}
+
+impl<'t> Parsed<'t> {
+    /// `parse_ok`: no attempt is malformed and no reasoning is left open.
+    pub fn ok(&self) -> bool {
+        self.reasoning_open.is_none() && !self.too_many && self.attempts.iter().all(|attempt| attempt.result.is_ok())
+    }
+
+    /// The well-formed calls in text order.
+    pub fn calls(&self) -> impl Iterator<Item = &Call<'t>> {
+        self.attempts.iter().filter_map(|attempt| attempt.result.as_ref().ok())
+    }
+
+    /// What an answer is never looked for in: reasoning and what other roles wrote, ascending.
+    pub fn hidden(&self) -> Cow<'_, [Range<usize>]> {
+        if self.others.is_empty() {
+            return Cow::Borrowed(&self.reasoning);
+        }
+        let mut ranges = [self.reasoning.as_slice(), self.others.as_slice()].concat();
+        ranges.sort_unstable_by_key(|range| range.start);
+        Cow::Owned(ranges)
+    }
+}
+
+/// One attempt at a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt<'t> {
+    /// The bytes of the text that the attempt takes, markers included.
+    pub span: Range<usize>,
+    /// What tolerant parsing put right; empty in strict mode and for calls that are right as they stand.
+    pub repairs: Vec<Repair>,
+    /// The call, or why there is none.
+    pub result: Result<Call<'t>, Malformed>,
+}
+
+/// A well-formed call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call<'t> {
+    /// The tool's name; never empty.
+    pub name: Cow<'t, str>,
+    /// The arguments: always a [`Value::Object`].
+    pub arguments: Value,
+}
+
+/// Parses the text of one assistant turn.
+///
+/// For `openai` the text is never searched for calls: only its reasoning is found, the calls come from
+/// [`parse_native`].
+pub fn parse<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
+    let text = scan::drop_end_tokens(text, options.format);
+    let format = match options.format {
+        ToolFormat::Auto => detect(text),
+        format => Some(format),
+    };
+    let mut scan = Scan::new(text, options, offered);
+    match format {
+        None | Some(ToolFormat::Auto | ToolFormat::Openai) => reasoning::only(&mut scan),
+        Some(ToolFormat::Hermes) => tagged::hermes(&mut scan),
+        Some(ToolFormat::Qwen3Coder) => xml::qwen3_coder(&mut scan),
+        Some(ToolFormat::Glm45) => xml::glm45(&mut scan),
+        Some(ToolFormat::Llama3Json) => llama::llama3_json(&mut scan),
+        Some(ToolFormat::Pythonic) => pythonic::pythonic(&mut scan),
+        Some(ToolFormat::Mistral) => mistral::mistral(&mut scan),
+        Some(ToolFormat::DeepseekV3) => sections::deepseek_v3(&mut scan),
+        Some(ToolFormat::DeepseekV31) => sections::deepseek_v31(&mut scan),
+        Some(ToolFormat::KimiK2) => sections::kimi_k2(&mut scan),
+        Some(ToolFormat::Harmony) => harmony::harmony(&mut scan),
+        Some(ToolFormat::Granite) => lists::granite(&mut scan),
+        Some(ToolFormat::Granite20bFc) => tagged::granite_20b_fc(&mut scan),
+        Some(ToolFormat::Phi4Mini) => lists::phi4_mini(&mut scan),
+        Some(ToolFormat::Internlm) => tagged::internlm(&mut scan),
+        Some(ToolFormat::FunctionaryV31) => functionary::v31(&mut scan),
+        Some(ToolFormat::FunctionaryV32) => functionary::v32(&mut scan),
+        Some(ToolFormat::React) => react::react(&mut scan),
+        Some(ToolFormat::SearchR1) => search_r1::search_r1(&mut scan),
+    }
+    Parsed { format, ..scan.parsed }
+}
+
+/// Parses `message.tool_calls`, given as the raw JSON text of that field; spans are bytes of this text.
+///
+/// `options.format` is not looked at: native calls are always `openai`.
+pub fn parse_native<'t>(tool_calls_json: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
+    let mut scan = Scan::new(tool_calls_json, options, offered);
+    native::openai(&mut scan);
+    Parsed { format: Some(ToolFormat::Openai), ..scan.parsed }
+}

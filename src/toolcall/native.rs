@@ -1,0 +1,153 @@
+//! `openai`: the native `tool_calls` of a message (rules N1 to N4). In: a [`Scan`] over that field's raw JSON; out: an
+//! attempt per element.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::ErrorCode;
+use super::call::{Blank, CallObject, Rules};
+use super::codes::Fault;
+use super::cursor::Cursor;
+use super::json::{self, Checked};
+use super::scan::Scan;
+
+/// The parser of the format.
+pub(super) fn openai(scan: &mut Scan<'_, '_>) {
+    let mut cursor = Cursor::new(scan.text, 0);
+    cursor.skip_blanks();
+    let start = cursor.at;
+    if matches!(cursor.rest().trim_end(), "" | "null") {
+        return;
+    }
+    if !cursor.eat_byte(b'[') {
+        let fault = Fault::new(ErrorCode::UnexpectedText, start, "`tool_calls` is no list");
+        scan.push(start..scan.text.len(), Vec::new(), Err(fault.named(None)));
+        return;
+    }
+    cursor.skip_blanks();
+    if cursor.eat_byte(b']') {
+        return;
+    }
+    loop {
+        cursor.skip_blanks();
+        let start = cursor.at;
+        let (Element(object), end) = match json::read::<Element<'_>>(scan.text, start) {
+            Ok(read) => read,
+            Err(fault) => {
+                let stop = scan.text.floor_char_boundary(fault.at.max(start));
+                scan.push(start..stop, Vec::new(), Err(fault.named(None)));
+                return;
+            }
+        };
+        let mut repairs = Vec::new();
+        let call = object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs);
+        scan.push(start..end, repairs, call);
+        cursor.at = end;
+        cursor.skip_blanks();
+        if !cursor.eat_byte(b',') {
+            return;
+        }
+    }
+}
+
+/// An element of the list: what its `function` is. Without one it is an empty call object, whose name is missing.
+struct Element<'t>(CallObject<'t>);
+
+impl<'de> Deserialize<'de> for Element<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ElementVisitor).map(Self)
+    }
+}
+
+struct ElementVisitor;
+
+impl<'de> Visitor<'de> for ElementVisitor {
+    type Value = CallObject<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tool call")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut function = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "function" {
+                function = Some(map.next_value()?);
+            } else {
+                map.next_value::<Checked>()?;
+            }
+        }
+        Ok(function.unwrap_or_else(|| CallObject::Fields(Default::default())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<Checked>()?.is_some() {}
+        Ok(CallObject::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(CallObject::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(CallObject::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(CallObject::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(CallObject::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(CallObject::Other)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(CallObject::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NoTools, Options, parse, parse_native};
+    use crate::trajectory::ToolFormat::Openai;
+
+    fn codes(json: &str) -> Vec<&'static str> {
+        let parsed = parse_native(json, &Options::default(), &NoTools);
+        parsed.attempts.iter().map(|attempt| attempt.result.as_ref().map_or_else(|m| m.code.as_str(), |_| "ok")).collect()
+    }
+
+    #[test]
+    fn n1_n4_elements() {
+        let text = r#" [{"id":"x","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}},
+            {"function":{"name":"f","arguments":{}}}, {"function":{"name":"f","arguments":" "}},
+            {"function":{"name":"f"}}, {"function":null}, {}, 7, {"function":{"name":"","arguments":{}}},
+            {"function":{"name":"f","arguments":"{"}}, {"function":{"name":"f","arguments":{}}}] "#;
+        assert_eq!(codes(text), [
+            "ok", "ok", "ok", "missing_arguments", "not_an_object", "missing_name", "not_an_object", "bad_name",
+            "bad_arguments", "ok"
+        ]);
+        let parsed = parse_native(text, &Options::default(), &NoTools);
+        assert_eq!(parsed.attempts[0].span, 2..78);
+    }
+
+    #[test]
+    fn n2_text_is_never_searched() {
+        let options = Options { format: Openai, ..Options::default() };
+        let text = r#"<think>a</think><tool_call>{"name":"f","arguments":{}}</tool_call>"#;
+        let parsed = parse(text, &options, &NoTools);
+        assert!(parsed.attempts.is_empty() && parsed.reasoning == [0..16]);
+    }
+
+    #[test]
+    fn n3_nothing_is_no_calls() {
+        for text in ["", "null", " null ", "[]", "[ ]"] {
+            assert_eq!(codes(text), [""; 0], "{text}");
+        }
+        assert_eq!(codes("{}"), ["unexpected_text"]);
+    }
+}

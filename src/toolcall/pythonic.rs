@@ -1,0 +1,268 @@
+//! `pythonic`: a message that is `[name(key=value), ..]` (rules Y1 to Y6, F2). In: a [`Scan`]; out: its attempts.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+use super::codes::Fault;
+use super::cursor::Cursor;
+use super::python::{identifier, literal, skip_expression};
+use super::reasoning::{Mark, Stops, Tags, Walk};
+use super::scan::Scan;
+use super::{Call, ErrorCode, Malformed};
+
+const START: &str = "<|python_start|>";
+const END: &str = "<|python_end|>";
+
+/// The parser of the format.
+pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
+    let mut walk = Walk::new([], Tags::Think, Stops::StartAndOpeners);
+    while let Some(Mark::Start { at }) = walk.next(scan) {
+        let Some(list) = list_start(scan.text, at) else { continue };
+        match document(scan.text, list) {
+            Ok((calls, end)) => {
+                for (span, result) in calls {
+                    scan.push(span, Vec::new(), result);
+                }
+                walk.resume(end);
+            }
+            Err(fault) => {
+                let stop = scan.text.floor_char_boundary(fault.at.max(list));
+                scan.push(at..stop, Vec::new(), Err(fault.named(None)));
+            }
+        }
+    }
+}
+
+/// Whether a message that starts at `at` is a list of calls to its end, as far as its first and last bytes tell.
+pub(super) fn is_message(text: &str, at: usize) -> bool {
+    let end = text.trim_end();
+    list_start(text, at).is_some() && end.strip_suffix(END).unwrap_or(end).trim_end().ends_with(']')
+}
+
+/// Where the `[` of `[name(` stands, if the message at `at` starts with that (Y5, Y6).
+fn list_start(text: &str, at: usize) -> Option<usize> {
+    let mut cursor = Cursor::new(text, at);
+    cursor.eat(START);
+    cursor.skip_blanks();
+    let start = cursor.at;
+    if !cursor.eat_byte(b'[') {
+        return None;
+    }
+    cursor.skip_blanks();
+    dotted_name(&mut cursor)?;
+    cursor.skip_blanks();
+    (cursor.peek() == Some(b'(')).then_some(start)
+}
+
+/// A name, possibly dotted (Y3).
+fn dotted_name<'t>(cursor: &mut Cursor<'t>) -> Option<&'t str> {
+    let start = cursor.at;
+    loop {
+        if identifier(cursor).is_empty() {
+            return None;
+        }
+        if !cursor.eat_byte(b'.') {
+            return cursor.text.get(start..cursor.at);
+        }
+    }
+}
+
+/// An element's span and what it is.
+type Element<'t> = (Range<usize>, Result<Call<'t>, Malformed>);
+
+/// Reads the whole list, which must end the message; gives its elements and the end.
+fn document(text: &str, at: usize) -> Result<(Vec<Element<'_>>, usize), Fault> {
+    let mut cursor = Cursor::new(text, at + 1);
+    let mut elements = Vec::new();
+    cursor.skip_blanks();
+    while !cursor.eat_byte(b']') {
+        let start = cursor.at;
+        let result = element(&mut cursor)?;
+        elements.push((start..cursor.at, result));
+        cursor.skip_blanks();
+        if cursor.eat_byte(b',') {
+            cursor.skip_blanks();
+        } else if cursor.peek() != Some(b']') {
+            return Err(broken(&cursor));
+        }
+    }
+    let end = cursor.at;
+    cursor.skip_blanks();
+    cursor.eat(END);
+    if !only_reasoning(cursor.rest()) {
+        return Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "text after the list of calls"));
+    }
+    Ok((elements, end))
+}
+
+fn broken(cursor: &Cursor<'_>) -> Fault {
+    if cursor.is_at_end() {
+        return Fault::new(ErrorCode::Truncated, cursor.at, "the text ends inside the list of calls");
+    }
+    Fault::new(ErrorCode::UnexpectedText, cursor.at, "expected `,` or a closing bracket")
+}
+
+/// Whether `rest` is blank but for reasoning; a stray closer makes all before it reasoning, so it may stand, too.
+fn only_reasoning(mut rest: &str) -> bool {
+    loop {
+        rest = rest.trim_start();
+        let Some(inside) = rest.strip_prefix("<think>") else {
+            return rest.is_empty() || rest.starts_with("</think>");
+        };
+        match inside.split_once("</think>") {
+            Some((_, after)) => rest = after,
+            None => return true,
+        }
+    }
+}
+
+/// Reads an element. What is no call is stepped over, so that it costs its neighbours nothing.
+fn element<'t>(cursor: &mut Cursor<'t>) -> Result<Result<Call<'t>, Malformed>, Fault> {
+    let start = *cursor;
+    let name = dotted_name(cursor);
+    cursor.skip_blanks();
+    if let Some(name) = name
+        && cursor.eat_byte(b'(')
+    {
+        let arguments = arguments(cursor)?;
+        let end = *cursor;
+        cursor.skip_blanks();
+        if matches!(cursor.peek(), Some(b',' | b']')) {
+            *cursor = end;
+            return Ok(match arguments {
+                Ok(arguments) => Ok(Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }),
+                Err(fault) => Err(fault.named(Some(name))),
+            });
+        }
+    }
+    *cursor = start;
+    skip_expression(cursor, b']')?;
+    Ok(Err(Fault::new(ErrorCode::NotAnObject, start.at, "an element that is no call").named(None)))
+}
+
+/// Reads arguments up to and with `)`: the outer fault breaks the document, the inner one this call.
+fn arguments(cursor: &mut Cursor<'_>) -> Result<Result<Map<String, Value>, Fault>, Fault> {
+    let mut arguments = Map::new();
+    let mut first_fault = None;
+    cursor.skip_blanks();
+    while !cursor.eat_byte(b')') {
+        match argument(cursor)? {
+            Ok((key, value)) => {
+                arguments.insert(key.to_owned(), value);
+            }
+            Err(fault) => first_fault = first_fault.or(Some(fault)),
+        }
+        cursor.skip_blanks();
+        if cursor.eat_byte(b',') {
+            cursor.skip_blanks();
+        } else if cursor.peek() != Some(b')') {
+            return Err(broken(cursor));
+        }
+    }
+    Ok(first_fault.map_or(Ok(arguments), Err))
+}
+
+/// Reads `key=value`; faults as in [`arguments`].
+fn argument<'t>(cursor: &mut Cursor<'t>) -> Result<Result<(&'t str, Value), Fault>, Fault> {
+    let start = *cursor;
+    let key = identifier(cursor);
+    cursor.skip_blanks();
+    if key.is_empty() || cursor.rest().starts_with("==") || !cursor.eat_byte(b'=') {
+        *cursor = start;
+        skip_expression(cursor, b')')?;
+        let what = "a positional argument or `**`; name every argument";
+        return Ok(Err(Fault::new(ErrorCode::PositionalArgument, start.at, what)));
+    }
+    cursor.skip_blanks();
+    let value = *cursor;
+    let fault = match literal(cursor, 0) {
+        Ok(found) => {
+            cursor.skip_blanks();
+            if matches!(cursor.peek(), Some(b',' | b')')) {
+                return Ok(Ok((key, found)));
+            }
+            Fault::new(ErrorCode::NotALiteral, value.at, "an expression where a literal should stand")
+        }
+        Err(fault) => fault,
+    };
+    *cursor = value;
+    skip_expression(cursor, b')')?;
+    Ok(Err(fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::laws::{calls, codes, parsed};
+    use crate::trajectory::ToolFormat::Pythonic;
+
+    #[test]
+    fn y1_literals() {
+        let text = "[ f ( a = 'it\\'s', b=\"\"\"x\n\"y\"\"\"\", c=r'\\d', d=-1_000, e=0xFF, f=[1., .5, 1e3,], \
+                    g={'k': None, \"l\": {}}, h=True, i=false, j=null, k=u'\\u00e9\\x41\\101\\q', l=18446744073709551615, ), ]";
+        let text = text.replace("\"\"\"\"", "\"\"\"");
+        assert_eq!(calls(Pythonic, &text), [(
+            "f".into(),
+            json!({
+                "a": "it's", "b": "x\n\"y", "c": "\\d", "d": -1000, "e": 255, "f": [1.0, 0.5, 1000.0],
+                "g": {"k": null, "l": {}}, "h": true, "i": false, "j": null, "k": "éAA\\q", "l": u64::MAX
+            })
+        )]);
+    }
+
+    #[test]
+    fn y1_everything_else_is_malformed() {
+        for value in [
+            "1+1", "x", "(1,)", "(1)", "{1}", "b'x'", "f'x'", "+1", "{1: 2}", "007", "1__0", "1_", "g()", "--1", "1j",
+            "'a' 'b'", "'\\N{DASH}'", "[x]", "lambda: 1", "not True", "0x", "1e",
+        ] {
+            assert_eq!(codes(Pythonic, &format!("[f(a={value}), g()]")), ["not_a_literal", "ok"], "{value}");
+        }
+        assert_eq!(codes(Pythonic, "[f(a=1e999)]"), ["json_number"]);
+        assert_eq!(codes(Pythonic, "[f(a='\\ud800')]"), ["json_surrogate"]);
+        assert_eq!(codes(Pythonic, &format!("[f(a={}1{})]", "[".repeat(300), "]".repeat(300))), ["too_deep"]);
+    }
+
+    #[test]
+    fn y2_positional_arguments_are_malformed() {
+        assert_eq!(codes(Pythonic, "[f(1), g(**x), h(*y), i(a == 1), j(a=1)]"), [
+            "positional_argument",
+            "positional_argument",
+            "positional_argument",
+            "positional_argument",
+            "ok"
+        ]);
+    }
+
+    #[test]
+    fn y3_y5_y6_names_and_messages() {
+        assert_eq!(calls(Pythonic, "<|python_start|>[a.b.c()]<|python_end|><|eot_id|>"), [("a.b.c".into(), json!({}))]);
+        for content in ["[1, 2]", "f(a=1)", "Sure: [f()]", "[f]", "[]", "[a-b()]"] {
+            assert_eq!(codes(Pythonic, content), [""; 0], "{content}");
+        }
+    }
+
+    #[test]
+    fn f2_pythonic_starts_and_ends_the_message() {
+        assert_eq!(codes(Pythonic, "[f()] done"), ["unexpected_text"]);
+        assert_eq!(codes(Pythonic, "<think>a</think>\n[f()]\n"), ["ok"]);
+        assert_eq!(codes(Pythonic, "[f()] x</think>[g()]"), ["ok"]);
+    }
+
+    #[test]
+    fn g4_a_pythonic_list_is_one_document() {
+        assert_eq!(codes(Pythonic, "[f(), g(a=']"), ["truncated"]);
+        assert_eq!(codes(Pythonic, "[f(), g(]"), ["unexpected_text"]);
+        assert_eq!(codes(Pythonic, "[f(), , g()]"), ["unexpected_text"]);
+        assert_eq!(codes(Pythonic, "[f(), 3, g().x, h()]"), ["ok", "not_an_object", "not_an_object", "ok"]);
+        assert_eq!(parsed(Pythonic, "[f(), g()]").attempts[1].span, 6..9);
+    }
+
+    #[test]
+    fn t4_think_tags_in_strings_are_data() {
+        assert_eq!(calls(Pythonic, "[f(a='</think>')]"), [("f".into(), json!({"a": "</think>"}))]);
+    }
+}

@@ -1,0 +1,153 @@
+//! The state of one parse: the text, what was asked, and the attempts found so far. In: spans and results from the
+//! format families; out: the [`Parsed`]. Knows no format's syntax.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use memchr::memmem;
+
+use super::codes::Fault;
+use super::{Attempt, Call, ErrorCode, Malformed, Offered, Options, Parsed, Repair};
+use crate::trajectory::{ParseMode, ToolFormat};
+
+/// One parse under way.
+pub(super) struct Scan<'t, 'o> {
+    pub(super) text: &'t str,
+    pub(super) mode: ParseMode,
+    pub(super) offered: &'o dyn Offered,
+    pub(super) parsed: Parsed<'t>,
+    /// Bytes that lenient reading may still look at. Strict JSON stops at the first marker outside a string, so two
+    /// attempts at most ever read the same byte; comments break that, hence the budget.
+    pub(super) fuel: Cell<usize>,
+    max_calls: usize,
+}
+
+/// The markers around a format's calls, for finding where a malformed one ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Markers {
+    pub(super) opener: &'static str,
+    /// Empty for a format without one.
+    pub(super) closer: &'static str,
+}
+
+impl<'t, 'o> Scan<'t, 'o> {
+    pub(super) fn new(text: &'t str, options: &Options, offered: &'o dyn Offered) -> Self {
+        let fuel = Cell::new(text.len().saturating_mul(4).saturating_add(4096));
+        Self { text, mode: options.mode, offered, parsed: Parsed::default(), fuel, max_calls: options.max_calls }
+    }
+
+    pub(super) fn tolerant(&self) -> bool {
+        self.mode == ParseMode::Tolerant
+    }
+
+    /// The text from `at` on; empty beyond the end.
+    pub(super) fn rest(&self, at: usize) -> &'t str {
+        self.text.get(at..).unwrap_or_default()
+    }
+
+    /// Records an attempt. A malformed one before it that was thought to reach further ends where this one starts.
+    pub(super) fn push(&mut self, span: Range<usize>, repairs: Vec<Repair>, result: Result<Call<'t>, Malformed>) {
+        if self.parsed.too_many {
+            return;
+        }
+        if let Some(last) = self.parsed.attempts.last_mut() {
+            last.span.end = last.span.end.min(span.start);
+        }
+        if self.parsed.attempts.len() < self.max_calls {
+            self.parsed.attempts.push(Attempt { span, repairs, result });
+            return;
+        }
+        self.parsed.too_many = true;
+        let what = format!("more than {} call attempts; the rest is ignored", self.max_calls);
+        let result = Err(Fault::new(ErrorCode::TooManyCalls, span.start, what).named(None));
+        self.parsed.attempts.push(Attempt { span, repairs: Vec::new(), result });
+    }
+
+    /// Records a malformed attempt that starts at `at` and whose opening marker ends at `body`. It reaches to its closer
+    /// if that comes before the next opener, and otherwise to where reading stopped.
+    pub(super) fn fail(&mut self, at: usize, body: usize, markers: Markers, stop: usize, malformed: Malformed) {
+        let rest = self.rest(body);
+        let next = memmem::find(rest.as_bytes(), markers.opener.as_bytes()).unwrap_or(rest.len());
+        let own = rest.as_bytes().get(..next).unwrap_or_default();
+        let end = match memmem::find(own, markers.closer.as_bytes()) {
+            Some(closer) if !markers.closer.is_empty() => body + closer + markers.closer.len(),
+            _ => self.text.floor_char_boundary(stop.clamp(body, body + next)),
+        };
+        self.push(at..end, Vec::new(), Err(malformed));
+    }
+
+    /// Forgets every attempt: the text up to here turned out to be reasoning.
+    pub(super) fn forget(&mut self) {
+        self.parsed.attempts.clear();
+        self.parsed.too_many = false;
+    }
+
+    /// Whether nothing but blanks and reasoning stands in `range`.
+    pub(super) fn is_blank(&self, range: Range<usize>) -> bool {
+        let blank = |start: usize, end: usize| self.text.get(start..end).is_none_or(|gap| gap.trim().is_empty());
+        let mut end = range.end;
+        for reasoning in self.parsed.reasoning.iter().rev() {
+            if reasoning.start < range.start {
+                break;
+            }
+            if reasoning.end <= end {
+                if !blank(reasoning.end, end) {
+                    return false;
+                }
+                end = reasoning.start;
+            }
+        }
+        blank(range.start, end)
+    }
+}
+
+/// Tokens that end a turn; servers often leave them at the end of the text.
+const END_TOKENS: [&str; 14] = [
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "</s>",
+    "<｜end▁of▁sentence｜>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<end_of_turn>",
+    "<|end_of_sentence|>",
+    "<eos>",
+    "<|observation|>",
+    "<|user|>",
+    "<|end|>",
+];
+
+/// The text without the end-of-turn tokens at its end, and the blanks around them.
+pub(super) fn drop_end_tokens(text: &str, format: ToolFormat) -> &str {
+    let mut kept = text;
+    loop {
+        let trimmed = kept.trim_end();
+        if !trimmed.ends_with('>') {
+            return kept;
+        }
+        // `<|end|>` closes a harmony segment; dropping it there would say that the segment was cut off.
+        let token = END_TOKENS.iter().find(|token| {
+            trimmed.ends_with(**token) && !(**token == "<|end|>" && matches!(format, ToolFormat::Harmony))
+        });
+        match token.and_then(|token| trimmed.strip_suffix(token)) {
+            Some(shorter) => kept = shorter,
+            None => return kept,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g7_end_tokens_are_dropped_repeatedly() {
+        assert_eq!(drop_end_tokens("a<|im_end|>\n<|endoftext|>\n", ToolFormat::Hermes), "a");
+        assert_eq!(drop_end_tokens("a</s> b", ToolFormat::Hermes), "a</s> b");
+        assert_eq!(drop_end_tokens("a \n", ToolFormat::Hermes), "a \n");
+        assert_eq!(drop_end_tokens("a<|end|>", ToolFormat::Harmony), "a<|end|>");
+        assert_eq!(drop_end_tokens("a<|end|>", ToolFormat::Phi4Mini), "a");
+    }
+}

@@ -1,0 +1,284 @@
+//! A schema as a graph: its subschemas, and how each one hands the value, or a part of it, to others. In: a parsed
+//! schema; out: nodes with typed edges, `$ref`s resolved inside the document. Evaluates nothing and fetches nothing.
+//!
+//! Edges are a superset of what a validator follows: keywords of every draft count, and a dynamic reference leads to
+//! each anchor that could be meant. What holds for the graph then holds for the evaluation.
+
+use std::{collections::HashMap, error::Error, sync::Arc};
+
+use jsonschema::{Draft, Registry, Retrieve, Uri};
+use serde_json::{Map, Value};
+
+use super::{SchemaProblem, locate::pointer_to};
+
+/// Base URI of a schema without `$id`, as the validator names it.
+const DEFAULT_BASE: &str = "json-schema:///";
+
+/// How a schema hands on the value that it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Edge {
+    /// The same value, and its types count: `allOf`, `anyOf`, `oneOf`, `$ref`.
+    Composed,
+    /// The same value otherwise: `not`, `if`, `then`, `else`, dependencies.
+    InPlace,
+    /// A member of an object, named: at most one such edge applies to a member.
+    Member,
+    /// Every member of an object, beside the others: `patternProperties`, `propertyNames`, `unevaluatedProperties`.
+    EachMember,
+    /// An element of an array, by position: at most one such edge applies to an element.
+    Element,
+    /// Every element of an array, beside the others: `contains`, `unevaluatedItems`.
+    EachElement,
+}
+
+impl Edge {
+    /// Whether the edge keeps the value that it was given.
+    pub(super) fn in_place(self) -> bool {
+        matches!(self, Self::Composed | Self::InPlace)
+    }
+}
+
+/// One subschema.
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    /// Its text.
+    pub(super) schema: &'a Value,
+    /// Where it hands values to: the index of a node.
+    pub(super) edges: Vec<(Edge, usize)>,
+}
+
+/// The subschemas that evaluating the first one can reach.
+#[derive(Debug)]
+pub(super) struct Graph<'a> {
+    /// The root comes first.
+    pub(super) nodes: Vec<Node<'a>>,
+    index: HashMap<usize, usize>,
+}
+
+impl Graph<'_> {
+    /// The node of a subschema, if evaluation can reach it.
+    pub(super) fn node_of(&self, schema: &Value) -> Option<usize> {
+        self.index.get(&address(schema)).copied()
+    }
+
+    /// The nodes ordered so that those reached in place come before the nodes that reach them.
+    ///
+    /// # Errors
+    ///
+    /// The index of a node that reaches itself in place: evaluating it would not end.
+    pub(super) fn in_place_order(&self) -> Result<Vec<usize>, usize> {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Mark {
+            New,
+            Open,
+            Done,
+        }
+        let mut marks = vec![Mark::New; self.nodes.len()];
+        let mut order = Vec::with_capacity(self.nodes.len());
+        for start in 0..self.nodes.len() {
+            // The path of the walk: a node, and how many of its edges were taken. No recursion: chains can be long.
+            let mut path = vec![(start, 0_usize)];
+            while let Some((node, taken)) = path.pop() {
+                if taken == 0 {
+                    if marks[node] == Mark::Done {
+                        continue;
+                    }
+                    marks[node] = Mark::Open;
+                }
+                let Some(&(edge, target)) = self.nodes[node].edges.get(taken) else {
+                    marks[node] = Mark::Done;
+                    order.push(node);
+                    continue;
+                };
+                path.push((node, taken + 1));
+                if edge.in_place() {
+                    match marks[target] {
+                        Mark::Open => return Err(target),
+                        Mark::New => path.push((target, 0)),
+                        Mark::Done => {}
+                    }
+                }
+            }
+        }
+        Ok(order)
+    }
+}
+
+/// Refuses to fetch: whatever is not in the schema itself is out of reach.
+pub(super) struct NoFetch;
+
+impl Retrieve for NoFetch {
+    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        Err(format!("{uri} is outside the schema and never fetched").into())
+    }
+}
+
+/// Builds the graph of `schema`, read as `draft`.
+///
+/// # Errors
+///
+/// A reference that leads out of the schema or to nothing.
+pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaProblem> {
+    let resource = draft.create_resource_ref(schema);
+    let base = resource.id().unwrap_or(DEFAULT_BASE);
+    let unusable = |error: jsonschema::ReferencingError| SchemaProblem::invalid(clear(&error), String::new());
+    let base = jsonschema::uri::from_str(base.trim_end_matches('#')).map_err(unusable)?;
+    let registry = Registry::new()
+        .retriever(NoFetch)
+        .draft(draft)
+        .add(base.as_str(), resource)
+        .and_then(jsonschema::RegistryBuilder::prepare)
+        .map_err(unusable)?;
+    let mut builder = Builder {
+        root: schema,
+        draft,
+        registry: &registry,
+        owned: HashMap::new(),
+        anchors: Vec::new(),
+        nodes: Vec::new(),
+        bases: Vec::new(),
+        index: HashMap::new(),
+    };
+    let base = Arc::new(base);
+    builder.survey(schema, &base);
+    builder.node(schema, &base);
+    let mut next = 0;
+    while next < builder.nodes.len() {
+        builder.connect(next)?;
+        next += 1;
+    }
+    Ok(Graph { nodes: builder.nodes, index: builder.index })
+}
+
+/// The first line of a resolver's error, which repeats the whole reference.
+fn clear(error: &jsonschema::ReferencingError) -> String {
+    format!("a reference does not resolve inside the schema, and nothing is fetched: {error}")
+}
+
+fn address(schema: &Value) -> usize {
+    std::ptr::from_ref(schema).addr()
+}
+
+struct Builder<'a, 'r> {
+    root: &'a Value,
+    draft: Draft,
+    registry: &'r Registry<'r>,
+    /// Every value of the document by its address: what a reference may lead to.
+    owned: HashMap<usize, &'a Value>,
+    /// Subschemas that a dynamic reference can mean: the anchor's name (none for `$recursiveAnchor`) and its base URI.
+    anchors: Vec<(Option<&'a str>, &'a Value, Arc<Uri<String>>)>,
+    nodes: Vec<Node<'a>>,
+    /// The base URI of each node.
+    bases: Vec<Arc<Uri<String>>>,
+    index: HashMap<usize, usize>,
+}
+
+impl<'a> Builder<'a, '_> {
+    /// Collects every value and dynamic anchor of the document; as deep as the text, which the parser bounds.
+    fn survey(&mut self, value: &'a Value, base: &Arc<Uri<String>>) {
+        self.owned.insert(address(value), value);
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.survey(item, base)),
+            Value::Object(members) => {
+                let base = self.base_within(value, base);
+                if let Some(name) = members.get("$dynamicAnchor").and_then(Value::as_str) {
+                    self.anchors.push((Some(name), value, Arc::clone(&base)));
+                }
+                if members.get("$recursiveAnchor") == Some(&Value::Bool(true)) {
+                    self.anchors.push((None, value, Arc::clone(&base)));
+                }
+                members.values().for_each(|member| self.survey(member, &base));
+            }
+            _ => {}
+        }
+    }
+
+    /// The base URI inside `schema`, which may name its own.
+    fn base_within(&self, schema: &Value, base: &Arc<Uri<String>>) -> Arc<Uri<String>> {
+        let resource = self.draft.detect(schema).create_resource_ref(schema);
+        if std::ptr::eq(schema, self.root) || resource.id().is_none() {
+            return Arc::clone(base);
+        }
+        let inside = self.registry.resolver(base.as_ref().clone()).in_subresource(resource);
+        inside.map_or_else(|_| Arc::clone(base), |resolver| resolver.base_uri())
+    }
+
+    fn node(&mut self, schema: &'a Value, base: &Arc<Uri<String>>) -> usize {
+        if let Some(&known) = self.index.get(&address(schema)) {
+            return known;
+        }
+        let base = self.base_within(schema, base);
+        let position = self.nodes.len();
+        self.nodes.push(Node { schema, edges: Vec::new() });
+        self.bases.push(base);
+        self.index.insert(address(schema), position);
+        position
+    }
+
+    fn connect(&mut self, node: usize) -> Result<(), SchemaProblem> {
+        let schema = self.nodes[node].schema;
+        let base = Arc::clone(&self.bases[node]);
+        let Value::Object(keywords) = schema else { return Ok(()) };
+        let mut edges = Vec::new();
+        for_each_subschema(keywords, &mut |edge, child| edges.push((edge, self.node(child, &base))));
+        for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
+            if let Some(reference) = keywords.get(keyword).and_then(Value::as_str) {
+                self.follow(keyword, reference, (schema, &base), &mut edges)?;
+            }
+        }
+        self.nodes[node].edges = edges;
+        Ok(())
+    }
+
+    fn follow(
+        &mut self,
+        keyword: &str,
+        reference: &str,
+        (schema, base): (&Value, &Arc<Uri<String>>),
+        edges: &mut Vec<(Edge, usize)>,
+    ) -> Result<(), SchemaProblem> {
+        let problem = |message: String| SchemaProblem::invalid(message, pointer_to(self.root, schema) + "/" + keyword);
+        let resolved = self.registry.resolver(base.as_ref().clone()).lookup(reference);
+        let resolved = resolved.map_err(|error| problem(clear(&error)))?;
+        let Some(&target) = self.owned.get(&address(resolved.contents())) else {
+            return Err(problem(format!("{reference} is outside the schema and never fetched; use a local reference")));
+        };
+        let base = resolved.resolver().base_uri();
+        edges.push((Edge::Composed, self.node(target, &base)));
+        if keyword == "$ref" {
+            return Ok(());
+        }
+        let name = (keyword == "$dynamicRef").then(|| reference.rsplit_once('#').map_or("", |(_, name)| name));
+        let meant: Vec<_> = self.anchors.iter().filter(|(anchor, ..)| *anchor == name).cloned().collect();
+        for (_, target, base) in meant {
+            edges.push((Edge::Composed, self.node(target, &base)));
+        }
+        Ok(())
+    }
+}
+
+/// Calls `visit` for each subschema in `keywords`, of whichever draft.
+fn for_each_subschema<'a>(keywords: &'a Map<String, Value>, visit: &mut impl FnMut(Edge, &'a Value)) {
+    for (keyword, value) in keywords {
+        let edge = match keyword.as_str() {
+            "allOf" | "anyOf" | "oneOf" => Edge::Composed,
+            "not" | "if" | "then" | "else" | "dependentSchemas" | "dependencies" => Edge::InPlace,
+            "properties" | "additionalProperties" => Edge::Member,
+            "patternProperties" | "propertyNames" | "unevaluatedProperties" => Edge::EachMember,
+            "items" | "prefixItems" | "additionalItems" => Edge::Element,
+            "contains" | "unevaluatedItems" => Edge::EachElement,
+            _ => continue,
+        };
+        let named =
+            matches!(keyword.as_str(), "properties" | "patternProperties" | "dependentSchemas" | "dependencies");
+        match value {
+            Value::Object(members) if named => {
+                let schemas = members.values().filter(|member| member.is_object() || member.is_boolean());
+                schemas.for_each(|member| visit(edge, member));
+            }
+            Value::Array(items) => items.iter().for_each(|item| visit(edge, item)),
+            Value::Object(_) | Value::Bool(_) => visit(edge, value),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a schema's text may hold before anything is built from it. In: a parsed schema; out: its weight in a cache, or
+//! the limit that it breaks. Knows no keyword's meaning beyond names, identifiers and patterns.
+
+use serde_json::{Map, Value};
+
+use super::{SchemaProblem, pattern};
+
+/// Longest schema text, in bytes.
+pub(super) const MAX_SCHEMA_BYTES: usize = 1 << 20;
+
+/// Bytes of all JSON Pointers into a schema together: a validator keeps one for every keyword.
+const MAX_POINTER_BYTES: usize = 16 << 20;
+
+/// Longest `$id`, in bytes: every reference below it is resolved against it.
+const MAX_ID_BYTES: usize = 2048;
+
+/// Schemas with an `$id` inside one document: references between them compile once per way to get there.
+const MAX_RESOURCES: usize = 6;
+
+/// States of all patterns in one schema.
+const MAX_STATES: u64 = 200_000;
+
+/// Square of the lengths of all patterns in one schema: translating one takes quadratic time.
+const MAX_PATTERN_SQUARES: usize = 64 << 20;
+
+/// What one schema holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pointer_bytes: usize,
+    longest_id: usize,
+    resources: usize,
+    states: u64,
+    pattern_squares: usize,
+}
+
+impl Contents {
+    /// Counts what `schema` holds; as deep as its text, which the parser bounds.
+    pub(super) fn of(schema: &Value) -> Self {
+        let mut contents = Self::default();
+        contents.add(schema, 0);
+        contents
+    }
+
+    /// Bytes that the patterns take once they are compiled.
+    pub(super) fn pattern_bytes(&self) -> usize {
+        usize::try_from(self.states.min(MAX_STATES)).unwrap_or(usize::MAX).saturating_mul(64)
+    }
+
+    /// Checks the limits.
+    ///
+    /// # Errors
+    ///
+    /// The limit that the schema breaks, as unsupported.
+    pub(super) fn check(&self) -> Result<(), SchemaProblem> {
+        let limits = [
+            (self.pointer_bytes > MAX_POINTER_BYTES, "names that are too long for their nesting; shorten them"),
+            (self.longest_id > MAX_ID_BYTES, "an $id of more than 2048 bytes; shorten it"),
+            (self.resources > MAX_RESOURCES, "more than 6 schemas with an $id of their own; use $defs without $id"),
+            (self.states > MAX_STATES, "patterns that expand to more than 200000 states; simplify them"),
+            (self.pattern_squares > MAX_PATTERN_SQUARES, "too many long patterns; shorten them"),
+        ];
+        let broken = limits.into_iter().find(|(broken, _)| *broken);
+        broken.map_or(Ok(()), |(_, limit)| {
+            Err(SchemaProblem::unsupported(format!("the schema has {limit}"), String::new()))
+        })
+    }
+
+    fn add(&mut self, value: &Value, path: usize) {
+        self.pointer_bytes = self.pointer_bytes.saturating_add(path);
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.add(item, path + 4)),
+            Value::Object(members) => {
+                self.keywords(members);
+                members.iter().for_each(|(key, member)| self.add(member, path + key.len() + 1));
+            }
+            _ => {}
+        }
+    }
+
+    fn keywords(&mut self, members: &Map<String, Value>) {
+        let mut ids = ["$id", "id", "$schema"].iter().filter_map(|keyword| members.get(*keyword)?.as_str()).peekable();
+        self.resources += usize::from(ids.peek().is_some());
+        self.longest_id = ids.map(str::len).fold(self.longest_id, usize::max);
+        if let Some(Value::String(text)) = members.get("pattern") {
+            self.pattern(text);
+        }
+        if let Some(Value::Object(patterns)) = members.get("patternProperties") {
+            patterns.keys().for_each(|text| self.pattern(text));
+        }
+    }
+
+    /// A pattern that cannot be read counts nothing here: it is refused before it is compiled.
+    fn pattern(&mut self, text: &str) {
+        self.pattern_squares = self.pattern_squares.saturating_add(text.len().saturating_mul(text.len()));
+        if let Ok(cost) = pattern::cost(text) {
+            self.states = self.states.saturating_add(if cost.counted { 64 } else { cost.states });
+        }
+    }
+}

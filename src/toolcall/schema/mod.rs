@@ -1,0 +1,331 @@
+//! Arguments against JSON Schema (rules V1 to V8). In: the text of a schema, and decoded arguments; out: valid, the
+//! violations with JSON Pointers, or why the schema itself cannot be used. Fetches nothing; knows no tools.
+//!
+//! Drafts 4, 6, 7, 2019-09 and 2020-12 by `$schema`, 2020-12 without. `format` is an annotation unless asserted.
+//! Schemas are hostile input, so each is judged before it is evaluated: reference cycles that never descend into the
+//! value, expensive patterns and oversized documents are unsupported when compiled, and arguments that could take
+//! more than [`BUDGET`] units of work are unsupported for them.
+
+mod cache;
+mod cost;
+mod declared;
+mod graph;
+mod limits;
+mod locate;
+mod pattern;
+#[cfg(test)]
+mod tests;
+mod text_hash;
+
+use std::{
+    fmt::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::OnceLock,
+};
+
+use jsonschema::{Draft, PatternOptions, Validator, error::ValidationErrorKind};
+use serde_json::Value;
+use thiserror::Error;
+
+pub use self::cache::SchemaCache;
+use self::{
+    cost::{Cost, Size},
+    declared::Parameters,
+    graph::NoFetch,
+    limits::Contents,
+};
+use crate::toolcall::offered::Declared;
+
+/// Most units of work for one set of arguments; a unit is one keyword group at one value, some tens of nanoseconds.
+pub const BUDGET: f64 = 5e6;
+
+/// Most bytes that are copied to list violations; beyond, a single one stands for all.
+const LISTING_BUDGET: f64 = 16e6;
+
+/// Most schemas nested on the stack; one takes below 1 KiB of it.
+const MAX_STACK: u32 = 1000;
+
+/// Most violations that are listed.
+pub const MAX_VIOLATIONS: usize = 16;
+
+/// Longest message, in bytes, give or take a character.
+pub const MAX_MESSAGE_BYTES: usize = 300;
+
+/// Backtracking steps of one match before it is given up.
+const BACKTRACK_LIMIT: usize = 50_000;
+
+/// Bytes of one compiled pattern, and of the transitions that matching it caches.
+const PATTERN_BYTES: usize = 4 << 20;
+
+/// Why a schema cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemCode {
+    /// The schema is no valid schema, or refers to what it does not contain: `schema_invalid`.
+    Invalid,
+    /// The schema, or the arguments with it, take more than the limits allow: `schema_unsupported`.
+    Unsupported,
+}
+
+impl ProblemCode {
+    /// The code as the API spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "schema_invalid",
+            Self::Unsupported => "schema_unsupported",
+        }
+    }
+}
+
+/// A schema that cannot be used: a fault of the request, never of the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{}: {message}", code.as_str())]
+pub struct SchemaProblem {
+    /// Whose limit or rule it breaks.
+    pub code: ProblemCode,
+    /// What is wrong, and the fix or the limit.
+    pub message: String,
+    /// JSON Pointer into the schema.
+    pub pointer: String,
+}
+
+impl SchemaProblem {
+    fn invalid(message: impl Into<String>, pointer: String) -> Self {
+        Self { code: ProblemCode::Invalid, message: bounded(&message.into()), pointer }
+    }
+
+    fn unsupported(message: impl Into<String>, pointer: String) -> Self {
+        Self { code: ProblemCode::Unsupported, message: bounded(&message.into()), pointer }
+    }
+}
+
+/// One way in which arguments break their schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// JSON Pointer into the arguments.
+    pub pointer: String,
+    /// JSON Pointer into the schema.
+    pub schema_pointer: String,
+    /// What is wrong, at most about [`MAX_MESSAGE_BYTES`] long.
+    pub message: String,
+}
+
+/// The verdict on arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// They satisfy the schema.
+    Valid,
+    /// They do not; at least one and at most [`MAX_VIOLATIONS`] reasons.
+    Invalid(Vec<Violation>),
+    /// The schema cannot say.
+    Problem(SchemaProblem),
+}
+
+/// A schema by its text, compiled when it is first needed.
+#[derive(Debug)]
+pub struct Schema {
+    text: Box<str>,
+    formats: Formats,
+    pattern_bytes: usize,
+    compiled: OnceLock<Result<Compiled, SchemaProblem>>,
+}
+
+/// What `format` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Formats {
+    /// Nothing (rule V2).
+    Annotate,
+    /// It rejects strings of another format, as far as the format is known.
+    Assert,
+}
+
+impl Schema {
+    /// Keeps the text of a schema.
+    pub fn new(text: &str, formats: Formats) -> Self {
+        let readable = text.len() <= limits::MAX_SCHEMA_BYTES && text.contains("\"pattern");
+        let parsed = readable.then(|| serde_json::from_str::<Value>(text).ok()).flatten();
+        let pattern_bytes = parsed.map_or(0, |schema| Contents::of(&schema).pattern_bytes());
+        Self { text: text.into(), formats, pattern_bytes, compiled: OnceLock::new() }
+    }
+
+    /// Bytes that the schema takes once compiled, roughly; known before.
+    pub fn weight_bytes(&self) -> usize {
+        2048 + self.text.len().saturating_mul(32).saturating_add(self.pattern_bytes)
+    }
+
+    /// Checks decoded arguments.
+    pub fn check(&self, arguments: &Value) -> Check {
+        match self.compiled() {
+            Ok(compiled) => compiled.check(arguments),
+            Err(problem) => Check::Problem(problem.clone()),
+        }
+    }
+
+    /// What makes the schema unusable for any arguments.
+    pub fn problem(&self) -> Option<&SchemaProblem> {
+        self.compiled().err()
+    }
+
+    /// The types that the schema declares for a member of the object that it describes (rule X2).
+    pub fn declared(&self, parameter: &str) -> Declared {
+        self.compiled().map_or(Declared::EMPTY, |compiled| compiled.parameters.declared(parameter))
+    }
+
+    fn compiled(&self) -> Result<&Compiled, &SchemaProblem> {
+        self.compiled.get_or_init(|| compile(&self.text, self.formats)).as_ref()
+    }
+}
+
+/// A validator with the bounds of its work.
+#[derive(Debug)]
+struct Compiled {
+    validator: Validator,
+    cost: Cost,
+    parameters: Parameters,
+}
+
+impl Compiled {
+    fn check(&self, arguments: &Value) -> Check {
+        let Some(size) = Size::of(arguments) else {
+            return unsupported(format!("the arguments nest deeper than {} levels", cost::MAX_DEPTH));
+        };
+        let nested = self.cost.stack(size.depth);
+        if nested > MAX_STACK {
+            return unsupported(format!("{nested} schemas apply inside each other; at most {MAX_STACK} are evaluated"));
+        }
+        let work = self.cost.work(&size);
+        if work > BUDGET {
+            return unsupported(format!("checking these arguments may take {work:.0} steps; the limit is {BUDGET:.0}"));
+        }
+        if self.validator.is_valid(arguments) { Check::Valid } else { self.violations(arguments, &size) }
+    }
+
+    /// Why `arguments` are not valid. A match that was given up makes "not valid" a guess, and the list shows it.
+    fn violations(&self, arguments: &Value, size: &Size) -> Check {
+        if self.cost.listing(size) > LISTING_BUDGET {
+            if self.cost.backtracking {
+                return unsupported("a pattern may have been given up on arguments of this size".into());
+            }
+            let message = "the arguments break the schema; they are too large to list where".into();
+            return Check::Invalid(vec![Violation { pointer: String::new(), schema_pointer: String::new(), message }]);
+        }
+        let listed = catch_unwind(AssertUnwindSafe(|| self.list(arguments)));
+        listed.unwrap_or_else(|_| unsupported("the validator failed on these arguments".into()))
+    }
+
+    fn list(&self, arguments: &Value) -> Check {
+        let mut violations = Vec::new();
+        for error in self.validator.iter_errors(arguments) {
+            let given_up = matches!(
+                error.kind(),
+                ValidationErrorKind::BacktrackLimitExceeded { .. } | ValidationErrorKind::RegexEngineFailure { .. }
+            );
+            if given_up {
+                let message = format!("a pattern took more than {BACKTRACK_LIMIT} steps; make it unambiguous");
+                return Check::Problem(SchemaProblem::unsupported(message, error.schema_path().as_str().to_owned()));
+            }
+            if violations.len() < MAX_VIOLATIONS {
+                violations.push(Violation {
+                    pointer: error.instance_path().as_str().to_owned(),
+                    schema_pointer: error.schema_path().as_str().to_owned(),
+                    message: bounded(&error),
+                });
+            }
+        }
+        if violations.is_empty() {
+            return unsupported("the validator found the arguments invalid and gave no reason".into());
+        }
+        Check::Invalid(violations)
+    }
+}
+
+fn unsupported(message: String) -> Check {
+    Check::Problem(SchemaProblem::unsupported(message, String::new()))
+}
+
+/// Compiles the text of a schema, whatever it holds.
+fn compile(text: &str, formats: Formats) -> Result<Compiled, SchemaProblem> {
+    if text.len() > limits::MAX_SCHEMA_BYTES {
+        let limit = limits::MAX_SCHEMA_BYTES;
+        let message = format!("the schema has {} bytes; at most {limit} are compiled", text.len());
+        return Err(SchemaProblem::unsupported(message, String::new()));
+    }
+    let schema: Value = serde_json::from_str(text)
+        .map_err(|error| SchemaProblem::invalid(format!("the schema is not usable JSON: {error}"), String::new()))?;
+    if !schema.is_object() && !schema.is_boolean() {
+        return Err(SchemaProblem::invalid("a schema is an object, true or false", String::new()));
+    }
+    Contents::of(&schema).check()?;
+    // The validator is a dependency that meets hostile input: a panic in it is this schema's problem alone.
+    let compiled = catch_unwind(AssertUnwindSafe(|| compile_value(&schema, formats)));
+    compiled.unwrap_or_else(|_| Err(SchemaProblem::unsupported("the schema cannot be compiled", String::new())))
+}
+
+fn compile_value(schema: &Value, formats: Formats) -> Result<Compiled, SchemaProblem> {
+    let draft = draft_of(schema)?;
+    let graph = graph::build(schema, draft)?;
+    let order = graph.in_place_order().map_err(|node| {
+        let message = "a reference leads back to this schema without descending into the value; evaluation cannot end";
+        SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
+    })?;
+    let cost = Cost::of(&graph, &order).map_err(|(node, message)| {
+        SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
+    })?;
+    let validator = validator(schema, formats).map_err(|error| unusable(&error))?;
+    let parameters = Parameters::of(&graph, &order, validator_of_pattern);
+    Ok(Compiled { validator, cost, parameters })
+}
+
+/// The draft that `$schema` names. An unknown one is a dialect whose rules would have to be fetched.
+fn draft_of(schema: &Value) -> Result<Draft, SchemaProblem> {
+    let draft = Draft::default().detect(schema);
+    if draft == Draft::Unknown {
+        let message = "$schema names no known draft; use 4, 6, 7, 2019-09 or 2020-12, or leave it out";
+        return Err(SchemaProblem::invalid(message, "/$schema".into()));
+    }
+    Ok(draft)
+}
+
+fn validator(schema: &Value, formats: Formats) -> Result<Validator, jsonschema::ValidationError<'static>> {
+    let patterns = PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT).size_limit(PATTERN_BYTES);
+    jsonschema::options()
+        .with_retriever(NoFetch)
+        .should_validate_formats(formats == Formats::Assert)
+        .should_ignore_unknown_formats(true)
+        .with_pattern_options(patterns.dfa_size_limit(PATTERN_BYTES))
+        .build(schema)
+}
+
+fn validator_of_pattern(schema: &Value) -> Option<Validator> {
+    validator(schema, Formats::Annotate).ok()
+}
+
+/// What is wrong with a schema that does not compile.
+fn unusable(error: &jsonschema::ValidationError<'static>) -> SchemaProblem {
+    // A pattern fails where it stands in the schema; everything else is a violation of the draft's own schema.
+    let pattern = matches!(error.kind(), ValidationErrorKind::Format { format } if format == "regex");
+    let place = if pattern { error.schema_path() } else { error.instance_path() };
+    SchemaProblem::invalid(bounded(error), place.as_str().to_owned())
+}
+
+/// Writes `message` up to [`MAX_MESSAGE_BYTES`]; the rest is never formatted.
+fn bounded(message: &impl fmt::Display) -> String {
+    let mut writer = Bounded(String::new());
+    // The only error is the writer's own, when it is full.
+    let _ = write!(writer, "{message}");
+    writer.0
+}
+
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MAX_MESSAGE_BYTES.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        self.0.push('…');
+        Err(fmt::Error)
+    }
+}

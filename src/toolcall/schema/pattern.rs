@@ -1,0 +1,283 @@
+//! What a regular expression may cost, read off its text. In: an ECMA-262 pattern; out: the automaton states that it
+//! expands to, and whether an engine has to backtrack for it. Compiles and matches nothing.
+//!
+//! The estimate errs upwards: a construct read in two ways counts as the larger one, so a pattern that passes the
+//! limits stays small in the engine too.
+
+/// Longest pattern that is compiled, in bytes: translating one takes quadratic time.
+const MAX_PATTERN_BYTES: usize = 4096;
+
+/// States of one pattern; the engine's own size limit is of the same order.
+const MAX_STATES: u64 = 100_000;
+
+/// States of one pattern that needs backtracking: its engine copies more.
+const MAX_BACKTRACKING_STATES: u64 = 4096;
+
+/// States of a class or escape that spans many scripts, once spelled in UTF-8.
+const PROPERTY_STATES: u64 = 512;
+
+/// States of a negated class, which reaches into every length of UTF-8.
+const NEGATED_STATES: u64 = 16;
+
+/// What one pattern may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PatternCost {
+    /// Upper bound of the states of its automaton.
+    pub(super) states: u64,
+    /// Whether it is matched without building those states: one character class, counted.
+    pub(super) counted: bool,
+    /// Whether an engine has to backtrack: lookaround, back references, atomic groups.
+    pub(super) backtracking: bool,
+}
+
+impl PatternCost {
+    /// Cost per byte of text, in the units of the evaluation budget.
+    pub(super) fn units(self) -> f64 {
+        if self.counted { 1.0 } else { 1.0 + self.states as f64 / 4.0 }
+    }
+}
+
+/// Reads the cost of `pattern`.
+///
+/// # Errors
+///
+/// A pattern that is too long, expands to too many states, or uses a construct outside ECMA-262 whose cost is
+/// unknown (recursion, conditionals); the message says which.
+pub(super) fn cost(pattern: &str) -> Result<PatternCost, String> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return Err(format!("a pattern has {} bytes; at most {MAX_PATTERN_BYTES} are compiled", pattern.len()));
+    }
+    let mut reader = Reader::new(pattern);
+    reader.read()?;
+    let cost = reader.cost();
+    let limit = if cost.backtracking { MAX_BACKTRACKING_STATES } else { MAX_STATES };
+    if cost.states > limit && !cost.counted {
+        return Err(format!("a pattern expands to about {} states; at most {limit} are compiled", cost.states));
+    }
+    Ok(cost)
+}
+
+/// One level of parentheses: the states so far, and those of the last atom, which a quantifier multiplies.
+#[derive(Default, Clone, Copy)]
+struct Level {
+    done: u64,
+    last: u64,
+}
+
+impl Level {
+    fn atom(&mut self, states: u64) {
+        self.done = self.total();
+        self.last = states;
+    }
+
+    fn total(self) -> u64 {
+        self.done.saturating_add(self.last)
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+    anchored: bool,
+    outer: Vec<Level>,
+    level: Level,
+    atoms: usize,
+    groups: usize,
+    backtracking: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(pattern: &'a str) -> Self {
+        let anchored = pattern.starts_with('^') && pattern.ends_with('$');
+        Self {
+            rest: pattern.as_bytes(),
+            anchored,
+            outer: Vec::new(),
+            level: Level::default(),
+            atoms: 0,
+            groups: 0,
+            backtracking: false,
+        }
+    }
+
+    fn cost(&self) -> PatternCost {
+        let states = self.outer.iter().fold(self.level.total(), |sum, level| sum.saturating_add(level.total()));
+        let counted = self.anchored && self.atoms == 1 && self.groups == 0;
+        PatternCost { states, counted, backtracking: self.backtracking }
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(byte)
+    }
+
+    fn read(&mut self) -> Result<(), String> {
+        while let Some(byte) = self.next() {
+            match byte {
+                b'(' => self.open()?,
+                b')' => self.close(),
+                b'|' => {
+                    self.groups += 1;
+                    self.level.atom(1);
+                }
+                b'[' => self.class(),
+                b'\\' => self.escape()?,
+                b'*' | b'+' | b'?' => self.quantifier(2),
+                b'{' => self.braces(),
+                b'^' | b'$' => self.level.atom(0),
+                b'.' => self.atom(NEGATED_STATES),
+                _ => self.atom(1),
+            }
+        }
+        Ok(())
+    }
+
+    fn atom(&mut self, states: u64) {
+        self.atoms += 1;
+        self.level.atom(states);
+    }
+
+    fn open(&mut self) -> Result<(), String> {
+        self.groups += 1;
+        self.outer.push(std::mem::take(&mut self.level));
+        let Some(rest) = self.rest.strip_prefix(b"?") else { return Ok(()) };
+        self.rest = rest;
+        match rest {
+            [b':', ..] => {}
+            [b'=' | b'!', ..] | [b'<', b'=' | b'!', ..] => self.backtracking = true,
+            [b'<', name, ..] | [b'P', b'<', name, ..] if name.is_ascii_alphabetic() || *name == b'_' => {}
+            [b'>', ..] => self.backtracking = true,
+            [b'i' | b'm' | b's' | b'-', ..] => {}
+            _ => {
+                return Err("a pattern has a group that is not ECMA-262; use (?:..), (?=..), (?!..), (?<name>..)".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        let states = self.level.total().saturating_add(1);
+        self.level = self.outer.pop().unwrap_or_default();
+        self.level.atom(states);
+    }
+
+    /// A class ends at the first bracket that is not escaped: the earliest end that any reading gives it.
+    fn class(&mut self) {
+        let mut states = if self.rest.first() == Some(&b'^') { NEGATED_STATES } else { 1 };
+        while let Some(byte) = self.next() {
+            let member = match byte {
+                b']' => break,
+                b'\\' => self.next().map_or(1, escape_states),
+                0x80.. => NEGATED_STATES,
+                _ => 0,
+            };
+            states = states.saturating_add(member.saturating_sub(1));
+        }
+        self.atom(states);
+    }
+
+    fn escape(&mut self) -> Result<(), String> {
+        let Some(byte) = self.next() else { return Ok(()) };
+        match byte {
+            b'1'..=b'9' | b'k' => self.backtracking = true,
+            b'g' => return Err(r"a pattern uses \g, which is not ECMA-262; use \1 or \k<name>".into()),
+            b'A' | b'z' | b'Z' | b'G' | b'K' | b'R' | b'X' | b'h' | b'H' | b'O' | b'N' | b'e' => {
+                self.backtracking = true;
+            }
+            _ => {}
+        }
+        self.atom(escape_states(byte));
+        Ok(())
+    }
+
+    fn quantifier(&mut self, copies: u64) {
+        // `a++` is one repetition to ECMA-262 and a possessive one to other engines.
+        if self.rest.first() == Some(&b'+') {
+            self.backtracking = true;
+        }
+        self.level.last = self.level.last.saturating_add(1).saturating_mul(copies);
+    }
+
+    /// `{m}`, `{m,}`, `{m,n}`; anything else is literal text.
+    fn braces(&mut self) {
+        let Some(end) = self.rest.iter().position(|&byte| byte == b'}') else { return self.atom(1) };
+        let (inside, after) = self.rest.split_at(end);
+        let is_count = inside.iter().all(|byte| matches!(byte, b'0'..=b'9' | b',' | b' ')) && !inside.is_empty();
+        if !is_count {
+            return self.atom(1);
+        }
+        self.rest = after.get(1..).unwrap_or_default();
+        let copies = inside.split(|&byte| byte == b',').map(number).max().unwrap_or(1);
+        self.quantifier(copies.saturating_add(1));
+    }
+}
+
+fn number(digits: &[u8]) -> u64 {
+    let digits = digits.iter().filter(|byte| byte.is_ascii_digit());
+    digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+}
+
+fn escape_states(byte: u8) -> u64 {
+    match byte {
+        b'p' | b'P' => PROPERTY_STATES,
+        b'S' | b'W' | b'D' => NEGATED_STATES,
+        b's' => 8,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pattern: &str) -> PatternCost {
+        cost(pattern).expect("a pattern within the limits")
+    }
+
+    #[test]
+    fn v3_plain_patterns_are_cheap_and_linear() {
+        for pattern in ["^[a-z]+$", r"^\d{4}-\d{2}-\d{2}$", "(foo|bar)*", r"^[\w.+-]+@[\w-]+\.[\w.]+$", "(?:a)(?<n>b)"]
+        {
+            let cost = read(pattern);
+            assert!(cost.states < 200 && !cost.backtracking, "{pattern}: {cost:?}");
+        }
+    }
+
+    #[test]
+    fn v3_lookaround_and_back_references_backtrack() {
+        for pattern in ["(?=a)b", "(?!a)b", "(?<=a)b", "(?<!a)b", r"(a)\1", r"(?<x>a)\k<x>", "(?>a)b", "a++b"] {
+            assert!(read(pattern).backtracking, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn v3_repetitions_multiply() {
+        assert!(read("(?:ab){100}").states >= 200);
+        assert!(cost("a{1000}{1000}{1000}").is_err());
+        assert!(cost("(((a{100}){100}){100}){100}").is_err());
+        assert!(cost("(?=a)(b{100}){100}").is_err());
+        assert!(cost("a{99999999999999999999999}").is_err());
+    }
+
+    #[test]
+    fn v3_one_counted_class_is_not_built() {
+        let cost = read("^[\\s\\S]{1,1000000}$");
+        assert!(cost.counted && cost.units() < 2.0, "{cost:?}");
+        assert!(!read("^ab{2}$").counted);
+    }
+
+    #[test]
+    fn v3_unknown_constructs_are_refused() {
+        for pattern in ["(?R)", "(?1)", "(?(1)a|b)", r"(a)\g<1>", "(?&name)", "(?P>name)"] {
+            assert!(cost(pattern).is_err(), "{pattern}");
+        }
+        assert!(cost(&"a".repeat(MAX_PATTERN_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn v3_broken_patterns_are_read_too() {
+        for pattern in ["(", ")", "[", "\\", "{", "a{", "a{,}", "*", "((((", "[^", "(?"] {
+            let _ = cost(pattern);
+        }
+    }
+}

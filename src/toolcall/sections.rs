@@ -1,0 +1,329 @@
+//! Calls in a section: `deepseek_v3`, `deepseek_v31` and `kimi_k2` (rules C2, D1, D2, K1). In: a [`Scan`]; out: its
+//! attempts.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::codes::Fault;
+use super::cursor::Cursor;
+use super::reasoning::{Mark, Stops, Tags, Walk};
+use super::scan::{Markers, Scan};
+use super::tagged::{Body, Closing, finish};
+use super::{Call, ErrorCode, call};
+
+/// The markers of a format, and how a call starts.
+struct Syntax {
+    open: &'static str,
+    close: &'static str,
+    call: Markers,
+    separator: &'static str,
+    head: Head,
+}
+
+/// What stands between the marker that opens a call and its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    /// `type<sep>name`, a newline and a code fence.
+    TypeNameFence,
+    /// `name<sep>`.
+    Name,
+    /// `[functions.]name:index<sep>`.
+    Id,
+}
+
+const DEEPSEEK_CALL: Markers = Markers { opener: "<｜tool▁call▁begin｜>", closer: "<｜tool▁call▁end｜>" };
+const DEEPSEEK_OPEN: &str = "<｜tool▁calls▁begin｜>";
+const DEEPSEEK_CLOSE: &str = "<｜tool▁calls▁end｜>";
+const DEEPSEEK_SEPARATOR: &str = "<｜tool▁sep｜>";
+const FENCE: &str = "```";
+
+/// Per call `type<sep>name`, a newline and a fenced JSON block (D1).
+pub(super) fn deepseek_v3(scan: &mut Scan<'_, '_>) {
+    let syntax = Syntax {
+        open: DEEPSEEK_OPEN,
+        close: DEEPSEEK_CLOSE,
+        call: DEEPSEEK_CALL,
+        separator: DEEPSEEK_SEPARATOR,
+        head: Head::TypeNameFence,
+    };
+    sections(scan, &syntax);
+}
+
+/// Per call `name<sep>{..}` (D2).
+pub(super) fn deepseek_v31(scan: &mut Scan<'_, '_>) {
+    let syntax = Syntax {
+        open: DEEPSEEK_OPEN,
+        close: DEEPSEEK_CLOSE,
+        call: DEEPSEEK_CALL,
+        separator: DEEPSEEK_SEPARATOR,
+        head: Head::Name,
+    };
+    sections(scan, &syntax);
+}
+
+/// Per call `[functions.]name:index<sep>{..}` (K1).
+pub(super) fn kimi_k2(scan: &mut Scan<'_, '_>) {
+    let syntax = Syntax {
+        open: "<|tool_calls_section_begin|>",
+        close: "<|tool_calls_section_end|>",
+        call: Markers { opener: "<|tool_call_begin|>", closer: "<|tool_call_end|>" },
+        separator: "<|tool_call_argument_begin|>",
+        head: Head::Id,
+    };
+    sections(scan, &syntax);
+}
+
+/// Whether the first call after a section opened at `at` is written as in V3, not V3.1.
+pub(super) fn is_deepseek_v3(text: &str, at: usize) -> bool {
+    let Some((_, after)) = text.get(at..).and_then(|rest| rest.split_once(DEEPSEEK_SEPARATOR)) else { return false };
+    let after = after.trim_start();
+    !after.starts_with('{') && after.split_once('\n').is_some_and(|(_, next)| next.trim_start().starts_with(FENCE))
+}
+
+/// A section under way.
+#[derive(Debug, Clone, Copy)]
+struct Section {
+    at: usize,
+    /// Where the next call or the closer must stand, but for blanks; unknown after a malformed call.
+    expect: Option<usize>,
+    empty: bool,
+}
+
+fn sections(scan: &mut Scan<'_, '_>, syntax: &Syntax) {
+    let mut walk = Walk::new([syntax.open, syntax.call.opener, syntax.close], Tags::Think, Stops::Openers);
+    let mut section: Option<Section> = None;
+    loop {
+        let mark = walk.next(scan);
+        if walk.take_restart() {
+            section = None;
+        }
+        let Some(Mark::Opener { which, at, end }) = mark else { break };
+        section = match (which, section) {
+            (0, open) => {
+                if let Some(open) = open {
+                    leave(scan, open, at, syntax, Leaving::Unclosed);
+                }
+                Some(Section { at, expect: Some(end), empty: true })
+            }
+            (1, Some(open)) => {
+                stray_text(scan, open, at, syntax);
+                let calls = scan.parsed.attempts.len();
+                let next = section_call(scan, at..end, syntax);
+                walk.resume(next);
+                let well_formed = scan.parsed.attempts.get(calls).is_some_and(|attempt| attempt.result.is_ok());
+                Some(Section { expect: well_formed.then_some(next), empty: false, ..open })
+            }
+            (2, Some(open)) => {
+                leave(scan, open, at, syntax, Leaving::Closed(end));
+                None
+            }
+            // A call or a closer outside a section is content.
+            (_, open) => open,
+        };
+    }
+    if let Some(open) = section {
+        leave(scan, open, scan.text.len(), syntax, Leaving::End);
+    }
+}
+
+/// How a section ends.
+#[derive(Debug, Clone, Copy)]
+enum Leaving {
+    /// With its closer, which ends here.
+    Closed(usize),
+    /// With the text.
+    End,
+    /// By another section's opener.
+    Unclosed,
+}
+
+/// Judges what stands between the last call and the end of the section at `at`.
+fn leave(scan: &mut Scan<'_, '_>, section: Section, at: usize, syntax: &Syntax, leaving: Leaving) {
+    let stray = section.expect.filter(|expect| !scan.is_blank(*expect..at));
+    let (code, what) = match (leaving, section.empty, stray) {
+        (Leaving::Closed(_), true, None) => (ErrorCode::UnexpectedText, "a section without a call"),
+        (Leaving::End, true, None) => (ErrorCode::Truncated, "the text ends before the section's first call"),
+        (Leaving::Closed(_) | Leaving::End, false, None) => return,
+        (Leaving::Closed(_), _, Some(_)) => (ErrorCode::UnexpectedText, "text between the calls of a section"),
+        (Leaving::End | Leaving::Unclosed, ..) => (ErrorCode::MissingCloser, "the section is not closed"),
+    };
+    let start = if section.empty { section.at } else { stray.unwrap_or(at) };
+    let end = match leaving {
+        Leaving::Closed(end) if section.empty => end,
+        _ => at,
+    };
+    let place = stray.unwrap_or(start);
+    scan.push(start..end, Vec::new(), Err(Fault::new(code, place, format!("{what} (`{}`)", syntax.close)).named(None)));
+}
+
+/// Records text that stands before the call at `at`.
+fn stray_text(scan: &mut Scan<'_, '_>, section: Section, at: usize, syntax: &Syntax) {
+    if let Some(expect) = section.expect
+        && !scan.is_blank(expect..at)
+    {
+        let what = format!("text before `{}`", syntax.call.opener);
+        scan.push(expect..at, Vec::new(), Err(Fault::new(ErrorCode::UnexpectedText, expect, what).named(None)));
+    }
+}
+
+/// Reads a call; where the walk goes on.
+fn section_call(scan: &mut Scan<'_, '_>, opener: Range<usize>, syntax: &Syntax) -> usize {
+    let mut cursor = Cursor::new(scan.text, opener.end);
+    let read = head(&mut cursor, syntax)
+        .map_err(|fault| (fault, None))
+        .and_then(|name| {
+            let found = call::read_arguments(scan, cursor.at).map_err(|fault| (fault, Some(name)))?;
+            let end = match syntax.head {
+                Head::TypeNameFence => fence_end(scan.text, found.end).map_err(|fault| (fault, Some(name)))?,
+                Head::Name | Head::Id => found.end,
+            };
+            Ok((Call { name: Cow::Borrowed(name), arguments: found.value }, end, found.repairs))
+        });
+    match read {
+        Ok((call, end, repairs)) => {
+            finish(scan, opener, syntax.call, Closing::Required, Body { call: Ok(call), end, repairs })
+        }
+        Err((fault, name)) => {
+            let stop = fault.at;
+            scan.fail(opener.start, opener.end, syntax.call, stop, fault.named(name));
+            opener.end
+        }
+    }
+}
+
+/// The tool's name; afterwards the cursor stands where the arguments start.
+fn head<'t>(cursor: &mut Cursor<'t>, syntax: &Syntax) -> Result<&'t str, Fault> {
+    let start = cursor.at;
+    let before = cursor.until2(b'<', b'{').unwrap_or_else(|| cursor.rest());
+    if !cursor.eat(syntax.separator) {
+        let cut = before.len() == cursor.text.len() - start || cursor.cut(syntax.separator);
+        let code = if cut { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
+        return Err(Fault::new(code, cursor.at, format!("no `{}` in the call", syntax.separator)));
+    }
+    let name = match syntax.head {
+        Head::Name => before.trim(),
+        Head::Id => id_name(before.trim(), start)?,
+        Head::TypeNameFence => fenced_name(cursor)?,
+    };
+    if name.is_empty() {
+        return Err(Fault::new(ErrorCode::BadName, start, "the tool's name is empty"));
+    }
+    Ok(name)
+}
+
+/// The name in `[functions.]name:index` (K1).
+fn id_name(id: &str, at: usize) -> Result<&str, Fault> {
+    match id.rsplit_once(':') {
+        Some((name, index)) if !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok(name.strip_prefix("functions.").unwrap_or(name))
+        }
+        _ => Err(Fault::new(ErrorCode::MissingIndex, at, "no `:index` at the end of the call's id")),
+    }
+}
+
+/// The name on the line after the separator, and the start of the fence on the next (D1).
+fn fenced_name<'t>(cursor: &mut Cursor<'t>) -> Result<&'t str, Fault> {
+    let name = cursor.until3(b'\n', b'<', b'{').unwrap_or_default();
+    if !cursor.eat_byte(b'\n') {
+        let cut = name.is_empty() && !cursor.rest().contains(['\n', '<', '{']);
+        let code = if cut { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
+        return Err(Fault::new(code, cursor.at, "no newline after the tool's name"));
+    }
+    cursor.skip_blanks();
+    if !cursor.eat("```json") {
+        let code = if cursor.cut("```json") { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
+        return Err(Fault::new(code, cursor.at, "no ```json after the tool's name"));
+    }
+    Ok(name.trim())
+}
+
+/// Where the fence that closes the arguments ends.
+fn fence_end(text: &str, at: usize) -> Result<usize, Fault> {
+    let mut cursor = Cursor::new(text, at);
+    cursor.skip_blanks();
+    if cursor.eat(FENCE) {
+        return Ok(cursor.at);
+    }
+    let code = if cursor.cut(FENCE) { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
+    Err(Fault::new(code, cursor.at, "no ``` after the arguments"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::laws::{calls, codes, tolerant};
+    use crate::trajectory::ToolFormat::{DeepseekV3, DeepseekV31, KimiK2};
+
+    const OPEN: &str = "<｜tool▁calls▁begin｜>";
+    const CLOSE: &str = "<｜tool▁calls▁end｜>";
+
+    fn v3(name: &str, json: &str) -> String {
+        format!("<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{json}\n```<｜tool▁call▁end｜>")
+    }
+
+    fn v31(name: &str, json: &str) -> String {
+        format!("<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{json}<｜tool▁call▁end｜>")
+    }
+
+    fn kimi(id: &str, json: &str) -> String {
+        format!("<|tool_call_begin|>{id}<|tool_call_argument_begin|>{json}<|tool_call_end|>")
+    }
+
+    #[test]
+    fn d1_deepseek_v3() {
+        let text = format!("a{OPEN}{}\n{}{CLOSE}<｜end▁of▁sentence｜>", v3("f", "{\"a\":\n1}"), v3("g", "{}"));
+        assert_eq!(calls(DeepseekV3, &text), [("f".into(), json!({"a": 1})), ("g".into(), json!({}))]);
+        assert_eq!(codes(DeepseekV3, &format!("{OPEN}{}", v31("f", "{}"))), ["unexpected_text"]);
+        let unfenced = v3("f", "{}").replace("\n```<", "<");
+        assert_eq!(codes(DeepseekV3, &format!("{OPEN}{unfenced}{}", v3("g", "{}"))), ["unexpected_text", "ok"]);
+    }
+
+    #[test]
+    fn d2_deepseek_v31() {
+        let text = format!("{OPEN}{} {}{CLOSE} after", v31(" f ", "{\"a\":\n\"<｜tool▁call▁end｜>\"}"), v31("g", "{}"));
+        assert_eq!(calls(DeepseekV31, &text), [
+            ("f".into(), json!({"a": "<｜tool▁call▁end｜>"})),
+            ("g".into(), json!({}))
+        ]);
+        let text = format!("{OPEN}{}, {}{CLOSE}", v31("f", "{}"), v31("g", "{}"));
+        assert_eq!(codes(DeepseekV31, &text), ["ok", "unexpected_text", "ok"]);
+    }
+
+    #[test]
+    fn c2_sections() {
+        let call = v31("f", "{}");
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}{call}\n")), ["ok"]);
+        assert_eq!(codes(DeepseekV31, &call), [""; 0]);
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}{call} hello")), ["ok", "missing_closer"]);
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}{call}{OPEN}{call}")), ["ok", "missing_closer", "ok"]);
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}{CLOSE}")), ["unexpected_text"]);
+        assert_eq!(codes(DeepseekV31, OPEN), ["truncated"]);
+        let unclosed = call.replace("<｜tool▁call▁end｜>", "");
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}{unclosed}{call}{CLOSE}")), ["missing_closer", "ok"]);
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}{unclosed}")), ["missing_closer"]);
+        assert_eq!(tolerant(DeepseekV31, &format!("{OPEN}{unclosed}")), [vec!["missing_closer"]]);
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}<think>{call}</think>{call}{CLOSE}")), ["ok"]);
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}{call}</think>{call}{CLOSE}")), [""; 0]);
+    }
+
+    #[test]
+    fn k1_kimi_k2() {
+        let (open, close) = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>");
+        let text = format!(
+            "{open}{}{}{}{close}",
+            kimi("functions.a.b-c:0", "{\"a\":1}"),
+            kimi("g:12", "{}"),
+            kimi("functions.functions.h:1", "{}")
+        );
+        assert_eq!(calls(KimiK2, &text), [
+            ("a.b-c".into(), json!({"a": 1})),
+            ("g".into(), json!({})),
+            ("functions.h".into(), json!({}))
+        ]);
+        for (id, code) in [("f", "missing_index"), ("f:", "missing_index"), ("f:x", "missing_index"), (":0", "bad_name")] {
+            assert_eq!(codes(KimiK2, &format!("{open}{}{close}", kimi(id, "{}"))), [code], "{id}");
+        }
+        assert_eq!(codes(KimiK2, &format!("{open}{}", kimi("f:0", "[]"))), ["not_an_object"]);
+    }
+}

@@ -1,0 +1,240 @@
+//! One call object between markers: `hermes`, `granite_20b_fc` and `internlm`; and closing a block, for every family
+//! whose blocks hold JSON. In: a [`Scan`]; out: its attempts.
+
+use std::ops::Range;
+
+use memchr::memmem;
+
+use super::call::{self, Reading};
+use super::codes::Fault;
+use super::reasoning::{Mark, Stops, Tags, Walk};
+use super::scan::{Markers, Scan};
+use super::{Call, ErrorCode, Malformed, Repair, cursor};
+
+/// `<tool_call>{"name": .., "arguments": ..}</tool_call>`.
+pub(super) fn hermes(scan: &mut Scan<'_, '_>) {
+    let markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
+    let mut walk = Walk::new([markers.opener], Tags::Think, Stops::Openers);
+    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
+        walk.resume(object_block(scan, at..end, markers, Closing::Required));
+    }
+}
+
+/// `<function_call>{"name": .., "arguments": ..}`, without a closer.
+pub(super) fn granite_20b_fc(scan: &mut Scan<'_, '_>) {
+    let markers = Markers { opener: "<function_call>", closer: "" };
+    let mut walk = Walk::new([markers.opener], Tags::Think, Stops::Openers);
+    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
+        walk.resume(object_block(scan, at..end, markers, Closing::Required));
+    }
+}
+
+/// `<|action_start|><|plugin|>{"name": .., "parameters": ..}<|action_end|>`.
+pub(super) fn internlm(scan: &mut Scan<'_, '_>) {
+    const PLUGIN: &str = "<|plugin|>";
+    let markers = Markers { opener: "<|action_start|>", closer: "<|action_end|>" };
+    let mut walk = Walk::new([markers.opener], Tags::Think, Stops::Openers);
+    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
+        let plugin = cursor::skip_blanks(scan.text, end);
+        let rest = scan.rest(plugin);
+        if rest.starts_with(PLUGIN) {
+            walk.resume(object_block(scan, at..plugin + PLUGIN.len(), markers, Closing::StopToken));
+            continue;
+        }
+        let cut = PLUGIN.starts_with(rest);
+        let code = if cut { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
+        let fault = Fault::new(code, plugin, "no `<|plugin|>` after `<|action_start|>`");
+        scan.fail(at, end, markers, plugin, fault.named(None));
+    }
+}
+
+/// Whether a block needs its closer where the text ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Yes.
+    Required,
+    /// No: the closer is a token that stops generation, so that servers cut it off (C1).
+    StopToken,
+}
+
+/// Reads a call object and its closer after the opening marker at `opener`; where the walk goes on.
+pub(super) fn object_block(
+    scan: &mut Scan<'_, '_>,
+    opener: Range<usize>,
+    markers: Markers,
+    closing: Closing,
+) -> usize {
+    match call::read(scan, opener.end) {
+        Ok(Reading { call, end, repairs }) => finish(scan, opener, markers, closing, Body { call, end, repairs }),
+        Err(fault) => {
+            let stop = fault.at;
+            scan.fail(opener.start, opener.end, markers, stop, fault.named(None));
+            opener.end
+        }
+    }
+}
+
+/// What a block was found to hold, and where that ends.
+pub(super) struct Body<'t> {
+    pub(super) call: Result<Call<'t>, Malformed>,
+    pub(super) end: usize,
+    pub(super) repairs: Vec<Repair>,
+}
+
+/// Records a block whose inside was read, judging its closer; where the walk goes on.
+pub(super) fn finish<'t>(
+    scan: &mut Scan<'t, '_>,
+    opener: Range<usize>,
+    markers: Markers,
+    closing: Closing,
+    body: Body<'t>,
+) -> usize {
+    let Body { call, end, mut repairs } = body;
+    let closed = call.and_then(|call| match close(scan, end, markers, closing, &mut repairs) {
+        Ok(end) => Ok((call, end)),
+        Err(fault) => Err(fault.named(Some(&call.name))),
+    });
+    match closed {
+        Ok((call, end)) => {
+            scan.push(opener.start..end, repairs, Ok(call));
+            end
+        }
+        Err(malformed) => {
+            scan.fail(opener.start, opener.end, markers, end, malformed);
+            opener.end
+        }
+    }
+}
+
+/// Where the closer after `end` ends.
+fn close(
+    scan: &Scan<'_, '_>,
+    end: usize,
+    markers: Markers,
+    closing: Closing,
+    repairs: &mut Vec<Repair>,
+) -> Result<usize, Fault> {
+    let Markers { opener, closer } = markers;
+    if closer.is_empty() {
+        return Ok(end);
+    }
+    let at = cursor::skip_blanks(scan.text, end);
+    let rest = scan.rest(at);
+    if rest.starts_with(closer) {
+        return Ok(at + closer.len());
+    }
+    if closer.starts_with(rest) {
+        if closing == Closing::StopToken {
+            return Ok(scan.text.len());
+        }
+        if scan.tolerant() {
+            super::lenient::note(repairs, Repair::MissingCloser);
+            return Ok(scan.text.len());
+        }
+        return Err(Fault::new(ErrorCode::MissingCloser, end, format!("the text ends without `{closer}`")));
+    }
+    // Looking no further than the next opener keeps the whole parse linear.
+    let next = memmem::find(rest.as_bytes(), opener.as_bytes()).unwrap_or(rest.len());
+    let own = rest.as_bytes().get(..next).unwrap_or_default();
+    if memmem::find(own, closer.as_bytes()).is_some() {
+        return Err(Fault::new(ErrorCode::UnexpectedText, at, format!("text between the call and `{closer}`")));
+    }
+    Err(Fault::new(ErrorCode::MissingCloser, end, format!("no `{closer}` after the call")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::laws::{calls, codes, parsed, tolerant};
+    use crate::trajectory::ToolFormat::{Granite20bFc, Hermes, Internlm};
+
+    #[test]
+    fn g2_calls_in_text_order_repeats_kept() {
+        let one = r#"<tool_call>{"name":"f","arguments":{"a":1}}</tool_call>"#;
+        let text = format!("x {one} y\n{one}");
+        assert_eq!(calls(Hermes, &text), [("f".into(), json!({"a": 1})), ("f".into(), json!({"a": 1}))]);
+        let spans: Vec<_> = parsed(Hermes, &text).attempts.iter().map(|attempt| attempt.span.clone()).collect();
+        assert_eq!(spans, [2..2 + one.len(), 5 + one.len()..5 + 2 * one.len()]);
+    }
+
+    #[test]
+    fn g4_a_broken_block_keeps_its_neighbours() {
+        let good = r#"<tool_call>{"name":"f","arguments":{}}</tool_call>"#;
+        let text = format!("{good}<tool_call>{{oops</tool_call>{good}<tool_call>{good}");
+        assert_eq!(codes(Hermes, &text), ["ok", "json_syntax", "ok", "json_syntax", "ok"]);
+    }
+
+    #[test]
+    fn c1_a_missing_closer_is_malformed() {
+        let text = r#"<tool_call>{"name":"f","arguments":{}}"#;
+        assert_eq!(codes(Hermes, text), ["missing_closer"]);
+        assert_eq!(codes(Hermes, &format!("{text}\n{text}</tool_call>")), ["missing_closer", "ok"]);
+        assert_eq!(codes(Hermes, &format!("{text} {{}}</tool_call>")), ["unexpected_text"]);
+        assert_eq!(tolerant(Hermes, text), [vec!["missing_closer"]]);
+        let text = r#"<|action_start|> <|plugin|>{"name":"f","parameters":{}}"#;
+        assert_eq!(codes(Internlm, text), ["ok"]);
+        assert_eq!(codes(Internlm, &format!("{text}<|action_end|> done")), ["ok"]);
+        assert_eq!(codes(Internlm, &format!("{text} done")), ["missing_closer"]);
+    }
+
+    #[test]
+    fn c4_marker_inside_string_is_data() {
+        let text = r#"<tool_call>{"name":"f","arguments":{"a":"</tool_call><tool_call><think>"}}</tool_call>"#;
+        assert_eq!(calls(Hermes, text), [("f".into(), json!({"a": "</tool_call><tool_call><think>"}))]);
+    }
+
+    #[test]
+    fn j5_j6_call_objects() {
+        for (object, code) in [
+            (r#"{"name":"f","parameters":{}}"#, "ok"),
+            (r#"{"arguments":{},"id":1,"name":"f"}"#, "ok"),
+            (r#"{"name":"f","arguments":"{\"a\":1}"}"#, "ok"),
+            (r#"{"arguments":{}}"#, "missing_name"),
+            (r#"{"name":"","arguments":{}}"#, "bad_name"),
+            (r#"{"name":[1],"arguments":{}}"#, "bad_name"),
+            (r#"{"name":"f"}"#, "missing_arguments"),
+            (r#"{"name":"f","arguments":{},"parameters":{}}"#, "ambiguous_arguments"),
+            (r#"{"name":"f","arguments":null}"#, "bad_arguments"),
+            (r#"{"name":"f","arguments":[]}"#, "bad_arguments"),
+            (r#"{"name":"f","arguments":" "}"#, "bad_arguments"),
+            (r#"{"name":"f","arguments":"\"{}\""}"#, "bad_arguments"),
+            (r#"{"name":"f","arguments":{},"x":1e999}"#, "json_number"),
+            (r#"{"name":"f","arguments":{},"x":"\ud800"}"#, "json_surrogate"),
+            ("[]", "not_an_object"),
+            ("7", "not_an_object"),
+            (r#"{"name":"f","arguments":{"a":"#, "json_syntax"),
+        ] {
+            assert_eq!(codes(Hermes, &format!("<tool_call>\n{object}\n</tool_call>")), [code], "{object}");
+        }
+        assert_eq!(codes(Hermes, r#"<tool_call>{"name":"f","arguments":{"a":"#), ["truncated"]);
+        assert_eq!(codes(Hermes, "<tool_call>"), ["truncated"]);
+        let deep = format!(r#"<tool_call>{{"name":"f","arguments":{}"#, "[".repeat(200));
+        assert_eq!(codes(Hermes, &deep), ["too_deep"]);
+    }
+
+    #[test]
+    fn g5_names_in_json_are_not_trimmed() {
+        assert_eq!(calls(Hermes, r#"<tool_call>{"name":" f","arguments":{}}</tool_call>"#), [(" f".into(), json!({}))]);
+    }
+
+    #[test]
+    fn r2_granite_20b_fc() {
+        let one = r#"<function_call> {"name":"f","arguments":{}}"#;
+        assert_eq!(codes(Granite20bFc, &format!("{one}{one} text")), ["ok", "ok"]);
+        assert_eq!(codes(Granite20bFc, "<function_call>none"), ["json_syntax"]);
+    }
+
+    #[test]
+    fn i1_internlm_needs_the_plugin_marker() {
+        assert_eq!(codes(Internlm, "<|action_start|><|interpreter|>x<|action_end|>"), ["unexpected_text"]);
+        assert_eq!(codes(Internlm, "<|action_start|>"), ["truncated"]);
+    }
+
+    #[test]
+    fn tolerant_repairs_are_listed() {
+        let text = "<tool_call>{'name': 'f', 'args': {'a': True,},}</tool_call>";
+        assert_eq!(codes(Hermes, text), ["json_syntax"]);
+        assert_eq!(tolerant(Hermes, text), [vec!["single_quotes", "python_literal", "trailing_comma", "alias_key"]]);
+    }
+}

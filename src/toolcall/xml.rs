@@ -1,0 +1,299 @@
+//! The formats that write parameters as tags: `qwen3_coder` and `glm45` (rules X1 to X5). In: a [`Scan`]; out: its
+//! attempts.
+
+use std::borrow::Cow;
+use std::ops::{Range, RangeInclusive};
+
+use memchr::{memchr, memmem};
+use serde_json::{Map, Value};
+
+use super::codes::Fault;
+use super::cursor::Cursor;
+use super::reasoning::{Mark, Stops, Tags, Walk};
+use super::scan::{Markers, Scan};
+use super::{Call, ErrorCode, Repair, typed};
+
+const MARKERS: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
+const FUNCTION: &str = "<function=";
+const FUNCTION_END: &str = "</function>";
+const PARAMETER: &str = "<parameter=";
+const PARAMETER_END: &str = "</parameter>";
+const KEY: &str = "<arg_key>";
+const KEY_END: &str = "</arg_key>";
+const VALUE: &str = "<arg_value>";
+const VALUE_END: &str = "</arg_value>";
+
+/// A block that was read, or the name it had when it broke and why it did.
+type Block<'t> = Result<(Call<'t>, Vec<Repair>), (Option<&'t str>, Fault)>;
+
+/// `<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`.
+pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
+    let mut walk = Walk::new([MARKERS.opener], Tags::Think, Stops::Openers);
+    let mut doomed = None;
+    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
+        let mut cursor = Cursor::new(scan.text, end);
+        let block = qwen_block(scan, &mut cursor, &mut doomed);
+        walk.resume(record(scan, at..end, cursor.at, block));
+    }
+}
+
+/// `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
+pub(super) fn glm45(scan: &mut Scan<'_, '_>) {
+    let mut walk = Walk::new([MARKERS.opener], Tags::Think, Stops::Openers);
+    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
+        let mut cursor = Cursor::new(scan.text, end);
+        let block = glm_block(scan, &mut cursor);
+        walk.resume(record(scan, at..end, cursor.at, block));
+    }
+}
+
+/// Records a block; where the walk goes on.
+fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, end: usize, block: Block<'t>) -> usize {
+    match block {
+        Ok((call, repairs)) => {
+            scan.push(opener.start..end, repairs, Ok(call));
+            end
+        }
+        Err((name, fault)) => {
+            let stop = fault.at;
+            scan.fail(opener.start, opener.end, MARKERS, stop, fault.named(name));
+            opener.end
+        }
+    }
+}
+
+/// A stretch of `<parameter=` tags after which a block broke, and how. Every parser that gets to one of these tags
+/// reads on in the same way whatever came before, so it breaks in the same way: without this memory, a text of
+/// nothing but openers would be read to its end from each of them.
+type Doomed = Option<(RangeInclusive<usize>, Fault)>;
+
+fn qwen_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>, doomed: &mut Doomed) -> Block<'t> {
+    cursor.skip_blanks();
+    let name = tag_name(cursor, FUNCTION).map_err(|fault| (None, fault))?;
+    let mut parameters = None;
+    match qwen_parameters(scan, cursor, name, doomed.as_ref(), &mut parameters) {
+        Ok((arguments, repairs)) => {
+            Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs))
+        }
+        Err(fault) => {
+            if let Some((first, last)) = parameters {
+                *doomed = Some((first..=last, fault.clone()));
+            }
+            Err((Some(name), fault))
+        }
+    }
+}
+
+/// Reads the parameters and both closers; `seen` becomes the places of the first and the last `<parameter=`.
+fn qwen_parameters(
+    scan: &Scan<'_, '_>,
+    cursor: &mut Cursor<'_>,
+    tool: &str,
+    doomed: Option<&(RangeInclusive<usize>, Fault)>,
+    seen: &mut Option<(usize, usize)>,
+) -> Result<(Map<String, Value>, Vec<Repair>), Fault> {
+    let mut arguments = Map::new();
+    loop {
+        cursor.skip_blanks();
+        if cursor.rest().starts_with(PARAMETER) {
+            if let Some((places, fault)) = doomed
+                && places.contains(&cursor.at)
+            {
+                return Err(fault.clone());
+            }
+            *seen = Some((seen.map_or(cursor.at, |(first, _)| first), cursor.at));
+            let key = tag_name(cursor, PARAMETER)?;
+            let text = qwen_value(cursor)?;
+            let value = typed::value(trim_newlines(text), scan.offered.declared(tool, key));
+            arguments.insert(key.to_owned(), value);
+        } else if cursor.eat(MARKERS.closer) {
+            return Ok((arguments, Vec::new()));
+        } else if cursor.eat(FUNCTION_END) {
+            cursor.skip_blanks();
+            if cursor.eat(MARKERS.closer) {
+                return Ok((arguments, Vec::new()));
+            }
+            return unclosed(scan, cursor).map(|repairs| (arguments, repairs));
+        } else {
+            return unclosed(scan, cursor).map(|repairs| (arguments, repairs));
+        }
+    }
+}
+
+/// `<function=name>` or `<parameter=name>`, the name trimmed.
+fn tag_name<'t>(cursor: &mut Cursor<'t>, tag: &'static str) -> Result<&'t str, Fault> {
+    if !cursor.eat(tag) {
+        let code = if cursor.cut(tag) { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
+        return Err(Fault::new(code, cursor.at, format!("no `{tag}`")));
+    }
+    let start = cursor.at;
+    let name = cursor.until2(b'>', b'<');
+    let Some(name) = name else {
+        return Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), format!("the text ends inside `{tag}`")));
+    };
+    if !cursor.eat_byte(b'>') {
+        return Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, format!("no `>` after the name in `{tag}`")));
+    }
+    match name.trim() {
+        "" => Err(Fault::new(ErrorCode::BadName, start, format!("an empty name in `{tag}`"))),
+        name => Ok(name),
+    }
+}
+
+/// A value up to `</parameter>`, which is passed, or to another tag that ends it.
+fn qwen_value<'t>(cursor: &mut Cursor<'t>) -> Result<&'t str, Fault> {
+    let rest = cursor.rest();
+    let mut length = 0;
+    while let Some(step) = rest.as_bytes().get(length..).and_then(|ahead| memchr(b'<', ahead)) {
+        length += step;
+        let (value, tail) = rest.split_at_checked(length).unwrap_or((rest, ""));
+        if [PARAMETER_END, PARAMETER, FUNCTION_END, MARKERS.closer].iter().any(|tag| tail.starts_with(tag)) {
+            cursor.at += length;
+            cursor.eat(PARAMETER_END);
+            return Ok(value);
+        }
+        length += 1;
+    }
+    Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), "the text ends inside a parameter's value"))
+}
+
+/// Without exactly one newline on each side (X1).
+fn trim_newlines(value: &str) -> &str {
+    let value = value.strip_prefix('\n').unwrap_or(value);
+    value.strip_suffix('\n').unwrap_or(value)
+}
+
+/// What a block without its closer is: repaired at the end of the text in tolerant mode, malformed otherwise.
+fn unclosed(scan: &Scan<'_, '_>, cursor: &mut Cursor<'_>) -> Result<Vec<Repair>, Fault> {
+    let at = cursor.at;
+    if cursor.cut(MARKERS.closer) {
+        if scan.tolerant() {
+            cursor.at = cursor.text.len();
+            return Ok(vec![Repair::MissingCloser]);
+        }
+        return Err(Fault::new(ErrorCode::MissingCloser, at, "the text ends without `</tool_call>`"));
+    }
+    if cursor.rest().starts_with(MARKERS.opener) {
+        return Err(Fault::new(ErrorCode::MissingCloser, at, "no `</tool_call>` before the next call"));
+    }
+    Err(Fault::new(ErrorCode::UnexpectedText, at, "text between the tags of a call"))
+}
+
+fn glm_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
+    let start = cursor.at;
+    let Some(name) = cursor.until2(b'\n', b'<') else {
+        let code = if scan.rest(start).trim().is_empty() { ErrorCode::Truncated } else { ErrorCode::MissingCloser };
+        return Err((None, Fault::new(code, scan.text.len(), "the text ends after the tool's name")));
+    };
+    let name = name.trim();
+    if name.is_empty() {
+        return Err((None, Fault::new(ErrorCode::BadName, start, "the tool's name is empty")));
+    }
+    let mut arguments = Map::new();
+    loop {
+        cursor.skip_blanks();
+        if cursor.rest().starts_with(KEY) {
+            let (key, value) = glm_pair(cursor).map_err(|fault| (Some(name), fault))?;
+            let value = typed::value(value, scan.offered.declared(name, key));
+            arguments.insert(key.to_owned(), value);
+            continue;
+        }
+        let repairs = if cursor.eat(MARKERS.closer) {
+            Vec::new()
+        } else {
+            unclosed(scan, cursor).map_err(|fault| (Some(name), fault))?
+        };
+        return Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs));
+    }
+}
+
+/// A key and its value, both trimmed (X1).
+fn glm_pair<'t>(cursor: &mut Cursor<'t>) -> Result<(&'t str, &'t str), Fault> {
+    cursor.eat(KEY);
+    let key = cursor.until2(b'<', b'<').unwrap_or_default().trim();
+    for tag in [KEY_END, VALUE] {
+        cursor.skip_blanks();
+        if !cursor.eat(tag) {
+            let code = if cursor.cut(tag) { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
+            return Err(Fault::new(code, cursor.at, format!("no `{tag}`")));
+        }
+    }
+    let rest = cursor.rest();
+    // Markers in a value are data, but a second `<arg_value>` says that the first was never closed.
+    let tail = memmem::find(rest.as_bytes(), b"arg_value>").and_then(|tail| rest.split_at_checked(tail));
+    let Some((before, _)) = tail else {
+        return Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), "the text ends inside a value"));
+    };
+    match before.strip_suffix("</") {
+        Some(value) => {
+            cursor.at += value.len() + VALUE_END.len();
+            Ok((key, value.trim()))
+        }
+        None => Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "a value without `</arg_value>`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::laws::{calls, codes, tolerant, typed_calls};
+    use crate::trajectory::ToolFormat::{Glm45, Qwen3Coder};
+
+    #[test]
+    fn x1_x5_qwen3_coder() {
+        let text = "<tool_call>\n<function=f>\n<parameter=a>\n\nx &amp; </tool\n\n</parameter>\n<parameter= b >y\
+                    <parameter=c>z\n</function>\n</tool_call> <tool_call><function=g></tool_call>";
+        assert_eq!(calls(Qwen3Coder, text), [
+            ("f".into(), json!({"a": "\nx &amp; </tool\n", "b": "y", "c": "z"})),
+            ("g".into(), json!({}))
+        ]);
+    }
+
+    #[test]
+    fn x2_x4_declared_types() {
+        let text = "<tool_call><function=f><parameter=n>1</parameter><parameter=n>2</parameter><parameter=s>3</parameter></tool_call>";
+        assert_eq!(typed_calls(Qwen3Coder, text), [("f".into(), json!({"n": 2, "s": "3"}))]);
+        let text = "<tool_call>f\n<arg_key>n</arg_key>\n<arg_value> 7 </arg_value></tool_call>";
+        assert_eq!(typed_calls(Glm45, text), [("f".into(), json!({"n": 7}))]);
+    }
+
+    #[test]
+    fn x5_anything_else_in_the_block_is_malformed() {
+        for (text, code) in [
+            ("<tool_call>{}</tool_call>", "unexpected_text"),
+            ("<tool_call><function=></function></tool_call>", "bad_name"),
+            ("<tool_call><function=f>x</function></tool_call>", "unexpected_text"),
+            ("<tool_call><function=f></function>x</tool_call>", "unexpected_text"),
+            ("<tool_call><function=f></function><function=g></function></tool_call>", "unexpected_text"),
+            ("<tool_call><function=f></function>", "missing_closer"),
+            ("<tool_call><function=f><parameter=a>x", "truncated"),
+            ("<tool_call><function=f", "truncated"),
+            ("<tool_call>", "truncated"),
+        ] {
+            assert_eq!(codes(Qwen3Coder, text), [code], "{text}");
+        }
+        assert_eq!(tolerant(Qwen3Coder, "<tool_call><function=f></function>"), [vec!["missing_closer"]]);
+        let text = "<tool_call><function=f>x<tool_call><function=g></function></tool_call>";
+        assert_eq!(codes(Qwen3Coder, text), ["unexpected_text", "ok"]);
+    }
+
+    #[test]
+    fn x5_glm45() {
+        let text = "a<tool_call>f\n<arg_key> k </arg_key>\n<arg_value> </tool_call> v\n</arg_value>\n</tool_call><tool_call>g</tool_call>";
+        assert_eq!(calls(Glm45, text), [("f".into(), json!({"k": "</tool_call> v"})), ("g".into(), json!({}))]);
+        for (text, code) in [
+            ("<tool_call>f\nx</tool_call>", "unexpected_text"),
+            ("<tool_call>\nf</tool_call>", "bad_name"),
+            ("<tool_call>f<arg_key>k</arg_key></tool_call>", "unexpected_text"),
+            ("<tool_call>f<arg_key>k</arg_key><arg_value>v</tool_call>", "truncated"),
+            ("<tool_call>f\n", "missing_closer"),
+            ("<tool_call>f", "missing_closer"),
+        ] {
+            assert_eq!(codes(Glm45, text), [code], "{text}");
+        }
+        let unclosed = "<tool_call>f<arg_key>k</arg_key><arg_value>v</tool_call>";
+        let good = "<tool_call>g<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>";
+        assert_eq!(codes(Glm45, &format!("{unclosed}{good}")), ["unexpected_text", "ok"]);
+    }
+}

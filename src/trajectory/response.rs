@@ -1,0 +1,219 @@
+//! Reading a response text that holds several turns: what a rollout loop appended between the policy's own
+//! words (tool results, user turns) in the markers of a chat template.
+//!
+//! In: the response as one string. Out: messages whose spans count bytes of that string. A marker is a special
+//! token of a template, so it is honoured wherever it stands. Does not look into tool calls.
+
+use std::borrow::Cow;
+
+use super::{Content, Message, Role, ToolFormat, Turn};
+
+/// How a template says that somebody else speaks from here on.
+enum Marker {
+    /// `open ROLE.. close`: the next speaker's role by name; text up to `close` is the header.
+    Header { open: &'static str, close: &'static str },
+    /// `open`: the next speaker is this role.
+    Speaker { open: &'static str, role: Role },
+    /// `open .. close`: one tool result, then the policy again.
+    Block { open: &'static str, close: &'static str },
+}
+
+/// Turn markers of the chat templates of the supported model families.
+const MARKERS: &[Marker] = &[
+    Marker::Header { open: "<|im_start|>", close: "\n" },
+    Marker::Header { open: "<|start_header_id|>", close: "<|end_header_id|>" },
+    Marker::Header { open: "<|start_of_role|>", close: "<|end_of_role|>" },
+    Marker::Header { open: "<start_of_turn>", close: "\n" },
+    Marker::Header { open: "<|im_system|>", close: "<|im_middle|>" },
+    Marker::Header { open: "<|im_user|>", close: "<|im_middle|>" },
+    Marker::Header { open: "<|im_assistant|>", close: "<|im_middle|>" },
+    Marker::Speaker { open: "<|system|>", role: Role::System },
+    Marker::Speaker { open: "<|user|>", role: Role::User },
+    Marker::Speaker { open: "<|assistant|>", role: Role::Assistant },
+    Marker::Speaker { open: "<|observation|>", role: Role::Tool },
+    Marker::Speaker { open: "<|tool|>", role: Role::Tool },
+    Marker::Speaker { open: "<|tool_response|>", role: Role::Tool },
+    Marker::Speaker { open: "<｜User｜>", role: Role::User },
+    Marker::Speaker { open: "<｜Assistant｜>", role: Role::Assistant },
+    Marker::Block { open: "<｜tool▁outputs▁begin｜>", close: "<｜tool▁outputs▁end｜>" },
+    Marker::Block { open: "<tool_response>", close: "</tool_response>" },
+    Marker::Block { open: "[TOOL_RESULTS]", close: "[/TOOL_RESULTS]" },
+    Marker::Block { open: "[INST]", close: "[/INST]" },
+];
+
+/// Longest header between a role's markers, in bytes: `tool name=..` and the like.
+const MAX_HEADER_BYTES: usize = 256;
+
+/// What a marker at some position means.
+struct Switch {
+    /// Bytes of the marker.
+    length: usize,
+    speaker: Role,
+    /// For a block: where its content ends and where the policy's text resumes.
+    block_end: Option<(usize, usize)>,
+}
+
+/// Splits a response into turns at the markers of chat templates.
+///
+/// Harmony and Search-R1 texts stay whole: their parsers tell the speakers apart themselves. Positions in each
+/// turn plus its `offset` are positions in `response`. There is always at least one policy turn.
+pub fn split_response(response: &str, format: ToolFormat) -> Vec<Message<'_>> {
+    let mut segments = Vec::new();
+    if matches!(format, ToolFormat::Harmony | ToolFormat::SearchR1) {
+        push(&mut segments, Role::Assistant, 0, response);
+    } else {
+        split(response, format == ToolFormat::React, &mut segments);
+    }
+    if !segments.iter().any(|segment| matches!(segment, Message::Policy(_))) {
+        segments.push(policy(response.len(), ""));
+    }
+    segments
+}
+
+fn split<'a>(response: &'a str, react: bool, segments: &mut Vec<Message<'a>>) {
+    let (mut speaker, mut start, mut at) = (Role::Assistant, 0, 0);
+    while let Some(found) = next_candidate(response, at, react) {
+        let Some(switch) = marker_at(response, found, react) else {
+            at = found + 1;
+            continue;
+        };
+        push(segments, speaker, start, &response[start..found]);
+        at = found + switch.length;
+        (speaker, start) = (switch.speaker, at);
+        if let Some((end, resume)) = switch.block_end {
+            push(segments, Role::Tool, start, &response[start..end]);
+            (speaker, start, at) = (Role::Assistant, resume, resume);
+        }
+    }
+    push(segments, speaker, start, &response[start..]);
+}
+
+/// The next byte at which a marker could start.
+fn next_candidate(text: &str, from: usize, react: bool) -> Option<usize> {
+    let rest = text.as_bytes().get(from..)?;
+    let found = if react { memchr::memchr3(b'<', b'[', b'O', rest) } else { memchr::memchr2(b'<', b'[', rest) };
+    found.map(|position| from + position)
+}
+
+fn marker_at(text: &str, at: usize, react: bool) -> Option<Switch> {
+    let rest = &text[at..];
+    if react && rest.starts_with("Observation:") && starts_line(text, at) {
+        let length = "Observation:".len();
+        let end = at + length + react_resume(&text[at + length..]);
+        return Some(Switch { length, speaker: Role::Tool, block_end: Some((end, end)) });
+    }
+    // Most `<` and `[` open no marker at all: one look at the next byte saves the table.
+    if !matches!(rest.as_bytes().get(1), Some(b'|' | b's' | b't' | b'T' | b'I' | 0xEF)) {
+        return None;
+    }
+    MARKERS.iter().find_map(|marker| match *marker {
+        Marker::Speaker { open, role } => {
+            rest.starts_with(open).then_some(Switch { length: open.len(), speaker: role, block_end: None })
+        }
+        Marker::Header { open, close } => {
+            let header = rest.strip_prefix(open)?;
+            let window = &header.as_bytes()[..header.len().min(MAX_HEADER_BYTES)];
+            let end = memchr::memmem::find(window, close.as_bytes())?;
+            let role = header[..end].split(|c: char| c.is_whitespace() || c == ':' || c == '=').next()?;
+            Some(Switch { length: open.len() + end + close.len(), speaker: Role::from_name(role)?, block_end: None })
+        }
+        Marker::Block { open, close } => {
+            let body = rest.strip_prefix(open)?;
+            let start = at + open.len();
+            // A result whose closer was cut off runs to the end: it is not the policy's text either way.
+            let (end, resume) = match memchr::memmem::find(body.as_bytes(), close.as_bytes()) {
+                Some(end) => (start + end, start + end + close.len()),
+                None => (text.len(), text.len()),
+            };
+            Some(Switch { length: open.len(), speaker: Role::Tool, block_end: Some((end, resume)) })
+        }
+    })
+}
+
+/// Where the policy speaks again after an `Observation:`: at the next label of its own.
+fn react_resume(text: &str) -> usize {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let label = line.trim_start();
+        if at > 0 && ["Thought:", "Action:", "Final Answer:"].iter().any(|own| label.starts_with(own)) {
+            return at;
+        }
+        at += line.len();
+    }
+    text.len()
+}
+
+fn starts_line(text: &str, at: usize) -> bool {
+    text[..at].bytes().rev().take(MAX_HEADER_BYTES).find(|b| !matches!(b, b' ' | b'\t')).is_none_or(|b| b == b'\n')
+}
+
+fn policy(offset: usize, text: &str) -> Message<'_> {
+    Message::Policy(Turn { text: Cow::Borrowed(text), offset, reasoning: None, native_calls: None })
+}
+
+/// Adds a segment unless it is blank.
+fn push<'a>(segments: &mut Vec<Message<'a>>, speaker: Role, start: usize, text: &'a str) {
+    if text.trim().is_empty() {
+        return;
+    }
+    segments.push(match speaker {
+        Role::Assistant => policy(start, text),
+        role => Message::Other { role, content: Content::Text(Cow::Borrowed(text)) },
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn speakers(response: &str, format: ToolFormat) -> Vec<(Role, &str)> {
+        let show = |message| match message {
+            Message::Policy(Turn { text: Cow::Borrowed(text), offset, .. }) => {
+                assert_eq!(&response[offset..offset + text.len()], text);
+                (Role::Assistant, text.trim())
+            }
+            Message::Other { role, content: Content::Text(Cow::Borrowed(text)) } => (role, text.trim()),
+            other => panic!("borrowed text expected: {other:?}"),
+        };
+        split_response(response, format).into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn chatml_tool_turns_are_not_the_policys() {
+        let text = "call<|im_end|>\n<|im_start|>user\n<tool_response>\n<answer>no</answer>\n</tool_response><|im_end|>\n<|im_start|>assistant\n<answer>yes</answer>";
+        let found = speakers(text, ToolFormat::Hermes);
+        let own: Vec<_> = found.iter().filter(|(role, _)| *role == Role::Assistant).map(|(_, text)| *text).collect();
+        assert!(own.concat().contains("<answer>yes</answer>"), "{found:?}");
+        assert!(!own.concat().contains("no</answer>"), "{found:?}");
+    }
+
+    #[test]
+    fn llama_headers_and_blocks() {
+        let text = "a<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\nr<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nb";
+        let found = speakers(text, ToolFormat::Llama3Json);
+        assert_eq!(found, [(Role::Assistant, "a<|eot_id|>"), (Role::Tool, "r<|eot_id|>"), (Role::Assistant, "b")]);
+        let found = speakers("x[TOOL_RESULTS]{}[/TOOL_RESULTS] y", ToolFormat::Mistral);
+        assert_eq!(found, [(Role::Assistant, "x"), (Role::Tool, "{}"), (Role::Assistant, "y")]);
+    }
+
+    #[test]
+    fn a_cut_result_runs_to_the_end() {
+        let found = speakers("x<tool_response>cut", ToolFormat::Hermes);
+        assert_eq!(found, [(Role::Assistant, "x"), (Role::Tool, "cut")]);
+    }
+
+    #[test]
+    fn react_observations_end_at_the_next_label() {
+        let text = "Action: f\nAction Input: {}\nObservation: <answer>no</answer>\nmore\nThought: t\nFinal Answer: 4";
+        let found = speakers(text, ToolFormat::React);
+        assert_eq!(found[1], (Role::Tool, "<answer>no</answer>\nmore"));
+        assert_eq!(found[2], (Role::Assistant, "Thought: t\nFinal Answer: 4"));
+    }
+
+    #[test]
+    fn plain_text_is_one_turn_and_blank_text_still_has_one() {
+        assert_eq!(speakers("a < b [c]", ToolFormat::Auto), [(Role::Assistant, "a < b [c]")]);
+        assert_eq!(speakers("  ", ToolFormat::Auto), [(Role::Assistant, "")]);
+        assert_eq!(speakers("<|im_start|>user\nhi", ToolFormat::Auto), [(Role::User, "hi"), (Role::Assistant, "")]);
+    }
+}
