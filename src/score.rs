@@ -10,11 +10,13 @@ use crate::rubric::Rubric;
 use crate::shaping::{Position, Reward, StagePlan, shape};
 use crate::stages::{Evidence, Judge, Measure, NoScore, Outcome, ParsedTurn, Stage, UnitScore};
 use crate::toolcall::schema::SchemaCache;
+use crate::toolcall::tools::ToolSet;
 use crate::trajectory::Trajectory;
 
 /// Scores trajectories; shared by all threads.
 pub struct Scorer {
     schemas: SchemaCache,
+    no_tools: Arc<ToolSet>,
     judge: Arc<dyn Judge>,
 }
 
@@ -56,13 +58,16 @@ pub struct Report<'t> {
 impl Scorer {
     /// A scorer with its own schema cache of about this many bytes.
     pub fn new(schema_cache_bytes: u64, judge: Arc<dyn Judge>) -> Self {
-        Self { schemas: SchemaCache::new(schema_cache_bytes), judge }
+        Self { schemas: SchemaCache::new(schema_cache_bytes), no_tools: Arc::new(ToolSet::empty()), judge }
     }
 
     /// Scores one trajectory.
     pub fn score<'t>(&self, trajectory: &'t Trajectory<'t>, rubric: &Rubric, position: &Position) -> Report<'t> {
         let plan = rubric.plan(position).into_owned();
-        let tools = self.schemas.tools(trajectory.tools, rubric.reading.assert_format);
+        let tools = match trajectory.tools {
+            "" => self.no_tools.clone(),
+            raw => self.schemas.tools(raw, rubric.reading.assert_format),
+        };
         match Evidence::read(trajectory, &tools, &rubric.reading) {
             Ok(evidence) => self.report(evidence, rubric, plan),
             Err(cause) => Report::without_evidence(plan, rubric, cause),

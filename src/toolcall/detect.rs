@@ -66,8 +66,8 @@ fn first_marker(text: &str, from: usize, tag: Tag) -> Option<Marker> {
         let (at, kind) = think?;
         piece = match kind {
             Kind::Closes => {
-                // The first tag of all: the message starts after it.
-                leading |= tag == Tag::NoneMet;
+                // After the first tag of all the message starts; a stray closer is its start.
+                leading = tag == Tag::NoneMet;
                 at + "</think>".len()
             }
             Kind::Opens => {

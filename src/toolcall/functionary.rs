@@ -106,10 +106,7 @@ mod tests {
     #[test]
     fn u1_functionary_v31() {
         let text = "a<function= f >{\"a\": \"</function>\"}</function><function=g>{}\n</function>";
-        assert_eq!(
-            calls(FunctionaryV31, text),
-            [("f".into(), json!({"a": "</function>"})), ("g".into(), json!({}))]
-        );
+        assert_eq!(calls(FunctionaryV31, text), [("f".into(), json!({"a": "</function>"})), ("g".into(), json!({}))]);
         for (text, code) in [
             ("<function=>{}</function>", "bad_name"),
             ("<function=f>{}", "missing_closer"),

@@ -217,6 +217,7 @@ fn read_body<'t>(scan: &Scan<'t, '_>, name: &str, body: usize) -> Result<CallAnd
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // a list of ranges that happens to hold one
 mod tests {
     use serde_json::json;
 
@@ -232,7 +233,7 @@ mod tests {
                     <|start|>assistant<|channel|>final<|message|>Done<|return|>";
         assert_eq!(calls(Harmony, text), [("f".into(), json!({"a": "<|end|>"})), ("g".into(), json!({}))]);
         let parsed = parsed(Harmony, text);
-        assert_eq!(parsed.reasoning, [30..50]);
+        assert_eq!(parsed.reasoning, [30..47]);
         assert_eq!(parsed.others.iter().map(|range| &text[range.clone()]).collect::<Vec<_>>(), ["{\"r\":1}"]);
     }
 
@@ -267,7 +268,10 @@ mod tests {
             assert_eq!(codes(Harmony, &text), [code], "{body}");
         }
         assert_eq!(codes(Harmony, "<|channel|>commentary to=functions.f <|constrain|>js"), ["truncated"]);
-        assert_eq!(codes(Harmony, "<|channel|>commentary to=functions.f<|start|>assistant<|message|>x"), ["unexpected_text"]);
+        assert_eq!(
+            codes(Harmony, "<|channel|>commentary to=functions.f<|start|>assistant<|message|>x"),
+            ["unexpected_text"]
+        );
         assert_eq!(codes(Harmony, "<|channel|>commentary to=functions.<|message|>{}"), ["bad_name"]);
         assert_eq!(codes(Harmony, "plain text"), [""; 0]);
     }

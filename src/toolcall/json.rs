@@ -177,8 +177,27 @@ mod tests {
     #[test]
     fn j1_only_rfc_8259_is_json() {
         for text in [
-            "[1,]", "{\"a\":1,}", "[1/**/]", "['a']", "{a:1}", "[True]", "[NaN]", "[Infinity]", "[+1]", "[.5]", "[007]",
-            "[0x1]", r#"["\q"]"#, "[\"\u{1}\"]", "[\"\n\"]", "[1.]", "[1e]", "[-]", "[\u{a0}1]", "\u{feff}[1]", "[1] 2",
+            "[1,]",
+            "{\"a\":1,}",
+            "[1/**/]",
+            "['a']",
+            "{a:1}",
+            "[True]",
+            "[NaN]",
+            "[Infinity]",
+            "[+1]",
+            "[.5]",
+            "[007]",
+            "[0x1]",
+            r#"["\q"]"#,
+            "[\"\u{1}\"]",
+            "[\"\n\"]",
+            "[1.]",
+            "[1e]",
+            "[-]",
+            "[\u{a0}1]",
+            "\u{feff}[1]",
+            "[1] 2",
         ] {
             assert_eq!(code(text), ErrorCode::JsonSyntax, "{text}");
         }
@@ -219,7 +238,7 @@ mod tests {
     #[test]
     fn faults_have_places() {
         let fault = read::<Checked>("xx {\n\"a\":\n tru}", 3).err().unwrap();
-        assert_eq!((fault.code, fault.at), (ErrorCode::JsonSyntax, 14));
+        assert_eq!((fault.code, fault.at), (ErrorCode::JsonSyntax, 15));
         assert_eq!(code("{\"a\": \"b"), ErrorCode::Truncated);
         assert_eq!(code(" "), ErrorCode::Truncated);
     }

@@ -97,11 +97,16 @@ fn holds_the_laws(format: ToolFormat, text: &str) {
     for parsed in [&strict, &tolerant] {
         let mut from = 0;
         for attempt in &parsed.attempts {
-            assert!(attempt.span.start >= from && attempt.span.end >= attempt.span.start, "{format} {text:?} {parsed:?}");
+            assert!(
+                attempt.span.start >= from && attempt.span.end >= attempt.span.start,
+                "{format} {text:?} {parsed:?}"
+            );
             assert!(text.get(attempt.span.clone()).is_some(), "{format} {text:?} {parsed:?}");
             from = attempt.span.end;
-            assert!(attempt.result.as_ref().is_ok_and(|call| call.arguments.is_object() && !call.name.is_empty())
-                || attempt.result.as_ref().is_err_and(|malformed| malformed.message.len() < 1000));
+            assert!(
+                attempt.result.as_ref().is_ok_and(|call| call.arguments.is_object() && !call.name.is_empty())
+                    || attempt.result.as_ref().is_err_and(|malformed| malformed.message.len() < 1000)
+            );
         }
         let mut from = 0;
         for range in &*parsed.hidden() {
@@ -142,8 +147,9 @@ fn t1_t3_reasoning_hides_calls_in_every_format() {
         let open = format!("<think>\n{text}");
         let parsed = parsed(format, &open);
         assert!(parsed.attempts.is_empty() && !parsed.ok() && parsed.reasoning_open == Some(0..open.len()), "{format}");
-        // A closer that is not the first tag is content.
-        assert_eq!(codes(format, &format!("<think>a</think></think>\n{text}")).len(), usize::from(format != ToolFormat::Pythonic));
+        // A closer that is not the first tag is content, and these two formats must start the message.
+        let first = matches!(format, ToolFormat::Pythonic | ToolFormat::Granite);
+        assert_eq!(codes(format, &format!("<think>a</think></think>\n{text}")).len(), usize::from(!first), "{format}");
     }
 }
 
@@ -160,18 +166,73 @@ fn too_many_calls_are_one_error() {
 #[test]
 fn time_is_linear_for_hostile_text() {
     let units = [
-        "<tool_call>", "<tool_call>{\"name\":", "<tool_call>{\"name\":\"", "<tool_call>[\"", "<tool_call>{/*", "<tool_call>{//",
-        "<tool_call><function=f><parameter=a>", "<tool_call><function=f><parameter=a></parameter>", "<tool_call><function=",
-        "<tool_call>f<arg_key>k</arg_key><arg_value>", "<tool_call>f<arg_key>", "<think>", "</think>", "<think></think>",
-        "[TOOL_CALLS]", "[TOOL_CALLS]a", "[TOOL_CALLS][{\"name\":\"", "[TOOL_CALLS]a{\"", "[TOOL_CALLS]a[CALL_ID]",
-        "<|python_tag|>", "<|python_tag|>{\"a\":\"", "{\"name\":", "[", "{", "[f(", "[f(a='", "functools[", "functools[\"",
-        "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>a", "<｜tool▁call▁begin｜>a<｜tool▁sep｜>b\n```json\n{\"",
-        "<|tool_calls_section_begin|><|tool_call_begin|>", "<|tool_call_begin|>f:0<|tool_call_argument_begin|>{\"",
-        "<|start|>", "<|start|>assistant to=functions.f<|message|>", "<|start|>assistant to=functions.f<|message|>{\"a\":\"",
-        "<|channel|>", "<|message|>", "<function=", "<function=f>", ">>>", ">>>f\n", ">>>f\n{\"", "Action:", "Action:\n", "\nAction: f",
-        "Action: f\nAction Input: {\"", "<search>", "<search>a<answer>", "<information>", "<answer>", "<answer></answer>",
-        r"\boxed{", r"\boxed{}", "####", "#", "Final Answer:", "\n Final Answer:", "</s>", "<|im_end|> ", "<", "\\", "<|", "think>",
-        "<|action_start|>", "<|action_start|><|plugin|>{\"a\":\"", "<function_call>{\"a\":[\"",
+        "<tool_call>",
+        "<tool_call>{\"name\":",
+        "<tool_call>{\"name\":\"",
+        "<tool_call>[\"",
+        "<tool_call>{/*",
+        "<tool_call>{//",
+        "<tool_call><function=f><parameter=a>",
+        "<tool_call><function=f><parameter=a></parameter>",
+        "<tool_call><function=",
+        "<tool_call>f<arg_key>k</arg_key><arg_value>",
+        "<tool_call>f<arg_key>",
+        "<think>",
+        "</think>",
+        "<think></think>",
+        "[TOOL_CALLS]",
+        "[TOOL_CALLS]a",
+        "[TOOL_CALLS][{\"name\":\"",
+        "[TOOL_CALLS]a{\"",
+        "[TOOL_CALLS]a[CALL_ID]",
+        "<|python_tag|>",
+        "<|python_tag|>{\"a\":\"",
+        "{\"name\":",
+        "[",
+        "{",
+        "[f(",
+        "[f(a='",
+        "functools[",
+        "functools[\"",
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>a",
+        "<｜tool▁call▁begin｜>a<｜tool▁sep｜>b\n```json\n{\"",
+        "<|tool_calls_section_begin|><|tool_call_begin|>",
+        "<|tool_call_begin|>f:0<|tool_call_argument_begin|>{\"",
+        "<|start|>",
+        "<|start|>assistant to=functions.f<|message|>",
+        "<|start|>assistant to=functions.f<|message|>{\"a\":\"",
+        "<|channel|>",
+        "<|message|>",
+        "<function=",
+        "<function=f>",
+        ">>>",
+        ">>>f\n",
+        ">>>f\n{\"",
+        "Action:",
+        "Action:\n",
+        "\nAction: f",
+        "Action: f\nAction Input: {\"",
+        "<search>",
+        "<search>a<answer>",
+        "<information>",
+        "<answer>",
+        "<answer></answer>",
+        r"\boxed{",
+        r"\boxed{}",
+        "####",
+        "#",
+        "Final Answer:",
+        "\n Final Answer:",
+        "</s>",
+        "<|im_end|> ",
+        "<",
+        "\\",
+        "<|",
+        "think>",
+        "<|action_start|>",
+        "<|action_start|><|plugin|>{\"a\":\"",
+        "<function_call>{\"a\":[\"",
     ];
     let within = |what: String, work: &dyn Fn()| {
         let clock = Instant::now();
@@ -208,7 +269,9 @@ fn mutated() -> impl Strategy<Value = String> {
         let (start, end) = (text.floor_char_boundary(one.min(two)), text.floor_char_boundary(one.max(two)));
         text[start..end].to_owned()
     });
-    let glue = proptest::sample::select(vec!["", " ", "\n", "<think>", "</think>", "'", "\"", "{", "]", ",", "\\", "é", "null", "/*", "True"]);
+    let glue = proptest::sample::select(vec![
+        "", " ", "\n", "<think>", "</think>", "'", "\"", "{", "]", ",", "\\", "é", "null", "/*", "True",
+    ]);
     let piece = prop_oneof![3 => piece, 2 => glue.prop_map(str::to_owned), 1 => "\\PC{0,5}", 1 => whole()];
     proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }

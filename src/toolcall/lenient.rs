@@ -1,6 +1,6 @@
 //! JSON as policies get it wrong and deployed parsers take it: what tolerant mode adds to strict JSON. In: a text and an
 //! offset; out: the value, where it ends and what was put right; nothing if it cannot be read even so. Takes trailing
-//! commas, single quotes, comments and Python's literals; everything else stays as strict as [`json`](super::json).
+//! commas, single quotes, comments and Python's literals; everything else stays as strict as [`json`].
 //! Knows no call.
 
 use std::cell::Cell;
@@ -244,7 +244,9 @@ mod tests {
 
     #[test]
     fn stays_strict_otherwise() {
-        for text in ["{a: 1}", "[,]", "[1 2]", "[01]", "[+1]", "['\\q']", "[\"a", "[Trueish]", "{\"a\"}", "/*", "['a\nb']"] {
+        for text in
+            ["{a: 1}", "[,]", "[1 2]", "[01]", "[+1]", "['\\q']", "[\"a", "[Trueish]", "{\"a\"}", "/*", "['a\nb']"]
+        {
             assert_eq!(lenient(text), None, "{text}");
         }
         assert_eq!(lenient(&"[".repeat(100_000)), None);

@@ -149,13 +149,10 @@ mod tests {
     fn g4_a_list_is_one_document() {
         let good = r#"{"name":"f","arguments":{}}"#;
         assert_eq!(codes(Granite, &format!("[{good}, {{\"name\"}}, {good}]")), ["json_syntax"]);
-        assert_eq!(codes(Granite, &format!("[{good}, 3, {{}}, [1], {good}]")), [
-            "ok",
-            "not_an_object",
-            "missing_name",
-            "not_an_object",
-            "ok"
-        ]);
+        assert_eq!(
+            codes(Granite, &format!("[{good}, 3, {{}}, [1], {good}]")),
+            ["ok", "not_an_object", "missing_name", "not_an_object", "ok"]
+        );
         assert_eq!(codes(Granite, &format!("[{good},]")), ["json_syntax"]);
         assert_eq!(codes(Granite, &format!("[{good}, {good}")), ["truncated"]);
         assert_eq!(tolerant(Granite, &format!("[{good},]")), [vec!["trailing_comma"]]);

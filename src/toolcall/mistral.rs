@@ -102,11 +102,10 @@ mod tests {
     #[test]
     fn m2_new_form() {
         let text = "[TOOL_CALLS]f{\"a\":\"[TOOL_CALLS]\"}[TOOL_CALLS]g[ARGS]{} [TOOL_CALLS]h[CALL_ID]x1[ARGS]{}</s>";
-        assert_eq!(calls(Mistral, text), [
-            ("f".into(), json!({"a": "[TOOL_CALLS]"})),
-            ("g".into(), json!({})),
-            ("h".into(), json!({}))
-        ]);
+        assert_eq!(
+            calls(Mistral, text),
+            [("f".into(), json!({"a": "[TOOL_CALLS]"})), ("g".into(), json!({})), ("h".into(), json!({}))]
+        );
         for (text, code) in [
             ("[TOOL_CALLS]", "truncated"),
             ("[TOOL_CALLS] I would call f", "unexpected_text"),

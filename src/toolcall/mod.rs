@@ -35,6 +35,7 @@ mod search_r1;
 mod sections;
 mod tagged;
 mod typed;
+mod visible;
 mod xml;
 
 #[cfg(test)]

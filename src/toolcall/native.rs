@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::ErrorCode;
-use super::call::{Blank, CallObject, Rules};
+use super::call::{Blank, CallObject, Fields, Rules};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::json::{self, Checked};
@@ -78,7 +78,7 @@ impl<'de> Visitor<'de> for ElementVisitor {
                 map.next_value::<Checked>()?;
             }
         }
-        Ok(function.unwrap_or_else(|| CallObject::Fields(Default::default())))
+        Ok(function.unwrap_or_else(|| CallObject::Fields(Fields::default())))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
@@ -112,13 +112,18 @@ impl<'de> Visitor<'de> for ElementVisitor {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // a list of ranges that happens to hold one
 mod tests {
     use super::super::{NoTools, Options, parse, parse_native};
     use crate::trajectory::ToolFormat::Openai;
 
     fn codes(json: &str) -> Vec<&'static str> {
         let parsed = parse_native(json, &Options::default(), &NoTools);
-        parsed.attempts.iter().map(|attempt| attempt.result.as_ref().map_or_else(|m| m.code.as_str(), |_| "ok")).collect()
+        parsed
+            .attempts
+            .iter()
+            .map(|attempt| attempt.result.as_ref().map_or_else(|m| m.code.as_str(), |_| "ok"))
+            .collect()
     }
 
     #[test]
@@ -127,10 +132,21 @@ mod tests {
             {"function":{"name":"f","arguments":{}}}, {"function":{"name":"f","arguments":" "}},
             {"function":{"name":"f"}}, {"function":null}, {}, 7, {"function":{"name":"","arguments":{}}},
             {"function":{"name":"f","arguments":"{"}}, {"function":{"name":"f","arguments":{}}}] "#;
-        assert_eq!(codes(text), [
-            "ok", "ok", "ok", "missing_arguments", "not_an_object", "missing_name", "not_an_object", "bad_name",
-            "bad_arguments", "ok"
-        ]);
+        assert_eq!(
+            codes(text),
+            [
+                "ok",
+                "ok",
+                "ok",
+                "missing_arguments",
+                "not_an_object",
+                "missing_name",
+                "not_an_object",
+                "bad_name",
+                "bad_arguments",
+                "ok"
+            ]
+        );
         let parsed = parse_native(text, &Options::default(), &NoTools);
         assert_eq!(parsed.attempts[0].span, 2..78);
     }

@@ -204,20 +204,43 @@ mod tests {
         let text = "[ f ( a = 'it\\'s', b=\"\"\"x\n\"y\"\"\"\", c=r'\\d', d=-1_000, e=0xFF, f=[1., .5, 1e3,], \
                     g={'k': None, \"l\": {}}, h=True, i=false, j=null, k=u'\\u00e9\\x41\\101\\q', l=18446744073709551615, ), ]";
         let text = text.replace("\"\"\"\"", "\"\"\"");
-        assert_eq!(calls(Pythonic, &text), [(
-            "f".into(),
-            json!({
-                "a": "it's", "b": "x\n\"y", "c": "\\d", "d": -1000, "e": 255, "f": [1.0, 0.5, 1000.0],
-                "g": {"k": null, "l": {}}, "h": true, "i": false, "j": null, "k": "éAA\\q", "l": u64::MAX
-            })
-        )]);
+        assert_eq!(
+            calls(Pythonic, &text),
+            [(
+                "f".into(),
+                json!({
+                    "a": "it's", "b": "x\n\"y", "c": "\\d", "d": -1000, "e": 255, "f": [1.0, 0.5, 1000.0],
+                    "g": {"k": null, "l": {}}, "h": true, "i": false, "j": null, "k": "éAA\\q", "l": u64::MAX
+                })
+            )]
+        );
     }
 
     #[test]
     fn y1_everything_else_is_malformed() {
         for value in [
-            "1+1", "x", "(1,)", "(1)", "{1}", "b'x'", "f'x'", "+1", "{1: 2}", "007", "1__0", "1_", "g()", "--1", "1j",
-            "'a' 'b'", "'\\N{DASH}'", "[x]", "lambda: 1", "not True", "0x", "1e",
+            "1+1",
+            "x",
+            "(1,)",
+            "(1)",
+            "{1}",
+            "b'x'",
+            "f'x'",
+            "+1",
+            "{1: 2}",
+            "007",
+            "1__0",
+            "1_",
+            "g()",
+            "--1",
+            "1j",
+            "'a' 'b'",
+            "'\\N{DASH}'",
+            "[x]",
+            "lambda: 1",
+            "not True",
+            "0x",
+            "1e",
         ] {
             assert_eq!(codes(Pythonic, &format!("[f(a={value}), g()]")), ["not_a_literal", "ok"], "{value}");
         }
@@ -228,13 +251,10 @@ mod tests {
 
     #[test]
     fn y2_positional_arguments_are_malformed() {
-        assert_eq!(codes(Pythonic, "[f(1), g(**x), h(*y), i(a == 1), j(a=1)]"), [
-            "positional_argument",
-            "positional_argument",
-            "positional_argument",
-            "positional_argument",
-            "ok"
-        ]);
+        assert_eq!(
+            codes(Pythonic, "[f(1), g(**x), h(*y), i(a == 1), j(a=1)]"),
+            ["positional_argument", "positional_argument", "positional_argument", "positional_argument", "ok"]
+        );
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl<const N: usize> Walk<N> {
                 self.restarted = true;
                 self.leading = self.stops == Stops::StartAndOpeners;
             }
-            TagKind::Closes => {}
+            // A stray closer is content, so that the message starts with it.
+            TagKind::Closes => self.leading = false,
             TagKind::Opens { closer } => {
                 let found = memmem::find(scan.rest(tag.end).as_bytes(), closer.as_bytes());
                 self.at = found.map_or(scan.text.len(), |length| tag.end + length + closer.len());

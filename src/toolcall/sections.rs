@@ -169,16 +169,14 @@ fn stray_text(scan: &mut Scan<'_, '_>, section: Section, at: usize, syntax: &Syn
 /// Reads a call; where the walk goes on.
 fn section_call(scan: &mut Scan<'_, '_>, opener: Range<usize>, syntax: &Syntax) -> usize {
     let mut cursor = Cursor::new(scan.text, opener.end);
-    let read = head(&mut cursor, syntax)
-        .map_err(|fault| (fault, None))
-        .and_then(|name| {
-            let found = call::read_arguments(scan, cursor.at).map_err(|fault| (fault, Some(name)))?;
-            let end = match syntax.head {
-                Head::TypeNameFence => fence_end(scan.text, found.end).map_err(|fault| (fault, Some(name)))?,
-                Head::Name | Head::Id => found.end,
-            };
-            Ok((Call { name: Cow::Borrowed(name), arguments: found.value }, end, found.repairs))
-        });
+    let read = head(&mut cursor, syntax).map_err(|fault| (fault, None)).and_then(|name| {
+        let found = call::read_arguments(scan, cursor.at).map_err(|fault| (fault, Some(name)))?;
+        let end = match syntax.head {
+            Head::TypeNameFence => fence_end(scan.text, found.end).map_err(|fault| (fault, Some(name)))?,
+            Head::Name | Head::Id => found.end,
+        };
+        Ok((Call { name: Cow::Borrowed(name), arguments: found.value }, end, found.repairs))
+    });
     match read {
         Ok((call, end, repairs)) => {
             finish(scan, opener, syntax.call, Closing::Required, Body { call: Ok(call), end, repairs })
@@ -282,10 +280,10 @@ mod tests {
     #[test]
     fn d2_deepseek_v31() {
         let text = format!("{OPEN}{} {}{CLOSE} after", v31(" f ", "{\"a\":\n\"<｜tool▁call▁end｜>\"}"), v31("g", "{}"));
-        assert_eq!(calls(DeepseekV31, &text), [
-            ("f".into(), json!({"a": "<｜tool▁call▁end｜>"})),
-            ("g".into(), json!({}))
-        ]);
+        assert_eq!(
+            calls(DeepseekV31, &text),
+            [("f".into(), json!({"a": "<｜tool▁call▁end｜>"})), ("g".into(), json!({}))]
+        );
         let text = format!("{OPEN}{}, {}{CLOSE}", v31("f", "{}"), v31("g", "{}"));
         assert_eq!(codes(DeepseekV31, &text), ["ok", "unexpected_text", "ok"]);
     }
@@ -316,12 +314,13 @@ mod tests {
             kimi("g:12", "{}"),
             kimi("functions.functions.h:1", "{}")
         );
-        assert_eq!(calls(KimiK2, &text), [
-            ("a.b-c".into(), json!({"a": 1})),
-            ("g".into(), json!({})),
-            ("functions.h".into(), json!({}))
-        ]);
-        for (id, code) in [("f", "missing_index"), ("f:", "missing_index"), ("f:x", "missing_index"), (":0", "bad_name")] {
+        assert_eq!(
+            calls(KimiK2, &text),
+            [("a.b-c".into(), json!({"a": 1})), ("g".into(), json!({})), ("functions.h".into(), json!({}))]
+        );
+        for (id, code) in
+            [("f", "missing_index"), ("f:", "missing_index"), ("f:x", "missing_index"), (":0", "bad_name")]
+        {
             assert_eq!(codes(KimiK2, &format!("{open}{}{close}", kimi(id, "{}"))), [code], "{id}");
         }
         assert_eq!(codes(KimiK2, &format!("{open}{}", kimi("f:0", "[]"))), ["not_an_object"]);

@@ -58,12 +58,7 @@ pub(super) enum Closing {
 }
 
 /// Reads a call object and its closer after the opening marker at `opener`; where the walk goes on.
-pub(super) fn object_block(
-    scan: &mut Scan<'_, '_>,
-    opener: Range<usize>,
-    markers: Markers,
-    closing: Closing,
-) -> usize {
+pub(super) fn object_block(scan: &mut Scan<'_, '_>, opener: Range<usize>, markers: Markers, closing: Closing) -> usize {
     match call::read(scan, opener.end) {
         Ok(Reading { call, end, repairs }) => finish(scan, opener, markers, closing, Body { call, end, repairs }),
         Err(fault) => {

@@ -244,10 +244,10 @@ mod tests {
     fn x1_x5_qwen3_coder() {
         let text = "<tool_call>\n<function=f>\n<parameter=a>\n\nx &amp; </tool\n\n</parameter>\n<parameter= b >y\
                     <parameter=c>z\n</function>\n</tool_call> <tool_call><function=g></tool_call>";
-        assert_eq!(calls(Qwen3Coder, text), [
-            ("f".into(), json!({"a": "\nx &amp; </tool\n", "b": "y", "c": "z"})),
-            ("g".into(), json!({}))
-        ]);
+        assert_eq!(
+            calls(Qwen3Coder, text),
+            [("f".into(), json!({"a": "\nx &amp; </tool\n", "b": "y", "c": "z"})), ("g".into(), json!({}))]
+        );
     }
 
     #[test]

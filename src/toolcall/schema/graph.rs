@@ -159,14 +159,21 @@ fn address(schema: &Value) -> usize {
     std::ptr::from_ref(schema).addr()
 }
 
+/// A subschema that a dynamic reference can mean.
+struct Anchor<'a> {
+    /// None for `$recursiveAnchor`.
+    name: Option<&'a str>,
+    schema: &'a Value,
+    base: Arc<Uri<String>>,
+}
+
 struct Builder<'a, 'r> {
     root: &'a Value,
     draft: Draft,
     registry: &'r Registry<'r>,
     /// Every value of the document by its address: what a reference may lead to.
     owned: HashMap<usize, &'a Value>,
-    /// Subschemas that a dynamic reference can mean: the anchor's name (none for `$recursiveAnchor`) and its base URI.
-    anchors: Vec<(Option<&'a str>, &'a Value, Arc<Uri<String>>)>,
+    anchors: Vec<Anchor<'a>>,
     nodes: Vec<Node<'a>>,
     /// The base URI of each node.
     bases: Vec<Arc<Uri<String>>>,
@@ -182,10 +189,10 @@ impl<'a> Builder<'a, '_> {
             Value::Object(members) => {
                 let base = self.base_within(value, base);
                 if let Some(name) = members.get("$dynamicAnchor").and_then(Value::as_str) {
-                    self.anchors.push((Some(name), value, Arc::clone(&base)));
+                    self.anchors.push(Anchor { name: Some(name), schema: value, base: Arc::clone(&base) });
                 }
                 if members.get("$recursiveAnchor") == Some(&Value::Bool(true)) {
-                    self.anchors.push((None, value, Arc::clone(&base)));
+                    self.anchors.push(Anchor { name: None, schema: value, base: Arc::clone(&base) });
                 }
                 members.values().for_each(|member| self.survey(member, &base));
             }
@@ -249,8 +256,9 @@ impl<'a> Builder<'a, '_> {
             return Ok(());
         }
         let name = (keyword == "$dynamicRef").then(|| reference.rsplit_once('#').map_or("", |(_, name)| name));
-        let meant: Vec<_> = self.anchors.iter().filter(|(anchor, ..)| *anchor == name).cloned().collect();
-        for (_, target, base) in meant {
+        let meant = self.anchors.iter().filter(|anchor| anchor.name == name);
+        let meant: Vec<_> = meant.map(|anchor| (anchor.schema, Arc::clone(&anchor.base))).collect();
+        for (target, base) in meant {
             edges.push((Edge::Composed, self.node(target, &base)));
         }
         Ok(())

@@ -13,6 +13,7 @@ mod graph;
 mod limits;
 mod locate;
 mod pattern;
+mod size;
 #[cfg(test)]
 mod tests;
 mod text_hash;
@@ -28,19 +29,14 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub use self::cache::SchemaCache;
-use self::{
-    cost::{Cost, Size},
-    declared::Parameters,
-    graph::NoFetch,
-    limits::Contents,
-};
+use self::{cost::Cost, declared::Parameters, graph::NoFetch, limits::Contents, size::Size};
 use crate::toolcall::offered::Declared;
 
 /// Most units of work for one set of arguments; a unit is one keyword group at one value, some tens of nanoseconds.
 pub const BUDGET: f64 = 5e6;
 
 /// Most bytes that are copied to list violations; beyond, a single one stands for all.
-const LISTING_BUDGET: f64 = 16e6;
+const REPORT_BUDGET: f64 = 8e6;
 
 /// Most schemas nested on the stack; one takes below 1 KiB of it.
 const MAX_STACK: u32 = 1000;
@@ -52,10 +48,13 @@ pub const MAX_VIOLATIONS: usize = 16;
 pub const MAX_MESSAGE_BYTES: usize = 300;
 
 /// Backtracking steps of one match before it is given up.
-const BACKTRACK_LIMIT: usize = 50_000;
+const BACKTRACK_LIMIT: usize = 20_000;
 
 /// Bytes of one compiled pattern, and of the transitions that matching it caches.
 const PATTERN_BYTES: usize = 4 << 20;
+
+/// A pattern with fewer states compiles within [`PATTERN_BYTES`], so if it fails it is wrong and not large.
+const SURELY_FITS_STATES: u64 = 4096;
 
 /// Why a schema cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +140,9 @@ pub enum Formats {
 impl Schema {
     /// Keeps the text of a schema.
     pub fn new(text: &str, formats: Formats) -> Self {
-        let readable = text.len() <= limits::MAX_SCHEMA_BYTES && text.contains("\"pattern");
+        // A key may be spelled with escapes.
+        let may_match = text.contains("pattern") || text.contains("\\u");
+        let readable = may_match && text.len() <= limits::MAX_SCHEMA_BYTES;
         let parsed = readable.then(|| serde_json::from_str::<Value>(text).ok()).flatten();
         let pattern_bytes = parsed.map_or(0, |schema| Contents::of(&schema).pattern_bytes());
         Self { text: text.into(), formats, pattern_bytes, compiled: OnceLock::new() }
@@ -186,7 +187,7 @@ struct Compiled {
 impl Compiled {
     fn check(&self, arguments: &Value) -> Check {
         let Some(size) = Size::of(arguments) else {
-            return unsupported(format!("the arguments nest deeper than {} levels", cost::MAX_DEPTH));
+            return unsupported(format!("the arguments nest deeper than {} levels", size::MAX_DEPTH));
         };
         let nested = self.cost.stack(size.depth);
         if nested > MAX_STACK {
@@ -201,8 +202,8 @@ impl Compiled {
 
     /// Why `arguments` are not valid. A match that was given up makes "not valid" a guess, and the list shows it.
     fn violations(&self, arguments: &Value, size: &Size) -> Check {
-        if self.cost.listing(size) > LISTING_BUDGET {
-            if self.cost.backtracking {
+        if self.cost.report_bytes(size) > REPORT_BUDGET {
+            if self.cost.gives_up {
                 return unsupported("a pattern may have been given up on arguments of this size".into());
             }
             let message = "the arguments break the schema; they are too large to list where".into();
@@ -302,9 +303,15 @@ fn validator_of_pattern(schema: &Value) -> Option<Validator> {
 /// What is wrong with a schema that does not compile.
 fn unusable(error: &jsonschema::ValidationError<'static>) -> SchemaProblem {
     // A pattern fails where it stands in the schema; everything else is a violation of the draft's own schema.
-    let pattern = matches!(error.kind(), ValidationErrorKind::Format { format } if format == "regex");
-    let place = if pattern { error.schema_path() } else { error.instance_path() };
-    SchemaProblem::invalid(bounded(error), place.as_str().to_owned())
+    if !matches!(error.kind(), ValidationErrorKind::Format { format } if format == "regex") {
+        return SchemaProblem::invalid(bounded(error), error.instance_path().as_str().to_owned());
+    }
+    let place = error.schema_path().as_str().to_owned();
+    let cost = error.instance().as_str().map(pattern::cost);
+    if cost.is_some_and(|cost| cost.is_ok_and(|cost| cost.states > SURELY_FITS_STATES)) {
+        return SchemaProblem::unsupported("a pattern does not compile within 4 MiB; simplify it", place);
+    }
+    SchemaProblem::invalid(bounded(error), place)
 }
 
 /// Writes `message` up to [`MAX_MESSAGE_BYTES`]; the rest is never formatted.

@@ -1,5 +1,5 @@
 //! What a regular expression may cost, read off its text. In: an ECMA-262 pattern; out: the automaton states that it
-//! expands to, and whether an engine has to backtrack for it. Compiles and matches nothing.
+//! expands to, and how an engine matches it. Compiles and matches nothing.
 //!
 //! The estimate errs upwards: a construct read in two ways counts as the larger one, so a pattern that passes the
 //! limits stays small in the engine too.
@@ -26,8 +26,19 @@ pub(super) struct PatternCost {
     pub(super) states: u64,
     /// Whether it is matched without building those states: one character class, counted.
     pub(super) counted: bool,
-    /// Whether an engine has to backtrack: lookaround, back references, atomic groups.
-    pub(super) backtracking: bool,
+    /// How it is matched.
+    pub(super) engine: Engine,
+}
+
+/// How a pattern is matched; a later one does what an earlier one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Engine {
+    /// In time linear in the text.
+    Linear,
+    /// Linear parts after one another: lookaheads right after `^`, then a pattern without lookaround.
+    LeadingLookaheads,
+    /// Step by step, until it is given up: lookaround elsewhere, back references, atomic groups.
+    Backtracking,
 }
 
 impl PatternCost {
@@ -50,7 +61,7 @@ pub(super) fn cost(pattern: &str) -> Result<PatternCost, String> {
     let mut reader = Reader::new(pattern);
     reader.read()?;
     let cost = reader.cost();
-    let limit = if cost.backtracking { MAX_BACKTRACKING_STATES } else { MAX_STATES };
+    let limit = if cost.engine == Engine::Linear { MAX_STATES } else { MAX_BACKTRACKING_STATES };
     if cost.states > limit && !cost.counted {
         return Err(format!("a pattern expands to about {} states; at most {limit} are compiled", cost.states));
     }
@@ -82,27 +93,30 @@ struct Reader<'a> {
     level: Level,
     atoms: usize,
     groups: usize,
-    backtracking: bool,
+    /// Whether nothing but `^` and lookaheads was read so far.
+    leading: bool,
+    engine: Engine,
 }
 
 impl<'a> Reader<'a> {
     fn new(pattern: &'a str) -> Self {
-        let anchored = pattern.starts_with('^') && pattern.ends_with('$');
+        let leading = pattern.starts_with('^');
         Self {
-            rest: pattern.as_bytes(),
-            anchored,
+            rest: pattern.strip_prefix('^').unwrap_or(pattern).as_bytes(),
+            anchored: leading && pattern.ends_with('$'),
             outer: Vec::new(),
             level: Level::default(),
             atoms: 0,
             groups: 0,
-            backtracking: false,
+            leading,
+            engine: Engine::Linear,
         }
     }
 
     fn cost(&self) -> PatternCost {
         let states = self.outer.iter().fold(self.level.total(), |sum, level| sum.saturating_add(level.total()));
         let counted = self.anchored && self.atoms == 1 && self.groups == 0;
-        PatternCost { states, counted, backtracking: self.backtracking }
+        PatternCost { states, counted, engine: self.engine }
     }
 
     fn next(&mut self) -> Option<u8> {
@@ -113,13 +127,17 @@ impl<'a> Reader<'a> {
 
     fn read(&mut self) -> Result<(), String> {
         while let Some(byte) = self.next() {
+            // What stands outside groups ends the leading lookaheads; a quantifier there repeats the last one.
+            if self.leading && self.outer.is_empty() && byte != b'(' {
+                self.leading = false;
+                if self.engine == Engine::LeadingLookaheads && matches!(byte, b'*' | b'+' | b'?' | b'{') {
+                    self.backtrack();
+                }
+            }
             match byte {
                 b'(' => self.open()?,
                 b')' => self.close(),
-                b'|' => {
-                    self.groups += 1;
-                    self.level.atom(1);
-                }
+                b'|' => self.branch(),
                 b'[' => self.class(),
                 b'\\' => self.escape()?,
                 b'*' | b'+' | b'?' => self.quantifier(2),
@@ -137,20 +155,32 @@ impl<'a> Reader<'a> {
         self.level.atom(states);
     }
 
+    /// A branch outside groups starts anywhere in the text, whatever the others begin with.
+    fn branch(&mut self) {
+        self.groups += 1;
+        if self.engine == Engine::LeadingLookaheads && self.outer.is_empty() {
+            self.backtrack();
+        }
+        self.level.atom(1);
+    }
+
+    fn backtrack(&mut self) {
+        self.engine = Engine::Backtracking;
+    }
+
     fn open(&mut self) -> Result<(), String> {
         self.groups += 1;
+        let leads = self.leading && self.outer.is_empty() && matches!(self.rest, [b'?', b'=' | b'!', ..]);
+        self.leading &= leads || !self.outer.is_empty();
         self.outer.push(std::mem::take(&mut self.level));
         let Some(rest) = self.rest.strip_prefix(b"?") else { return Ok(()) };
         self.rest = rest;
         match rest {
-            [b':', ..] => {}
-            [b'=' | b'!', ..] | [b'<', b'=' | b'!', ..] => self.backtracking = true,
+            [b'=' | b'!', ..] if leads => self.engine = self.engine.max(Engine::LeadingLookaheads),
+            [b'=' | b'!' | b'>', ..] | [b'<', b'=' | b'!', ..] => self.backtrack(),
+            [b':' | b'i' | b'm' | b's' | b'-', ..] => {}
             [b'<', name, ..] | [b'P', b'<', name, ..] if name.is_ascii_alphabetic() || *name == b'_' => {}
-            [b'>', ..] => self.backtracking = true,
-            [b'i' | b'm' | b's' | b'-', ..] => {}
-            _ => {
-                return Err("a pattern has a group that is not ECMA-262; use (?:..), (?=..), (?!..), (?<name>..)".into());
-            }
+            _ => return Err("a pattern has a group outside ECMA-262; use (?:..), (?=..), (?!..) or (?<name>..)".into()),
         }
         Ok(())
     }
@@ -179,21 +209,30 @@ impl<'a> Reader<'a> {
     fn escape(&mut self) -> Result<(), String> {
         let Some(byte) = self.next() else { return Ok(()) };
         match byte {
-            b'1'..=b'9' | b'k' => self.backtracking = true,
+            b'1'..=b'9' | b'k' => self.backtrack(),
             b'g' => return Err(r"a pattern uses \g, which is not ECMA-262; use \1 or \k<name>".into()),
             b'A' | b'z' | b'Z' | b'G' | b'K' | b'R' | b'X' | b'h' | b'H' | b'O' | b'N' | b'e' => {
-                self.backtracking = true;
+                self.backtrack();
             }
             _ => {}
         }
+        self.skip_name(byte);
         self.atom(escape_states(byte));
         Ok(())
+    }
+
+    /// The braces of `\p{..}`, `\u{..}` and `\x{..}` belong to the escape and are no count.
+    fn skip_name(&mut self, escape: u8) {
+        if matches!(escape, b'p' | b'P' | b'u' | b'x') && self.rest.first() == Some(&b'{') {
+            let end = self.rest.iter().position(|&byte| byte == b'}').map_or(self.rest.len(), |end| end + 1);
+            self.rest = self.rest.get(end..).unwrap_or_default();
+        }
     }
 
     fn quantifier(&mut self, copies: u64) {
         // `a++` is one repetition to ECMA-262 and a possessive one to other engines.
         if self.rest.first() == Some(&b'+') {
-            self.backtracking = true;
+            self.backtrack();
         }
         self.level.last = self.level.last.saturating_add(1).saturating_mul(copies);
     }
@@ -239,14 +278,33 @@ mod tests {
         for pattern in ["^[a-z]+$", r"^\d{4}-\d{2}-\d{2}$", "(foo|bar)*", r"^[\w.+-]+@[\w-]+\.[\w.]+$", "(?:a)(?<n>b)"]
         {
             let cost = read(pattern);
-            assert!(cost.states < 200 && !cost.backtracking, "{pattern}: {cost:?}");
+            assert!(cost.states < 200 && cost.engine == Engine::Linear, "{pattern}: {cost:?}");
         }
     }
 
     #[test]
     fn v3_lookaround_and_back_references_backtrack() {
         for pattern in ["(?=a)b", "(?!a)b", "(?<=a)b", "(?<!a)b", r"(a)\1", r"(?<x>a)\k<x>", "(?>a)b", "a++b"] {
-            assert!(read(pattern).backtracking, "{pattern}");
+            assert_eq!(read(pattern).engine, Engine::Backtracking, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn v3_leading_lookaheads_are_told_apart() {
+        for pattern in [r"^(?!.*\.\.)[\w./]+$", "^(?=.*[a-z])(?=.*[0-9]).{8,}$", "^(?!(?:con|aux)$)[a-z]+(?:x|y)*$"] {
+            assert_eq!(read(pattern).engine, Engine::LeadingLookaheads, "{pattern}");
+        }
+        for pattern in [
+            "(?!a)b",
+            "^(?=a)*b",
+            "^(?=a)b|c",
+            "^a(?=b)",
+            "^(?=(?!a)b)c",
+            "^(?=a)b(?!c)",
+            "^(?:(?=a)b)*",
+            r"^(?=(a))\1",
+        ] {
+            assert_eq!(read(pattern).engine, Engine::Backtracking, "{pattern}");
         }
     }
 
@@ -256,6 +314,7 @@ mod tests {
         assert!(cost("a{1000}{1000}{1000}").is_err());
         assert!(cost("(((a{100}){100}){100}){100}").is_err());
         assert!(cost("(?=a)(b{100}){100}").is_err());
+        assert!(cost(r"(\p{L}{100}){100}").is_err());
         assert!(cost("a{99999999999999999999999}").is_err());
     }
 
