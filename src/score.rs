@@ -233,6 +233,9 @@ fn first_violation(evidence: &Evidence<'_>) -> Option<String> {
                     let (message, name, pointer) = (turn.message, &call.name, &violation.pointer);
                     format!("message {message}: {name} at {pointer:?}: {} (schema_violation)", violation.message)
                 }),
+                CallVerdict::TooCostly(problem) => {
+                    Some(format!("message {}: {}: {} (schema_unsupported)", turn.message, call.name, problem.message))
+                }
                 _ => None,
             }
         })

@@ -178,7 +178,7 @@ fn call_line(attempt: &crate::toolcall::Attempt<'_>, verdict: &CallVerdict, pain
             let all: Vec<_> = all.iter().map(|v| format!("{:?} {}", v.pointer, v.message)).collect();
             paint.bad(format!("call {name}: {}", printable(&all.join("; "))))
         }
-        (CallVerdict::Problem { problem, .. }, _) => paint.bad(format!("call {name}: {}", problem.message)),
+        (CallVerdict::TooCostly(problem) | CallVerdict::Problem { problem, .. }, _) => paint.bad(format!("call {name}: {}", problem.message)),
         (CallVerdict::Malformed, Err(malformed)) => {
             paint.bad(format!("call malformed ({}): {}", malformed.code.as_str(), printable(&malformed.message)))
         }

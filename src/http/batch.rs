@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::wire::{
-    CacheWire, CurriculumWire, ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, ResultWire, RewardRequest, error,
-    read_item, read_names, read_request,
+    CacheWire, CurriculumWire, ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, RewardRequest,
+    Split, Wrong, error, read_item, read_names, read_request, split,
 };
 use crate::advantage::GroupStatistics;
 use crate::rubric::{Catalog, Rubric, RubricError};
@@ -164,27 +164,27 @@ impl Engine {
     /// # Errors
     /// When the request as a whole cannot be answered; a bad item is no error but a result that says so.
     pub fn score(&self, body: &str, overrides: &Overrides<'_>, stop: &Stop) -> Result<Scored, BatchError> {
-        let request = read_request(body).map_err(BatchError::Request)?;
-        if request.trajectories.len() > MAX_TRAJECTORIES {
-            let message = format!("{} trajectories are more than the limit of {MAX_TRAJECTORIES}; send several requests", request.trajectories.len());
+        let split = split(body);
+        let (request, raw_items) = read_apart(body, split.as_ref())?;
+        if raw_items.len() > MAX_TRAJECTORIES {
+            let message = format!("{} trajectories are more than the limit of {MAX_TRAJECTORIES}; send several requests", raw_items.len());
             return Err(BatchError::Request(Pointed::shape("/trajectories", message)));
         }
         let settings = self.settings(&request, overrides)?;
         let deadline = Deadline::new(&request, stop);
         let tools = request.tools.map_or("", |tools| tools.get());
-        let grain = (GRAIN_BYTES * request.trajectories.len() / body.len().max(1)).max(1);
+        let grain = (GRAIN_BYTES * raw_items.len() / body.len().max(1)).max(1);
 
-        let items: Vec<_> = request
-            .trajectories
-            .par_iter()
-            .with_min_len(grain)
-            .map(|raw| read_item(raw.get(), tools))
-            .collect();
+        let items: Vec<_> = raw_items.par_iter().with_min_len(grain).map(|raw| read_item(raw, tools)).collect();
+        if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
+            // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).
+            read_request(body).map_err(BatchError::Request)?;
+        }
         deadline.check()?;
         let tasks = distinct(&items);
         let run = |task: &Task| {
             deadline.check()?;
-            Ok(self.score_task(task, &items, &request, &settings, overrides))
+            Ok(self.score_task(task, &items, &raw_items, &settings, overrides))
         };
         let done: Result<Vec<_>, BatchError> = tasks.par_iter().with_min_len(grain).map(run).collect();
         let mut entries: Vec<Entry> = done?.into_iter().flatten().collect();
@@ -228,7 +228,7 @@ impl Engine {
         &self,
         task: &Task,
         items: &[Result<Item<'_>, Pointed>],
-        request: &RewardRequest<'_>,
+        raw_items: &[&str],
         settings: &Settings,
         overrides: &Overrides<'_>,
     ) -> Vec<Entry> {
@@ -248,7 +248,7 @@ impl Engine {
             _ => [0; 16],
         };
         let entry = |(place, &index): (usize, &usize)| {
-            let names = item_names(index, items, request);
+            let names = item_names(index, items, raw_items);
             let score_id = overrides.batch_id.map(|batch| format!("{batch}-{index}"));
             let naming = Naming {
                 index,
@@ -263,6 +263,21 @@ impl Engine {
         };
         task.owners.iter().enumerate().map(entry).collect()
     }
+}
+
+/// The request and its items, taken apart quickly where that works, and exactly where it does not.
+fn read_apart<'a>(
+    body: &'a str,
+    split: Option<&'a Split<'a>>,
+) -> Result<(RewardRequest<'a>, Vec<&'a str>), BatchError> {
+    if let Some(split) = split
+        && let Ok(request) = read_request(&split.envelope)
+    {
+        return Ok((request, split.items.clone()));
+    }
+    let request = read_request(body).map_err(BatchError::Request)?;
+    let items = request.trajectories.iter().map(|raw| raw.get()).collect();
+    Ok((request, items))
 }
 
 fn check_mastery(curriculum: &CurriculumWire) -> Result<(), BatchError> {
@@ -285,10 +300,10 @@ fn malformed(wrong: &Pointed) -> NoScore {
 
 type Names<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
 
-fn item_names<'a>(index: usize, items: &'a [Result<Item<'_>, Pointed>], request: &'a RewardRequest<'_>) -> Names<'a> {
+fn item_names<'a>(index: usize, items: &'a [Result<Item<'_>, Pointed>], raw_items: &[&'a str]) -> Names<'a> {
     match items.get(index) {
         Some(Ok(item)) => (item.id.as_deref().map(Cow::Borrowed), item.group.as_deref().map(Cow::Borrowed)),
-        _ => request.trajectories.get(index).map_or((None, None), |raw| read_names(raw.get())),
+        _ => raw_items.get(index).map_or((None, None), |raw| read_names(raw)),
     }
 }
 
@@ -405,9 +420,8 @@ struct Entry {
 impl Entry {
     fn new(report: &Report<'_>, rubric: &Rubric, naming: Naming<'_>, content_hash: [u8; 16]) -> Self {
         let result = ResultWire::new(report, rubric, naming);
-        let mut json = Vec::with_capacity(1024);
-        // Writing to memory cannot fail, and no key of these types is anything but a string.
-        let _ = serde_json::to_writer(&mut json, &result);
+        let mut json = Vec::with_capacity(1536);
+        result.put(&mut json);
         let error = report.reward.as_ref().err().map(|fault| {
             let entry = error(fault, rubric, &naming);
             let message = Cow::Owned(entry.message.into_owned());

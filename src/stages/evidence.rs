@@ -3,9 +3,11 @@
 //! In: a trajectory, its compiled tools and how to read it. Out: [`Evidence`]. Scores nothing.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use super::{Field, NoScore, NoScoreCode};
+use crate::text::{self, Squad};
 use crate::toolcall::answer::{self, AnswerFrom};
 use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, Violation};
 use crate::toolcall::tools::ToolSet;
@@ -38,6 +40,8 @@ pub enum CallVerdict {
     Valid,
     /// Its arguments do not.
     Violations(Vec<Violation>),
+    /// They take more to check than the limits allow, with a schema that is fine: the policy's doing.
+    TooCostly(SchemaProblem),
     /// Nobody can say: the schema itself is at fault.
     Problem {
         /// What is wrong with it.
@@ -114,6 +118,7 @@ pub struct Evidence<'t> {
     /// The answer, if the last turn gives one.
     pub answer: Option<Answer<'t>>,
     answer_in_place: bool,
+    squad: OnceCell<Squad>,
 }
 
 impl<'t> Evidence<'t> {
@@ -141,7 +146,7 @@ impl<'t> Evidence<'t> {
         let answer_in_place = answer.is_some()
             && (reading.answer != AnswerFrom::SearchR1 || answer::search_r1_format(&search_r1_text(trajectory)));
         let format = turns.iter().find_map(|turn| turn.parsed.format);
-        Ok(Self { trajectory, format, turns, answer, answer_in_place })
+        Ok(Self { trajectory, format, turns, answer, answer_in_place, squad: OnceCell::new() })
     }
 
     /// The verdicts on all attempts, in order.
@@ -157,6 +162,19 @@ impl<'t> Evidence<'t> {
     /// Whether the answer stands where the rubric wants it (and for Search-R1, in the right order of blocks).
     pub fn answer_in_place(&self) -> bool {
         self.answer_in_place
+    }
+
+    /// Exact match and F1 of the answer, computed once; zeros where there is no answer.
+    ///
+    /// # Errors
+    /// When there is no reference.
+    pub fn squad(&self) -> Result<Squad, NoScore> {
+        let references = self.references()?;
+        let compute = || match &self.answer {
+            Some(answer) => text::squad(&answer.text, references),
+            None => Squad { exact_match: false, f1: 0.0 },
+        };
+        Ok(*self.squad.get_or_init(compute))
     }
 
     /// The references, of which there must be one.
@@ -198,6 +216,7 @@ fn check(call: &Call<'_>, tools: &ToolSet) -> CallVerdict {
     match tool.check(&call.arguments) {
         Check::Valid => CallVerdict::Valid,
         Check::Invalid(violations) => CallVerdict::Violations(violations),
+        Check::Problem(problem) if tool.problem().is_none() => CallVerdict::TooCostly(problem),
         Check::Problem(problem) => CallVerdict::Problem { problem, pointer: tool.pointer().to_owned() },
     }
 }

@@ -14,7 +14,7 @@ pub use expr::{Expr, ExprError, MAX_EXPR_BYTES};
 pub use judge::{Judge, JudgeStage, NoJudge, Question, Unavailable, UnavailableCode, Verdict};
 pub use tool_match::{MatchMode, ToolMatch};
 
-use crate::text::{self, Bleu, LaBleu};
+use crate::text::{Bleu, LaBleu};
 use crate::toolcall::ErrorCode;
 
 /// A score: finite, from 0 to 1.
@@ -228,12 +228,13 @@ impl Measure {
             Self::ToolSchema => tool_schema(evidence),
             Self::ToolMatch(config) => config.score(evidence),
             Self::AnswerFormat => Ok(Outcome::plain(UnitScore::from_bool(evidence.answer_in_place()))),
-            Self::ExactMatch => {
-                against_references(evidence, |answer, references| f64::from(text::exact_match(answer, references)))
-            }
-            Self::F1 => against_references(evidence, |answer, references| text::f1(answer, references)),
+            Self::ExactMatch => Ok(Outcome::plain(UnitScore::from_bool(evidence.squad()?.exact_match))),
+            Self::F1 => Ok(Outcome::plain(UnitScore::clamped(evidence.squad()?.f1))),
             Self::Bleu(bleu) => against_references(evidence, |answer, references| bleu.sentence(answer, references)),
-            Self::LaBleu(la_bleu) => against_references(evidence, |answer, references| la_bleu.score(answer, references)),
+            Self::LaBleu(_) if evidence.squad()?.exact_match => Ok(Outcome::plain(UnitScore::ONE)),
+            Self::LaBleu(la_bleu) => against_references(evidence, |answer, references| {
+                la_bleu.partial_credit(la_bleu.similarity(answer, references))
+            }),
         }
     }
 }
@@ -258,7 +259,7 @@ fn tool_schema(evidence: &Evidence<'_>) -> Result<Outcome, NoScore> {
         match verdict {
             CallVerdict::Malformed => continue,
             CallVerdict::Valid => valid += 1,
-            CallVerdict::UnknownTool | CallVerdict::Violations(_) => {}
+            CallVerdict::UnknownTool | CallVerdict::Violations(_) | CallVerdict::TooCostly(_) => {}
             CallVerdict::Problem { problem, pointer } => return Err(evidence::schema_no_score(problem, pointer)),
         }
         calls += 1;

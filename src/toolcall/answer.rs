@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use memchr::{memchr, memchr_iter, memchr2_iter};
 
+use super::find::find;
 use super::visible::Visible;
 use super::{harmony, react, scan};
 use crate::trajectory::ToolFormat;
@@ -168,7 +169,7 @@ fn answer_tag(text: &str) -> Option<Range<usize>> {
             // Later closers find no opener: the first closer after an opener ends it.
             last = open.take().map(|open| open..at).or(last);
         } else if rest.starts_with("<information>") {
-            match memchr::memmem::find(rest.as_bytes(), INFORMATION_END.as_bytes()) {
+            match find(rest.as_bytes(), INFORMATION_END) {
                 Some(length) => at += length,
                 None => break,
             }

@@ -1,9 +1,10 @@
 //! `auto`: which format a text is written in. In: a text; out: the format of its first distinctive marker outside
 //! reasoning. Knows the markers, not the formats' syntax.
 
-use memchr::{memchr_iter, memmem};
+use memchr::memchr_iter;
 
 use super::call::CallObject;
+use super::find::{find, find_iter};
 use super::scan;
 use super::{NoTools, Options, cursor, json, parse, pythonic, react, sections};
 use crate::trajectory::{ParseMode, ToolFormat};
@@ -16,7 +17,7 @@ pub fn detect(text: &str) -> Option<ToolFormat> {
         return Some(first.format);
     }
     // A later `</think>` may make all before it reasoning, unless it stands in a call: the parser can tell.
-    let closes = memmem::find(text.as_bytes().get(first.at..)?, b"</think>").is_some();
+    let closes = find(text.as_bytes().get(first.at..)?, "</think>").is_some();
     if !closes {
         return Some(first.format);
     }
@@ -71,7 +72,7 @@ fn first_marker(text: &str, from: usize, tag: Tag) -> Option<Marker> {
                 at + "</think>".len()
             }
             Kind::Opens => {
-                let closer = memmem::find(text.as_bytes().get(at..)?, b"</think>")?;
+                let closer = find(text.as_bytes().get(at..)?, "</think>")?;
                 at + closer + "</think>".len()
             }
         };
@@ -87,7 +88,7 @@ enum Kind {
 
 fn next_tag(text: &str, from: usize) -> Option<(usize, Kind)> {
     let rest = text.get(from..)?;
-    memmem::find_iter(rest.as_bytes(), b"think>").find_map(|tail| {
+    find_iter(rest.as_bytes(), "think>").find_map(|tail| {
         let before = rest.get(..tail)?;
         if before.ends_with("</") {
             return Some((from + tail - 2, Kind::Closes));
@@ -115,14 +116,14 @@ fn marker_in(text: &str, from: usize, end: usize) -> Option<(ToolFormat, usize)>
     let angle = memchr_iter(b'<', piece).find_map(|at| Some((angle_marker(text, from + at)?, from + at)));
     // The other markers matter only if they come first.
     let piece = piece.get(..angle.map_or(piece.len(), |(_, at)| at - from))?;
-    let find = |needle: &str| memmem::find(piece, needle.as_bytes()).map(|at| from + at);
-    let brackets = find("[TOOL_CALLS]").map(|at| (ToolFormat::Mistral, at));
-    let functools = find("functools[").map(|at| (ToolFormat::Phi4Mini, at));
-    let action = memmem::find_iter(piece, b"Action:")
+    let first = |marker: &str| find(piece, marker).map(|at| from + at);
+    let brackets = first("[TOOL_CALLS]").map(|at| (ToolFormat::Mistral, at));
+    let functools = first("functools[").map(|at| (ToolFormat::Phi4Mini, at));
+    let action = find_iter(piece, "Action:")
         .map(|at| from + at)
         .find(|at| react::starts_line(text, *at))
         .map(|at| (ToolFormat::React, at));
-    let recipient = memmem::find_iter(piece, b">>>")
+    let recipient = find_iter(piece, ">>>")
         .map(|at| from + at)
         .find(|at| is_recipient(text, *at))
         .map(|at| (ToolFormat::FunctionaryV32, at));

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memmem;
 use serde_json::{Map, Value};
 
+use super::find::{find, find_iter};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::scan::Scan;
@@ -107,7 +107,7 @@ fn body_end(text: &str, from: usize) -> usize {
 /// The first of some special tokens, and its length.
 fn first_of(text: &str, from: usize, tokens: &[&str]) -> Option<(usize, usize)> {
     let rest = text.get(from..)?;
-    memmem::find_iter(rest.as_bytes(), b"<|").find_map(|at| {
+    find_iter(rest.as_bytes(), "<|").find_map(|at| {
         let here = rest.get(at..)?;
         tokens.iter().find(|token| here.starts_with(**token)).map(|token| (from + at, token.len()))
     })
@@ -116,7 +116,7 @@ fn first_of(text: &str, from: usize, tokens: &[&str]) -> Option<(usize, usize)> 
 /// The next segment at or after `from`.
 fn next_segment(text: &str, from: usize) -> Option<Segment<'_>> {
     let rest = text.get(from..)?;
-    let start = memmem::find(rest.as_bytes(), START.as_bytes()).map(|length| from + length);
+    let start = find(rest.as_bytes(), START).map(|length| from + length);
     if from == 0
         && let Some(segment) = first_segment(text, start.unwrap_or(text.len()))
     {

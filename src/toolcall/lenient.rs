@@ -5,9 +5,10 @@
 
 use std::cell::Cell;
 
-use memchr::{memchr, memchr3, memmem};
+use memchr::{memchr, memchr3};
 use serde_json::{Map, Value};
 
+use super::find::find;
 use super::cursor::Cursor;
 use super::{Repair, json};
 
@@ -171,7 +172,7 @@ impl Reader<'_> {
             self.cursor.skip_blanks();
             let rest = self.cursor.rest();
             let length = if rest.starts_with("/*") {
-                memmem::find(rest.as_bytes(), b"*/").map(|end| end + 2)
+                find(rest.as_bytes(), "*/").map(|end| end + 2)
             } else if rest.starts_with("//") || rest.starts_with('#') {
                 Some(memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len()))
             } else {

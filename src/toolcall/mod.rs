@@ -17,6 +17,7 @@ mod call;
 mod codes;
 mod cursor;
 mod detect;
+mod find;
 mod functionary;
 mod harmony;
 mod json;

@@ -1,8 +1,7 @@
 //! Walking through a text from marker to marker, outside reasoning (rules T1 to T5). In: the opening markers of a
 //! format; out: where they stand, in order; the reasoning itself is recorded on the way. Knows no format's syntax.
 
-use memchr::memmem;
-
+use super::find::find;
 use super::scan::Scan;
 
 /// Which tags open and close reasoning.
@@ -86,7 +85,7 @@ impl<const N: usize> Walk<N> {
             let opener = self.next_opener(text);
             match (opener, tag) {
                 (Some((which, at)), tag) if tag.is_none_or(|tag| at < tag.at) => {
-                    let end = at + self.openers.get(which).map_or(0, |seek| seek.finder.needle().len());
+                    let end = at + self.openers.get(which).map_or(0, |seek| seek.marker.len());
                     self.at = end;
                     return Some(Mark::Opener { which, at, end });
                 }
@@ -116,7 +115,7 @@ impl<const N: usize> Walk<N> {
             // A stray closer is content, so that the message starts with it.
             TagKind::Closes => self.leading = false,
             TagKind::Opens { closer } => {
-                let found = memmem::find(scan.rest(tag.end).as_bytes(), closer.as_bytes());
+                let found = find(scan.rest(tag.end).as_bytes(), closer);
                 self.at = found.map_or(scan.text.len(), |length| tag.end + length + closer.len());
                 scan.parsed.reasoning.push(tag.at..self.at);
                 if found.is_none() {
@@ -172,7 +171,7 @@ fn next_tag(seek: &mut Seek, text: &str, from: usize, [opens, closes, closer]: [
     let mut searched = from;
     loop {
         let tail = seek.next(text, searched)?;
-        let end = tail + seek.finder.needle().len();
+        let end = tail + seek.marker.len();
         let before = text.get(from..tail).unwrap_or_default();
         if before.ends_with(opens) {
             return Some(Tag { at: tail - opens.len(), end, kind: TagKind::Opens { closer } });
@@ -186,7 +185,7 @@ fn next_tag(seek: &mut Seek, text: &str, from: usize, [opens, closes, closer]: [
 
 /// The next place of a marker, remembered, so that a walk searches each byte once per marker.
 struct Seek {
-    finder: memmem::Finder<'static>,
+    marker: &'static str,
     next: Next,
 }
 
@@ -198,8 +197,8 @@ enum Next {
 }
 
 impl Seek {
-    fn new(needle: &'static str) -> Self {
-        Self { finder: memmem::Finder::new(needle), next: Next::Unknown }
+    fn new(marker: &'static str) -> Self {
+        Self { marker, next: Next::Unknown }
     }
 
     /// The first place at or after `from`, which must not go backwards between calls.
@@ -210,7 +209,7 @@ impl Seek {
             Next::At(_) | Next::Unknown => {}
         }
         let rest = text.as_bytes().get(from..).unwrap_or_default();
-        let found = self.finder.find(rest).map(|length| from + length);
+        let found = find(rest, self.marker).map(|length| from + length);
         self.next = found.map_or(Next::Nowhere, Next::At);
         found
     }

@@ -4,8 +4,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use memchr::memmem;
-
+use super::find::find;
 use super::codes::Fault;
 use super::{Attempt, Call, ErrorCode, Malformed, Offered, Options, Parsed, Repair};
 use crate::trajectory::{ParseMode, ToolFormat};
@@ -67,9 +66,9 @@ impl<'t, 'o> Scan<'t, 'o> {
     /// if that comes before the next opener, and otherwise to where reading stopped.
     pub(super) fn fail(&mut self, at: usize, body: usize, markers: Markers, stop: usize, malformed: Malformed) {
         let rest = self.rest(body);
-        let next = memmem::find(rest.as_bytes(), markers.opener.as_bytes()).unwrap_or(rest.len());
+        let next = find(rest.as_bytes(), markers.opener).unwrap_or(rest.len());
         let own = rest.as_bytes().get(..next).unwrap_or_default();
-        let end = match memmem::find(own, markers.closer.as_bytes()) {
+        let end = match find(own, markers.closer) {
             Some(closer) if !markers.closer.is_empty() => body + closer + markers.closer.len(),
             _ => self.text.floor_char_boundary(stop.clamp(body, body + next)),
         };

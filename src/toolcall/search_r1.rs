@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem;
 use serde_json::{Map, Value};
 
+use super::find::find;
 use super::codes::Fault;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
@@ -33,7 +33,7 @@ pub(super) fn search_r1(scan: &mut Scan<'_, '_>) {
             1 => "</information>",
             _ => "</answer>",
         };
-        match memmem::find(scan.rest(end).as_bytes(), closer.as_bytes()) {
+        match find(scan.rest(end).as_bytes(), closer) {
             Some(length) => walk.resume(end + length + closer.len()),
             None => ended = true,
         }
@@ -44,7 +44,7 @@ pub(super) fn search_r1(scan: &mut Scan<'_, '_>) {
 /// next `<search>`.
 fn search(scan: &mut Scan<'_, '_>, at: usize, end: usize) -> usize {
     let rest = scan.rest(end);
-    let next = memmem::find(rest.as_bytes(), SEARCH.opener.as_bytes());
+    let next = find(rest.as_bytes(), SEARCH.opener);
     let own = rest.get(..next.unwrap_or(rest.len())).unwrap_or_default();
     let (query, stop, repairs) = match (own.split_once(SEARCH.closer), next) {
         (Some((query, _)), _) => (query, end + query.len() + SEARCH.closer.len(), Vec::new()),

@@ -3,8 +3,7 @@
 
 use std::ops::Range;
 
-use memchr::memmem;
-
+use super::find::find;
 use super::call::{self, Reading};
 use super::codes::Fault;
 use super::reasoning::{Mark, Stops, Tags, Walk};
@@ -129,9 +128,9 @@ fn close(
         return Err(Fault::new(ErrorCode::MissingCloser, end, format!("the text ends without `{closer}`")));
     }
     // Looking no further than the next opener keeps the whole parse linear.
-    let next = memmem::find(rest.as_bytes(), opener.as_bytes()).unwrap_or(rest.len());
+    let next = find(rest.as_bytes(), opener).unwrap_or(rest.len());
     let own = rest.as_bytes().get(..next).unwrap_or_default();
-    if memmem::find(own, closer.as_bytes()).is_some() {
+    if find(own, closer).is_some() {
         return Err(Fault::new(ErrorCode::UnexpectedText, at, format!("text between the call and `{closer}`")));
     }
     Err(Fault::new(ErrorCode::MissingCloser, end, format!("no `{closer}` after the call")))

@@ -141,9 +141,10 @@ impl ToolSet {
         self.problem.as_ref()
     }
 
-    /// Bytes that the set keeps alive, its schemas included, roughly.
+    /// Bytes that the set keeps alive, roughly; a schema that others hold as well counts by its share.
     pub fn weight_bytes(&self) -> usize {
-        let tool_bytes = |tool: &Tool| 128 + tool.schema.as_ref().map_or(0, |schema| schema.weight_bytes());
+        let share = |schema: &Arc<Schema>| schema.weight_bytes() / Arc::strong_count(schema).max(1);
+        let tool_bytes = |tool: &Tool| 128 + tool.schema.as_ref().map_or(0, share);
         self.tools.iter().map(tool_bytes).fold(self.text_bytes, usize::saturating_add)
     }
 }

@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 use std::ops::{Range, RangeInclusive};
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
 use serde_json::{Map, Value};
 
+use super::find::find;
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::reasoning::{Mark, Stops, Tags, Walk};
@@ -220,7 +221,7 @@ fn glm_pair<'t>(cursor: &mut Cursor<'t>) -> Result<(&'t str, &'t str), Fault> {
     }
     let rest = cursor.rest();
     // Markers in a value are data, but a second `<arg_value>` says that the first was never closed.
-    let tail = memmem::find(rest.as_bytes(), b"arg_value>").and_then(|tail| rest.split_at_checked(tail));
+    let tail = find(rest.as_bytes(), "arg_value>").and_then(|tail| rest.split_at_checked(tail));
     let Some((before, _)) = tail else {
         return Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), "the text ends inside a value"));
     };

@@ -1,12 +1,16 @@
 //! The JSON of `POST /reward`: requests read, results written. In: bytes; out: trajectories, and back. The only place
 //! with API field names.
 
+mod json;
 mod pointed;
 mod request;
 mod response;
+mod split;
 
+pub(in crate::http) use json::Put;
 pub use pointed::{Pointed, Wrong, pointed};
 pub use request::{
     CurriculumWire, Item, OnInvalid, RewardRequest, Text, read_item, read_names, read_request,
 };
+pub use split::{Split, split};
 pub use response::{CacheWire, ErrorWire, GroupWire, Named, Naming, ResultWire, error};

@@ -336,16 +336,55 @@ struct ReferenceCallWire {
 }
 
 /// A chat message. Fields that say nothing about the score (`name`, `tool_call_id`, ..) are skipped.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 struct MessageWire<'a> {
-    #[serde(borrow)]
     role: Text<'a>,
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow, default, alias = "reasoning")]
+    content: ContentWire<'a>,
     reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     tool_calls: Option<&'a RawValue>,
+}
+
+/// A message's content: decoded at once where the role is known to be the policy's, else still raw.
+#[derive(Debug)]
+enum ContentWire<'a> {
+    Raw(Option<&'a RawValue>),
+    Read(Parts<'a>),
+}
+
+impl<'de> Deserialize<'de> for MessageWire<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MessageVisitor;
+        impl<'de> Visitor<'de> for MessageVisitor {
+            type Value = MessageWire<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageWire<'de>, A::Error> {
+                let mut role: Option<Text<'de>> = None;
+                let mut content = ContentWire::Raw(None);
+                let (mut reasoning_content, mut tool_calls) = (None, None);
+                while let Some(Text(key)) = map.next_key()? {
+                    match &*key {
+                        "role" => role = Some(map.next_value()?),
+                        "content" if role.as_ref().is_some_and(|role| role.0 == "assistant") => {
+                            content = ContentWire::Read(map.next_value()?);
+                        }
+                        "content" => content = ContentWire::Raw(map.next_value()?),
+                        "reasoning_content" | "reasoning" => reasoning_content = map.next_value()?,
+                        "tool_calls" => tool_calls = map.next_value()?,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                let role = role.ok_or_else(|| de::Error::missing_field("role"))?;
+                Ok(MessageWire { role, content, reasoning_content, tool_calls })
+            }
+        }
+        deserializer.deserialize_map(MessageVisitor)
+    }
 }
 
 fn read_messages<'a>(messages: Vec<MessageWire<'a>>, at: &str) -> Result<Vec<Message<'a>>, Pointed> {
@@ -360,11 +399,18 @@ impl<'a> MessageWire<'a> {
             return Err(Pointed::shape(at() + "/role", format!("{:?} is no role; one of: {known}", self.role.0)));
         };
         if role != Role::Assistant {
-            let content = self.content.map_or("null", RawValue::get);
+            let content = match self.content {
+                ContentWire::Raw(raw) => raw.map_or("null", RawValue::get),
+                // Only where `role` came twice: nobody scores it.
+                ContentWire::Read(_) => "null",
+            };
             check_content(content, at)?;
             return Ok(Message::Other { role, content: Content::Json(content) });
         }
-        let parts = self.content.map_or(Ok(Parts::default()), |raw| read_content(raw.get(), at))?;
+        let parts = match self.content {
+            ContentWire::Read(parts) => parts,
+            ContentWire::Raw(raw) => raw.map_or(Ok(Parts::default()), |raw| read_content(raw.get(), at))?,
+        };
         let field = self.reasoning_content.map(|raw| read_content(raw.get(), at)).transpose()?.map(|parts| parts.text);
         let native_calls = self.tool_calls.map(RawValue::get).filter(|raw| !is_empty_list(raw));
         let reasoning = field.or(parts.reasoning);
@@ -396,18 +442,40 @@ struct Parts<'a> {
 }
 
 fn read_content<'a>(raw: &'a str, at: &dyn Fn() -> String) -> Result<Parts<'a>, Pointed> {
-    let nested = |error: serde_json::Error| Pointed::shape(at() + "/content", error.to_string());
-    match raw.as_bytes().first() {
-        Some(b'"') => {
-            let text: Text<'a> = serde_json::from_str(raw).map_err(nested)?;
-            Ok(Parts { text: text.0, reasoning: None })
+    serde_json::from_str(raw).map_err(|error| Pointed::shape(at() + "/content", error.to_string()))
+}
+
+impl<'de> Deserialize<'de> for Parts<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PartsVisitor;
+        impl<'de> Visitor<'de> for PartsVisitor {
+            type Value = Parts<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, null, or a list of parts")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Parts<'de>, E> {
+                Ok(Parts { text: Cow::Borrowed(text), reasoning: None })
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Parts<'de>, E> {
+                Ok(Parts { text: Cow::Owned(text.to_owned()), reasoning: None })
+            }
+
+            fn visit_unit<E>(self) -> Result<Parts<'de>, E> {
+                Ok(Parts::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Parts<'de>, A::Error> {
+                let mut parts: Vec<PartWire<'de>> = Vec::new();
+                while let Some(part) = list.next_element()? {
+                    parts.push(part);
+                }
+                Ok(join_parts(parts))
+            }
         }
-        Some(b'n') => Ok(Parts::default()),
-        Some(b'[') => {
-            let parts: Vec<PartWire<'a>> = serde_json::from_str(raw).map_err(nested)?;
-            Ok(join_parts(parts))
-        }
-        _ => Err(wrong_content(at)),
+        deserializer.deserialize_any(PartsVisitor)
     }
 }
 

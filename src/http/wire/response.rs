@@ -5,9 +5,10 @@
 
 use std::borrow::Cow;
 
-use serde::ser::{SerializeMap, Serializer};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
+
+use super::json::{Put, put};
 
 use crate::rubric::Rubric;
 use crate::score::{Fault, Report};
@@ -18,18 +19,8 @@ use crate::toolcall::{Attempt, ErrorCode};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Named<'a>(pub Vec<(&'a str, f64)>);
 
-impl Serialize for Named<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, number) in &self.0 {
-            map.serialize_entry(name, number)?;
-        }
-        map.end()
-    }
-}
-
 /// How one trajectory was scored.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = Result)]
 pub struct ResultWire<'a> {
     /// The trajectory's `id`, as sent.
@@ -37,7 +28,7 @@ pub struct ResultWire<'a> {
     /// The trajectory's `group`, as sent.
     pub group: Option<&'a str>,
     /// Names this score in `GET /scores/{id}`; absent where nothing is stored.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
     pub score_id: Option<&'a str>,
     /// The reward, within the rubric's range; for an item that could not be scored, what `on_invalid` says.
     pub reward: Option<f64>,
@@ -86,7 +77,7 @@ pub enum CacheWire {
 }
 
 /// One stage of the rubric.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = Stage)]
 pub struct StageWire<'a> {
     /// Its name in the rubric.
@@ -107,7 +98,7 @@ pub struct StageWire<'a> {
 }
 
 /// One call attempt.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = ToolCall)]
 pub struct ToolCallWire<'a> {
     /// Index of its message.
@@ -129,17 +120,17 @@ pub struct ToolCallWire<'a> {
     /// Whether the arguments satisfy the tool's schema.
     pub schema_valid: bool,
     /// Whether it parses only after repairs (tolerant mode).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     pub repaired: bool,
     /// What was repaired.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     pub repairs: Vec<&'static str>,
     /// What is wrong with it.
     pub errors: Vec<CallErrorWire<'a>>,
 }
 
 /// What is wrong with a call.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = CallError)]
 pub struct CallErrorWire<'a> {
     /// One of the closed list of codes.
@@ -148,15 +139,15 @@ pub struct CallErrorWire<'a> {
     /// What is wrong, for a human.
     pub message: Cow<'a, str>,
     /// JSON pointer into the arguments, for schema errors.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
     pub pointer: Option<&'a str>,
     /// JSON pointer into the schema, for schema errors.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
     pub schema_pointer: Option<&'a str>,
 }
 
 /// Whether everything parsed.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = Parse)]
 pub struct ParseWire<'a> {
     /// False if a call attempt is malformed, reasoning stays open, or there are too many calls.
@@ -170,7 +161,7 @@ pub struct ParseWire<'a> {
 }
 
 /// Something that does not parse.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = ParseError)]
 pub struct ParseErrorWire<'a> {
     /// One of the closed list of codes.
@@ -185,7 +176,7 @@ pub struct ParseErrorWire<'a> {
 }
 
 /// The answer that was found.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = Answer)]
 pub struct AnswerWire<'a> {
     /// Its text; null where there is none.
@@ -195,7 +186,7 @@ pub struct AnswerWire<'a> {
 }
 
 /// What one assistant turn earned.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = Step)]
 pub struct StepWire {
     /// Index of the message.
@@ -205,7 +196,7 @@ pub struct StepWire {
 }
 
 /// Why a trajectory could not be scored.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, ToSchema)]
 #[schema(as = ItemError)]
 pub struct ErrorWire<'a> {
     /// One of the closed list: `item_malformed`, `references_missing`, `schema_invalid`, `schema_unsupported`,
@@ -221,11 +212,10 @@ pub struct ErrorWire<'a> {
 }
 
 /// Statistics of a group's valid rewards.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = Group)]
 pub struct GroupWire<'a> {
     /// The group's name.
-    #[serde(borrow)]
     pub group: Cow<'a, str>,
     /// How many valid rewards.
     pub n: usize,
@@ -235,6 +225,37 @@ pub struct GroupWire<'a> {
     pub std: f64,
     /// VSPO's task value: (largest reward of the rubric - mean) * std.
     pub value: f64,
+}
+
+put!(ResultWire {
+    id, group, reward, valid, stage_reached, failed_stage, reason, stages, metrics, components, tool_calls, parse, answer,
+    steps, errors, cache, latency_ms,
+} optional { score_id });
+put!(StageWire { name, score, weight, threshold, open, passed, detail } optional {});
+put!(ToolCallWire { message, index, span, name, arguments, parsed, known, schema_valid, errors } optional { repaired, repairs });
+put!(CallErrorWire { code, message } optional { pointer, schema_pointer });
+put!(ParseWire { ok, format, attempts, errors } optional {});
+put!(ParseErrorWire { code, message, message_index, span } optional {});
+put!(AnswerWire { text, message } optional {});
+put!(ErrorWire { code, message, pointer, stage } optional {});
+
+impl Put for StepWire {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"message\":");
+        self.message.put(out);
+        out.extend_from_slice(b",\"reward\":");
+        self.reward.put(out);
+        out.push(b'}');
+    }
+}
+
+impl Put for CacheWire {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match self {
+            Self::Hit => b"\"hit\"",
+            Self::Miss => b"\"miss\"",
+        });
+    }
 }
 
 /// What a result needs beside its report.
@@ -395,7 +416,7 @@ fn call_errors<'a>(attempt: &'a Attempt<'_>, verdict: &'a CallVerdict) -> Vec<Ca
                 schema_pointer: Some(&violation.schema_pointer),
             })
             .collect(),
-        (CallVerdict::Problem { problem, .. }, Ok(_)) => {
+        (CallVerdict::TooCostly(problem) | CallVerdict::Problem { problem, .. }, Ok(_)) => {
             vec![CallErrorWire {
                 code: problem.code.as_str(),
                 message: Cow::Borrowed(&problem.message),

@@ -27,9 +27,9 @@ struct Level {
 }
 
 impl SchemaCache {
-    /// A cache that holds about `capacity_bytes`, half of it for each meaning of `format`.
+    /// A cache that holds about `capacity_bytes` for each meaning of `format` that is in use.
     pub fn new(capacity_bytes: u64) -> Self {
-        let level = |formats| Level::new(formats, capacity_bytes / 2);
+        let level = |formats| Level::new(formats, capacity_bytes);
         Self { annotating: level(Formats::Annotate), asserting: level(Formats::Assert) }
     }
 
@@ -96,7 +96,7 @@ mod tests {
             assert!(cache.tools(&list, false).get("f").is_some());
         }
         cache.annotating.schemas.run_pending_tasks();
-        assert!(cache.annotating.schemas.weighted_size() <= 1 << 18);
+        assert!(cache.annotating.schemas.weighted_size() <= 1 << 19);
         let huge = format!("[{}", " ".repeat(MAX_LIST_BYTES));
         assert!(cache.tools(&huge, false).problem().is_some());
     }
