@@ -88,6 +88,12 @@ pub struct ServeFlags {
     /// Whether requests are kept, so that runs can be scored again [default: true]
     #[arg(long, env = "GRADUS_STORE_KEEP_TRAJECTORIES", value_name = "BOOL")]
     pub store_keep_trajectories: Option<bool>,
+    /// Bytes that may wait for the store; more makes answers wait [default: 268435456]
+    #[arg(long, env = "GRADUS_STORE_QUEUE_BYTES", value_name = "BYTES")]
+    pub store_queue_bytes: Option<usize>,
+    /// How long to wait for another process that writes to the same database, in milliseconds [default: 5000]
+    #[arg(long, env = "GRADUS_STORE_BUSY_TIMEOUT_MS", value_name = "MS")]
+    pub store_busy_timeout_ms: Option<u64>,
     /// Whether a request may bring its own rubric [default: true]
     #[arg(long, env = "GRADUS_INLINE_RUBRICS", value_name = "BOOL")]
     pub inline_rubrics: Option<bool>,
@@ -254,13 +260,24 @@ impl Serve {
             return Err(ConfigError::Value(message));
         }
         let tokens = http::Tokens {
-            api: flags.api_token.or_else(|| file.tokens.api.clone()).filter(|token| !token.is_empty()),
-            admin: flags.admin_token.or_else(|| file.tokens.admin.clone()).filter(|token| !token.is_empty()),
+            api: flags.api_token.or_else(|| file.tokens.api.clone()),
+            admin: flags.admin_token.or_else(|| file.tokens.admin.clone()),
         };
+        // An empty token is a secret that somebody forgot to set, and no wish for an open server.
+        for (token, name) in [(&tokens.api, "api"), (&tokens.admin, "admin")] {
+            if token.as_ref().is_some_and(|token| token.trim().is_empty()) {
+                return Err(ConfigError::Value(format!("the {name} token is empty; set it, or leave it out")));
+            }
+        }
+        let kept = store(flags.store, flags.store_durability, flags.store_keep_trajectories, file)?;
         Ok(Self {
             listen: flags.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
             scoring: Scoring::compose(flags.scoring, flags.inline_rubrics, file),
-            store: store(flags.store, flags.store_durability, flags.store_keep_trajectories, file)?,
+            store: store::Config {
+                queue_bytes: flags.store_queue_bytes.unwrap_or(kept.queue_bytes),
+                busy_timeout_ms: flags.store_busy_timeout_ms.unwrap_or(kept.busy_timeout_ms),
+                ..kept
+            },
             http: http::Config { limits, tokens, ..http::Config::default() },
         })
     }

@@ -61,14 +61,24 @@ impl Scorer {
         Self { schemas: SchemaCache::new(schema_cache_bytes), no_tools: Arc::new(ToolSet::empty()), judge }
     }
 
-    /// Scores one trajectory.
-    pub fn score<'t>(&self, trajectory: &'t Trajectory<'t>, rubric: &Rubric, position: &Position) -> Report<'t> {
-        let plan = rubric.plan(position).into_owned();
-        let tools = match trajectory.tools {
+    /// The compiled tools of a raw list; none for an empty text.
+    pub fn tools(&self, raw: &str, rubric: &Rubric) -> Arc<ToolSet> {
+        match raw {
             "" => self.no_tools.clone(),
             raw => self.schemas.tools(raw, rubric.reading.assert_format),
-        };
-        match Evidence::read(trajectory, &tools, &rubric.reading) {
+        }
+    }
+
+    /// Scores one trajectory. `tools` are those of its `tools` text.
+    pub fn score<'t>(
+        &self,
+        trajectory: &'t Trajectory<'t>,
+        tools: &ToolSet,
+        rubric: &Rubric,
+        position: &Position,
+    ) -> Report<'t> {
+        let plan = rubric.plan(position).into_owned();
+        match Evidence::read(trajectory, tools, &rubric.reading) {
             Ok(evidence) => self.report(evidence, rubric, plan),
             Err(cause) => Report::without_evidence(plan, rubric, cause),
         }

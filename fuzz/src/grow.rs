@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 const MAX_DEPTH: usize = 5;
 const NAMES: [&str; 6] = ["a", "b", "ab", "é", "$ref", "a/b~c"];
-const STRINGS: [&str; 8] = ["", "a", "ab", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "é", "2025-01-01", "x@y.z", "\u{0}\u{1F600}"];
+const STRINGS: [&str; 8] =
+    ["", "a", "ab", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "é", "2025-01-01", "x@y.z", "\u{0}\u{1F600}"];
 const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
 const PATTERNS: [&str; 10] =
     ["^a", "b$", "^(a+)+$", "(?=a)a", "[", "\\p{L}+", "^.{2,8}$", "(a|a)*b", "(?<=a)b\\1", "a{1000}{1000}"];

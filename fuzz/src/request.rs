@@ -78,7 +78,8 @@ fn sound(scored: &Scored) {
         let Some(reward) = row.reward else { continue };
         assert!((range.min()..=range.max()).contains(&reward), "{reward} is outside the rubric's range");
         if row.valid {
-            let parts: f64 = result["components"].as_object().into_iter().flatten().filter_map(|part| part.1.as_f64()).sum();
+            let parts: f64 =
+                result["components"].as_object().into_iter().flatten().filter_map(|part| part.1.as_f64()).sum();
             let size: f64 = reward.abs().max(range.min().abs()).max(range.max().abs());
             assert!((parts - reward).abs() <= 1e-9 * size.max(1e-3), "{parts} is not the reward {reward}: {result}");
         } else {

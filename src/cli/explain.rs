@@ -27,17 +27,22 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
         Some(extension) if extension == "jsonl" => text.lines().find(|line| !line.trim().is_empty()).unwrap_or(""),
         _ => text.as_str(),
     };
-    let wrong = |error: crate::http::wire::Pointed| anyhow::anyhow!("{}: {} {}", path.display(), error.pointer, error.message);
+    let wrong = |error: crate::http::wire::Pointed| anyhow::anyhow!("{}: {} {}", path.display(), error.pointer, printable(&error.message));
     let paint = Paint::stdout();
-    let position = Position { step, ..Position::default() };
     let mut explained = 0;
-    let (items, tools): (Vec<&RawValue>, &str) = match read_request(text) {
-        Ok(request) => (request.trajectories, request.tools.map_or("", RawValue::get)),
-        Err(_) => (vec![serde_json::from_str(text).with_context(|| path.display().to_string())?], ""),
+    let (items, tools, sent): (Vec<&RawValue>, &str, Position) = match read_request(text) {
+        Ok(request) => {
+            let curriculum = request.curriculum.unwrap_or_default();
+            let sent = Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery };
+            (request.trajectories, request.tools.map_or("", RawValue::get), sent)
+        }
+        Err(_) => (vec![serde_json::from_str(text).with_context(|| path.display().to_string())?], "", Position::default()),
     };
+    let position = Position { step: step.or(sent.step), ..sent };
     for raw in items {
-        let item = read_item(raw.get(), tools).map_err(wrong)?;
-        let report = engine.scorer.score(&item.trajectory, &rubric, &position);
+        let item = read_item(raw.get(), tools, rubric.reading.format).map_err(wrong)?;
+        let tools = engine.scorer.tools(item.trajectory.tools, &rubric);
+        let report = engine.scorer.score(&item.trajectory, &tools, &rubric, &position);
         explain(&report, &rubric, &item, paint);
         explained += 1;
     }
@@ -52,7 +57,7 @@ fn explain(report: &Report<'_>, rubric: &Rubric, item: &Item<'_>, paint: Paint) 
     let title = format!("{id}by {}@{}", rubric.name, rubric.version);
     match &report.reward {
         Ok(reward) => println!("{} {}", paint.bold(title), paint.bold(format!("reward {:.4}", reward.value))),
-        Err(fault) => println!("{} {} {}", paint.bold(title), paint.bad("no reward:"), fault.cause.message),
+        Err(fault) => println!("{} {} {}", paint.bold(title), paint.bad("no reward:"), printable(&fault.cause.message)),
     }
     stages(report, rubric, paint);
     if let Some(reason) = report.reason(rubric) {

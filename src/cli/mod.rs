@@ -83,9 +83,11 @@ fn run() -> anyhow::Result<ExitCode> {
 
 /// Plain `gradus` serves, with what the environment says about serving.
 fn default_command() -> Command {
-    match Cli::try_parse_from(["gradus", "serve"]).ok().and_then(|cli| cli.command) {
-        Some(command) => command,
-        None => Command::Serve(serve::Args::default()),
+    match Cli::try_parse_from(["gradus", "serve"]) {
+        Ok(Cli { command: Some(command), .. }) => command,
+        Ok(_) => Command::Serve(serve::Args::default()),
+        // A variable of the environment that cannot be: said, not skipped.
+        Err(error) => error.exit(),
     }
 }
 

@@ -11,13 +11,20 @@ use super::score::said;
 use crate::config::{self, File, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Stop};
 use crate::rubric::Rubric;
-use crate::store::{Store, StoreError, StoredRequest};
+use crate::store::{Durability, Store, StoreError, StoredRequest};
 
 /// Most differences that are printed; all are counted.
 const SHOWN: usize = 20;
 
 pub(super) fn run(engine: &Engine, run: &str, flags: StoreFlags, file: &File) -> anyhow::Result<ExitCode> {
     let settings = config::store(flags, None, None, file)?;
+    if let Some(path) = settings.url.strip_prefix("sqlite:")
+        && !std::path::Path::new(path).exists()
+    {
+        bail!("there is no database {path}; name the one that the server wrote with --store sqlite:FILE");
+    }
+    // Reading does not depend on how the server wrote.
+    let settings = crate::store::Config { durability: Durability::Commit, ..settings };
     let Some(store) = Store::open(&settings)? else { bail!("--store none keeps nothing to replay; name the database") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let found = runtime.block_on(replay(engine, &store, run))?;

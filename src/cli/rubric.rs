@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use super::explain;
+use super::paint::printable;
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::rubric::{Catalog, Rubric, SHIPPED};
 
@@ -70,7 +71,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
                 Err(error) => {
                     wrong += 1;
                     let place = error.location.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
-                    eprintln!("{shown}{place}: {}", error.message);
+                    eprintln!("{shown}{place}: {}", printable(&error.message));
                 }
             },
         }

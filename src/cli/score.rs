@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
 use super::replay;
+use super::paint::printable;
 use super::summary::Summary;
 use crate::config::{File, Scoring, ScoringFlags, StoreFlags};
 use crate::http::batch::{BatchError, Engine, Overrides, Scored, Stop};
@@ -121,65 +122,79 @@ impl Job {
         if let Err(error) = serde_json::from_str::<&RawValue>(text) {
             bail!("{shown}: {error}");
         }
-        if is_request(text) { self.request(text, shown) } else { self.chunk(&[text.to_owned()], shown, 1) }
+        let chunk = Chunk { items: vec![text.to_owned()], lines: vec![1] };
+        if is_request(text) { self.request(text, shown, &[]) } else { self.chunk(&chunk, shown) }
     }
 
     fn lines(&mut self, mut reader: Box<dyn BufRead>, shown: &str) -> anyhow::Result<()> {
-        let (mut chunk, mut bytes, mut number, mut first) = (Vec::new(), 0, 0, 1);
+        let (mut chunk, mut bytes, mut number) = (Chunk::default(), 0, 0);
         let mut line = Vec::new();
         loop {
             line.clear();
             let read = reader.read_until(b'\n', &mut line).with_context(|| format!("cannot read {shown}"))?;
             number += usize::from(read > 0);
             self.progress.inc(read as u64);
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim();
-            let request = is_request(text);
-            if read == 0 || request || chunk.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES {
-                self.chunk(&chunk, shown, first)?;
-                (bytes, first) = (0, number);
-                chunk.clear();
+            let Ok(text) = std::str::from_utf8(&line) else {
+                self.complain(&format!("{shown}, line {number}: not UTF-8"));
+                continue;
+            };
+            // Some editors start a file with a byte order mark.
+            let text = text.trim_start_matches('\u{FEFF}').trim();
+            let request = text.contains("\"trajectories\"") && is_request(text);
+            if read == 0 || request || chunk.items.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES {
+                self.chunk(&std::mem::take(&mut chunk), shown)?;
+                bytes = 0;
             }
             match text {
                 _ if read == 0 => return Ok(()),
                 "" => {}
-                _ if request => self.request(text, &format!("{shown}, line {number}"))?,
+                _ if request => self.request(text, &format!("{shown}, line {number}"), &[])?,
                 _ => {
                     if let Err(error) = serde_json::from_str::<&RawValue>(text) {
-                        self.broken += 1;
-                        self.progress.suspend(|| eprintln!("{shown}, line {number}: not JSON: {error}"));
+                        self.complain(&format!("{shown}, line {number}: not JSON: {error}"));
                         continue;
                     }
                     bytes += text.len();
-                    chunk.push(text.to_owned());
+                    chunk.items.push(text.to_owned());
+                    chunk.lines.push(number);
                 }
             }
         }
     }
 
     /// Trajectories as one request with the default rubric.
-    fn chunk(&mut self, items: &[String], shown: &str, first: usize) -> anyhow::Result<()> {
-        if items.is_empty() {
+    fn chunk(&mut self, chunk: &Chunk, shown: &str) -> anyhow::Result<()> {
+        if chunk.items.is_empty() {
             return Ok(());
         }
         let step = self.step.map_or_else(String::new, |step| format!("\"step\":{step},"));
-        let body = format!("{{{step}\"trajectories\":[{}]}}", items.join(","));
-        self.request(&body, &format!("{shown}, from line {first}"))
+        let body = format!("{{{step}\"trajectories\":[{}]}}", chunk.items.join(","));
+        self.request(&body, shown, &chunk.lines)
     }
 
-    fn request(&mut self, body: &str, shown: &str) -> anyhow::Result<()> {
+    /// Scores a request; `lines` are the lines of its items, where each has one.
+    fn request(&mut self, body: &str, shown: &str, lines: &[usize]) -> anyhow::Result<()> {
         match self.engine.score(body, &Overrides::default(), &Stop::default()) {
-            Ok(scored) => self.record(&scored),
+            Ok(scored) => self.record(&scored, shown, lines),
             Err(error) => {
-                self.broken += 1;
-                self.progress.suspend(|| eprintln!("{shown}: {}", said(error)));
+                self.complain(&format!("{shown}: {}", said(error)));
                 Ok(())
             }
         }
     }
 
-    fn record(&mut self, scored: &Scored) -> anyhow::Result<()> {
+    fn complain(&mut self, what: &str) {
+        self.broken += 1;
+        self.progress.suspend(|| eprintln!("{}", printable(what)));
+    }
+
+    fn record(&mut self, scored: &Scored, shown: &str, lines: &[usize]) -> anyhow::Result<()> {
         self.summary.add(scored);
+        for (index, row) in scored.rows.iter().enumerate().filter(|(_, row)| !row.valid) {
+            let place = lines.get(index).map_or_else(|| format!("{shown}, trajectory {index}"), |line| format!("{shown}, line {line}"));
+            let why = why_invalid(scored.body.get(row.result.clone()).unwrap_or_default());
+            self.progress.suspend(|| eprintln!("{}", printable(&format!("{place}: {why}"))));
+        }
         if let Some(out) = &mut self.out {
             for row in &scored.rows {
                 out.write_all(scored.body.get(row.result.clone()).unwrap_or_default())?;
@@ -188,6 +203,21 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// Trajectories that are scored together, and the lines they came from.
+#[derive(Debug, Default)]
+struct Chunk {
+    items: Vec<String>,
+    lines: Vec<usize>,
+}
+
+/// The first error of a result.
+fn why_invalid(result: &[u8]) -> String {
+    let result: serde_json::Value = serde_json::from_slice(result).unwrap_or_default();
+    let error = &result["errors"][0];
+    let field = error["pointer"].as_str().unwrap_or_default().splitn(4, '/').nth(3).unwrap_or_default();
+    format!("{}: {} {}", error["code"].as_str().unwrap_or_default(), field, error["message"].as_str().unwrap_or_default())
 }
 
 /// Whether an object is a request rather than a trajectory.
@@ -203,7 +233,7 @@ fn is_request(text: &str) -> bool {
 
 /// A batch error in words, for people.
 pub(super) fn said(error: BatchError) -> String {
-    match error {
+    let text = match error {
         BatchError::Request(wrong) => format!("{} {}", wrong.pointer, wrong.message).trim().to_owned(),
         BatchError::UnknownRubric(name) => {
             format!("there is no rubric {name:?}; `gradus rubric list` lists those there are")
@@ -213,5 +243,6 @@ pub(super) fn said(error: BatchError) -> String {
         BatchError::Deadline { limit_ms } => format!("not scored within {limit_ms} ms"),
         BatchError::Abandoned => "interrupted".to_owned(),
         BatchError::Invalid { code, message, pointer, .. } => format!("{pointer} {code}: {message}"),
-    }
+    };
+    printable(&text)
 }

@@ -35,7 +35,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         let address = listener.local_addr()?;
         let app = App::new(engine, store, settings.http);
         let stop = stop_signal()?;
-        announce(address, &settings.store.url, app.tokens.api.is_some())?;
+        announce(address, app.store.as_ref().map(|_| settings.store.url.as_str()), app.tokens.api.is_some())?;
         serve(listener, app, stop).await.context("serving failed")
     })?;
     Ok(ExitCode::SUCCESS)
@@ -50,15 +50,26 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        // Whoever asks twice does not want to wait.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(130);
+        });
     })
 }
 
 /// The first line is the address alone, for scripts; the rest is for people.
-fn announce(address: SocketAddr, store: &str, with_token: bool) -> anyhow::Result<()> {
+fn announce(address: SocketAddr, store: Option<&str>, with_token: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let token = if with_token { " -H 'Authorization: Bearer TOKEN'" } else { "" };
     writeln!(out, "http://{address}")?;
-    writeln!(out, "scores are kept in {store}; API: http://{address}/docs/; try:")?;
+    match store {
+        Some(url) => writeln!(out, "scores are kept in {url}; API: http://{address}/docs/; try:")?,
+        None => writeln!(out, "scores are not kept; API: http://{address}/docs/; try:")?,
+    }
     writeln!(
         out,
         "curl -s http://{address}/reward{token} -H 'Content-Type: application/json' -d '{{\"trajectories\":[{{\"messages\":[{{\"role\":\"user\",\"content\":\"Capital of France?\"}},{{\"role\":\"assistant\",\"content\":\"<answer>Paris</answer>\"}}],\"references\":[\"Paris\"]}}]}}'"

@@ -44,10 +44,16 @@ impl Tokens {
     }
 }
 
+/// The scheme's name is case-insensitive (RFC 9110).
+fn bearer_token(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 fn compare(headers: &HeaderMap, accepted: &[Option<&String>]) -> Result<(), Problem> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let key = headers.get("x-api-key").and_then(|value| value.to_str().ok());
-    let Some(given) = bearer.and_then(|value| value.strip_prefix("Bearer ")).or(key) else {
+    let Some(given) = bearer.and_then(bearer_token).or(key) else {
         let detail = "send the token as `Authorization: Bearer ..` or as `X-Api-Key`";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, "no-token", "Unauthorized", detail));
     };

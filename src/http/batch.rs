@@ -24,12 +24,11 @@ use crate::rubric::{Catalog, Rubric, RubricError};
 use crate::score::{Report, Scorer};
 use crate::shaping::Position;
 use crate::stages::{Field, NoScore, NoScoreCode};
+use crate::toolcall::tools::ToolSet;
 use crate::trajectory::Trajectory;
 
 /// Bytes of request that one unit of parallel work should hold at least.
 const GRAIN_BYTES: usize = 16 * 1024;
-/// Most trajectories of a request.
-pub const MAX_TRAJECTORIES: usize = 16_384;
 /// Most warnings of a response.
 const MAX_WARNINGS: usize = 16;
 
@@ -166,16 +165,15 @@ impl Engine {
     pub fn score(&self, body: &str, overrides: &Overrides<'_>, stop: &Stop) -> Result<Scored, BatchError> {
         let split = split(body);
         let (request, raw_items) = read_apart(body, split.as_ref())?;
-        if raw_items.len() > MAX_TRAJECTORIES {
-            let message = format!("{} trajectories are more than the limit of {MAX_TRAJECTORIES}; send several requests", raw_items.len());
-            return Err(BatchError::Request(Pointed::shape("/trajectories", message)));
-        }
         let settings = self.settings(&request, overrides)?;
         let deadline = Deadline::new(&request, stop);
+        deadline.check()?;
         let tools = request.tools.map_or("", |tools| tools.get());
+        let shared = SharedTools::new(&self.scorer, tools, &settings.rubric, overrides.batch_id.is_some());
+        let format = settings.rubric.reading.format;
         let grain = (GRAIN_BYTES * raw_items.len() / body.len().max(1)).max(1);
 
-        let items: Vec<_> = raw_items.par_iter().with_min_len(grain).map(|raw| read_item(raw, tools)).collect();
+        let items: Vec<_> = raw_items.par_iter().with_min_len(grain).map(|raw| read_item(raw, tools, format)).collect();
         if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
             // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).
             read_request(body).map_err(BatchError::Request)?;
@@ -184,7 +182,7 @@ impl Engine {
         let tasks = distinct(&items);
         let run = |task: &Task| {
             deadline.check()?;
-            Ok(self.score_task(task, &items, &raw_items, &settings, overrides))
+            Ok(self.score_task(task, &Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared }))
         };
         let done: Result<Vec<_>, BatchError> = tasks.par_iter().with_min_len(grain).map(run).collect();
         let mut entries: Vec<Entry> = done?.into_iter().flatten().collect();
@@ -224,44 +222,61 @@ impl Engine {
     }
 
     /// Scores one distinct trajectory and writes the result of every item that has it.
-    fn score_task(
-        &self,
-        task: &Task,
-        items: &[Result<Item<'_>, Pointed>],
-        raw_items: &[&str],
-        settings: &Settings,
-        overrides: &Overrides<'_>,
-    ) -> Vec<Entry> {
-        let rubric = &*settings.rubric;
+    fn score_task(&self, task: &Task, work: &Work<'_>) -> Vec<Entry> {
+        let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let began = Instant::now();
-        let first = task.owners.first().and_then(|owner| items.get(*owner));
+        let first = task.owners.first().and_then(|owner| work.items.get(*owner));
         let report = match first {
-            Some(Ok(item)) => self.scorer.score(&item.trajectory, rubric, &settings.position),
-            Some(Err(wrong)) => {
-                Report::without_evidence(rubric.plan(&settings.position).into_owned(), rubric, malformed(wrong))
+            Some(Ok(item)) if item.own_tools => {
+                let tools = self.scorer.tools(item.trajectory.tools, rubric);
+                self.scorer.score(&item.trajectory, &tools, rubric, position)
             }
+            Some(Ok(item)) => self.scorer.score(&item.trajectory, &work.shared.tools, rubric, position),
+            Some(Err(wrong)) => Report::without_evidence(rubric.plan(position).into_owned(), rubric, malformed(wrong)),
             None => return Vec::new(),
         };
         let latency_ms = (began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         let content_hash = match first {
-            Some(Ok(item)) if overrides.batch_id.is_some() => content_hash(&item.trajectory),
+            Some(Ok(item)) if work.overrides.batch_id.is_some() => content_hash(item, work.shared.hash),
             _ => [0; 16],
         };
         let entry = |(place, &index): (usize, &usize)| {
-            let names = item_names(index, items, raw_items);
-            let score_id = overrides.batch_id.map(|batch| format!("{batch}-{index}"));
+            let names = item_names(index, work.items, work.raw_items);
+            let score_id = work.overrides.batch_id.map(|batch| format!("{batch}-{index}"));
             let naming = Naming {
                 index,
                 id: names.0.as_deref(),
                 group: names.1.as_deref(),
                 score_id: score_id.as_deref(),
-                own_tools: matches!(items.get(index), Some(Ok(item)) if item.own_tools),
+                own_tools: matches!(work.items.get(index), Some(Ok(item)) if item.own_tools),
                 cache: if place == 0 { CacheWire::Miss } else { CacheWire::Hit },
                 latency_ms: if place == 0 { latency_ms } else { 0.0 },
             };
             Entry::new(&report, rubric, naming, content_hash)
         };
         task.owners.iter().enumerate().map(entry).collect()
+    }
+}
+
+/// What scoring a task needs.
+struct Work<'a> {
+    items: &'a [Result<Item<'a>, Pointed>],
+    raw_items: &'a [&'a str],
+    settings: &'a Settings,
+    overrides: &'a Overrides<'a>,
+    shared: &'a SharedTools,
+}
+
+/// The request's own tool list, looked up and hashed once for all items that use it.
+struct SharedTools {
+    tools: Arc<ToolSet>,
+    hash: blake3::Hash,
+}
+
+impl SharedTools {
+    fn new(scorer: &Scorer, raw: &str, rubric: &Rubric, hashed: bool) -> Self {
+        let hash = blake3::hash(if hashed { raw.as_bytes() } else { b"" });
+        Self { tools: scorer.tools(raw, rubric), hash }
     }
 }
 
@@ -284,7 +299,7 @@ fn check_mastery(curriculum: &CurriculumWire) -> Result<(), BatchError> {
     match curriculum.mastery.iter().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
         Some((stage, value)) => {
             let message = format!("{value} is no pass rate; it must be from 0 to 1");
-            Err(BatchError::Request(Pointed::shape(format!("/curriculum/mastery/{stage}"), message)))
+            Err(BatchError::Request(Pointed::shape(format!("/curriculum/mastery/{}", stage.replace('~', "~0").replace('/', "~1")), message)))
         }
         None => Ok(()),
     }
@@ -308,33 +323,36 @@ fn item_names<'a>(index: usize, items: &'a [Result<Item<'_>, Pointed>], raw_item
 }
 
 /// Hash of what is scored: another id, group or order of fields is the same trajectory.
-fn content_hash(trajectory: &Trajectory<'_>) -> [u8; 16] {
+fn content_hash(item: &Item<'_>, shared_tools: blake3::Hash) -> [u8; 16] {
     use crate::trajectory::{Content, Message};
+    let trajectory = &item.trajectory;
     let mut hasher = blake3::Hasher::new();
-    let mut part = |text: &str| {
+    let mut part = |kind: &str, text: &str| {
+        hasher.update(kind.as_bytes());
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     };
     for message in &trajectory.messages {
         match message {
             Message::Policy(turn) => {
-                part("policy");
-                part(&turn.text);
-                part(turn.native_calls.unwrap_or_default());
+                part("policy", &turn.text);
+                part("reasoning", turn.reasoning.as_deref().unwrap_or_default());
+                part("calls", turn.native_calls.unwrap_or_default());
             }
-            Message::Other { role, content: Content::Json(text) } => {
-                part(&format!("{role:?}"));
-                part(text);
-            }
-            Message::Other { role, content: Content::Text(text) } => {
-                part(&format!("{role:?}"));
-                part(text);
-            }
+            Message::Other { role, content: Content::Json(text) } => part(role.as_str(), text),
+            Message::Other { role, content: Content::Text(text) } => part(role.as_str(), text),
         }
     }
-    part(trajectory.tools);
-    trajectory.references.iter().for_each(|reference| part(reference));
-    part(&format!("{:?}", (&trajectory.reference_calls, trajectory.tool_format, trajectory.truncated, trajectory.response_tokens)));
+    let tools = if item.own_tools { blake3::hash(trajectory.tools.as_bytes()) } else { shared_tools };
+    part("tools", &tools.to_hex());
+    trajectory.references.iter().for_each(|reference| part("reference", reference));
+    for call in trajectory.reference_calls.iter().flatten() {
+        part("reference_call", &call.name);
+        part("arguments", &call.arguments.to_string());
+    }
+    part("format", trajectory.tool_format.map_or("", crate::trajectory::ToolFormat::as_str));
+    part("truncated", if trajectory.truncated { "true" } else { "false" });
+    part("tokens", &trajectory.response_tokens.map_or_else(String::new, |tokens| tokens.to_string()));
     let mut hash = [0; 16];
     hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     hash
@@ -466,12 +484,14 @@ fn finish(mut entries: Vec<Entry>, items: &[Result<Item<'_>, Pointed>], settings
         });
     }
     let groups = groups(&entries, settings.rubric.range.max());
+    let means: HashMap<&str, f64> =
+        groups.iter().filter(|group| group.n > 0).map(|group| (&*group.group, group.mean)).collect();
     let mut rewards: Vec<Option<f64>> = Vec::with_capacity(entries.len());
     for entry in &mut entries {
         let fill = match (entry.reward, settings.on_invalid) {
             (Some(_), _) | (None, OnInvalid::Null | OnInvalid::Error) => None,
             (None, OnInvalid::Zero) => Some(settings.rubric.range.min()),
-            (None, OnInvalid::Mean) => group_mean(&groups, entry.names.1.as_deref()),
+            (None, OnInvalid::Mean) => entry.names.1.as_deref().and_then(|group| means.get(group).copied()),
         };
         if let Some(fill) = fill {
             entry.fill(fill);
@@ -532,10 +552,6 @@ fn groups(entries: &[Entry], max_reward: f64) -> Vec<GroupWire<'static>> {
     order.into_iter().map(wire).collect()
 }
 
-fn group_mean(groups: &[GroupWire<'_>], group: Option<&str>) -> Option<f64> {
-    let found = groups.iter().find(|known| Some(&*known.group) == group)?;
-    (found.n > 0).then_some(found.mean)
-}
 
 /// What stands around the results.
 #[derive(Serialize)]
@@ -586,7 +602,7 @@ fn write_body(
     let tail = Tail {
         groups,
         curriculum: CurriculumTail { step: position.step, mastery: &position.mastery },
-        warnings: warnings(items),
+        warnings: settings.rubric.missing_in(position).into_iter().chain(unknown_fields(items)).take(MAX_WARNINGS).collect(),
     };
     body.extend(json(&tail).into_iter().skip(1));
     (body, ranges)
@@ -597,12 +613,11 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-fn warnings(items: &[Result<Item<'_>, Pointed>]) -> Vec<String> {
+fn unknown_fields<'a>(items: &'a [Result<Item<'_>, Pointed>]) -> impl Iterator<Item = String> + 'a {
     let readable = items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().ok()?)));
-    let all = readable.flat_map(|(index, item)| {
+    readable.flat_map(|(index, item)| {
         item.unknown_fields.iter().map(move |field| {
             format!("/trajectories/{index}: the field {field:?} is not known and was ignored; put columns of your own under `metadata`")
         })
-    });
-    all.take(MAX_WARNINGS).collect()
+    })
 }

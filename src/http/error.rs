@@ -30,10 +30,10 @@ pub struct Problem {
 
 /// A problem document (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Problem, example = json!({"type": "/docs#unknown-rubric", "title": "No such rubric", "status": 404,
+#[schema(as = Problem, example = json!({"type": "urn:gradus:problem:unknown-rubric", "title": "Not found", "status": 404,
     "detail": "there is no rubric \"short\"; see GET /rubrics", "pointer": "/rubric", "request_id": "0193a1b2c3d4e5f6"}))]
 pub struct ProblemWire<'a> {
-    /// The kind of problem, stable: a relative reference that ends in its name.
+    /// The kind of problem, stable: a URN that ends in its name.
     #[serde(rename = "type")]
     pub kind: String,
     /// The kind in words.
@@ -108,7 +108,7 @@ impl Problem {
     /// The document's bytes.
     pub fn to_json(&self, request_id: &str) -> Vec<u8> {
         let document = ProblemWire {
-            kind: format!("/docs#{}", self.kind),
+            kind: format!("urn:gradus:problem:{}", self.kind),
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,

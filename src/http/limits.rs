@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::error::Problem;
 
@@ -14,6 +16,10 @@ use super::error::Problem;
 const PERMIT_BYTES: usize = 1024;
 /// What a request counts at least, for what it costs beside its body.
 const MIN_REQUEST_BYTES: usize = 16 * 1024;
+/// Longest silence of a client that is sending its body.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long a refused client may go on sending, so that it sees the answer.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The limits, all configurable.
 #[derive(Debug, Clone)]
@@ -85,7 +91,7 @@ impl Limits {
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut admission = Admission { limits: self, permits: None, bytes: 0 };
-        admission.grow(announced)?;
+        admission.grow(0)?;
         Ok(admission)
     }
 
@@ -120,29 +126,49 @@ impl Admission<'_> {
     /// Reads a body, as text.
     ///
     /// # Errors
-    /// 413 when it is too large, 400 when it breaks off, cannot be decompressed or is not UTF-8, 429 as in `admit`.
-    pub async fn read(&mut self, headers: &HeaderMap, body: Body) -> Result<String, Problem> {
-        // A length is only a promise: memory is taken for it up to a bound, and grows with what really comes.
-        let expected = content_length(headers).unwrap_or(0).min(8 << 20);
-        let mut bytes = Vec::with_capacity(expected);
-        let mut body = body;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| bad_body(&error.to_string()))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > self.limits.config.max_body_bytes {
-                return Err(self.limits.too_large());
-            }
-            if bytes.len() + data.len() > self.bytes {
-                // In large steps, so that the semaphore is touched rarely.
-                self.grow((bytes.len() + data.len()).next_power_of_two().min(self.limits.config.max_body_bytes))?;
-            }
-            bytes.extend_from_slice(&data);
+    /// 413 when it is too large, 400 when it breaks off, cannot be decompressed or is not UTF-8, 408 when the client falls
+    /// silent, 429 when too much is in flight.
+    pub async fn read(&mut self, headers: &HeaderMap, mut body: Body) -> Result<String, Problem> {
+        let whole = Duration::from_millis(self.limits.config.max_deadline_ms);
+        let result = match timeout(whole, self.collect(headers, &mut body)).await {
+            Ok(result) => result,
+            Err(_) => Err(silent(whole)),
+        };
+        if result.as_ref().is_err_and(|problem| problem.status() == StatusCode::TOO_MANY_REQUESTS) {
+            // A client that still sends sees a broken connection instead of the answer.
+            let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
         }
-        String::from_utf8(bytes).map_err(|error| {
+        String::from_utf8(result?).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             bad_body(&format!("byte {at} is not UTF-8; JSON must be UTF-8"))
         })
     }
+
+    /// Bytes are counted as they come: an announced length alone takes nothing from others.
+    async fn collect(&mut self, headers: &HeaderMap, body: &mut Body) -> Result<Vec<u8>, Problem> {
+        let max = self.limits.config.max_body_bytes;
+        let expected = content_length(headers).unwrap_or(0).min(8 << 20);
+        let mut bytes = Vec::with_capacity(expected);
+        while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| silent(SILENCE))? {
+            let frame = frame.map_err(|error| bad_body(&error.to_string()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = bytes.len() + data.len();
+            if length > max {
+                return Err(self.limits.too_large());
+            }
+            if length > self.bytes {
+                // In large steps, so that the semaphore is touched rarely.
+                self.grow(length.next_power_of_two().min(max))?;
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes)
+    }
+}
+
+fn silent(limit: Duration) -> Problem {
+    let detail = format!("the body did not come within {} s; send it faster, or in smaller batches", limit.as_secs());
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body came too slowly", detail)
 }
 
 fn bad_body(detail: &str) -> Problem {

@@ -27,6 +27,7 @@ use crate::rubric::MAX_RUBRIC_BYTES;
         contact()
     ),
     servers((url = "/")),
+    security((), ("api" = [])),
     paths(
         reward::score_trajectories,
         rubrics::list_rubrics, rubrics::get_rubric, rubrics::check_rubric, rubrics::put_rubric,

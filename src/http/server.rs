@@ -20,6 +20,8 @@ use crate::store::Store;
 
 /// How long requests may take to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long new connections are still taken, to be refused with a 503.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Settings of the server beside its engine and store.
 #[derive(Debug, Clone)]
@@ -125,8 +127,10 @@ pub async fn serve(
     let signal = async move {
         stop.await;
         draining.0.draining.store(true, Ordering::Relaxed);
-        tracing::info!("stopping: no new requests, waiting for those in flight");
+        tracing::info!("stopping: new requests are refused, those in flight are answered");
         let _ = stopped.send(());
+        // For a moment new requests still get their 503, so that balancers and clients learn to go elsewhere.
+        tokio::time::sleep(GRACE).await;
     };
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         // Answers are written whole: waiting to fill a packet only delays them.

@@ -166,7 +166,11 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
     let began = Instant::now();
     let id = request_id(&app, &request);
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
-    let method = request.method().as_str().to_owned();
+    let method = match request.method().as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH") => known.to_owned(),
+        // Clients can invent methods without end.
+        _ => "other".to_owned(),
+    };
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = name_problems(next.run(request).await, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -205,9 +209,9 @@ fn name_problems(mut response: Response, id: &str) -> Response {
         }
     };
     if status.is_server_error() {
-        tracing::error!(request_id = id, status = status.as_u16(), "{}", problem.detail());
+        tracing::error!(request_id = id, status = status.as_u16(), detail = ?problem.detail(), "request failed");
     } else {
-        tracing::debug!(request_id = id, status = status.as_u16(), "{}", problem.detail());
+        tracing::debug!(request_id = id, status = status.as_u16(), detail = ?problem.detail(), "request refused");
     }
     let body = problem.to_json(id);
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -224,6 +228,9 @@ fn of_axum(status: StatusCode) -> Problem {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             let detail = "the content encoding is not supported; send gzip, zstd, or none";
             Problem::new(status, "encoding", "Unsupported media type", detail)
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(status, "too-large", "The body is too large", "the body is larger than this path takes; a rubric has 256 KiB at most")
         }
         _ if status.is_server_error() => Problem::internal("the request failed; the server's log has its id"),
         _ => Problem::new(status, "bad-request", "Bad request", "the request cannot be read; see GET /openapi.json"),

@@ -151,8 +151,8 @@ impl Catalog {
         Ok(rubric)
     }
 
-    /// Adds a rubric and, where there is a directory, writes its text there first (through a temporary file, so that
-    /// a crash leaves the old one whole). Returns whether it was written.
+    /// Adds a rubric and, where there is a directory, writes its text there (through a temporary file, so that a crash
+    /// leaves the old one whole). Returns whether it was written.
     ///
     /// # Errors
     /// When the file cannot be written, or there are too many rubrics.
@@ -160,11 +160,13 @@ impl Catalog {
         let Some(directory) = &self.directory else {
             return Ok((self.insert(rubric)?, false));
         };
+        let rubric = self.insert(rubric)?;
         let path = directory.join(format!("{}.toml", rubric.name));
-        let temporary = directory.join(format!(".{}.toml.new", rubric.name));
+        // One temporary file per version: two writers of one name never share it.
+        let temporary = directory.join(format!(".{}.{}.new", rubric.name, rubric.version));
         let io = |error| CatalogError::Io { path: path.clone(), error };
         std::fs::write(&temporary, text).map_err(io)?;
         std::fs::rename(&temporary, &path).map_err(io)?;
-        Ok((self.insert(rubric)?, true))
+        Ok((rubric, true))
     }
 }

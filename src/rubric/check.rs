@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::RubricError;
 use super::file::{NumberOrOff, PenaltyFile, RubricFile, ScheduleFile, StageFile};
+use super::resolved::resolved;
 use super::{Rubric, RubricStage, Scheduled, plan_at};
 use crate::shaping::{Over, Penalty, PenaltyKind, Position, RewardRange, Schedule};
 use crate::stages::{Expr, JudgeStage, MatchMode, Measure, Reading, Stage, ToolMatch};
@@ -17,11 +18,14 @@ type Result<T> = std::result::Result<T, RubricError>;
 
 const KINDS: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge, binary, expr";
 const MEASURES: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu";
+/// A version is this much of the hash: `b3-` and 8 hex digits.
+const VERSION_BYTES: usize = 11;
+const MAX_TOKENS: u64 = 1 << 40;
 const MAX_STAGES: usize = 32;
 const MAX_PENALTIES: usize = 8;
 const MAX_CALLS: usize = 4096;
-/// Names that components use for themselves.
-const RESERVED: [&str; 2] = ["base", "clamp"];
+/// Names that components and paths use for themselves.
+const RESERVED: [&str; 3] = ["base", "clamp", "check"];
 
 pub(super) fn rubric(file: RubricFile) -> Result<Rubric> {
     name(&file.name, "/name")?;
@@ -38,11 +42,12 @@ pub(super) fn rubric(file: RubricFile) -> Result<Rubric> {
     let report = report(&file.report, &stages)?;
     unique_names(&stages, &penalties, &report)?;
     let plan = file.schedules.is_empty().then(|| plan_at(&stages, &Position::default()));
-    let (version, json) = identity(&file);
+    let (hash, json) = identity(&resolved(file.clone(), &stages, &penalties));
     Ok(Rubric {
         name: file.name.into(),
         description: file.description,
-        version,
+        version: hash.get(..VERSION_BYTES).unwrap_or_default().into(),
+        hash,
         json,
         reading,
         stages,
@@ -53,18 +58,19 @@ pub(super) fn rubric(file: RubricFile) -> Result<Rubric> {
     })
 }
 
-/// Version and JSON form. The description is left out of the hash: it changes no score.
+/// Hash and JSON form. The description is left out of the hash: it changes no score.
 fn identity(file: &RubricFile) -> (Arc<str>, Arc<str>) {
     let text = |file: &RubricFile| serde_json::to_string(file).unwrap_or_default();
     let hash = blake3::hash(text(&RubricFile { description: String::new(), ..file.clone() }).as_bytes());
-    (format!("b3-{}", &hash.to_hex()[..8]).into(), text(file).into())
+    (format!("b3-{}", hash.to_hex()).into(), text(file).into())
 }
 
 /// A name is used in metrics, columns and URLs.
 fn name(name: &str, pointer: &str) -> Result<()> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) {
-        let message = format!("{name:?} is no name; use 1 to 64 ASCII letters, digits, `_`, `-` or `.`");
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || name.len() > 64 || !name.chars().all(fine) {
+        let name: String = name.chars().take(80).collect();
+        let message = format!("{name:?} is no name; use 1 to 64 ASCII letters, digits, `_`, `-` or `.`, a letter or digit first");
         return Err(RubricError::at(pointer, message));
     }
     if RESERVED.contains(&name) {
@@ -314,8 +320,8 @@ fn penalty(file: &PenaltyFile, at: &str) -> Result<(Arc<str>, Penalty)> {
         "overlong" => {
             let max_tokens = file.max_tokens.ok_or_else(|| needed("max_tokens"))?;
             let cache_tokens = file.cache_tokens.ok_or_else(|| needed("cache_tokens"))?;
-            if cache_tokens > max_tokens || max_tokens == 0 {
-                let message = format!("cache_tokens = {cache_tokens} must be at most max_tokens = {max_tokens}, and that above 0");
+            if cache_tokens > max_tokens || max_tokens == 0 || max_tokens > MAX_TOKENS {
+                let message = format!("cache_tokens = {cache_tokens} must be at most max_tokens = {max_tokens}, and that from 1 to {MAX_TOKENS}");
                 return Err(RubricError::at(format!("{at}/cache_tokens"), message));
             }
             PenaltyKind::Overlong { max_tokens, cache_tokens }
@@ -338,7 +344,9 @@ fn penalty(file: &PenaltyFile, at: &str) -> Result<(Arc<str>, Penalty)> {
     let size = weight(file.weight, &format!("{at}/weight"))?;
     let max = file.max.unwrap_or(1e9);
     weight(max, &format!("{at}/max"))?;
-    Ok((file.kind.as_str().into(), Penalty { kind, weight: size, max }))
+    let own_name = file.name.as_deref().unwrap_or(&file.kind);
+    name(own_name, &format!("{at}/name"))?;
+    Ok((own_name.into(), Penalty { kind, weight: size, max }))
 }
 
 fn report(names: &[String], stages: &[RubricStage]) -> Result<Vec<(Arc<str>, Measure)>> {

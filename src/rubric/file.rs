@@ -148,6 +148,8 @@ impl StageFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct PenaltyFile {
     pub(super) kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
     pub(super) weight: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) max: Option<f64>,

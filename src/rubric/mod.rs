@@ -7,6 +7,7 @@ mod catalog;
 mod check;
 mod error;
 mod file;
+mod resolved;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub use catalog::{Catalog, CatalogError, SHIPPED};
 pub use error::{Location, RubricError, json_pointer};
 
-use crate::shaping::{Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
+use crate::shaping::{Over, Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
 use crate::stages::{Measure, Reading, Stage};
 
 /// Longest rubric text, in bytes.
@@ -54,8 +55,10 @@ pub struct Rubric {
     pub name: Arc<str>,
     /// What it is for, in words.
     pub description: String,
-    /// `b3-` and the first 8 hex digits of the BLAKE3 hash of the JSON form without the description.
+    /// `b3-` and the first 8 hex digits of the hash: what people see and pin.
     pub version: Arc<str>,
+    /// `b3-` and the BLAKE3 hash of the JSON form without the description: what stored scores refer to.
+    pub hash: Arc<str>,
     /// The JSON form, complete with defaults: enough to build the rubric again.
     pub json: Arc<str>,
     /// How trajectories are read.
@@ -110,6 +113,26 @@ impl Rubric {
             Some(plan) => Cow::Borrowed(plan),
             None => Cow::Owned(plan_at(&self.stages, position)),
         }
+    }
+
+    /// What a position lacks that a schedule runs over, in words: its first point's value counts there.
+    pub fn missing_in(&self, position: &Position) -> Vec<String> {
+        let mut missing: Vec<String> = Vec::new();
+        for stage in &self.stages {
+            for scheduled in [&stage.weight, &stage.threshold] {
+                let Scheduled::Moving(schedule) = scheduled else { continue };
+                let lacking = match schedule.over() {
+                    Over::Step if position.step.is_none() => "step",
+                    Over::Mastery(name) if !position.mastery.contains_key(name) => name,
+                    _ => continue,
+                };
+                let text = format!("the curriculum of {} runs over {lacking:?}, which was not sent; its first point counts", stage.name);
+                if !missing.contains(&text) {
+                    missing.push(text);
+                }
+            }
+        }
+        missing
     }
 
     /// Whether a weight or threshold moves with the curriculum position.

@@ -1,5 +1,7 @@
 //! Penalties: what is taken off the reward whatever the stages earned. Pure.
 
+use serde_json::Value;
+
 use crate::stages::{Evidence, Field, NoScore, NoScoreCode};
 use crate::toolcall::Call;
 
@@ -16,7 +18,7 @@ pub enum PenaltyKind {
     },
     /// 1 for each call that repeats an earlier one exactly (ours).
     RepeatCalls,
-    /// 1 for each call beyond the budget (ours).
+    /// 1 for each call attempt beyond the budget, well-formed or not (ours).
     CallBudget {
         /// Calls that are free.
         calls: usize,
@@ -43,7 +45,10 @@ impl Penalty {
         let units = match self.kind {
             PenaltyKind::Overlong { max_tokens, cache_tokens } => overlong(evidence, max_tokens, cache_tokens)?,
             PenaltyKind::RepeatCalls => repeats(evidence) as f64,
-            PenaltyKind::CallBudget { calls } => evidence.calls().count().saturating_sub(calls) as f64,
+            PenaltyKind::CallBudget { calls } => {
+                let made: usize = evidence.turns.iter().map(|turn| turn.parsed.attempts.len()).sum();
+                made.saturating_sub(calls) as f64
+            }
         };
         Ok((self.weight * units).min(self.max))
     }
@@ -73,8 +78,8 @@ fn overlong(evidence: &Evidence<'_>, max_tokens: u64, cache_tokens: u64) -> Resu
 /// How many well-formed calls equal an earlier one in name and arguments.
 fn repeats(evidence: &Evidence<'_>) -> usize {
     let mut calls: Vec<(&str, String)> = Vec::new();
-    // Keys are sorted in serde_json's map, so that equal arguments have equal texts.
-    let key = |call: &'_ Call<'_>| call.arguments.to_string();
+    // Keys are sorted in serde_json's map: equal arguments have equal texts once 1.0 is written as 1.
+    let key = |call: &'_ Call<'_>| canonical(&call.arguments).to_string();
     for call in evidence.calls() {
         calls.push((&call.name, key(call)));
     }
@@ -82,4 +87,18 @@ fn repeats(evidence: &Evidence<'_>) -> usize {
     calls.sort_unstable();
     calls.dedup();
     total - calls.len()
+}
+
+/// The same value with whole numbers as integers.
+fn canonical(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 9e15) {
+            #[allow(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
+            Some(whole) => Value::from(whole as i64),
+            None => value.clone(),
+        },
+        Value::Array(list) => list.iter().map(canonical).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), canonical(value))).collect(),
+        _ => value.clone(),
+    }
 }

@@ -211,7 +211,7 @@ impl Stage {
         }
     }
 
-    /// Whether the score is about the answer rather than about the calls.
+    /// Whether the score is about the calls rather than about the answer.
     pub fn earned_by_calls(&self) -> bool {
         matches!(self, Self::Measure(Measure::ToolParse { .. } | Measure::ToolSchema))
     }

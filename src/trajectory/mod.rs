@@ -26,6 +26,16 @@ pub enum Role {
 }
 
 impl Role {
+    /// The name in chat messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+
     /// The role of this name in a chat message or a chat template, if it is one.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {

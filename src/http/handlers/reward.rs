@@ -73,16 +73,27 @@ fn json(body: Bytes) -> Response {
 async fn repeatable(app: &App, body: String, arrived: Instant, id: String, key: &str) -> Result<Bytes, Problem> {
     let body_hash = *blake3::hash(body.as_bytes()).as_bytes();
     let make = async {
-        if let Some(store) = &app.store
-            && let Some(stored) = store.idempotent(key).await?
-        {
-            return Ok(Arc::new(Answer { body_hash: stored.body_hash, body: stored.response.into() }));
+        if let Some(answer) = stored(app, key).await? {
+            return Ok(answer);
         }
         let promise = Idempotency { key: key.to_owned(), body_hash, status: 200 };
-        let body = score(app, body, arrived, id, Some(promise)).await?;
-        Ok(Arc::new(Answer { body_hash, body }))
+        match score(app, body, arrived, id, Some(promise)).await {
+            Ok(body) => Ok(Arc::new(Answer { body_hash, body })),
+            // Another one was faster: a server on the same database, or this one for a client that went away.
+            Err(problem) => match stored(app, key).await? {
+                Some(answer) => Ok(answer),
+                None => Err(problem),
+            },
+        }
     };
     app.idempotency.answer(key, body_hash, make).await
+}
+
+/// The answer that the store has under a key.
+async fn stored(app: &App, key: &str) -> Result<Option<Arc<Answer>>, Problem> {
+    let Some(store) = &app.store else { return Ok(None) };
+    let stored = store.idempotent(key).await?;
+    Ok(stored.map(|stored| Arc::new(Answer { body_hash: stored.body_hash, body: stored.response.into() })))
 }
 
 /// Scores a body and makes the scores durable.
@@ -103,12 +114,11 @@ async fn score(
     let stamp = batch_id.map(|id| Stamp { id, request_id, created_at_ms: app.now_ms(), idempotency });
     let work = app.clone();
     let (scored, batch) = on_work_threads(move || work_on(&work, &body, stamp, &stop)).await?;
-    app.metrics.count(&scored);
-    let answer = Bytes::from(scored.body);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
         store.append(batch).await?;
     }
-    Ok(answer)
+    app.metrics.count(&scored);
+    Ok(Bytes::from(scored.body))
 }
 
 /// What names a stored batch.
@@ -144,7 +154,7 @@ fn to_batch(app: &App, body: &str, scored: &Scored, stamp: Stamp) -> Result<Batc
         step: settings.position.step.and_then(|step| i64::try_from(step).ok()),
         position: position_json(settings),
         rubric_name: settings.rubric.name.to_string(),
-        rubric_hash: settings.rubric.version.to_string(),
+        rubric_hash: settings.rubric.hash.to_string(),
         rubric_json: settings.rubric.json.clone(),
         engine_version: env!("CARGO_PKG_VERSION"),
         request: keep.then(|| Compressed::new(body.as_bytes())).transpose()?,

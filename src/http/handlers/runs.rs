@@ -52,7 +52,7 @@ impl From<store::RunSummary> for RunSummary {
             first_created_at_ms: run.first_created_at_ms,
             last_created_at_ms: run.last_created_at_ms,
             last_step: run.last_step,
-            rubric_versions: run.rubric_hashes,
+            rubric_versions: run.rubric_hashes.iter().map(|hash| version(hash)).collect(),
         }
     }
 }
@@ -268,6 +268,11 @@ fn store(app: &App) -> Result<&Store, Problem> {
     })
 }
 
+/// The version that a stored hash starts with.
+fn version(hash: &str) -> String {
+    hash.chars().take("b3-".len() + 8).collect()
+}
+
 fn unknown_run(run_id: &str) -> Problem {
     let run_id: String = run_id.chars().take(128).collect();
     Problem::not_found("unknown-run", format!("there is no run {run_id:?}; GET /runs lists those there are"))
@@ -368,7 +373,7 @@ pub(crate) async fn get_score(
         run_id: score.run_id,
         request_id: score.request_id,
         rubric: score.rubric_name,
-        rubric_version: score.rubric_hash,
+        rubric_version: version(&score.rubric_hash),
         engine_version: score.engine_version,
         curriculum: raw(score.position)?,
         result: raw(score.result_json)?,

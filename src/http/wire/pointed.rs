@@ -28,7 +28,18 @@ pub struct Pointed {
 impl Pointed {
     /// An error of shape.
     pub fn shape(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { wrong: Wrong::Shape, pointer: pointer.into(), message: message.into() }
+        Self { wrong: Wrong::Shape, pointer: pointer.into(), message: excerpt(&message.into()) }
+    }
+}
+
+/// Longest text of an error: parsers quote what they did not like, whole.
+const MAX_MESSAGE_CHARS: usize = 400;
+
+/// The text, or its start.
+pub(super) fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(MAX_MESSAGE_CHARS) {
+        Some((end, _)) => format!("{} ..", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -44,5 +55,5 @@ pub fn pointed<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Err
         Ok(_) => String::new(),
         Err(error) => json_pointer(error.path()),
     };
-    Pointed { wrong, pointer, message: error.to_string() }
+    Pointed { wrong, pointer, message: excerpt(&error.to_string()) }
 }

@@ -11,25 +11,22 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
-use super::pointed::{Pointed, pointed};
+use super::pointed::{Pointed, excerpt, pointed};
 use crate::trajectory::{
-    Content, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
+    Content, MAX_REFERENCE_CALLS, MAX_REFERENCES, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
 };
 
 /// A JSON string, borrowed where it has no escapes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text<'a>(pub Cow<'a, str>);
 
-struct TextVisitor {
-    /// Whether a number or boolean may stand for its text.
-    scalars: bool,
-}
+struct TextVisitor;
 
 impl<'de> Visitor<'de> for TextVisitor {
     type Value = Text<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.scalars { "a string or a number" } else { "a string" })
+        f.write_str("a string")
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
@@ -39,43 +36,61 @@ impl<'de> Visitor<'de> for TextVisitor {
     fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
         Ok(Text(Cow::Owned(text.to_owned())))
     }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Text<'de>, E> {
-        self.scalar(number, de::Unexpected::Unsigned(number))
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Text<'de>, E> {
-        self.scalar(number, de::Unexpected::Signed(number))
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Text<'de>, E> {
-        self.scalar(format!("{number:?}"), de::Unexpected::Float(number))
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Text<'de>, E> {
-        self.scalar(value, de::Unexpected::Bool(value))
-    }
-}
-
-impl TextVisitor {
-    fn scalar<'de, E: de::Error>(self, value: impl fmt::Display, found: de::Unexpected<'_>) -> Result<Text<'de>, E> {
-        if self.scalars { Ok(Text(Cow::Owned(value.to_string()))) } else { Err(E::invalid_type(found, &self)) }
-    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor { scalars: false })
+        deserializer.deserialize_str(TextVisitor)
     }
 }
 
-/// A string, or a number that stands for its text: ids and reference answers come as both.
+/// A string, or a number or boolean that stands for its text as sent: ids and reference answers come as each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Scalar<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor { scalars: true }).map(|text| Self(text.0))
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        Self::from_raw(raw.get()).map_err(de::Error::custom)
+    }
+}
+
+impl<'a> Scalar<'a> {
+    fn from_raw(raw: &'a str) -> Result<Self, String> {
+        match raw.as_bytes().first() {
+            Some(b'"') => serde_json::from_str::<Text<'a>>(raw).map(|text| Self(text.0)).map_err(|error| error.to_string()),
+            Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(Self(Cow::Borrowed(raw))),
+            _ => Err("a string or a number is expected".to_owned()),
+        }
+    }
+}
+
+/// A list that stops being read where it is longer than it may be.
+#[derive(Debug)]
+struct Bounded<T, const MAX: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor<T, const MAX: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
+            type Value = Bounded<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MAX} elements")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element()? {
+                    if elements.len() == MAX {
+                        return Err(de::Error::custom(format!("more elements than the limit of {MAX}; send fewer")));
+                    }
+                    elements.push(element);
+                }
+                Ok(Bounded(elements))
+            }
+        }
+        deserializer.deserialize_seq(ListVisitor(std::marker::PhantomData))
     }
 }
 
@@ -130,8 +145,28 @@ pub struct RewardRequest<'a> {
     #[serde(borrow, default)]
     pub tools: Option<&'a RawValue>,
     /// The items.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "items")]
     pub trajectories: Vec<&'a RawValue>,
+}
+
+/// Most trajectories of a request.
+pub const MAX_TRAJECTORIES: usize = 4096;
+/// Most messages of a trajectory.
+const MAX_MESSAGES: usize = 4096;
+/// Longest id, group or run, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+
+fn items<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'a RawValue>, D::Error> {
+    Bounded::<&'de RawValue, MAX_TRAJECTORIES>::deserialize(deserializer).map(|list| list.0)
+}
+
+/// Refuses names that nobody could use in a URL or a table.
+pub(super) fn check_name(name: &str, pointer: &str) -> Result<(), Pointed> {
+    if name.len() > MAX_NAME_BYTES {
+        let message = format!("a name of {} bytes is longer than the limit of {MAX_NAME_BYTES}", name.len());
+        return Err(Pointed::shape(pointer, message));
+    }
+    Ok(())
 }
 
 /// Reads a request.
@@ -139,6 +174,21 @@ pub struct RewardRequest<'a> {
 /// # Errors
 /// With a JSON pointer, and whether it is the syntax or the shape that is wrong.
 pub fn read_request(body: &str) -> Result<RewardRequest<'_>, Pointed> {
+    let request = read_object(body)?;
+    if let Some(Text(run_id)) = &request.run_id {
+        check_name(run_id, "/run_id")?;
+        if run_id.is_empty() {
+            return Err(Pointed::shape("/run_id", "the name of a run must not be empty; leave the field out for none"));
+        }
+    }
+    Ok(request)
+}
+
+fn read_object(body: &str) -> Result<RewardRequest<'_>, Pointed> {
+    // serde would take a list for a struct.
+    if body.trim_start().starts_with('[') && serde_json::from_str::<&RawValue>(body).is_ok() {
+        return Err(Pointed::shape("", "the body is a list; it must be an object with `trajectories`"));
+    }
     serde_json::from_str(body).map_err(|error| pointed::<RewardRequest<'_>>(body, &error))
 }
 
@@ -157,14 +207,15 @@ pub struct Item<'a> {
     pub unknown_fields: Vec<String>,
 }
 
-/// Reads one item. `tools` is the raw tool list of the request, for items without their own.
+/// Reads one item. `tools` is the raw tool list of the request, for items without their own, and `format` the rubric's,
+/// for those that name none.
 ///
 /// # Errors
 /// With a JSON pointer into the item.
-pub fn read_item<'a>(raw: &'a str, tools: &'a str) -> Result<Item<'a>, Pointed> {
+pub fn read_item<'a>(raw: &'a str, tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
     let fields: ItemFields<'a> =
         serde_json::from_str(raw).map_err(|error| pointed::<ItemFields<'_>>(raw, &error))?;
-    fields.into_item(tools)
+    fields.into_item(tools, format)
 }
 
 /// The id and group of an item that could not be read whole, as far as they can be had.
@@ -186,12 +237,12 @@ pub fn read_names(raw: &str) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
 struct ItemFields<'a> {
     id: Option<Scalar<'a>>,
     group: Option<Scalar<'a>>,
-    messages: Option<Vec<MessageWire<'a>>>,
+    messages: Option<Bounded<MessageWire<'a>, MAX_MESSAGES>>,
     prompt: Option<&'a RawValue>,
     response: Option<Text<'a>>,
     tools: Option<&'a RawValue>,
     references: Option<References<'a>>,
-    reference_calls: Option<Vec<ReferenceCallWire>>,
+    reference_calls: Option<Bounded<ReferenceCallWire, MAX_REFERENCE_CALLS>>,
     tool_format: Option<Text<'a>>,
     truncated: Option<bool>,
     response_tokens: Option<u64>,
@@ -244,21 +295,27 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
 }
 
 impl<'a> ItemFields<'a> {
-    fn into_item(self, request_tools: &'a str) -> Result<Item<'a>, Pointed> {
+    fn into_item(self, request_tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
+        for (name, pointer) in [(&self.id, "/id"), (&self.group, "/group")] {
+            if let Some(Scalar(name)) = name {
+                check_name(name, pointer)?;
+            }
+        }
+        if self.messages.is_some() && (self.prompt.is_some() || self.response.is_some()) {
+            let pointer = if self.response.is_some() { "/response" } else { "/prompt" };
+            return Err(Pointed::shape(pointer, "give either `messages`, or `prompt` and `response`, not both"));
+        }
         let tool_format = match &self.tool_format {
             Some(name) => Some(name.0.parse().map_err(|e: crate::trajectory::UnknownFormat| Pointed::shape("/tool_format", e.to_string()))?),
             None => None,
         };
         let messages = match (self.messages, self.response) {
-            (Some(messages), None) => read_messages(messages, "/messages")?,
-            (None, Some(response)) => read_prompt_response(self.prompt, response, tool_format.unwrap_or_default())?,
-            (Some(_), Some(_)) => {
-                return Err(Pointed::shape("/response", "give either `messages`, or `prompt` and `response`, not both"));
-            }
+            (Some(messages), _) => read_messages(messages.0, "/messages")?,
+            (None, Some(response)) => read_prompt_response(self.prompt, response, tool_format.unwrap_or(format))?,
             (None, None) => Vec::new(),
         };
         let reference_calls = self.reference_calls.map(|calls| {
-            calls.into_iter().map(|call| ReferenceCall { name: call.name, arguments: call.arguments.into() }).collect()
+            calls.0.into_iter().map(|call| ReferenceCall { name: call.name, arguments: call.arguments.into() }).collect()
         });
         let own_tools = self.tools.is_some();
         let trajectory = Trajectory {
@@ -285,45 +342,14 @@ impl<'a> ItemFields<'a> {
 #[derive(Debug, Default)]
 struct References<'a>(Vec<Cow<'a, str>>);
 
-impl<'de> Deserialize<'de> for References<'de> {
+impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ListVisitor;
-        impl<'de> Visitor<'de> for ListVisitor {
-            type Value = References<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of strings, or one string")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<References<'de>, A::Error> {
-                let mut references = Vec::new();
-                while let Some(Scalar(reference)) = list.next_element()? {
-                    references.push(reference);
-                }
-                Ok(References(references))
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<References<'de>, E> {
-                Ok(References(vec![Cow::Borrowed(text)]))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<References<'de>, E> {
-                Ok(References(vec![Cow::Owned(text.to_owned())]))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<References<'de>, E> {
-                Ok(References(vec![number.to_string().into()]))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<References<'de>, E> {
-                Ok(References(vec![number.to_string().into()]))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<References<'de>, E> {
-                Ok(References(vec![format!("{number:?}").into()]))
-            }
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        if raw.get().starts_with('[') {
+            let list: Bounded<Scalar<'de>, MAX_REFERENCES> = serde_json::from_str(raw.get()).map_err(de::Error::custom)?;
+            return Ok(Self(list.0.into_iter().map(|scalar| scalar.0).collect()));
         }
-        deserializer.deserialize_any(ListVisitor)
+        Scalar::from_raw(raw.get()).map(|scalar| Self(vec![scalar.0])).map_err(de::Error::custom)
     }
 }
 
@@ -372,7 +398,11 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
                             content = ContentWire::Read(map.next_value()?);
                         }
                         "content" => content = ContentWire::Raw(map.next_value()?),
-                        "reasoning_content" | "reasoning" => reasoning_content = map.next_value()?,
+                        // Servers send either name, or both with one of them null.
+                        "reasoning_content" | "reasoning" => {
+                            let given: Option<&'de RawValue> = map.next_value()?;
+                            reasoning_content = reasoning_content.or(given);
+                        }
                         "tool_calls" => tool_calls = map.next_value()?,
                         _ => {
                             map.next_value::<IgnoredAny>()?;
@@ -396,7 +426,7 @@ impl<'a> MessageWire<'a> {
     fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {
         let Some(role) = Role::from_name(&self.role.0) else {
             let known = "system, developer, user, assistant, tool";
-            return Err(Pointed::shape(at() + "/role", format!("{:?} is no role; one of: {known}", self.role.0)));
+            return Err(Pointed::shape(at() + "/role", format!("{:?} is no role; one of: {known}", excerpt(&self.role.0))));
         };
         if role != Role::Assistant {
             let content = match self.content {
@@ -468,11 +498,11 @@ impl<'de> Deserialize<'de> for Parts<'de> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Parts<'de>, A::Error> {
-                let mut parts: Vec<PartWire<'de>> = Vec::new();
+                let mut joined = Parts::default();
                 while let Some(part) = list.next_element()? {
-                    parts.push(part);
+                    joined.add(part);
                 }
-                Ok(join_parts(parts))
+                Ok(joined)
             }
         }
         deserializer.deserialize_any(PartsVisitor)
@@ -489,22 +519,20 @@ struct PartWire<'a> {
     thinking: Option<Text<'a>>,
 }
 
-fn join_parts(parts: Vec<PartWire<'_>>) -> Parts<'_> {
-    let mut joined = Parts::default();
-    for part in parts {
+impl<'a> Parts<'a> {
+    fn add(&mut self, part: PartWire<'a>) {
         let kind = part.kind.as_ref().map_or("text", |kind| &kind.0);
         match (kind, part.text, part.thinking) {
-            ("text" | "output_text", Some(Text(text)), _) if joined.text.is_empty() => joined.text = text,
-            ("text" | "output_text", Some(Text(text)), _) => joined.text.to_mut().push_str(&text),
+            ("text" | "output_text", Some(Text(text)), _) if self.text.is_empty() => self.text = text,
+            ("text" | "output_text", Some(Text(text)), _) => self.text.to_mut().push_str(&text),
             ("thinking" | "reasoning" | "reasoning_text", text, thinking) => {
                 let Text(more) = thinking.or(text).unwrap_or(Text(Cow::Borrowed("")));
-                joined.reasoning.get_or_insert_default().to_mut().push_str(&more);
+                self.reasoning.get_or_insert_default().to_mut().push_str(&more);
             }
             // Images and the like are kept by the client; there is nothing in them to score.
             _ => {}
         }
     }
-    joined
 }
 
 fn read_prompt_response<'a>(
@@ -516,13 +544,17 @@ fn read_prompt_response<'a>(
         None => Vec::new(),
         Some(raw) if raw.starts_with('"') => vec![Message::Other { role: Role::User, content: Content::Json(raw) }],
         Some(raw) => {
-            let prompt: Vec<MessageWire<'a>> = serde_json::from_str(raw).map_err(|error| {
+            let prompt: Bounded<MessageWire<'a>, MAX_MESSAGES> = serde_json::from_str(raw).map_err(|error| {
                 Pointed::shape("/prompt", format!("`prompt` must be a string or a list of messages: {error}"))
             })?;
-            let prompt = read_messages(prompt, "/prompt")?;
+            let prompt = read_messages(prompt.0, "/prompt")?;
             // What stands in the prompt was not written in this rollout, whoever wrote it.
             prompt.into_iter().map(as_context).collect()
         }
+    };
+    let format = match format {
+        ToolFormat::Auto => crate::toolcall::detect(&response.0).unwrap_or(ToolFormat::Auto),
+        format => format,
     };
     let split = |text: &'a str| split_response(text, format);
     match response.0 {

@@ -61,7 +61,7 @@ pub struct ResultWire<'a> {
     pub errors: Vec<ErrorWire<'a>>,
     /// `miss`: scored for this request. `hit`: taken from an equal trajectory of the same batch.
     pub cache: CacheWire,
-    /// CPU time of this trajectory's scoring, in milliseconds.
+    /// Time that scoring this trajectory took, in milliseconds; 0 for a hit.
     pub latency_ms: f64,
 }
 

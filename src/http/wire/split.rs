@@ -104,6 +104,9 @@ impl Cursor<'_> {
             self.blank();
             let start = self.at;
             self.value()?;
+            if items.len() == super::MAX_TRAJECTORIES {
+                return None;
+            }
             items.push(body.get(start..self.at)?);
             match self.next()? {
                 b',' => {}

@@ -1,0 +1,186 @@
+//! The server over loopback: `cargo bench --bench http`. In: the program of this package, batches of 64 generated
+//! trajectories on 8 connections; out: a Markdown table on standard output.
+//!
+//! CPU time per trajectory is the figure to compare: the user and system time of the server's processes over the
+//! trajectories that it answered. The parse floor is taken in this process right before and after each cell, because a
+//! machine's speed changes within minutes. `--peer COMMAND` starts another server (`http/peer.py`, say) and measures it in
+//! the same run on the same bodies; `--seconds N` is how long each cell's two loads last; `--sizes small,large` and
+//! `--stores none,commit,relaxed` choose.
+#![allow(clippy::print_stdout, reason = "the table is what it is for")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+#[path = "http/client.rs"]
+mod client;
+mod data;
+#[path = "http/process.rs"]
+mod process;
+
+use client::{Load, Requests, closed_loop, open_loop};
+use data::{Size, bodies, floor};
+use process::{Server, busy_seconds, own_cpu_seconds};
+
+const BATCH: usize = 64;
+const CONNECTIONS: usize = 8;
+/// Bytes of distinct bodies per size: more than a cache holds, less than a run sends.
+const BODY_BYTES: usize = 12 << 20;
+/// CPU time is counted in hundredths of a second: enough of them for a figure good to a few percent.
+const FLOOR_CPU_SECONDS: f64 = 0.4;
+const FLOOR_PATIENCE: Duration = Duration::from_secs(3);
+const SECONDS: std::ops::RangeInclusive<f64> = 0.2..=30.0;
+
+// The server's own: the floor is to be what the server could reach.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+struct Options {
+    seconds: Duration,
+    sizes: Vec<Size>,
+    stores: Vec<String>,
+    peers: Vec<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        println!("nothing to test here; run `cargo bench --bench http`");
+        return Ok(());
+    }
+    let options = options(&arguments)?;
+    let inputs: Vec<Input> = options.sizes.iter().map(|size| Input::new(*size)).collect();
+    println!(
+        "| server | size | KB | CPU us | floor us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | peak MB | in flight MB | start ms | others |"
+    );
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    for store in &options.stores {
+        let directory = tempfile::tempdir()?;
+        let server = Server::start(&mut gradus(store, directory.path())?, &format!("gradus, {store}"))?;
+        measure(&server, &inputs, options.seconds)?;
+    }
+    for peer in &options.peers {
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(format!("exec {peer}"));
+        measure(&Server::start(&mut command, "peer")?, &inputs, options.seconds)?;
+    }
+    Ok(())
+}
+
+fn options(arguments: &[String]) -> anyhow::Result<Options> {
+    let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+    let mut options = Options {
+        seconds: Duration::from_secs(3),
+        sizes: Size::ALL.to_vec(),
+        stores: list("none,commit,relaxed"),
+        peers: Vec::new(),
+    };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().with_context(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--bench" => {}
+            "--peer" => options.peers.push(value()?.clone()),
+            "--stores" => options.stores = list(value()?),
+            "--sizes" => {
+                let names = list(value()?);
+                let size = |name: &String| {
+                    Size::ALL.into_iter().find(|size| size.name() == name).with_context(|| format!("no size {name:?}"))
+                };
+                options.sizes = names.iter().map(size).collect::<anyhow::Result<_>>()?;
+            }
+            "--seconds" => {
+                let seconds: f64 = value()?.parse()?;
+                ensure!(SECONDS.contains(&seconds), "--seconds is from {} to {}", SECONDS.start(), SECONDS.end());
+                options.seconds = Duration::from_secs_f64(seconds);
+            }
+            other => anyhow::bail!("unknown option {other:?}; known: --peer, --seconds, --sizes, --stores"),
+        }
+    }
+    Ok(options)
+}
+
+fn gradus(store: &str, directory: &std::path::Path) -> anyhow::Result<std::process::Command> {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gradus"));
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    match store {
+        "none" => command.args(["--store", "none"]),
+        "commit" | "relaxed" => {
+            let file = format!("sqlite:{}", directory.join("scores.db").display());
+            command.args(["--store", &file, "--store-durability", store])
+        }
+        other => anyhow::bail!("no store {other:?}; one of: none, commit, relaxed"),
+    };
+    Ok(command)
+}
+
+/// The bodies of one size.
+struct Input {
+    size: Size,
+    bodies: Vec<String>,
+}
+
+impl Input {
+    fn new(size: Size) -> Self {
+        let first = bodies(size, BATCH, 1);
+        let bytes = first.first().map_or(1, String::len);
+        Self { size, bodies: bodies(size, BATCH, (BODY_BYTES / bytes).clamp(2, 32)) }
+    }
+
+    fn mean_bytes(&self) -> f64 {
+        self.bodies.iter().map(String::len).sum::<usize>() as f64 / self.bodies.len() as f64
+    }
+
+    /// CPU microseconds per trajectory that only parsing takes, now. This process does nothing else meanwhile.
+    fn floor_us(&self) -> anyhow::Result<f64> {
+        let (began, cpu, mut read) = (Instant::now(), own_cpu_seconds(), 0);
+        loop {
+            for body in &self.bodies {
+                read += black_box(floor::read(black_box(body.as_bytes()))?).trajectories.len();
+            }
+            let spent = own_cpu_seconds() - cpu;
+            if spent >= FLOOR_CPU_SECONDS || began.elapsed() > FLOOR_PATIENCE {
+                return Ok(spent * 1e6 / read as f64);
+            }
+        }
+    }
+}
+
+fn measure(server: &Server, inputs: &[Input], seconds: Duration) -> anyhow::Result<()> {
+    for input in inputs {
+        let requests = Requests::new(server.address, &input.bodies);
+        closed_loop(&requests, CONNECTIONS, seconds / 4)?;
+        let before = input.floor_us()?;
+        server.reset_peak();
+        let (cpu, busy, own) = (server.cpu_seconds(), busy_seconds(), own_cpu_seconds());
+        let load = closed_loop(&requests, CONNECTIONS, seconds)?;
+        let spent = server.cpu_seconds() - cpu;
+        let others = (busy_seconds() - busy - spent - (own_cpu_seconds() - own)) / load.seconds;
+        let peak = server.peak_mb();
+        let floor = f64::midpoint(before, input.floor_us()?);
+        let half = open_loop(&requests, CONNECTIONS, load.per_second() / 2.0, seconds)?;
+        row(server, input, &load, &half, [spent, floor, peak, others.max(0.0)]);
+    }
+    Ok(())
+}
+
+fn row(server: &Server, input: &Input, load: &Load, half: &Load, [spent, floor, peak, others]: [f64; 4]) {
+    let trajectories = (load.answered() * BATCH) as f64;
+    let cpu = spent * 1e6 / trajectories;
+    let bytes = input.mean_bytes();
+    println!(
+        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} |",
+        server.name,
+        input.size.name(),
+        bytes / BATCH as f64 / 1e3,
+        cpu / floor,
+        trajectories / load.seconds,
+        load.quantile_ms(0.5),
+        load.quantile_ms(0.99),
+        half.quantile_ms(0.5),
+        half.quantile_ms(0.99),
+        bytes * CONNECTIONS as f64 / 1e6,
+        server.start_ms,
+    );
+}

@@ -1,0 +1,80 @@
+//! A rubric's file with every default written out: what is hashed and stored, so that a default that changes in the code
+//! changes the version, too.
+
+use super::RubricStage;
+use super::file::{NumberOrOff, PenaltyFile, RubricFile, StageFile};
+use crate::shaping::Penalty;
+use crate::stages::{MatchMode, Measure, Stage};
+use crate::text::Smoothing;
+
+/// The file of a rubric, complete.
+pub(super) fn resolved(file: RubricFile, stages: &[RubricStage], penalties: &[(std::sync::Arc<str>, Penalty)]) -> RubricFile {
+    let complete = |(file, stage): (StageFile, &RubricStage)| {
+        with_options(StageFile { name: Some(stage.name.to_string()), ..file }, &stage.stage)
+    };
+    let penalty = |(file, (name, penalty)): (PenaltyFile, &(std::sync::Arc<str>, Penalty))| PenaltyFile {
+        name: Some(name.to_string()),
+        max: Some(penalty.max),
+        ..file
+    };
+    RubricFile {
+        stages: file.stages.into_iter().zip(stages).map(complete).collect(),
+        penalties: file.penalties.into_iter().zip(penalties).map(penalty).collect(),
+        ..file
+    }
+}
+
+fn with_options(file: StageFile, stage: &Stage) -> StageFile {
+    match stage {
+        Stage::Measure(measure) => with_measure(file, measure),
+        Stage::Judge(judge) => StageFile { criteria: Some(judge.criteria.clone()), ..file },
+        Stage::Binary { of, threshold } => {
+            let kind = file.of.clone().unwrap_or_else(|| "exact_match".to_owned());
+            with_options(StageFile { of: Some(kind), cut: Some(*threshold), ..file }, of)
+        }
+        Stage::Expr(_) => file,
+    }
+}
+
+fn with_measure(file: StageFile, measure: &Measure) -> StageFile {
+    match measure {
+        Measure::ToolParse { repaired_credit } => StageFile { repaired_credit: Some(*repaired_credit), ..file },
+        Measure::ToolMatch(config) => {
+            let mode = match config.mode {
+                MatchMode::Strict => "strict",
+                MatchMode::Fractional => "fractional",
+                MatchMode::F1 => "f1",
+            };
+            StageFile { mode: Some(mode.to_owned()), ordered: Some(config.ordered), ..file }
+        }
+        Measure::Bleu(bleu) => {
+            let (smoothing, value) = match bleu.smoothing {
+                Smoothing::None => ("none", None),
+                Smoothing::Exp => ("exp", None),
+                Smoothing::Floor(value) => ("floor", Some(value)),
+                Smoothing::AddK(value) => ("add-k", Some(value)),
+            };
+            StageFile {
+                tokenizer: Some(bleu.tokenizer.to_string()),
+                lowercase: Some(bleu.lowercase),
+                smoothing: Some(smoothing.to_owned()),
+                smoothing_value: value,
+                effective_order: Some(bleu.effective_order),
+                max_ngram_order: Some(bleu.max_ngram_order),
+                ..file
+            }
+        }
+        Measure::LaBleu(la_bleu) => {
+            let off = || NumberOrOff::Word("off".to_owned());
+            StageFile {
+                tokenizer: Some(la_bleu.tokenizer.to_string()),
+                lowercase: Some(la_bleu.lowercase),
+                slack: Some(if la_bleu.slack.is_finite() { NumberOrOff::Number(la_bleu.slack) } else { off() }),
+                floor: Some(la_bleu.floor),
+                cap: Some(la_bleu.cap),
+                ..file
+            }
+        }
+        Measure::ToolSchema | Measure::AnswerFormat | Measure::ExactMatch | Measure::F1 => file,
+    }
+}

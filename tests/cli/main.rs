@@ -1,0 +1,208 @@
+//! The command line, end to end: the program itself is started, with files, standard input, its environment and its
+//! configuration; what it prints and its exit code are the contract.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod help;
+mod readme;
+mod replay;
+mod rubric;
+mod score;
+mod serve;
+mod settings;
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::{Value, json};
+
+/// A run of the program in a directory of its own.
+struct Gradus {
+    directory: tempfile::TempDir,
+}
+
+struct Ran {
+    status: ExitStatus,
+    out: String,
+    err: String,
+}
+
+impl Gradus {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The program, knowing nothing of this process's settings.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
+        command.args(arguments).current_dir(self.directory.path()).env("NO_COLOR", "1");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GRADUS_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, &[], "")
+    }
+
+    fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Ran {
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let output = std::thread::scope(|scope| {
+            // The program may end without having read everything.
+            scope.spawn(move || stdin.write_all(input.as_bytes()));
+            child.wait_with_output().unwrap()
+        });
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ran { status: output.status, out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    fn exits(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "output:\n{}\nerrors:\n{}", self.out, self.err);
+        self
+    }
+
+    /// The numbers of a row of the summary's stage table: reached, passed, mean.
+    #[track_caller]
+    fn stage(&self, name: &str) -> (usize, usize, f64) {
+        let row = self.out.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let cells: Vec<_> = row.unwrap_or_else(|| panic!("no row {name}:\n{}", self.out)).split_whitespace().collect();
+        (cells[1].parse().unwrap(), cells[2].parse().unwrap(), cells[3].parse().unwrap())
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files of a directory of cases, by name.
+fn cases(directory: &str, extension: &str) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(root().join("tests/cases").join(directory)).unwrap();
+    let paths =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == extension));
+    let mut cases: Vec<_> = paths.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path)).collect();
+    cases.sort();
+    cases
+}
+
+fn trajectory_case(name: &str) -> PathBuf {
+    root().join(format!("tests/cases/trajectories/{name}.json"))
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// All requests of the cases whose rubric needs no judge.
+fn requests() -> Vec<Value> {
+    let all = cases("trajectories", "json").into_iter().map(|(_, path)| read(&path));
+    all.filter(|request| !matches!(request["rubric"].as_str(), Some("long_form_qa" | "binary_judge"))).collect()
+}
+
+fn jsonl(values: &[Value]) -> String {
+    values.iter().fold(String::new(), |mut text, value| {
+        writeln!(text, "{value}").unwrap();
+        text
+    })
+}
+
+fn results(jsonl: &str) -> Vec<Value> {
+    jsonl.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Results without the one number that differs from run to run.
+fn timeless(mut results: Vec<Value>) -> Vec<Value> {
+    for result in &mut results {
+        result.as_object_mut().unwrap().remove("latency_ms").expect("every result has a latency");
+    }
+    results
+}
+
+/// A trajectory that is right under the default rubric, and one that is wrong there.
+fn right_and_wrong() -> [Value; 2] {
+    let answer = |id: &str, text: &str| {
+        json!({"id": id, "messages": [{"role": "user", "content": "Capital of France?"}, {"role": "assistant", "content": text}],
+            "references": ["Paris"]})
+    };
+    [answer("right", "<answer>Paris</answer>"), answer("wrong", "<answer>Rome</answer>")]
+}
+
+/// A server that ends with the test.
+struct Server {
+    child: Child,
+    address: String,
+    /// What it printed after its address, until it was read.
+    greeting: Vec<String>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    #[track_caller]
+    fn start(gradus: &Gradus, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        match Self::try_start(gradus, arguments, environment) {
+            Ok(server) => server,
+            Err(ran) => panic!("the server did not start:\n{}{}", ran.out, ran.err),
+        }
+    }
+
+    /// The server, or how it ended before it listened.
+    fn try_start(gradus: &Gradus, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self, Ran> {
+        let mut command = gradus.command(arguments);
+        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let Some(address) = lines.next() else {
+            let mut err = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+            return Err(Ran { status: child.wait().unwrap(), out: String::new(), err });
+        };
+        let greeting = lines.take(2).collect();
+        Ok(Self { child, address, greeting })
+    }
+
+    fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        self.post_with(path, body, None)
+    }
+
+    fn post_with(&self, path: &str, body: &str, token: Option<&str>) -> (u16, Value) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut request = agent.post(format!("{}{path}", self.address)).header("Content-Type", "application/json");
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let mut response = request.send(body).unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap())
+    }
+
+    /// Asks it to stop, as a service manager does, and waits until it did.
+    fn stop(mut self) -> ExitStatus {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        self.child.wait().unwrap()
+    }
+}

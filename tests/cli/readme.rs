@@ -1,0 +1,94 @@
+//! The README promises; this holds it to that.
+
+use super::*;
+use gradus::stages::NoScoreCode;
+use gradus::toolcall::answer::AnswerFrom;
+use gradus::toolcall::{ErrorCode, Repair};
+use gradus::trajectory::ToolFormat;
+
+fn readme() -> String {
+    std::fs::read_to_string(root().join("README.md")).unwrap()
+}
+
+/// The fenced blocks of a language.
+fn blocks(language: &str) -> Vec<String> {
+    let opener = format!("```{language}\n");
+    readme().split(&opener).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn it_opens_with_the_two_commands() {
+    assert_eq!(blocks("console")[0], "$ cargo run --release\n$ cargo test\n");
+}
+
+#[test]
+fn the_example_is_what_the_server_answers() {
+    let gradus = Gradus::new();
+    let server = Server::start(&gradus, &["serve", "--listen", "127.0.0.1:0"], &[]);
+    let command = &blocks("console")[1];
+    let case = command.split("-d @").nth(1).unwrap().trim();
+    let (status, mut answer) = server.post("/reward", &std::fs::read_to_string(root().join(case)).unwrap());
+    let mut promised: Value = serde_json::from_str(&blocks("json")[0]).unwrap();
+    assert_eq!(status, 200);
+    for response in [&mut answer, &mut promised] {
+        let result = response["results"][0].as_object_mut().unwrap();
+        assert!(result.remove("latency_ms").unwrap().is_f64());
+        assert_eq!(result.remove("score_id").unwrap().as_str().unwrap().len(), "0123456789abcdef-0".len());
+    }
+    assert_eq!(answer, promised);
+}
+
+/// Each block of a command and what it prints, as far as it shows it.
+#[test]
+fn the_commands_print_what_it_shows() {
+    let gradus = Gradus::new();
+    gradus.file("capital_cities.toml", &blocks("toml")[0]);
+    std::os::unix::fs::symlink(root().join("tests"), gradus.path("tests")).unwrap();
+    let mut shown = 0;
+    for block in blocks("console") {
+        let (command, printed) = block.split_once('\n').unwrap();
+        let Some(arguments) = command.strip_prefix("$ target/release/gradus ") else { continue };
+        let printed: Vec<_> = printed.lines().take_while(|line| !line.starts_with("$ ") && *line != "..").collect();
+        if arguments.contains("--replay") {
+            continue;
+        }
+        let ran = gradus.run(&arguments.split(' ').collect::<Vec<_>>()).exits(0);
+        let lines: Vec<_> = ran.out.lines().map(str::trim_end).take(printed.len()).collect();
+        assert_eq!(lines, printed, "{command}");
+        shown += 1;
+    }
+    assert_eq!(shown, 3);
+}
+
+#[test]
+fn its_configuration_file_is_one() {
+    let gradus = Gradus::new();
+    let config = gradus.file("gradus.toml", blocks("toml")[1].replace("127.0.0.1:8080", "127.0.0.1:0"));
+    let server = Server::start(&gradus, &["--config", &config], &[]);
+    assert_eq!(server.post_with("/reward", "{\"trajectories\": []}", Some("change-me")).0, 200);
+}
+
+#[test]
+fn its_closed_lists_are_complete() {
+    let readme = readme();
+    let codes = ErrorCode::ALL.map(ErrorCode::as_str);
+    let repairs = Repair::ALL.map(Repair::as_str);
+    let no_scores = NoScoreCode::ALL.map(NoScoreCode::as_str);
+    let formats = ToolFormat::ALL.map(ToolFormat::as_str);
+    let answers = AnswerFrom::ALL.map(AnswerFrom::as_str);
+    for name in [&codes[..], &repairs, &no_scores, &formats, &answers].concat() {
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
+    }
+}
+
+#[test]
+fn every_option_is_in_its_table() {
+    let gradus = Gradus::new();
+    let help = gradus.run(&["serve", "--help"]).exits(0).out;
+    let readme = readme();
+    let options = help.lines().filter_map(|line| line.trim().strip_prefix("--")).filter(|line| line.contains('<'));
+    for option in options.map(|line| line.split(' ').next().unwrap()) {
+        let variable = format!("GRADUS_{}", option.to_uppercase().replace('-', "_"));
+        assert!(readme.contains(&format!("| `--{option}` | `{variable}` |")), "--{option} has no row in the README");
+    }
+}

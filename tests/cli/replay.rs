@@ -1,0 +1,104 @@
+//! `gradus score --replay`: a stored run scored again, as it was and after somebody changed the database.
+
+use super::*;
+
+/// A run of two requests in a database, scored by a server that was then stopped.
+fn stored_run(gradus: &Gradus) -> String {
+    let url = format!("sqlite:{}", gradus.path("scores.db"));
+    let server = Server::start(gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
+    for case in ["hermes_group_short_verbose_wrong_stuffed", "search_r1_group_of_four"] {
+        let mut request = read(&trajectory_case(case));
+        request["run_id"] = json!("exp-17");
+        let (status, answer) = server.post("/reward", &request.to_string());
+        assert_eq!(status, 200, "{answer}");
+    }
+    let judged =
+        json!({"run_id": "exp-17", "rubric": "binary_judge", "on_invalid": "zero", "trajectories": right_and_wrong()});
+    assert_eq!(server.post("/reward", &judged.to_string()).1["rewards"], json!([0.0, 0.0]));
+    assert!(server.stop().success());
+    url
+}
+
+#[test]
+fn a_run_scored_again_is_the_same() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+    let all = "exp-17: 3 requests, 10 trajectories scored again, 0 differ, 0 requests could not be read\n";
+    assert_eq!(ran.out, all);
+    // With the rubrics that were stored, whatever is the default now.
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url, "--default-rubric", "tool_use"]).exits(0);
+    assert_eq!(ran.out, all);
+}
+
+#[test]
+fn an_unknown_run_is_an_error() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    let ran = gradus.run(&["score", "--replay", "exp-18", "--store", &url]).exits(1);
+    assert!(ran.err.contains("there is no run \"exp-18\""), "{}", ran.err);
+    assert!(gradus.run(&["score", "--replay", "exp-17", "--store", "none"]).exits(1).err.contains("none"));
+}
+
+/// Opens the database as somebody with an editor would.
+fn tamper(gradus: &Gradus, change: impl FnOnce(&rusqlite::Connection)) {
+    let database = rusqlite::Connection::open(gradus.path("scores.db")).unwrap();
+    change(&database);
+    database.close().unwrap();
+}
+
+/// Rewrites the first stored response.
+fn rewrite_response(database: &rusqlite::Connection, edit: impl FnOnce(String) -> String) {
+    let first = "SELECT batch, response, response_bytes FROM bodies ORDER BY batch LIMIT 1";
+    let (batch, packed, bytes): (i64, Vec<u8>, u32) =
+        database.query_row(first, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    let text = String::from_utf8(zstd::bulk::decompress(&packed, bytes as usize).unwrap()).unwrap();
+    let edited = edit(text);
+    let packed = zstd::bulk::compress(edited.as_bytes(), 1).unwrap();
+    let update = "UPDATE bodies SET response = ?1, response_bytes = ?2 WHERE batch = ?3";
+    database.execute(update, rusqlite::params![packed, u32::try_from(edited.len()).unwrap(), batch]).unwrap();
+}
+
+#[test]
+fn a_reward_that_was_changed_is_found_and_named() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    tamper(&gradus, |database| {
+        rewrite_response(database, |text| {
+            assert!(text.contains("\"reward\":1.0,\"valid\":true"), "{text}");
+            text.replacen("\"reward\":1.0,\"valid\":true", "\"reward\":0.9,\"valid\":true", 1)
+        });
+    });
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    assert!(ran.out.contains("-0: /reward was 0.9, is 1.0\n"), "{}", ran.out);
+    assert!(ran.out.ends_with("10 trajectories scored again, 1 differ, 0 requests could not be read\n"), "{}", ran.out);
+}
+
+#[test]
+fn a_rubric_that_was_changed_is_found() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    tamper(&gradus, |database| {
+        let sql =
+            "UPDATE rubrics SET json = replace(json, '\"weight\":0.7', '\"weight\":0.2') WHERE name = 'short_form_qa'";
+        assert_eq!(database.execute(sql, []).unwrap(), 1);
+    });
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    assert!(ran.out.contains("4 differ, "), "{}", ran.out);
+}
+
+#[test]
+fn a_request_that_was_damaged_is_named_and_the_others_are_scored() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    tamper(&gradus, |database| {
+        let sql = "UPDATE bodies SET request = x'00' WHERE batch = (SELECT min(batch) FROM bodies)";
+        assert_eq!(database.execute(sql, []).unwrap(), 1);
+    });
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    assert!(
+        ran.out.ends_with("2 requests, 6 trajectories scored again, 0 differ, 1 requests could not be read\n"),
+        "{}",
+        ran.out
+    );
+}

@@ -1,0 +1,114 @@
+//! `gradus rubric`: check, list, show, explain.
+
+use super::*;
+
+/// The first line of a case: `# expect LINE:COLUMN MESSAGE`, or `# expect fine`.
+#[test]
+fn check_names_line_column_and_fix() {
+    let gradus = Gradus::new();
+    let cases = cases("rubrics", "toml");
+    assert!(cases.len() > 20);
+    let mut wrong = String::new();
+    for (name, path) in cases {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let wanted = text.lines().next().unwrap().strip_prefix("# expect ").unwrap();
+        let path = path.to_str().unwrap();
+        let ran = gradus.run(&["rubric", "check", path]);
+        let fine = if let Some((place, message)) = wanted.split_once(' ') {
+            ran.status.code() == Some(1) && ran.err.starts_with(&format!("{path}:{place}: {message}"))
+        } else {
+            ran.status.success()
+                && ran.out.starts_with(&format!("{path}: {name}@b3-"))
+                && ran.out.contains(" is fine, ")
+        };
+        if !fine {
+            writeln!(wrong, "{name}: wanted {wanted}\n  got {}{}", ran.out, ran.err).unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn check_looks_at_every_file() {
+    let gradus = Gradus::new();
+    let case = |name: &str| root().join(format!("tests/cases/rubrics/{name}.toml")).to_str().unwrap().to_owned();
+    let (fine, zero, twice) = (case("fine_curriculum"), case("weight_zero"), case("name_twice"));
+    let ran = gradus.run(&["rubric", "check", &zero, &fine, &twice, "missing.toml"]).exits(1);
+    assert_eq!((ran.out.lines().count(), ran.err.lines().count()), (1, 3), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("missing.toml: "), "{}", ran.err);
+}
+
+#[test]
+fn list_and_show_give_the_shipped_rubrics() {
+    let gradus = Gradus::new();
+    let list = gradus.run(&["rubric", "list"]).exits(0).out;
+    let names: Vec<_> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(names, ["binary_em", "binary_judge", "long_form_qa", "search_r1", "short_form_qa", "tool_use"]);
+    for name in names {
+        let shown = gradus.run(&["rubric", "show", name]).exits(0).out;
+        assert_eq!(shown, std::fs::read_to_string(root().join(format!("rubrics/{name}.toml"))).unwrap());
+    }
+    assert!(gradus.run(&["rubric", "show", "nobody"]).exits(1).err.contains("gradus rubric list"));
+}
+
+#[test]
+fn a_directory_adds_rubrics_and_wins_over_shipped_ones() {
+    let gradus = Gradus::new();
+    std::fs::create_dir(gradus.path("mine")).unwrap();
+    let text =
+        |name: &str| format!("name = \"{name}\"\ndescription = \"Ours.\"\n[[stages]]\nkind = \"f1\"\nweight = 1\n");
+    gradus.file("mine/ours.toml", text("ours"));
+    gradus.file("mine/binary_em.toml", text("binary_em"));
+    let list = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(0).out;
+    assert_eq!(list.lines().filter(|line| line.ends_with("Ours.")).count(), 2, "{list}");
+    assert_eq!(list.lines().count(), 7);
+    gradus.file("mine/other.toml", text("ours"));
+    let ran = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1);
+    assert!(ran.err.contains("the rubric calls itself \"ours\"; name the file ours.toml"), "{}", ran.err);
+    std::fs::remove_file(gradus.path("mine/other.toml")).unwrap();
+    gradus.file("mine/bad.toml", "name = \"bad\"\nstages = 1\n");
+    let ran = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1);
+    assert!(ran.err.contains("bad.toml: line 2, column 10"), "{}", ran.err);
+}
+
+#[test]
+fn explain_says_why_stage_by_stage() {
+    let gradus = Gradus::new();
+    let path = trajectory_case("hermes_trailing_comma");
+    let ran = gradus.run(&["rubric", "explain", "short_form_qa", path.to_str().unwrap()]).exits(0);
+    let has = |text: &str| assert!(ran.out.contains(text), "{text:?} is not in\n{}", ran.out);
+    has("orders-de-11 by short_form_qa@b3-");
+    has("reward 0.0500");
+    has("attempts 2.000, malformed 1.000");
+    has("la_bleu        closed");
+    has("tool_parse scored 0.500, below its threshold 1.000: message 2, byte 0");
+    has("call malformed (json_syntax)");
+    has("call get_order: valid");
+    has("<answer>DHL</answer>");
+    assert!(!ran.out.contains('\u{1b}'), "no colours where there is no terminal");
+}
+
+#[test]
+fn explain_takes_a_rubric_file_a_step_and_a_line_of_a_file() {
+    let gradus = Gradus::new();
+    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let [right, wrong] = right_and_wrong();
+    let file = gradus.file("lines.jsonl", format!("\n{}", jsonl(&[wrong, right])));
+    let ran = gradus.run(&["rubric", "explain", rubric.to_str().unwrap(), &file, "--step", "100"]).exits(0);
+    assert!(ran.out.starts_with("wrong by fine_curriculum@b3-"), "{}", ran.out);
+    assert!(ran.out.contains("reward 0.5000"), "{}", ran.out);
+}
+
+/// A policy's text is hostile: it must not speak to the terminal.
+#[test]
+fn explain_shows_control_characters_and_obeys_none() {
+    let gradus = Gradus::new();
+    let hostile = json!({"id": "\u{1b}[2J", "messages": [
+        {"role": "user", "content": "\u{1b}]0;mine\u{7}"},
+        {"role": "assistant", "content": "\u{9b}31m<tool_call>{\"name\": \"\u{1b}[8m\"}</tool_call>\u{1b}[1A\r\u{8}<answer>a</answer>"}],
+        "references": ["a"]});
+    let file = gradus.file("hostile.json", hostile.to_string());
+    let ran = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(0);
+    let obeyed: Vec<_> = ran.out.chars().filter(|c| c.is_control() && *c != '\n').collect();
+    assert!(obeyed.is_empty() && ran.out.contains('\u{FFFD}'), "{:?}", ran.out);
+}

@@ -1,0 +1,216 @@
+//! `gradus score`: files, standard input, results, the summary, lines that are wrong.
+
+use super::*;
+
+#[test]
+fn a_file_of_requests_gives_a_result_per_trajectory_and_a_summary_per_rubric() {
+    let gradus = Gradus::new();
+    let requests = requests();
+    let file = gradus.file("requests.jsonl", jsonl(&requests));
+    let out = gradus.path("results.jsonl");
+    let ran = gradus.run(&["score", &file, "--out", &out]).exits(0);
+    let results = results(&std::fs::read_to_string(out).unwrap());
+
+    let ids =
+        |trajectories: &Value| trajectories.as_array().unwrap().iter().map(|t| t["id"].clone()).collect::<Vec<_>>();
+    let wanted: Vec<_> = requests.iter().flat_map(|request| ids(&request["trajectories"])).collect();
+    assert!(wanted.len() >= 40);
+    assert_eq!(results.iter().map(|result| result["id"].clone()).collect::<Vec<_>>(), wanted, "in order");
+
+    for rubric in ["short_form_qa", "binary_em", "tool_use", "search_r1"] {
+        let n: usize = requests
+            .iter()
+            .filter(|request| request["rubric"].as_str().unwrap_or("short_form_qa") == rubric)
+            .map(|request| request["trajectories"].as_array().unwrap().len())
+            .sum();
+        let line = ran.out.lines().find(|line| line.starts_with(&format!("{rubric}@b3-"))).unwrap();
+        assert!(n > 0 && line.contains(&format!(": {n} scored, 0 not; mean reward ")), "{n}: {line}");
+    }
+}
+
+#[test]
+fn the_summary_adds_up() {
+    let gradus = Gradus::new();
+    let mut request = read(&trajectory_case("search_r1_group_of_four"));
+    request["rubric"] = json!("search_r1");
+    let file = gradus.file("group.jsonl", jsonl(&[request]));
+    let ran = gradus.run(&["score", &file, "--out", "results.jsonl"]).exits(0);
+    let results = results(&std::fs::read_to_string(gradus.path("results.jsonl")).unwrap());
+    let rewards: Vec<f64> = results.iter().map(|result| result["reward"].as_f64().unwrap()).collect();
+    let mean = rewards.iter().sum::<f64>() / 4.0;
+    assert!(ran.out.contains(&format!("4 scored, 0 not; mean reward {mean:.4}")), "{}", ran.out);
+    // Per stage: how many reached it, how many passed, the mean over those that reached it.
+    for (index, name) in ["tool_parse", "answer_format", "la_bleu"].into_iter().enumerate() {
+        let stages: Vec<_> =
+            results.iter().map(|result| &result["stages"][index]).filter(|stage| stage["open"] == true).collect();
+        let passed = stages.iter().filter(|stage| stage["passed"] == true).count();
+        let mean = stages.iter().map(|stage| stage["score"].as_f64().unwrap()).sum::<f64>() / stages.len() as f64;
+        let row = ran.stage(name);
+        assert_eq!((row.0, row.1), (stages.len(), passed), "{name}:\n{}", ran.out);
+        assert!((row.2 - mean).abs() <= 0.0005, "{name}: {} and {mean}", row.2);
+    }
+    // The histogram holds every reward once.
+    let bins = ran.out.lines().filter(|line| line.trim_start().starts_with('['));
+    let counts: Vec<usize> = bins
+        .map(|line| line.split([')', ']']).nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!((counts.len(), counts.iter().sum::<usize>()), (10, 4), "{}", ran.out);
+    let last = ran.out.lines().rfind(|line| line.trim_start().starts_with('[')).unwrap();
+    assert!(last.ends_with('█'), "the right one stands in the last bin, which is closed: {last}");
+}
+
+#[test]
+fn standard_input_is_scored_like_a_file() {
+    let gradus = Gradus::new();
+    let lines = jsonl(&requests());
+    let file = gradus.file("requests.jsonl", &lines);
+    let from_file = gradus.run(&["score", &file, "--out", "a"]).exits(0);
+    let from_input = gradus.run_with(&["score", "-", "--out", "b"], &[], &lines).exits(0);
+    let read = |name: &str| timeless(results(&std::fs::read_to_string(gradus.path(name)).unwrap()));
+    assert_eq!(read("a"), read("b"));
+    assert_eq!(from_file.out, from_input.out);
+}
+
+#[test]
+fn a_line_may_be_a_trajectory_of_its_own() {
+    let gradus = Gradus::new();
+    let file = gradus.file("trajectories.jsonl", jsonl(&right_and_wrong()));
+    let ran = gradus.run(&["score", &file]).exits(0);
+    assert!(ran.out.starts_with("short_form_qa@b3-"), "{}", ran.out);
+    assert_eq!(ran.stage("la_bleu"), (2, 2, 0.5));
+}
+
+#[test]
+fn a_json_file_is_one_request_or_one_trajectory() {
+    let gradus = Gradus::new();
+    let request = trajectory_case("hermes_river_right");
+    let ran = gradus.run(&["score", request.to_str().unwrap()]).exits(0);
+    assert!(ran.out.contains("1 scored, 0 not; mean reward 1.0000"), "{}", ran.out);
+    let [_, wrong] = right_and_wrong();
+    let file = gradus.file("wrong.json", serde_json::to_string_pretty(&wrong).unwrap());
+    assert!(gradus.run(&["score", &file]).exits(0).out.contains("1 scored, 0 not; mean reward 0.3000"));
+}
+
+#[test]
+fn results_can_go_to_standard_output_and_the_summary_steps_aside() {
+    let gradus = Gradus::new();
+    let ran = gradus.run_with(&["score", "-", "--out", "-"], &[], &jsonl(&right_and_wrong())).exits(0);
+    let ids: Vec<_> = results(&ran.out).iter().map(|result| result["id"].clone()).collect();
+    assert_eq!(ids, ["right", "wrong"]);
+    assert!(ran.err.contains("2 scored, 0 not"), "{}", ran.err);
+}
+
+#[test]
+fn the_rubric_is_a_name_a_pinned_version_or_a_file() {
+    let gradus = Gradus::new();
+    let lines = jsonl(&right_and_wrong());
+    let score = |rubric: &str| gradus.run_with(&["score", "-", "--rubric", rubric], &[], &lines);
+    let by_name = score("binary_em").exits(0).out;
+    let pinned = by_name.split(':').next().unwrap();
+    assert!(pinned.starts_with("binary_em@b3-"), "{by_name}");
+    assert_eq!(score(pinned).exits(0).out, by_name);
+    let file = gradus.file("strict.toml", "name = \"strict\"\n[[stages]]\nkind = \"exact_match\"\nweight = 1\n");
+    assert!(score(&file).exits(0).out.starts_with("strict@b3-"));
+    assert!(score("nobody").exits(1).err.contains("there is no rubric \"nobody\""));
+    assert!(score("missing.toml").exits(1).err.contains("cannot read missing.toml"));
+    let broken = gradus.file("broken.toml", "name = \"broken\"\nstages = []\n");
+    assert!(score(&broken).exits(1).err.contains("line 2, column 10"));
+}
+
+/// At step 0 form weighs 1 of 4, at step 100 and later 3 of 6: a wrong answer in the right place.
+#[test]
+fn the_step_moves_a_rubric_with_a_curriculum() {
+    let gradus = Gradus::new();
+    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let [_, wrong] = right_and_wrong();
+    let mean = |step: &str| {
+        let arguments = ["score", "-", "--rubric", rubric.to_str().unwrap(), "--step", step];
+        let out = gradus.run_with(&arguments, &[], &jsonl(std::slice::from_ref(&wrong))).exits(0).out;
+        out.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!([mean("0"), mean("50"), mean("100"), mean("9999")], ["0.2500", "0.4000", "0.5000", "0.5000"]);
+}
+
+#[test]
+fn bad_lines_are_named_by_number_and_the_others_are_scored() {
+    let gradus = Gradus::new();
+    let [right, wrong] = right_and_wrong();
+    let unknown = json!({"rubric": "nobody", "trajectories": [right]});
+    let misshapen = json!({"trajectories": "none"});
+    let lines = format!("{right}\n{{\"messages\": [}}\n\n{wrong}\n{unknown}\nnot json\n{misshapen}\n{right}\n");
+    let file = gradus.file("bad.jsonl", lines);
+    let ran = gradus.run(&["score", &file]).exits(1);
+    assert!(ran.out.contains("3 scored, 0 not"), "{}", ran.out);
+    let said = |line: usize| {
+        let name = format!("bad.jsonl, line {line}: ");
+        ran.err
+            .lines()
+            .find(|text| text.contains(&name))
+            .unwrap_or_else(|| panic!("nothing on line {line}:\n{}", ran.err))
+    };
+    assert!(said(2).contains("not JSON"));
+    assert!(said(5).contains("there is no rubric \"nobody\""));
+    assert!(said(6).contains("not JSON"));
+    assert!(said(7).contains("/trajectories"));
+    assert_eq!(ran.err.lines().filter(|line| line.contains(", line ")).count(), 4, "{}", ran.err);
+}
+
+#[test]
+fn a_trajectory_that_cannot_be_scored_is_counted_by_its_code() {
+    let gradus = Gradus::new();
+    let [right, _] = right_and_wrong();
+    let no_turn = json!({"id": "no-turn", "messages": [{"role": "user", "content": "?"}], "references": ["x"]});
+    let mut no_reference = right.clone();
+    no_reference.as_object_mut().unwrap().remove("references");
+    let lines = jsonl(&[right, no_turn, no_reference]);
+    let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &lines).exits(1);
+    assert!(ran.out.contains("1 scored, 2 not; mean reward 1.0000"), "{}", ran.out);
+    assert!(ran.out.contains("1 x item_malformed") && ran.out.contains("1 x references_missing"), "{}", ran.out);
+    let results = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    assert_eq!(results[1]["id"], "no-turn");
+    assert_eq!((&results[1]["valid"], &results[1]["reward"]), (&json!(false), &Value::Null));
+}
+
+#[test]
+fn without_a_judge_a_judged_rubric_gives_no_reward() {
+    let gradus = Gradus::new();
+    let lines = jsonl(&right_and_wrong());
+    let ran = gradus.run_with(&["score", "-", "-r", "long_form_qa"], &[], &lines).exits(1);
+    assert!(ran.out.contains("0 scored, 2 not") && ran.out.contains("2 x judge_unavailable"), "{}", ran.out);
+}
+
+#[test]
+fn an_empty_file_is_no_error() {
+    let gradus = Gradus::new();
+    let ran = gradus.run_with(&["score", "-"], &[], "\n\n").exits(0);
+    assert_eq!(ran.out, "");
+}
+
+/// Lines are scored in chunks: nothing is lost, repeated or misnumbered where one ends.
+#[test]
+fn more_lines_than_fit_a_chunk_are_scored_once_each_and_in_order() {
+    let gradus = Gradus::new();
+    let [right, _] = right_and_wrong();
+    let mut lines = String::new();
+    for number in 1..=1500 {
+        let mut one = right.clone();
+        one["id"] = json!(number);
+        writeln!(lines, "{}", if number == 1100 { "broken".to_owned() } else { one.to_string() }).unwrap();
+    }
+    let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &lines).exits(1);
+    assert!(ran.out.contains("1499 scored, 0 not"), "{}", ran.out);
+    assert!(ran.err.contains("line 1100: not JSON"), "{}", ran.err);
+    let results = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    let ids: Vec<u32> = results.iter().map(|result| result["id"].as_str().unwrap().parse().unwrap()).collect();
+    assert!(ids.iter().copied().eq((1..=1500).filter(|number| *number != 1100)));
+}
+
+#[test]
+fn wrong_arguments_say_what_to_do() {
+    let gradus = Gradus::new();
+    assert!(gradus.run(&["score"]).exits(2).err.contains("<FILE>"));
+    assert!(gradus.run(&["score", "a", "--replay", "b"]).exits(2).err.contains("cannot be used with"));
+    assert!(gradus.run(&["score", "missing.jsonl"]).exits(1).err.contains("cannot read missing.jsonl"));
+    let broken = gradus.file("broken.json", "{\"messages\": ");
+    assert!(gradus.run(&["score", &broken]).exits(1).err.contains("broken.json"));
+}

@@ -1,0 +1,69 @@
+//! `gradus serve`, and plain `gradus`, which serves too.
+
+use super::*;
+
+#[test]
+fn the_first_line_is_the_address_and_the_curl_line_works() {
+    let gradus = Gradus::new();
+    let server = Server::start(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", "none"], &[]);
+    let port: u16 = server.address.strip_prefix("http://127.0.0.1:").unwrap().parse().unwrap();
+    assert_ne!(port, 0);
+    let curl = server.greeting.iter().find(|line| line.starts_with("curl ")).unwrap();
+    assert!(curl.contains(&format!("{}/reward ", server.address)), "{curl}");
+    let body = curl.split(" -d '").nth(1).unwrap().strip_suffix('\'').unwrap();
+    let (status, answer) = server.post("/reward", body);
+    assert_eq!((status, &answer["rewards"]), (200, &json!([1.0])), "{answer:#}");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_with_a_way_out() {
+    let gradus = Gradus::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ran = gradus.run(&["serve", "--store", "none", "--listen", &address]).exits(1);
+    assert!(ran.err.contains(&address) && ran.err.contains("--listen"), "{}", ran.err);
+}
+
+#[test]
+fn plain_gradus_serves_with_the_environment() {
+    let gradus = Gradus::new();
+    let environment = [("GRADUS_LISTEN", "127.0.0.1:0"), ("GRADUS_API_TOKEN", "s3cret")];
+    let server = Server::start(&gradus, &[], &environment);
+    let body = json!({"trajectories": right_and_wrong()}).to_string();
+    assert_eq!(server.post("/reward", &body).0, 401);
+    assert_eq!(server.post_with("/reward", &body, Some("other")).0, 403);
+    assert_eq!(server.post_with("/reward", &body, Some("s3cret")).0, 200);
+    assert!(server.stop().success());
+    assert!(Path::new(&gradus.path("gradus.db")).exists(), "the default store is gradus.db where it was started");
+}
+
+#[test]
+fn plain_gradus_serves_with_the_configuration_file() {
+    let gradus = Gradus::new();
+    let config =
+        "listen = \"127.0.0.1:0\"\ninline_rubrics = false\n[store]\nurl = \"none\"\n[tokens]\napi = \"from-file\"\n";
+    let config = gradus.file("gradus.toml", config);
+    let server = Server::start(&gradus, &["--config", &config], &[]);
+    let inline =
+        json!({"rubric": {"name": "x", "stages": [{"kind": "f1", "weight": 1}]}, "trajectories": right_and_wrong()});
+    assert_eq!(server.post("/reward", &inline.to_string()).0, 401);
+    let (status, problem) = server.post_with("/reward", &inline.to_string(), Some("from-file"));
+    assert_eq!((status, &problem["type"]), (403, &json!("/docs#inline-rubric")), "{problem}");
+}
+
+/// An environment that cannot be understood must not be passed over: with it a token would be.
+#[test]
+fn plain_gradus_refuses_a_wrong_environment() {
+    let gradus = Gradus::new();
+    // Should it start nevertheless, then where it disturbs nobody.
+    let config = gradus.file("gradus.toml", "listen = \"127.0.0.1:0\"\n[store]\nurl = \"none\"\n");
+    let environment = [("GRADUS_API_TOKEN", "s3cret"), ("GRADUS_THREADS", "many")];
+    match Server::try_start(&gradus, &["--config", &config], &environment) {
+        Err(ran) => assert!(!ran.status.success() && ran.err.contains("many"), "{}", ran.err),
+        Ok(server) => {
+            let (status, _) = server.post("/reward", "{\"trajectories\": []}");
+            panic!("it served in spite of GRADUS_THREADS=many, and answered {status} without the token");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Options over the environment over the file, and what is refused.
+
+use super::*;
+
+/// The rubric of trajectories that name none shows which of the three was heard.
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let gradus = Gradus::new();
+    let config = gradus.file("gradus.toml", "default_rubric = \"binary_em\"\n");
+    let lines = jsonl(&right_and_wrong());
+    let rubric = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let arguments = [&["score", "-"], arguments].concat();
+        let out = gradus.run_with(&arguments, environment, &lines).exits(0).out;
+        out.split('@').next().unwrap().to_owned()
+    };
+    let environment = ("GRADUS_DEFAULT_RUBRIC", "search_r1");
+    assert_eq!(rubric(&[], &[]), "short_form_qa");
+    assert_eq!(rubric(&["--config", &config], &[]), "binary_em");
+    assert_eq!(rubric(&[], &[("GRADUS_CONFIG", &config)]), "binary_em");
+    assert_eq!(rubric(&["--config", &config], &[environment]), "search_r1");
+    assert_eq!(rubric(&["--config", &config, "--default-rubric", "short_form_qa"], &[environment]), "short_form_qa");
+}
+
+#[test]
+fn a_mistake_in_the_file_has_line_and_column() {
+    let gradus = Gradus::new();
+    let check = |text: &str| {
+        let config = gradus.file("gradus.toml", text);
+        gradus.run(&["rubric", "list", "--config", &config]).exits(1).err
+    };
+    let unknown = check("threads = 1\n\n[limits]\nmax_body = 5\n");
+    assert!(unknown.contains("line 4, column 1") && unknown.contains("unknown field `max_body`"), "{unknown}");
+    let word = check("threads = \"all\"\n");
+    assert!(word.contains("line 1, column 11"), "{word}");
+    assert!(gradus.run(&["--config", "missing.toml", "rubric", "list"]).exits(1).err.contains("missing.toml"));
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_with_the_limit() {
+    let gradus = Gradus::new();
+    let refused = |arguments: &[&str], code: i32| {
+        gradus.run(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat()).exits(code).err
+    };
+    assert!(refused(&["--store", "mysql://x"], 1).contains("sqlite:"));
+    assert!(refused(&["--store", "none", "--store-durability", "soon"], 1).contains("soon"));
+    assert!(refused(&["--store", "none", "--max-body-bytes", "0"], 1).contains("max_body_bytes = 0 is out of range"));
+    assert!(refused(&["--store", "none", "--default-rubric", "nobody"], 1).contains("nobody"));
+    assert!(refused(&["--threads", "many"], 2).contains("many"));
+    assert!(gradus.run(&["serve", "--listen", "somewhere"]).exits(2).err.contains("somewhere"));
+    assert!(gradus.run(&["--log", "=[", "rubric", "list"]).exits(1).err.contains("--log"));
+}

@@ -1,0 +1,237 @@
+//! What a trajectory may look like, and which of it is scored.
+
+use serde_json::{Value, json};
+
+use crate::common::{Server, answering, hermes, saying, stable, tool, with};
+use crate::contract::{score, score_one};
+
+fn conversation(messages: Value) -> Value {
+    json!({"messages": messages, "references": ["Paris"]})
+}
+
+fn assistant(message: Value) -> Value {
+    with(message, "role", json!("assistant"))
+}
+
+#[test]
+fn only_messages_are_required() {
+    let server = Server::start(&[]);
+    let bare = json!({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "No tag."}]});
+    let result = score_one(&server, bare);
+    assert_eq!(result["valid"], true, "{result}");
+    assert!(result["id"].is_null() && result["group"].is_null());
+}
+
+#[test]
+fn null_stands_for_absent_in_every_optional_field() {
+    let server = Server::start(&[]);
+    let mut trajectory = answering("Paris");
+    for field in ["id", "group", "tools", "tool_format", "truncated", "response_tokens", "metadata", "prompt", "response", "reference_calls"] {
+        trajectory[field] = Value::Null;
+    }
+    let mut request = json!({"trajectories": [trajectory]});
+    for field in ["rubric", "run_id", "step", "curriculum", "deadline_ms", "on_invalid", "tools"] {
+        request[field] = Value::Null;
+    }
+    assert_eq!(score(&server, &request)["rewards"], json!([1.0]));
+}
+
+#[test]
+fn text_parts_are_scored_and_other_parts_are_kept_out() {
+    let server = Server::start(&[]);
+    let parts = json!([
+        {"type": "text", "text": "<ans"}, {"type": "image_url", "image_url": {"url": "data:,<answer>Lyon</answer>"}},
+        {"type": "text", "text": "wer>Paris</answer>"},
+    ]);
+    let result = score_one(&server, conversation(json!([assistant(json!({"content": parts}))])));
+    assert_eq!(result["answer"], json!({"text": "Paris", "message": 0}));
+    let user_parts = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, assistant(json!({"content": "<answer>Paris</answer>"}))]);
+    assert_eq!(score_one(&server, conversation(user_parts))["reward"], 1.0);
+}
+
+#[test]
+fn null_and_absent_content_are_empty_text() {
+    let server = Server::start(&[]);
+    for message in [json!({"content": null}), json!({}), json!({"content": ""}), json!({"content": []})] {
+        let result = score_one(&server, conversation(json!([{"role": "user", "content": "?"}, assistant(message)])));
+        assert_eq!(result["valid"], true, "{result}");
+        assert!(result["answer"]["text"].is_null());
+    }
+}
+
+#[test]
+fn native_calls_take_arguments_as_a_string_or_an_object() {
+    let server = Server::start(&[]);
+    let tools = json!([tool("search", json!({"type": "object", "required": ["query"]}))]);
+    for arguments in [json!("{\"query\": \"a\"}"), json!({"query": "a"})] {
+        let call = json!({"id": "c1", "type": "function", "function": {"name": "search", "arguments": arguments}});
+        let turns = json!([assistant(json!({"content": null, "tool_calls": [call]})), {"role": "tool", "content": "b", "tool_call_id": "c1"},
+                           assistant(json!({"content": "<answer>Paris</answer>"}))]);
+        let result = score_one(&server, with(conversation(turns), "tools", tools.clone()));
+        assert_eq!(result["reward"], 1.0, "{result}");
+        assert_eq!(result["tool_calls"][0]["arguments"], json!({"query": "a"}));
+        assert_eq!(result["parse"]["format"], "openai");
+    }
+    let broken = json!({"function": {"name": "search", "arguments": "{\"query\": "}});
+    let result = score_one(&server, with(conversation(json!([assistant(json!({"tool_calls": [broken]}))])), "tools", tools));
+    assert_eq!(result["tool_calls"][0]["parsed"], false);
+}
+
+#[test]
+fn reasoning_content_is_never_an_answer_and_never_searched_for_calls() {
+    let server = Server::start(&[]);
+    let thoughts = format!("<answer>Paris</answer>{}", hermes("search", &json!({})));
+    for content in [json!("No idea."), Value::Null] {
+        let result = score_one(&server, conversation(json!([assistant(json!({"content": content, "reasoning_content": thoughts}))])));
+        assert!(result["answer"]["text"].is_null(), "{result}");
+        assert_eq!(result["tool_calls"], json!([]));
+    }
+    let right = assistant(json!({"content": "<answer>Paris</answer>", "reasoning_content": "<answer>Lyon</answer>"}));
+    assert_eq!(score_one(&server, conversation(json!([right])))["reward"], 1.0);
+}
+
+#[test]
+fn reasoning_in_the_text_is_no_answer_either() {
+    let server = Server::start(&[]);
+    let result = score_one(&server, saying("<think><answer>Paris</answer></think>Hm."));
+    assert!(result["answer"]["text"].is_null());
+}
+
+#[test]
+fn tool_results_user_and_system_turns_are_never_scored() {
+    let server = Server::start(&[]);
+    let foreign = "<answer>Paris</answer><tool_call>{broken</tool_call><think>";
+    for role in ["system", "user", "tool", "developer"] {
+        let turns = json!([{"role": role, "content": foreign}, assistant(json!({"content": "I do not know."})), {"role": role, "content": foreign}]);
+        let result = score_one(&server, conversation(turns));
+        assert!(result["answer"]["text"].is_null(), "{role}");
+        assert_eq!(result["parse"]["ok"], true, "{role}");
+        assert_eq!(result["tool_calls"], json!([]), "{role}");
+    }
+    let tools = json!([tool("search", json!({"type": "object"}))]);
+    let rollout = |tool_result: &str| {
+        with(conversation(json!([assistant(json!({"content": hermes("search", &json!({}))})), {"role": "tool", "content": tool_result},
+                                 assistant(json!({"content": "<answer>Paris</answer>"}))])), "tools", tools.clone())
+    };
+    assert_eq!(stable(&score_one(&server, rollout("Paris"))), stable(&score_one(&server, rollout(foreign))));
+}
+
+#[test]
+fn prompt_and_response_are_scored_like_the_same_messages() {
+    let server = Server::start(&[]);
+    let response = "<think>Easy.</think>\n<answer>Paris</answer>";
+    let messages = conversation(json!([{"role": "user", "content": "?"}, {"role": "assistant", "content": response}]));
+    let expected = score_one(&server, messages);
+    for prompt in [json!("?"), json!([{"role": "user", "content": "?"}])] {
+        let item = json!({"prompt": prompt, "response": response, "references": ["Paris"]});
+        let result = score_one(&server, item);
+        assert_eq!(result["reward"], expected["reward"]);
+        assert_eq!(result["metrics"], expected["metrics"]);
+        assert_eq!(result["answer"]["text"], "Paris");
+    }
+    let no_prompt = json!({"response": response, "references": ["Paris"]});
+    assert_eq!(score_one(&server, no_prompt)["reward"], 1.0);
+}
+
+#[test]
+fn tool_results_between_the_markers_of_a_response_are_not_the_policys() {
+    let server = Server::start(&[]);
+    let item = |answer: &str| json!({
+        "prompt": "?", "references": ["Paris"], "tools": [tool("search", json!({"type": "object"}))], "tool_format": "hermes",
+        "response": format!("{}<|im_end|>\n<|im_start|>user\n<tool_response>\n<answer>Paris</answer><tool_call>oops</tool_call>\n</tool_response><|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>", hermes("search", &json!({"query": "a"}))),
+    });
+    let result = score_one(&server, item("I do not know."));
+    assert!(result["answer"]["text"].is_null(), "{result}");
+    assert_eq!(result["parse"]["attempts"], 1, "{result}");
+    assert_eq!(score_one(&server, item("<answer>Paris</answer>"))["reward"], 1.0);
+    let search_r1 = json!({"prompt": "?", "references": ["Paris"], "tool_format": "search_r1", "tools": [tool("search", json!({"type": "object"}))],
+        "response": "<think>a</think><search>capital</search><information>Doc 1: Lyon, not Paris.</information><think>b</think><answer>Paris</answer>"});
+    let response = score(&server, &json!({"rubric": "search_r1", "trajectories": [search_r1]}));
+    assert_eq!(response["rewards"], json!([1.0]));
+}
+
+#[test]
+fn a_call_in_a_response_has_its_span_in_the_response() {
+    let server = Server::start(&[]);
+    let call = hermes("search", &json!({"query": "é"}));
+    let response = format!("Größe: {call}");
+    let item = json!({"prompt": "?", "response": response, "tools": [tool("search", json!({}))]});
+    let result = score_one(&server, item);
+    let ends = [0, 1].map(|end| usize::try_from(result["tool_calls"][0]["span"][end].as_u64().unwrap()).unwrap());
+    assert_eq!(&response[ends[0]..ends[1]], call, "spans count bytes");
+}
+
+#[test]
+fn tools_of_a_trajectory_win_over_those_of_the_request() {
+    let server = Server::start(&[]);
+    let strict = tool("search", json!({"type": "object", "required": ["query"]}));
+    let lax = tool("search", json!({"type": "object"}));
+    let call = saying(&hermes("search", &json!({})));
+    let own = |tools: Value| with(call.clone(), "tools", tools);
+    let request = json!({"tools": [strict], "trajectories": [call, own(json!([lax])), own(json!([])), own(Value::Null)]});
+    let response = score(&server, &request);
+    let first = |index: usize| response["results"][index]["tool_calls"][0].clone();
+    assert_eq!(first(0)["errors"][0]["code"], "schema_violation", "the request's tools where there are no others");
+    assert_eq!(first(1)["schema_valid"], true, "its own");
+    assert_eq!(first(2)["errors"][0]["code"], "unknown_tool", "an empty list offers nothing");
+    assert_eq!(first(3)["errors"][0]["code"], "schema_violation", "null is no list");
+}
+
+#[test]
+fn any_of_the_references_is_acceptable() {
+    let server = Server::start(&[]);
+    let item = |answer: &str| with(answering(answer), "references", json!(["Lutetia", "Paris", "Ville de Paris"]));
+    let request = json!({"trajectories": [item("Paris"), item("Lutetia"), item("ville de paris."), item("Rome")]});
+    let response = score(&server, &request);
+    assert_eq!(response["rewards"][0], 1.0);
+    assert_eq!(response["rewards"][1], 1.0);
+    assert_eq!(response["rewards"][2], 1.0, "the best reference after SQuAD's normalisation");
+    assert!(response["rewards"][3].as_f64().unwrap() < 0.5);
+}
+
+#[test]
+fn ids_groups_and_references_may_be_numbers() {
+    let server = Server::start(&[]);
+    let item = with(with(with(answering("42"), "id", json!(7)), "group", json!(12)), "references", json!([42]));
+    let response = score(&server, &json!({"trajectories": [item]}));
+    assert_eq!(response["results"][0]["id"], "7");
+    assert_eq!(response["results"][0]["group"], "12");
+    assert_eq!(response["groups"][0]["group"], "12");
+    assert_eq!(response["rewards"], json!([1.0]));
+}
+
+#[test]
+fn results_keep_the_order_of_the_request() {
+    let server = Server::start(&[]);
+    let ids: Vec<String> = (0..257).map(|i| format!("t{}", (i * 101) % 257)).collect();
+    let item = |id: &String| with(answering(if id.ends_with('3') { "Paris" } else { "Lyon" }), "id", json!(id));
+    let response = score(&server, &json!({"trajectories": ids.iter().map(item).collect::<Vec<_>>()}));
+    for (id, result) in ids.iter().zip(response["results"].as_array().unwrap()) {
+        assert_eq!(result["id"], **id);
+        assert_eq!(result["reward"] == 1.0, id.ends_with('3'));
+    }
+}
+
+#[test]
+fn an_unknown_field_of_an_item_is_ignored_and_warned_about() {
+    let server = Server::start(&[]);
+    let response = score(&server, &json!({"trajectories": [with(answering("Paris"), "refrences", json!(["Lyon"]))]}));
+    assert_eq!(response["rewards"], json!([1.0]));
+    assert!(response["warnings"][0].as_str().unwrap().contains("refrences"));
+}
+
+#[test]
+fn metadata_is_the_clients_own() {
+    let server = Server::start(&[]);
+    let plain = score_one(&server, answering("Paris"));
+    let item = with(answering("Paris"), "metadata", json!({"reward": 0, "references": ["Lyon"], "deep": [[[[1]]]]}));
+    assert_eq!(stable(&score_one(&server, item)), stable(&plain));
+}
+
+#[test]
+fn a_truncated_rollout_is_scored() {
+    let server = Server::start(&[]);
+    let result = score_one(&server, with(saying("<think>and then"), "truncated", json!(true)));
+    assert_eq!(result["valid"], true);
+    assert_eq!(result["parse"]["ok"], false);
+}

@@ -1,0 +1,194 @@
+//! What an operator relies on: health, readiness, metrics, documentation, and an end that loses no answer.
+
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::common::{Answer, Connection, Server, answering, case_requests, hermes, post_bytes, saying, tool, with};
+use crate::contract::score;
+
+#[test]
+fn the_first_line_of_output_is_the_address_it_listens_on() {
+    let server = Server::start(&[]);
+    let (host, port) = server.address().rsplit_once(':').unwrap();
+    assert_eq!(host, "127.0.0.1");
+    assert_ne!(port.parse::<u16>().unwrap(), 0, "port 0 is replaced by the one it got");
+}
+
+#[test]
+fn healthz_and_readyz_say_ok() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("g.db").display());
+    for (store, name) in [("none", "none"), (url.as_str(), "sqlite")] {
+        let server = Server::start(&["--store", store]);
+        for path in ["/healthz", "/readyz"] {
+            let health = server.get(path).ok();
+            assert_eq!((&health["status"], &health["store"]), (&json!("ok"), &json!(name)), "{path}");
+            assert!(health["version"].is_string());
+        }
+    }
+}
+
+#[test]
+fn metrics_count_what_was_scored() {
+    let server = Server::start(&[]);
+    let tools = json!([tool("search", json!({"type": "object"}))]);
+    let broken = with(saying("<tool_call>{</tool_call>"), "tools", tools.clone());
+    let fine = with(saying(&format!("{}<answer>Paris</answer>", hermes("search", &json!({})))), "tools", tools);
+    score(&server, &json!({"trajectories": [fine, broken, 7, answering("Lyon")]}));
+    score(&server, &json!({"rubric": "binary_em", "trajectories": [answering("Paris"), answering("Paris")]}));
+    server.post("/reward", "{").problem(400);
+    server.get("/nothing/at/all").problem(404);
+    let expect = |name: &str, labels: &[(&str, &str)], value: f64| {
+        let found = server.metric(name, labels);
+        assert!((found - value).abs() < 0.5, "{name} {labels:?}: {found}, expected {value}");
+    };
+    let short = ("rubric", "short_form_qa");
+    expect("gradus_trajectories_total", &[short, ("outcome", "valid")], 3.0);
+    expect("gradus_trajectories_total", &[short, ("outcome", "invalid")], 1.0);
+    expect("gradus_trajectories_total", &[("rubric", "binary_em"), ("outcome", "valid")], 2.0);
+    expect("gradus_stage_reached_total", &[short, ("stage", "tool_parse")], 3.0);
+    expect("gradus_stage_passed_total", &[short, ("stage", "tool_parse")], 2.0);
+    expect("gradus_stage_reached_total", &[short, ("stage", "la_bleu")], 2.0);
+    expect("gradus_item_errors_total", &[("code", "item_malformed")], 1.0);
+    expect("gradus_http_requests_total", &[("route", "/reward"), ("status", "200")], 2.0);
+    expect("gradus_http_requests_total", &[("route", "/reward"), ("status", "400")], 1.0);
+    expect("gradus_http_requests_total", &[("status", "404")], 1.0);
+    expect("gradus_http_request_duration_seconds_count", &[("route", "/reward")], 3.0);
+    expect("gradus_requests_in_flight", &[], 0.0);
+    expect("gradus_in_flight_bytes", &[], 0.0);
+}
+
+#[test]
+fn metrics_are_text_that_prometheus_reads() {
+    let server = Server::start(&[]);
+    score(&server, &json!({"trajectories": [answering("Paris")]}));
+    let answer = server.get("/metrics");
+    assert!(answer.header("content-type").contains("text"), "{}", answer.header("content-type"));
+    let text = answer.text();
+    assert!(text.ends_with("# EOF\n"), "OpenMetrics ends so");
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(name.starts_with("gradus_") && value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+    }
+}
+
+#[test]
+fn clients_cannot_make_metrics_grow() {
+    let server = Server::start(&[]);
+    for n in 0..50 {
+        server.get(&format!("/nothing/{n}"));
+        server.get(&format!("/scores/{n}"));
+        let rubric = json!({"name": format!("inline_{n}"), "stages": [{"kind": "exact_match", "weight": 1}]});
+        score(&server, &json!({"rubric": rubric, "run_id": format!("run-{n}"), "trajectories": [answering("Paris")]}));
+    }
+    let text = server.get("/metrics").text();
+    assert!(!text.contains("inline_7") && !text.contains("nothing/7") && !text.contains("run-7"), "{text}");
+}
+
+#[test]
+fn the_documentation_comes_from_the_binary_alone() {
+    let server = Server::start(&[]);
+    assert_eq!(server.get("/docs").header("location"), "/docs/");
+    let page = server.get("/docs/");
+    assert_eq!(page.status, 200);
+    let page = page.text();
+    let mut assets = 0;
+    for attribute in ["src=\"", "href=\""] {
+        for (at, _) in page.match_indices(attribute) {
+            let rest = &page[at + attribute.len()..];
+            let target = &rest[..rest.find('"').unwrap()];
+            assert!(!target.contains("//"), "{target} is on another host");
+            assert_eq!(server.get(&format!("/docs/{}", target.trim_start_matches("./"))).status, 200, "{target}");
+            assets += 1;
+        }
+    }
+    assert!(assets >= 4, "{page}");
+    let start = server.get("/docs/swagger-initializer.js").text();
+    assert!(start.contains("\"/openapi.json\"") && !start.contains("http://") && !start.contains("https://"), "{start}");
+    // Its default sends every reader's browser to a validator on another host.
+    assert!(start.contains("\"validatorUrl\": \"none\"") || start.contains("\"validatorUrl\": null"), "{start}");
+}
+
+#[test]
+fn the_root_leads_to_a_page() {
+    let server = Server::start(&[]);
+    let root = server.get("/");
+    assert!(root.status == 200 || (300..400).contains(&root.status) && server.get(root.header("location")).status == 200);
+}
+
+/// Waits until nothing listens any more.
+fn wait_until_refused(address: &str) {
+    for _ in 0..2000 {
+        if TcpStream::connect(address).is_err() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("{address} still takes connections");
+}
+
+#[test]
+fn sigterm_lets_requests_in_flight_end_and_takes_no_new_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("g.db").display());
+    let mut server = Server::start(&["--store", &url]);
+    let body = json!({"run_id": "last", "trajectories": [answering("Paris")]}).to_string();
+    let bytes = post_bytes("/reward", "", body.as_bytes());
+    let (head, tail) = bytes.split_at(bytes.len() - 10);
+    let mut in_flight = server.connect();
+    in_flight.write(head);
+    let mut idle = server.connect();
+    idle.write("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").read().unwrap().ok();
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) > 0.5);
+    // Connections whose first request has begun, but not so far that anything could be done.
+    let late_bytes = post_bytes("/reward", "", body.as_bytes());
+    let mut late: Vec<Connection> = (0..4).map(|_| server.connect()).collect();
+    for connection in &mut late {
+        connection.write(&late_bytes[..20]);
+    }
+    let mut ready = server.connect();
+    ready.write("GET /readyz HTTP/1.1\r\n");
+    for _ in 0..3 {
+        server.get("/healthz").ok();
+    }
+    server.terminate();
+    wait_until_refused(server.address());
+    assert!(idle.read().is_none(), "an idle connection is closed");
+    let refused: Vec<Answer> = late.iter_mut().filter_map(|connection| connection.write(&late_bytes[20..]).read()).collect();
+    assert!(!refused.is_empty());
+    for answer in refused {
+        answer.problem(503);
+        assert!(answer.header("retry-after").parse::<u32>().is_ok());
+    }
+    if let Some(answer) = ready.write("Host: x\r\n\r\n").read() {
+        answer.problem(503);
+    }
+    let answer = in_flight.write(tail).read().expect("what is in flight is answered");
+    let score_id = answer.ok()["results"][0]["score_id"].as_str().unwrap().to_owned();
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    let again = Server::start(&["--store", &url]);
+    assert_eq!(again.get(&format!("/scores/{score_id}")).ok()["run_id"], "last");
+}
+
+#[test]
+fn sigterm_ends_an_idle_server() {
+    let mut server = Server::start(&[]);
+    score(&server, &json!({"trajectories": [answering("Paris")]}));
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn work_under_load_is_all_counted() {
+    let server = Server::start(&[]);
+    let requests: Vec<Value> = case_requests().into_iter().map(|(_, request)| request).collect();
+    let sent: usize = requests.iter().map(|request| request["trajectories"].as_array().unwrap().len()).sum();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| requests.iter().for_each(|request| drop(score(&server, request))));
+        }
+    });
+    let counted = server.metric("gradus_trajectories_total", &[]);
+    assert!((counted - 4.0 * sent as f64).abs() < 0.5, "{counted} of {}", 4 * sent);
+}

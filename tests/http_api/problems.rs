@@ -1,0 +1,200 @@
+//! Errors of a whole request: the status, and a problem document (RFC 9457) with the request's id.
+
+use serde_json::json;
+
+use crate::common::{Answer, Server, answering, post_bytes};
+
+fn post_as(server: &Server, kind: &str, body: &[u8]) -> Answer {
+    server.send("POST", "/reward", &[("Content-Type", kind)], Some(body))
+}
+
+#[test]
+fn what_is_no_json_is_400() {
+    let server = Server::start(&[]);
+    for text in ["", " ", "{", "{\"trajectories\":[}", "trajectories=1", "{\"trajectories\":[]} x", "{'trajectories':[]}", "{\"trajectories\":[],}",
+                 "{\"step\":1e400,\"trajectories\":[]}", "{\"step\":01,\"trajectories\":[]}", "{\"step\":NaN,\"trajectories\":[]}", "{\"run_id\":\"\\ud800\",\"trajectories\":[]}",
+                 "{\"run_id\":\"a\u{0}b\",\"trajectories\":[]}", "\u{feff}{\"trajectories\":[]}"] {
+        server.post("/reward", text).problem(400);
+    }
+    for bytes in [&b"{\"trajectories\":[\"\xff\"]}"[..], b"\xfe\xff\x00{", b"{\"trajectories\":[\"\xed\xa0\x80\"]}"] {
+        post_as(&server, "application/json", bytes).problem(400);
+    }
+}
+
+#[test]
+fn json_of_the_wrong_shape_is_422_and_points_at_the_field() {
+    let server = Server::start(&[]);
+    for (text, pointer) in [
+        ("[]", ""), ("7", ""), ("null", ""), ("\"x\"", ""), ("{}", ""),
+        ("{\"trajectories\":{}}", "/trajectories"), ("{\"trajectories\":null}", "/trajectories"), ("{\"trajectories\":\"x\"}", "/trajectories"),
+        ("{\"run_id\":5,\"trajectories\":[]}", "/run_id"), ("{\"deadline_ms\":-5,\"trajectories\":[]}", "/deadline_ms"),
+        ("{\"trajectorys\":[],\"trajectories\":[]}", ""),
+    ] {
+        let problem = server.post("/reward", text).problem(422);
+        let found = problem["pointer"].as_str().unwrap_or_default();
+        assert!(found.starts_with(pointer), "{found} for {text}");
+    }
+}
+
+#[test]
+fn a_content_type_that_is_not_json_is_415() {
+    let server = Server::start(&[]);
+    let body = json!({"trajectories": []}).to_string();
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", "application/jsonx", "nonsense"] {
+        post_as(&server, kind, body.as_bytes()).problem(415);
+    }
+    for kind in ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"] {
+        post_as(&server, kind, body.as_bytes()).ok();
+    }
+    let without = format!("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    server.connect().write(without).read().unwrap().ok();
+}
+
+#[test]
+fn a_content_encoding_that_is_not_known_is_415() {
+    let server = Server::start(&[]);
+    for encoding in ["br", "deflate", "nonsense"] {
+        let headers = [("Content-Type", "application/json"), ("Content-Encoding", encoding)];
+        server.send("POST", "/reward", &headers, Some(b"{\"trajectories\":[]}")).problem(415);
+    }
+}
+
+#[test]
+fn paths_and_methods_that_do_not_exist_are_404_and_405() {
+    let server = Server::start(&[]);
+    for path in ["/nothing", "/reward/", "/rubrics/a/b", "/scores", "/runs/a/b/c", "//", "/%00"] {
+        server.get(path).problem(404);
+    }
+    for (method, path, allowed) in [("GET", "/reward", "POST"), ("DELETE", "/reward", "POST"), ("DELETE", "/rubrics/binary_em", "PUT"), ("DELETE", "/runs", "GET")] {
+        let answer = server.send(method, path, &[], None);
+        answer.problem(405);
+        assert!(answer.header("allow").contains(allowed), "{method} {path}: {}", answer.header("allow"));
+    }
+    server.send("POST", "/healthz", &[], Some(b"")).problem(405);
+}
+
+#[test]
+fn runs_and_scores_that_do_not_exist_are_404() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("g.db").display());
+    for store in ["none", &url] {
+        let server = Server::start(&["--store", store]);
+        for path in ["/runs/nobody", "/runs/nobody/scores", "/scores/nobody", "/scores/0000018b2c3d4e5f0000018b2c3d4e5f-0", "/scores/%F0%9F%98%80"] {
+            server.get(path).problem(404);
+        }
+    }
+}
+
+#[test]
+fn a_body_over_the_limit_is_413() {
+    let server = Server::start(&["--max-body-bytes", "4096"]);
+    let announced = server.connect().write("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4097\r\n\r\n").read();
+    announced.unwrap().problem(413);
+    let chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", 5000, " ".repeat(5000));
+    let chunked = server.connect().write("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").write(chunk).read();
+    chunked.unwrap().problem(413);
+    let mut body = json!({"trajectories": []}).to_string();
+    body.push_str(&" ".repeat(4096 - body.len()));
+    server.post("/reward", &body).ok();
+}
+
+#[test]
+fn a_compressed_body_counts_decompressed() {
+    let server = Server::start(&["--max-body-bytes", "65536"]);
+    let bomb = zstd::encode_all(&vec![b' '; 64 << 20][..], 1).unwrap();
+    assert!(bomb.len() < 65536);
+    let bytes = post_bytes("/reward", "Content-Encoding: zstd\r\n", &bomb);
+    server.connect().write(bytes).read().unwrap().problem(413);
+    server.reward(&json!({"trajectories": [answering("Paris")]})).ok();
+}
+
+#[test]
+fn tokens_missing_and_wrong_are_401_and_403() {
+    let server = Server::start(&["--api-token", "open", "--admin-token", "sesame"]);
+    let with_token = |method: &str, path: &str, token: Option<&str>| {
+        let bearer = format!("Bearer {}", token.unwrap_or_default());
+        let mut headers = vec![("Content-Type", "application/json")];
+        if token.is_some() {
+            headers.push(("Authorization", bearer.as_str()));
+        }
+        server.send(method, path, &headers, (method == "POST").then_some(&b"{\"trajectories\":[]}"[..]))
+    };
+    for (method, path) in [("POST", "/reward"), ("GET", "/rubrics"), ("GET", "/rubrics/binary_em"), ("POST", "/rubrics/check"), ("GET", "/runs"), ("GET", "/runs/x"), ("GET", "/runs/x/scores"), ("GET", "/scores/x")] {
+        let missing = with_token(method, path, None);
+        missing.problem(401);
+        assert!(missing.header("www-authenticate").starts_with("Bearer"), "{path}");
+        with_token(method, path, Some("wrong")).problem(403);
+        assert!(![401, 403].contains(&with_token(method, path, Some("open")).status), "{path}");
+    }
+    with_token("POST", "/reward", Some("open")).ok();
+    for path in ["/healthz", "/readyz"] {
+        server.get(path).ok();
+    }
+}
+
+#[test]
+fn more_bytes_in_flight_than_allowed_are_429_with_retry_after() {
+    let server = Server::start(&["--max-body-bytes", "65536", "--max-in-flight-bytes", "65536"]);
+    let mut slow = server.connect();
+    slow.write("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n");
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) > 0.5);
+    let body = format!("{:<60000}", json!({"trajectories": []}).to_string());
+    let answer = server.connect().write(post_bytes("/reward", "", body.as_bytes())).read().unwrap();
+    answer.problem(429);
+    assert!(answer.header("retry-after").parse::<u32>().is_ok());
+    slow.write(&body).read().unwrap().ok();
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) < 0.5);
+    server.post("/reward", &body).ok();
+}
+
+#[test]
+fn a_deadline_of_0_has_passed_and_is_504() {
+    let server = Server::start(&[]);
+    server.reward(&json!({"deadline_ms": 0, "trajectories": [answering("Paris")]})).problem(504);
+    server.reward(&json!({"deadline_ms": 60_000, "trajectories": [answering("Paris")]})).ok();
+    let strict = Server::start(&["--max-deadline-ms", "0"]);
+    strict.reward(&json!({"deadline_ms": 60_000, "trajectories": [answering("Paris")]})).problem(504);
+}
+
+#[test]
+fn a_problem_shows_no_internals() {
+    let server = Server::start(&[]);
+    for text in ["{", "[]", "{\"rubric\":\"nobody\",\"trajectories\":[]}"] {
+        let text = server.post("/reward", text).text();
+        for internal in ["src/", "panicked", "RewardRequest", "struct ", "backtrace"] {
+            assert!(!text.contains(internal), "{internal} in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_request_id_is_taken_or_made_and_echoed_everywhere() {
+    let server = Server::start(&[]);
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs/", "/", "/rubrics", "/runs", "/nothing", "/reward", "/scores/x"] {
+        let answer = server.send("GET", path, &[("X-Request-Id", "trace-7")], None);
+        assert_eq!(answer.header("x-request-id"), "trace-7", "{path}");
+        let (one, two) = (server.get(path), server.get(path));
+        assert!(!one.header("x-request-id").is_empty(), "{path}");
+        assert_ne!(one.header("x-request-id"), two.header("x-request-id"), "{path}");
+    }
+    let headers = [("Content-Type", "application/json"), ("X-Request-Id", "trace-8")];
+    for (body, status) in [("{\"trajectories\":[]}", 200), ("{", 400), ("{}", 422)] {
+        let answer = server.send("POST", "/reward", &headers, Some(body.as_bytes()));
+        assert_eq!((answer.status, answer.header("x-request-id")), (status, "trace-8"));
+        if status != 200 {
+            assert_eq!(answer.problem(status)["request_id"], "trace-8");
+        }
+    }
+}
+
+#[test]
+fn a_request_id_that_cannot_be_printed_or_is_endless_is_replaced() {
+    let server = Server::start(&[]);
+    let endless = "x".repeat(4000);
+    for id in ["a b", "\t", endless.as_str(), "a\"b\u{e9}"] {
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: {id}\r\n\r\n");
+        let answer = server.connect().write(request).read().unwrap();
+        let echoed = answer.header("x-request-id");
+        assert!(!echoed.is_empty() && echoed != id.trim() && echoed.len() <= 128, "{id:?} gave {echoed:?}");
+    }
+}

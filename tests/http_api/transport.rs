@@ -1,0 +1,179 @@
+//! Below the API: encodings both ways, keep-alive, chunks, and bytes that are no HTTP.
+
+use serde_json::{Value, json};
+
+use crate::common::{Answer, Server, answering, post_bytes, stable};
+
+fn request() -> Vec<u8> {
+    json!({"trajectories": [answering("Paris"), answering("Lyon"), answering("Rome")]}).to_string().into_bytes()
+}
+
+/// CRC-32 as gzip has it (polynomial 0xEDB88320, reflected).
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+    };
+    !bytes.iter().fold(!0, step)
+}
+
+/// gzip of stored blocks (RFC 1951 3.2.4): valid, and no larger tool is needed to write it.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    let mut blocks = bytes.chunks(65_535).peekable();
+    while let Some(block) = blocks.next() {
+        let length = u16::try_from(block.len()).unwrap();
+        out.push(u8::from(blocks.peek().is_none()));
+        out.extend(length.to_le_bytes());
+        out.extend((!length).to_le_bytes());
+        out.extend(block);
+    }
+    out.extend(crc32(bytes).to_le_bytes());
+    out.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+    out
+}
+
+/// gzip ends with the checksum and the length of what it holds.
+fn is_gzip_of(packed: &[u8], plain: &[u8]) -> bool {
+    let (_, trailer) = packed.split_at(packed.len() - 8);
+    let length = u32::try_from(plain.len()).unwrap();
+    packed.starts_with(&[0x1f, 0x8b, 8]) && trailer == [crc32(plain).to_le_bytes(), length.to_le_bytes()].concat()
+}
+
+fn results(answer: &Answer) -> Vec<Value> {
+    answer.ok()["results"].as_array().unwrap().iter().map(stable).collect()
+}
+
+#[test]
+fn requests_may_be_gzip_or_zstd() {
+    let server = Server::start(&[]);
+    let plain = results(&server.connect().write(post_bytes("/reward", "", &request())).read().unwrap());
+    let zstd = zstd::encode_all(&request()[..], 3).unwrap();
+    for (encoding, packed) in [("gzip", gzip(&request())), ("zstd", zstd)] {
+        let bytes = post_bytes("/reward", &format!("Content-Encoding: {encoding}\r\n"), &packed);
+        assert_eq!(results(&server.connect().write(bytes).read().unwrap()), plain, "{encoding}");
+    }
+}
+
+#[test]
+fn a_large_gzip_body_of_several_blocks_is_read() {
+    let server = Server::start(&[]);
+    let long = json!({"trajectories": [{"messages": [{"role": "user", "content": "x".repeat(300_000)}, {"role": "assistant", "content": "<answer>Paris</answer>"}], "references": ["Paris"]}]});
+    let bytes = post_bytes("/reward", "Content-Encoding: gzip\r\n", &gzip(long.to_string().as_bytes()));
+    assert_eq!(server.connect().write(bytes).read().unwrap().ok()["rewards"], json!([1.0]));
+}
+
+#[test]
+fn an_encoded_body_that_is_broken_is_400() {
+    let server = Server::start(&[]);
+    let mut wrong_sum = gzip(&request());
+    let at = wrong_sum.len() - 6;
+    wrong_sum[at] ^= 1;
+    let zstd = zstd::encode_all(&request()[..], 3).unwrap();
+    let cut = gzip(&request()[..]);
+    for (encoding, bytes) in [("gzip", &request()[..]), ("zstd", &request()[..]), ("gzip", &wrong_sum[..]), ("gzip", &cut[..cut.len() / 2]), ("zstd", &zstd[..zstd.len() / 2])] {
+        let bytes = post_bytes("/reward", &format!("Content-Encoding: {encoding}\r\n"), bytes);
+        server.connect().write(bytes).read().unwrap().problem(400);
+    }
+}
+
+#[test]
+fn responses_are_encoded_where_the_client_accepts_it() {
+    let server = Server::start(&[]);
+    // One key, so that all get the same bytes.
+    let ask = |accept: &str| {
+        let bytes = post_bytes("/reward", &format!("Idempotency-Key: k\r\n{accept}"), &request());
+        server.connect().write(bytes).read().unwrap()
+    };
+    let plain = ask("");
+    assert_eq!(plain.header("content-encoding"), "");
+    assert_eq!(plain.header("content-type"), "application/json");
+    let gzip = ask("Accept-Encoding: gzip\r\n");
+    assert_eq!(gzip.header("content-encoding"), "gzip");
+    assert!(is_gzip_of(&gzip.body, &plain.body));
+    let zstd = ask("Accept-Encoding: zstd\r\n");
+    assert_eq!(zstd.header("content-encoding"), "zstd");
+    assert_eq!(zstd::decode_all(&zstd.body[..]).unwrap(), plain.body);
+    for refused in ["br", "identity", "gzip;q=0"] {
+        let answer = ask(&format!("Accept-Encoding: {refused}\r\n"));
+        assert_eq!((answer.header("content-encoding"), &answer.body), ("", &plain.body), "{refused}");
+    }
+    assert!(gzip.header("vary").to_ascii_lowercase().contains("accept-encoding"));
+}
+
+#[test]
+fn a_problem_is_readable_whatever_the_client_accepts() {
+    let server = Server::start(&[]);
+    for encoding in ["gzip", "zstd", "gzip, zstd"] {
+        let bytes = post_bytes("/reward", &format!("Accept-Encoding: {encoding}\r\n"), b"{");
+        let answer = server.connect().write(bytes).read().unwrap();
+        assert_eq!(answer.header("content-encoding"), "");
+        answer.problem(400);
+    }
+}
+
+#[test]
+fn one_connection_carries_many_requests() {
+    let server = Server::start(&[]);
+    let mut connection = server.connect();
+    for _ in 0..5 {
+        connection.write(post_bytes("/reward", "", &request())).read().unwrap().ok();
+        connection.write(post_bytes("/reward", "", b"{")).read().unwrap().problem(400);
+        connection.write("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n").read().unwrap().problem(404);
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = Server::start(&[]);
+    let mut connection = server.connect();
+    for id in ["one", "two", "three"] {
+        connection.write(post_bytes("/reward", &format!("X-Request-Id: {id}\r\n"), &request()));
+    }
+    for id in ["one", "two", "three"] {
+        assert_eq!(connection.read().unwrap().header("x-request-id"), id);
+    }
+}
+
+#[test]
+fn a_chunked_body_is_read() {
+    let server = Server::start(&[]);
+    let mut connection = server.connect();
+    connection.write("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for chunk in request().chunks(7) {
+        connection.write(format!("{:x}\r\n", chunk.len())).write(chunk).write("\r\n");
+    }
+    assert_eq!(connection.write("0\r\n\r\n").read().unwrap().ok()["rewards"][0], 1.0);
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_gets_it() {
+    let server = Server::start(&[]);
+    let mut connection = server.connect();
+    let head = format!("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", request().len());
+    assert_eq!(connection.write(head).read().unwrap().status, 100);
+    connection.write(request()).read().unwrap().ok();
+}
+
+#[test]
+fn a_connection_that_breaks_off_or_speaks_no_http_hurts_nobody() {
+    let server = Server::start(&[]);
+    for bytes in ["\0\0\0\0", "GET\r\n\r\n", "\r\n\r\n\r\n", "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+                  "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", "GET /healthz HTTP/9.9\r\n\r\n",
+                  "POST /reward HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "\u{16}\u{3}\u{1}hello"] {
+        server.connect().write(bytes);
+    }
+    let endless = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(1 << 20));
+    let answer = server.connect().write(endless).read();
+    assert!(answer.is_none_or(|answer| answer.status == 431 || answer.status == 400));
+    server.reward(&json!({"trajectories": [answering("Paris")]})).ok();
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) < 0.5);
+}
+
+#[test]
+fn head_is_get_without_a_body() {
+    let server = Server::start(&[]);
+    for path in ["/healthz", "/rubrics"] {
+        let answer = server.send("HEAD", path, &[], None);
+        assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+    }
+}

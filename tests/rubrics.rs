@@ -1,0 +1,392 @@
+//! The shipped rubrics: each loads, says why it weighs as it weighs, keeps its version through its JSON form, and gives
+//! fixed trajectories the rewards that were worked out by hand in the comments.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gradus::http::batch::{Engine, Overrides, Stop};
+use gradus::rubric::{Catalog, Rubric, SHIPPED};
+use gradus::score::Scorer;
+use gradus::stages::{Judge, NoJudge, Question, Unavailable, UnitScore, Verdict};
+use serde_json::{Value, json};
+
+mod files {
+    use super::*;
+
+    #[test]
+    fn the_directory_and_the_binary_hold_the_same_rubrics() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("rubrics");
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+        files.sort();
+        let mut shipped = SHIPPED.map(|(name, _)| name.to_owned());
+        shipped.sort();
+        assert_eq!(files, shipped);
+        let wanted = ["binary_em", "binary_judge", "long_form_qa", "search_r1", "short_form_qa", "tool_use"];
+        assert_eq!(shipped, wanted);
+    }
+
+    #[test]
+    fn each_loads_under_its_own_name_and_says_what_it_is_for() {
+        for (name, text) in SHIPPED {
+            let rubric = Rubric::from_toml(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(*rubric.name, *name);
+            assert!(rubric.description.ends_with('.'), "{name} has no description");
+            assert!(text.starts_with("# "), "{name} opens with what it is");
+        }
+    }
+
+    /// Right above, or at the end of the same line.
+    #[test]
+    fn each_weight_has_a_comment_that_says_why() {
+        for (name, text) in SHIPPED {
+            let lines: Vec<_> = text.lines().collect();
+            let weights = lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("weight"));
+            assert!(weights.clone().count() >= Rubric::from_toml(text).unwrap().stages.len(), "{name}");
+            for (index, line) in weights {
+                let above = index.checked_sub(1).is_some_and(|above| lines[above].starts_with("# "));
+                assert!(above || line.contains(" # "), "{name}, line {}: {line:?} has no comment", index + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_json_form_is_the_same_rubric() {
+        for (name, text) in SHIPPED {
+            let rubric = Rubric::from_toml(text).unwrap();
+            let again = Rubric::from_json(&rubric.json).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(again, rubric, "{name}");
+            assert_eq!(again.json, rubric.json, "{name}");
+        }
+    }
+
+    /// Words about a rubric change no score; weights do.
+    #[test]
+    fn the_version_names_what_is_scored() {
+        let (_, text) = SHIPPED[0];
+        let version = |text: &str| Rubric::from_toml(text).unwrap().version;
+        assert_eq!(version(&text.replace("description = \"", "description = \"Once more: ")), version(text));
+        assert_eq!(version(&format!("# A comment\n{text}")), version(text));
+        assert_ne!(version(&text.replacen("weight = 0.1", "weight = 0.2", 1)), version(text));
+        let hash = version(text);
+        let digits = hash.strip_prefix("b3-").unwrap();
+        assert!(digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hash}");
+    }
+
+    #[test]
+    fn weights_sum_to_one() {
+        for (name, text) in SHIPPED {
+            let rubric = Rubric::from_toml(text).unwrap();
+            let sum: f64 = rubric.plan(&gradus::shaping::Position::default()).iter().map(|stage| stage.weight).sum();
+            assert!((sum - 1.0).abs() < 1e-12, "{name}: {sum}");
+        }
+    }
+}
+
+/// A judge that always says the same. The judges proper are models and no part of this crate yet: what is tested here is
+/// what a rubric makes of a verdict.
+struct Always(f64);
+
+impl Judge for Always {
+    fn ask(&self, _: &Question<'_>) -> Result<Verdict, Unavailable> {
+        Ok(Verdict { score: UnitScore::clamped(self.0), detail: Vec::new() })
+    }
+}
+
+/// The result of one trajectory.
+fn result(rubric: &str, judge: Arc<dyn Judge>, trajectory: &Value) -> Value {
+    let engine = Engine {
+        scorer: Scorer::new(1 << 20, judge),
+        catalog: Catalog::open(None).unwrap(),
+        default_rubric: rubric.to_owned(),
+        inline_rubrics: false,
+    };
+    let body = json!({"trajectories": [trajectory]}).to_string();
+    let scored = engine.score(&body, &Overrides::default(), &Stop::default()).unwrap();
+    let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
+    response["results"][0].take()
+}
+
+#[track_caller]
+fn reward_of(result: &Value, wanted: f64) {
+    assert_eq!(result["valid"], true, "{result}");
+    let reward = result["reward"].as_f64().unwrap();
+    assert!((reward - wanted).abs() < 1e-12, "the reward is {reward}, worked out by hand it is {wanted}: {result:#}");
+    let components: f64 = result["components"].as_object().unwrap().values().map(|value| value.as_f64().unwrap()).sum();
+    assert!((components - reward).abs() <= 1e-9 * reward.abs(), "components sum to {components}: {result:#}");
+}
+
+fn search(arguments: &Value) -> String {
+    format!("<tool_call>{}</tool_call>", json!({"name": "search", "arguments": arguments}))
+}
+
+fn tools() -> Value {
+    json!([{"type": "function", "function": {"name": "search", "parameters": {
+        "type": "object",
+        "properties": {"query": {"type": "string"}, "top_k": {"type": "integer"}},
+        "required": ["query"]}}}])
+}
+
+/// A search, its result, and a last turn.
+fn asked_and_answered(call: &str, last: &str) -> Value {
+    json!({
+        "messages": [
+            {"role": "user", "content": "Who wrote the A-0 system?"},
+            {"role": "assistant", "content": call},
+            {"role": "tool", "content": "Grace Hopper wrote it."},
+            {"role": "assistant", "content": last},
+        ],
+        "tools": tools(),
+        "references": ["Grace Hopper"],
+    })
+}
+
+fn good_call() -> String {
+    search(&json!({"query": "A-0 system"}))
+}
+
+mod short_form_qa {
+    use super::*;
+
+    fn of(call: &str, last: &str) -> Value {
+        result("short_form_qa", Arc::new(NoJudge), &asked_and_answered(call, last))
+    }
+
+    /// 0.1 for parsing, 0.1 for the schema, 0.1 for the tag, 0.7 for the answer.
+    #[test]
+    fn everything_right_is_one() {
+        reward_of(&of(&good_call(), "<answer>Grace Hopper</answer>"), 1.0);
+    }
+
+    /// Case and punctuation go, as in SQuAD: an exact match is 1 whatever its BLEU.
+    #[test]
+    fn an_exact_match_after_normalisation_is_one() {
+        reward_of(&of(&good_call(), "<answer>the grace hopper!</answer>"), 1.0);
+    }
+
+    /// [Grace Hopper USN] against [Grace Hopper]: `N_r` = 2, p1 = 2/3, p2 = 1/2, the geometric mean is sqrt(1/3); 3 tokens
+    /// are within the slack of 2 * 2, so BP = 1. Floor 0.2 and cap 0.5: 0.5 * (sqrt(1/3) - 0.2) / 0.8 = 0.2358 of 0.7.
+    #[test]
+    fn a_near_miss_earns_partial_credit() {
+        let similarity = (1.0_f64 / 3.0).sqrt();
+        let wanted = 0.3 + 0.7 * 0.5 * (similarity - 0.2) / 0.8;
+        assert!((wanted - 0.465_091).abs() < 1e-6);
+        reward_of(&of(&good_call(), "<answer>Grace Hopper USN</answer>"), wanted);
+    }
+
+    /// No shared token: form alone pays 0.3.
+    #[test]
+    fn a_wrong_answer_keeps_what_form_earned() {
+        reward_of(&of(&good_call(), "<answer>Alan Turing</answer>"), 0.3);
+    }
+
+    /// The stage asks for the tag, scores 0, and closes the last one: 0.1 + 0.1.
+    #[test]
+    fn no_answer_closes_the_answer_stage() {
+        let result = of(&good_call(), "It was Grace Hopper.");
+        reward_of(&result, 0.2);
+        assert_eq!(result["failed_stage"], "answer_format");
+        assert_eq!(result["stages"][3]["open"], false);
+    }
+
+    /// One of one call misses a required argument: 0.1 for parsing, then 0 is below one half.
+    #[test]
+    fn a_call_against_its_schema_closes_the_answer() {
+        let result = of(&search(&json!({"top_k": 3})), "<answer>Grace Hopper</answer>");
+        reward_of(&result, 0.1);
+        assert_eq!(result["failed_stage"], "tool_schema");
+    }
+
+    /// One of two calls fits: 0.1 + 0.1 * 1/2 + 0.1 + 0.7.
+    #[test]
+    fn one_slip_of_two_calls_costs_half_of_the_schemas_share() {
+        let calls = good_call() + &search(&json!({"top_k": 3}));
+        reward_of(&of(&calls, "<answer>Grace Hopper</answer>"), 0.95);
+    }
+
+    /// One of two attempts parses: 0.1 * 1/2, and everything else stays closed.
+    #[test]
+    fn a_broken_call_closes_everything() {
+        let calls = good_call() + "<tool_call>{\"name\": \"search\",}</tool_call>";
+        let result = of(&calls, "<answer>Grace Hopper</answer>");
+        reward_of(&result, 0.05);
+        assert_eq!(result["failed_stage"], "tool_parse");
+        assert_eq!(result["metrics"]["exact_match"], 1.0, "reported beside the stages, worth nothing");
+    }
+}
+
+mod binary_em {
+    use super::*;
+
+    fn of(last: &str) -> Value {
+        result("binary_em", Arc::new(NoJudge), &asked_and_answered("<tool_call>{</tool_call>", last))
+    }
+
+    /// The 0-1 reward of the paper's baselines: calls do not matter.
+    #[test]
+    fn right_is_one_and_all_else_is_zero() {
+        reward_of(&of("<answer>Grace Hopper</answer>"), 1.0);
+        reward_of(&of("<answer>Grace Hopper USN</answer>"), 0.0);
+        reward_of(&of("Grace Hopper"), 0.0);
+    }
+}
+
+mod judged {
+    use super::*;
+
+    fn of(rubric: &str, verdict: Option<f64>, last: &str) -> Value {
+        let judge: Arc<dyn Judge> = match verdict {
+            Some(score) => Arc::new(Always(score)),
+            None => Arc::new(NoJudge),
+        };
+        result(rubric, judge, &asked_and_answered(&good_call(), last))
+    }
+
+    const ANSWER: &str = "<answer>Grace Hopper wrote the A-0 system.</answer>";
+
+    /// 0.1 + 0.1 + 0.1 + 0.7 * 0.8.
+    #[test]
+    fn the_verdict_is_seven_tenths_of_long_form_qa() {
+        reward_of(&of("long_form_qa", Some(0.8), ANSWER), 0.86);
+        reward_of(&of("long_form_qa", Some(0.0), ANSWER), 0.3);
+    }
+
+    /// The cut is at 0.5, and 0.5 itself counts.
+    #[test]
+    fn the_verdict_is_cut_in_binary_judge() {
+        reward_of(&of("binary_judge", Some(0.5), ANSWER), 1.0);
+        reward_of(&of("binary_judge", Some(0.49), ANSWER), 0.0);
+    }
+
+    /// A closed gate is a score, without a judge, too: 0.1 + 0.1 + 0.1 * 0.
+    #[test]
+    fn a_closed_gate_asks_no_judge() {
+        reward_of(&of("long_form_qa", None, "Grace Hopper wrote it."), 0.2);
+    }
+
+    #[test]
+    fn without_a_judge_there_is_no_reward() {
+        for rubric in ["long_form_qa", "binary_judge"] {
+            let result = of(rubric, None, ANSWER);
+            assert_eq!((&result["valid"], &result["reward"]), (&json!(false), &Value::Null), "{result:#}");
+            assert_eq!(result["errors"][0]["code"], "judge_unavailable");
+            assert_eq!(result["errors"][0]["stage"], "judge");
+        }
+    }
+}
+
+mod tool_use {
+    use super::*;
+
+    fn of(calls: &[String], reference_calls: &Value) -> Value {
+        let trajectory = json!({
+            "messages": [{"role": "user", "content": "Look both up."}, {"role": "assistant", "content": calls.concat()}],
+            "tools": tools(),
+            "reference_calls": reference_calls,
+        });
+        result("tool_use", Arc::new(NoJudge), &trajectory)
+    }
+
+    fn both() -> Value {
+        json!([
+            {"name": "search", "arguments": {"query": "A-0 system", "top_k": 2}},
+            {"name": "search", "arguments": {"query": "B-0 system", "top_k": 2}},
+        ])
+    }
+
+    fn call(query: &str, top_k: u32) -> String {
+        search(&json!({"query": query, "top_k": top_k}))
+    }
+
+    /// 0.15 + 0.15 + 0.7, in whatever order.
+    #[test]
+    fn the_reference_calls_in_any_order_are_one() {
+        reward_of(&of(&[call("B-0 system", 2), call("A-0 system", 2)], &both()), 1.0);
+    }
+
+    /// The second call has one of two arguments right: similarity (1 + 1) / (1 + 2) = 2/3.
+    /// F1 = 2 * (1 + 2/3) / (2 + 2) = 5/6; 0.3 + 0.7 * 5/6.
+    #[test]
+    fn a_wrong_argument_costs_its_share() {
+        reward_of(&of(&[call("A-0 system", 2), call("B-0 system", 9)], &both()), 0.3 + 0.7 * 5.0 / 6.0);
+    }
+
+    /// F1 = 2 * 2 / (3 + 2) = 0.8, and one exact repeat takes 0.05: 0.3 + 0.56 - 0.05.
+    #[test]
+    fn a_repeat_costs_twice() {
+        let calls = [call("A-0 system", 2), call("A-0 system", 2), call("B-0 system", 2)];
+        let result = of(&calls, &both());
+        reward_of(&result, 0.81);
+        assert_eq!(result["components"]["repeat_calls"], -0.05);
+    }
+
+    /// One reference, eight equal calls: F1 = 2 / 9, and seven repeats of 0.05 take no more than 0.2: 0.1 + 0.7 * 2/9.
+    #[test]
+    fn repeats_take_a_fifth_at_most() {
+        let calls = vec![call("A-0 system", 2); 8];
+        let one = json!([{"name": "search", "arguments": {"query": "A-0 system", "top_k": 2}}]);
+        reward_of(&of(&calls, &one), 0.1 + 0.7 * 2.0 / 9.0);
+    }
+
+    /// Half of the attempts parse, which is enough: 0.15 / 2 + 0.15 + 0.7 * 2 * 1 / (1 + 2).
+    #[test]
+    fn a_broken_call_of_two_lets_the_other_count() {
+        let calls = [call("A-0 system", 2), "<tool_call>{</tool_call>".to_owned()];
+        reward_of(&of(&calls, &both()), 0.075 + 0.15 + 0.7 * 2.0 / 3.0);
+    }
+
+    /// An empty list asks for no call: silence is right, and a call is wrong.
+    #[test]
+    fn no_call_may_be_the_right_thing() {
+        reward_of(&of(&["I need no tool.".to_owned()], &json!([])), 1.0);
+        reward_of(&of(&[call("A-0 system", 2)], &json!([])), 0.3);
+    }
+
+    #[test]
+    fn without_reference_calls_there_is_no_reward() {
+        let result = of(&[call("A-0 system", 2)], &Value::Null);
+        assert_eq!(result["valid"], false);
+        assert_eq!(result["errors"][0]["code"], "references_missing");
+    }
+}
+
+mod search_r1 {
+    use super::*;
+
+    fn of(response: &str) -> Value {
+        let trajectory = json!({"prompt": "Who wrote it?", "response": response, "references": ["Grace Hopper"]});
+        result("search_r1", Arc::new(NoJudge), &trajectory)
+    }
+
+    const ROUND: &str = "<think>Look.</think><search>A-0</search><information>Hopper</information><think>So.</think>";
+
+    /// 0.1 for closed searches, 0.2 for the order of the blocks, 0.7 for the answer.
+    #[test]
+    fn everything_right_is_one() {
+        reward_of(&of(&format!("{ROUND}\n<answer> Grace Hopper </answer>")), 1.0);
+    }
+
+    /// Text between the blocks loses the frame's 0.2 and closes nothing.
+    #[test]
+    fn a_right_answer_in_the_wrong_frame_keeps_most() {
+        reward_of(&of(&format!("{ROUND} I am sure. <answer>Grace Hopper</answer>")), 0.8);
+    }
+
+    /// As in `short_form_qa`, with a cap of 0.3: 0.3 + 0.7 * 0.3 * (sqrt(1/3) - 0.2) / 0.8.
+    #[test]
+    fn a_near_miss_earns_three_tenths_at_most() {
+        let similarity = (1.0_f64 / 3.0).sqrt();
+        let wanted = 0.3 + 0.7 * 0.3 * (similarity - 0.2) / 0.8;
+        reward_of(&of(&format!("{ROUND}<answer>Grace Hopper USN</answer>")), wanted);
+    }
+
+    /// One of two searches is never closed: 0.1 * 1/2, and nothing behind it opens.
+    #[test]
+    fn an_open_search_closes_everything() {
+        let result = of(&format!("{ROUND}<search>A-0 once more"));
+        reward_of(&result, 0.05);
+        assert_eq!(result["failed_stage"], "tool_parse");
+    }
+}
