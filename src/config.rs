@@ -163,10 +163,9 @@ impl File {
     /// When it cannot be read, or a field is not known or has a wrong type.
     pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         let Some(path) = path else { return Ok(Self::default()) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.to_path_buf(), error })?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Parse { path: path.to_path_buf(), error: Box::new(error) })
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_path_buf(), error })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.to_path_buf(), error: Box::new(error) })
     }
 
     /// How to log, under what the flags or the environment say.
@@ -211,7 +210,12 @@ impl Scoring {
 ///
 /// # Errors
 /// When the durability has no known name.
-pub fn store(flags: StoreFlags, durability: Option<String>, keep: Option<bool>, file: &File) -> Result<store::Config, ConfigError> {
+pub fn store(
+    flags: StoreFlags,
+    durability: Option<String>,
+    keep: Option<bool>,
+    file: &File,
+) -> Result<store::Config, ConfigError> {
     let default = store::Config::default();
     let durability = match durability.or_else(|| file.store.durability.clone()) {
         Some(name) => name.parse::<Durability>().map_err(|error| ConfigError::Value(error.to_string()))?,
@@ -256,7 +260,8 @@ impl Serve {
         };
         // Results are addressed with 32 bits in the store.
         if limits.max_body_bytes == 0 || limits.max_body_bytes > 1 << 30 {
-            let message = format!("max_body_bytes = {} is out of range; it must be from 1 to {}", limits.max_body_bytes, 1 << 30);
+            let message =
+                format!("max_body_bytes = {} is out of range; it must be from 1 to {}", limits.max_body_bytes, 1 << 30);
             return Err(ConfigError::Value(message));
         }
         let tokens = http::Tokens {

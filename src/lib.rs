@@ -35,15 +35,21 @@
 //! 5. Schemas are compiled once and never fetched: jsonschema's http and file resolving is off.
 //! 6. `#[cfg(feature = ..)]` stands on `mod` lines and in Cargo.toml, not inside functions.
 
+#[warn(clippy::disallowed_methods)]
 pub mod advantage;
 pub mod cli;
 pub mod config;
 pub mod http;
 pub mod rubric;
 pub mod score;
+#[warn(clippy::disallowed_methods)]
 pub mod shaping;
+#[warn(clippy::disallowed_methods)]
 pub mod stages;
 pub mod store;
+#[warn(clippy::disallowed_methods)]
 pub mod text;
+#[warn(clippy::disallowed_methods)]
 pub mod toolcall;
+#[warn(clippy::disallowed_methods)]
 pub mod trajectory;

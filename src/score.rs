@@ -122,12 +122,7 @@ impl Scorer {
     }
 }
 
-fn reward(
-    evidence: &Evidence<'_>,
-    rubric: &Rubric,
-    plan: &[StagePlan],
-    scores: &[UnitScore],
-) -> Result<Reward, Fault> {
+fn reward(evidence: &Evidence<'_>, rubric: &Rubric, plan: &[StagePlan], scores: &[UnitScore]) -> Result<Reward, Fault> {
     let amounts: Result<Vec<f64>, NoScore> = rubric.penalties.iter().map(|(_, p)| p.amount(evidence)).collect();
     let penalties = amounts.map_err(|cause| Fault { stage: None, cause })?;
     Ok(shape(rubric.range, plan, scores, &penalties))
@@ -206,7 +201,9 @@ fn explain(stage: &Option<&crate::rubric::RubricStage>, evidence: &Evidence<'_>)
         Stage::Measure(Measure::AnswerFormat) if evidence.answer.is_none() => {
             Some("the last turn has no answer in the place where the rubric looks for it".to_owned())
         }
-        Stage::Measure(Measure::AnswerFormat) => Some("there is an answer, but the blocks around it are out of order".to_owned()),
+        Stage::Measure(Measure::AnswerFormat) => {
+            Some("there is an answer, but the blocks around it are out of order".to_owned())
+        }
         _ if evidence.answer.is_none() => Some("there is no answer".to_owned()),
         _ => None,
     };
@@ -225,7 +222,8 @@ fn first_malformed(evidence: &Evidence<'_>) -> Option<String> {
             let start = open.start + turn.offset;
             Some(format!("message {}, byte {start}: reasoning is never closed (reasoning_open)", turn.message))
         };
-        let many = || turn.parsed.too_many.then(|| format!("message {}: too many calls (too_many_calls)", turn.message));
+        let many =
+            || turn.parsed.too_many.then(|| format!("message {}: too many calls (too_many_calls)", turn.message));
         call.or_else(open).or_else(many)
     })
 }

@@ -29,7 +29,7 @@ struct Shape {
     calls: usize,
     tools: usize,
     think_words: usize,
-    result_bytes: f64,
+    result_bytes: usize,
     answer_words: (usize, usize),
 }
 
@@ -48,11 +48,9 @@ impl Size {
 
     fn shape(self) -> Shape {
         match self {
-            Self::Small => Shape { calls: 1, tools: 2, think_words: 8, result_bytes: 40.0, answer_words: (1, 6) },
-            Self::Medium => Shape { calls: 4, tools: 5, think_words: 30, result_bytes: 480.0, answer_words: (4, 25) },
-            Self::Large => {
-                Shape { calls: 20, tools: 10, think_words: 48, result_bytes: 1820.0, answer_words: (25, 90) }
-            }
+            Self::Small => Shape { calls: 1, tools: 2, think_words: 8, result_bytes: 40, answer_words: (1, 6) },
+            Self::Medium => Shape { calls: 4, tools: 5, think_words: 30, result_bytes: 480, answer_words: (4, 25) },
+            Self::Large => Shape { calls: 20, tools: 10, think_words: 48, result_bytes: 1820, answer_words: (25, 90) },
         }
     }
 }
@@ -113,9 +111,9 @@ fn trajectory(random: &mut Random, size: Size, number: usize) -> Value {
         for call in done..done + here {
             let fault = if call < faulty { kind } else { Kind::Right };
             let tool = random.pick(&offered);
-            text += &format!("\n<tool_call>\n{}\n</tool_call>", call_object(random, tool, fault));
-            let bytes = shape.result_bytes * (0.3 + 1.2 * random.unit());
-            results.push(json!({"role": "tool", "name": tool.name, "content": words::result(random, bytes as usize)}));
+            text = text + "\n<tool_call>\n" + &call_object(random, tool, fault) + "\n</tool_call>";
+            let bytes = shape.result_bytes * (30 + random.below(120)) / 100;
+            results.push(json!({"role": "tool", "name": tool.name, "content": words::result(random, bytes)}));
         }
         messages.push(json!({"role": "assistant", "content": text}));
         messages.append(&mut results);

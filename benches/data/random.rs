@@ -24,7 +24,7 @@ impl Random {
 
     /// A number below `end`; 0 if that is 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.unit() * end as f64) as usize
+        usize::try_from(self.next() % (end.max(1) as u64)).unwrap_or(0)
     }
 
     /// One of them.

@@ -152,7 +152,9 @@ pub fn break_arguments(random: &mut Random, arguments: &mut Value) {
 }
 
 fn object(properties: Value, required: &[&str]) -> Value {
-    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+    let mut schema = json!({"type": "object", "required": required, "additionalProperties": false});
+    schema["properties"] = properties;
+    schema
 }
 
 fn string() -> Value {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 /// How long an answer may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The address in `http://127.0.0.1:PORT`. Everything that connects comes through here: no other machine is reached.
 pub fn loopback(url: &str) -> anyhow::Result<SocketAddr> {
@@ -67,9 +67,9 @@ impl Load {
         self.answered() as f64 / self.seconds
     }
 
-    /// The latency that this share of the answers did not exceed, in milliseconds.
-    pub fn quantile_ms(&self, share: f64) -> f64 {
-        let rank = (share * self.latencies.len() as f64).ceil() as usize;
+    /// The latency that this many of a hundred answers did not exceed, in milliseconds.
+    pub fn quantile_ms(&self, percent: usize) -> f64 {
+        let rank = (percent * self.latencies.len()).div_ceil(100);
         self.latencies.get(rank.saturating_sub(1)).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
     }
 }

@@ -57,7 +57,9 @@ fn alone(items: &[&RawValue]) {
 }
 
 fn score(text: &str) -> Option<Scored> {
-    ENGINE.score(text, &Overrides::default(), &Stop::default()).ok()
+    // With a name for the batch, as when scores are stored.
+    let overrides = Overrides { batch_id: Some("fuzz"), ..Overrides::default() };
+    ENGINE.score(text, &overrides, &Stop::default()).ok()
 }
 
 /// Bit for bit.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::paint::{Paint, printable};
 use crate::http::batch::Engine;
-use crate::http::wire::{Item, read_item, read_request};
+use crate::http::wire::{Item, Object, read_item, read_request};
 use crate::rubric::Rubric;
 use crate::score::Report;
 use crate::shaping::Position;
@@ -27,16 +27,20 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
         Some(extension) if extension == "jsonl" => text.lines().find(|line| !line.trim().is_empty()).unwrap_or(""),
         _ => text.as_str(),
     };
-    let wrong = |error: crate::http::wire::Pointed| anyhow::anyhow!("{}: {} {}", path.display(), error.pointer, printable(&error.message));
+    let wrong = |error: crate::http::wire::Pointed| {
+        anyhow::anyhow!("{}: {} {}", path.display(), error.pointer, printable(&error.message))
+    };
     let paint = Paint::stdout();
     let mut explained = 0;
     let (items, tools, sent): (Vec<&RawValue>, &str, Position) = match read_request(text) {
         Ok(request) => {
-            let curriculum = request.curriculum.unwrap_or_default();
+            let curriculum = request.curriculum.map(|Object(curriculum)| curriculum).unwrap_or_default();
             let sent = Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery };
             (request.trajectories, request.tools.map_or("", RawValue::get), sent)
         }
-        Err(_) => (vec![serde_json::from_str(text).with_context(|| path.display().to_string())?], "", Position::default()),
+        Err(_) => {
+            (vec![serde_json::from_str(text).with_context(|| path.display().to_string())?], "", Position::default())
+        }
     };
     let position = Position { step: step.or(sent.step), ..sent };
     for raw in items {
@@ -56,20 +60,20 @@ fn explain(report: &Report<'_>, rubric: &Rubric, item: &Item<'_>, paint: Paint) 
     let id = item.id.as_deref().map_or_else(String::new, |id| format!("{} ", printable(id)));
     let title = format!("{id}by {}@{}", rubric.name, rubric.version);
     match &report.reward {
-        Ok(reward) => println!("{} {}", paint.bold(title), paint.bold(format!("reward {:.4}", reward.value))),
-        Err(fault) => println!("{} {} {}", paint.bold(title), paint.bad("no reward:"), printable(&fault.cause.message)),
+        Ok(reward) => say!("{} {}", paint.bold(title), paint.bold(format!("reward {:.4}", reward.value))),
+        Err(fault) => say!("{} {} {}", paint.bold(title), paint.bad("no reward:"), printable(&fault.cause.message)),
     }
     stages(report, rubric, paint);
     if let Some(reason) = report.reason(rubric) {
-        println!("  {}", paint.bad(printable(&reason)));
+        say!("  {}", paint.bad(printable(&reason)));
     }
-    println!();
+    say!("");
     messages(report, item, paint);
 }
 
 fn stages(report: &Report<'_>, rubric: &Rubric, paint: Paint) {
     let width = rubric.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0).max(5);
-    println!("  {:width$}  {:>6} x {:>6} = {:>7}  {:>9}", "stage", "score", "weight", "adds", "threshold");
+    say!("  {:width$}  {:>6} x {:>6} = {:>7}  {:>9}", "stage", "score", "weight", "adds", "threshold");
     for (index, (stage, plan)) in rubric.stages.iter().zip(&report.plan).enumerate() {
         let line = match report.outcomes.get(index) {
             Some(outcome) => {
@@ -84,17 +88,19 @@ fn stages(report: &Report<'_>, rubric: &Rubric, paint: Paint) {
                 );
                 if report.passed(index) { paint.good(line) } else { paint.bad(line) }
             }
-            None if report.stage_reached() == Some(index) => paint.bad(format!("{:width$}  could not be scored", stage.name)),
+            None if report.stage_reached() == Some(index) => {
+                paint.bad(format!("{:width$}  could not be scored", stage.name))
+            }
             None => paint.dim(format!("{:width$}  closed", stage.name)),
         };
-        println!("  {line}");
+        say!("  {line}");
     }
     if let Ok(reward) = &report.reward {
         for ((name, _), value) in rubric.penalties.iter().zip(&reward.penalties) {
-            println!("  {name:width$}  takes {value:.4}");
+            say!("  {name:width$}  takes {value:.4}");
         }
         if reward.clamp != 0.0 {
-            println!("  {:width$}  {:+.4}", "clamp", reward.clamp);
+            say!("  {:width$}  {:+.4}", "clamp", reward.clamp);
         }
     }
 }
@@ -104,14 +110,14 @@ fn messages(report: &Report<'_>, item: &Item<'_>, paint: Paint) {
         match message {
             Message::Other { role, content } => {
                 let text = shown(content);
-                println!("{}", paint.dim(format!("[{index}] {role:?}: {text}")));
+                say!("{}", paint.dim(format!("[{index}] {role:?}: {text}")));
             }
             Message::Policy(turn) => {
                 let evidence = report.evidence.as_ref();
                 let parsed = evidence.and_then(|e| e.turns.iter().find(|parsed| parsed.message == index));
                 let answer = evidence.and_then(|e| e.answer.as_ref()).filter(|answer| answer.message == index);
                 let answer = answer.map(|answer| answer.span.start - turn.offset..answer.span.end - turn.offset);
-                println!("{}", paint.bold(format!("[{index}] policy")));
+                say!("{}", paint.bold(format!("[{index}] policy")));
                 policy(turn, parsed, answer, paint);
             }
         }
@@ -154,7 +160,9 @@ fn policy(turn: &Turn<'_>, parsed: Option<&ParsedTurn<'_>>, answer: Option<Range
     marks.sort_by_key(|(span, _)| (span.start, span.end));
     let (mut out, mut at) = (String::new(), 0);
     for (span, kind) in marks.into_iter().filter(|(span, _)| span.start < span.end) {
-        let (Some(before), Some(inside)) = (turn.text.get(at..span.start), turn.text.get(span.clone())) else { continue };
+        let (Some(before), Some(inside)) = (turn.text.get(at..span.start), turn.text.get(span.clone())) else {
+            continue;
+        };
         out.push_str(&printable(before));
         let inside = printable(inside);
         out.push_str(&match kind {
@@ -166,9 +174,9 @@ fn policy(turn: &Turn<'_>, parsed: Option<&ParsedTurn<'_>>, answer: Option<Range
         at = span.end;
     }
     out.push_str(&printable(turn.text.get(at..).unwrap_or("")));
-    println!("{out}");
+    say!("{out}");
     for call in parsed.into_iter().flat_map(|parsed| parsed.parsed.attempts.iter().zip(&parsed.verdicts)) {
-        println!("  {}", call_line(call.0, call.1, paint));
+        say!("  {}", call_line(call.0, call.1, paint));
     }
 }
 
@@ -183,7 +191,9 @@ fn call_line(attempt: &crate::toolcall::Attempt<'_>, verdict: &CallVerdict, pain
             let all: Vec<_> = all.iter().map(|v| format!("{:?} {}", v.pointer, v.message)).collect();
             paint.bad(format!("call {name}: {}", printable(&all.join("; "))))
         }
-        (CallVerdict::TooCostly(problem) | CallVerdict::Problem { problem, .. }, _) => paint.bad(format!("call {name}: {}", problem.message)),
+        (CallVerdict::TooCostly(problem) | CallVerdict::Problem { problem, .. }, _) => {
+            paint.bad(format!("call {name}: {}", problem.message))
+        }
         (CallVerdict::Malformed, Err(malformed)) => {
             paint.bad(format!("call malformed ({}): {}", malformed.code.as_str(), printable(&malformed.message)))
         }

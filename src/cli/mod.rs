@@ -1,5 +1,9 @@
 //! The command line: one file per command. In: arguments, environment, configuration file; out: an exit code.
-#![allow(clippy::print_stdout, reason = "printing is what a command line is for")]
+
+/// Prints a line to standard output.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::say_text(&format!("{}\n", format_args!($($text)*))) };
+}
 
 mod explain;
 mod openapi;
@@ -10,7 +14,7 @@ mod score;
 mod serve;
 mod summary;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -78,6 +82,13 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Score(args) => score::run(args, &file),
         Command::Rubric(command) => rubric::run(command, &file),
         Command::Openapi => openapi::run(),
+    }
+}
+
+/// Prints to standard output. Whoever closed the pipe has read enough: that is no error, and nothing is left to do.
+fn say_text(text: &str) {
+    if std::io::stdout().write_all(text.as_bytes()).is_err() {
+        std::process::exit(0);
     }
 }
 

@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 pub(super) fn run() -> anyhow::Result<ExitCode> {
-    println!("{}", crate::http::document().to_pretty_json()?);
+    say!("{}", crate::http::document().to_pretty_json()?);
     Ok(ExitCode::SUCCESS)
 }

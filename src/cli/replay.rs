@@ -32,9 +32,12 @@ pub(super) fn run(engine: &Engine, run: &str, flags: StoreFlags, file: &File) ->
     if found.requests == 0 && found.unreadable == 0 {
         bail!("there is no run {run:?} in {}", settings.url);
     }
-    println!(
+    say!(
         "{run}: {} requests, {} trajectories scored again, {} differ, {} requests could not be read",
-        found.requests, found.trajectories, found.different, found.unreadable
+        found.requests,
+        found.trajectories,
+        found.different,
+        found.unreadable
     );
     Ok(if found.different + found.unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -56,7 +59,7 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
             Ok(Some(request)) => compare(engine, &request, &mut found)?,
             Err(error @ (StoreError::NotKept { .. } | StoreError::Damaged { .. })) => {
                 found.unreadable += 1;
-                println!("{error}");
+                say!("{error}");
             }
             Err(error) => return Err(error.into()),
         }
@@ -65,14 +68,15 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
 
 fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> anyhow::Result<()> {
     let batch = stored.batch.to_string();
-    let rubric = Rubric::from_json(&stored.rubric_json).with_context(|| format!("the stored rubric of batch {batch}"))?;
+    let rubric =
+        Rubric::from_json(&stored.rubric_json).with_context(|| format!("the stored rubric of batch {batch}"))?;
     let overrides = Overrides { rubric: Some(Arc::new(rubric)), batch_id: Some(&batch) };
     let body = std::str::from_utf8(&stored.request).with_context(|| format!("the stored request of batch {batch}"))?;
     let again = match engine.score(body, &overrides, &Stop::default()) {
         Ok(scored) => scored.body,
         Err(error) => {
             found.unreadable += 1;
-            println!("batch {batch}: {}", said(error));
+            say!("batch {batch}: {}", said(error));
             return Ok(());
         }
     };
@@ -87,7 +91,7 @@ fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> anyhow
         if let Some(difference) = difference {
             found.different += 1;
             if found.different <= SHOWN {
-                println!("{batch}-{index}: {difference}");
+                say!("{batch}-{index}: {difference}");
             }
         }
     }

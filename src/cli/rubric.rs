@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 
 use super::explain;
 use super::paint::printable;
+use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::rubric::{Catalog, Rubric, SHIPPED};
 
@@ -67,7 +68,9 @@ fn check(files: &[PathBuf]) -> ExitCode {
                 eprintln!("{shown}: {error}");
             }
             Ok(text) => match Rubric::from_toml(&text) {
-                Ok(rubric) => println!("{shown}: {}@{} is fine, {} stages", rubric.name, rubric.version, rubric.stages.len()),
+                Ok(rubric) => {
+                    say!("{shown}: {}@{} is fine, {} stages", rubric.name, rubric.version, rubric.stages.len())
+                }
                 Err(error) => {
                     wrong += 1;
                     let place = error.location.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
@@ -81,14 +84,14 @@ fn check(files: &[PathBuf]) -> ExitCode {
 
 fn list(scoring: &Scoring) -> anyhow::Result<ExitCode> {
     for rubric in Catalog::open(scoring.rubrics.as_deref())?.current() {
-        println!("{:16} {}  {}", rubric.name, rubric.version, rubric.description);
+        say!("{:16} {}  {}", rubric.name, rubric.version, rubric.description);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn show(name: &str) -> anyhow::Result<ExitCode> {
     match SHIPPED.iter().find(|(known, _)| *known == name) {
-        Some((_, text)) => print!("{text}"),
+        Some((_, text)) => say_text(&text),
         None => bail!("no shipped rubric is called {name:?}; `gradus rubric list` lists those there are"),
     }
     Ok(ExitCode::SUCCESS)

@@ -9,8 +9,9 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
-use super::replay;
 use super::paint::printable;
+use super::replay;
+use super::say_text;
 use super::summary::Summary;
 use crate::config::{File, Scoring, ScoringFlags, StoreFlags};
 use crate::http::batch::{BatchError, Engine, Overrides, Scored, Stop};
@@ -71,7 +72,11 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         out.flush()?;
     }
     let text = job.summary.text();
-    if args.out.is_some_and(|out| out == Path::new("-")) { eprint!("{text}") } else { print!("{text}") }
+    if args.out.is_some_and(|out| out == Path::new("-")) {
+        eprint!("{text}")
+    } else {
+        say_text(&text)
+    }
     let clean = job.summary.invalid() == 0 && job.broken == 0;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -112,8 +117,11 @@ impl Job {
             open()?.read_to_string(&mut text).with_context(|| format!("cannot read {shown}"))?;
             return self.document(&text, &shown);
         }
-        let reader: Box<dyn BufRead> =
-            if path == Path::new("-") { Box::new(BufReader::new(std::io::stdin())) } else { Box::new(BufReader::new(open()?)) };
+        let reader: Box<dyn BufRead> = if path == Path::new("-") {
+            Box::new(BufReader::new(std::io::stdin()))
+        } else {
+            Box::new(BufReader::new(open()?))
+        };
         self.lines(reader, &shown)
     }
 
@@ -191,7 +199,9 @@ impl Job {
     fn record(&mut self, scored: &Scored, shown: &str, lines: &[usize]) -> anyhow::Result<()> {
         self.summary.add(scored);
         for (index, row) in scored.rows.iter().enumerate().filter(|(_, row)| !row.valid) {
-            let place = lines.get(index).map_or_else(|| format!("{shown}, trajectory {index}"), |line| format!("{shown}, line {line}"));
+            let place = lines
+                .get(index)
+                .map_or_else(|| format!("{shown}, trajectory {index}"), |line| format!("{shown}, line {line}"));
             let why = why_invalid(scored.body.get(row.result.clone()).unwrap_or_default());
             self.progress.suspend(|| eprintln!("{}", printable(&format!("{place}: {why}"))));
         }
@@ -217,7 +227,12 @@ fn why_invalid(result: &[u8]) -> String {
     let result: serde_json::Value = serde_json::from_slice(result).unwrap_or_default();
     let error = &result["errors"][0];
     let field = error["pointer"].as_str().unwrap_or_default().splitn(4, '/').nth(3).unwrap_or_default();
-    format!("{}: {} {}", error["code"].as_str().unwrap_or_default(), field, error["message"].as_str().unwrap_or_default())
+    format!(
+        "{}: {} {}",
+        error["code"].as_str().unwrap_or_default(),
+        field,
+        error["message"].as_str().unwrap_or_default()
+    )
 }
 
 /// Whether an object is a request rather than a trajectory.

@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::wire::{
-    CacheWire, CurriculumWire, ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, RewardRequest,
-    Split, Wrong, error, read_item, read_names, read_request, split,
+    CacheWire, CurriculumWire, ErrorWire, GroupWire, Item, Naming, Object, OnInvalid, Pointed, Put, ResultWire,
+    RewardRequest, Split, Wrong, error, read_item, read_names, read_request, split,
 };
 use crate::advantage::GroupStatistics;
 use crate::rubric::{Catalog, Rubric, RubricError};
@@ -182,7 +182,10 @@ impl Engine {
         let tasks = distinct(&items);
         let run = |task: &Task| {
             deadline.check()?;
-            Ok(self.score_task(task, &Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared }))
+            Ok(self.score_task(
+                task,
+                &Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared },
+            ))
         };
         let done: Result<Vec<_>, BatchError> = tasks.par_iter().with_min_len(grain).map(run).collect();
         let mut entries: Vec<Entry> = done?.into_iter().flatten().collect();
@@ -206,7 +209,7 @@ impl Engine {
                 (self.named(&name)?, false)
             }
         };
-        let curriculum = request.curriculum.clone().unwrap_or_default();
+        let curriculum = request.curriculum.as_ref().map(|Object(curriculum)| curriculum.clone()).unwrap_or_default();
         check_mastery(&curriculum)?;
         Ok(Settings {
             rubric,
@@ -299,7 +302,10 @@ fn check_mastery(curriculum: &CurriculumWire) -> Result<(), BatchError> {
     match curriculum.mastery.iter().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
         Some((stage, value)) => {
             let message = format!("{value} is no pass rate; it must be from 0 to 1");
-            Err(BatchError::Request(Pointed::shape(format!("/curriculum/mastery/{}", stage.replace('~', "~0").replace('/', "~1")), message)))
+            Err(BatchError::Request(Pointed::shape(
+                format!("/curriculum/mastery/{}", stage.replace('~', "~0").replace('/', "~1")),
+                message,
+            )))
         }
         None => Ok(()),
     }
@@ -367,9 +373,10 @@ struct Deadline<'a> {
 impl<'a> Deadline<'a> {
     fn new(request: &RewardRequest<'_>, stop: &'a Stop) -> Self {
         let limit = [request.deadline_ms, stop.max_ms].into_iter().flatten().min();
-        let at = stop.arrived.zip(limit).and_then(|(arrived, limit)| {
-            Some((arrived.checked_add(std::time::Duration::from_millis(limit))?, limit))
-        });
+        let at = stop
+            .arrived
+            .zip(limit)
+            .and_then(|(arrived, limit)| Some((arrived.checked_add(std::time::Duration::from_millis(limit))?, limit)));
         Self { at, abandoned: &stop.abandoned }
     }
 
@@ -472,7 +479,11 @@ impl Entry {
 }
 
 /// Groups, `on_invalid`, and the response around the results.
-fn finish(mut entries: Vec<Entry>, items: &[Result<Item<'_>, Pointed>], settings: Settings) -> Result<Scored, BatchError> {
+fn finish(
+    mut entries: Vec<Entry>,
+    items: &[Result<Item<'_>, Pointed>],
+    settings: Settings,
+) -> Result<Scored, BatchError> {
     if settings.on_invalid == OnInvalid::Error
         && let Some((code, error)) = entries.iter().find_map(|entry| entry.error.clone())
     {
@@ -552,7 +563,6 @@ fn groups(entries: &[Entry], max_reward: f64) -> Vec<GroupWire<'static>> {
     order.into_iter().map(wire).collect()
 }
 
-
 /// What stands around the results.
 #[derive(Serialize)]
 struct Tail<'a> {
@@ -602,7 +612,13 @@ fn write_body(
     let tail = Tail {
         groups,
         curriculum: CurriculumTail { step: position.step, mastery: &position.mastery },
-        warnings: settings.rubric.missing_in(position).into_iter().chain(unknown_fields(items)).take(MAX_WARNINGS).collect(),
+        warnings: settings
+            .rubric
+            .missing_in(position)
+            .into_iter()
+            .chain(unknown_fields(items))
+            .take(MAX_WARNINGS)
+            .collect(),
     };
     body.extend(json(&tail).into_iter().skip(1));
     (body, ranges)

@@ -63,7 +63,8 @@ impl Problem {
 
     /// The request's body has the wrong shape.
     pub fn shape(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong-shape", "The request has the wrong shape", detail).at(pointer)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong-shape", "The request has the wrong shape", detail)
+            .at(pointer)
     }
 
     /// Something does not exist.
@@ -151,13 +152,9 @@ impl From<Pointed> for Problem {
 
 impl From<RubricError> for Problem {
     fn from(error: RubricError) -> Self {
-        let mut problem = Self::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "bad-rubric",
-            "The rubric has an error",
-            error.message.clone(),
-        )
-        .at(error.pointer.clone());
+        let mut problem =
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-rubric", "The rubric has an error", error.message.clone())
+                .at(error.pointer.clone());
         problem.place = error.location.map(|location| (location.line, location.column));
         problem
     }
@@ -167,7 +164,9 @@ impl From<CatalogError> for Problem {
     fn from(error: CatalogError) -> Self {
         match error {
             CatalogError::Rubric { error, .. } => error.into(),
-            CatalogError::Full => Self::new(StatusCode::CONFLICT, "too-many-rubrics", "Too many rubrics", error.to_string()),
+            CatalogError::Full => {
+                Self::new(StatusCode::CONFLICT, "too-many-rubrics", "Too many rubrics", error.to_string())
+            }
             CatalogError::Io { .. } | CatalogError::Name { .. } => Self::internal(error.to_string()),
         }
     }
@@ -179,8 +178,11 @@ impl From<BatchError> for Problem {
             BatchError::Request(wrong) => wrong.into(),
             BatchError::UnknownRubric(name) => {
                 let name: String = name.chars().take(128).collect();
-                Self::not_found("unknown-rubric", format!("there is no rubric {name:?}; GET /rubrics lists those there are"))
-                    .at("/rubric")
+                Self::not_found(
+                    "unknown-rubric",
+                    format!("there is no rubric {name:?}; GET /rubrics lists those there are"),
+                )
+                .at("/rubric")
             }
             BatchError::Rubric(error) => {
                 let pointer = format!("/rubric{}", error.pointer);
@@ -219,9 +221,12 @@ impl From<StoreError> for Problem {
                 "No such cursor",
                 format!("{error}; use `next_cursor` of a page"),
             ),
-            StoreError::IdempotencyTaken { .. } => {
-                Self::new(StatusCode::CONFLICT, "idempotency-conflict", "The key was used for another request", error.to_string())
-            }
+            StoreError::IdempotencyTaken { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "idempotency-conflict",
+                "The key was used for another request",
+                error.to_string(),
+            ),
             StoreError::ScoreId { .. } => Self::not_found("unknown-score", error.to_string()),
             error => Self::unavailable("store", format!("the scores could not be stored or read: {error}"), 5),
         }

@@ -31,7 +31,8 @@ pub struct Idempotency {
 impl Idempotency {
     /// Keeps at most this many bytes of answers in memory, each for a day. Older ones are in the store, if there is one.
     pub fn new(max_bytes: u64) -> Self {
-        let weigh = |key: &String, answer: &Arc<Answer>| u32::try_from(key.len() + answer.body.len() + 64).unwrap_or(u32::MAX);
+        let weigh =
+            |key: &String, answer: &Arc<Answer>| u32::try_from(key.len() + answer.body.len() + 64).unwrap_or(u32::MAX);
         let answers = Cache::builder().max_capacity(max_bytes).weigher(weigh).time_to_live(Duration::from_hours(24));
         Self { answers: answers.build() }
     }

@@ -97,7 +97,9 @@ impl Limits {
 
     fn too_large(&self) -> Problem {
         let limit = self.config.max_body_bytes;
-        let detail = format!("the body is larger than the limit of {limit} bytes; send smaller batches, or raise --max-body-bytes");
+        let detail = format!(
+            "the body is larger than the limit of {limit} bytes; send smaller batches, or raise --max-body-bytes"
+        );
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
     }
 }
@@ -112,8 +114,11 @@ impl Admission<'_> {
         }
         let more = u32::try_from(missing).ok().and_then(|n| self.limits.bytes.clone().try_acquire_many_owned(n).ok());
         let Some(more) = more else {
-            let detail = "too many bytes are in flight; try again after the time in Retry-After, or raise --max-in-flight-bytes";
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", "The server is busy", detail).retry_after(1));
+            let detail =
+                "too many bytes are in flight; try again after the time in Retry-After, or raise --max-in-flight-bytes";
+            return Err(
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", "The server is busy", detail).retry_after(1)
+            );
         };
         match &mut self.permits {
             Some(permits) => permits.merge(more),

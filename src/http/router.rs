@@ -78,7 +78,12 @@ pub(super) fn router(app: App) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/", get(async || Redirect::temporary("/docs/")))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document()))
+        // The page asks nobody else: the validator of Swagger is a service on the web.
+        .merge(
+            SwaggerUi::new("/docs")
+                .url("/openapi.json", document())
+                .config(utoipa_swagger_ui::Config::default().validator_url("none")),
+        )
         .fallback(async || Problem::not_found("no-route", "there is nothing at this path; see GET /openapi.json"))
         .layer(DefaultBodyLimit::max(2 * MAX_RUBRIC_BYTES))
         .layer(CompressionLayer::new())

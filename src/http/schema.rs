@@ -57,8 +57,9 @@ pub(crate) struct RewardRequestDoc {
 }
 
 /// A rubric by name, or a whole one.
-#[derive(ToSchema)]
-#[schema(as = RubricChoice)]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = RubricChoice, example = json!("short_form_qa"))]
 pub(crate) enum RubricChoice {
     /// `name` or `name@version`.
     #[schema(title = "RubricName")]
@@ -126,8 +127,9 @@ pub(crate) struct TrajectoryDoc {
 }
 
 /// A string, or a number that stands for its text.
-#[derive(ToSchema)]
-#[schema(as = TextOrNumber)]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = TextOrNumber, example = json!("q42-r3"))]
 pub(crate) enum TextOrNumber {
     /// Text.
     Text(String),
@@ -136,8 +138,9 @@ pub(crate) enum TextOrNumber {
 }
 
 /// Text, or messages.
-#[derive(ToSchema)]
-#[schema(as = Prompt)]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Prompt, example = json!("What is the capital of France?"))]
 pub(crate) enum PromptDoc {
     /// Text.
     Text(String),
@@ -146,7 +149,7 @@ pub(crate) enum PromptDoc {
 }
 
 /// An OpenAI chat message. Other fields are taken and ignored.
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(as = Message, example = json!({"role": "assistant", "content": "<answer>Paris</answer>"}))]
 pub(crate) struct MessageDoc {
     /// `system`, `developer`, `user`, `assistant` or `tool`.
@@ -164,8 +167,9 @@ pub(crate) struct MessageDoc {
 }
 
 /// Text, or a list of parts.
-#[derive(ToSchema)]
-#[schema(as = Content)]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Content, example = json!("<answer>Paris</answer>"))]
 pub(crate) enum ContentDoc {
     /// Text.
     Text(String),
@@ -216,7 +220,15 @@ pub(crate) struct RubricRefDoc {
 
 /// Scored trajectories, in request order.
 #[derive(ToSchema)]
-#[schema(as = RewardResponse)]
+#[schema(as = RewardResponse, example = json!({"rubric": {"name": "short_form_qa", "version": "b3-5f0c1e9a"}, "rewards": [0.93],
+    "results": [{"id": "q42-r3", "group": "q42", "score_id": "0000018b2c3d4e5f-0", "reward": 0.93, "valid": true, "stage_reached": "la_bleu",
+    "failed_stage": null, "reason": null,
+    "stages": [{"name": "tool_parse", "score": 1.0, "weight": 0.1, "threshold": 1.0, "open": true, "passed": true, "detail": {"attempts": 1.0, "malformed": 0.0}}],
+    "metrics": {"tool_parse": 1.0}, "components": {"tool_parse": 0.1},
+    "tool_calls": [{"message": 2, "index": 0, "span": [17, 99], "name": "search", "arguments": {"query": "capital of France"}, "parsed": true, "known": true, "schema_valid": true, "errors": []}],
+    "parse": {"ok": true, "format": "hermes", "attempts": 1, "errors": []}, "answer": {"text": "Paris", "message": 4},
+    "steps": [{"message": 2, "reward": 0.2}, {"message": 4, "reward": 0.73}], "errors": [], "cache": "miss", "latency_ms": 0.4}],
+    "groups": [{"group": "q42", "n": 1, "mean": 0.93, "std": 0.0, "value": 0.0}], "curriculum": {"step": 120, "mastery": {}}}))]
 pub(crate) struct RewardResponseDoc<'a> {
     /// Which rubric scored.
     rubric: RubricRefDoc,

@@ -105,16 +105,34 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         registry.register("http_requests", "Requests by route, method and status", metrics.requests.clone());
-        registry.register_with_unit("http_request_duration", "Time to answer, by route", Unit::Seconds, metrics.seconds.clone());
-        registry.register("trajectories", "Trajectories by rubric and outcome (valid, invalid)", metrics.trajectories.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time to answer, by route",
+            Unit::Seconds,
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "trajectories",
+            "Trajectories by rubric and outcome (valid, invalid)",
+            metrics.trajectories.clone(),
+        );
         registry.register("stage_reached", "Trajectories that a stage scored", metrics.reached.clone());
         registry.register("stage_passed", "Trajectories that reached a stage's threshold", metrics.passed.clone());
         registry.register("item_errors", "Trajectories that could not be scored, by code", metrics.item_errors.clone());
         registry.register("requests_in_flight", "Scoring requests in flight", metrics.in_flight.clone());
         registry.register_with_unit("in_flight", "Body bytes in flight", Unit::Bytes, metrics.bytes_in_flight.clone());
-        registry.register_with_unit("store_queue", "Bytes that wait for the store", Unit::Bytes, metrics.store_queue_bytes.clone());
+        registry.register_with_unit(
+            "store_queue",
+            "Bytes that wait for the store",
+            Unit::Bytes,
+            metrics.store_queue_bytes.clone(),
+        );
         registry.register("store_commits", "Transactions of the store since start", metrics.store_commits.clone());
-        registry.register("store_failures", "Failed transactions of the store since start", metrics.store_failures.clone());
+        registry.register(
+            "store_failures",
+            "Failed transactions of the store since start",
+            metrics.store_failures.clone(),
+        );
         Self { registry, ..metrics }
     }
 }
@@ -165,7 +183,8 @@ impl Metrics {
 pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&app, &request);
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
     let method = match request.method().as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH") => known.to_owned(),
         // Clients can invent methods without end.
@@ -177,7 +196,10 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let status = response.status().as_u16();
-    app.metrics.seconds.get_or_create(&RouteLabels { route: Name(route.clone()) }).observe(began.elapsed().as_secs_f64());
+    app.metrics
+        .seconds
+        .get_or_create(&RouteLabels { route: Name(route.clone()) })
+        .observe(began.elapsed().as_secs_f64());
     app.metrics.requests.get_or_create(&RequestLabels { route: Name(route), method: Name(method), status }).inc();
     response
 }
@@ -186,7 +208,9 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
 fn request_id(app: &App, request: &Request) -> String {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     match given {
-        Some(id) if !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic()) => id.to_owned(),
+        Some(id) if !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic()) => {
+            id.to_owned()
+        }
         _ => app.new_request_id(),
     }
 }
@@ -229,9 +253,12 @@ fn of_axum(status: StatusCode) -> Problem {
             let detail = "the content encoding is not supported; send gzip, zstd, or none";
             Problem::new(status, "encoding", "Unsupported media type", detail)
         }
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(status, "too-large", "The body is too large", "the body is larger than this path takes; a rubric has 256 KiB at most")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            status,
+            "too-large",
+            "The body is too large",
+            "the body is larger than this path takes; a rubric has 256 KiB at most",
+        ),
         _ if status.is_server_error() => Problem::internal("the request failed; the server's log has its id"),
         _ => Problem::new(status, "bad-request", "Bad request", "the request cannot be read; see GET /openapi.json"),
     }

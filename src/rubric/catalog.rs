@@ -97,7 +97,8 @@ impl Catalog {
         files.sort();
         for path in files {
             let text = std::fs::read_to_string(&path).map_err(io(&path))?;
-            let rubric = Rubric::from_toml(&text).map_err(|error| CatalogError::Rubric { path: path.clone(), error })?;
+            let rubric =
+                Rubric::from_toml(&text).map_err(|error| CatalogError::Rubric { path: path.clone(), error })?;
             if path.file_stem().is_none_or(|stem| *stem != *rubric.name) {
                 return Err(CatalogError::Name { path, name: rubric.name.to_string() });
             }

@@ -16,7 +16,8 @@ use crate::trajectory::{ParseMode, ToolFormat};
 
 type Result<T> = std::result::Result<T, RubricError>;
 
-const KINDS: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge, binary, expr";
+const KINDS: &str =
+    "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge, binary, expr";
 const MEASURES: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu";
 /// A version is this much of the hash: `b3-` and 8 hex digits.
 const VERSION_BYTES: usize = 11;
@@ -31,7 +32,10 @@ pub(super) fn rubric(file: RubricFile) -> Result<Rubric> {
     name(&file.name, "/name")?;
     let range = RewardRange::new(file.reward.min, file.reward.max).ok_or_else(|| {
         let (min, max) = (file.reward.min, file.reward.max);
-        RubricError::at("/reward", format!("min = {min} and max = {max} are no range; both must be finite, within 1e6, and min below max"))
+        RubricError::at(
+            "/reward",
+            format!("min = {min} and max = {max} are no range; both must be finite, within 1e6, and min below max"),
+        )
     })?;
     let reading = reading(&file)?;
     let mut stages = stages(&file)?;
@@ -70,7 +74,8 @@ fn name(name: &str, pointer: &str) -> Result<()> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || name.len() > 64 || !name.chars().all(fine) {
         let name: String = name.chars().take(80).collect();
-        let message = format!("{name:?} is no name; use 1 to 64 ASCII letters, digits, `_`, `-` or `.`, a letter or digit first");
+        let message =
+            format!("{name:?} is no name; use 1 to 64 ASCII letters, digits, `_`, `-` or `.`, a letter or digit first");
         return Err(RubricError::at(pointer, message));
     }
     if RESERVED.contains(&name) {
@@ -155,8 +160,11 @@ fn stage(file: &StageFile, at: &str, earlier: &[&str]) -> Result<Stage> {
         "expr" => {
             only(options, &["expr"], "expr", at)?;
             let pointer = format!("{at}/expr");
-            let text = options.expr.as_deref().ok_or_else(|| RubricError::at(at, "an `expr` stage needs `expr = \"..\"`"))?;
-            Expr::parse(text, earlier, &default_measure).map(Stage::Expr).map_err(|e| RubricError::at(pointer, e.to_string()))
+            let text =
+                options.expr.as_deref().ok_or_else(|| RubricError::at(at, "an `expr` stage needs `expr = \"..\"`"))?;
+            Expr::parse(text, earlier, &default_measure)
+                .map(Stage::Expr)
+                .map_err(|e| RubricError::at(pointer, e.to_string()))
         }
         kind => measure(kind, options, at).map(Stage::Measure),
     }
@@ -321,7 +329,9 @@ fn penalty(file: &PenaltyFile, at: &str) -> Result<(Arc<str>, Penalty)> {
             let max_tokens = file.max_tokens.ok_or_else(|| needed("max_tokens"))?;
             let cache_tokens = file.cache_tokens.ok_or_else(|| needed("cache_tokens"))?;
             if cache_tokens > max_tokens || max_tokens == 0 || max_tokens > MAX_TOKENS {
-                let message = format!("cache_tokens = {cache_tokens} must be at most max_tokens = {max_tokens}, and that from 1 to {MAX_TOKENS}");
+                let message = format!(
+                    "cache_tokens = {cache_tokens} must be at most max_tokens = {max_tokens}, and that from 1 to {MAX_TOKENS}"
+                );
                 return Err(RubricError::at(format!("{at}/cache_tokens"), message));
             }
             PenaltyKind::Overlong { max_tokens, cache_tokens }
@@ -352,11 +362,13 @@ fn penalty(file: &PenaltyFile, at: &str) -> Result<(Arc<str>, Penalty)> {
 fn report(names: &[String], stages: &[RubricStage]) -> Result<Vec<(Arc<str>, Measure)>> {
     let measure = |(index, name): (usize, &String)| {
         let pointer = format!("/report/{index}");
-        let measure = default_measure(name).ok_or_else(|| {
-            RubricError::at(&pointer, format!("{name:?} is no measure; one of: {MEASURES}"))
-        })?;
+        let measure = default_measure(name)
+            .ok_or_else(|| RubricError::at(&pointer, format!("{name:?} is no measure; one of: {MEASURES}")))?;
         if stages.iter().any(|stage| *stage.name == **name) {
-            return Err(RubricError::at(pointer, format!("{name:?} is a stage already, and reported as such; remove it here")));
+            return Err(RubricError::at(
+                pointer,
+                format!("{name:?} is a stage already, and reported as such; remove it here"),
+            ));
         }
         Ok((name.as_str().into(), measure))
     };
@@ -369,7 +381,10 @@ fn apply_schedule(file: &ScheduleFile, index: usize, stages: &mut [RubricStage])
         Some(stage) if stages.iter().any(|s| *s.name == *stage) => Over::Mastery(stage.to_owned()),
         None if file.over == "step" => Over::Step,
         _ => {
-            let message = format!("{:?} is nothing to run over; write \"step\", or \"mastery.NAME\" with the name of a stage", file.over);
+            let message = format!(
+                "{:?} is nothing to run over; write \"step\", or \"mastery.NAME\" with the name of a stage",
+                file.over
+            );
             return Err(RubricError::at(format!("{at}/over"), message));
         }
     };
@@ -408,7 +423,10 @@ fn unique_names(
     let report = report.iter().enumerate().map(|(i, (name, _))| (&**name, format!("/report/{i}")));
     for (name, pointer) in stages.chain(penalties).chain(report) {
         if !seen.insert(name) {
-            return Err(RubricError::at(pointer, format!("the name {name:?} is used twice; give one of them another `name`")));
+            return Err(RubricError::at(
+                pointer,
+                format!("the name {name:?} is used twice; give one of them another `name`"),
+            ));
         }
     }
     Ok(())

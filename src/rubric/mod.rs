@@ -82,7 +82,10 @@ impl Rubric {
     /// With line and column, when the text is no TOML, has an unknown or missing field, or a value that cannot be.
     pub fn from_toml(text: &str) -> Result<Self, RubricError> {
         if text.len() > MAX_RUBRIC_BYTES {
-            return Err(RubricError::at("", format!("{} bytes are more than the limit of {MAX_RUBRIC_BYTES}", text.len())));
+            return Err(RubricError::at(
+                "",
+                format!("{} bytes are more than the limit of {MAX_RUBRIC_BYTES}", text.len()),
+            ));
         }
         let file: file::RubricFile = toml::from_str(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
@@ -98,12 +101,14 @@ impl Rubric {
     /// With a JSON pointer.
     pub fn from_json(text: &str) -> Result<Self, RubricError> {
         if text.len() > MAX_RUBRIC_BYTES {
-            return Err(RubricError::at("", format!("{} bytes are more than the limit of {MAX_RUBRIC_BYTES}", text.len())));
+            return Err(RubricError::at(
+                "",
+                format!("{} bytes are more than the limit of {MAX_RUBRIC_BYTES}", text.len()),
+            ));
         }
         let mut reader = serde_json::Deserializer::from_str(text);
-        let file: file::RubricFile = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            RubricError::at(json_pointer(error.path()), error.inner().to_string())
-        })?;
+        let file: file::RubricFile = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| RubricError::at(json_pointer(error.path()), error.inner().to_string()))?;
         check::rubric(file)
     }
 
@@ -126,7 +131,10 @@ impl Rubric {
                     Over::Mastery(name) if !position.mastery.contains_key(name) => name,
                     _ => continue,
                 };
-                let text = format!("the curriculum of {} runs over {lacking:?}, which was not sent; its first point counts", stage.name);
+                let text = format!(
+                    "the curriculum of {} runs over {lacking:?}, which was not sent; its first point counts",
+                    stage.name
+                );
                 if !missing.contains(&text) {
                     missing.push(text);
                 }
@@ -142,7 +150,8 @@ impl Rubric {
 }
 
 fn plan_at(stages: &[RubricStage], position: &Position) -> Vec<StagePlan> {
-    let stage = |stage: &RubricStage| StagePlan { weight: stage.weight.at(position), threshold: stage.threshold.at(position) };
+    let stage =
+        |stage: &RubricStage| StagePlan { weight: stage.weight.at(position), threshold: stage.threshold.at(position) };
     let mut plan: Vec<_> = stages.iter().map(stage).collect();
     normalize_weights(&mut plan);
     plan

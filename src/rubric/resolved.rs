@@ -8,7 +8,11 @@ use crate::stages::{MatchMode, Measure, Stage};
 use crate::text::Smoothing;
 
 /// The file of a rubric, complete.
-pub(super) fn resolved(file: RubricFile, stages: &[RubricStage], penalties: &[(std::sync::Arc<str>, Penalty)]) -> RubricFile {
+pub(super) fn resolved(
+    file: RubricFile,
+    stages: &[RubricStage],
+    penalties: &[(std::sync::Arc<str>, Penalty)],
+) -> RubricFile {
     let complete = |(file, stage): (StageFile, &RubricStage)| {
         with_options(StageFile { name: Some(stage.name.to_string()), ..file }, &stage.stage)
     };

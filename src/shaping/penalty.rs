@@ -92,11 +92,13 @@ fn repeats(evidence: &Evidence<'_>) -> usize {
 /// The same value with whole numbers as integers.
 fn canonical(value: &Value) -> Value {
     match value {
-        Value::Number(number) => match number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 9e15) {
-            #[allow(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
-            Some(whole) => Value::from(whole as i64),
-            None => value.clone(),
-        },
+        Value::Number(number) => {
+            match number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 9e15) {
+                #[allow(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
+                Some(whole) => Value::from(whole as i64),
+                None => value.clone(),
+            }
+        }
         Value::Array(list) => list.iter().map(canonical).collect(),
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), canonical(value))).collect(),
         _ => value.clone(),

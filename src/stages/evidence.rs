@@ -185,8 +185,9 @@ impl<'t> Evidence<'t> {
         if self.trajectory.references.is_empty() {
             return Err(NoScore {
                 code: NoScoreCode::ReferencesMissing,
-                message: "this stage compares the answer with `references`, and the trajectory has none; add at least one"
-                    .to_owned(),
+                message:
+                    "this stage compares the answer with `references`, and the trajectory has none; add at least one"
+                        .to_owned(),
                 field: Some(Field::Trajectory("/references".to_owned())),
             });
         }
@@ -223,12 +224,22 @@ fn check(call: &Call<'_>, tools: &ToolSet) -> CallVerdict {
 
 /// The answer of the last turn. Native calls leave the text whole, so its reasoning is read from the text itself.
 fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom) -> Option<Answer<'t>> {
+    // A right answer in a wrong frame is an answer: the frame is `answer_format`'s question.
+    let from = if from == AnswerFrom::SearchR1 { AnswerFrom::AnswerTag } else { from };
     let (text, span) = if turn.native_calls.is_some() {
         let options = Options { format: ToolFormat::Openai, ..Options::default() };
         answer::extract(&turn.text, &toolcall::parse(&turn.text, &options, &NoTools).hidden(), from)?
+    } else if from == AnswerFrom::LastMessage {
+        let mut hidden = parsed.parsed.hidden().into_owned();
+        hidden.extend(parsed.parsed.attempts.iter().map(|attempt| attempt.span.clone()));
+        hidden.sort_unstable_by_key(|span| span.start);
+        answer::extract(&turn.text, &hidden, from)?
     } else {
         answer::extract(&turn.text, &parsed.parsed.hidden(), from)?
     };
+    if from == AnswerFrom::LastMessage && text.is_empty() {
+        return None;
+    }
     let span = span.start + turn.offset..span.end + turn.offset;
     Some(Answer { text, message: parsed.message, span })
 }

@@ -228,7 +228,9 @@ impl Parser<'_> {
         self.at += length;
         if token.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
             let number = token.parse::<f64>().ok().filter(|n| n.is_finite());
-            return number.map(Node::Number).ok_or_else(|| ExprError { at: start, message: format!("{token:?} is no number") });
+            return number
+                .map(Node::Number)
+                .ok_or_else(|| ExprError { at: start, message: format!("{token:?} is no number") });
         }
         if self.take(&[("(", ())]).is_some() {
             return self.call(&token, start);
@@ -300,7 +302,9 @@ mod tests {
 
     #[test]
     fn errors_say_where() {
-        for (text, at) in [("", 0), ("a +", 3), ("a b", 2), ("foo", 0), ("sin(a)", 0), ("clamp(a)", 0), ("(a", 2), ("1e999", 0)] {
+        for (text, at) in
+            [("", 0), ("a +", 3), ("a b", 2), ("foo", 0), ("sin(a)", 0), ("clamp(a)", 0), ("(a", 2), ("1e999", 0)]
+        {
             let error = parse(text).unwrap_err();
             assert_eq!(error.at, at, "{text}: {error}");
         }

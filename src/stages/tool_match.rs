@@ -150,12 +150,7 @@ struct Way {
     previous: Vec<usize>,
 }
 
-fn place(
-    table: &[Vec<f64>],
-    row_potential: &mut [f64],
-    column_potential: &mut [f64],
-    row_of: &mut [usize],
-) -> Way {
+fn place(table: &[Vec<f64>], row_potential: &mut [f64], column_potential: &mut [f64], row_of: &mut [usize]) -> Way {
     let columns = column_potential.len();
     let (mut distance, mut used) = (vec![f64::INFINITY; columns], vec![false; columns]);
     let (mut previous, mut column) = (vec![0; columns], 0);

@@ -30,6 +30,7 @@ pub(super) struct Names {
 pub(super) struct Seed(u64, u64);
 
 impl Seed {
+    #[allow(clippy::disallowed_methods, reason = "a hash key: no score depends on it")]
     pub(super) fn random() -> Self {
         let state = RandomState::new();
         Self(state.hash_one(1_u8), state.hash_one(2_u8))

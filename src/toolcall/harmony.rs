@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::find::{find, find_iter};
 use super::codes::Fault;
 use super::cursor::Cursor;
+use super::find::{find, find_iter};
 use super::scan::Scan;
 use super::{Call, ErrorCode, call};
 

@@ -8,8 +8,8 @@ use std::cell::Cell;
 use memchr::{memchr, memchr3};
 use serde_json::{Map, Value};
 
-use super::find::find;
 use super::cursor::Cursor;
+use super::find::find;
 use super::{Repair, json};
 
 /// Depth at which reading gives up, as `serde_json` does.

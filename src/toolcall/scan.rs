@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::find::find;
 use super::codes::Fault;
+use super::find::find;
 use super::{Attempt, Call, ErrorCode, Malformed, Offered, Options, Parsed, Repair};
 use crate::trajectory::{ParseMode, ToolFormat};
 
@@ -101,7 +101,8 @@ impl<'t, 'o> Scan<'t, 'o> {
 }
 
 /// Tokens that end a turn; servers often leave them at the end of the text.
-const END_TOKENS: [&str; 14] = [
+const END_TOKENS: [&str; 15] = [
+    "<|eot|>",
     "<|im_end|>",
     "<|endoftext|>",
     "<|eot_id|>",

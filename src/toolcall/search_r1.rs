@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::find::find;
 use super::codes::Fault;
+use super::find::find;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
 use super::{Call, ErrorCode, Repair};

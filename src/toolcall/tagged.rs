@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use super::find::find;
 use super::call::{self, Reading};
 use super::codes::Fault;
+use super::find::find;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
 use super::{Call, ErrorCode, Malformed, Repair, cursor};

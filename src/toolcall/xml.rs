@@ -7,9 +7,9 @@ use std::ops::{Range, RangeInclusive};
 use memchr::memchr;
 use serde_json::{Map, Value};
 
-use super::find::find;
 use super::codes::Fault;
 use super::cursor::Cursor;
+use super::find::find;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
 use super::{Call, ErrorCode, Repair, typed};

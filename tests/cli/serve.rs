@@ -49,7 +49,7 @@ fn plain_gradus_serves_with_the_configuration_file() {
         json!({"rubric": {"name": "x", "stages": [{"kind": "f1", "weight": 1}]}, "trajectories": right_and_wrong()});
     assert_eq!(server.post("/reward", &inline.to_string()).0, 401);
     let (status, problem) = server.post_with("/reward", &inline.to_string(), Some("from-file"));
-    assert_eq!((status, &problem["type"]), (403, &json!("/docs#inline-rubric")), "{problem}");
+    assert_eq!((status, &problem["type"]), (403, &json!("urn:gradus:problem:inline-rubric")), "{problem}");
 }
 
 /// An environment that cannot be understood must not be passed over: with it a token would be.

@@ -268,7 +268,9 @@ impl Connection {
 /// The text of a POST of JSON with these extra header lines.
 pub fn post_bytes(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: gradus\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: gradus\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
     [head.as_bytes(), body].concat()
 }
 

@@ -7,12 +7,26 @@ use serde_json::Value;
 use crate::common::Server;
 
 const RESULT: [&str; 17] = [
-    "id", "group", "reward", "valid", "stage_reached", "failed_stage", "reason", "stages", "metrics", "components",
-    "tool_calls", "parse", "answer", "steps", "errors", "cache", "latency_ms",
+    "id",
+    "group",
+    "reward",
+    "valid",
+    "stage_reached",
+    "failed_stage",
+    "reason",
+    "stages",
+    "metrics",
+    "components",
+    "tool_calls",
+    "parse",
+    "answer",
+    "steps",
+    "errors",
+    "cache",
+    "latency_ms",
 ];
 const STAGE: [&str; 7] = ["name", "score", "weight", "threshold", "open", "passed", "detail"];
-const CALL: [&str; 9] =
-    ["message", "index", "span", "name", "arguments", "parsed", "known", "schema_valid", "errors"];
+const CALL: [&str; 9] = ["message", "index", "span", "name", "arguments", "parsed", "known", "schema_valid", "errors"];
 
 /// Scores a request and holds the response against all rules.
 #[track_caller]
@@ -94,7 +108,10 @@ fn check_result(result: &Value) {
         assert!(close(sum(&result["components"]), reward), "components do not sum to {reward}: {result}");
         let shaped: f64 = list(&result["stages"]).iter().map(|s| number(&s["score"]) * number(&s["weight"])).sum();
         let steps: f64 = list(&result["steps"]).iter().map(|step| number(&step["reward"])).sum();
-        assert!(close(steps, shaped) || list(&result["steps"]).is_empty() && close(shaped, 0.0), "steps {steps}, shaped {shaped}: {result}");
+        assert!(
+            close(steps, shaped) || list(&result["steps"]).is_empty() && close(shaped, 0.0),
+            "steps {steps}, shaped {shaped}: {result}"
+        );
     } else {
         assert_eq!(result["valid"], false);
         assert!(!list(&result["errors"]).is_empty());

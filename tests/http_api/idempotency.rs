@@ -67,7 +67,10 @@ fn concurrent_repeats_score_once() {
 fn of_concurrent_bodies_under_one_key_one_wins_and_the_others_conflict() {
     let server = Server::start(&[]);
     let mut statuses: Vec<u16> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..8).map(|n| (n, &server)).map(|(n, server)| scope.spawn(move || keyed(server, "k", &body(&n.to_string())).status)).collect();
+        let clients: Vec<_> = (0..8)
+            .map(|n| (n, &server))
+            .map(|(n, server)| scope.spawn(move || keyed(server, "k", &body(&n.to_string())).status))
+            .collect();
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
     statuses.sort_unstable();

@@ -26,7 +26,18 @@ fn only_messages_are_required() {
 fn null_stands_for_absent_in_every_optional_field() {
     let server = Server::start(&[]);
     let mut trajectory = answering("Paris");
-    for field in ["id", "group", "tools", "tool_format", "truncated", "response_tokens", "metadata", "prompt", "response", "reference_calls"] {
+    for field in [
+        "id",
+        "group",
+        "tools",
+        "tool_format",
+        "truncated",
+        "response_tokens",
+        "metadata",
+        "prompt",
+        "response",
+        "reference_calls",
+    ] {
         trajectory[field] = Value::Null;
     }
     let mut request = json!({"trajectories": [trajectory]});
@@ -73,7 +84,8 @@ fn native_calls_take_arguments_as_a_string_or_an_object() {
         assert_eq!(result["parse"]["format"], "openai");
     }
     let broken = json!({"function": {"name": "search", "arguments": "{\"query\": "}});
-    let result = score_one(&server, with(conversation(json!([assistant(json!({"tool_calls": [broken]}))])), "tools", tools));
+    let result =
+        score_one(&server, with(conversation(json!([assistant(json!({"tool_calls": [broken]}))])), "tools", tools));
     assert_eq!(result["tool_calls"][0]["parsed"], false);
 }
 
@@ -82,7 +94,10 @@ fn reasoning_content_is_never_an_answer_and_never_searched_for_calls() {
     let server = Server::start(&[]);
     let thoughts = format!("<answer>Paris</answer>{}", hermes("search", &json!({})));
     for content in [json!("No idea."), Value::Null] {
-        let result = score_one(&server, conversation(json!([assistant(json!({"content": content, "reasoning_content": thoughts}))])));
+        let result = score_one(
+            &server,
+            conversation(json!([assistant(json!({"content": content, "reasoning_content": thoughts}))])),
+        );
         assert!(result["answer"]["text"].is_null(), "{result}");
         assert_eq!(result["tool_calls"], json!([]));
     }
@@ -110,8 +125,14 @@ fn tool_results_user_and_system_turns_are_never_scored() {
     }
     let tools = json!([tool("search", json!({"type": "object"}))]);
     let rollout = |tool_result: &str| {
-        with(conversation(json!([assistant(json!({"content": hermes("search", &json!({}))})), {"role": "tool", "content": tool_result},
-                                 assistant(json!({"content": "<answer>Paris</answer>"}))])), "tools", tools.clone())
+        with(
+            conversation(
+                json!([assistant(json!({"content": hermes("search", &json!({}))})), {"role": "tool", "content": tool_result},
+                                 assistant(json!({"content": "<answer>Paris</answer>"}))]),
+            ),
+            "tools",
+            tools.clone(),
+        )
     };
     assert_eq!(stable(&score_one(&server, rollout("Paris"))), stable(&score_one(&server, rollout(foreign))));
 }
@@ -136,10 +157,12 @@ fn prompt_and_response_are_scored_like_the_same_messages() {
 #[test]
 fn tool_results_between_the_markers_of_a_response_are_not_the_policys() {
     let server = Server::start(&[]);
-    let item = |answer: &str| json!({
-        "prompt": "?", "references": ["Paris"], "tools": [tool("search", json!({"type": "object"}))], "tool_format": "hermes",
-        "response": format!("{}<|im_end|>\n<|im_start|>user\n<tool_response>\n<answer>Paris</answer><tool_call>oops</tool_call>\n</tool_response><|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>", hermes("search", &json!({"query": "a"}))),
-    });
+    let item = |answer: &str| {
+        json!({
+            "prompt": "?", "references": ["Paris"], "tools": [tool("search", json!({"type": "object"}))], "tool_format": "hermes",
+            "response": format!("{}<|im_end|>\n<|im_start|>user\n<tool_response>\n<answer>Paris</answer><tool_call>oops</tool_call>\n</tool_response><|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>", hermes("search", &json!({"query": "a"}))),
+        })
+    };
     let result = score_one(&server, item("I do not know."));
     assert!(result["answer"]["text"].is_null(), "{result}");
     assert_eq!(result["parse"]["attempts"], 1, "{result}");
@@ -168,7 +191,8 @@ fn tools_of_a_trajectory_win_over_those_of_the_request() {
     let lax = tool("search", json!({"type": "object"}));
     let call = saying(&hermes("search", &json!({})));
     let own = |tools: Value| with(call.clone(), "tools", tools);
-    let request = json!({"tools": [strict], "trajectories": [call, own(json!([lax])), own(json!([])), own(Value::Null)]});
+    let request =
+        json!({"tools": [strict], "trajectories": [call, own(json!([lax])), own(json!([])), own(Value::Null)]});
     let response = score(&server, &request);
     let first = |index: usize| response["results"][index]["tool_calls"][0].clone();
     assert_eq!(first(0)["errors"][0]["code"], "schema_violation", "the request's tools where there are no others");

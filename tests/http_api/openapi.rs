@@ -44,7 +44,11 @@ fn the_committed_document_is_the_generated_one() {
     let path = package("openapi/openapi.json");
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let same = serde_json::from_str::<Value>(&committed).is_ok_and(|committed| committed == generated());
-    assert!(same, "{} differs from the code; regenerate it: cargo run -- openapi > openapi/openapi.json", path.display());
+    assert!(
+        same,
+        "{} differs from the code; regenerate it: cargo run -- openapi > openapi/openapi.json",
+        path.display()
+    );
 }
 
 #[test]
@@ -58,9 +62,18 @@ fn every_native_endpoint_is_in_the_document() {
     let document = generated();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     for (method, path) in [
-        ("post", "/reward"), ("get", "/rubrics"), ("get", "/rubrics/{name}"), ("put", "/rubrics/{name}"), ("post", "/rubrics/check"),
-        ("get", "/runs"), ("get", "/runs/{run_id}"), ("get", "/runs/{run_id}/scores"), ("get", "/scores/{id}"),
-        ("get", "/healthz"), ("get", "/readyz"), ("get", "/metrics"),
+        ("post", "/reward"),
+        ("get", "/rubrics"),
+        ("get", "/rubrics/{name}"),
+        ("put", "/rubrics/{name}"),
+        ("post", "/rubrics/check"),
+        ("get", "/runs"),
+        ("get", "/runs/{run_id}"),
+        ("get", "/runs/{run_id}/scores"),
+        ("get", "/scores/{id}"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+        ("get", "/metrics"),
     ] {
         let operation = &document["paths"][path][method];
         assert!(operation["summary"].as_str().or(operation["description"].as_str()).is_some(), "{method} {path}");
@@ -117,7 +130,9 @@ fn an_example_of_a_property_validates() {
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
         for (property, schema) in schema["properties"].as_object().into_iter().flatten() {
             let Some(example) = schema.get("example") else { continue };
-            wrong.extend(errors(&validator(&document, schema), example).into_iter().map(|e| format!("{name}.{property}{e}")));
+            wrong.extend(
+                errors(&validator(&document, schema), example).into_iter().map(|e| format!("{name}.{property}{e}")),
+            );
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -134,7 +149,8 @@ fn the_example_request_scores() {
 fn requests_and_responses_are_what_the_document_says() {
     let server = Server::start(&[]);
     let document = generated();
-    let (request_schema, response_schema) = (component(&document, "RewardRequest"), component(&document, "RewardResponse"));
+    let (request_schema, response_schema) =
+        (component(&document, "RewardRequest"), component(&document, "RewardResponse"));
     // One entry per place, whatever its indices and however often it came up.
     let mut wrong: BTreeMap<String, String> = BTreeMap::new();
     let mut note = |kind: &str, errors: Vec<String>| {
@@ -162,7 +178,13 @@ fn requests_and_responses_are_what_the_document_says() {
 #[test]
 fn a_wrong_request_is_none_for_the_document_either() {
     let schema = component(&generated(), "RewardRequest");
-    for request in [json!([]), json!({}), json!({"trajectories": {}}), json!({"trajectories": [], "step": "x"}), json!({"trajectories": [], "on_invalid": "guess"})] {
+    for request in [
+        json!([]),
+        json!({}),
+        json!({"trajectories": {}}),
+        json!({"trajectories": [], "step": "x"}),
+        json!({"trajectories": [], "on_invalid": "guess"}),
+    ] {
         assert!(!schema.is_valid(&request), "{request}");
     }
 }
@@ -171,7 +193,13 @@ fn a_wrong_request_is_none_for_the_document_either() {
 fn problems_are_what_the_document_says() {
     let server = Server::start(&[]);
     let schema = component(&generated(), "Problem");
-    for answer in [server.post("/reward", "{"), server.post("/reward", "{}"), server.get("/nothing"), server.get("/reward"), server.get("/rubrics/nobody")] {
+    for answer in [
+        server.post("/reward", "{"),
+        server.post("/reward", "{}"),
+        server.get("/nothing"),
+        server.get("/reward"),
+        server.get("/rubrics/nobody"),
+    ] {
         assert_eq!(errors(&schema, &answer.json()), Vec::<String>::new());
     }
 }
@@ -186,8 +214,14 @@ fn the_other_endpoints_answer_what_the_document_says() {
     let score_id = server.reward(&request).ok()["results"][0]["score_id"].as_str().unwrap().to_owned();
     let score_path = format!("/scores/{score_id}");
     for (template, path) in [
-        ("/rubrics", "/rubrics"), ("/rubrics/{name}", "/rubrics/short_form_qa"), ("/runs", "/runs"), ("/runs/{run_id}", "/runs/r"),
-        ("/runs/{run_id}/scores", "/runs/r/scores"), ("/scores/{id}", &score_path), ("/healthz", "/healthz"), ("/readyz", "/readyz"),
+        ("/rubrics", "/rubrics"),
+        ("/rubrics/{name}", "/rubrics/short_form_qa"),
+        ("/runs", "/runs"),
+        ("/runs/{run_id}", "/runs/r"),
+        ("/runs/{run_id}/scores", "/runs/r/scores"),
+        ("/scores/{id}", &score_path),
+        ("/healthz", "/healthz"),
+        ("/readyz", "/readyz"),
     ] {
         let schema = validator(&document, &response_schema(&document, "get", template, "200"));
         assert_eq!(errors(&schema, &server.get(path).ok()), Vec::<String>::new(), "{path}");
@@ -195,7 +229,8 @@ fn the_other_endpoints_answer_what_the_document_says() {
     let text = "name = \"mine\"\n[[stages]]\nkind = \"exact_match\"\nweight = 1\n";
     let checked = validator(&document, &response_schema(&document, "post", "/rubrics/check", "200"));
     for text in [text, "name = 3"] {
-        let answer = server.send("POST", "/rubrics/check", &[("Content-Type", "application/toml")], Some(text.as_bytes()));
+        let answer =
+            server.send("POST", "/rubrics/check", &[("Content-Type", "application/toml")], Some(text.as_bytes()));
         assert_eq!(errors(&checked, &answer.ok()), Vec::<String>::new());
     }
     let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];

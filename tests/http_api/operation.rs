@@ -105,7 +105,10 @@ fn the_documentation_comes_from_the_binary_alone() {
     }
     assert!(assets >= 4, "{page}");
     let start = server.get("/docs/swagger-initializer.js").text();
-    assert!(start.contains("\"/openapi.json\"") && !start.contains("http://") && !start.contains("https://"), "{start}");
+    assert!(
+        start.contains("\"/openapi.json\"") && !start.contains("http://") && !start.contains("https://"),
+        "{start}"
+    );
     // Its default sends every reader's browser to a validator on another host.
     assert!(start.contains("\"validatorUrl\": \"none\"") || start.contains("\"validatorUrl\": null"), "{start}");
 }
@@ -114,7 +117,9 @@ fn the_documentation_comes_from_the_binary_alone() {
 fn the_root_leads_to_a_page() {
     let server = Server::start(&[]);
     let root = server.get("/");
-    assert!(root.status == 200 || (300..400).contains(&root.status) && server.get(root.header("location")).status == 200);
+    assert!(
+        root.status == 200 || (300..400).contains(&root.status) && server.get(root.header("location")).status == 200
+    );
 }
 
 /// Waits until nothing listens any more.
@@ -155,7 +160,8 @@ fn sigterm_lets_requests_in_flight_end_and_takes_no_new_ones() {
     server.terminate();
     wait_until_refused(server.address());
     assert!(idle.read().is_none(), "an idle connection is closed");
-    let refused: Vec<Answer> = late.iter_mut().filter_map(|connection| connection.write(&late_bytes[20..]).read()).collect();
+    let refused: Vec<Answer> =
+        late.iter_mut().filter_map(|connection| connection.write(&late_bytes[20..]).read()).collect();
     assert!(!refused.is_empty());
     for answer in refused {
         answer.problem(503);

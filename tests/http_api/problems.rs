@@ -11,9 +11,22 @@ fn post_as(server: &Server, kind: &str, body: &[u8]) -> Answer {
 #[test]
 fn what_is_no_json_is_400() {
     let server = Server::start(&[]);
-    for text in ["", " ", "{", "{\"trajectories\":[}", "trajectories=1", "{\"trajectories\":[]} x", "{'trajectories':[]}", "{\"trajectories\":[],}",
-                 "{\"step\":1e400,\"trajectories\":[]}", "{\"step\":01,\"trajectories\":[]}", "{\"step\":NaN,\"trajectories\":[]}", "{\"run_id\":\"\\ud800\",\"trajectories\":[]}",
-                 "{\"run_id\":\"a\u{0}b\",\"trajectories\":[]}", "\u{feff}{\"trajectories\":[]}"] {
+    for text in [
+        "",
+        " ",
+        "{",
+        "{\"trajectories\":[}",
+        "trajectories=1",
+        "{\"trajectories\":[]} x",
+        "{'trajectories':[]}",
+        "{\"trajectories\":[],}",
+        "{\"step\":1e400,\"trajectories\":[]}",
+        "{\"step\":01,\"trajectories\":[]}",
+        "{\"step\":NaN,\"trajectories\":[]}",
+        "{\"run_id\":\"\\ud800\",\"trajectories\":[]}",
+        "{\"run_id\":\"a\u{0}b\",\"trajectories\":[]}",
+        "\u{feff}{\"trajectories\":[]}",
+    ] {
         server.post("/reward", text).problem(400);
     }
     for bytes in [&b"{\"trajectories\":[\"\xff\"]}"[..], b"\xfe\xff\x00{", b"{\"trajectories\":[\"\xed\xa0\x80\"]}"] {
@@ -25,9 +38,16 @@ fn what_is_no_json_is_400() {
 fn json_of_the_wrong_shape_is_422_and_points_at_the_field() {
     let server = Server::start(&[]);
     for (text, pointer) in [
-        ("[]", ""), ("7", ""), ("null", ""), ("\"x\"", ""), ("{}", ""),
-        ("{\"trajectories\":{}}", "/trajectories"), ("{\"trajectories\":null}", "/trajectories"), ("{\"trajectories\":\"x\"}", "/trajectories"),
-        ("{\"run_id\":5,\"trajectories\":[]}", "/run_id"), ("{\"deadline_ms\":-5,\"trajectories\":[]}", "/deadline_ms"),
+        ("[]", ""),
+        ("7", ""),
+        ("null", ""),
+        ("\"x\"", ""),
+        ("{}", ""),
+        ("{\"trajectories\":{}}", "/trajectories"),
+        ("{\"trajectories\":null}", "/trajectories"),
+        ("{\"trajectories\":\"x\"}", "/trajectories"),
+        ("{\"run_id\":5,\"trajectories\":[]}", "/run_id"),
+        ("{\"deadline_ms\":-5,\"trajectories\":[]}", "/deadline_ms"),
         ("{\"trajectorys\":[],\"trajectories\":[]}", ""),
     ] {
         let problem = server.post("/reward", text).problem(422);
@@ -40,10 +60,18 @@ fn json_of_the_wrong_shape_is_422_and_points_at_the_field() {
 fn a_content_type_that_is_not_json_is_415() {
     let server = Server::start(&[]);
     let body = json!({"trajectories": []}).to_string();
-    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", "application/jsonx", "nonsense"] {
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/xml",
+        "application/jsonx",
+        "nonsense",
+    ] {
         post_as(&server, kind, body.as_bytes()).problem(415);
     }
-    for kind in ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"] {
+    for kind in ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"]
+    {
         post_as(&server, kind, body.as_bytes()).ok();
     }
     let without = format!("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -65,7 +93,12 @@ fn paths_and_methods_that_do_not_exist_are_404_and_405() {
     for path in ["/nothing", "/reward/", "/rubrics/a/b", "/scores", "/runs/a/b/c", "//", "/%00"] {
         server.get(path).problem(404);
     }
-    for (method, path, allowed) in [("GET", "/reward", "POST"), ("DELETE", "/reward", "POST"), ("DELETE", "/rubrics/binary_em", "PUT"), ("DELETE", "/runs", "GET")] {
+    for (method, path, allowed) in [
+        ("GET", "/reward", "POST"),
+        ("DELETE", "/reward", "POST"),
+        ("DELETE", "/rubrics/binary_em", "PUT"),
+        ("DELETE", "/runs", "GET"),
+    ] {
         let answer = server.send(method, path, &[], None);
         answer.problem(405);
         assert!(answer.header("allow").contains(allowed), "{method} {path}: {}", answer.header("allow"));
@@ -79,7 +112,13 @@ fn runs_and_scores_that_do_not_exist_are_404() {
     let url = format!("sqlite:{}", directory.path().join("g.db").display());
     for store in ["none", &url] {
         let server = Server::start(&["--store", store]);
-        for path in ["/runs/nobody", "/runs/nobody/scores", "/scores/nobody", "/scores/0000018b2c3d4e5f0000018b2c3d4e5f-0", "/scores/%F0%9F%98%80"] {
+        for path in [
+            "/runs/nobody",
+            "/runs/nobody/scores",
+            "/scores/nobody",
+            "/scores/0000018b2c3d4e5f0000018b2c3d4e5f-0",
+            "/scores/%F0%9F%98%80",
+        ] {
             server.get(path).problem(404);
         }
     }
@@ -88,10 +127,19 @@ fn runs_and_scores_that_do_not_exist_are_404() {
 #[test]
 fn a_body_over_the_limit_is_413() {
     let server = Server::start(&["--max-body-bytes", "4096"]);
-    let announced = server.connect().write("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4097\r\n\r\n").read();
+    let announced = server
+        .connect()
+        .write("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4097\r\n\r\n")
+        .read();
     announced.unwrap().problem(413);
     let chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", 5000, " ".repeat(5000));
-    let chunked = server.connect().write("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").write(chunk).read();
+    let chunked = server
+        .connect()
+        .write(
+            "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )
+        .write(chunk)
+        .read();
     chunked.unwrap().problem(413);
     let mut body = json!({"trajectories": []}).to_string();
     body.push_str(&" ".repeat(4096 - body.len()));
@@ -119,7 +167,16 @@ fn tokens_missing_and_wrong_are_401_and_403() {
         }
         server.send(method, path, &headers, (method == "POST").then_some(&b"{\"trajectories\":[]}"[..]))
     };
-    for (method, path) in [("POST", "/reward"), ("GET", "/rubrics"), ("GET", "/rubrics/binary_em"), ("POST", "/rubrics/check"), ("GET", "/runs"), ("GET", "/runs/x"), ("GET", "/runs/x/scores"), ("GET", "/scores/x")] {
+    for (method, path) in [
+        ("POST", "/reward"),
+        ("GET", "/rubrics"),
+        ("GET", "/rubrics/binary_em"),
+        ("POST", "/rubrics/check"),
+        ("GET", "/runs"),
+        ("GET", "/runs/x"),
+        ("GET", "/runs/x/scores"),
+        ("GET", "/scores/x"),
+    ] {
         let missing = with_token(method, path, None);
         missing.problem(401);
         assert!(missing.header("www-authenticate").starts_with("Bearer"), "{path}");
@@ -170,7 +227,19 @@ fn a_problem_shows_no_internals() {
 #[test]
 fn the_request_id_is_taken_or_made_and_echoed_everywhere() {
     let server = Server::start(&[]);
-    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs/", "/", "/rubrics", "/runs", "/nothing", "/reward", "/scores/x"] {
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/docs/",
+        "/",
+        "/rubrics",
+        "/runs",
+        "/nothing",
+        "/reward",
+        "/scores/x",
+    ] {
         let answer = server.send("GET", path, &[("X-Request-Id", "trace-7")], None);
         assert_eq!(answer.header("x-request-id"), "trace-7", "{path}");
         let (one, two) = (server.get(path), server.get(path));

@@ -58,8 +58,12 @@ fn the_example_has_a_result_that_explains_itself() {
     assert_eq!(&content[span[0]..span[1]], hermes("search", &json!({"query": "capital of France"})));
     assert_eq!(result["parse"], json!({"ok": true, "format": "hermes", "attempts": 1, "errors": []}));
     assert_eq!(result["answer"], json!({"text": "Paris", "message": 4}));
-    let steps: Vec<(u64, f64)> = result["steps"].as_array().unwrap().iter()
-        .map(|step| (step["message"].as_u64().unwrap(), step["reward"].as_f64().unwrap())).collect();
+    let steps: Vec<(u64, f64)> = result["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| (step["message"].as_u64().unwrap(), step["reward"].as_f64().unwrap()))
+        .collect();
     assert_eq!(steps.iter().map(|step| step.0).collect::<Vec<_>>(), [2, 4]);
     // The turn with the call earns the shares of parsing and schema, the last one those of the answer.
     assert!(close(steps[0].1, 0.2) && close(steps[1].1, 0.8), "{steps:?}");
@@ -84,7 +88,8 @@ fn malformed_attempts_are_listed_in_order_with_an_error() {
     let good = hermes("search", &json!({"query": "a"}));
     let text = format!("{good}<tool_call>{{\"name\": \"search\", }}</tool_call>{good}<tool_call>[]</tool_call>");
     let result = score_one(&server, with(saying(&text), "tools", json!([search()])));
-    let parsed: Vec<bool> = result["tool_calls"].as_array().unwrap().iter().map(|call| call["parsed"] == true).collect();
+    let parsed: Vec<bool> =
+        result["tool_calls"].as_array().unwrap().iter().map(|call| call["parsed"] == true).collect();
     assert_eq!(parsed, [true, false, true, false]);
     assert_eq!(result["tool_calls"][1]["errors"][0]["code"], "json_syntax");
     assert_eq!(result["tool_calls"][3]["errors"][0]["code"], "not_an_object");
@@ -118,7 +123,8 @@ fn a_closed_stage_is_not_reached_and_counts_0_under_the_same_keys() {
 #[test]
 fn tool_calls_say_whether_the_tool_is_known_and_what_its_schema_refuses() {
     let server = Server::start(&[]);
-    let text = [hermes("serch", &json!({})), hermes("search", &json!({"query": 3})), hermes("search", &json!({}))].concat();
+    let text =
+        [hermes("serch", &json!({})), hermes("search", &json!({"query": 3})), hermes("search", &json!({}))].concat();
     let result = score_one(&server, with(saying(&text), "tools", json!([search()])));
     let calls = result["tool_calls"].as_array().unwrap();
     assert_eq!((&calls[0]["known"], &calls[0]["schema_valid"]), (&json!(false), &json!(false)));
@@ -134,12 +140,15 @@ fn tool_calls_say_whether_the_tool_is_known_and_what_its_schema_refuses() {
 #[test]
 fn penalties_are_negative_components_and_clamping_is_one_too() {
     let server = Server::start(&[]);
-    let rubric = |weight: f64| json!({
-        "name": "strict", "stages": [{"kind": "exact_match", "weight": 1}],
-        "penalties": [{"kind": "call_budget", "calls": 0, "weight": weight}],
-    });
+    let rubric = |weight: f64| {
+        json!({
+            "name": "strict", "stages": [{"kind": "exact_match", "weight": 1}],
+            "penalties": [{"kind": "call_budget", "calls": 0, "weight": weight}],
+        })
+    };
     let call = hermes("search", &json!({"query": "a"}));
-    let trajectory = |answer: &str| with(saying(&format!("{call}<answer>{answer}</answer>")), "tools", json!([search()]));
+    let trajectory =
+        |answer: &str| with(saying(&format!("{call}<answer>{answer}</answer>")), "tools", json!([search()]));
     let right = score(&server, &json!({"rubric": rubric(0.25), "trajectories": [trajectory("Paris")]}));
     assert_eq!(right["rewards"], json!([0.75]));
     assert_eq!(right["results"][0]["components"]["call_budget"], -0.25);
@@ -165,10 +174,13 @@ fn groups_have_mean_deviation_and_value_of_their_rewards() {
     let request = json!({"rubric": "binary_em", "trajectories": [
         of("b", "Paris"), of("a", "Lyon"), of("b", "Lyon"), of("a", "Nice"), answering("Paris"), of("b", "Paris"), of("b", "Nice")]});
     let response = score(&server, &request);
-    assert_eq!(response["groups"], json!([
-        {"group": "b", "n": 4, "mean": 0.5, "std": 0.5, "value": 0.25},
-        {"group": "a", "n": 2, "mean": 0.0, "std": 0.0, "value": 0.0},
-    ]));
+    assert_eq!(
+        response["groups"],
+        json!([
+            {"group": "b", "n": 4, "mean": 0.5, "std": 0.5, "value": 0.25},
+            {"group": "a", "n": 2, "mean": 0.0, "std": 0.0, "value": 0.0},
+        ])
+    );
 }
 
 #[test]

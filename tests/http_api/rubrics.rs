@@ -45,7 +45,8 @@ fn the_default_rubric_is_the_servers() {
 fn a_name_with_a_version_pins_it() {
     let server = Server::start(&[]);
     let version = server.get("/rubrics/binary_em").ok()["version"].as_str().unwrap().to_owned();
-    let response = score(&server, &json!({"rubric": format!("binary_em@{version}"), "trajectories": [answering("Paris")]}));
+    let response =
+        score(&server, &json!({"rubric": format!("binary_em@{version}"), "trajectories": [answering("Paris")]}));
     assert_eq!(response["rubric"], json!({"name": "binary_em", "version": version}));
     for unknown in ["binary_em@b3-00000000", "nobody", "binary_em@", ""] {
         let problem = server.reward(&json!({"rubric": unknown, "trajectories": []})).problem(404);
@@ -90,10 +91,12 @@ fn inline_rubrics_can_be_switched_off() {
 #[test]
 fn the_curriculum_position_is_used_and_echoed() {
     let server = Server::start(&[]);
-    let ramp = |over: &str, points: Value| json!({
-        "name": "ramp", "stages": [{"kind": "answer_format", "weight": 1}, {"kind": "exact_match", "weight": 1}],
-        "schedules": [{"stage": "exact_match", "of": "weight", "over": over, "points": points}],
-    });
+    let ramp = |over: &str, points: Value| {
+        json!({
+            "name": "ramp", "stages": [{"kind": "answer_format", "weight": 1}, {"kind": "exact_match", "weight": 1}],
+            "schedules": [{"stage": "exact_match", "of": "weight", "over": over, "points": points}],
+        })
+    };
     let wrong = |rubric: &Value, position: Value| {
         let mut request = position;
         request["rubric"] = rubric.clone();
@@ -126,7 +129,8 @@ fn a_scheduled_threshold_opens_and_closes_the_next_stage() {
         "schedules": [{"stage": "f1", "of": "threshold", "over": "step", "points": [[0, 0], [10, 1]]}],
     });
     let open = |step: u64| {
-        let response = score(&server, &json!({"rubric": rubric, "step": step, "trajectories": [answering("Paris on Seine")]}));
+        let response =
+            score(&server, &json!({"rubric": rubric, "step": step, "trajectories": [answering("Paris on Seine")]}));
         response["results"][0]["stages"][1]["open"] == true
     };
     assert!(open(0) && open(4) && !open(6) && !open(10), "F1 is 0.5");
@@ -136,14 +140,21 @@ fn a_scheduled_threshold_opens_and_closes_the_next_stage() {
 fn a_position_that_cannot_be_is_a_wrong_shape() {
     let server = Server::start(&[]);
     for (field, value) in [
-        ("step", json!(-1)), ("step", json!("3")), ("step", json!(1.5)),
-        ("curriculum", json!({"mastery": {"tool_parse": 1.5}})), ("curriculum", json!({"mastery": {"tool_parse": "high"}})),
-        ("curriculum", json!({"steps": 3})), ("curriculum", json!(3)),
+        ("step", json!(-1)),
+        ("step", json!("3")),
+        ("step", json!(1.5)),
+        ("curriculum", json!({"mastery": {"tool_parse": 1.5}})),
+        ("curriculum", json!({"mastery": {"tool_parse": "high"}})),
+        ("curriculum", json!({"steps": 3})),
+        ("curriculum", json!(3)),
     ] {
         let mut request = json!({"trajectories": []});
         request[field] = value.clone();
         let problem = server.reward(&request).problem(422);
-        assert!(problem["pointer"].as_str().unwrap_or_default().starts_with(&format!("/{field}")), "{value}: {problem}");
+        assert!(
+            problem["pointer"].as_str().unwrap_or_default().starts_with(&format!("/{field}")),
+            "{value}: {problem}"
+        );
     }
 }
 
@@ -212,7 +223,9 @@ fn check_says_line_and_column_of_an_error() {
         assert_eq!(check(&server, "application/toml", text)["valid"], false, "{text:?}");
         assert_eq!(check(&server, "application/json", text)["valid"], false, "{text:?}");
     }
-    server.send("POST", "/rubrics/check", &[("Content-Type", "application/toml")], Some(b"name = \"\xff\"")).problem(400);
+    server
+        .send("POST", "/rubrics/check", &[("Content-Type", "application/toml")], Some(b"name = \"\xff\""))
+        .problem(400);
 }
 
 #[test]
@@ -273,7 +286,9 @@ fn put_refuses_what_is_no_rubric_and_leaves_the_old_one() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(&["--admin-token", "secret", "--rubrics", directory.path().to_str().unwrap()]);
     put(&server, "mine", Some("secret"), MINE).ok();
-    let problem = put(&server, "mine", Some("secret"), "name = \"mine\"\n[[stages]]\nkind = \"exact_match\"\nweight = 0\n").problem(422);
+    let problem =
+        put(&server, "mine", Some("secret"), "name = \"mine\"\n[[stages]]\nkind = \"exact_match\"\nweight = 0\n")
+            .problem(422);
     assert_eq!(problem["line"], 4, "{problem}");
     put(&server, "yours", Some("secret"), MINE).problem(422);
     let outside = MINE.replacen("mine", "../outside", 1);
@@ -292,5 +307,8 @@ fn a_file_of_the_directory_wins_over_a_shipped_rubric() {
     fs::write(directory.path().join("binary_em.toml"), MINE.replacen("mine", "binary_em", 1)).unwrap();
     let server = Server::start(&["--rubrics", directory.path().to_str().unwrap()]);
     assert!(close(reward(&server, &json!("binary_em"), "Lyon"), 0.5));
-    assert_eq!(score(&server, &json!({"rubric": "tool_use", "trajectories": [saying("x")]}))["rubric"]["name"], "tool_use");
+    assert_eq!(
+        score(&server, &json!({"rubric": "tool_use", "trajectories": [saying("x")]}))["rubric"]["name"],
+        "tool_use"
+    );
 }

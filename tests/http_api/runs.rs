@@ -15,8 +15,10 @@ fn stored() -> (Server, TempDir) {
 /// Two batches of run `r`: steps 1 and 2, groups a and b, rewards 1, 0.3, 0.2 and an invalid item each.
 fn fill(server: &Server) -> Vec<Value> {
     let of = |group: &str, item: Value| with(item, "group", json!(group));
-    let batch = |step: u64| json!({"run_id": "r", "step": step, "trajectories": [
-        with(of("a", answering("Paris")), "id", json!(format!("s{step}-0"))), of("a", answering("Lyon")), of("b", saying("No answer.")), {"group": "b", "messages": 3}]});
+    let batch = |step: u64| {
+        json!({"run_id": "r", "step": step, "trajectories": [
+        with(of("a", answering("Paris")), "id", json!(format!("s{step}-0"))), of("a", answering("Lyon")), of("b", saying("No answer.")), {"group": "b", "messages": 3}]})
+    };
     [1, 2].into_iter().flat_map(|step| score(server, &batch(step))["results"].as_array().unwrap().clone()).collect()
 }
 
@@ -46,7 +48,10 @@ fn a_run_counts_its_scores() {
     fill(&server);
     score(&server, &json!({"trajectories": [answering("Paris")]}));
     let run = server.get("/runs/r").ok();
-    assert_eq!((&run["run_id"], &run["n"], &run["valid"], &run["last_step"]), (&json!("r"), &json!(8), &json!(6), &json!(2)));
+    assert_eq!(
+        (&run["run_id"], &run["n"], &run["valid"], &run["last_step"]),
+        (&json!("r"), &json!(8), &json!(6), &json!(2))
+    );
     assert!(close(run["mean_reward"].as_f64().unwrap(), 0.5), "{run}");
     assert!(close(run["min_reward"].as_f64().unwrap(), 0.2) && close(run["max_reward"].as_f64().unwrap(), 1.0));
     assert_eq!(run["rubric_versions"], json!([server.get("/rubrics/short_form_qa").ok()["version"]]));
@@ -72,9 +77,13 @@ fn mastery_is_the_pass_rate_per_stage_and_goes_back_as_a_position() {
 fn mastery_has_a_window_of_the_latest_steps() {
     let (server, _directory) = stored();
     for (step, answer) in [(1, "<answer>Paris</answer>"), (2, "none"), (3, "none")] {
-        score(&server, &json!({"run_id": "r", "step": step, "trajectories": [with(saying(answer), "id", json!(step))]}));
+        score(
+            &server,
+            &json!({"run_id": "r", "step": step, "trajectories": [with(saying(answer), "id", json!(step))]}),
+        );
     }
-    let rate = |window: &str| server.get(&format!("/runs/r{window}")).ok()["mastery"]["answer_format"].as_f64().unwrap();
+    let rate =
+        |window: &str| server.get(&format!("/runs/r{window}")).ok()["mastery"]["answer_format"].as_f64().unwrap();
     assert!(close(rate("?window=2"), 0.0));
     assert!(close(rate("?window=3"), 1.0 / 3.0));
     assert!(close(rate(""), 1.0 / 3.0));
@@ -85,8 +94,18 @@ fn scores_are_filtered() {
     let (server, _directory) = stored();
     fill(&server);
     for (filter, n) in [
-        ("", 8), ("group=a", 4), ("group=nobody", 0), ("valid=true", 6), ("valid=false", 2), ("min_reward=0.25", 4), ("max_reward=0.25", 2),
-        ("min_reward=0.25&max_reward=0.5", 2), ("failed_stage=answer_format", 2), ("step_from=2", 4), ("step_to=1", 4), ("step_from=3", 0),
+        ("", 8),
+        ("group=a", 4),
+        ("group=nobody", 0),
+        ("valid=true", 6),
+        ("valid=false", 2),
+        ("min_reward=0.25", 4),
+        ("max_reward=0.25", 2),
+        ("min_reward=0.25&max_reward=0.5", 2),
+        ("failed_stage=answer_format", 2),
+        ("step_from=2", 4),
+        ("step_to=1", 4),
+        ("step_from=3", 0),
         ("group=b&valid=true&step_from=2", 1),
     ] {
         let found = items(&server.get(&format!("/runs/r/scores?{filter}")));
@@ -122,7 +141,13 @@ fn a_cursor_stays_good_while_scores_are_added() {
     let path = "/runs/r/scores?limit=3";
     let rest = pages_from(&server, path, format!("{path}&cursor={}", first["next_cursor"].as_str().unwrap()));
     assert!(rest.len() >= 5);
-    assert!(first["items"].as_array().unwrap().iter().all(|row| rest.iter().all(|other| other["score_id"] != row["score_id"])));
+    assert!(
+        first["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|row| rest.iter().all(|other| other["score_id"] != row["score_id"]))
+    );
 }
 
 #[test]
@@ -131,7 +156,8 @@ fn runs_are_paged_too() {
     for run in 0..7 {
         score(&server, &json!({"run_id": format!("run-{run}"), "trajectories": [answering("Paris")]}));
     }
-    let mut ids: Vec<String> = all_pages(&server, "/runs?limit=2").iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect();
+    let mut ids: Vec<String> =
+        all_pages(&server, "/runs?limit=2").iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect();
     ids.sort();
     assert_eq!(ids, (0..7).map(|run| format!("run-{run}")).collect::<Vec<_>>());
 }
@@ -140,9 +166,22 @@ fn runs_are_paged_too() {
 fn bad_parameters_are_400() {
     let (server, _directory) = stored();
     fill(&server);
-    for path in ["/runs?limit=0", "/runs?limit=x", "/runs?limit=100000", "/runs?limit=-1", "/runs?cursor=nonsense", "/runs?nonsense=1",
-                 "/runs/r/scores?limit=0", "/runs/r/scores?cursor=nonsense", "/runs/r/scores?cursor=", "/runs/r/scores?valid=maybe", "/runs/r/scores?min_reward=much",
-                 "/runs/r/scores?nonsense=1", "/runs/r/scores?step_from=x", "/runs/r?window=x"] {
+    for path in [
+        "/runs?limit=0",
+        "/runs?limit=x",
+        "/runs?limit=100000",
+        "/runs?limit=-1",
+        "/runs?cursor=nonsense",
+        "/runs?nonsense=1",
+        "/runs/r/scores?limit=0",
+        "/runs/r/scores?cursor=nonsense",
+        "/runs/r/scores?cursor=",
+        "/runs/r/scores?valid=maybe",
+        "/runs/r/scores?min_reward=much",
+        "/runs/r/scores?nonsense=1",
+        "/runs/r/scores?step_from=x",
+        "/runs/r?window=x",
+    ] {
         server.get(path).problem(400);
     }
 }
@@ -159,10 +198,19 @@ fn a_score_is_read_back_as_it_was_sent() {
         for field in ["score_id", "id", "group", "reward", "valid", "stage_reached", "failed_stage"] {
             assert_eq!(found[field], result[field], "{field}");
         }
-        assert_eq!((&found["run_id"], &found["step"], &found["request_id"]), (&json!("r"), &json!(5), &json!("trace-9")));
-        assert_eq!((&found["rubric"], &found["rubric_version"]), (&response["rubric"]["name"], &response["rubric"]["version"]));
+        assert_eq!(
+            (&found["run_id"], &found["step"], &found["request_id"]),
+            (&json!("r"), &json!(5), &json!("trace-9"))
+        );
+        assert_eq!(
+            (&found["rubric"], &found["rubric_version"]),
+            (&response["rubric"]["name"], &response["rubric"]["version"])
+        );
         assert_eq!(found["curriculum"], response["curriculum"]);
-        assert!(!found["engine_version"].as_str().unwrap().is_empty() && !found["content_hash"].as_str().unwrap().is_empty());
+        assert!(
+            !found["engine_version"].as_str().unwrap().is_empty()
+                && !found["content_hash"].as_str().unwrap().is_empty()
+        );
     }
 }
 
@@ -196,7 +244,13 @@ fn an_answer_leaves_only_after_its_scores_are_durable() {
 #[test]
 fn names_of_any_characters_work() {
     let (server, _directory) = stored();
-    for (run, path) in [("a/b", "a%2Fb"), ("ä 漢 😀", "%C3%A4%20%E6%BC%A2%20%F0%9F%98%80"), ("a\u{0}b", "a%00b"), ("%41", "%2541"), ("' OR 1=1 --", "'%20OR%201=1%20--")] {
+    for (run, path) in [
+        ("a/b", "a%2Fb"),
+        ("ä 漢 😀", "%C3%A4%20%E6%BC%A2%20%F0%9F%98%80"),
+        ("a\u{0}b", "a%00b"),
+        ("%41", "%2541"),
+        ("' OR 1=1 --", "'%20OR%201=1%20--"),
+    ] {
         let item = with(with(answering("Paris"), "id", json!(run)), "group", json!(run));
         let response = score(&server, &json!({"run_id": run, "trajectories": [item]}));
         assert_eq!(server.get(&format!("/runs/{path}")).ok()["run_id"], run);

@@ -70,7 +70,13 @@ fn an_encoded_body_that_is_broken_is_400() {
     wrong_sum[at] ^= 1;
     let zstd = zstd::encode_all(&request()[..], 3).unwrap();
     let cut = gzip(&request()[..]);
-    for (encoding, bytes) in [("gzip", &request()[..]), ("zstd", &request()[..]), ("gzip", &wrong_sum[..]), ("gzip", &cut[..cut.len() / 2]), ("zstd", &zstd[..zstd.len() / 2])] {
+    for (encoding, bytes) in [
+        ("gzip", &request()[..]),
+        ("zstd", &request()[..]),
+        ("gzip", &wrong_sum[..]),
+        ("gzip", &cut[..cut.len() / 2]),
+        ("zstd", &zstd[..zstd.len() / 2]),
+    ] {
         let bytes = post_bytes("/reward", &format!("Content-Encoding: {encoding}\r\n"), bytes);
         server.connect().write(bytes).read().unwrap().problem(400);
     }
@@ -138,7 +144,9 @@ fn pipelined_requests_are_answered_in_order() {
 fn a_chunked_body_is_read() {
     let server = Server::start(&[]);
     let mut connection = server.connect();
-    connection.write("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    connection.write(
+        "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     for chunk in request().chunks(7) {
         connection.write(format!("{:x}\r\n", chunk.len())).write(chunk).write("\r\n");
     }
@@ -149,7 +157,10 @@ fn a_chunked_body_is_read() {
 fn a_client_that_waits_for_100_continue_gets_it() {
     let server = Server::start(&[]);
     let mut connection = server.connect();
-    let head = format!("POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", request().len());
+    let head = format!(
+        "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        request().len()
+    );
     assert_eq!(connection.write(head).read().unwrap().status, 100);
     connection.write(request()).read().unwrap().ok();
 }
@@ -157,9 +168,16 @@ fn a_client_that_waits_for_100_continue_gets_it() {
 #[test]
 fn a_connection_that_breaks_off_or_speaks_no_http_hurts_nobody() {
     let server = Server::start(&[]);
-    for bytes in ["\0\0\0\0", "GET\r\n\r\n", "\r\n\r\n\r\n", "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
-                  "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", "GET /healthz HTTP/9.9\r\n\r\n",
-                  "POST /reward HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "\u{16}\u{3}\u{1}hello"] {
+    for bytes in [
+        "\0\0\0\0",
+        "GET\r\n\r\n",
+        "\r\n\r\n\r\n",
+        "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+        "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        "GET /healthz HTTP/9.9\r\n\r\n",
+        "POST /reward HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "\u{16}\u{3}\u{1}hello",
+    ] {
         server.connect().write(bytes);
     }
     let endless = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(1 << 20));

@@ -133,7 +133,8 @@ fn work_on(app: &App, body: &str, stamp: Option<Stamp>, stop: &Stop) -> Result<(
     let batch_id = stamp.as_ref().map(|stamp| stamp.id.to_string());
     let overrides = Overrides { rubric: None, batch_id: batch_id.as_deref() };
     let scored = app.engine.score(body, &overrides, stop)?;
-    let stamp = stamp.filter(|_| !scored.rows.is_empty());
+    // Nothing to keep of an empty batch, but for the promise of its key.
+    let stamp = stamp.filter(|stamp| !scored.rows.is_empty() || stamp.idempotency.is_some());
     let batch = stamp.map(|stamp| to_batch(app, body, &scored, stamp)).transpose()?;
     Ok((scored, batch))
 }

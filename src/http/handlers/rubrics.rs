@@ -37,6 +37,7 @@ pub(crate) struct RubricSummary {
 
 /// A rubric, whole.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"name": "binary_em", "version": "b3-5f0c1e9a", "description": "1 if right", "stages": ["exact_match"], "curriculum": false, "default": false, "versions": ["b3-5f0c1e9a"], "signatures": {}, "rubric": {"name": "binary_em", "stages": [{"kind": "exact_match", "weight": 1.0}]}}))]
 pub(crate) struct RubricDetail {
     /// The rubric at a glance.
     #[serde(flatten)]
@@ -68,6 +69,7 @@ pub(crate) struct RubricCheck {
 
 /// What is wrong with a rubric.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"message": "1.5 is out of range; it must be from 0 to 1", "pointer": "/stages/0/threshold", "line": 8, "column": 13}))]
 pub(crate) struct RubricCheckError {
     /// What is wrong, the value, and the fix.
     message: String,
@@ -200,7 +202,10 @@ pub(crate) async fn put_rubric(
     app.tokens.require_admin(&headers)?;
     let rubric = read(&headers, &text)?;
     if *rubric.name != *name {
-        return Err(Problem::shape("/name", format!("the rubric calls itself {:?}, the path says {name:?}; make them equal", rubric.name)));
+        return Err(Problem::shape(
+            "/name",
+            format!("the rubric calls itself {:?}, the path says {name:?}; make them equal", rubric.name),
+        ));
     }
     let toml = to_toml(&headers, text, &rubric)?;
     let work = app.clone();
@@ -216,6 +221,7 @@ fn to_toml(headers: &HeaderMap, text: String, rubric: &Rubric) -> Result<String,
     if !kind.contains("json") {
         return Ok(text);
     }
-    let value: toml::Value = serde_json::from_str(&rubric.json).map_err(|error| Problem::internal(error.to_string()))?;
+    let value: toml::Value =
+        serde_json::from_str(&rubric.json).map_err(|error| Problem::internal(error.to_string()))?;
     toml::to_string_pretty(&value).map_err(|error| Problem::internal(error.to_string()))
 }

@@ -59,6 +59,7 @@ impl From<store::RunSummary> for RunSummary {
 
 /// A page of runs.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"items": [{"run_id": "exp-17", "n": 512, "valid": 510, "mean_reward": 0.61, "min_reward": 0.1, "max_reward": 1.0, "first_created_at_ms": 1_750_000_000_000_i64, "last_created_at_ms": 1_750_000_600_000_i64, "last_step": 120, "rubric_versions": ["b3-5f0c1e9a"]}], "next_cursor": null}))]
 pub(crate) struct RunPage {
     /// Runs, the latest started first.
     items: Vec<RunSummary>,
@@ -68,6 +69,7 @@ pub(crate) struct RunPage {
 
 /// A training run with its mastery.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"run_id": "exp-17", "n": 512, "valid": 510, "mean_reward": 0.61, "min_reward": 0.1, "max_reward": 1.0, "first_created_at_ms": 1_750_000_000_000_i64, "last_created_at_ms": 1_750_000_600_000_i64, "last_step": 120, "rubric_versions": ["b3-5f0c1e9a"], "mastery": {"tool_parse": 0.96875}, "recent": {"steps": 10, "valid": 640, "stages": [{"stage": "tool_parse", "reached": 640, "passed": 620, "pass_rate": 0.96875, "mean_score": 0.98}]}, "overall": {"steps": 10, "valid": 640, "stages": [{"stage": "tool_parse", "reached": 640, "passed": 620, "pass_rate": 0.96875, "mean_score": 0.98}]}}))]
 pub(crate) struct RunDetail {
     /// The run at a glance.
     #[serde(flatten)]
@@ -83,6 +85,7 @@ pub(crate) struct RunDetail {
 
 /// How well a run does at each stage.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"steps": 10, "valid": 640, "stages": [{"stage": "tool_parse", "reached": 640, "passed": 620, "pass_rate": 0.96875, "mean_score": 0.98}]}))]
 pub(crate) struct Mastery {
     /// How many steps it covers.
     steps: u64,
@@ -94,6 +97,7 @@ pub(crate) struct Mastery {
 
 /// How well a run does at one stage.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"stage": "tool_parse", "reached": 640, "passed": 620, "pass_rate": 0.96875, "mean_score": 0.98}))]
 pub(crate) struct StageMastery {
     /// Name of the stage.
     stage: String,
@@ -167,6 +171,7 @@ impl From<store::StoredRow> for ScoreRow {
 
 /// A page of scores.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"items": [{"score_id": "0000018b2c3d4e5f-0", "id": "q42-r3", "group": "q42", "reward": 0.93, "valid": true, "stage_reached": "la_bleu", "failed_stage": null, "content_hash": "00112233445566778899aabbccddeeff", "step": 120, "created_at_ms": 1_750_000_000_000_i64}], "next_cursor": null}))]
 pub(crate) struct ScorePage {
     /// Scores, the oldest first. A page may be short, even empty, before the end.
     items: Vec<ScoreRow>,
@@ -176,6 +181,13 @@ pub(crate) struct ScorePage {
 
 /// A stored score with its result and all that it depended on.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"score_id": "0000018b2c3d4e5f-0", "id": "q42-r3", "group": "q42", "reward": 0.93, "valid": true, "stage_reached": "la_bleu", "failed_stage": null, "content_hash": "00112233445566778899aabbccddeeff", "step": 120, "created_at_ms": 1_750_000_000_000_i64, "run_id": "exp-17", "request_id": "0193a1b2c3d4e5f6", "rubric": "short_form_qa", "rubric_version": "b3-5f0c1e9a", "engine_version": "0.1.0", "curriculum": {"step": 120, "mastery": {}}, "result": {"id": "q42-r3", "group": "q42", "score_id": "0000018b2c3d4e5f-0", "reward": 0.93, "valid": true, "stage_reached": "la_bleu",
+    "failed_stage": null, "reason": null,
+    "stages": [{"name": "tool_parse", "score": 1.0, "weight": 0.1, "threshold": 1.0, "open": true, "passed": true, "detail": {"attempts": 1.0, "malformed": 0.0}}],
+    "metrics": {"tool_parse": 1.0}, "components": {"tool_parse": 0.1},
+    "tool_calls": [{"message": 2, "index": 0, "span": [17, 99], "name": "search", "arguments": {"query": "capital of France"}, "parsed": true, "known": true, "schema_valid": true, "errors": []}],
+    "parse": {"ok": true, "format": "hermes", "attempts": 1, "errors": []}, "answer": {"text": "Paris", "message": 4},
+    "steps": [{"message": 2, "reward": 0.2}, {"message": 4, "reward": 0.73}], "errors": [], "cache": "miss", "latency_ms": 0.4}}))]
 pub(crate) struct ScoreDetail {
     /// Its columns.
     #[serde(flatten)]

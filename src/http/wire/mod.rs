@@ -10,7 +10,7 @@ mod split;
 pub(in crate::http) use json::Put;
 pub use pointed::{Pointed, Wrong, pointed};
 pub use request::{
-    CurriculumWire, Item, MAX_TRAJECTORIES, OnInvalid, RewardRequest, Text, read_item, read_names, read_request,
+    CurriculumWire, Item, MAX_TRAJECTORIES, Object, OnInvalid, RewardRequest, Text, read_item, read_names, read_request,
 };
-pub use split::{Split, split};
 pub use response::{CacheWire, ErrorWire, GroupWire, Named, Naming, ResultWire, error};
+pub use split::{Split, split};

@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use super::pointed::{Pointed, excerpt, pointed};
 use crate::trajectory::{
-    Content, MAX_REFERENCE_CALLS, MAX_REFERENCES, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
+    Content, MAX_REFERENCE_CALLS, MAX_REFERENCES, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn,
+    split_response,
 };
 
 /// A JSON string, borrowed where it has no escapes.
@@ -58,10 +59,34 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
 impl<'a> Scalar<'a> {
     fn from_raw(raw: &'a str) -> Result<Self, String> {
         match raw.as_bytes().first() {
-            Some(b'"') => serde_json::from_str::<Text<'a>>(raw).map(|text| Self(text.0)).map_err(|error| error.to_string()),
+            Some(b'"') => {
+                serde_json::from_str::<Text<'a>>(raw).map(|text| Self(text.0)).map_err(|error| error.to_string())
+            }
             Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(Self(Cow::Borrowed(raw))),
             _ => Err("a string or a number is expected".to_owned()),
         }
+    }
+}
+
+/// An object: serde would take a list for a struct, too, field by field.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(std::marker::PhantomData)).map(Self)
     }
 }
 
@@ -97,6 +122,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T,
 /// What `reward` holds for an item that could not be scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(example = json!("null"))]
 pub enum OnInvalid {
     /// `null`.
     #[default]
@@ -134,7 +160,7 @@ pub struct RewardRequest<'a> {
     pub step: Option<u64>,
     /// Replaces `step`.
     #[serde(default)]
-    pub curriculum: Option<CurriculumWire>,
+    pub curriculum: Option<Object<CurriculumWire>>,
     /// Milliseconds from the request's arrival.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
@@ -185,11 +211,8 @@ pub fn read_request(body: &str) -> Result<RewardRequest<'_>, Pointed> {
 }
 
 fn read_object(body: &str) -> Result<RewardRequest<'_>, Pointed> {
-    // serde would take a list for a struct.
-    if body.trim_start().starts_with('[') && serde_json::from_str::<&RawValue>(body).is_ok() {
-        return Err(Pointed::shape("", "the body is a list; it must be an object with `trajectories`"));
-    }
-    serde_json::from_str(body).map_err(|error| pointed::<RewardRequest<'_>>(body, &error))
+    let read = serde_json::from_str::<Object<RewardRequest<'_>>>(body);
+    read.map(|request| request.0).map_err(|error| pointed::<Object<RewardRequest<'_>>>(body, &error))
 }
 
 /// One item, read.
@@ -213,8 +236,7 @@ pub struct Item<'a> {
 /// # Errors
 /// With a JSON pointer into the item.
 pub fn read_item<'a>(raw: &'a str, tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
-    let fields: ItemFields<'a> =
-        serde_json::from_str(raw).map_err(|error| pointed::<ItemFields<'_>>(raw, &error))?;
+    let fields: ItemFields<'a> = serde_json::from_str(raw).map_err(|error| pointed::<ItemFields<'_>>(raw, &error))?;
     fields.into_item(tools, format)
 }
 
@@ -242,7 +264,7 @@ struct ItemFields<'a> {
     response: Option<Text<'a>>,
     tools: Option<&'a RawValue>,
     references: Option<References<'a>>,
-    reference_calls: Option<Bounded<ReferenceCallWire, MAX_REFERENCE_CALLS>>,
+    reference_calls: Option<Bounded<Object<ReferenceCallWire>, MAX_REFERENCE_CALLS>>,
     tool_format: Option<Text<'a>>,
     truncated: Option<bool>,
     response_tokens: Option<u64>,
@@ -306,7 +328,11 @@ impl<'a> ItemFields<'a> {
             return Err(Pointed::shape(pointer, "give either `messages`, or `prompt` and `response`, not both"));
         }
         let tool_format = match &self.tool_format {
-            Some(name) => Some(name.0.parse().map_err(|e: crate::trajectory::UnknownFormat| Pointed::shape("/tool_format", e.to_string()))?),
+            Some(name) => Some(
+                name.0
+                    .parse()
+                    .map_err(|e: crate::trajectory::UnknownFormat| Pointed::shape("/tool_format", e.to_string()))?,
+            ),
             None => None,
         };
         let messages = match (self.messages, self.response) {
@@ -315,7 +341,11 @@ impl<'a> ItemFields<'a> {
             (None, None) => Vec::new(),
         };
         let reference_calls = self.reference_calls.map(|calls| {
-            calls.0.into_iter().map(|call| ReferenceCall { name: call.name, arguments: call.arguments.into() }).collect()
+            calls
+                .0
+                .into_iter()
+                .map(|Object(call)| ReferenceCall { name: call.name, arguments: call.arguments.into() })
+                .collect()
         });
         let own_tools = self.tools.is_some();
         let trajectory = Trajectory {
@@ -346,7 +376,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
         if raw.get().starts_with('[') {
-            let list: Bounded<Scalar<'de>, MAX_REFERENCES> = serde_json::from_str(raw.get()).map_err(de::Error::custom)?;
+            let list: Bounded<Scalar<'de>, MAX_REFERENCES> =
+                serde_json::from_str(raw.get()).map_err(de::Error::custom)?;
             return Ok(Self(list.0.into_iter().map(|scalar| scalar.0).collect()));
         }
         Scalar::from_raw(raw.get()).map(|scalar| Self(vec![scalar.0])).map_err(de::Error::custom)
@@ -426,7 +457,10 @@ impl<'a> MessageWire<'a> {
     fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {
         let Some(role) = Role::from_name(&self.role.0) else {
             let known = "system, developer, user, assistant, tool";
-            return Err(Pointed::shape(at() + "/role", format!("{:?} is no role; one of: {known}", excerpt(&self.role.0))));
+            return Err(Pointed::shape(
+                at() + "/role",
+                format!("{:?} is no role; one of: {known}", excerpt(&self.role.0)),
+            ));
         };
         if role != Role::Assistant {
             let content = match self.content {
@@ -499,7 +533,7 @@ impl<'de> Deserialize<'de> for Parts<'de> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Parts<'de>, A::Error> {
                 let mut joined = Parts::default();
-                while let Some(part) = list.next_element()? {
+                while let Some(Object(part)) = list.next_element()? {
                     joined.add(part);
                 }
                 Ok(joined)

@@ -21,7 +21,13 @@ pub struct Named<'a>(pub Vec<(&'a str, f64)>);
 
 /// How one trajectory was scored.
 #[derive(Debug, ToSchema)]
-#[schema(as = Result)]
+#[schema(as = Result, example = json!({"id": "q42-r3", "group": "q42", "score_id": "0000018b2c3d4e5f-0", "reward": 0.93, "valid": true, "stage_reached": "la_bleu",
+    "failed_stage": null, "reason": null,
+    "stages": [{"name": "tool_parse", "score": 1.0, "weight": 0.1, "threshold": 1.0, "open": true, "passed": true, "detail": {"attempts": 1.0, "malformed": 0.0}}],
+    "metrics": {"tool_parse": 1.0}, "components": {"tool_parse": 0.1},
+    "tool_calls": [{"message": 2, "index": 0, "span": [17, 99], "name": "search", "arguments": {"query": "capital of France"}, "parsed": true, "known": true, "schema_valid": true, "errors": []}],
+    "parse": {"ok": true, "format": "hermes", "attempts": 1, "errors": []}, "answer": {"text": "Paris", "message": 4},
+    "steps": [{"message": 2, "reward": 0.2}, {"message": 4, "reward": 0.73}], "errors": [], "cache": "miss", "latency_ms": 0.4}))]
 pub struct ResultWire<'a> {
     /// The trajectory's `id`, as sent.
     pub id: Option<&'a str>,
@@ -68,7 +74,7 @@ pub struct ResultWire<'a> {
 /// Where a result came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = Cache)]
+#[schema(as = Cache, example = json!("miss"))]
 pub enum CacheWire {
     /// From an equal trajectory of the same batch.
     Hit,
@@ -78,7 +84,7 @@ pub enum CacheWire {
 
 /// One stage of the rubric.
 #[derive(Debug, ToSchema)]
-#[schema(as = Stage)]
+#[schema(as = Stage, example = json!({"name": "tool_parse", "score": 1.0, "weight": 0.1, "threshold": 1.0, "open": true, "passed": true, "detail": {"attempts": 1.0, "malformed": 0.0}}))]
 pub struct StageWire<'a> {
     /// Its name in the rubric.
     pub name: &'a str,
@@ -99,7 +105,7 @@ pub struct StageWire<'a> {
 
 /// One call attempt.
 #[derive(Debug, ToSchema)]
-#[schema(as = ToolCall)]
+#[schema(as = ToolCall, example = json!({"message": 2, "index": 0, "span": [17, 99], "name": "search", "arguments": {"query": "capital of France"}, "parsed": true, "known": true, "schema_valid": true, "errors": []}))]
 pub struct ToolCallWire<'a> {
     /// Index of its message.
     pub message: usize,
@@ -131,7 +137,7 @@ pub struct ToolCallWire<'a> {
 
 /// What is wrong with a call.
 #[derive(Debug, ToSchema)]
-#[schema(as = CallError)]
+#[schema(as = CallError, example = json!({"code": "schema_violation", "message": "\"five\" is not of type \"integer\"", "pointer": "/top_k", "schema_pointer": "/properties/top_k/type"}))]
 pub struct CallErrorWire<'a> {
     /// One of the closed list of codes.
     #[schema(value_type = String, example = "json_syntax")]
@@ -148,7 +154,7 @@ pub struct CallErrorWire<'a> {
 
 /// Whether everything parsed.
 #[derive(Debug, ToSchema)]
-#[schema(as = Parse)]
+#[schema(as = Parse, example = json!({"ok": true, "format": "hermes", "attempts": 1, "errors": []}))]
 pub struct ParseWire<'a> {
     /// False if a call attempt is malformed, reasoning stays open, or there are too many calls.
     pub ok: bool,
@@ -162,7 +168,7 @@ pub struct ParseWire<'a> {
 
 /// Something that does not parse.
 #[derive(Debug, ToSchema)]
-#[schema(as = ParseError)]
+#[schema(as = ParseError, example = json!({"code": "reasoning_open", "message": "reasoning is never closed", "message_index": 2, "span": [0, 512]}))]
 pub struct ParseErrorWire<'a> {
     /// One of the closed list of codes.
     #[schema(value_type = String, example = "reasoning_open")]
@@ -177,7 +183,7 @@ pub struct ParseErrorWire<'a> {
 
 /// The answer that was found.
 #[derive(Debug, ToSchema)]
-#[schema(as = Answer)]
+#[schema(as = Answer, example = json!({"text": "Paris", "message": 4}))]
 pub struct AnswerWire<'a> {
     /// Its text; null where there is none.
     pub text: Option<&'a str>,
@@ -187,7 +193,7 @@ pub struct AnswerWire<'a> {
 
 /// What one assistant turn earned.
 #[derive(Debug, ToSchema)]
-#[schema(as = Step)]
+#[schema(as = Step, example = json!({"message": 2, "reward": 0.2}))]
 pub struct StepWire {
     /// Index of the message.
     pub message: usize,
@@ -197,7 +203,7 @@ pub struct StepWire {
 
 /// Why a trajectory could not be scored.
 #[derive(Debug, Clone, PartialEq, ToSchema)]
-#[schema(as = ItemError)]
+#[schema(as = ItemError, example = json!({"code": "item_malformed", "message": "invalid type: integer `5`, expected a string", "pointer": "/trajectories/0/messages/2/role", "stage": null}))]
 pub struct ErrorWire<'a> {
     /// One of the closed list: `item_malformed`, `references_missing`, `schema_invalid`, `schema_unsupported`,
     /// `judge_unavailable`, `judge_timeout`, `judge_no_verdict`.
@@ -213,7 +219,7 @@ pub struct ErrorWire<'a> {
 
 /// Statistics of a group's valid rewards.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[schema(as = Group)]
+#[schema(as = Group, example = json!({"group": "q42", "n": 4, "mean": 0.5, "std": 0.5, "value": 0.25}))]
 pub struct GroupWire<'a> {
     /// The group's name.
     pub group: Cow<'a, str>,
@@ -297,7 +303,10 @@ impl<'a> ResultWire<'a> {
             components: components(report, rubric),
             tool_calls: evidence.map_or_else(Vec::new, tool_calls),
             parse: evidence.map_or(ParseWire { ok: false, format: None, attempts: 0, errors: Vec::new() }, parse),
-            answer: AnswerWire { text: answer.map(|answer| &*answer.text), message: answer.map(|answer| answer.message) },
+            answer: AnswerWire {
+                text: answer.map(|answer| &*answer.text),
+                message: answer.map(|answer| answer.message),
+            },
             steps: report.steps.iter().map(|s| StepWire { message: s.message, reward: s.reward }).collect(),
             errors: report.reward.as_ref().err().map_or_else(Vec::new, |fault| vec![error(fault, rubric, &naming)]),
             cache: naming.cache,
@@ -398,7 +407,12 @@ fn tool_call<'a>(
 }
 
 fn call_errors<'a>(attempt: &'a Attempt<'_>, verdict: &'a CallVerdict) -> Vec<CallErrorWire<'a>> {
-    let plain = |code: &'static str, message: Cow<'a, str>| CallErrorWire { code, message, pointer: None, schema_pointer: None };
+    let plain = |code: &'static str, message: Cow<'a, str>| CallErrorWire {
+        code,
+        message,
+        pointer: None,
+        schema_pointer: None,
+    };
     match (verdict, &attempt.result) {
         (CallVerdict::Valid, _) => Vec::new(),
         (_, Err(malformed)) => vec![plain(malformed.code.as_str(), Cow::Borrowed(&malformed.message))],
@@ -452,6 +466,12 @@ fn parse_errors<'a>(turn: &'a ParsedTurn<'_>) -> impl Iterator<Item = ParseError
     let open = open.map(move |span| entry(ErrorCode::ReasoningOpen, "reasoning is never closed".into(), span));
     let end = turn.parsed.attempts.last().map_or(0, |attempt| attempt.span.end);
     let many = turn.parsed.too_many;
-    let many = many.then(|| entry(ErrorCode::TooManyCalls, "more calls than the rubric's `max_calls`; the rest is ignored".into(), &(end..end)));
+    let many = many.then(|| {
+        entry(
+            ErrorCode::TooManyCalls,
+            "more calls than the rubric's `max_calls`; the rest is ignored".into(),
+            &(end..end),
+        )
+    });
     malformed.chain(open).chain(many)
 }

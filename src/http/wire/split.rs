@@ -171,7 +171,16 @@ mod tests {
 
     #[test]
     fn odd_bodies_are_left_to_the_slow_way() {
-        for body in ["", "{", "[]", "{}", "{\"trajectories\":{}}", "{\"trajectories\":[1,]}", "{\"trajectories\":[1]}x", "{\"trajectories\":[\"a]}"] {
+        for body in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            "{\"trajectories\":{}}",
+            "{\"trajectories\":[1,]}",
+            "{\"trajectories\":[1]}x",
+            "{\"trajectories\":[\"a]}",
+        ] {
             assert_eq!(split(body), None, "{body}");
         }
     }

@@ -11,6 +11,7 @@ pub(super) struct TextHash {
 
 impl TextHash {
     /// A fresh random seed.
+    #[allow(clippy::disallowed_methods, reason = "a hash key: no score depends on it")]
     pub(super) fn new() -> Self {
         let random = RandomState::new();
         Self { seed: [0_u64, 1, 2, 3].map(|lane| random.hash_one(lane)) }
