@@ -260,10 +260,10 @@ mod judged {
         reward_of(&of("binary_judge", Some(0.49), ANSWER), 0.0);
     }
 
-    /// A closed gate is a score, without a judge, too: 0.1 + 0.1 + 0.1 * 0.
+    /// A closed gate is a score, without a judge, too: 0.1 + 0.1 + 0.1 * 0. An empty last message is no answer.
     #[test]
     fn a_closed_gate_asks_no_judge() {
-        reward_of(&of("long_form_qa", None, "Grace Hopper wrote it."), 0.2);
+        reward_of(&of("long_form_qa", None, ""), 0.2);
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod library {
 
     use super::{Input, Schema, Seen, SeenCall};
 
-    const CACHE_BYTES: usize = 1 << 20;
+    const CACHE_BYTES: u64 = 1 << 20;
     const MAX_CALLS: usize = 64;
 
     pub(super) fn observe(input: &Input) -> anyhow::Result<Seen> {
@@ -57,7 +57,7 @@ mod library {
             check_spans(&input.text, &parsed, &mut seen);
         }
         if let Some(from) = &input.answer_from {
-            let found = extract(&input.text, &parsed.reasoning, answer_from(from)?);
+            let found = extract(&input.text, &parsed.hidden(), answer_from(from)?);
             seen.answer = found.map(|(answer, range)| {
                 if input.text.get(range.clone()).is_none() {
                     seen.bad_spans.push(format!("answer {range:?}"));
@@ -71,7 +71,7 @@ mod library {
 
     /// Spans and reasoning ranges lie in the text, on character boundaries; attempts stand in text order.
     fn check_spans(text: &str, parsed: &Parsed, seen: &mut Seen) {
-        for range in parsed.attempts.iter().map(|attempt| &attempt.span).chain(&parsed.reasoning) {
+        for range in parsed.attempts.iter().map(|attempt| &attempt.span).chain(parsed.hidden().iter()) {
             if text.get(range.clone()).is_none() {
                 seen.bad_spans.push(format!("{range:?} of {} bytes", text.len()));
             }

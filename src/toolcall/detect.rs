@@ -201,7 +201,7 @@ mod tests {
             ("Thought: x\n Action: f\nAction Input: {}", Some(F::React)),
             ("My Action: f", None),
             ("[f(a=1)]", Some(F::Pythonic)),
-            ("<|python_start|>[f(a=1)]<|python_end|><|eot|>", None),
+            ("<|python_start|>[f(a=1)]<|python_end|><|eot|>", Some(F::Pythonic)),
             ("<|python_start|>[f(a=1)]<|python_end|>", Some(F::Pythonic)),
             ("[f(a=1)] is Python", None),
             ("plain", None),

@@ -209,7 +209,7 @@ fn every_case_file_keeps_every_rule() {
 #[test]
 fn without_a_judge_only_what_reaches_it_is_invalid() {
     let server = Server::start(&[]);
-    let no_answer = with(saying("No idea."), "id", json!("closed"));
+    let no_answer = with(saying("<tool_call>{\"name\": \"search\"</tool_call>"), "id", json!("closed"));
     let request = json!({"rubric": "long_form_qa", "trajectories": [answering("Paris is the capital."), no_answer]});
     let response = score(&server, &request);
     let judged = &response["results"][0];

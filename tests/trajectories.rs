@@ -1,0 +1,42 @@
+//! Trajectories as real models write them, each with a snapshot of its whole report.
+//!
+//! The bodies are in `tests/cases/trajectories`, the reports beside them in `snapshots`. A snapshot says what happened;
+//! the table in that folder's README says what should: whoever accepts a change reads both.
+
+use std::sync::Arc;
+
+use gradus::http::batch::{Engine, Overrides, Stop};
+use gradus::rubric::Catalog;
+use gradus::score::Scorer;
+use gradus::stages::NoJudge;
+use serde_json::Value;
+
+fn engine() -> Engine {
+    Engine {
+        scorer: Scorer::new(8 << 20, Arc::new(NoJudge)),
+        catalog: Catalog::open(None).unwrap(),
+        default_rubric: "short_form_qa".to_owned(),
+        inline_rubrics: true,
+    }
+}
+
+/// The response without what differs from run to run.
+fn report(engine: &Engine, body: &str) -> Value {
+    let scored = engine.score(body, &Overrides::default(), &Stop::default()).unwrap();
+    let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
+    for result in response["results"].as_array_mut().unwrap() {
+        result["latency_ms"] = Value::from(0);
+    }
+    response
+}
+
+#[test]
+fn reports_are_as_reviewed() {
+    let engine = engine();
+    insta::with_settings!({ snapshot_path => "cases/trajectories/snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::glob!("cases/trajectories/*.json", |path| {
+            let body = std::fs::read_to_string(path).unwrap();
+            insta::assert_json_snapshot!(report(&engine, &body));
+        });
+    });
+}
