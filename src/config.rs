@@ -143,6 +143,7 @@ struct StoreFile {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[allow(clippy::struct_field_names, reason = "each is the most of something")]
 struct LimitsFile {
     max_body_bytes: Option<usize>,
     max_in_flight_bytes: Option<usize>,

@@ -186,14 +186,14 @@ impl Report<'_> {
     pub fn reason(&self, rubric: &Rubric) -> Option<String> {
         let failed = self.failed_stage()?;
         let (outcome, plan) = self.outcomes.get(failed).zip(self.plan.get(failed))?;
-        let why = self.evidence.as_ref().map_or(Cow::Borrowed(""), |e| explain(&rubric.stages.get(failed), e));
+        let why = self.evidence.as_ref().map_or(Cow::Borrowed(""), |e| explain(rubric.stages.get(failed), e));
         let name = rubric.stages.get(failed).map_or("", |stage| &stage.name);
         let (score, threshold) = (outcome.score.get(), plan.threshold);
         Some(format!("{name} scored {score:.3}, below its threshold {threshold:.3}{why}"))
     }
 }
 
-fn explain(stage: &Option<&crate::rubric::RubricStage>, evidence: &Evidence<'_>) -> Cow<'static, str> {
+fn explain(stage: Option<&crate::rubric::RubricStage>, evidence: &Evidence<'_>) -> Cow<'static, str> {
     let Some(stage) = stage else { return Cow::Borrowed("") };
     let first = match &stage.stage {
         Stage::Measure(Measure::ToolParse { .. }) => first_malformed(evidence),

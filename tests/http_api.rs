@@ -1,6 +1,6 @@
 //! The HTTP contract, end to end: every test starts the real binary and talks to it as a client does. One file per topic;
 //! `contract.rs` holds the rules that every response keeps, whatever was asked.
-
+#![allow(clippy::needless_pass_by_value, reason = "values made with json!() are handed over where they are made")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

@@ -3,6 +3,8 @@
 //! The bodies are in `tests/cases/trajectories`, the reports beside them in `snapshots`. A snapshot says what happened;
 //! the table in that folder's README says what should: whoever accepts a change reads both.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use gradus::http::batch::{Engine, Overrides, Stop};

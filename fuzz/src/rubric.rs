@@ -67,10 +67,13 @@ fn reward(rubric: &Rubric, position: &Position) {
         messages,
         tools: r#"[{"name": "f", "parameters": {"properties": {"a": {"type": "integer"}}}}]"#,
         references: vec![Cow::Borrowed("Paris"), Cow::Borrowed("the city of Paris")],
+        reference_calls: None,
+        tool_format: None,
+        truncated: false,
         response_tokens: Some(120),
-        ..Trajectory::default()
     };
-    if let Ok(reward) = SCORER.score(&trajectory, rubric, position).reward {
+    let tools = SCORER.tools(trajectory.tools, rubric);
+    if let Ok(reward) = SCORER.score(&trajectory, &tools, rubric, position).reward {
         let (low, high) = (rubric.range.min(), rubric.range.max());
         assert!((low..=high).contains(&reward.value), "{} is outside {low} to {high}", reward.value);
         assert!((0.0..=1.0).contains(&reward.shaped), "shaped is {}", reward.shaped);

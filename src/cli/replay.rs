@@ -85,7 +85,7 @@ fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> anyhow
     found.trajectories += now.len();
     for index in 0..then.len().max(now.len()) {
         let difference = match (then.get(index), now.get(index)) {
-            (Some(then), Some(now)) => first_difference(then, now, String::new()),
+            (Some(then), Some(now)) => first_difference(then, now, ""),
             _ => Some("one of the two has no such result".to_owned()),
         };
         if let Some(difference) = difference {
@@ -111,17 +111,17 @@ fn results(response: &[u8]) -> anyhow::Result<Vec<Value>> {
 }
 
 /// The first place where two values differ, as a JSON pointer with both values.
-fn first_difference(then: &Value, now: &Value, at: String) -> Option<String> {
+fn first_difference(then: &Value, now: &Value, at: &str) -> Option<String> {
     match (then, now) {
         (Value::Object(a), Value::Object(b)) => {
             let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
             keys.into_iter().find_map(|key| {
                 let (x, y) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
-                first_difference(x, y, format!("{at}/{key}"))
+                first_difference(x, y, &format!("{at}/{key}"))
             })
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter().zip(b).enumerate().find_map(|(index, (x, y))| first_difference(x, y, format!("{at}/{index}")))
+            a.iter().zip(b).enumerate().find_map(|(index, (x, y))| first_difference(x, y, &format!("{at}/{index}")))
         }
         _ if then == now => None,
         _ => Some(format!("{at} was {then}, is {now}")),

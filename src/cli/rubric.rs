@@ -69,7 +69,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
             }
             Ok(text) => match Rubric::from_toml(&text) {
                 Ok(rubric) => {
-                    say!("{shown}: {}@{} is fine, {} stages", rubric.name, rubric.version, rubric.stages.len())
+                    say!("{shown}: {}@{} is fine, {} stages", rubric.name, rubric.version, rubric.stages.len());
                 }
                 Err(error) => {
                     wrong += 1;
@@ -91,7 +91,7 @@ fn list(scoring: &Scoring) -> anyhow::Result<ExitCode> {
 
 fn show(name: &str) -> anyhow::Result<ExitCode> {
     match SHIPPED.iter().find(|(known, _)| *known == name) {
-        Some((_, text)) => say_text(&text),
+        Some((_, text)) => say_text(text),
         None => bail!("no shipped rubric is called {name:?}; `gradus rubric list` lists those there are"),
     }
     Ok(ExitCode::SUCCESS)

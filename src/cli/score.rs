@@ -73,9 +73,9 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     }
     let text = job.summary.text();
     if args.out.is_some_and(|out| out == Path::new("-")) {
-        eprint!("{text}")
+        eprint!("{text}");
     } else {
-        say_text(&text)
+        say_text(&text);
     }
     let clean = job.summary.invalid() == 0 && job.broken == 0;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })

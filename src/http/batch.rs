@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rayon::prelude::*;
+use serde_json::value::RawValue;
 use serde::Serialize;
 
 use super::wire::{
@@ -194,7 +195,7 @@ impl Engine {
     }
 
     fn settings(&self, request: &RewardRequest<'_>, overrides: &Overrides<'_>) -> Result<Settings, BatchError> {
-        let (rubric, inline) = match (&overrides.rubric, request.rubric.map(|raw| raw.get())) {
+        let (rubric, inline) = match (&overrides.rubric, request.rubric.map(RawValue::get)) {
             (Some(rubric), _) => (rubric.clone(), false),
             (None, None) => (self.named(&self.default_rubric)?, false),
             (None, Some(raw)) if raw.starts_with('{') && self.inline_rubrics => {

@@ -221,16 +221,16 @@ fn name_problems(mut response: Response, id: &str) -> Response {
     if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
-    let (problem, mut response) = match response.extensions_mut().remove::<Problem>() {
-        Some(problem) => (problem, response),
-        None => {
-            let problem = of_axum(status);
-            let mut replaced = problem.clone().into_response();
-            if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
-                replaced.headers_mut().insert(header::ALLOW, allow);
-            }
-            (problem, replaced)
+    let problem = if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        problem
+    } else {
+        let problem = of_axum(status);
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = problem.clone().into_response();
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
         }
+        problem
     };
     if status.is_server_error() {
         tracing::error!(request_id = id, status = status.as_u16(), detail = ?problem.detail(), "request failed");

@@ -75,9 +75,9 @@ pub enum Content<'a> {
 pub enum Message<'a> {
     /// Written by the policy, and scored.
     Policy(Turn<'a>),
-    /// Written by anybody else, and never scored.
+    /// Written by anybody else, or before this rollout, and never scored.
     Other {
-        /// Who wrote it; never [`Role::Assistant`].
+        /// Who wrote it; [`Role::Assistant`] for an earlier answer that stands in the prompt.
         role: Role,
         /// What it says.
         content: Content<'a>,

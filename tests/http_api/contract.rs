@@ -123,7 +123,7 @@ fn check_result(result: &Value) {
     }
 }
 
-/// open_1 = 1, open_{k+1} = open_k * [s_k >= t_k]; closed stages are not evaluated.
+/// `open_1 = 1, open_{k+1} = open_k * [s_k >= t_k]`; closed stages are not evaluated.
 fn check_stages(result: &Value) {
     let stages = list(&result["stages"]);
     let weights: f64 = stages.iter().map(|stage| number(&stage["weight"])).sum();

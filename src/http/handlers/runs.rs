@@ -162,7 +162,7 @@ impl From<store::StoredRow> for ScoreRow {
             valid: row.valid,
             stage_reached: row.stage_reached,
             failed_stage: row.failed_stage,
-            content_hash: row.content_hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            content_hash: format!("{:032x}", u128::from_be_bytes(row.content_hash)),
             step: row.step,
             created_at_ms: row.created_at_ms,
         }

@@ -600,8 +600,8 @@ fn read_prompt_response<'a>(
 
 fn as_context(message: Message<'_>) -> Message<'_> {
     match message {
-        Message::Policy(turn) => Message::Other { role: Role::User, content: Content::Text(turn.text) },
-        other => other,
+        Message::Policy(turn) => Message::Other { role: Role::Assistant, content: Content::Text(turn.text) },
+        other @ Message::Other { .. } => other,
     }
 }
 

@@ -104,6 +104,7 @@ pub struct StageWire<'a> {
 }
 
 /// One call attempt.
+#[allow(clippy::struct_excessive_bools, reason = "the API's shape: four answers to four questions")]
 #[derive(Debug, ToSchema)]
 #[schema(as = ToolCall, example = json!({"message": 2, "index": 0, "span": [17, 99], "name": "search", "arguments": {"query": "capital of France"}, "parsed": true, "known": true, "schema_valid": true, "errors": []}))]
 pub struct ToolCallWire<'a> {
@@ -414,9 +415,8 @@ fn call_errors<'a>(attempt: &'a Attempt<'_>, verdict: &'a CallVerdict) -> Vec<Ca
         schema_pointer: None,
     };
     match (verdict, &attempt.result) {
-        (CallVerdict::Valid, _) => Vec::new(),
         (_, Err(malformed)) => vec![plain(malformed.code.as_str(), Cow::Borrowed(&malformed.message))],
-        (CallVerdict::Malformed, Ok(_)) => Vec::new(),
+        (CallVerdict::Valid | CallVerdict::Malformed, Ok(_)) => Vec::new(),
         (CallVerdict::UnknownTool, Ok(call)) => {
             let name: String = call.name.chars().take(64).collect();
             vec![plain(ErrorCode::UnknownTool.as_str(), format!("the tool {name:?} is not offered").into())]
