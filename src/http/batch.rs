@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rayon::prelude::*;
-use serde_json::value::RawValue;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::wire::{
     CacheWire, CurriculumWire, ErrorWire, GroupWire, Item, Naming, Object, OnInvalid, Pointed, Put, ResultWire,
