@@ -154,6 +154,10 @@ fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
         ("<｜tool▁calls▁begin｜>", ToolFormat::DeepseekV31),
     ];
     const TOOL_CALL: &str = "<tool_call>";
+    // Most `<` open no marker: one look at the next byte saves the table. 0xEF begins the bar of DeepSeek's tokens.
+    if !matches!(text.as_bytes().get(at + 1), Some(b'|' | b't' | b'f' | b's' | 0xEF)) {
+        return None;
+    }
     let rest = text.get(at..)?;
     if rest.starts_with(TOOL_CALL) {
         let inside = text.get(cursor::skip_blanks(text, at + TOOL_CALL.len())..).unwrap_or_default();
