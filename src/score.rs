@@ -186,14 +186,18 @@ impl Report<'_> {
     pub fn reason(&self, rubric: &Rubric) -> Option<String> {
         let failed = self.failed_stage()?;
         let (outcome, plan) = self.outcomes.get(failed).zip(self.plan.get(failed))?;
-        let why = self.evidence.as_ref().map_or(Cow::Borrowed(""), |e| explain(rubric.stages.get(failed), e));
+        let why = self.evidence.as_ref().map_or(Cow::Borrowed(""), |e| explain(rubric.stages.get(failed), outcome, e));
         let name = rubric.stages.get(failed).map_or("", |stage| &stage.name);
         let (score, threshold) = (outcome.score.get(), plan.threshold);
         Some(format!("{name} scored {score:.3}, below its threshold {threshold:.3}{why}"))
     }
 }
 
-fn explain(stage: Option<&crate::rubric::RubricStage>, evidence: &Evidence<'_>) -> Cow<'static, str> {
+fn explain(
+    stage: Option<&crate::rubric::RubricStage>,
+    outcome: &Outcome,
+    evidence: &Evidence<'_>,
+) -> Cow<'static, str> {
     let Some(stage) = stage else { return Cow::Borrowed("") };
     let first = match &stage.stage {
         Stage::Measure(Measure::ToolParse { .. }) => first_malformed(evidence),
@@ -204,7 +208,14 @@ fn explain(stage: Option<&crate::rubric::RubricStage>, evidence: &Evidence<'_>) 
         Stage::Measure(Measure::AnswerFormat) => {
             Some("there is an answer, but the blocks around it are out of order".to_owned())
         }
-        _ if evidence.answer.is_none() => Some("there is no answer".to_owned()),
+        Stage::Measure(Measure::ToolMatch(_)) => outcome.detail.first().map(|(_, matched)| {
+            let wanted = evidence.trajectory.reference_calls.as_ref().map_or(0, Vec::len);
+            format!(
+                "the best assignment of {} calls to {wanted} reference calls matches {matched:.3}",
+                evidence.calls().count()
+            )
+        }),
+        stage if stage.asks_for_answer() && evidence.answer.is_none() => Some("there is no answer".to_owned()),
         _ => None,
     };
     first.map_or(Cow::Borrowed(""), |first| Cow::Owned(format!(": {first}")))

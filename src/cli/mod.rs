@@ -15,7 +15,7 @@ mod serve;
 mod summary;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::config::{File, LogFormat, Scoring};
-use crate::http::batch::Engine;
-use crate::rubric::Catalog;
+use crate::http::batch::{BatchError, Engine};
+use crate::rubric::{Catalog, Rubric};
 use crate::score::Scorer;
 use crate::stages::NoJudge;
 
@@ -135,4 +135,34 @@ fn engine(scoring: &Scoring) -> anyhow::Result<Engine> {
         default_rubric: scoring.default_rubric.clone(),
         inline_rubrics: scoring.inline_rubrics,
     })
+}
+
+/// The name to score by: a known rubric's, or that of a file, which is added to the catalogue.
+fn named_or_file(catalog: &Catalog, rubric: &str) -> anyhow::Result<String> {
+    let path = Path::new(rubric);
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {rubric}"))?;
+        let read = Rubric::from_toml(&text).map_err(|error| anyhow::anyhow!("{rubric}: {error}"))?;
+        return Ok(catalog.insert(read)?.name.to_string());
+    }
+    match catalog.get(rubric) {
+        Some(_) => Ok(rubric.to_owned()),
+        None => anyhow::bail!("there is no rubric {rubric:?}; give a .toml file, or a name from `gradus rubric list`"),
+    }
+}
+
+/// A batch error in words, for people.
+fn said(error: BatchError) -> String {
+    let text = match error {
+        BatchError::Request(wrong) => format!("{} {}", wrong.pointer, wrong.message).trim().to_owned(),
+        BatchError::UnknownRubric(name) => {
+            format!("there is no rubric {name:?}; `gradus rubric list` lists those there are")
+        }
+        BatchError::Rubric(error) => format!("the rubric has an error: {error}"),
+        BatchError::InlineRubric => "inline rubrics are switched off".to_owned(),
+        BatchError::Deadline { limit_ms } => format!("not scored within {limit_ms} ms"),
+        BatchError::Abandoned => "interrupted".to_owned(),
+        BatchError::Invalid { code, message, pointer, .. } => format!("{pointer} {code}: {message}"),
+    };
+    paint::printable(&text)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::score::said;
+use super::said;
 use crate::config::{self, File, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Stop};
 use crate::rubric::Rubric;

@@ -1,9 +1,9 @@
 //! `gradus rubric`: check, explain, list, show.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::explain;
 use super::paint::printable;
@@ -95,18 +95,4 @@ fn show(name: &str) -> anyhow::Result<ExitCode> {
         None => bail!("no shipped rubric is called {name:?}; `gradus rubric list` lists those there are"),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The name to score by: a known rubric's, or that of a file, which is added to the catalogue.
-pub(super) fn named_or_file(catalog: &Catalog, rubric: &str) -> anyhow::Result<String> {
-    let path = Path::new(rubric);
-    if path.extension().is_some_and(|extension| extension == "toml") {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {rubric}"))?;
-        let read = Rubric::from_toml(&text).map_err(|error| anyhow::anyhow!("{rubric}: {error}"))?;
-        return Ok(catalog.insert(read)?.name.to_string());
-    }
-    match catalog.get(rubric) {
-        Some(_) => Ok(rubric.to_owned()),
-        None => bail!("there is no rubric {rubric:?}; give a .toml file, or a name from `gradus rubric list`"),
-    }
 }

@@ -14,7 +14,7 @@ use super::replay;
 use super::say_text;
 use super::summary::Summary;
 use crate::config::{File, Scoring, ScoringFlags, StoreFlags};
-use crate::http::batch::{BatchError, Engine, Overrides, Scored, Stop};
+use crate::http::batch::{Engine, Overrides, Scored, Stop};
 
 /// Lines that are scored together.
 const CHUNK_LINES: usize = 512;
@@ -55,7 +55,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         return replay::run(&engine, run, args.store, file);
     }
     if let Some(rubric) = &args.rubric {
-        engine.default_rubric = super::rubric::named_or_file(&engine.catalog, rubric)?;
+        engine.default_rubric = super::named_or_file(&engine.catalog, rubric)?;
     }
     let path = args.file.context("no FILE was given")?;
     let mut job = Job {
@@ -185,7 +185,7 @@ impl Job {
         match self.engine.score(body, &Overrides::default(), &Stop::default()) {
             Ok(scored) => self.record(&scored, shown, lines),
             Err(error) => {
-                self.complain(&format!("{shown}: {}", said(error)));
+                self.complain(&format!("{shown}: {}", super::said(error)));
                 Ok(())
             }
         }
@@ -244,20 +244,4 @@ fn is_request(text: &str) -> bool {
         trajectories: &'a RawValue,
     }
     serde_json::from_str::<Probe<'_>>(text).is_ok()
-}
-
-/// A batch error in words, for people.
-pub(super) fn said(error: BatchError) -> String {
-    let text = match error {
-        BatchError::Request(wrong) => format!("{} {}", wrong.pointer, wrong.message).trim().to_owned(),
-        BatchError::UnknownRubric(name) => {
-            format!("there is no rubric {name:?}; `gradus rubric list` lists those there are")
-        }
-        BatchError::Rubric(error) => format!("the rubric has an error: {error}"),
-        BatchError::InlineRubric => "inline rubrics are switched off".to_owned(),
-        BatchError::Deadline { limit_ms } => format!("not scored within {limit_ms} ms"),
-        BatchError::Abandoned => "interrupted".to_owned(),
-        BatchError::Invalid { code, message, pointer, .. } => format!("{pointer} {code}: {message}"),
-    };
-    printable(&text)
 }

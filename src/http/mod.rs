@@ -1,20 +1,23 @@
 //! The HTTP API: the only place that knows Axum and the API's field names.
 //!
-//! A request enters at [`server`], is routed on one page (`router`), read and written by [`wire`], scored by [`batch`].
+//! A request enters at `server`, is routed on one page (`router`), read and written by [`wire`], scored by [`batch`].
 
+mod app;
 mod auth;
 pub mod batch;
 mod error;
 mod handlers;
 mod idempotency;
 mod limits;
+mod metrics;
 mod router;
 mod schema;
-pub mod server;
+mod server;
 mod telemetry;
 pub mod wire;
 
+pub use app::{App, Config};
 pub use auth::Tokens;
 pub use limits::Config as LimitsConfig;
 pub use router::document;
-pub use server::{App, Config, serve};
+pub use server::serve;

@@ -11,9 +11,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::app::App;
 use super::error::{Problem, ProblemWire};
 use super::handlers::{health, reward, rubrics, runs};
-use super::server::App;
 use super::telemetry::observe;
 use crate::rubric::MAX_RUBRIC_BYTES;
 

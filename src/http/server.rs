@@ -1,117 +1,17 @@
-//! The running server: what its handlers share, and its life from the first connection to the last.
+//! The life of the server, from the first connection to the last.
 
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use axum::http::StatusCode;
 use tokio::net::TcpListener;
 
-use super::auth::Tokens;
-use super::batch::Engine;
-use super::error::Problem;
-use super::idempotency::Idempotency;
-use super::limits::{self, Limits};
+use super::app::App;
 use super::router::router;
-use super::telemetry::Metrics;
-use crate::store::Store;
 
 /// How long requests may take to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long new connections are still taken, to be refused with a 503.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// Settings of the server beside its engine and store.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// What it takes at once.
-    pub limits: limits::Config,
-    /// Who may do what.
-    pub tokens: Tokens,
-    /// Memory for answers to requests with an idempotency key, in bytes.
-    pub idempotency_bytes: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { limits: limits::Config::default(), tokens: Tokens::default(), idempotency_bytes: 64 << 20 }
-    }
-}
-
-/// What the handlers share.
-pub struct Shared {
-    /// Scores.
-    pub engine: Engine,
-    /// Keeps scores, if any are kept.
-    pub store: Option<Store>,
-    /// What is taken at once.
-    pub limits: Limits,
-    /// Who may do what.
-    pub tokens: Tokens,
-    /// Answers that may be given again.
-    pub idempotency: Idempotency,
-    /// Counts.
-    pub metrics: Metrics,
-    draining: AtomicBool,
-    next_request: AtomicU64,
-    salt: u64,
-}
-
-/// A handle to what the handlers share.
-#[derive(Clone)]
-pub struct App(Arc<Shared>);
-
-impl std::ops::Deref for App {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
-        &self.0
-    }
-}
-
-impl App {
-    /// A server that is not yet listening.
-    pub fn new(engine: Engine, store: Option<Store>, config: Config) -> Self {
-        Self(Arc::new(Shared {
-            engine,
-            store,
-            limits: Limits::new(config.limits),
-            tokens: config.tokens,
-            idempotency: Idempotency::new(config.idempotency_bytes),
-            metrics: Metrics::default(),
-            draining: AtomicBool::new(false),
-            next_request: AtomicU64::new(0),
-            salt: RandomState::new().hash_one(std::process::id()),
-        }))
-    }
-
-    /// A fresh request id, 16 hex digits.
-    pub fn new_request_id(&self) -> String {
-        let n = self.next_request.fetch_add(1, Ordering::Relaxed);
-        // An odd factor spreads consecutive numbers over all digits and never repeats one.
-        format!("{:016x}", (n ^ self.salt).wrapping_mul(0x9E37_79B9_7F4A_7C15))
-    }
-
-    /// The time in Unix milliseconds.
-    pub fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    /// Refuses new work once the signal to stop came.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn refuse_when_draining(&self) -> Result<(), Problem> {
-        if self.draining.load(Ordering::Relaxed) {
-            let detail = "the server is shutting down; send the request to another one, or try again";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "Unavailable", detail).retry_after(5));
-        }
-        Ok(())
-    }
-}
 
 /// Serves until `stop` resolves, then lets requests end (30 s at most) and closes the store.
 ///
@@ -126,7 +26,7 @@ pub async fn serve(
     let draining = app.clone();
     let signal = async move {
         stop.await;
-        draining.0.draining.store(true, Ordering::Relaxed);
+        draining.drain();
         tracing::info!("stopping: new requests are refused, those in flight are answered");
         let _ = stopped.send(());
         // For a moment new requests still get their 503, so that balancers and clients learn to go elsewhere.

@@ -70,12 +70,13 @@ impl ParsedTurn<'_> {
         self.parsed.attempts.len() + self.faults()
     }
 
-    /// Attempts that do not parse.
+    /// Call attempts that do not parse.
     pub(super) fn malformed(&self) -> usize {
-        self.parsed.attempts.iter().filter(|attempt| attempt.result.is_err()).count() + self.faults()
+        self.parsed.attempts.iter().filter(|attempt| attempt.result.is_err()).count()
     }
 
-    fn faults(&self) -> usize {
+    /// What is no call and does not parse either: open reasoning, an overflow of calls.
+    pub(super) fn faults(&self) -> usize {
         usize::from(self.parsed.reasoning_open.is_some()) + usize::from(self.parsed.too_many)
     }
 

@@ -211,6 +211,16 @@ impl Stage {
         }
     }
 
+    /// Whether the score is about the answer's text.
+    pub fn asks_for_answer(&self) -> bool {
+        match self {
+            Self::Measure(Measure::ExactMatch | Measure::F1 | Measure::Bleu(_) | Measure::LaBleu(_))
+            | Self::Judge(_) => true,
+            Self::Binary { of, .. } => of.asks_for_answer(),
+            Self::Measure(_) | Self::Expr(_) => false,
+        }
+    }
+
     /// Whether the score is about the calls rather than about the answer.
     pub fn earned_by_calls(&self) -> bool {
         matches!(self, Self::Measure(Measure::ToolParse { .. } | Measure::ToolSchema))
@@ -245,11 +255,13 @@ fn tool_parse(evidence: &Evidence<'_>, repaired_credit: f64) -> Outcome {
         (credit + turn.parse_credit(repaired_credit), attempts + turn.attempts())
     });
     let score = if attempts == 0 { 1.0 } else { credit / attempts as f64 };
-    let malformed = evidence.turns.iter().map(ParsedTurn::malformed).sum::<usize>();
-    Outcome {
-        score: UnitScore::clamped(score),
-        detail: vec![("attempts", attempts as f64), ("malformed", malformed as f64)],
+    let faults: usize = evidence.turns.iter().map(ParsedTurn::faults).sum();
+    let malformed: usize = evidence.turns.iter().map(ParsedTurn::malformed).sum();
+    let mut detail = vec![("attempts", (attempts - faults) as f64), ("malformed", malformed as f64)];
+    if faults > 0 {
+        detail.push(("faults", faults as f64));
     }
+    Outcome { score: UnitScore::clamped(score), detail }
 }
 
 /// Degenerate case: no well-formed call scores 1; whether there should have been one is `tool_match`'s question.

@@ -45,7 +45,8 @@ fn fault(rest: &str, at: usize, error: &serde_json::Error) -> Fault {
         0 | 1 => 0,
         line => memchr_iter(b'\n', rest.as_bytes()).nth(line - 2).map_or(0, |newline| newline + 1),
     };
-    Fault::new(code, at + rest.floor_char_boundary(line + error.column()), format!("broken JSON: {what}"))
+    let fault = Fault::new(code, at + rest.floor_char_boundary(line + error.column()), format!("broken JSON: {what}"));
+    if error.is_eof() { fault } else { fault.past() }
 }
 
 /// A value read strictly: the last one of duplicate keys wins, and no key has a meaning of its own (`Value`'s own

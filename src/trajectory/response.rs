@@ -78,11 +78,13 @@ fn split<'a>(response: &'a str, react: bool, segments: &mut Vec<Message<'a>>) {
             continue;
         };
         push(segments, speaker, start, &response[start..found]);
+        let before = speaker;
         at = found + switch.length;
         (speaker, start) = (switch.speaker, at);
         if let Some((end, resume)) = switch.block_end {
             push(segments, Role::Tool, start, &response[start..end]);
-            (speaker, start, at) = (Role::Assistant, resume, resume);
+            // Whoever was speaking goes on: a block inside a user's turn does not make the rest of it the policy's.
+            (speaker, start, at) = (before, resume, resume);
         }
     }
     push(segments, speaker, start, &response[start..]);
@@ -151,9 +153,33 @@ fn policy(offset: usize, text: &str) -> Message<'_> {
     Message::Policy(Turn { text: Cow::Borrowed(text), offset, reasoning: None, native_calls: None })
 }
 
+/// Tokens that end a turn. A segment of nothing else says nothing.
+const END_TOKENS: [&str; 12] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|eot|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<end_of_turn>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+    "<eos>",
+];
+
+fn is_blank(text: &str) -> bool {
+    let mut rest = text.trim();
+    while let Some(shorter) = END_TOKENS.iter().find_map(|token| rest.strip_prefix(token)) {
+        rest = shorter.trim_start();
+    }
+    rest.is_empty()
+}
+
 /// Adds a segment unless it is blank.
 fn push<'a>(segments: &mut Vec<Message<'a>>, speaker: Role, start: usize, text: &'a str) {
-    if text.trim().is_empty() {
+    if is_blank(text) {
         return;
     }
     segments.push(match speaker {
@@ -185,6 +211,24 @@ mod tests {
         let own: Vec<_> = found.iter().filter(|(role, _)| *role == Role::Assistant).map(|(_, text)| *text).collect();
         assert!(own.concat().contains("<answer>yes</answer>"), "{found:?}");
         assert!(!own.concat().contains("no</answer>"), "{found:?}");
+    }
+
+    #[test]
+    fn a_block_inside_a_turn_changes_no_speaker() {
+        let text = "call<|im_end|>\n<|im_start|>user\n<tool_response>r</tool_response>\n<answer>no</answer><|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n";
+        let found = speakers(text, ToolFormat::Hermes);
+        let user = (Role::User, "<answer>no</answer><|im_end|>");
+        assert_eq!(
+            found,
+            [(Role::Assistant, "call<|im_end|>"), (Role::Tool, "r"), user, (Role::Assistant, "b<|im_end|>")]
+        );
+    }
+
+    #[test]
+    fn end_tokens_alone_are_no_turn() {
+        let found =
+            speakers("a<tool_response>r</tool_response><|im_end|>\n<|im_start|>assistant\nb", ToolFormat::Hermes);
+        assert_eq!(found, [(Role::Assistant, "a"), (Role::Tool, "r"), (Role::Assistant, "b")]);
     }
 
     #[test]

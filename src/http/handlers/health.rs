@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::server::App;
 
 /// What a health check says.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,5 +52,9 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Probl
     responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(State(app): State<App>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.text(&app)).into_response()
+    (
+        [(header::CONTENT_TYPE, kind)],
+        app.metrics.text(&app.limits, app.store.as_ref().map(crate::store::Store::counters)),
+    )
+        .into_response()
 }

@@ -7,15 +7,15 @@ use std::time::Instant;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+use crate::http::app::App;
 use crate::http::batch::{Overrides, Scored, Stop};
 use crate::http::error::Problem;
 use crate::http::idempotency::{self, Answer};
 use crate::http::limits::{AbandonOnDrop, require_json};
 use crate::http::schema::{RewardRequestDoc, RewardResponseDoc};
-use crate::http::server::App;
 use crate::http::telemetry::RequestId;
 use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRow, StageTally, StoreError};
 
@@ -206,9 +206,4 @@ pub(crate) async fn on_work_threads<T: Send + 'static>(
         Ok(Ok(result)) => result,
         Ok(Err(_)) | Err(_) => Err(Problem::internal("scoring failed; please report this with the request")),
     }
-}
-
-/// The token check that the reading endpoints share.
-pub(crate) fn allowed(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
-    app.tokens.require_api(headers)
 }

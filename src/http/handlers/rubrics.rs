@@ -10,9 +10,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::handlers::reward::allowed;
-use crate::http::server::App;
 use crate::rubric::{Rubric, RubricError};
 use crate::stages::{Measure, Stage};
 
@@ -120,7 +119,7 @@ pub(crate) async fn list_rubrics(
     State(app): State<App>,
     headers: HeaderMap,
 ) -> Result<Json<Vec<RubricSummary>>, Problem> {
-    allowed(&app, &headers)?;
+    app.tokens.require_api(&headers)?;
     Ok(Json(app.engine.catalog.current().iter().map(|rubric| summary(&app, rubric)).collect()))
 }
 
@@ -135,7 +134,7 @@ pub(crate) async fn get_rubric(
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<Json<RubricDetail>, Problem> {
-    allowed(&app, &headers)?;
+    app.tokens.require_api(&headers)?;
     let rubric = app.engine.catalog.get(&name).ok_or_else(|| unknown(&name))?;
     let raw = RawValue::from_string(rubric.json.to_string()).map_err(|error| Problem::internal(error.to_string()))?;
     let versions = app.engine.catalog.versions(&rubric.name).iter().map(ToString::to_string).collect();
@@ -162,7 +161,7 @@ pub(crate) async fn check_rubric(
     headers: HeaderMap,
     text: String,
 ) -> Result<Json<RubricCheck>, Problem> {
-    allowed(&app, &headers)?;
+    app.tokens.require_api(&headers)?;
     Ok(Json(match read(&headers, &text) {
         Ok(rubric) => RubricCheck {
             valid: true,

@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::handlers::reward::allowed;
-use crate::http::server::App;
 use crate::store::{self, DEFAULT_WINDOW, Filter, ScoreId, Store};
 
 /// A training run at a glance.
@@ -301,7 +300,7 @@ pub(crate) async fn list_runs(
     headers: HeaderMap,
     parameters: Result<Query<RunsQuery>, QueryRejection>,
 ) -> Result<Json<RunPage>, Problem> {
-    allowed(&app, &headers)?;
+    app.tokens.require_api(&headers)?;
     let parameters = query(parameters)?;
     let page = store(&app)?.runs(parameters.cursor.as_deref(), limit(parameters.limit)?).await?;
     Ok(Json(RunPage { items: page.items.into_iter().map(RunSummary::from).collect(), next_cursor: page.next_cursor }))
@@ -319,7 +318,7 @@ pub(crate) async fn get_run(
     Path(run_id): Path<String>,
     parameters: Result<Query<RunQuery>, QueryRejection>,
 ) -> Result<Json<RunDetail>, Problem> {
-    allowed(&app, &headers)?;
+    app.tokens.require_api(&headers)?;
     let window = query(parameters)?.window.unwrap_or(DEFAULT_WINDOW).max(1);
     let run = store(&app)?.run(&run_id, window).await?.ok_or_else(|| unknown_run(&run_id))?;
     let rates = run.recent.stages.iter().filter_map(|stage| Some((stage.stage.clone(), stage.pass_rate?)));
@@ -344,7 +343,7 @@ pub(crate) async fn list_scores(
     Path(run_id): Path<String>,
     parameters: Result<Query<ScoresQuery>, QueryRejection>,
 ) -> Result<Json<ScorePage>, Problem> {
-    allowed(&app, &headers)?;
+    app.tokens.require_api(&headers)?;
     let parameters = query(parameters)?;
     let store = store(&app)?;
     if store.run(&run_id, 1).await?.is_none() {
@@ -374,7 +373,7 @@ pub(crate) async fn get_score(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<ScoreDetail>, Problem> {
-    allowed(&app, &headers)?;
+    app.tokens.require_api(&headers)?;
     let id: ScoreId = id.parse()?;
     let score = store(&app)?.score(id).await?.ok_or_else(|| {
         Problem::not_found("unknown-score", format!("there is no score {id}; it is `score_id` of a result"))

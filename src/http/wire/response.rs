@@ -88,7 +88,7 @@ pub enum CacheWire {
 pub struct StageWire<'a> {
     /// Its name in the rubric.
     pub name: &'a str,
-    /// Its score, from 0 to 1; 0 where it did not open.
+    /// Its score, from 0 to 1; 0 where it did not open, or could not be scored (see `errors`).
     pub score: f64,
     /// Its share of the shaped reward at this curriculum position; the weights sum to 1.
     pub weight: f64,
@@ -122,7 +122,7 @@ pub struct ToolCallWire<'a> {
     pub arguments: Option<&'a serde_json::Value>,
     /// Whether it is well-formed.
     pub parsed: bool,
-    /// Whether the tool is offered.
+    /// Whether it is well-formed and the tool is offered.
     pub known: bool,
     /// Whether the arguments satisfy the tool's schema.
     pub schema_valid: bool,

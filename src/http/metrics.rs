@@ -1,0 +1,172 @@
+//! What is counted, and how Prometheus reads it.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::batch::Scored;
+use super::limits::Limits;
+use crate::store::Counters;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Name(String);
+
+impl EncodeLabelValue for Name {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: Name,
+    method: Name,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RubricLabels {
+    rubric: Name,
+    outcome: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    rubric: Name,
+    stage: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: Name,
+}
+
+/// All metrics of the server.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    trajectories: Family<RubricLabels, Counter>,
+    reached: Family<StageLabels, Counter>,
+    passed: Family<StageLabels, Counter>,
+    item_errors: Family<CodeLabels, Counter>,
+    in_flight: Gauge,
+    bytes_in_flight: Gauge,
+    store_queue_bytes: Gauge,
+    store_commits: Gauge,
+    store_failures: Gauge,
+}
+
+fn latency_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("gradus");
+        let metrics = Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(latency_buckets as fn() -> Histogram),
+            trajectories: Family::default(),
+            reached: Family::default(),
+            passed: Family::default(),
+            item_errors: Family::default(),
+            in_flight: Gauge::default(),
+            bytes_in_flight: Gauge::default(),
+            store_queue_bytes: Gauge::default(),
+            store_commits: Gauge::default(),
+            store_failures: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("http_requests", "Requests by route, method and status", metrics.requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time to answer, by route",
+            Unit::Seconds,
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "trajectories",
+            "Trajectories by rubric and outcome (valid, invalid)",
+            metrics.trajectories.clone(),
+        );
+        registry.register("stage_reached", "Trajectories that a stage scored", metrics.reached.clone());
+        registry.register("stage_passed", "Trajectories that reached a stage's threshold", metrics.passed.clone());
+        registry.register("item_errors", "Trajectories that could not be scored, by code", metrics.item_errors.clone());
+        registry.register("requests_in_flight", "Scoring requests in flight", metrics.in_flight.clone());
+        registry.register_with_unit("in_flight", "Body bytes in flight", Unit::Bytes, metrics.bytes_in_flight.clone());
+        registry.register_with_unit(
+            "store_queue",
+            "Bytes that wait for the store",
+            Unit::Bytes,
+            metrics.store_queue_bytes.clone(),
+        );
+        registry.register("store_commits", "Transactions of the store since start", metrics.store_commits.clone());
+        registry.register(
+            "store_failures",
+            "Failed transactions of the store since start",
+            metrics.store_failures.clone(),
+        );
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Counts a scored request. Inline rubrics share one label: their names come from clients.
+    pub fn count(&self, scored: &Scored) {
+        let rubric = &scored.settings.rubric;
+        let name = || Name(if scored.settings.inline { "inline".to_owned() } else { rubric.name.to_string() });
+        let valid = scored.rows.iter().filter(|row| row.valid).count();
+        for (outcome, n) in [("valid", valid), ("invalid", scored.rows.len() - valid)] {
+            if n > 0 {
+                let labels = RubricLabels { rubric: name(), outcome: Name(outcome.to_owned()) };
+                self.trajectories.get_or_create(&labels).inc_by(n as u64);
+            }
+        }
+        if !scored.settings.inline {
+            for (stage, tally) in rubric.stages.iter().zip(&scored.tallies) {
+                let labels = StageLabels { rubric: name(), stage: Name(stage.name.to_string()) };
+                self.reached.get_or_create(&labels).inc_by(u64::from(tally.reached));
+                self.passed.get_or_create(&labels).inc_by(u64::from(tally.passed));
+            }
+        }
+        for (code, n) in &scored.errors {
+            self.item_errors.get_or_create(&CodeLabels { code: Name(code.as_str().to_owned()) }).inc_by(*n);
+        }
+    }
+
+    /// Counts an answered request.
+    pub fn answered(&self, route: String, method: String, status: u16, took: Duration) {
+        self.seconds.get_or_create(&RouteLabels { route: Name(route.clone()) }).observe(took.as_secs_f64());
+        self.requests.get_or_create(&RequestLabels { route: Name(route), method: Name(method), status }).inc();
+    }
+
+    /// The metrics as text, in the OpenMetrics format.
+    pub fn text(&self, limits: &Limits, store: Option<Counters>) -> String {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.in_flight.set(gauge(limits.requests.load(Ordering::Relaxed) as u64));
+        self.bytes_in_flight.set(gauge(limits.bytes_in_flight() as u64));
+        if let Some(counters) = store {
+            self.store_queue_bytes.set(gauge(counters.queue_bytes));
+            self.store_commits.set(gauge(counters.transactions));
+            self.store_failures.set(gauge(counters.failures));
+        }
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
