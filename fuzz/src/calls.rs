@@ -64,7 +64,10 @@ pub fn answers(format: ToolFormat, text: &str) {
         let Some((answer, range)) = extract(text, &hidden, place) else { continue };
         let around = text.get(range).unwrap_or_else(|| panic!("{place}: the answer's bytes are in the text"));
         assert!(answer.len() <= around.len(), "{place}: an answer is not longer than the bytes it takes");
-        assert_eq!(answer.trim(), answer, "{place}: an answer is trimmed");
+        // A message of harmony's final channel is the answer as it stands (E5).
+        if place != AnswerFrom::HarmonyFinal {
+            assert_eq!(answer.trim(), answer, "{place}: an answer is trimmed");
+        }
         if hidden.is_empty() {
             assert_eq!(answer, around, "{place}: with nothing hidden the answer is the text as it stands");
         }

@@ -4,20 +4,18 @@ use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::check_stage::{default_measure, stage};
 use super::error::RubricError;
-use super::file::{NumberOrOff, PenaltyFile, RubricFile, ScheduleFile, StageFile};
+use super::file::{PenaltyFile, RubricFile, ScheduleFile};
 use super::resolved::resolved;
 use super::{Rubric, RubricStage, Scheduled, plan_at};
 use crate::shaping::{Over, Penalty, PenaltyKind, Position, RewardRange, Schedule};
-use crate::stages::{Expr, JudgeStage, MatchMode, Measure, Reading, Stage, ToolMatch};
-use crate::text::{Bleu, LaBleu, Smoothing, Tokenizer};
+use crate::stages::{Measure, Reading};
 use crate::toolcall::answer::AnswerFrom;
 use crate::trajectory::{ParseMode, ToolFormat};
 
-type Result<T> = std::result::Result<T, RubricError>;
+pub(super) type Result<T> = std::result::Result<T, RubricError>;
 
-const KINDS: &str =
-    "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge, binary, expr";
 const MEASURES: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu";
 /// A version is this much of the hash: `b3-` and 8 hex digits.
 const VERSION_BYTES: usize = 11;
@@ -84,11 +82,11 @@ fn name(name: &str, pointer: &str) -> Result<()> {
     Ok(())
 }
 
-fn word<T: FromStr>(value: &str, pointer: &str, choices: &str) -> Result<T> {
+pub(super) fn word<T: FromStr>(value: &str, pointer: &str, choices: &str) -> Result<T> {
     value.parse().map_err(|_| RubricError::at(pointer, format!("{value:?} is not known; one of: {choices}")))
 }
 
-fn unit(value: f64, pointer: &str) -> Result<f64> {
+pub(super) fn unit(value: f64, pointer: &str) -> Result<f64> {
     if (0.0..=1.0).contains(&value) {
         return Ok(value);
     }
@@ -147,171 +145,6 @@ fn stages(file: &RubricFile) -> Result<Vec<RubricStage>> {
         });
     }
     Ok(stages)
-}
-
-fn stage(file: &StageFile, at: &str, earlier: &[&str]) -> Result<Stage> {
-    let options = file;
-    match file.kind.as_str() {
-        "judge" => {
-            only(options, &["criteria"], "judge", at)?;
-            judge(options, at)
-        }
-        "binary" => binary(options, at),
-        "expr" => {
-            only(options, &["expr"], "expr", at)?;
-            let pointer = format!("{at}/expr");
-            let text =
-                options.expr.as_deref().ok_or_else(|| RubricError::at(at, "an `expr` stage needs `expr = \"..\"`"))?;
-            Expr::parse(text, earlier, &default_measure)
-                .map(Stage::Expr)
-                .map_err(|e| RubricError::at(pointer, e.to_string()))
-        }
-        kind => measure(kind, options, at).map(Stage::Measure),
-    }
-}
-
-/// Refuses options that the kind does not have: a silently ignored option is a wrong rubric.
-fn only(options: &StageFile, allowed: &[&str], kind: &str, at: &str) -> Result<()> {
-    let Some(extra) = options.given().into_iter().find(|option| !allowed.contains(option)) else { return Ok(()) };
-    let has = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
-    Err(RubricError::at(format!("{at}/{extra}"), format!("`{kind}` has no option `{extra}`; its options: {has}")))
-}
-
-fn judge(options: &StageFile, at: &str) -> Result<Stage> {
-    match options.criteria.as_deref().map(str::trim) {
-        Some(criteria) if !criteria.is_empty() => Ok(Stage::Judge(JudgeStage { criteria: criteria.to_owned() })),
-        _ => Err(RubricError::at(at, "a judge needs `criteria = \"..\"`: what it is to look for, in words")),
-    }
-}
-
-fn binary(options: &StageFile, at: &str) -> Result<Stage> {
-    let of = options.of.as_deref().unwrap_or("exact_match");
-    let threshold = unit(options.cut.unwrap_or(0.5), &format!("{at}/cut"))?;
-    let inner = StageFile { of: None, cut: None, ..options.clone() };
-    let of = match of {
-        "judge" => {
-            only(&inner, &["criteria"], "binary of judge", at)?;
-            judge(&inner, at)?
-        }
-        kind => Stage::Measure(measure(kind, &inner, &format!("{at}/of"))?),
-    };
-    Ok(Stage::Binary { of: Box::new(of), threshold })
-}
-
-/// The measure of this name with default settings.
-fn default_measure(kind: &str) -> Option<Measure> {
-    measure(kind, &StageFile::default(), "").ok()
-}
-
-fn measure(kind: &str, options: &StageFile, at: &str) -> Result<Measure> {
-    let allowed: &[&str] = match kind {
-        "tool_parse" => &["repaired_credit"],
-        "tool_match" => &["mode", "ordered"],
-        "bleu" => &["tokenizer", "lowercase", "smoothing", "smoothing_value", "effective_order", "max_ngram_order"],
-        "la_bleu" => &["tokenizer", "lowercase", "slack", "floor", "cap"],
-        _ => &[],
-    };
-    let measure = match kind {
-        "tool_parse" => {
-            let credit = options.repaired_credit.unwrap_or(0.5);
-            Measure::ToolParse { repaired_credit: unit(credit, &format!("{at}/repaired_credit"))? }
-        }
-        "tool_schema" => Measure::ToolSchema,
-        "tool_match" => Measure::ToolMatch(tool_match(options, at)?),
-        "answer_format" => Measure::AnswerFormat,
-        "exact_match" => Measure::ExactMatch,
-        "f1" => Measure::F1,
-        "bleu" => Measure::Bleu(bleu(options, at)?),
-        "la_bleu" => Measure::LaBleu(la_bleu(options, at)?),
-        other => {
-            let message = format!("{other:?} is no kind of stage; one of: {KINDS}");
-            let pointer = if at.ends_with("/of") { at.to_owned() } else { format!("{at}/kind") };
-            return Err(RubricError::at(pointer, message));
-        }
-    };
-    only(options, allowed, kind, at)?;
-    Ok(measure)
-}
-
-fn tool_match(options: &StageFile, at: &str) -> Result<ToolMatch> {
-    let mode = match options.mode.as_deref().unwrap_or("f1") {
-        "strict" => MatchMode::Strict,
-        "fractional" => MatchMode::Fractional,
-        "f1" => MatchMode::F1,
-        other => {
-            let message = format!("{other:?} is not known; one of: strict, fractional, f1");
-            return Err(RubricError::at(format!("{at}/mode"), message));
-        }
-    };
-    Ok(ToolMatch { mode, ordered: options.ordered.unwrap_or(false) })
-}
-
-fn tokenizer(options: &StageFile, at: &str) -> Result<Tokenizer> {
-    options
-        .tokenizer
-        .as_deref()
-        .map_or(Ok(Tokenizer::V13a), |name| word(name, &format!("{at}/tokenizer"), "none, 13a, intl, zh, char"))
-}
-
-fn bleu(options: &StageFile, at: &str) -> Result<Bleu> {
-    let smoothing = options.smoothing.as_deref().unwrap_or("exp");
-    let value = options.smoothing_value.unwrap_or(match smoothing {
-        "floor" => 0.1,
-        _ => 1.0,
-    });
-    if !(0.0..=1e6).contains(&value) {
-        let message = format!("{value} is out of range; it must be from 0 to 1e6");
-        return Err(RubricError::at(format!("{at}/smoothing_value"), message));
-    }
-    let smoothing = match smoothing {
-        "none" => Smoothing::None,
-        "exp" => Smoothing::Exp,
-        "floor" => Smoothing::Floor(value),
-        "add-k" => Smoothing::AddK(value),
-        other => {
-            let message = format!("{other:?} is not known; one of: none, floor, add-k, exp");
-            return Err(RubricError::at(format!("{at}/smoothing"), message));
-        }
-    };
-    let max_ngram_order = options.max_ngram_order.unwrap_or(4);
-    if !(1..=8).contains(&max_ngram_order) {
-        let message = format!("{max_ngram_order} is out of range; it must be from 1 to 8");
-        return Err(RubricError::at(format!("{at}/max_ngram_order"), message));
-    }
-    Ok(Bleu {
-        tokenizer: tokenizer(options, at)?,
-        lowercase: options.lowercase.unwrap_or(false),
-        smoothing,
-        effective_order: options.effective_order.unwrap_or(true),
-        max_ngram_order,
-    })
-}
-
-fn la_bleu(options: &StageFile, at: &str) -> Result<LaBleu> {
-    let slack = match &options.slack {
-        None => 1.0,
-        Some(NumberOrOff::Word(word)) if word == "off" => f64::INFINITY,
-        Some(NumberOrOff::Number(number)) if (0.0..=1e6).contains(number) => *number,
-        Some(other) => {
-            let shown = match other {
-                NumberOrOff::Number(number) => number.to_string(),
-                NumberOrOff::Word(word) => format!("{word:?}"),
-            };
-            let message = format!("{shown} is no slack; it must be from 0 to 1e6, or \"off\"");
-            return Err(RubricError::at(format!("{at}/slack"), message));
-        }
-    };
-    let floor = unit(options.floor.unwrap_or(0.0), &format!("{at}/floor"))?;
-    if floor >= 1.0 {
-        return Err(RubricError::at(format!("{at}/floor"), "1 is out of range; the floor must be below 1"));
-    }
-    Ok(LaBleu {
-        tokenizer: tokenizer(options, at)?,
-        lowercase: options.lowercase.unwrap_or(false),
-        slack,
-        floor,
-        cap: unit(options.cap.unwrap_or(0.5), &format!("{at}/cap"))?,
-    })
 }
 
 fn penalties(files: &[PenaltyFile]) -> Result<Vec<(Arc<str>, Penalty)>> {

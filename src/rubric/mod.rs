@@ -5,6 +5,7 @@
 
 mod catalog;
 mod check;
+mod check_stage;
 mod error;
 mod file;
 mod resolved;

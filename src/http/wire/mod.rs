@@ -2,15 +2,18 @@
 //! with API field names.
 
 mod json;
+mod message;
 mod pointed;
 mod request;
 mod response;
 mod split;
+mod text;
 
 pub(in crate::http) use json::Put;
 pub use pointed::{Pointed, Wrong, pointed};
 pub use request::{
-    CurriculumWire, Item, MAX_TRAJECTORIES, Object, OnInvalid, RewardRequest, Text, read_item, read_names, read_request,
+    CurriculumWire, Item, MAX_TRAJECTORIES, OnInvalid, RewardRequest, read_item, read_names, read_request,
 };
 pub use response::{CacheWire, ErrorWire, GroupWire, Named, Naming, ResultWire, error};
 pub use split::{Split, split};
+pub use text::{Object, Text};

@@ -1,0 +1,319 @@
+//! One request, scored: bytes in, the whole response out. Server, command line and replay all score through
+//! [`Engine::score`].
+//!
+//! Items are read, then scored and written, each on whatever core is free; equal trajectories are scored once. Runs on
+//! rayon's threads and blocks: never call it from an async one. Knows no HTTP status and no store.
+
+mod distinct;
+mod respond;
+mod stop;
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde_json::value::RawValue;
+
+use self::distinct::{Task, content_hash, distinct};
+use self::respond::{Entry, finish};
+use self::stop::Deadline;
+pub use self::stop::Stop;
+use super::wire::{
+    CacheWire, CurriculumWire, Item, Naming, Object, OnInvalid, Pointed, RewardRequest, Split, Wrong, read_item,
+    read_names, read_request, split,
+};
+use crate::rubric::{Catalog, Rubric, RubricError};
+use crate::score::{Report, Scorer};
+use crate::shaping::Position;
+use crate::stages::{Field, NoScore, NoScoreCode};
+use crate::toolcall::tools::ToolSet;
+
+/// Bytes of request that one unit of parallel work should hold at least.
+const GRAIN_BYTES: usize = 16 * 1024;
+
+/// What scoring needs beside a request.
+pub struct Engine {
+    /// The pipeline.
+    pub scorer: Scorer,
+    /// The rubrics by name.
+    pub catalog: Catalog,
+    /// The rubric of requests that name none.
+    pub default_rubric: String,
+    /// Whether a request may bring its own rubric.
+    pub inline_rubrics: bool,
+}
+
+/// What a request wants scored with, settled.
+#[derive(Debug)]
+pub struct Settings {
+    /// The rubric.
+    pub rubric: Arc<Rubric>,
+    /// Whether the request brought the rubric along.
+    pub inline: bool,
+    /// The curriculum position.
+    pub position: Position,
+    /// The training run.
+    pub run_id: Option<String>,
+    /// What to do about items that cannot be scored.
+    pub on_invalid: OnInvalid,
+}
+
+/// Overrides for a request, from query parameters or the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides<'a> {
+    /// Used instead of the request's rubric: scoring again with the very rubric of a stored score.
+    pub rubric: Option<Arc<Rubric>>,
+    /// Prefix of the score ids; `None` where nothing is stored.
+    pub batch_id: Option<&'a str>,
+}
+
+/// One scored trajectory, for the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The client's id.
+    pub id: Option<String>,
+    /// The client's group.
+    pub group: Option<String>,
+    /// The reward as it was sent.
+    pub reward: Option<f64>,
+    /// Whether it could be scored.
+    pub valid: bool,
+    /// Index of the last stage that opened.
+    pub stage_reached: Option<usize>,
+    /// Index of the stage that failed.
+    pub failed_stage: Option<usize>,
+    /// First 16 bytes of the BLAKE3 hash of the trajectory.
+    pub content_hash: [u8; 16],
+    /// Bytes of its result in the response.
+    pub result: Range<usize>,
+}
+
+/// What one stage did to the trajectories of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Tally {
+    /// Trajectories that were scored by it.
+    pub reached: u32,
+    /// Those that reached its threshold.
+    pub passed: u32,
+    /// Sum of its scores.
+    pub score_sum: f64,
+}
+
+/// A request with all its results.
+#[derive(Debug)]
+pub struct Scored {
+    /// The response's JSON.
+    pub body: Vec<u8>,
+    /// One per trajectory, in request order.
+    pub rows: Vec<Row>,
+    /// One per stage of the rubric.
+    pub tallies: Vec<Tally>,
+    /// How often each error came up.
+    pub errors: Vec<(NoScoreCode, u64)>,
+    /// What it was scored with.
+    pub settings: Settings,
+}
+
+/// Why a whole request has no answer.
+#[derive(Debug)]
+pub enum BatchError {
+    /// It cannot be read.
+    Request(Pointed),
+    /// No rubric has this name or version.
+    UnknownRubric(String),
+    /// Its inline rubric has an error.
+    Rubric(RubricError),
+    /// Inline rubrics are switched off.
+    InlineRubric,
+    /// It took too long.
+    Deadline {
+        /// How long it was given, in milliseconds.
+        limit_ms: u64,
+    },
+    /// Nobody waits for it any more.
+    Abandoned,
+    /// `on_invalid` is `error`, and an item could not be scored.
+    Invalid {
+        /// Whether it may succeed later.
+        transient: bool,
+        /// The first item's error.
+        code: &'static str,
+        /// What is wrong.
+        message: String,
+        /// Where, in the request.
+        pointer: String,
+    },
+}
+
+impl Engine {
+    /// Scores a request.
+    ///
+    /// # Errors
+    /// When the request as a whole cannot be answered; a bad item is no error but a result that says so.
+    pub fn score(&self, body: &str, overrides: &Overrides<'_>, stop: &Stop) -> Result<Scored, BatchError> {
+        let split = split(body);
+        let (request, raw_items) = read_apart(body, split.as_ref())?;
+        let settings = self.settings(&request, overrides)?;
+        let deadline = Deadline::new(&request, stop);
+        deadline.check()?;
+        let tools = request.tools.map_or("", |tools| tools.get());
+        let shared = SharedTools::new(&self.scorer, tools, &settings.rubric, overrides.batch_id.is_some());
+        let format = settings.rubric.reading.format;
+        let grain = (GRAIN_BYTES * raw_items.len() / body.len().max(1)).max(1);
+
+        let items: Vec<_> = raw_items.par_iter().with_min_len(grain).map(|raw| read_item(raw, tools, format)).collect();
+        if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
+            // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).
+            read_request(body).map_err(BatchError::Request)?;
+        }
+        deadline.check()?;
+        let tasks = distinct(&items);
+        let run = |task: &Task| {
+            deadline.check()?;
+            Ok(self.score_task(
+                task,
+                &Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared },
+            ))
+        };
+        let done: Result<Vec<_>, BatchError> = tasks.par_iter().with_min_len(grain).map(run).collect();
+        let mut entries: Vec<Entry> = done?.into_iter().flatten().collect();
+        entries.sort_unstable_by_key(|entry| entry.index);
+        finish(entries, &items, settings)
+    }
+
+    fn settings(&self, request: &RewardRequest<'_>, overrides: &Overrides<'_>) -> Result<Settings, BatchError> {
+        let (rubric, inline) = match (&overrides.rubric, request.rubric.map(RawValue::get)) {
+            (Some(rubric), _) => (rubric.clone(), false),
+            (None, None) => (self.named(&self.default_rubric)?, false),
+            (None, Some(raw)) if raw.starts_with('{') && self.inline_rubrics => {
+                (Arc::new(Rubric::from_json(raw).map_err(BatchError::Rubric)?), true)
+            }
+            (None, Some(raw)) if raw.starts_with('{') => return Err(BatchError::InlineRubric),
+            (None, Some(raw)) => {
+                let name: String = serde_json::from_str(raw).map_err(|_| {
+                    let message = "`rubric` must be a name, `name@version`, or a whole rubric as an object";
+                    BatchError::Request(Pointed::shape("/rubric", message))
+                })?;
+                (self.named(&name)?, false)
+            }
+        };
+        let curriculum = request.curriculum.as_ref().map(|Object(curriculum)| curriculum.clone()).unwrap_or_default();
+        check_mastery(&curriculum)?;
+        Ok(Settings {
+            rubric,
+            inline,
+            position: Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery },
+            run_id: request.run_id.as_ref().map(|text| text.0.to_string()),
+            on_invalid: request.on_invalid.unwrap_or_default(),
+        })
+    }
+
+    fn named(&self, name: &str) -> Result<Arc<Rubric>, BatchError> {
+        self.catalog.get(name).ok_or_else(|| BatchError::UnknownRubric(name.to_owned()))
+    }
+
+    /// Scores one distinct trajectory and writes the result of every item that has it.
+    fn score_task(&self, task: &Task, work: &Work<'_>) -> Vec<Entry> {
+        let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
+        let began = Instant::now();
+        let first = task.owners.first().and_then(|owner| work.items.get(*owner));
+        let report = match first {
+            Some(Ok(item)) if item.own_tools => {
+                let tools = self.scorer.tools(item.trajectory.tools, rubric);
+                self.scorer.score(&item.trajectory, &tools, rubric, position)
+            }
+            Some(Ok(item)) => self.scorer.score(&item.trajectory, &work.shared.tools, rubric, position),
+            Some(Err(wrong)) => Report::without_evidence(rubric.plan(position).into_owned(), rubric, malformed(wrong)),
+            None => return Vec::new(),
+        };
+        let latency_ms = (began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        let content_hash = match first {
+            Some(Ok(item)) if work.overrides.batch_id.is_some() => content_hash(item, work.shared.hash),
+            _ => [0; 16],
+        };
+        let entry = |(place, &index): (usize, &usize)| {
+            let names = item_names(index, work.items, work.raw_items);
+            let score_id = work.overrides.batch_id.map(|batch| format!("{batch}-{index}"));
+            let naming = Naming {
+                index,
+                id: names.0.as_deref(),
+                group: names.1.as_deref(),
+                score_id: score_id.as_deref(),
+                own_tools: matches!(work.items.get(index), Some(Ok(item)) if item.own_tools),
+                cache: if place == 0 { CacheWire::Miss } else { CacheWire::Hit },
+                latency_ms: if place == 0 { latency_ms } else { 0.0 },
+            };
+            Entry::new(&report, rubric, naming, content_hash)
+        };
+        task.owners.iter().enumerate().map(entry).collect()
+    }
+}
+
+/// What scoring a task needs.
+struct Work<'a> {
+    items: &'a [Result<Item<'a>, Pointed>],
+    raw_items: &'a [&'a str],
+    settings: &'a Settings,
+    overrides: &'a Overrides<'a>,
+    shared: &'a SharedTools,
+}
+
+/// The request's own tool list, looked up and hashed once for all items that use it.
+struct SharedTools {
+    tools: Arc<ToolSet>,
+    hash: blake3::Hash,
+}
+
+impl SharedTools {
+    fn new(scorer: &Scorer, raw: &str, rubric: &Rubric, hashed: bool) -> Self {
+        let hash = blake3::hash(if hashed { raw.as_bytes() } else { b"" });
+        Self { tools: scorer.tools(raw, rubric), hash }
+    }
+}
+
+/// The request and its items, taken apart quickly where that works, and exactly where it does not.
+fn read_apart<'a>(
+    body: &'a str,
+    split: Option<&'a Split<'a>>,
+) -> Result<(RewardRequest<'a>, Vec<&'a str>), BatchError> {
+    if let Some(split) = split
+        && let Ok(request) = read_request(&split.envelope)
+    {
+        return Ok((request, split.items.clone()));
+    }
+    let request = read_request(body).map_err(BatchError::Request)?;
+    let items = request.trajectories.iter().map(|raw| raw.get()).collect();
+    Ok((request, items))
+}
+
+fn check_mastery(curriculum: &CurriculumWire) -> Result<(), BatchError> {
+    match curriculum.mastery.iter().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
+        Some((stage, value)) => {
+            let message = format!("{value} is no pass rate; it must be from 0 to 1");
+            Err(BatchError::Request(Pointed::shape(
+                format!("/curriculum/mastery/{}", stage.replace('~', "~0").replace('/', "~1")),
+                message,
+            )))
+        }
+        None => Ok(()),
+    }
+}
+
+fn malformed(wrong: &Pointed) -> NoScore {
+    NoScore {
+        code: NoScoreCode::ItemMalformed,
+        message: wrong.message.clone(),
+        field: Some(Field::Trajectory(wrong.pointer.clone())),
+    }
+}
+
+type Names<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
+
+fn item_names<'a>(index: usize, items: &'a [Result<Item<'_>, Pointed>], raw_items: &[&'a str]) -> Names<'a> {
+    match items.get(index) {
+        Some(Ok(item)) => (item.id.as_deref().map(Cow::Borrowed), item.group.as_deref().map(Cow::Borrowed)),
+        _ => raw_items.get(index).map_or((None, None), |raw| read_names(raw)),
+    }
+}

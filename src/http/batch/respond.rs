@@ -1,0 +1,226 @@
+//! The response around the results: groups, what `on_invalid` asks for, and the bytes.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+use serde::Serialize;
+
+use super::{BatchError, Row, Scored, Settings, Tally};
+use crate::advantage::GroupStatistics;
+use crate::http::wire::{ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, error};
+use crate::rubric::Rubric;
+use crate::score::Report;
+use crate::stages::{NoScoreCode, Outcome};
+
+/// Most warnings of a response.
+const MAX_WARNINGS: usize = 16;
+
+/// One item's result, written.
+pub(super) struct Entry {
+    pub(super) index: usize,
+    json: Vec<u8>,
+    reward: Option<f64>,
+    stage_reached: Option<usize>,
+    failed_stage: Option<usize>,
+    content_hash: [u8; 16],
+    scores: Vec<(f64, bool)>,
+    names: (Option<String>, Option<String>),
+    error: Option<(NoScoreCode, ErrorWire<'static>)>,
+}
+
+impl Entry {
+    pub(super) fn new(report: &Report<'_>, rubric: &Rubric, naming: Naming<'_>, content_hash: [u8; 16]) -> Self {
+        let result = ResultWire::new(report, rubric, naming);
+        let mut json = Vec::with_capacity(1536);
+        result.put(&mut json);
+        let error = report.reward.as_ref().err().map(|fault| {
+            let entry = error(fault, rubric, &naming);
+            let message = Cow::Owned(entry.message.into_owned());
+            (fault.cause.code, ErrorWire { code: entry.code, message, pointer: entry.pointer, stage: None })
+        });
+        let score = |(index, outcome): (usize, &Outcome)| (outcome.score.get(), report.passed(index));
+        Self {
+            index: naming.index,
+            json,
+            reward: report.reward.as_ref().ok().map(|reward| reward.value),
+            stage_reached: report.stage_reached(),
+            failed_stage: report.failed_stage(),
+            content_hash,
+            scores: report.outcomes.iter().enumerate().map(score).collect(),
+            names: (naming.id.map(str::to_owned), naming.group.map(str::to_owned)),
+            error,
+        }
+    }
+
+    /// Puts a number where the result of an unscored item says `null`.
+    fn fill(&mut self, reward: f64) {
+        // Quotes are escaped inside strings, so that this text can only be the field itself.
+        const FIELD: &[u8] = b"\"reward\":null";
+        if let Some(at) = memchr::memmem::find(&self.json, FIELD) {
+            let end = at + FIELD.len();
+            let number = serde_json::to_vec(&reward).unwrap_or_else(|_| b"null".to_vec());
+            self.json.splice(end - b"null".len()..end, number);
+        }
+    }
+}
+
+/// Groups, `on_invalid`, and the response around the results.
+pub(super) fn finish(
+    mut entries: Vec<Entry>,
+    items: &[Result<Item<'_>, Pointed>],
+    settings: Settings,
+) -> Result<Scored, BatchError> {
+    if settings.on_invalid == OnInvalid::Error
+        && let Some((code, error)) = entries.iter().find_map(|entry| entry.error.clone())
+    {
+        return Err(BatchError::Invalid {
+            transient: code.is_transient(),
+            code: error.code,
+            message: error.message.into_owned(),
+            pointer: error.pointer.unwrap_or_default(),
+        });
+    }
+    let groups = groups(&entries, settings.rubric.range.max());
+    let means: HashMap<&str, f64> =
+        groups.iter().filter(|group| group.n > 0).map(|group| (&*group.group, group.mean)).collect();
+    let mut rewards: Vec<Option<f64>> = Vec::with_capacity(entries.len());
+    for entry in &mut entries {
+        let fill = match (entry.reward, settings.on_invalid) {
+            (Some(_), _) | (None, OnInvalid::Null | OnInvalid::Error) => None,
+            (None, OnInvalid::Zero) => Some(settings.rubric.range.min()),
+            (None, OnInvalid::Mean) => entry.names.1.as_deref().and_then(|group| means.get(group).copied()),
+        };
+        if let Some(fill) = fill {
+            entry.fill(fill);
+        }
+        rewards.push(entry.reward.or(fill));
+    }
+    let mut tallies = vec![Tally::default(); settings.rubric.stages.len()];
+    for entry in entries.iter().filter(|entry| entry.reward.is_some()) {
+        for (tally, (score, passed)) in tallies.iter_mut().zip(&entry.scores) {
+            tally.reached += 1;
+            tally.passed += u32::from(*passed);
+            tally.score_sum += score;
+        }
+    }
+    let errors = count_errors(&entries);
+    let (body, ranges) = write_body(&entries, &rewards, &groups, items, &settings);
+    let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {
+        id: entry.names.0,
+        group: entry.names.1,
+        reward,
+        valid: entry.reward.is_some(),
+        stage_reached: entry.stage_reached,
+        failed_stage: entry.failed_stage,
+        content_hash: entry.content_hash,
+        result,
+    });
+    Ok(Scored { body, rows: rows.collect(), tallies, errors, settings })
+}
+
+fn count_errors(entries: &[Entry]) -> Vec<(NoScoreCode, u64)> {
+    let mut counts: Vec<(NoScoreCode, u64)> = Vec::new();
+    for (code, _) in entries.iter().filter_map(|entry| entry.error.as_ref()) {
+        match counts.iter_mut().find(|(known, _)| known == code) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((*code, 1)),
+        }
+    }
+    counts
+}
+
+/// Statistics per group, in the order in which groups first appear.
+fn groups(entries: &[Entry], max_reward: f64) -> Vec<GroupWire<'static>> {
+    let mut order: Vec<&str> = Vec::new();
+    let mut rewards: HashMap<&str, Vec<f64>> = HashMap::new();
+    for entry in entries {
+        let Some(group) = entry.names.1.as_deref() else { continue };
+        let known = rewards.entry(group).or_insert_with(|| {
+            order.push(group);
+            Vec::new()
+        });
+        known.extend(entry.reward);
+    }
+    let wire = |group: &str| {
+        let mut empty = Vec::new();
+        let found = GroupStatistics::of(rewards.get_mut(group).unwrap_or(&mut empty), max_reward);
+        GroupWire { group: group.to_owned().into(), n: found.n, mean: found.mean, std: found.std, value: found.value }
+    };
+    order.into_iter().map(wire).collect()
+}
+
+/// What stands around the results.
+#[derive(Serialize)]
+struct Tail<'a> {
+    groups: &'a [GroupWire<'a>],
+    curriculum: CurriculumTail<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct CurriculumTail<'a> {
+    step: Option<u64>,
+    mastery: &'a BTreeMap<String, f64>,
+}
+
+#[derive(Serialize)]
+struct RubricName<'a> {
+    name: &'a str,
+    version: &'a str,
+}
+
+fn write_body(
+    entries: &[Entry],
+    rewards: &[Option<f64>],
+    groups: &[GroupWire<'_>],
+    items: &[Result<Item<'_>, Pointed>],
+    settings: &Settings,
+) -> (Vec<u8>, Vec<Range<usize>>) {
+    let rubric = RubricName { name: &settings.rubric.name, version: &settings.rubric.version };
+    let results: usize = entries.iter().map(|entry| entry.json.len() + 1).sum();
+    let mut body = Vec::with_capacity(results + 24 * entries.len() + 512);
+    body.extend_from_slice(b"{\"rubric\":");
+    body.extend(json(&rubric));
+    body.extend_from_slice(b",\"rewards\":");
+    body.extend(json(&rewards));
+    body.extend_from_slice(b",\"results\":[");
+    let mut ranges = Vec::with_capacity(entries.len());
+    for (place, entry) in entries.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        ranges.push(body.len()..body.len() + entry.json.len());
+        body.extend_from_slice(&entry.json);
+    }
+    body.extend_from_slice(b"],");
+    let position = &settings.position;
+    let tail = Tail {
+        groups,
+        curriculum: CurriculumTail { step: position.step, mastery: &position.mastery },
+        warnings: settings
+            .rubric
+            .missing_in(position)
+            .into_iter()
+            .chain(unknown_fields(items))
+            .take(MAX_WARNINGS)
+            .collect(),
+    };
+    body.extend(json(&tail).into_iter().skip(1));
+    (body, ranges)
+}
+
+/// Small values of this file's own types: their writing cannot fail.
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn unknown_fields<'a>(items: &'a [Result<Item<'_>, Pointed>]) -> impl Iterator<Item = String> + 'a {
+    let readable = items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().ok()?)));
+    readable.flat_map(|(index, item)| {
+        item.unknown_fields.iter().map(move |field| {
+            format!("/trajectories/{index}: the field {field:?} is not known and was ignored; put columns of your own under `metadata`")
+        })
+    })
+}

@@ -1,0 +1,189 @@
+//! Chat messages: the policy's decoded, everybody else's only looked at.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_json::value::RawValue;
+
+use super::pointed::{Pointed, excerpt};
+use super::text::{Object, Text};
+use crate::trajectory::{Content, Message, Role, Turn};
+
+/// A chat message. Fields that say nothing about the score (`name`, `tool_call_id`, ..) are skipped.
+#[derive(Debug)]
+pub(super) struct MessageWire<'a> {
+    role: Text<'a>,
+    content: ContentWire<'a>,
+    reasoning_content: Option<&'a RawValue>,
+    tool_calls: Option<&'a RawValue>,
+}
+
+/// A message's content: decoded at once where the role is known to be the policy's, else still raw.
+#[derive(Debug)]
+enum ContentWire<'a> {
+    Raw(Option<&'a RawValue>),
+    Read(Parts<'a>),
+}
+
+impl<'de> Deserialize<'de> for MessageWire<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MessageVisitor;
+        impl<'de> Visitor<'de> for MessageVisitor {
+            type Value = MessageWire<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageWire<'de>, A::Error> {
+                let mut role: Option<Text<'de>> = None;
+                let mut content = ContentWire::Raw(None);
+                let (mut reasoning_content, mut tool_calls) = (None, None);
+                while let Some(Text(key)) = map.next_key()? {
+                    match &*key {
+                        "role" => role = Some(map.next_value()?),
+                        "content" if role.as_ref().is_some_and(|role| role.0 == "assistant") => {
+                            content = ContentWire::Read(map.next_value()?);
+                        }
+                        "content" => content = ContentWire::Raw(map.next_value()?),
+                        // Servers send either name, or both with one of them null.
+                        "reasoning_content" | "reasoning" => {
+                            let given: Option<&'de RawValue> = map.next_value()?;
+                            reasoning_content = reasoning_content.or(given);
+                        }
+                        "tool_calls" => tool_calls = map.next_value()?,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                let role = role.ok_or_else(|| de::Error::missing_field("role"))?;
+                Ok(MessageWire { role, content, reasoning_content, tool_calls })
+            }
+        }
+        deserializer.deserialize_map(MessageVisitor)
+    }
+}
+
+pub(super) fn read_messages<'a>(messages: Vec<MessageWire<'a>>, at: &str) -> Result<Vec<Message<'a>>, Pointed> {
+    let message = |(index, message): (usize, MessageWire<'a>)| message.read(&|| format!("{at}/{index}"));
+    messages.into_iter().enumerate().map(message).collect()
+}
+
+impl<'a> MessageWire<'a> {
+    fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {
+        let Some(role) = Role::from_name(&self.role.0) else {
+            let known = "system, developer, user, assistant, tool";
+            return Err(Pointed::shape(
+                at() + "/role",
+                format!("{:?} is no role; one of: {known}", excerpt(&self.role.0)),
+            ));
+        };
+        if role != Role::Assistant {
+            let content = match self.content {
+                ContentWire::Raw(raw) => raw.map_or("null", RawValue::get),
+                // Only where `role` came twice: nobody scores it.
+                ContentWire::Read(_) => "null",
+            };
+            check_content(content, at)?;
+            return Ok(Message::Other { role, content: Content::Json(content) });
+        }
+        let parts = match self.content {
+            ContentWire::Read(parts) => parts,
+            ContentWire::Raw(raw) => raw.map_or(Ok(Parts::default()), |raw| read_content(raw.get(), at))?,
+        };
+        let field = self.reasoning_content.map(|raw| read_content(raw.get(), at)).transpose()?.map(|parts| parts.text);
+        let native_calls = self.tool_calls.map(RawValue::get).filter(|raw| !is_empty_list(raw));
+        let reasoning = field.or(parts.reasoning);
+        Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls }))
+    }
+}
+
+fn is_empty_list(raw: &str) -> bool {
+    raw.strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]")
+}
+
+/// A role's content that nobody scores needs no decoding, only a look at its kind.
+fn check_content(raw: &str, at: &dyn Fn() -> String) -> Result<(), Pointed> {
+    match raw.as_bytes().first() {
+        Some(b'"' | b'[' | b'n' | b'{') => Ok(()),
+        _ => Err(wrong_content(at)),
+    }
+}
+
+fn wrong_content(at: &dyn Fn() -> String) -> Pointed {
+    Pointed::shape(at() + "/content", "`content` must be a string, null, or a list of parts")
+}
+
+/// Content of an assistant message: its text parts joined, and its reasoning parts.
+#[derive(Debug, Default)]
+struct Parts<'a> {
+    text: Cow<'a, str>,
+    reasoning: Option<Cow<'a, str>>,
+}
+
+fn read_content<'a>(raw: &'a str, at: &dyn Fn() -> String) -> Result<Parts<'a>, Pointed> {
+    serde_json::from_str(raw).map_err(|error| Pointed::shape(at() + "/content", error.to_string()))
+}
+
+impl<'de> Deserialize<'de> for Parts<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PartsVisitor;
+        impl<'de> Visitor<'de> for PartsVisitor {
+            type Value = Parts<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, null, or a list of parts")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Parts<'de>, E> {
+                Ok(Parts { text: Cow::Borrowed(text), reasoning: None })
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Parts<'de>, E> {
+                Ok(Parts { text: Cow::Owned(text.to_owned()), reasoning: None })
+            }
+
+            fn visit_unit<E>(self) -> Result<Parts<'de>, E> {
+                Ok(Parts::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Parts<'de>, A::Error> {
+                let mut joined = Parts::default();
+                while let Some(Object(part)) = list.next_element()? {
+                    joined.add(part);
+                }
+                Ok(joined)
+            }
+        }
+        deserializer.deserialize_any(PartsVisitor)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct PartWire<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    text: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    thinking: Option<Text<'a>>,
+}
+
+impl<'a> Parts<'a> {
+    fn add(&mut self, part: PartWire<'a>) {
+        let kind = part.kind.as_ref().map_or("text", |kind| &kind.0);
+        match (kind, part.text, part.thinking) {
+            ("text" | "output_text", Some(Text(text)), _) if self.text.is_empty() => self.text = text,
+            ("text" | "output_text", Some(Text(text)), _) => self.text.to_mut().push_str(&text),
+            ("thinking" | "reasoning" | "reasoning_text", text, thinking) => {
+                let Text(more) = thinking.or(text).unwrap_or(Text(Cow::Borrowed("")));
+                self.reasoning.get_or_insert_default().to_mut().push_str(&more);
+            }
+            // Images and the like are kept by the client; there is nothing in them to score.
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The small things of a request: borrowed strings, strings that may be numbers, lists with a limit, objects that are no
+//! lists.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_json::value::RawValue;
+
+use crate::trajectory::MAX_REFERENCES;
+
+/// A JSON string, borrowed where it has no escapes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Text<'a>(pub Cow<'a, str>);
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// A string, or a number or boolean that stands for its text as sent: ids and reference answers come as each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scalar<'a>(pub(super) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        Self::from_raw(raw.get()).map_err(de::Error::custom)
+    }
+}
+
+impl<'a> Scalar<'a> {
+    pub(super) fn from_raw(raw: &'a str) -> Result<Self, String> {
+        match raw.as_bytes().first() {
+            Some(b'"') => {
+                serde_json::from_str::<Text<'a>>(raw).map(|text| Self(text.0)).map_err(|error| error.to_string())
+            }
+            Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(Self(Cow::Borrowed(raw))),
+            _ => Err("a string or a number is expected".to_owned()),
+        }
+    }
+}
+
+/// An object: serde would take a list for a struct, too, field by field.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(std::marker::PhantomData)).map(Self)
+    }
+}
+
+/// A list that stops being read where it is longer than it may be.
+#[derive(Debug)]
+pub(super) struct Bounded<T, const MAX: usize>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor<T, const MAX: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
+            type Value = Bounded<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MAX} elements")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element()? {
+                    if elements.len() == MAX {
+                        return Err(de::Error::custom(format!("more elements than the limit of {MAX}; send fewer")));
+                    }
+                    elements.push(element);
+                }
+                Ok(Bounded(elements))
+            }
+        }
+        deserializer.deserialize_seq(ListVisitor(std::marker::PhantomData))
+    }
+}
+
+/// A list of answers, or a single one.
+#[derive(Debug, Default)]
+pub(super) struct References<'a>(pub(super) Vec<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        if raw.get().starts_with('[') {
+            let list: Bounded<Scalar<'de>, MAX_REFERENCES> =
+                serde_json::from_str(raw.get()).map_err(de::Error::custom)?;
+            return Ok(Self(list.0.into_iter().map(|scalar| scalar.0).collect()));
+        }
+        Scalar::from_raw(raw.get()).map(|scalar| Self(vec![scalar.0])).map_err(de::Error::custom)
+    }
+}
