@@ -136,6 +136,10 @@ fn first_segment(text: &str, before: usize) -> Option<Segment<'_>> {
         return None;
     }
     let mut segment = segment(text, blank, blank);
+    // An empty header without a body is no segment; taking it for one would be no step forward.
+    if segment.body.is_none() && segment.header_end == blank {
+        return None;
+    }
     if segment.role != "assistant" {
         segment.role = "assistant";
     }
@@ -223,6 +227,15 @@ mod tests {
 
     use super::super::laws::{calls, codes, parsed, typed_calls};
     use crate::trajectory::ToolFormat::Harmony;
+
+    #[test]
+    fn h1_a_text_that_starts_with_an_end_ends() {
+        for text in ["<|end|><|message|>>]j", "<|call|><|channel|>x<|message|>", " <|end|> <|message|>", "<|end|>"] {
+            let found = parsed(Harmony, text);
+            assert!(found.attempts.is_empty(), "{text}: {found:?}");
+            assert_eq!(super::last_final(text), None);
+        }
+    }
 
     #[test]
     fn h1_h2_recipients_in_role_and_channel_part() {
