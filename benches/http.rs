@@ -3,7 +3,7 @@
 //!
 //! CPU time per trajectory is the figure to compare: the user and system time of the server's processes over the
 //! trajectories that it answered. The parse floor is taken in this process right before and after each cell, because a
-//! machine's speed changes within minutes. `--peer COMMAND` starts another server (`http/peer.py`, say) and measures it in
+//! machine's speed changes within minutes: on all cores at once, as the server runs, and on one alone. `--peer COMMAND` starts another server (`http/peer.py`, say) and measures it in
 //! the same run on the same bodies; `--seconds N` is how long each cell's two loads last; `--sizes small,large` and
 //! `--stores none,commit,relaxed` choose.
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
@@ -52,9 +52,9 @@ fn main() -> anyhow::Result<()> {
     let options = options(&arguments)?;
     let inputs: Vec<Input> = options.sizes.iter().map(|size| Input::new(*size)).collect();
     println!(
-        "| server | size | KB | CPU us | floor us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | peak MB | in flight MB | start ms | others |"
+        "| server | size | KB | CPU us | floor us | alone us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | peak MB | in flight MB | start ms | others |"
     );
-    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for store in &options.stores {
         let directory = tempfile::tempdir()?;
         let server = Server::start(&mut gradus(store, directory.path())?, &format!("gradus, {store}"))?;
@@ -132,18 +132,26 @@ impl Input {
         self.bodies.iter().map(String::len).sum::<usize>() as f64 / self.bodies.len() as f64
     }
 
-    /// CPU microseconds per trajectory that only parsing takes, now. This process does nothing else meanwhile.
-    fn floor_us(&self) -> anyhow::Result<f64> {
-        let (began, cpu, mut read) = (Instant::now(), own_cpu_seconds(), 0);
-        loop {
-            for body in &self.bodies {
-                read += black_box(floor::read(black_box(body.as_bytes()))?).trajectories.len();
+    /// CPU microseconds per trajectory that only parsing takes, now, on this many threads at once: a loaded server has
+    /// all cores busy, and cores that share a pipeline or a cache are slower together. Nothing else runs here meanwhile.
+    fn floor_us(&self, threads: usize) -> anyhow::Result<f64> {
+        let (began, cpu) = (Instant::now(), own_cpu_seconds());
+        let parse = || -> anyhow::Result<usize> {
+            let mut read = 0;
+            loop {
+                for body in &self.bodies {
+                    read += black_box(floor::read(black_box(body.as_bytes()))?).trajectories.len();
+                }
+                if own_cpu_seconds() - cpu >= FLOOR_CPU_SECONDS * threads as f64 || began.elapsed() > FLOOR_PATIENCE {
+                    return Ok(read);
+                }
             }
-            let spent = own_cpu_seconds() - cpu;
-            if spent >= FLOOR_CPU_SECONDS || began.elapsed() > FLOOR_PATIENCE {
-                return Ok(spent * 1e6 / read as f64);
-            }
-        }
+        };
+        let read: anyhow::Result<usize> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(parse)).collect();
+            running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(0))).sum()
+        });
+        Ok((own_cpu_seconds() - cpu) * 1e6 / read?.max(1) as f64)
     }
 }
 
@@ -151,26 +159,28 @@ fn measure(server: &Server, inputs: &[Input], seconds: Duration) -> anyhow::Resu
     for input in inputs {
         let requests = Requests::new(server.address, &input.bodies);
         closed_loop(&requests, CONNECTIONS, seconds / 4)?;
-        let before = input.floor_us()?;
+        let cores = std::thread::available_parallelism()?.get();
+        let before = [input.floor_us(cores)?, input.floor_us(1)?];
         server.reset_peak();
         let (cpu, busy, own) = (server.cpu_seconds(), busy_seconds(), own_cpu_seconds());
         let load = closed_loop(&requests, CONNECTIONS, seconds)?;
         let spent = server.cpu_seconds() - cpu;
         let others = (busy_seconds() - busy - spent - (own_cpu_seconds() - own)) / load.seconds;
         let peak = server.peak_mb();
-        let floor = f64::midpoint(before, input.floor_us()?);
+        let floor = f64::midpoint(before[0], input.floor_us(cores)?);
+        let alone = f64::midpoint(before[1], input.floor_us(1)?);
         let half = open_loop(&requests, CONNECTIONS, load.per_second() / 2.0, seconds)?;
-        row(server, input, &load, &half, [spent, floor, peak, others.max(0.0)]);
+        row(server, input, &load, &half, [spent, floor, alone, peak, others.max(0.0)]);
     }
     Ok(())
 }
 
-fn row(server: &Server, input: &Input, load: &Load, half: &Load, [spent, floor, peak, others]: [f64; 4]) {
+fn row(server: &Server, input: &Input, load: &Load, half: &Load, [spent, floor, alone, peak, others]: [f64; 5]) {
     let trajectories = (load.answered() * BATCH) as f64;
     let cpu = spent * 1e6 / trajectories;
     let bytes = input.mean_bytes();
     println!(
-        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} |",
+        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {alone:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} |",
         server.name,
         input.size.name(),
         bytes / BATCH as f64 / 1e3,

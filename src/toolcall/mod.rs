@@ -135,7 +135,19 @@ pub struct Call<'t> {
 ///
 /// For `openai` the text is never searched for calls: only its reasoning is found, the calls come from
 /// [`parse_native`].
+///
+/// Tolerant parsing repairs what strict parsing refuses, and touches nothing that it accepts.
 pub fn parse<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
+    if options.mode == ParseMode::Tolerant {
+        let strict = parse_as_told(text, &Options { mode: ParseMode::Strict, ..*options }, offered);
+        if strict.ok() {
+            return strict;
+        }
+    }
+    parse_as_told(text, options, offered)
+}
+
+fn parse_as_told<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
     let text = scan::drop_end_tokens(text, options.format);
     let format = match options.format {
         ToolFormat::Auto => detect(text),

@@ -31,7 +31,7 @@ use crate::stages::{Field, NoScore, NoScoreCode};
 use crate::toolcall::tools::ToolSet;
 
 /// Bytes of request that one unit of parallel work should hold at least.
-const GRAIN_BYTES: usize = 16 * 1024;
+const GRAIN_BYTES: usize = 64 * 1024;
 
 /// What scoring needs beside a request.
 pub struct Engine {
