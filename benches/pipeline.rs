@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use gradus::http::batch::{Engine, Overrides, Stop};
+use gradus::http::batch::{Engine, Load, Overrides, Stop};
 use gradus::rubric::Catalog;
 use gradus::score::Scorer;
 use gradus::stages::NoJudge;
@@ -28,6 +28,7 @@ fn engine() -> Engine {
         catalog: Catalog::open(None).unwrap_or_else(|error| panic!("the shipped rubrics open: {error}")),
         default_rubric: "short_form_qa".to_owned(),
         inline_rubrics: true,
+        load: Load::default(),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gradus::http::batch::{Engine, Overrides, Stop};
+use gradus::http::batch::{Engine, Load, Overrides, Stop};
 use gradus::rubric::{Catalog, Rubric, SHIPPED};
 use gradus::score::Scorer;
 use gradus::stages::{Judge, NoJudge, Question, Unavailable, UnitScore, Verdict};
@@ -102,6 +102,7 @@ fn result(rubric: &str, judge: Arc<dyn Judge>, trajectory: &Value) -> Value {
         catalog: Catalog::open(None).unwrap(),
         default_rubric: rubric.to_owned(),
         inline_rubrics: false,
+        load: Load::default(),
     };
     let body = json!({"trajectories": [trajectory]}).to_string();
     let scored = engine.score(&body, &Overrides::default(), &Stop::default()).unwrap();

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use gradus::http::batch::{Engine, Overrides, Stop};
+use gradus::http::batch::{Engine, Load, Overrides, Stop};
 use gradus::rubric::Catalog;
 use gradus::score::Scorer;
 use gradus::stages::NoJudge;
@@ -19,6 +19,7 @@ fn engine() -> Engine {
         catalog: Catalog::open(None).unwrap(),
         default_rubric: "short_form_qa".to_owned(),
         inline_rubrics: true,
+        load: Load::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock, Once};
 
-use gradus::http::batch::{Engine, Overrides, Scored, Stop};
+use gradus::http::batch::{Engine, Load, Overrides, Scored, Stop};
 use gradus::rubric::Catalog;
 use gradus::score::Scorer;
 use gradus::stages::NoJudge;
@@ -18,6 +18,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine {
     catalog: Catalog::open(None).unwrap_or_else(|error| panic!("{error}")),
     default_rubric: "short_form_qa".to_owned(),
     inline_rubrics: true,
+    load: Load::default(),
 });
 
 #[derive(Deserialize)]

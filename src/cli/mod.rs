@@ -23,7 +23,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::config::{File, LogFormat, Scoring};
-use crate::http::batch::{BatchError, Engine};
+use crate::http::batch::{BatchError, Engine, Load};
 use crate::rubric::{Catalog, Rubric};
 use crate::score::Scorer;
 use crate::stages::NoJudge;
@@ -134,6 +134,7 @@ fn engine(scoring: &Scoring) -> anyhow::Result<Engine> {
         catalog,
         default_rubric: scoring.default_rubric.clone(),
         inline_rubrics: scoring.inline_rubrics,
+        load: Load::default(),
     })
 }
 

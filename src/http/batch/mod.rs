@@ -11,6 +11,7 @@ mod stop;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -32,6 +33,8 @@ use crate::toolcall::tools::ToolSet;
 
 /// Bytes of request that one unit of parallel work should hold at least.
 const GRAIN_BYTES: usize = 64 * 1024;
+/// Bytes of request after which a request looks again how busy the engine is.
+const STRETCH_BYTES: usize = 1 << 20;
 
 /// What scoring needs beside a request.
 pub struct Engine {
@@ -43,6 +46,34 @@ pub struct Engine {
     pub default_rubric: String,
     /// Whether a request may bring its own rubric.
     pub inline_rubrics: bool,
+    /// How busy it is.
+    pub load: Load,
+}
+
+/// How many requests are being scored.
+#[derive(Debug, Default)]
+pub struct Load(AtomicUsize);
+
+/// One of them; ends when dropped.
+struct Running<'a>(&'a Load);
+
+impl Load {
+    fn begin(&self) -> Running<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Running(self)
+    }
+
+    /// Items per unit of parallel work: with a request for every core, each keeps to its own core and its caches;
+    /// otherwise a request is spread over those that are free.
+    fn grain(&self, by_size: usize) -> usize {
+        if self.0.load(Ordering::Relaxed) >= rayon::current_num_threads() { usize::MAX } else { by_size }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a request wants scored with, settled.
@@ -153,6 +184,7 @@ impl Engine {
     /// # Errors
     /// When the request as a whole cannot be answered; a bad item is no error but a result that says so.
     pub fn score(&self, body: &str, overrides: &Overrides<'_>, stop: &Stop) -> Result<Scored, BatchError> {
+        let _running = self.load.begin();
         let split = split(body);
         let (request, raw_items) = read_apart(body, split.as_ref())?;
         let settings = self.settings(&request, overrides)?;
@@ -161,9 +193,11 @@ impl Engine {
         let tools = request.tools.map_or("", |tools| tools.get());
         let shared = SharedTools::new(&self.scorer, tools, &settings.rubric, overrides.batch_id.is_some());
         let format = settings.rubric.reading.format;
-        let grain = (GRAIN_BYTES * raw_items.len() / body.len().max(1)).max(1);
+        let items_in = |bytes: usize| (bytes * raw_items.len() / body.len().max(1)).max(1);
+        let grain = || self.load.grain(items_in(GRAIN_BYTES));
 
-        let items: Vec<_> = raw_items.par_iter().with_min_len(grain).map(|raw| read_item(raw, tools, format)).collect();
+        let unread = raw_items.par_iter().with_min_len(grain());
+        let items: Vec<_> = unread.map(|raw| read_item(raw, tools, format)).collect();
         if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
             // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).
             read_request(body).map_err(BatchError::Request)?;
@@ -177,8 +211,11 @@ impl Engine {
                 &Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared },
             ))
         };
-        let done: Result<Vec<_>, BatchError> = tasks.par_iter().with_min_len(grain).map(run).collect();
-        let mut entries: Vec<Entry> = done?.into_iter().flatten().collect();
+        let mut entries: Vec<Entry> = Vec::with_capacity(items.len());
+        for stretch in tasks.chunks(items_in(STRETCH_BYTES)) {
+            let done: Result<Vec<_>, BatchError> = stretch.par_iter().with_min_len(grain()).map(run).collect();
+            entries.extend(done?.into_iter().flatten());
+        }
         entries.sort_unstable_by_key(|entry| entry.index);
         finish(entries, &items, settings)
     }
