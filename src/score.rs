@@ -77,14 +77,24 @@ impl Scorer {
         rubric: &Rubric,
         position: &Position,
     ) -> Report<'t> {
+        self.report(Evidence::read(trajectory, tools, &rubric.reading), rubric, position)
+    }
+
+    /// The second half of [`Self::score`], for callers that read several trajectories before they score them.
+    pub fn report<'t>(
+        &self,
+        evidence: Result<Evidence<'t>, NoScore>,
+        rubric: &Rubric,
+        position: &Position,
+    ) -> Report<'t> {
         let plan = rubric.plan(position).into_owned();
-        match Evidence::read(trajectory, tools, &rubric.reading) {
-            Ok(evidence) => self.report(evidence, rubric, plan),
+        match evidence {
+            Ok(evidence) => self.run(evidence, rubric, plan),
             Err(cause) => Report::without_evidence(plan, rubric, cause),
         }
     }
 
-    fn report<'t>(&self, evidence: Evidence<'t>, rubric: &Rubric, plan: Vec<StagePlan>) -> Report<'t> {
+    fn run<'t>(&self, evidence: Evidence<'t>, rubric: &Rubric, plan: Vec<StagePlan>) -> Report<'t> {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.len());
         let fault = self.run_stages(&evidence, rubric, &plan, &mut outcomes).err();
         let scores: Vec<UnitScore> = outcomes.iter().map(|outcome| outcome.score).collect();

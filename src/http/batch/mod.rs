@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde_json::value::RawValue;
@@ -28,11 +28,14 @@ use super::wire::{
 use crate::rubric::{Catalog, Rubric, RubricError};
 use crate::score::{Report, Scorer};
 use crate::shaping::Position;
-use crate::stages::{Field, NoScore, NoScoreCode};
+use crate::stages::{Evidence, Field, NoScore, NoScoreCode};
 use crate::toolcall::tools::ToolSet;
 
 /// Bytes of request that one unit of parallel work should hold at least.
 const GRAIN_BYTES: usize = 64 * 1024;
+/// Most trajectories, and bytes of request, that go through each step together.
+const TOGETHER: usize = 16;
+const TOGETHER_BYTES: usize = 64 * 1024;
 /// Bytes of request after which a request looks again how busy the engine is.
 const STRETCH_BYTES: usize = 1 << 20;
 
@@ -204,16 +207,17 @@ impl Engine {
         }
         deadline.check()?;
         let tasks = distinct(&items);
-        let run = |task: &Task| {
+        let work = Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared };
+        let run = |tasks: &[Task]| {
             deadline.check()?;
-            Ok(self.score_task(
-                task,
-                &Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared },
-            ))
+            Ok(self.score_tasks(tasks, &work))
         };
+        // Few enough that what was read of them still lies in the cache when it is written.
+        let together = items_in(TOGETHER_BYTES).min(TOGETHER);
         let mut entries: Vec<Entry> = Vec::with_capacity(items.len());
-        for stretch in tasks.chunks(items_in(STRETCH_BYTES)) {
-            let done: Result<Vec<_>, BatchError> = stretch.par_iter().with_min_len(grain()).map(run).collect();
+        for stretch in tasks.chunks(items_in(STRETCH_BYTES).next_multiple_of(together)) {
+            let grain = grain().div_ceil(together);
+            let done: Result<Vec<_>, BatchError> = stretch.par_chunks(together).with_min_len(grain).map(run).collect();
             entries.extend(done?.into_iter().flatten());
         }
         entries.sort_unstable_by_key(|entry| entry.index);
@@ -251,41 +255,64 @@ impl Engine {
         self.catalog.get(name).ok_or_else(|| BatchError::UnknownRubric(name.to_owned()))
     }
 
-    /// Scores one distinct trajectory and writes the result of every item that has it.
-    fn score_task(&self, task: &Task, work: &Work<'_>) -> Vec<Entry> {
+    /// Scores some distinct trajectories and writes the result of every item that has one of them.
+    ///
+    /// Step by step for all of them: reading, scoring and writing are each more code than a core's first cache holds
+    /// together, and going through all of it for every trajectory cost as much time as the work itself.
+    fn score_tasks(&self, tasks: &[Task], work: &Work<'_>) -> Vec<Entry> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
-        let began = Instant::now();
-        let first = task.owners.first().and_then(|owner| work.items.get(*owner));
-        let report = match first {
+        let read: Vec<_> = tasks.iter().map(|task| timed(|| self.evidence(task, work))).collect();
+        let scored = read.into_iter().map(|(evidence, took)| {
+            let (report, more) = timed(|| self.scorer.report(evidence, rubric, position));
+            (report, took + more)
+        });
+        let reports: Vec<_> = scored.collect();
+        tasks.iter().zip(&reports).flat_map(|(task, (report, took))| write(task, report, *took, work)).collect()
+    }
+
+    fn evidence<'t>(&self, task: &Task, work: &Work<'t>) -> Result<Evidence<'t>, NoScore> {
+        let (items, rubric) = (work.items, &*work.settings.rubric);
+        match task.owners.first().and_then(|owner| items.get(*owner)) {
             Some(Ok(item)) if item.own_tools => {
                 let tools = self.scorer.tools(item.trajectory.tools, rubric);
-                self.scorer.score(&item.trajectory, &tools, rubric, position)
+                Evidence::read(&item.trajectory, &tools, &rubric.reading)
             }
-            Some(Ok(item)) => self.scorer.score(&item.trajectory, &work.shared.tools, rubric, position),
-            Some(Err(wrong)) => Report::without_evidence(rubric.plan(position).into_owned(), rubric, malformed(wrong)),
-            None => return Vec::new(),
-        };
-        let latency_ms = (began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-        let content_hash = match first {
-            Some(Ok(item)) if work.overrides.batch_id.is_some() => content_hash(item, work.shared.hash),
-            _ => [0; 16],
-        };
-        let entry = |(place, &index): (usize, &usize)| {
-            let names = item_names(index, work.items, work.raw_items);
-            let score_id = work.overrides.batch_id.map(|batch| format!("{batch}-{index}"));
-            let naming = Naming {
-                index,
-                id: names.0.as_deref(),
-                group: names.1.as_deref(),
-                score_id: score_id.as_deref(),
-                own_tools: matches!(work.items.get(index), Some(Ok(item)) if item.own_tools),
-                cache: if place == 0 { CacheWire::Miss } else { CacheWire::Hit },
-                latency_ms: if place == 0 { latency_ms } else { 0.0 },
-            };
-            Entry::new(&report, rubric, naming, content_hash)
-        };
-        task.owners.iter().enumerate().map(entry).collect()
+            Some(Ok(item)) => Evidence::read(&item.trajectory, &work.shared.tools, &rubric.reading),
+            Some(Err(wrong)) => Err(malformed(wrong)),
+            None => Err(malformed(&Pointed::shape("", "there is no such item"))),
+        }
     }
+}
+
+/// A value and how long it took.
+fn timed<T>(make: impl FnOnce() -> T) -> (T, Duration) {
+    let began = Instant::now();
+    let value = make();
+    (value, began.elapsed())
+}
+
+/// The results of all items that have a task's trajectory.
+fn write(task: &Task, report: &Report<'_>, took: Duration, work: &Work<'_>) -> Vec<Entry> {
+    let latency_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+    let content_hash = match task.owners.first().and_then(|owner| work.items.get(*owner)) {
+        Some(Ok(item)) if work.overrides.batch_id.is_some() => content_hash(item, work.shared.hash),
+        _ => [0; 16],
+    };
+    let entry = |(place, &index): (usize, &usize)| {
+        let names = item_names(index, work.items, work.raw_items);
+        let score_id = work.overrides.batch_id.map(|batch| format!("{batch}-{index}"));
+        let naming = Naming {
+            index,
+            id: names.0.as_deref(),
+            group: names.1.as_deref(),
+            score_id: score_id.as_deref(),
+            own_tools: matches!(work.items.get(index), Some(Ok(item)) if item.own_tools),
+            cache: if place == 0 { CacheWire::Miss } else { CacheWire::Hit },
+            latency_ms: if place == 0 { latency_ms } else { 0.0 },
+        };
+        Entry::new(report, &work.settings.rubric, naming, content_hash)
+    };
+    task.owners.iter().enumerate().map(entry).collect()
 }
 
 /// What scoring a task needs.
