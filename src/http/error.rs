@@ -72,6 +72,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, kind, "Not found", detail)
     }
 
+    /// No rubric has this name or version.
+    pub fn unknown_rubric(name: &str) -> Self {
+        let name: String = name.chars().take(128).collect();
+        Self::not_found("unknown-rubric", format!("there is no rubric {name:?}; GET /rubrics lists those there are"))
+    }
+
     /// A failure of this server.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
@@ -176,14 +182,7 @@ impl From<BatchError> for Problem {
     fn from(error: BatchError) -> Self {
         match error {
             BatchError::Request(wrong) => wrong.into(),
-            BatchError::UnknownRubric(name) => {
-                let name: String = name.chars().take(128).collect();
-                Self::not_found(
-                    "unknown-rubric",
-                    format!("there is no rubric {name:?}; GET /rubrics lists those there are"),
-                )
-                .at("/rubric")
-            }
+            BatchError::UnknownRubric(name) => Self::unknown_rubric(&name).at("/rubric"),
             BatchError::Rubric(error) => {
                 let pointer = format!("/rubric{}", error.pointer);
                 Self::from(error).at(pointer)

@@ -81,7 +81,7 @@ pub fn json_pointer(path: &serde_path_to_error::Path) -> String {
         match segment {
             Segment::Map { key } => {
                 pointer.push('/');
-                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                pointer.push_str(&escape_pointer(key));
             }
             Segment::Seq { index } => {
                 pointer.push('/');
@@ -91,4 +91,9 @@ pub fn json_pointer(path: &serde_path_to_error::Path) -> String {
         }
         pointer
     })
+}
+
+/// A key as it stands in a JSON pointer.
+pub fn escape_pointer(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use catalog::{Catalog, CatalogError, SHIPPED};
-pub use error::{Location, RubricError, json_pointer};
+pub use error::{Location, RubricError, escape_pointer, json_pointer};
 
 use crate::shaping::{Over, Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
 use crate::stages::{Measure, Reading, Stage};

@@ -25,7 +25,7 @@ use super::wire::{
     CacheWire, CurriculumWire, Item, Naming, Object, OnInvalid, Pointed, RewardRequest, Split, Wrong, read_item,
     read_names, read_request, split,
 };
-use crate::rubric::{Catalog, Rubric, RubricError};
+use crate::rubric::{Catalog, Rubric, RubricError, escape_pointer};
 use crate::score::{Report, Scorer};
 use crate::shaping::Position;
 use crate::stages::{Evidence, Field, NoScore, NoScoreCode};
@@ -356,10 +356,7 @@ fn check_mastery(curriculum: &CurriculumWire) -> Result<(), BatchError> {
     match curriculum.mastery.iter().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
         Some((stage, value)) => {
             let message = format!("{value} is no pass rate; it must be from 0 to 1");
-            Err(BatchError::Request(Pointed::shape(
-                format!("/curriculum/mastery/{}", stage.replace('~', "~0").replace('/', "~1")),
-                message,
-            )))
+            Err(BatchError::Request(Pointed::shape(format!("/curriculum/mastery/{}", escape_pointer(stage)), message)))
         }
         None => Ok(()),
     }

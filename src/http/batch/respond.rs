@@ -207,7 +207,8 @@ fn write_body(
             .take(MAX_WARNINGS)
             .collect(),
     };
-    body.extend(json(&tail).into_iter().skip(1));
+    // Its opening brace is the body's own.
+    body.extend_from_slice(json(&tail).get(1..).unwrap_or_default());
     (body, ranges)
 }
 

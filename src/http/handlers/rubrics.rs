@@ -135,15 +135,10 @@ pub(crate) async fn get_rubric(
     Path(name): Path<String>,
 ) -> Result<Json<RubricDetail>, Problem> {
     app.tokens.require_api(&headers)?;
-    let rubric = app.engine.catalog.get(&name).ok_or_else(|| unknown(&name))?;
+    let rubric = app.engine.catalog.get(&name).ok_or_else(|| Problem::unknown_rubric(&name))?;
     let raw = RawValue::from_string(rubric.json.to_string()).map_err(|error| Problem::internal(error.to_string()))?;
     let versions = app.engine.catalog.versions(&rubric.name).iter().map(ToString::to_string).collect();
     Ok(Json(RubricDetail { summary: summary(&app, &rubric), versions, signatures: signatures(&rubric), rubric: raw }))
-}
-
-fn unknown(name: &str) -> Problem {
-    let name: String = name.chars().take(128).collect();
-    Problem::not_found("unknown-rubric", format!("there is no rubric {name:?}; GET /rubrics lists those there are"))
 }
 
 /// JSON where the content type says so, else TOML.
