@@ -19,6 +19,7 @@
 //! | 3 | [`shaping`] | gates, weights, penalties, curriculum |
 //! | 4 | [`rubric`] | rubric files to validated rubrics |
 //! | 5 | [`score`] | the pipeline |
+//! | 6 | [`lm`] | language models on candle: decoder, scoring, generation |
 //! | 7 | [`store`] | scores in and out of a database |
 //! | 7 | [`advantage`] | group statistics |
 //! | 8 | [`http`] | the server and its wire format |
@@ -40,6 +41,7 @@ pub mod advantage;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod lm;
 pub mod rubric;
 pub mod score;
 #[warn(clippy::disallowed_methods)]

@@ -1,0 +1,133 @@
+//! What any judge is asked, and what it may say, before either becomes a score.
+//!
+//! An [`Inquiry`] is a rendered question: chat messages and the form of the answer. A [`Finding`] is what came back, as
+//! the backend read it: probabilities, a JSON object, a raw reward. `verdict` turns it into a number. Knows no backend.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::stages::Unavailable;
+
+/// Who says a message of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// The rubric's instructions.
+    System,
+    /// The question put to the judge.
+    User,
+    /// What the judge is made to have said already; also the policy's words, for a reward model.
+    Assistant,
+}
+
+impl Speaker {
+    /// The role's name in a chat.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// One message of a prompt. Fenced already: trusted and untrusted text are told apart inside it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PromptMessage {
+    /// Who says it.
+    pub speaker: Speaker,
+    /// The text.
+    pub text: String,
+    /// Byte ranges of `text` that come from a trajectory: on character boundaries, in order, apart from each other. No
+    /// special token is read in them.
+    pub untrusted: Vec<Range<usize>>,
+}
+
+/// The form in which an answer is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Want {
+    /// The probabilities of these labels as the very next token. At least two, all different.
+    Labels(Arc<[String]>),
+    /// Reasoning, then a JSON object that names one of these labels as its `verdict`.
+    ReasonedLabel {
+        /// What `verdict` may be.
+        labels: Arc<[String]>,
+        /// Most tokens of reasoning before the JSON.
+        thinking_tokens: u32,
+        /// The seed of the sampling.
+        seed: u64,
+    },
+    /// The raw output of a reward model on the conversation.
+    Reward,
+    /// A JSON object whose `order` lists the numbers 1 to `candidates`, best first, each once.
+    Order {
+        /// How many answers there are to order.
+        candidates: usize,
+    },
+}
+
+/// A question as a backend gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Inquiry {
+    /// The conversation with the judge, in order.
+    pub messages: Vec<PromptMessage>,
+    /// The form of the answer.
+    pub want: Want,
+}
+
+/// What a backend found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// The answer itself.
+    pub said: Said,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// The answer of a backend, in the form that was wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// Natural logarithms of the labels' probabilities in the judge's whole distribution, in the order of the labels;
+    /// negative infinity for one that was not offered. Never NaN.
+    Labels(Vec<f64>),
+    /// The label that was chosen, and the reasoning before it. Where the backend knows the distribution over labels at
+    /// that place, `logprobs` holds it as in [`Self::Labels`].
+    Chosen {
+        /// Index into the labels.
+        label: usize,
+        /// The reasoning.
+        reasoning: String,
+        /// The distribution at the label's place.
+        logprobs: Option<Vec<f64>>,
+    },
+    /// A reward model's raw output. Finite.
+    Reward(f64),
+    /// Indices of the candidates, best first; a permutation.
+    Order(Vec<usize>),
+}
+
+/// Tokens spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens read, those found in a cache included.
+    pub prompt_tokens: u64,
+    /// Tokens of them that a cache held.
+    pub cached_tokens: u64,
+    /// Tokens written.
+    pub completion_tokens: u64,
+}
+
+/// Answers inquiries: a model on this machine, or endpoints elsewhere.
+///
+/// Dropping the future frees the work.
+pub trait Backend: Send + Sync {
+    /// Answers one inquiry, or says before `deadline` why there is no answer.
+    fn answer(
+        &self,
+        inquiry: &Inquiry,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Finding, Unavailable>> + Send;
+
+    /// What tells this judge apart from any other that could give another answer: weights, template, parameters.
+    fn identity(&self) -> &str;
+}

@@ -1,0 +1,352 @@
+//! A rubric's judge prompt: from template and trajectory to messages in which trusted and untrusted text are told apart.
+//!
+//! In: the template's source (once), then values for each answer. Out: [`PromptMessage`]s, or a [`PromptError`] that says
+//! where the template is wrong. Every untrusted value comes with its fence around it, as the template's only way to show
+//! it. Knows no backend, no chat template and no tokenizer.
+//!
+//! A template is Jinja with these variables: `criteria` (text), `question` (the task), `conversation` (a list of `role` and
+//! `text`), `references`, `candidates` and `labels` (lists of texts), `answer`, and `fence` (the nonce of the fence lines).
+//! A line `<<system>>`, `<<user>>` or `<<assistant>>` starts a message; without one, all is the user's. Messages are cut
+//! apart before any value is put in, and each is a template of its own.
+
+mod defaults;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use minijinja::{Environment, UndefinedBehavior, Value};
+
+pub use self::defaults::{GENERATE, LABEL, MATCH, RANK};
+use super::fence::Fence;
+use super::inquiry::{PromptMessage, Speaker};
+use crate::lm::jinja::{self, TemplateFault};
+use crate::lm::untrusted::{Placeholders, UntrustedError};
+use crate::trajectory::Role;
+
+/// Most characters of one untrusted value, unless the rubric says otherwise.
+pub const DEFAULT_MAX_CHARS: usize = 200_000;
+
+/// Longest message, in bytes.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The variables that a template may use.
+const VARIABLES: [&str; 8] =
+    ["criteria", "question", "conversation", "references", "answer", "labels", "candidates", "fence"];
+
+/// One message of the conversation, as templates see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastMessage<'a> {
+    /// Who said it.
+    pub role: Role,
+    /// What; untrusted.
+    pub text: Cow<'a, str>,
+}
+
+/// What a template is filled with. All but the criteria and the labels is untrusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PromptValues<'a> {
+    /// What to look for: the rubric's words, trusted.
+    pub criteria: &'a str,
+    /// The task: see [`task_of`].
+    pub question: &'a str,
+    /// The whole conversation, if the template is to show it.
+    pub conversation: &'a [PastMessage<'a>],
+    /// Acceptable answers.
+    pub references: &'a [Cow<'a, str>],
+    /// The answer to be judged.
+    pub answer: &'a str,
+    /// What the judge may say: the rubric's words, trusted.
+    pub labels: &'a [String],
+    /// The answers to be put in order, where that is the question.
+    pub candidates: &'a [Cow<'a, str>],
+}
+
+/// A template that cannot be used, or values that do not fit it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PromptError {
+    /// The template is broken, or stumbles over the values.
+    #[error("the judge's prompt template: {0}")]
+    Template(TemplateFault),
+    /// The values are too many or too long.
+    #[error("the judge's prompt: {0}")]
+    Values(#[from] UntrustedError),
+    /// No message has any text.
+    #[error("the judge's prompt template renders no user message for this trajectory; give it text outside conditions")]
+    NoQuestion,
+}
+
+impl PromptError {
+    /// Line and column of the template, both from 1, where one is at fault.
+    pub fn place(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Template(fault) => Some((fault.line, fault.column)),
+            Self::Values(_) | Self::NoQuestion => None,
+        }
+    }
+}
+
+/// A judge's prompt template, compiled and tried.
+#[derive(Debug, Clone)]
+pub struct PromptTemplate {
+    environment: Environment<'static>,
+    source: String,
+    sections: Vec<Section>,
+    max_chars: usize,
+}
+
+/// One message of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Section {
+    speaker: Speaker,
+    /// The name of its template.
+    name: String,
+    text: String,
+    /// Lines of the whole source before its first one.
+    line_offset: usize,
+}
+
+impl PromptTemplate {
+    /// Reads a template and tries it on sample values.
+    ///
+    /// # Errors
+    /// When it is no valid template, uses a variable that there is not, shows no answer, or its messages are in no order
+    /// that a chat can have. All with line and column of the source.
+    pub fn parse(source: &str) -> Result<Self, PromptError> {
+        jinja::check_length(source).map_err(PromptError::Template)?;
+        let sections = split_sections(source);
+        check_order(&sections)?;
+        let mut environment = jinja::environment();
+        // A variable that is not there is a slip of the pen, which an empty text would hide.
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        for section in &sections {
+            let added = environment.add_template_owned(section.name.clone(), section.text.clone());
+            added.map_err(|error| section.fault(&error))?;
+        }
+        let template = Self { environment, source: source.to_owned(), sections, max_chars: DEFAULT_MAX_CHARS };
+        template.check_variables()?;
+        template.try_out()?;
+        Ok(template)
+    }
+
+    /// The same template with another limit on each untrusted value, in characters.
+    #[must_use]
+    pub fn with_max_chars(self, max_chars: usize) -> Self {
+        Self { max_chars, ..self }
+    }
+
+    /// The source. With the limit it is all that tells two templates apart.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Most characters of one untrusted value.
+    pub fn max_chars(&self) -> usize {
+        self.max_chars
+    }
+
+    /// Fills the template in. Messages without any text are left out.
+    ///
+    /// # Errors
+    /// When the template stumbles over these values or runs away, when they are too long, or when no question is left.
+    pub fn render(&self, values: &PromptValues<'_>) -> Result<Vec<PromptMessage>, PromptError> {
+        let references = values.references.iter().map(Cow::as_ref);
+        let fence = Fence::new(values.criteria, values.question, references, self.max_chars);
+        let contained = Contained::new(values, &fence);
+        let trusted = [self.source.as_str(), values.criteria].into_iter().chain(values.labels.iter().map(String::as_str));
+        let mut placeholders = Placeholders::absent_from(trusted);
+        let variables = contained.variables(values, &fence, &mut placeholders)?;
+        let mut messages = Vec::with_capacity(self.sections.len());
+        for section in &self.sections {
+            let template = self.environment.get_template(&section.name);
+            let rendered = template.and_then(|template| template.render(variables.clone()));
+            let rendered = rendered.map_err(|error| section.fault(&error))?;
+            let text = placeholders.resolve(rendered.trim(), MAX_MESSAGE_BYTES)?;
+            if !text.text.is_empty() {
+                messages.push(PromptMessage { speaker: section.speaker, text: text.text, untrusted: text.untrusted });
+            }
+        }
+        if messages.iter().any(|message| message.speaker == Speaker::User) {
+            Ok(messages)
+        } else {
+            Err(PromptError::NoQuestion)
+        }
+    }
+
+    /// Every variable is known, and the judge gets to see what it judges.
+    fn check_variables(&self) -> Result<(), PromptError> {
+        let mut used = BTreeSet::new();
+        for section in &self.sections {
+            let Ok(template) = self.environment.get_template(&section.name) else { continue };
+            for name in template.undeclared_variables(false) {
+                let known = VARIABLES.contains(&name.as_str()) || self.environment.globals().any(|(g, _)| g == name);
+                if !known {
+                    let at = find_word(&section.text, &name);
+                    let message = format!("there is no variable `{name}`; there are {}", VARIABLES.join(", "));
+                    return Err(section.fault_at(at, message));
+                }
+                used.insert(name);
+            }
+        }
+        if ["answer", "candidates", "conversation"].iter().any(|shown| used.contains(*shown)) {
+            return Ok(());
+        }
+        let message = "nothing of the trajectory is shown; write {{ answer }}, or loop over candidates or conversation";
+        Err(PromptError::Template(TemplateFault { line: 1, column: 1, message: message.to_owned() }))
+    }
+
+    /// Filters, tests and functions are looked up when a template runs, so it is run once.
+    fn try_out(&self) -> Result<(), PromptError> {
+        let two = [Cow::Borrowed("one"), Cow::Borrowed("two")];
+        let conversation = [
+            PastMessage { role: Role::User, text: Cow::Borrowed("a question") },
+            PastMessage { role: Role::Assistant, text: Cow::Borrowed("an answer") },
+        ];
+        let labels = ["Yes".to_owned(), "No".to_owned()];
+        let values = PromptValues {
+            criteria: "The answer is right.",
+            question: "a question",
+            conversation: &conversation,
+            references: &two,
+            answer: "an answer",
+            labels: &labels,
+            candidates: &two,
+        };
+        self.render(&values).map(|_| ())
+    }
+}
+
+/// The task of a conversation: its first user message; empty when there is none.
+pub fn task_of<'a>(conversation: &'a [PastMessage<'_>]) -> &'a str {
+    conversation.iter().find(|message| message.role == Role::User).map_or("", |message| &message.text)
+}
+
+/// The untrusted values as they may stand inside their fences.
+struct Contained<'a> {
+    question: Cow<'a, str>,
+    answer: Cow<'a, str>,
+    conversation: Vec<Cow<'a, str>>,
+    references: Vec<Cow<'a, str>>,
+    candidates: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Contained<'a> {
+    fn new(values: &PromptValues<'a>, fence: &Fence) -> Self {
+        let contain_all = |texts: &'a [Cow<'a, str>]| texts.iter().map(|text| fence.contain(text)).collect();
+        Self {
+            question: fence.contain(values.question),
+            answer: fence.contain(values.answer),
+            conversation: values.conversation.iter().map(|message| fence.contain(&message.text)).collect(),
+            references: contain_all(values.references),
+            candidates: contain_all(values.candidates),
+        }
+    }
+
+    /// What the template sees: trusted text, and fences around placeholders.
+    fn variables<'s>(
+        &'s self,
+        values: &PromptValues<'_>,
+        fence: &Fence,
+        placeholders: &mut Placeholders<'s>,
+    ) -> Result<Value, UntrustedError> {
+        let mut fenced = |what: &str, text: &'s str| -> Result<Value, UntrustedError> {
+            let mut block = fence.open(what);
+            block.extend(placeholders.hide(text)?);
+            block.push_str(&fence.close(what));
+            Ok(Value::from(block))
+        };
+        let mut numbered = |what: &str, texts: &'s [Cow<'a, str>]| -> Result<Value, UntrustedError> {
+            let blocks = texts.iter().enumerate().map(|(index, text)| fenced(&format!("{what} {}", index + 1), text));
+            blocks.collect::<Result<Vec<_>, _>>().map(Value::from)
+        };
+        let references = numbered("reference", &self.references)?;
+        let candidates = numbered("candidate", &self.candidates)?;
+        let mut conversation = Vec::with_capacity(self.conversation.len());
+        for (message, text) in values.conversation.iter().zip(&self.conversation) {
+            let role = message.role.as_str();
+            conversation.push(Value::from_pairs([("role", Value::from(role)), ("text", fenced(role, text)?)]));
+        }
+        Ok(Value::from_pairs([
+            ("criteria", Value::from(values.criteria)),
+            ("question", fenced("question", &self.question)?),
+            ("conversation", Value::from(conversation)),
+            ("references", references),
+            ("answer", fenced("answer", &self.answer)?),
+            ("labels", values.labels.iter().map(Value::from).collect::<Value>()),
+            ("candidates", candidates),
+            ("fence", Value::from(fence.nonce())),
+        ]))
+    }
+}
+
+impl Section {
+    fn fault(&self, error: &minijinja::Error) -> PromptError {
+        let mut fault = TemplateFault::of(error, &self.text);
+        fault.line += self.line_offset;
+        PromptError::Template(fault)
+    }
+
+    fn fault_at(&self, byte: usize, message: String) -> PromptError {
+        let (line, column) = jinja::place(&self.text, byte);
+        PromptError::Template(TemplateFault { line: line + self.line_offset, column, message })
+    }
+}
+
+/// Cuts a template at its speaker lines. Text before the first one is the user's.
+fn split_sections(source: &str) -> Vec<Section> {
+    let mut sections = vec![Section::new(Speaker::User, 0)];
+    for (index, line) in source.split_inclusive('\n').enumerate() {
+        let speaker = match line.trim() {
+            "<<system>>" => Some(Speaker::System),
+            "<<user>>" => Some(Speaker::User),
+            "<<assistant>>" => Some(Speaker::Assistant),
+            _ => None,
+        };
+        match (speaker, sections.last_mut()) {
+            (None, Some(section)) => section.text.push_str(line),
+            (speaker, _) => sections.push(Section::new(speaker.unwrap_or(Speaker::User), index + 1)),
+        }
+    }
+    sections.retain(|section| !section.text.trim().is_empty());
+    sections
+}
+
+impl Section {
+    fn new(speaker: Speaker, line_offset: usize) -> Self {
+        Self { speaker, name: format!("{} at line {}", speaker.as_str(), line_offset + 1), text: String::new(), line_offset }
+    }
+}
+
+/// Chat templates take a system message first, then user and assistant in turn, and a judge's last word may be begun.
+fn check_order(sections: &[Section]) -> Result<(), PromptError> {
+    let mut before = None;
+    for section in sections {
+        let wrong = match (before, section.speaker) {
+            (None, Speaker::Assistant) => "the judge cannot speak first; begin with <<system>> or <<user>>",
+            (Some(_), Speaker::System) => "<<system>> must be the first message, and the only one of its kind",
+            (Some(Speaker::System), Speaker::Assistant) => "<<user>> must come between <<system>> and <<assistant>>",
+            (Some(before), now) if before == now => "two messages of one speaker in a row; join them",
+            _ => "",
+        };
+        if !wrong.is_empty() {
+            return Err(section.fault_at(0, wrong.to_owned()));
+        }
+        before = Some(section.speaker);
+    }
+    if sections.iter().any(|section| section.speaker == Speaker::User) {
+        return Ok(());
+    }
+    let message = "the template asks nothing; write the question, after a line <<user>> if there are other messages";
+    Err(PromptError::Template(TemplateFault { line: 1, column: 1, message: message.to_owned() }))
+}
+
+/// Where a word first stands by itself.
+fn find_word(text: &str, word: &str) -> usize {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let alone = |at: usize| {
+        let (before, after) = (text.get(..at).unwrap_or_default(), text.get(at + word.len()..).unwrap_or_default());
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    };
+    text.match_indices(word).map(|(at, _)| at).find(|at| alone(*at)).unwrap_or(0)
+}

@@ -1,0 +1,269 @@
+//! One endpoint under load: its permits, pace, health and accounts. In: a request; out: its reply, or why there is none.
+//! Whoever waits here waits for this endpoint alone. Knows no other endpoint and does not try again.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::accounting::{Counters, EndpointSnapshot, Prices};
+use super::breaker::{Breaker, Entry, Policy};
+use super::config::EndpointConfig;
+use super::failure::{Failure, FailureKind};
+use super::pace::Pace;
+use super::transport::{Route, Transport};
+use crate::judge::inquiry::Usage;
+
+/// A request, ready to be sent to any endpoint.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Where to.
+    pub(super) route: Route,
+    /// What.
+    pub(super) body: Value,
+    /// About how many tokens it will take, read and written.
+    pub(super) tokens: u64,
+}
+
+/// A reply that says what it cost.
+pub(super) trait Metered {
+    /// The tokens spent.
+    fn usage(&self) -> Usage;
+}
+
+/// An endpoint and its state.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    url: String,
+    transport: Transport,
+    permits: Semaphore,
+    policy: Policy,
+    prices: Prices,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    breaker: Breaker,
+    pace: Pace,
+    paused_until: Option<Instant>,
+    outstanding: usize,
+    counters: Counters,
+    last_failure: Option<String>,
+}
+
+impl State {
+    fn pause(&self, now: Instant) -> Duration {
+        self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+}
+
+/// How good a choice an endpoint is: the smaller, the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Load {
+    /// How long it wants to be left alone, or its pace demands.
+    pub(super) wait: Duration,
+    /// Inquiries that it has.
+    pub(super) outstanding: usize,
+    /// Requests that it had, so that idle endpoints take turns.
+    requests: u64,
+}
+
+impl Endpoint {
+    /// An endpoint that was not asked yet.
+    pub(super) fn new(config: &EndpointConfig, transport: Transport, policy: Policy) -> Self {
+        let pace = Pace::new(config.requests_per_minute, config.tokens_per_minute, Instant::now());
+        Self {
+            url: config.url.clone(),
+            transport,
+            permits: Semaphore::new(config.max_concurrency as usize),
+            policy,
+            prices: Prices {
+                prompt: config.prompt_price_per_million.unwrap_or_default(),
+                completion: config.completion_price_per_million.unwrap_or_default(),
+            },
+            state: Mutex::new(State {
+                breaker: Breaker::Closed(0),
+                pace,
+                paused_until: None,
+                outstanding: 0,
+                counters: Counters::default(),
+                last_failure: None,
+            }),
+        }
+    }
+
+    /// What speaks against asking it now; none if it is not to be asked at all.
+    pub(super) fn load(&self, tokens: u64, now: Instant) -> Option<Load> {
+        let mut state = self.state();
+        let wait = state.pause(now).max(state.pace.wait(tokens, now));
+        let (outstanding, requests) = (state.outstanding, state.counters.requests);
+        state.breaker.admits(now).then_some(Load { wait, outstanding, requests })
+    }
+
+    /// How long it asked to be left alone.
+    pub(super) fn pause(&self, now: Instant) -> Duration {
+        self.state().pause(now)
+    }
+
+    /// The last failure that counted against it.
+    pub(super) fn last_failure(&self) -> Option<String> {
+        self.state().last_failure.clone()
+    }
+
+    /// What it was asked so far.
+    pub(super) fn snapshot(&self) -> EndpointSnapshot {
+        let state = self.state();
+        let counters = &state.counters;
+        EndpointSnapshot {
+            url: self.url.clone(),
+            requests: counters.requests,
+            retries: counters.retries,
+            failures: counters.failures.clone(),
+            usage: counters.usage,
+            cost: self.prices.cost(counters.usage),
+            outstanding: state.outstanding,
+            health: state.breaker.into(),
+        }
+    }
+
+    /// Waits for a turn. None if the endpoint is, or while waiting became, one not to be asked.
+    ///
+    /// # Errors
+    /// When the turn would come after `deadline`; at once if that is known at once.
+    pub(super) async fn turn(&self, tokens: u64, deadline: Instant) -> Result<Option<Turn<'_>>, Failure> {
+        let Some(mut turn) = self.enter() else { return Ok(None) };
+        match timeout_at(deadline, self.permits.acquire()).await {
+            Ok(permit) => turn.permit = permit.ok(),
+            Err(_) => return Err(self.out_of_time("waiting for one of its `max_concurrency` permits")),
+        }
+        let now = Instant::now();
+        let wait = {
+            let mut state = self.state();
+            let left_alone = turn.entry == Entry::Regular && !matches!(state.breaker, Breaker::Closed(_));
+            if left_alone || !state.pause(now).is_zero() {
+                return Ok(None);
+            }
+            turn.booked = Some(tokens);
+            state.pace.take(tokens, now)
+        };
+        if wait >= deadline.saturating_duration_since(now) {
+            return Err(self.out_of_time("waiting for its requests or tokens per minute"));
+        }
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        Ok(Some(turn))
+    }
+
+    /// A failure that never reached the endpoint.
+    pub(super) fn out_of_time(&self, doing: &str) -> Failure {
+        Failure::new(FailureKind::OutOfTime, format!("out of time {doing}")).told_by(&self.url)
+    }
+
+    fn enter(&self) -> Option<Turn<'_>> {
+        let mut state = self.state();
+        let entry = state.breaker.enter(Instant::now())?;
+        state.outstanding += 1;
+        Some(Turn { endpoint: self, entry, permit: None, booked: None, outcome: Outcome::NotSent })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is whole: a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to send one request. Dropped, it gives back what it took.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    endpoint: &'a Endpoint,
+    entry: Entry,
+    permit: Option<SemaphorePermit<'a>>,
+    booked: Option<u64>,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    NotSent,
+    Unknown,
+    Known,
+}
+
+impl Turn<'_> {
+    /// Sends the request, reads the reply with `read`, and keeps the accounts.
+    ///
+    /// # Errors
+    /// What went wrong on the way, in the reply, or in `read`.
+    pub(super) async fn ask<T: DeserializeOwned + Metered, A>(
+        mut self,
+        call: &Call,
+        deadline: Instant,
+        is_retry: bool,
+        read: impl Fn(T) -> Result<A, Failure>,
+    ) -> Result<(A, Usage), Failure> {
+        self.outcome = Outcome::Unknown;
+        self.endpoint.state().counters.sent(is_retry);
+        let reply = match timeout_at(deadline, self.endpoint.transport.post(call.route, &call.body)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(Failure::new(FailureKind::Hang, "no reply before the deadline")),
+        };
+        let reply: Result<T, Failure> = reply.and_then(|text| parse(&text));
+        let usage = reply.as_ref().map(Metered::usage).ok();
+        let answer = reply.and_then(read);
+        self.settle(usage, answer.as_ref().err());
+        match answer {
+            Ok(answer) => Ok((answer, usage.unwrap_or_default())),
+            Err(failure) => Err(failure.told_by(&self.endpoint.url)),
+        }
+    }
+
+    fn settle(&mut self, usage: Option<Usage>, failure: Option<&Failure>) {
+        self.outcome = Outcome::Known;
+        let now = Instant::now();
+        let state = &mut *self.endpoint.state();
+        if let Some(usage) = usage {
+            state.counters.spent(usage);
+            let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);
+            // A reply that does not say what it took is taken at the estimate.
+            if let (Some(booked), true) = (self.booked, spent > 0) {
+                state.pace.correct(booked, spent);
+            }
+        }
+        let Some(failure) = failure else { return state.breaker.succeed(self.entry) };
+        state.counters.failed(failure.kind);
+        if let Some(pause) = failure.retry_after {
+            state.paused_until = state.paused_until.max(Some(now + pause));
+        }
+        if failure.kind.is_against_endpoint() {
+            state.last_failure = Some(format!("{}: {}", self.endpoint.url, failure.message));
+            state.breaker.fail(self.entry, self.endpoint.policy, now);
+        } else {
+            state.breaker.succeed(self.entry);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.endpoint.state();
+        state.outstanding = state.outstanding.saturating_sub(1);
+        if let (Outcome::NotSent, Some(tokens)) = (self.outcome, self.booked) {
+            state.pace.give_back(tokens);
+        }
+        if self.outcome != Outcome::Known {
+            state.breaker.abandon(self.entry, Instant::now());
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(text: &RawValue) -> Result<T, Failure> {
+    serde_json::from_str(text.get()).map_err(|error| {
+        Failure::new(FailureKind::Garbage, super::failure::quote(&format!("the reply is not of the protocol: {error}")))
+    })
+}

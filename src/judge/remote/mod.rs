@@ -1,0 +1,312 @@
+//! A judge that answers elsewhere: a model's name, served by one or several `OpenAI`-compatible endpoints. In: an inquiry;
+//! out: a finding, or why there is none. Knows no rubric, keeps no answers, and turns no failure into a number.
+//!
+//! An inquiry goes one way: `request` writes it, `pool` finds an endpoint and tries again, `endpoint` keeps its limits,
+//! `transport` sends it, `reply` reads what comes back.
+
+mod accounting;
+mod address;
+mod breaker;
+mod config;
+mod endpoint;
+mod error;
+mod failure;
+mod pace;
+mod pool;
+mod reply;
+mod request;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use self::address::Address;
+use self::breaker::Policy;
+use self::config::endpoint_field;
+use self::endpoint::{Call, Endpoint, Metered};
+use self::failure::{Failure, quote};
+use self::pool::{Pool, Retry};
+use self::reply::{ChatReply, RewardReply, SglangClassification, VllmClassification};
+use self::transport::Transport;
+use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Usage, Want};
+use crate::stages::Unavailable;
+
+pub use self::accounting::{EndpointSnapshot, Health};
+pub use self::config::{Config, Conversation, EndpointConfig, Flavor, Logprobs};
+pub use self::error::RemoteError;
+pub use self::failure::FailureKind;
+
+/// Longest name of a model that is taken for one, in bytes.
+const MAX_MODEL_BYTES: usize = 512;
+
+/// A judge that is asked over HTTP.
+#[derive(Debug)]
+pub struct Remote {
+    config: Config,
+    identity: String,
+    pool: Pool,
+    /// The model that the first reply named.
+    served: OnceLock<String>,
+    /// Whether the endpoints were found to give no log-probabilities.
+    lacks_logprobs: AtomicBool,
+}
+
+impl Remote {
+    /// Builds a judge. `key` finds the key that a name in `api_key_env` stands for.
+    ///
+    /// # Errors
+    /// A field of `config` that is out of its range, a key that is missing, or TLS that cannot be set up.
+    pub fn new(config: Config, key: impl Fn(&str) -> Option<String>) -> Result<Self, RemoteError> {
+        config.check()?;
+        let client = transport::http_client(Duration::from_millis(config.connect_timeout_ms))
+            .map_err(|error| RemoteError::Client { reason: error.to_string() })?;
+        let policy = Policy {
+            failures: config.breaker_failures,
+            cool_down: Duration::from_millis(config.breaker_cool_down_ms),
+        };
+        let retry = Retry {
+            attempts: config.attempts,
+            first: Duration::from_millis(config.backoff_ms),
+            most: Duration::from_millis(config.backoff_max_ms),
+        };
+        let endpoints = config.endpoints.iter().enumerate().map(|(index, endpoint)| {
+            Ok(Endpoint::new(endpoint, transport(&client, index, endpoint, &key)?, policy))
+        });
+        let pool = Pool::new(endpoints.collect::<Result<_, RemoteError>>()?, retry);
+        let identity = identity(&config);
+        Ok(Self { config, identity, pool, served: OnceLock::new(), lacks_logprobs: AtomicBool::new(false) })
+    }
+
+    /// What the endpoints were asked so far, in the order of the configuration.
+    pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
+        self.pool.snapshot()
+    }
+
+    async fn find(&self, inquiry: &Inquiry, deadline: tokio::time::Instant) -> Result<Finding, Failure> {
+        let messages = &inquiry.messages;
+        match &inquiry.want {
+            Want::Labels(labels) => self.labels(messages, labels, deadline).await,
+            Want::ReasonedLabel { labels, thinking_tokens, seed } => {
+                let call = request::reasoned_label(&self.config, messages, labels, (*thinking_tokens, *seed));
+                self.chat(&call, deadline, |reply| chosen(reply, labels)).await.map(finding)
+            }
+            Want::Order { candidates } => {
+                let call = request::order(&self.config, messages, *candidates);
+                self.chat(&call, deadline, |reply| order(reply, *candidates)).await.map(finding)
+            }
+            Want::Reward => self.reward(messages, deadline).await,
+        }
+    }
+
+    async fn labels(
+        &self,
+        messages: &[PromptMessage],
+        labels: &[String],
+        deadline: tokio::time::Instant,
+    ) -> Result<Finding, Failure> {
+        let mut wasted = Usage::default();
+        if self.reads_logprobs() {
+            let call = request::label_logprobs(&self.config, messages, labels);
+            match self.chat(&call, deadline, |reply| reply.label_logprobs(labels)).await {
+                Ok((Some(logprobs), usage)) => return Ok(Finding { said: Said::Labels(logprobs), usage }),
+                Ok((None, usage)) => wasted = usage,
+                Err(failure) if failure.kind == FailureKind::Rejected && is_about_logprobs(&failure) => {}
+                Err(failure) => return Err(failure),
+            }
+            if self.config.logprobs == Logprobs::On {
+                return Err(Failure::no_verdict(
+                    "the endpoint gives no log-probabilities, and `logprobs` is `on`; `auto` reads a JSON object",
+                ));
+            }
+            self.lacks_logprobs.store(true, Ordering::Relaxed);
+        }
+        let call = request::label_json(&self.config, messages, labels);
+        let (said, mut usage) = self.chat(&call, deadline, |reply| chosen(reply, labels)).await?;
+        accounting::add(&mut usage, wasted);
+        Ok(Finding { said, usage })
+    }
+
+    async fn reward(&self, messages: &[PromptMessage], deadline: tokio::time::Instant) -> Result<Finding, Failure> {
+        match (self.config.flavor, self.config.conversation) {
+            (Flavor::Vllm, _) => {
+                let call = request::reward_messages(&self.config, messages);
+                self.rewarded::<VllmClassification>(&call, deadline).await
+            }
+            (Flavor::Sglang, Some(conversation)) => {
+                let call = request::reward_text(&self.config, messages, conversation);
+                self.rewarded::<SglangClassification>(&call, deadline).await
+            }
+            (Flavor::Sglang, None) => Err(Failure::new(
+                FailureKind::Denied,
+                "SGLang's reward models read text; say in `conversation` how it is written: `chatml` or `llama3`",
+            )),
+            (Flavor::Openai, _) => Err(Failure::new(
+                FailureKind::Denied,
+                "an endpoint of flavor `openai` serves no reward models; use `vllm` or `sglang`",
+            )),
+        }
+    }
+
+    async fn rewarded<T: RewardReply + DeserializeOwned + Metered>(
+        &self,
+        call: &Call,
+        deadline: tokio::time::Instant,
+    ) -> Result<Finding, Failure> {
+        let read = |reply: T| {
+            reply.model().map_or(Ok(()), |model| self.check_model(model))?;
+            reply.reward().map(Said::Reward)
+        };
+        self.pool.ask(call, deadline, read).await.map(finding)
+    }
+
+    async fn chat<A>(
+        &self,
+        call: &Call,
+        deadline: tokio::time::Instant,
+        read: impl Fn(&ChatReply) -> Result<A, Failure>,
+    ) -> Result<(A, Usage), Failure> {
+        let read = |reply: ChatReply| {
+            self.check_model(reply.model.as_deref().unwrap_or_default())?;
+            read(&reply)
+        };
+        self.pool.ask(call, deadline, read).await
+    }
+
+    /// Scores of two models cannot be compared: all replies must come from the one that the first came from.
+    fn check_model(&self, model: &str) -> Result<(), Failure> {
+        if !self.config.pin_model {
+            return Ok(());
+        }
+        if model.is_empty() || model.len() > MAX_MODEL_BYTES {
+            return Err(Failure::no_verdict("the reply does not say which model it is from; `pin_model` wants that"));
+        }
+        let served = self.served.get_or_init(|| model.to_owned());
+        if served == model {
+            return Ok(());
+        }
+        Err(Failure::no_verdict(format!(
+            "the judge changed its model from `{}` to `{}`; restart with the one that is meant, or turn `pin_model` off",
+            quote(served),
+            quote(model)
+        )))
+    }
+
+    fn reads_logprobs(&self) -> bool {
+        match self.config.logprobs {
+            Logprobs::On => true,
+            Logprobs::Off => false,
+            Logprobs::Auto => !self.lacks_logprobs.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Backend for Remote {
+    async fn answer(&self, inquiry: &Inquiry, deadline: Instant) -> Result<Finding, Unavailable> {
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let own = tokio::time::Instant::now() + Duration::from_millis(self.config.deadline_ms);
+        self.find(inquiry, deadline.min(own)).await.map_err(|failure| failure.unavailable(&self.config.model))
+    }
+
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+}
+
+/// A JSON object that names a label.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedLabel {
+    #[serde(default)]
+    reasoning: String,
+    verdict: String,
+}
+
+/// A JSON object that orders candidates, from 1.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedOrder {
+    order: Vec<usize>,
+}
+
+fn finding((said, usage): (Said, Usage)) -> Finding {
+    Finding { said, usage }
+}
+
+fn chosen(reply: &ChatReply, labels: &[String]) -> Result<Said, Failure> {
+    let (NamedLabel { reasoning, verdict }, thought) = reply.json()?;
+    let label = labels
+        .iter()
+        .position(|label| *label == verdict)
+        .ok_or_else(|| Failure::no_verdict(format!("the verdict `{}` is none of the labels", quote(&verdict))))?;
+    let parts: Vec<&str> = [thought.trim(), reasoning.trim()].into_iter().filter(|part| !part.is_empty()).collect();
+    Ok(Said::Chosen { label, reasoning: parts.join("\n\n"), logprobs: None })
+}
+
+fn order(reply: &ChatReply, candidates: usize) -> Result<Said, Failure> {
+    let (NamedOrder { order }, _) = reply.json()?;
+    let mut seen = vec![false; candidates];
+    for number in &order {
+        match number.checked_sub(1).and_then(|index| seen.get_mut(index)) {
+            Some(seen) if !*seen => *seen = true,
+            Some(_) => return Err(Failure::no_verdict(format!("the order names candidate {number} twice"))),
+            None => return Err(Failure::no_verdict(format!("the order names {number}, not one of 1 to {candidates}"))),
+        }
+    }
+    if order.len() != candidates {
+        return Err(Failure::no_verdict(format!("the order names {} of {candidates} candidates", order.len())));
+    }
+    Ok(Said::Order(order.into_iter().map(|number| number - 1).collect()))
+}
+
+fn is_about_logprobs(failure: &Failure) -> bool {
+    failure.message.to_ascii_lowercase().contains("logprob")
+}
+
+fn transport(
+    client: &reqwest::Client,
+    index: usize,
+    endpoint: &EndpointConfig,
+    key: impl Fn(&str) -> Option<String>,
+) -> Result<Transport, RemoteError> {
+    let address = Address::parse(&endpoint.url)
+        .map_err(|reason| RemoteError::Url { field: endpoint_field(index, "url"), reason })?;
+    let field = || endpoint_field(index, "api_key_env");
+    let name = endpoint.api_key_env.clone().unwrap_or_default();
+    let value = match &endpoint.api_key_env {
+        None => String::new(),
+        Some(name) => key(name)
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| RemoteError::MissingKey { field: field(), name: name.clone() })?,
+    };
+    Transport::new(client, &address, &SecretString::from(value)).map_err(|_| RemoteError::BadKey { field: field(), name })
+}
+
+/// Everything in the configuration that changes answers. Not the endpoints: they serve the same model.
+fn identity(config: &Config) -> String {
+    let mut text = format!(
+        "remote:{:?}:{}:temperature={}:top_logprobs={}:logprobs={}",
+        config.model,
+        config.flavor.as_str(),
+        config.temperature,
+        config.top_logprobs,
+        config.logprobs.as_str(),
+    );
+    if !config.label_token_ids.is_empty() {
+        text.push_str(&format!(":label_token_ids={:?}", config.label_token_ids));
+    }
+    if !config.chat_template_kwargs.is_empty() {
+        text.push_str(&format!(":chat_template_kwargs={}", serde_json::Value::from(config.chat_template_kwargs.clone())));
+    }
+    if let Some(conversation) = config.conversation {
+        text.push_str(&format!(":conversation={}", conversation.as_str()));
+    }
+    text
+}

@@ -1,0 +1,385 @@
+//! A model's own way to write a conversation down: Hugging Face chat templates.
+//!
+//! In: messages, some of whose bytes are untrusted, and options. Out: [`Rendered`], in which the untrusted bytes are still
+//! known. A template sees a placeholder where untrusted text stands, so that the text cannot steer it; white space at the
+//! ends of a message stays visible, because templates trim it. Knows no tokenizer and reads no clock.
+
+mod clock;
+mod json;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use minijinja::value::Serde;
+use minijinja::{Environment, Error, ErrorKind, Value};
+use regex::Regex;
+
+pub use self::source::SpecialTokens;
+use super::jinja::{self, TemplateFault};
+use super::untrusted::{Origin, Placeholders, Rendered, UntrustedError, pieces};
+
+/// Longest rendered conversation, in bytes.
+const MAX_RENDERED_BYTES: usize = 64 * 1024 * 1024;
+const NAME: &str = "chat_template";
+
+/// One message of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChatMessage<'a> {
+    /// `system`, `user`, `assistant` or `tool`.
+    pub role: &'a str,
+    /// The text.
+    pub text: &'a str,
+    /// Byte ranges of `text` that are untrusted: on character boundaries, in order, apart from each other.
+    pub untrusted: &'a [Range<usize>],
+}
+
+/// How a rendered conversation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChatEnd {
+    /// After the last message, closed.
+    Closed,
+    /// With the opening of an answer (`add_generation_prompt`).
+    #[default]
+    Answer,
+    /// Inside the last message, which is to be written on (`continue_final_message`).
+    Continue,
+}
+
+/// What a template is given besides the messages.
+#[derive(Debug, Clone, Default)]
+pub struct ChatOptions {
+    /// How the text ends.
+    pub end: ChatEnd,
+    /// Tools, as a JSON list of OpenAI's form.
+    pub tools: Option<String>,
+    /// More variables, such as `enable_thinking`.
+    pub variables: BTreeMap<String, serde_json::Value>,
+    /// What `strftime_now` takes for now, in seconds since 1970 (UTC). Without it the function is not defined, and
+    /// templates that ask for it first use a fixed date of their own: scores then do not change with the day.
+    pub now: Option<i64>,
+}
+
+/// A chat template cannot be had, or does not take a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChatTemplateError {
+    /// No file has one.
+    #[error(
+        "no chat template: looked at {}; put the template of the model's family into a file chat_template.jinja beside \
+         tokenizer.json", list(.looked_at.iter().map(|path| path.display().to_string()))
+    )]
+    Missing {
+        /// The files that were looked at.
+        looked_at: Vec<PathBuf>,
+    },
+    /// A file cannot be read.
+    #[error("{}: cannot be read: {message}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// A file does not say what it should.
+    #[error("{}: {message}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        message: String,
+    },
+    /// A list of templates lacks the one that is wanted.
+    #[error("{}: no chat template is named `{name}`; there is {}", .path.display(), list(.known))]
+    NoSuchTemplate {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// The template is broken, or stumbles over the conversation.
+    #[error("{}: {fault}", .path.display())]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and the line and column of the template.
+        fault: TemplateFault,
+    },
+    /// The template refuses the conversation.
+    #[error("the chat template refuses this conversation: {0}")]
+    Raised(String),
+    /// Nothing to render.
+    #[error("a conversation needs at least one message")]
+    NoMessages,
+    /// The last message is not in the text.
+    #[error("the chat template does not show the last message, so that it cannot be continued; end with a user message")]
+    CannotContinue,
+    /// The tools are no JSON.
+    #[error("the tools are no JSON list: {0}")]
+    Tools(String),
+    /// Untrusted ranges are wrong, or the text is too long.
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedError),
+}
+
+/// What a template does with a system message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemMessages {
+    /// It writes them.
+    Shown,
+    /// It refuses or drops them (Gemma's do): they are put in front of the next user message.
+    Folded,
+}
+
+/// A chat template, compiled.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    source: String,
+    path: PathBuf,
+    tokens: SpecialTokens,
+    system: SystemMessages,
+}
+
+impl ChatTemplate {
+    /// The template of a model directory; `name` chooses among several (`default` otherwise).
+    ///
+    /// # Errors
+    /// When there is none, a file is broken, or the template does not render a plain question.
+    pub fn load(directory: &Path, name: Option<&str>) -> Result<Self, ChatTemplateError> {
+        let found = source::find(directory, name)?;
+        Self::compile(&found.path, &found.template, found.tokens)
+    }
+
+    /// A template from its text; `path` is the file that errors name.
+    ///
+    /// # Errors
+    /// When the template is broken or does not render a plain question.
+    pub fn compile(path: &Path, source: &str, tokens: SpecialTokens) -> Result<Self, ChatTemplateError> {
+        let fault = |fault| ChatTemplateError::Template { path: path.to_owned(), fault };
+        jinja::check_length(source).map_err(fault)?;
+        let source = without_generation_tags(source);
+        let mut environment = jinja::environment();
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", json::tojson);
+        environment.add_function("raise_exception", |message: &str| -> Result<String, Error> {
+            let raised = jinja::Raised(message.to_owned());
+            Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
+        });
+        environment
+            .add_template_owned(NAME, source.clone())
+            .map_err(|error| fault(TemplateFault::of(&error, &source)))?;
+        let path = path.to_owned();
+        let mut template = Self { environment, source, path, tokens, system: SystemMessages::Shown };
+        template.system = template.probe()?;
+        Ok(template)
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What becomes of system messages.
+    pub fn system_messages(&self) -> SystemMessages {
+        self.system
+    }
+
+    /// Writes a conversation down.
+    ///
+    /// # Errors
+    /// When the template refuses it, stumbles, or runs away; when ranges are wrong or the text gets too long.
+    pub fn render(&self, messages: &[ChatMessage<'_>], options: &ChatOptions) -> Result<Rendered, ChatTemplateError> {
+        if self.system == SystemMessages::Shown || messages.iter().all(|message| message.role != "system") {
+            return self.render_all(messages, options);
+        }
+        let folded = fold_system(messages)?;
+        let borrowed: Vec<_> = folded
+            .iter()
+            .map(|(role, message)| ChatMessage { role, text: &message.text, untrusted: &message.untrusted })
+            .collect();
+        self.render_all(&borrowed, options)
+    }
+
+    /// Renders a plain question, then the same with a system message.
+    fn probe(&self) -> Result<SystemMessages, ChatTemplateError> {
+        const INSTRUCTION: &str = "Answer in one word.";
+        let user = ChatMessage { role: "user", text: "Is water wet?", untrusted: &[] };
+        let system = ChatMessage { role: "system", text: INSTRUCTION, untrusted: &[] };
+        let options = ChatOptions { now: Some(0), ..ChatOptions::default() };
+        self.render_all(&[user], &options)?;
+        match self.render_all(&[system, user], &options) {
+            Ok(rendered) if rendered.text.contains(INSTRUCTION) => Ok(SystemMessages::Shown),
+            _ => Ok(SystemMessages::Folded),
+        }
+    }
+
+    fn render_all(&self, messages: &[ChatMessage<'_>], options: &ChatOptions) -> Result<Rendered, ChatTemplateError> {
+        let Some((last, before)) = messages.split_last() else { return Err(ChatTemplateError::NoMessages) };
+        let mut placeholders = self.placeholders(messages, options)?;
+        let mut values = Vec::with_capacity(messages.len());
+        for message in before {
+            values.push(message_value(message, &hide(message, &mut placeholders)?));
+        }
+        let mut last_text = hide(last, &mut placeholders)?;
+        let continued = match options.end {
+            ChatEnd::Continue => Some(Mark::put(placeholders.fresh()?, &mut last_text)),
+            ChatEnd::Closed | ChatEnd::Answer => None,
+        };
+        values.push(message_value(last, &last_text));
+        let rendered = self.run(Value::from_pairs(self.variables(values, options)?))?;
+        let rendered = match &continued {
+            Some(mark) => mark.cut(&rendered).ok_or(ChatTemplateError::CannotContinue)?,
+            None => rendered,
+        };
+        Ok(placeholders.resolve(&rendered, MAX_RENDERED_BYTES)?)
+    }
+
+    /// Placeholders that occur in nothing that the template is given.
+    fn placeholders<'a>(
+        &self,
+        messages: &[ChatMessage<'a>],
+        options: &ChatOptions,
+    ) -> Result<Placeholders<'a>, ChatTemplateError> {
+        let mut seen = vec![self.source.as_str()];
+        for message in messages {
+            let pieces = pieces(message.text, message.untrusted)?;
+            seen.extend(pieces.iter().filter(|piece| piece.origin == Origin::Trusted).map(|piece| piece.text));
+            seen.push(message.role);
+        }
+        seen.extend(self.tokens.values().map(String::as_str));
+        seen.extend(options.tools.as_deref());
+        let variables: Vec<String> = options.variables.values().map(ToString::to_string).collect();
+        seen.extend(variables.iter().map(String::as_str));
+        Ok(Placeholders::absent_from(seen))
+    }
+
+    fn variables(&self, messages: Vec<Value>, options: &ChatOptions) -> Result<Vec<(String, Value)>, ChatTemplateError> {
+        let mut all: BTreeMap<String, Value> =
+            options.variables.iter().map(|(name, value)| (name.clone(), Value::from(Serde(value)))).collect();
+        all.extend(self.tokens.iter().map(|(name, text)| (name.clone(), Value::from(text))));
+        let tools = options.tools.as_deref().map(serde_json::from_str::<Value>).transpose();
+        let tools = tools.map_err(|error| ChatTemplateError::Tools(error.to_string()))?;
+        // Templates ask both `if tools` and `tools is not none`.
+        all.insert("tools".to_owned(), tools.unwrap_or_else(|| Value::from(())));
+        all.insert("messages".to_owned(), Value::from(messages));
+        all.insert("add_generation_prompt".to_owned(), Value::from(options.end == ChatEnd::Answer));
+        if let Some(now) = options.now {
+            let strftime = move |format: &str| {
+                clock::strftime(now, format).map_err(|message| Error::new(ErrorKind::InvalidOperation, message))
+            };
+            all.insert("strftime_now".to_owned(), Value::from_function(strftime));
+        }
+        Ok(all.into_iter().collect())
+    }
+
+    fn run(&self, variables: Value) -> Result<String, ChatTemplateError> {
+        let template = self.environment.get_template(NAME);
+        template.and_then(|template| template.render(variables)).map_err(|error| match jinja::raised(&error) {
+            Some(message) => ChatTemplateError::Raised(message),
+            None => {
+                let fault = TemplateFault::of(&error, &self.source);
+                ChatTemplateError::Template { path: self.path.clone(), fault }
+            }
+        })
+    }
+}
+
+fn message_value(message: &ChatMessage<'_>, content: &str) -> Value {
+    Value::from_pairs([("role", Value::from(message.role)), ("content", Value::from(content))])
+}
+
+/// A message's text with placeholders for its untrusted pieces. White space at its two ends stays as it is, whoever wrote
+/// it, so that a template trims what it always trims.
+fn hide<'a>(message: &ChatMessage<'a>, placeholders: &mut Placeholders<'a>) -> Result<String, UntrustedError> {
+    let first = message.text.len() - message.text.trim_start().len();
+    let last = message.text.trim_end().len().max(first);
+    let mut hidden = String::with_capacity(64);
+    for piece in pieces(message.text, message.untrusted)? {
+        if piece.origin == Origin::Trusted {
+            hidden.push_str(piece.text);
+            continue;
+        }
+        // Both are character boundaries of the message, and so of the piece that they fall into.
+        let inside = |at: usize| at.saturating_sub(piece.start).min(piece.text.len());
+        let (before, rest) = piece.text.split_at_checked(inside(first)).unwrap_or(("", piece.text));
+        let (text, after) = rest.split_at_checked(inside(last) - before.len()).unwrap_or((rest, ""));
+        hidden.push_str(before);
+        hidden.extend(placeholders.hide(text)?);
+        hidden.push_str(after);
+    }
+    Ok(hidden)
+}
+
+/// Marks where the last message ends, to cut off there what the template puts behind it.
+struct Mark {
+    mark: char,
+    /// White space that ended the message; kept if the template keeps it.
+    space: String,
+}
+
+impl Mark {
+    fn put(mark: char, text: &mut String) -> Self {
+        let end = text.trim_end().len();
+        let space = text.split_off(end);
+        text.push(mark);
+        text.push_str(&space);
+        Self { mark, space }
+    }
+
+    fn cut(&self, rendered: &str) -> Option<String> {
+        let (before, after) = rendered.rsplit_once(self.mark)?;
+        let space = if after.starts_with(&self.space) { self.space.as_str() } else { "" };
+        Some(before.replace(self.mark, "") + space)
+    }
+}
+
+/// Every system message joined to the user message that follows it, or turned into one.
+fn fold_system<'a>(messages: &[ChatMessage<'a>]) -> Result<Vec<(&'a str, Rendered)>, UntrustedError> {
+    let mut folded = Vec::with_capacity(messages.len());
+    let mut pending = Rendered::default();
+    for message in messages {
+        let is_system = message.role == "system";
+        if !is_system && message.role != "user" && !pending.text.is_empty() {
+            folded.push(("user", std::mem::take(&mut pending)));
+        }
+        let mut text = std::mem::take(&mut pending);
+        if !text.text.is_empty() {
+            text.push_trusted("\n\n");
+        }
+        for piece in pieces(message.text, message.untrusted)? {
+            match piece.origin {
+                Origin::Trusted => text.push_trusted(piece.text),
+                Origin::Untrusted => text.push_untrusted(piece.text),
+            }
+        }
+        if is_system { pending = text } else { folded.push((message.role, text)) }
+    }
+    if !pending.text.is_empty() {
+        folded.push(("user", pending));
+    }
+    Ok(folded)
+}
+
+/// `{% generation %}` marks what an assistant wrote, for training masks. Here it is an `if` that always holds, which trims
+/// white space just as the tag would and keeps the lines.
+fn without_generation_tags(source: &str) -> String {
+    static TAG: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").ok());
+    let Some(tag) = TAG.as_ref() else { return source.to_owned() };
+    let replaced = tag.replace_all(source, |found: &regex::Captures<'_>| {
+        let part = |index| found.get(index).map_or("", |part| part.as_str());
+        let word = if part(2).is_empty() { "if true" } else { "endif" };
+        format!("{{%{} {word} {}%}}", part(1), part(3))
+    });
+    replaced.into_owned()
+}
+
+fn list(items: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    items.into_iter().map(|item| format!("`{}`", item.as_ref())).collect::<Vec<_>>().join(", ")
+}

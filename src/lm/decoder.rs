@@ -1,0 +1,263 @@
+//! The decoder: tokens of a packed batch to hidden states, and those to logits or rewards. Inference only.
+//!
+//! One code for all families; what differs between them is in [`ModelConfig`] and in which weights a layer has. On the
+//! CPU it computes in float32 with plain tensor operations, on a GPU in bfloat16 with fused kernels.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::LmError;
+use super::config::{Family, HeadKind, ModelConfig};
+use super::kernels::Fused;
+use super::kv::KvPool;
+use super::ops::{HeadWeights, Plan};
+use super::packed::Packed;
+use super::rope::RopeTable;
+use super::twin;
+use super::weights::Weights;
+
+/// A model in memory.
+#[derive(Debug)]
+pub struct Decoder {
+    config: ModelConfig,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    head: Head,
+    rope: RopeTable,
+    fused: Option<Fused>,
+    hash: blake3::Hash,
+}
+
+/// One layer's weights. A packed weight is `[out, in]`, its parts one under the other.
+#[derive(Debug)]
+struct Layer {
+    input_norm: Tensor,
+    qkv: Tensor,
+    qkv_bias: Option<Tensor>,
+    head_norms: Option<(Tensor, Tensor)>,
+    output: Tensor,
+    /// Gemma 2 norms what the attention gives before it is added.
+    after_attention: Option<Tensor>,
+    mlp_norm: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    /// Gemma 2 norms what the feed-forward layer gives before it is added.
+    after_mlp: Option<Tensor>,
+}
+
+#[derive(Debug)]
+enum Head {
+    /// `[vocab, hidden]`.
+    LanguageModel(Tensor),
+    /// `[labels, hidden]`.
+    Classification(Tensor),
+    /// Two linear layers with biases.
+    Process { first: (Tensor, Tensor), second: (Tensor, Tensor) },
+}
+
+impl Decoder {
+    /// Loads a Hugging Face directory: float32 on the CPU, bfloat16 on a GPU. `context` bounds the positions.
+    ///
+    /// # Errors
+    /// [`LmError`] names the key, the tensor or the file that is wrong.
+    pub fn load(dir: &Path, device: &Device, context: Option<usize>) -> Result<Self, LmError> {
+        let path = dir.join("config.json");
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|e| LmError::File { path, detail: e.to_string() })?;
+        let config = ModelConfig::from_json(&text)?;
+        let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
+        let weights = Weights::open(dir, dtype, device)?;
+        Self::new(config, &weights, context)
+    }
+
+    /// Takes a model's weights.
+    ///
+    /// # Errors
+    /// [`LmError::Weight`] for one that is missing or has another shape.
+    pub fn new(mut config: ModelConfig, weights: &Weights, context: Option<usize>) -> Result<Self, LmError> {
+        config.context = context.map_or(config.context, |context| context.min(config.context));
+        let device = weights.device().clone();
+        let base = if weights.has("embed_tokens.weight") { "" } else { "model." };
+        let embedding = weights.get(&format!("{base}embed_tokens.weight"), &[config.vocab, config.hidden])?;
+        let layer = |index| Layer::new(&format!("{base}layers.{index}."), &config, weights);
+        let layers = (0..config.layers).map(layer).collect::<Result<_, _>>()?;
+        let norm = norm_weight(weights, &format!("{base}norm.weight"), config.hidden, config.family)?;
+        let head = Head::new(&config, weights, &embedding)?;
+        let rope = RopeTable::new(&config, config.context, &device)?;
+        let fused = Fused::for_device(&device, &config)?;
+        Ok(Self { embedding, layers, norm, head, rope, fused, hash: weights.hash(), config })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
+    /// The number format of its activations.
+    pub fn dtype(&self) -> DType {
+        self.embedding.dtype()
+    }
+
+    /// A hash of all its weights.
+    pub fn hash(&self) -> blake3::Hash {
+        self.hash
+    }
+
+    /// Runs the layers over a batch, filling the slots of its tokens. Gives the last layer's states, `[rows, hidden]`,
+    /// before the last norm.
+    ///
+    /// # Errors
+    /// [`LmError::TooLong`] for a sequence beyond the context; [`LmError::Compute`].
+    pub fn forward(&self, packed: &Packed, pool: &mut KvPool) -> Result<Tensor, LmError> {
+        self.check(packed)?;
+        let config = &self.config;
+        let plan = Plan::new(self.fused.as_ref(), packed, config, &self.rope)?;
+        let mut state = twin::embed(&self.embedding, &packed.tokens)?;
+        if config.family == Family::Gemma2 {
+            // The factor is rounded to the weights' format, as the reference does.
+            let factor = Tensor::new((config.hidden as f32).sqrt(), state.device())?.to_dtype(state.dtype())?;
+            state = state.broadcast_mul(&factor)?;
+        }
+        let mut delta: Option<Tensor> = None;
+        for ((layer, kv), window) in self.layers.iter().zip(&pool.layers).zip(&config.windows) {
+            let x = plan.add_norm(&mut state, delta.as_ref(), &layer.input_norm, config.norm_eps)?;
+            let weights = HeadWeights { bias: layer.qkv_bias.as_ref(), norms: layer.head_norms.as_ref() };
+            let q = plan.rotate_and_store(&twin::linear(&x, &layer.qkv)?, &weights, kv)?;
+            let attended = twin::linear(&plan.attention(&q, kv, *window)?, &layer.output)?;
+            let attended = normed_if(attended, layer.after_attention.as_ref(), config.norm_eps)?;
+            let x = plan.add_norm(&mut state, Some(&attended), &layer.mlp_norm, config.norm_eps)?;
+            let fed = plan.gated(&twin::linear(&x, &layer.gate_up)?, config)?;
+            let fed = twin::linear(&fed, &layer.down)?;
+            delta = Some(normed_if(fed, layer.after_mlp.as_ref(), config.norm_eps)?);
+        }
+        Ok(delta.map_or(Ok(state.clone()), |delta| state + delta)?)
+    }
+
+    fn check(&self, packed: &Packed) -> Result<(), LmError> {
+        let longest = packed.segments.iter().map(super::packed::Segment::total).max().unwrap_or(0);
+        if longest > self.config.context {
+            return Err(LmError::TooLong { tokens: longest, limit: self.config.context, of: "of the model's context" });
+        }
+        self.check_vocabulary(&packed.tokens)
+    }
+
+    /// Refuses tokens beyond the vocabulary.
+    pub(super) fn check_vocabulary(&self, tokens: &[u32]) -> Result<(), LmError> {
+        match tokens.iter().find(|token| **token as usize >= self.config.vocab) {
+            Some(token) => Err(LmError::Unsupported(format!(
+                "token {token} is beyond the vocabulary of {}; tokenizer.json belongs to another model",
+                self.config.vocab
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The last norm of some rows of the states, `[rows, hidden]`.
+    fn normed(&self, states: &Tensor, rows: &[usize]) -> Result<Tensor, LmError> {
+        twin::norm(&twin::rows(states, rows)?, &self.norm, self.config.norm_eps)
+    }
+
+    /// The logits of some rows of the states, `[rows, vocab]`, in float32.
+    ///
+    /// # Errors
+    /// [`LmError::Unsupported`] for a reward model.
+    pub fn logits(&self, states: &Tensor, rows: &[usize]) -> Result<Tensor, LmError> {
+        let Head::LanguageModel(head) = &self.head else {
+            return Err(LmError::Unsupported("this model gives rewards and no tokens; use mode `reward_model`".to_owned()));
+        };
+        let logits = twin::linear(&self.normed(states, rows)?, head)?.to_dtype(DType::F32)?;
+        match self.config.logit_softcap {
+            Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
+            None => Ok(logits),
+        }
+    }
+
+    /// What a reward model says of some rows of the states, `[rows, labels]`, in float32.
+    ///
+    /// # Errors
+    /// [`LmError::Unsupported`] for a language model.
+    pub fn rewards(&self, states: &Tensor, rows: &[usize]) -> Result<Tensor, LmError> {
+        let x = self.normed(states, rows)?;
+        let rewards = match &self.head {
+            Head::LanguageModel(_) => {
+                let why = "this model gives tokens and no rewards; use mode `label_logprob` or `generate`";
+                return Err(LmError::Unsupported(why.to_owned()));
+            }
+            Head::Classification(head) => twin::linear(&x, head)?,
+            Head::Process { first, second } => {
+                let x = twin::linear(&x, &first.0)?.broadcast_add(&first.1)?.relu()?;
+                twin::linear(&x, &second.0)?.broadcast_add(&second.1)?
+            }
+        };
+        Ok(rewards.to_dtype(DType::F32)?)
+    }
+}
+
+impl Layer {
+    fn new(base: &str, config: &ModelConfig, weights: &Weights) -> Result<Self, LmError> {
+        let (hidden, dim, gemma) = (config.hidden, config.head_dim, config.family == Family::Gemma2);
+        let heads = config.heads * dim;
+        let qkv = |kind: &str| {
+            let part = |name: &str, heads: usize| (format!("{base}self_attn.{name}_proj.{kind}"), heads * dim);
+            [part("q", config.heads), part("k", config.kv_heads), part("v", config.kv_heads)]
+        };
+        let norm = |name: &str, width| norm_weight(weights, &format!("{base}{name}.weight"), width, config.family);
+        let linear = |name: &str, shape: &[usize]| twin::laid_out(weights.get(&format!("{base}{name}.weight"), shape)?);
+        let mlp = |name: &str| (format!("{base}mlp.{name}_proj.weight"), config.intermediate);
+        let qkv_bias = config.qkv_bias.then(|| weights.stack(&qkv("bias"), None)).transpose()?;
+        let head_norms = (config.family == Family::Qwen3)
+            .then(|| Ok::<_, LmError>((norm("self_attn.q_norm", dim)?, norm("self_attn.k_norm", dim)?)))
+            .transpose()?;
+        Ok(Self {
+            input_norm: norm("input_layernorm", hidden)?,
+            qkv: twin::laid_out(weights.stack(&qkv("weight"), Some(hidden))?)?,
+            qkv_bias,
+            head_norms,
+            output: linear("self_attn.o_proj", &[hidden, heads])?,
+            after_attention: gemma.then(|| norm("post_attention_layernorm", hidden)).transpose()?,
+            mlp_norm: norm(if gemma { "pre_feedforward_layernorm" } else { "post_attention_layernorm" }, hidden)?,
+            gate_up: twin::laid_out(weights.stack(&[mlp("gate"), mlp("up")], Some(hidden))?)?,
+            down: linear("mlp.down_proj", &[hidden, config.intermediate])?,
+            after_mlp: gemma.then(|| norm("post_feedforward_layernorm", hidden)).transpose()?,
+        })
+    }
+}
+
+fn normed_if(x: Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor, LmError> {
+    weight.map_or(Ok(x.clone()), |weight| twin::norm(&x, weight, eps))
+}
+
+/// A norm's weight. Gemma stores it less 1.
+fn norm_weight(weights: &Weights, name: &str, width: usize, family: Family) -> Result<Tensor, LmError> {
+    let weight = weights.get(name, &[width])?;
+    Ok(if family == Family::Gemma2 { (weight + 1.0)? } else { weight })
+}
+
+impl Head {
+    fn new(config: &ModelConfig, weights: &Weights, embedding: &Tensor) -> Result<Self, LmError> {
+        let hidden = config.hidden;
+        match config.head {
+            HeadKind::LanguageModel if config.tied => Ok(Self::LanguageModel(twin::laid_out(embedding.clone())?)),
+            HeadKind::LanguageModel => {
+                Ok(Self::LanguageModel(twin::laid_out(weights.get("lm_head.weight", &[config.vocab, hidden])?)?))
+            }
+            HeadKind::SequenceClassification { labels } => {
+                Ok(Self::Classification(twin::laid_out(weights.get("score.weight", &[labels, hidden])?)?))
+            }
+            HeadKind::ProcessReward { labels } => {
+                let linear = |name: &str, out| {
+                    let weight = twin::laid_out(weights.get(&format!("{name}.weight"), &[out, hidden])?)?;
+                    Ok::<_, LmError>((weight, weights.get(&format!("{name}.bias"), &[out])?))
+                };
+                Ok(Self::Process { first: linear("score.0", hidden)?, second: linear("score.2", labels)? })
+            }
+        }
+    }
+}

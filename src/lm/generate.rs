@@ -1,0 +1,234 @@
+//! Generation with continuous batching: sequences join and leave between steps, and every step gives each a token.
+//!
+//! A step runs the prompts of those that joined and the last tokens of the others as one packed batch. What a sequence
+//! may say, and when it is done, is its [`Guide`]'s to decide.
+
+use super::LmError;
+use super::engine::Engine;
+use super::kv::Span;
+use super::packed::Packed;
+use super::prefix::Hit;
+use super::sample::{self, Drawn, Mask, Sampling};
+
+/// What a sequence may say next, and what follows from what it said.
+pub trait Guide: Send {
+    /// The tokens that may come next; `None`: any.
+    ///
+    /// # Errors
+    /// Why no token can follow.
+    fn allowed(&mut self) -> Result<Option<Mask>, LmError>;
+
+    /// Tokens whose log-probabilities are wanted at this place, before one is drawn.
+    fn watched(&mut self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// Takes what was asked for by [`Self::watched`].
+    fn watch(&mut self, _logprobs: Vec<f64>) {}
+
+    /// Takes a drawn token.
+    ///
+    /// # Errors
+    /// When the token breaks the guide's own rules.
+    fn accept(&mut self, drawn: Drawn) -> Result<Next, LmError>;
+}
+
+/// What comes after a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// The model goes on.
+    Draw,
+    /// These tokens are put into its mouth, at least one; then it goes on.
+    Say(Vec<u32>),
+    /// The sequence is done.
+    Stop,
+}
+
+/// A text to be made.
+pub struct GenerateRequest {
+    /// What stands before it; not empty.
+    pub prompt: Vec<u32>,
+    /// Most tokens, those that the guide says included.
+    pub max_tokens: usize,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// What it may say.
+    pub guide: Box<dyn Guide>,
+}
+
+/// A text that is made.
+pub struct Generated {
+    /// Who asked, as [`Generator::join`] gave it out.
+    pub id: u64,
+    /// The tokens after the prompt.
+    pub tokens: Vec<u32>,
+    /// For each, its natural log-probability; `None` for one that the guide said.
+    pub logprobs: Vec<Option<f64>>,
+    /// Whether the guide was done; otherwise `max_tokens` ran out.
+    pub finished: bool,
+    /// The guide, with what it gathered.
+    pub guide: Box<dyn Guide>,
+    /// Set when the sequence failed.
+    pub failed: Option<LmError>,
+}
+
+/// Sequences in the making.
+#[derive(Default)]
+pub struct Generator {
+    running: Vec<Running>,
+    next_id: u64,
+}
+
+struct Running {
+    id: u64,
+    request: GenerateRequest,
+    own: Span,
+    hit: Option<Hit>,
+    /// Prompt and all that came after it.
+    tokens: Vec<u32>,
+    logprobs: Vec<Option<f64>>,
+    /// Tokens whose keys are in their slots.
+    filled: usize,
+    stopped: bool,
+}
+
+impl Generator {
+    /// How many sequences are in the making.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Lets a sequence join. `None` when there is no room yet: try again when others have left.
+    ///
+    /// # Errors
+    /// [`LmError::TooLong`] when it can never fit, [`LmError::Unsupported`] for an empty prompt.
+    pub fn join(&mut self, engine: &mut Engine, request: GenerateRequest) -> Result<Result<u64, GenerateRequest>, LmError> {
+        let total = request.prompt.len() + request.max_tokens;
+        let context = engine.decoder().config().context;
+        if request.prompt.is_empty() || request.max_tokens == 0 {
+            return Err(LmError::Unsupported("a text needs a prompt and at least one token".to_owned()));
+        }
+        for (limit, of) in [(context, "of the model's context"), (engine.pool.slots(), "that the key-value cache holds")] {
+            if total > limit {
+                return Err(LmError::TooLong { tokens: total, limit, of });
+            }
+        }
+        let before = request.prompt.split_last().map_or(&[][..], |(_, before)| before);
+        let hit = engine.prefixes.find(before);
+        let known = hit.map_or(0, |hit| hit.span.len);
+        let Some(own) = engine.prefixes.take(total - known, &mut engine.pool) else {
+            if let Some(hit) = hit {
+                engine.prefixes.unpin(hit);
+            }
+            return Ok(Err(request));
+        };
+        self.next_id += 1;
+        let tokens = request.prompt.clone();
+        self.running.push(Running { id: self.next_id, request, own, hit, tokens, logprobs: Vec::new(), filled: known, stopped: false });
+        Ok(Ok(self.next_id))
+    }
+
+    /// Lets a sequence go whose text nobody waits for any more.
+    pub fn leave(&mut self, engine: &mut Engine, id: u64) {
+        if let Some(at) = self.running.iter().position(|running| running.id == id) {
+            self.running.swap_remove(at).free(engine);
+        }
+    }
+
+    /// Gives every sequence a token, and those back that are done.
+    ///
+    /// # Errors
+    /// When the device fails: all sequences are given up.
+    pub fn step(&mut self, engine: &mut Engine) -> Result<Vec<Generated>, LmError> {
+        match self.draw(engine) {
+            Ok(done) => Ok(done),
+            Err(error) => {
+                self.running.drain(..).for_each(|running| running.free(engine));
+                Err(error)
+            }
+        }
+    }
+
+    fn draw(&mut self, engine: &mut Engine) -> Result<Vec<Generated>, LmError> {
+        if self.running.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut packed = Packed::default();
+        let last = |running: &mut Running| running.pack(&mut packed);
+        let rows: Vec<usize> = self.running.iter_mut().map(last).collect();
+        let states = engine.forward(&packed)?;
+        let logits = engine.decoder().logits(&states, &rows)?.to_vec2::<f32>()?;
+        let mut done = Vec::new();
+        let mut going = Vec::with_capacity(self.running.len());
+        for (mut running, logits) in self.running.drain(..).zip(logits) {
+            match running.take(&logits) {
+                Ok(false) => going.push(running),
+                Ok(true) => done.push(running.finish(engine, None)),
+                Err(error) => done.push(running.finish(engine, Some(error))),
+            }
+        }
+        self.running = going;
+        Ok(done)
+    }
+}
+
+impl Running {
+    /// Adds what is not computed yet to a batch; gives the last row.
+    fn pack(&mut self, packed: &mut Packed) -> usize {
+        let prefix = self.hit.map(|hit| hit.span);
+        let known = prefix.map_or(0, |prefix| prefix.len);
+        let new = self.tokens.get(self.filled..).unwrap_or_default();
+        let rows = packed.push(new, Span { start: self.own.start, len: self.tokens.len() - known }, prefix);
+        self.filled = self.tokens.len();
+        rows.end.saturating_sub(1)
+    }
+
+    /// Draws the next token; true when the text is done.
+    fn take(&mut self, logits: &[f32]) -> Result<bool, LmError> {
+        let guide = &mut self.request.guide;
+        let watched = guide.watched();
+        if !watched.is_empty() {
+            let total = sample::log_sum_exp(logits);
+            let logprob = |token: &u32| logits.get(*token as usize).map_or(f64::NEG_INFINITY, |l| f64::from(*l) - total);
+            let logprobs: Vec<f64> = watched.iter().map(logprob).collect();
+            if logprobs.iter().any(|value| value.is_nan()) {
+                return Err(LmError::NotFinite("a label's log-probability"));
+            }
+            guide.watch(logprobs);
+        }
+        let mask = guide.allowed()?;
+        let drawn = sample::draw(logits, self.request.sampling, self.logprobs.len() as u64, mask.as_deref())?;
+        self.tokens.push(drawn.token);
+        self.logprobs.push(Some(drawn.logprob));
+        let said = match guide.accept(drawn)? {
+            Next::Stop => {
+                self.stopped = true;
+                return Ok(true);
+            }
+            Next::Draw => Vec::new(),
+            Next::Say(tokens) => tokens,
+        };
+        let room = self.request.max_tokens.saturating_sub(self.logprobs.len());
+        self.tokens.extend(said.iter().take(room));
+        self.logprobs.extend(said.iter().take(room).map(|_| None));
+        Ok(self.logprobs.len() >= self.request.max_tokens)
+    }
+
+    fn finish(self, engine: &mut Engine, failed: Option<LmError>) -> Generated {
+        let finished = self.stopped;
+        self.free_slots(engine);
+        let tokens = self.tokens.get(self.request.prompt.len()..).unwrap_or_default().to_vec();
+        Generated { id: self.id, tokens, logprobs: self.logprobs, finished, guide: self.request.guide, failed }
+    }
+
+    fn free(self, engine: &mut Engine) {
+        self.free_slots(engine);
+    }
+
+    fn free_slots(&self, engine: &mut Engine) {
+        engine.pool.give_back(self.own);
+        if let Some(hit) = self.hit {
+            engine.prefixes.unpin(hit);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The language-model engine, on candle: a decoder of our own, its weights, tokens and templates, the scoring path with
+//! shared prefixes, and generation with continuous batching.
+//!
+//! In: a model directory and sequences of tokens. Out: log-probabilities, rewards, texts. Knows no judge and no rubric.
+
+mod config;
+mod decoder;
+mod engine;
+mod error;
+mod generate;
+#[cfg(feature = "cuda")]
+mod kernels;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_kernels.rs"]
+mod kernels;
+mod kv;
+mod ops;
+mod packed;
+mod prefix;
+mod rope;
+mod sample;
+mod share;
+mod twin;
+mod weights;
+
+pub use config::{Family, HeadKind, ModelConfig};
+pub use decoder::Decoder;
+pub use engine::{Engine, LabelLogprobs, Work};
+pub use error::LmError;
+pub use generate::{GenerateRequest, Generated, Generator, Guide, Next};
+pub use kv::{KvPool, Span};
+pub use packed::{Packed, Segment};
+pub use sample::{Drawn, Mask, Sampling};
+pub use weights::Weights;

@@ -1,0 +1,53 @@
+//! The place of the fused kernels in a build without CUDA: there are none, and nothing can make one.
+
+use std::convert::Infallible;
+use std::marker::PhantomData;
+
+use candle_core::{Device, Tensor};
+
+use super::LmError;
+use super::config::ModelConfig;
+use super::kv::LayerKv;
+use super::ops::HeadWeights;
+use super::packed::Packed;
+use super::rope::RopeTable;
+
+/// No kernels.
+#[derive(Debug)]
+pub(super) struct Fused(Infallible);
+
+/// No plan.
+pub(super) struct FusedPlan<'p>(Infallible, PhantomData<&'p Fused>);
+
+impl Fused {
+    pub(super) fn for_device(_: &Device, _: &ModelConfig) -> Result<Option<Self>, LmError> {
+        Ok(None)
+    }
+
+    pub(super) fn plan<'p>(
+        &'p self,
+        _: &'p Packed,
+        _: &'p ModelConfig,
+        _: &'p RopeTable,
+    ) -> Result<FusedPlan<'p>, LmError> {
+        match self.0 {}
+    }
+}
+
+impl FusedPlan<'_> {
+    pub(super) fn add_norm(&self, _: &mut Tensor, _: Option<&Tensor>, _: &Tensor, _: f64) -> Result<Tensor, LmError> {
+        match self.0 {}
+    }
+
+    pub(super) fn rotate_and_store(&self, _: &Tensor, _: &HeadWeights<'_>, _: &LayerKv) -> Result<Tensor, LmError> {
+        match self.0 {}
+    }
+
+    pub(super) fn attention(&self, _: &Tensor, _: &LayerKv, _: Option<usize>) -> Result<Tensor, LmError> {
+        match self.0 {}
+    }
+
+    pub(super) fn gated(&self, _: &Tensor) -> Result<Tensor, LmError> {
+        match self.0 {}
+    }
+}

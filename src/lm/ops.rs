@@ -1,0 +1,91 @@
+//! The one switch between the plain operations and the fused kernels. A [`Plan`] holds what a batch's operations need to
+//! know, made once for all layers.
+
+use candle_core::Tensor;
+
+use super::LmError;
+use super::config::ModelConfig;
+use super::kernels::{Fused, FusedPlan};
+use super::kv::LayerKv;
+use super::packed::Packed;
+use super::rope::RopeTable;
+use super::twin::{self, TwinPlan};
+
+/// How a batch is computed.
+pub(super) enum Plan<'p> {
+    /// With plain tensor operations.
+    Twin(TwinPlan<'p>),
+    /// With the kernels.
+    Fused(FusedPlan<'p>),
+}
+
+/// What turns packed queries, keys and values into heads.
+pub(super) struct HeadWeights<'w> {
+    /// `[qkv_width]`.
+    pub(super) bias: Option<&'w Tensor>,
+    /// Norms of the heads of q and of k, `[head_dim]` each.
+    pub(super) norms: Option<&'w (Tensor, Tensor)>,
+}
+
+impl<'p> Plan<'p> {
+    pub(super) fn new(
+        fused: Option<&'p Fused>,
+        packed: &'p Packed,
+        config: &'p ModelConfig,
+        rope: &'p RopeTable,
+    ) -> Result<Self, LmError> {
+        match fused {
+            Some(fused) => Ok(Self::Fused(fused.plan(packed, config, rope)?)),
+            None => Ok(Self::Twin(TwinPlan::new(packed, config, rope)?)),
+        }
+    }
+
+    /// Adds `delta` to the state and gives the norm of the sum, `[rows, hidden]`.
+    pub(super) fn add_norm(
+        &self,
+        state: &mut Tensor,
+        delta: Option<&Tensor>,
+        weight: &Tensor,
+        eps: f64,
+    ) -> Result<Tensor, LmError> {
+        match self {
+            Self::Twin(_) => {
+                if let Some(delta) = delta {
+                    *state = (&*state + delta)?;
+                }
+                twin::norm(state, weight, eps)
+            }
+            Self::Fused(plan) => plan.add_norm(state, delta, weight, eps),
+        }
+    }
+
+    /// Splits `[rows, qkv_width]` into heads, norms and rotates them, and puts keys and values into their slots.
+    /// Gives the queries, `[rows, heads, head_dim]`.
+    pub(super) fn rotate_and_store(
+        &self,
+        qkv: &Tensor,
+        weights: &HeadWeights<'_>,
+        kv: &LayerKv,
+    ) -> Result<Tensor, LmError> {
+        match self {
+            Self::Twin(plan) => plan.rotate_and_store(qkv, weights, kv),
+            Self::Fused(plan) => plan.rotate_and_store(qkv, weights, kv),
+        }
+    }
+
+    /// Causal attention of every segment over its prefix and its own tokens: `[rows, heads * head_dim]`.
+    pub(super) fn attention(&self, q: &Tensor, kv: &LayerKv, window: Option<usize>) -> Result<Tensor, LmError> {
+        match self {
+            Self::Twin(plan) => plan.attention(q, kv, window),
+            Self::Fused(plan) => plan.attention(q, kv, window),
+        }
+    }
+
+    /// The activated first half of the columns times the second half.
+    pub(super) fn gated(&self, gate_up: &Tensor, config: &ModelConfig) -> Result<Tensor, LmError> {
+        match self {
+            Self::Twin(_) => twin::gated(gate_up, config.activation),
+            Self::Fused(plan) => plan.gated(gate_up),
+        }
+    }
+}

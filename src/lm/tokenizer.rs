@@ -1,0 +1,285 @@
+//! Text to tokens and back, with special tokens read in trusted text only.
+//!
+//! In: a `tokenizer.json`, rendered prompts, token ids. Out: token ids, text, the tokens of labels. Inside untrusted text
+//! the name of a special token is a word like any other. Knows no model and no chat template.
+
+mod encode;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tokenizers::AddedToken;
+
+pub use self::stream::StreamDecoder;
+use super::untrusted::{Rendered, UntrustedError};
+
+/// The file's name in a model directory.
+const FILE: &str = "tokenizer.json";
+/// Most characters of a prompt's end that a label's token is looked for behind.
+const TAIL_CHARS: usize = 64;
+/// Most tokens that an error lists.
+const LISTED: usize = 12;
+
+/// A tokenizer cannot be had, or cannot do what is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenizerError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {message}; a model directory needs the tokenizer.json of its model", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// The file is no tokenizer.
+    #[error("{}: is no tokenizer: {message}; fetch the file again from the model's repository", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The tokenizer stumbled over a text.
+    #[error("{}: cannot encode the text: {message}", .path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// The tokenizer stumbled over tokens.
+    #[error("{}: cannot decode the tokens: {message}", .path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// A label has no token of its own.
+    #[error(
+        "the label {label:?} is {} tokens of {}: {}; use a shorter label such as Yes, No, A or 1, or the mode `generate`",
+        .tokens.len(), .path.display(), shown(.tokens)
+    )]
+    LongLabel {
+        /// The file.
+        path: PathBuf,
+        /// The label.
+        label: String,
+        /// Its tokens.
+        tokens: Vec<String>,
+    },
+    /// Two labels begin alike.
+    #[error("the labels {first:?} and {second:?} are the same token {id}; use labels that differ in their first letters")]
+    SameToken {
+        /// A label.
+        first: String,
+        /// Another one.
+        second: String,
+        /// Their token.
+        id: u32,
+    },
+    /// The untrusted ranges do not describe the text.
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedError),
+}
+
+/// What becomes of special tokens in decoded text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialText {
+    /// Shown by name.
+    Shown,
+    /// Left out.
+    Skipped,
+}
+
+/// A model's tokenizer.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    added: BTreeMap<u32, AddedToken>,
+    /// Added tokens that must not come out of untrusted text.
+    control: BTreeSet<u32>,
+    vocabulary: usize,
+}
+
+/// What is read from the file besides the tokenizer itself.
+#[derive(Deserialize)]
+struct Sketch {
+    model: ModelSketch,
+}
+
+#[derive(Deserialize)]
+struct ModelSketch {
+    /// Of BPE, WordPiece and WordLevel.
+    #[serde(default)]
+    unk_token: Option<String>,
+    /// Of Unigram.
+    #[serde(default)]
+    unk_id: Option<u32>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, or the file of that name in a directory.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is no tokenizer.
+    pub fn load(path: &Path) -> Result<Self, TokenizerError> {
+        let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        let bytes = std::fs::read(&path)
+            .map_err(|error| TokenizerError::Unreadable { path: path.clone(), message: error.to_string() })?;
+        Self::from_json(&path, &bytes)
+    }
+
+    /// Reads a tokenizer from the content of its file; `path` is what errors name.
+    ///
+    /// # Errors
+    /// When it is no tokenizer.
+    pub fn from_json(path: &Path, json: &[u8]) -> Result<Self, TokenizerError> {
+        let malformed = |message: String| TokenizerError::Malformed { path: path.to_owned(), message };
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| malformed(error.to_string()))?;
+        let sketch: Sketch = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
+        // Some files carry the settings of the training run: a prompt must never be cut or filled up in silence.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
+        let added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+        let unknown = sketch.model.unk_token.and_then(|token| inner.token_to_id(&token)).or(sketch.model.unk_id);
+        let control = added.iter().filter(|(id, token)| Some(**id) != unknown && can_control(token));
+        let control = control.map(|(id, _)| *id).collect();
+        let last = inner.get_vocab(true).into_values().max();
+        let vocabulary = last.map_or(0, |last| last as usize + 1);
+        Ok(Self { inner, path: path.to_owned(), added, control, vocabulary })
+    }
+
+    /// The tokens of a prompt, without any that the tokenizer would add at its ends: chat templates write those.
+    ///
+    /// # Errors
+    /// When the untrusted ranges do not describe the text, or the tokenizer cannot encode it.
+    pub fn encode_prompt(&self, prompt: &Rendered) -> Result<Vec<u32>, TokenizerError> {
+        let pieces = prompt.pieces()?;
+        self.encode_pieces(&prompt.text, &pieces, &prompt.untrusted)
+            .map_err(|error| TokenizerError::Encode { path: self.path.clone(), message: error.to_string() })
+    }
+
+    /// The tokens of a text of ours: special tokens are read in it, none is added.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot encode it.
+    pub fn encode_trusted(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_prompt(&Rendered::trusted(text))
+    }
+
+    /// The text of tokens; ids that there are not are left out.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot decode them.
+    pub fn decode(&self, ids: &[u32], special: SpecialText) -> Result<String, TokenizerError> {
+        self.inner
+            .decode(ids, special == SpecialText::Skipped)
+            .map_err(|error| TokenizerError::Decode { path: self.path.clone(), message: error.to_string() })
+    }
+
+    /// Decodes token by token.
+    pub fn stream(&self, special: SpecialText) -> StreamDecoder<'_> {
+        StreamDecoder::new(self, special)
+    }
+
+    /// The token of this very text.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// A token as the vocabulary writes it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The number of ids: one more than the highest. A model's output may have more rows, never fewer.
+    pub fn vocabulary_size(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// Special and other added tokens, by id.
+    pub fn added_tokens(&self) -> &BTreeMap<u32, AddedToken> {
+        &self.added
+    }
+
+    /// The library's tokenizer, for what is not wrapped here. Its `encode` reads special tokens anywhere.
+    pub fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
+    /// The one token that a label is when it is written behind `prompt_end`, the trusted end of the prompt.
+    ///
+    /// After a word or a colon a label begins with a space, after a space, a line or a special token it does not; the other
+    /// form is taken where only that is one token.
+    ///
+    /// # Errors
+    /// When neither form is one token.
+    pub fn label_token(&self, label: &str, prompt_end: &str) -> Result<u32, TokenizerError> {
+        let tail = tail(prompt_end);
+        let before = self.encode_trusted(tail)?;
+        let open = before.last().is_none_or(|id| self.added.contains_key(id)) || tail.ends_with(char::is_whitespace);
+        let spaced = format!(" {label}");
+        let forms = if open { [label, spaced.as_str()] } else { [spaced.as_str(), label] };
+        let mut first_form = None;
+        for form in forms {
+            // Behind the tail, because some tokenizers write a text's first word differently.
+            let whole = self.encode_label(tail, form)?;
+            match whole.strip_prefix(before.as_slice()) {
+                Some([id]) => return Ok(*id),
+                rest => _ = first_form.get_or_insert_with(|| rest.unwrap_or(&whole).to_vec()),
+            }
+        }
+        let tokens = first_form.unwrap_or_default().iter().filter_map(|id| self.id_to_token(*id)).collect();
+        Err(TokenizerError::LongLabel { path: self.path.clone(), label: label.to_owned(), tokens })
+    }
+
+    /// The tokens of all labels, in their order.
+    ///
+    /// # Errors
+    /// When one has no token of its own, or two have the same.
+    pub fn label_tokens(&self, labels: &[String], prompt_end: &str) -> Result<Vec<u32>, TokenizerError> {
+        let mut seen: BTreeMap<u32, &String> = BTreeMap::new();
+        let mut ids = Vec::with_capacity(labels.len());
+        for label in labels {
+            let id = self.label_token(label, prompt_end)?;
+            if let Some(first) = seen.insert(id, label) {
+                return Err(TokenizerError::SameToken { first: first.clone(), second: label.clone(), id });
+            }
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// A label is text, even when it is spelt like a special token.
+    fn encode_label(&self, tail: &str, label: &str) -> Result<Vec<u32>, TokenizerError> {
+        let mut text = Rendered::trusted(tail);
+        text.push_untrusted(label);
+        self.encode_prompt(&text)
+    }
+}
+
+/// Whether a model could take an added token for a command. All of several characters may be one, special or not; runs of
+/// white space and single characters, which some vocabularies list as added too, are plain text.
+fn can_control(token: &AddedToken) -> bool {
+    !token.content.trim().is_empty() && token.content.chars().nth(1).is_some()
+}
+
+/// The last characters of a prompt, from the start of a line where there is one: enough to see what a label stands behind.
+fn tail(prompt_end: &str) -> &str {
+    let start = prompt_end.char_indices().rev().nth(TAIL_CHARS - 1).map_or(0, |(byte, _)| byte);
+    prompt_end.get(start..).unwrap_or_default()
+}
+
+fn shown(tokens: &[String]) -> String {
+    let mut list: Vec<String> = tokens.iter().take(LISTED).map(|token| format!("{token:?}")).collect();
+    if tokens.len() > LISTED {
+        list.push("..".to_owned());
+    }
+    list.join(" ")
+}

@@ -1,0 +1,174 @@
+//! The decoder's operations in plain tensor operations: what runs on the CPU, and the oracle of the fused kernels.
+//!
+//! Inference only: several of these operations have no backward.
+
+use std::collections::HashMap;
+
+use candle_core::{D, DType, Tensor};
+use candle_nn::ops::{rms_norm, softmax_last_dim};
+
+use super::LmError;
+use super::config::{Activation, ModelConfig};
+use super::kv::{LayerKv, Span};
+use super::ops::HeadWeights;
+use super::packed::{Packed, Segment, narrow};
+use super::rope::RopeTable;
+
+/// What the operations need to know of a batch, made once for all layers.
+#[derive(Debug)]
+pub(super) struct TwinPlan<'p> {
+    packed: &'p Packed,
+    config: &'p ModelConfig,
+    /// `[rows, head_dim / 2]`.
+    cos: Tensor,
+    sin: Tensor,
+    /// Zero where a row sees a key and negative infinity where not, `[rows, keys]`, by shape and window.
+    masks: HashMap<(usize, usize, Option<usize>), Tensor>,
+}
+
+impl<'p> TwinPlan<'p> {
+    pub(super) fn new(packed: &'p Packed, config: &'p ModelConfig, rope: &RopeTable) -> Result<Self, LmError> {
+        let positions = Tensor::new(packed.positions(), rope.cos.device())?;
+        let cos = rope.cos.index_select(&positions, 0)?;
+        let sin = rope.sin.index_select(&positions, 0)?;
+        let mut masks = HashMap::new();
+        for segment in &packed.segments {
+            for &window in &config.windows {
+                let window = window.filter(|window| segment.total() > *window);
+                let (rows, keys) = (segment.rows.len(), segment.total());
+                if (rows > 1 || window.is_some()) && !masks.contains_key(&(rows, keys, window)) {
+                    masks.insert((rows, keys, window), mask(rows, keys, window, &cos)?);
+                }
+            }
+        }
+        Ok(Self { packed, config, cos, sin, masks })
+    }
+
+    /// Splits `[rows, qkv_width]` into heads, norms and rotates them, and puts keys and values into their slots.
+    /// Gives the queries, `[rows, heads, head_dim]`.
+    pub(super) fn rotate_and_store(
+        &self,
+        qkv: &Tensor,
+        weights: &HeadWeights<'_>,
+        kv: &LayerKv,
+    ) -> Result<Tensor, LmError> {
+        let config = self.config;
+        let qkv = weights.bias.map_or(Ok(qkv.clone()), |bias| qkv.broadcast_add(bias))?;
+        let (rows, dim, norms) = (qkv.dim(0)?, config.head_dim, weights.norms);
+        let heads = |start: usize, count: usize, norm: Option<&Tensor>| -> Result<Tensor, LmError> {
+            let part = qkv.narrow(1, start * dim, count * dim)?.contiguous()?.reshape((rows, count, dim))?;
+            let part = norm.map_or(Ok(part.clone()), |weight| rms_norm(&part, weight, config.norm_eps as f32))?;
+            Ok(candle_nn::rotary_emb::rope_thd(&part.unsqueeze(0)?, &self.cos, &self.sin)?.squeeze(0)?)
+        };
+        let q = heads(0, config.heads, norms.map(|(q, _)| q))?;
+        let k = heads(config.heads, config.kv_heads, norms.map(|(_, k)| k))?.flatten_from(1)?;
+        let v = qkv.narrow(1, (config.heads + config.kv_heads) * dim, config.kv_heads * dim)?.contiguous()?;
+        for segment in &self.packed.segments {
+            let (start, len) = (segment.rows.start, segment.rows.len());
+            let slot = segment.written().start;
+            kv.k.slice_set(&k.narrow(0, start, len)?.contiguous()?, 0, slot)?;
+            kv.v.slice_set(&v.narrow(0, start, len)?.contiguous()?, 0, slot)?;
+        }
+        Ok(q)
+    }
+
+    /// Causal attention of every segment over its prefix and its own tokens: `[rows, heads * head_dim]`.
+    pub(super) fn attention(
+        &self,
+        q: &Tensor,
+        kv: &LayerKv,
+        window: Option<usize>,
+    ) -> Result<Tensor, LmError> {
+        let one = |segment: &Segment| self.attend(segment, q, kv, window);
+        let parts: Vec<Tensor> = self.packed.segments.iter().map(one).collect::<Result<_, _>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    fn attend(
+        &self,
+        segment: &Segment,
+        q: &Tensor,
+        kv: &LayerKv,
+        window: Option<usize>,
+    ) -> Result<Tensor, LmError> {
+        let config = self.config;
+        let (heads, groups, dim) = (config.kv_heads, config.heads / config.kv_heads, config.head_dim);
+        let (rows, keys) = (segment.rows.len(), segment.total());
+        // Query heads that share a key head become rows of one product: [kv_heads, groups * rows, head_dim].
+        let q = q.narrow(0, segment.rows.start, rows)?.reshape((rows, heads, groups, dim))?;
+        let q = q.permute((1, 2, 0, 3))?.contiguous()?.reshape((heads, groups * rows, dim))?;
+        // [kv_heads, keys, head_dim] of V, and K transposed: contiguous, for the reason that `laid_out` gives.
+        let of = |pool: &Tensor| -> Result<Tensor, LmError> {
+            let at = |span: Span| pool.narrow(0, span.start, span.len);
+            let all = match segment.prefix {
+                Some(prefix) => Tensor::cat(&[at(prefix)?, at(segment.own)?], 0)?,
+                None => at(segment.own)?,
+            };
+            Ok(all.reshape((keys, heads, dim))?)
+        };
+        let k = of(&kv.k)?.permute((1, 2, 0))?.contiguous()?;
+        let v = of(&kv.v)?.transpose(0, 1)?.contiguous()?;
+        let mut scores = (q.matmul(&k)? * config.attention_scale)?;
+        if let Some(cap) = config.attention_softcap {
+            scores = ((scores / cap)?.tanh()? * cap)?;
+        }
+        if let Some(mask) = self.masks.get(&(rows, keys, window.filter(|window| keys > *window))) {
+            let shaped = scores.reshape((heads, groups, rows, keys))?;
+            scores = shaped.broadcast_add(mask)?.reshape((heads, groups * rows, keys))?;
+        }
+        let out = softmax_last_dim(&scores)?.matmul(&v)?;
+        let out = out.reshape((heads, groups, rows, dim))?.permute((2, 0, 1, 3))?.contiguous()?;
+        Ok(out.reshape((rows, heads * groups * dim))?)
+    }
+}
+
+fn mask(rows: usize, keys: usize, window: Option<usize>, like: &Tensor) -> Result<Tensor, LmError> {
+    let first = keys - rows;
+    let sees = |row: usize, key: usize| key <= first + row && window.is_none_or(|window| key + window > first + row);
+    let row = |row: usize| (0..keys).map(move |key| if sees(row, key) { 0f32 } else { f32::NEG_INFINITY });
+    let mask = Tensor::from_vec((0..rows).flat_map(row).collect::<Vec<_>>(), (rows, keys), like.device())?;
+    Ok(mask)
+}
+
+/// Root-mean-square norm over the last dimension.
+pub(super) fn norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError> {
+    Ok(rms_norm(&x.contiguous()?, weight, eps as f32)?)
+}
+
+/// The activated first half of the columns times the second half.
+pub(super) fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor, LmError> {
+    let half = gate_up.dim(D::Minus1)? / 2;
+    let gate = gate_up.narrow(D::Minus1, 0, half)?;
+    let gate = match activation {
+        Activation::Silu => gate.silu()?,
+        Activation::GeluTanh => gate.gelu()?,
+    };
+    Ok((gate * gate_up.narrow(D::Minus1, half, half)?)?)
+}
+
+/// `x` times the transpose of a weight `[out, in]`.
+pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor, LmError> {
+    Ok(x.matmul(&weight.t()?)?)
+}
+
+/// A weight as [`linear`] wants it: on the CPU its transpose is contiguous, since only then a row's product is the same,
+/// bit for bit, in a batch of any size.
+pub(super) fn laid_out(weight: Tensor) -> Result<Tensor, LmError> {
+    if weight.device().is_cpu() { Ok(weight.t()?.contiguous()?.t()?) } else { Ok(weight) }
+}
+
+/// The rows of a table.
+pub(super) fn embed(table: &Tensor, tokens: &[u32]) -> Result<Tensor, LmError> {
+    Ok(table.index_select(&Tensor::new(tokens, table.device())?, 0)?)
+}
+
+/// Some rows, each once.
+pub(super) fn rows(x: &Tensor, wanted: &[usize]) -> Result<Tensor, LmError> {
+    let wanted: Vec<u32> = wanted.iter().map(|row| narrow(*row)).collect();
+    Ok(x.index_select(&Tensor::new(wanted, x.device())?, 0)?)
+}
+
+/// Natural logarithms of softmax over the last dimension, in float32.
+pub(super) fn log_softmax(logits: &Tensor) -> Result<Tensor, LmError> {
+    Ok(candle_nn::ops::log_softmax(&logits.to_dtype(DType::F32)?, D::Minus1)?)
+}

@@ -1,0 +1,185 @@
+//! A model's weights. In: a directory of safetensors files, whole or sharded. Out: tensors by name, checked against the
+//! shape that the decoder asks for, and a hash of all that was taken. Tensors are read one at a time, so that loading
+//! needs little more memory than the model itself.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::LmError;
+
+/// Largest header of a safetensors file, in bytes, as the format's own reader has it.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// The weights of a directory.
+#[derive(Debug)]
+pub struct Weights {
+    dir: PathBuf,
+    files: Vec<Shard>,
+    /// Which file has a tensor.
+    places: BTreeMap<String, usize>,
+    device: Device,
+    dtype: DType,
+    hashes: Mutex<BTreeMap<String, blake3::Hash>>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    file: File,
+    metadata: Metadata,
+    data_start: u64,
+}
+
+impl Weights {
+    /// Opens a directory's files; tensors will be given as `dtype` on `device`.
+    ///
+    /// # Errors
+    /// [`LmError::File`] when there are no files, one that the index names is missing, or one is not whole.
+    pub fn open(dir: &Path, dtype: DType, device: &Device) -> Result<Self, LmError> {
+        let files: Vec<Shard> = shard_paths(dir)?.into_iter().map(Shard::open).collect::<Result<_, _>>()?;
+        let names = files.iter().enumerate().flat_map(|(index, shard)| {
+            shard.metadata.tensors().into_keys().map(move |name| (name.clone(), index)).collect::<Vec<_>>()
+        });
+        let places = names.collect();
+        Ok(Self {
+            dir: dir.to_owned(),
+            places,
+            files,
+            device: device.clone(),
+            dtype,
+            hashes: Mutex::default(),
+        })
+    }
+
+    /// Where the tensors go.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// A tensor of exactly this shape.
+    ///
+    /// # Errors
+    /// [`LmError::Weight`] when it is missing or has another shape or a type that is no float.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, LmError> {
+        let Some(shard) = self.places.get(name).and_then(|index| self.files.get(*index)) else {
+            let problem = format!("is missing; it should have the shape {shape:?}");
+            return Err(LmError::Weight { path: self.dir.clone(), name: name.to_owned(), problem });
+        };
+        let (tensor, hash) = shard.read(name, shape, self.dtype, &self.device)?;
+        self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), hash);
+        Ok(tensor)
+    }
+
+    /// Several tensors of the same width, one under the other: `[sum of rows, width]`, or `[sum of rows]` without width.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn stack(&self, parts: &[(String, usize)], width: Option<usize>) -> Result<Tensor, LmError> {
+        let part = |(name, rows): &(String, usize)| match width {
+            Some(width) => self.get(name, &[*rows, width]),
+            None => self.get(name, &[*rows]),
+        };
+        let parts: Vec<Tensor> = parts.iter().map(part).collect::<Result<_, _>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// The hash of every tensor that was taken: names, types, shapes and bytes.
+    pub fn hash(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for (name, hash) in self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(hash.as_bytes());
+        }
+        hasher.finalize()
+    }
+}
+
+/// The files that hold the tensors: those of the index, or the only one.
+fn shard_paths(dir: &Path) -> Result<Vec<PathBuf>, LmError> {
+    let index = dir.join("model.safetensors.index.json");
+    let single = dir.join("model.safetensors");
+    if !index.exists() {
+        return if single.exists() { Ok(vec![single]) } else { only_safetensors(dir) };
+    }
+    let wrong = |detail: String| LmError::File { path: index.clone(), detail };
+    let text = std::fs::read_to_string(&index).map_err(|e| wrong(e.to_string()))?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| wrong(format!("no JSON: {e}")))?;
+    let map = value.get("weight_map").and_then(|map| map.as_object());
+    let map = map.ok_or_else(|| wrong("it has no `weight_map` object".to_owned()))?;
+    let mut names: Vec<&str> = map.values().filter_map(|file| file.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.iter().find(|name| name.contains(['/', '\\'])) {
+        Some(name) => Err(wrong(format!("`weight_map` names {name:?}, which is not a file of the directory"))),
+        None => Ok(names.into_iter().map(|name| dir.join(name)).collect()),
+    }
+}
+
+fn only_safetensors(dir: &Path) -> Result<Vec<PathBuf>, LmError> {
+    let wrong = |detail: String| LmError::File { path: dir.to_owned(), detail };
+    let entries = std::fs::read_dir(dir).map_err(|e| wrong(e.to_string()))?;
+    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    found.sort();
+    if found.is_empty() { Err(wrong("there is no *.safetensors file in it".to_owned())) } else { Ok(found) }
+}
+
+impl Shard {
+    fn open(path: PathBuf) -> Result<Self, LmError> {
+        let wrong = |detail: String| LmError::File { path: path.clone(), detail };
+        let file = File::open(&path).map_err(|e| wrong(e.to_string()))?;
+        let size = file.metadata().map_err(|e| wrong(e.to_string()))?.len();
+        let mut length = [0; 8];
+        file.read_exact_at(&mut length, 0).map_err(|e| wrong(format!("it is cut off: {e}")))?;
+        let header = u64::from_le_bytes(length);
+        if header > MAX_HEADER || header + 8 > size {
+            return Err(wrong(format!("its header of {header} bytes does not fit; it is cut off or no safetensors file")));
+        }
+        let mut bytes = vec![0; usize::try_from(header).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, 8).map_err(|e| wrong(e.to_string()))?;
+        let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("its header is broken: {e}")))?;
+        let data_start = header + 8;
+        let wanted = metadata.data_len() as u64 + data_start;
+        if wanted != size {
+            return Err(wrong(format!("it has {size} bytes where its header speaks of {wanted}; it was not copied whole")));
+        }
+        Ok(Self { path, file, metadata, data_start })
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<(Tensor, blake3::Hash), LmError> {
+        let wrong = |problem: String| LmError::Weight { path: self.path.clone(), name: name.to_owned(), problem };
+        let info: &TensorInfo = self.metadata.info(name).ok_or_else(|| wrong("is missing".to_owned()))?;
+        if info.shape != shape {
+            return Err(wrong(format!("has the shape {:?}; config.json asks for {shape:?}", info.shape)));
+        }
+        let stored = match info.dtype {
+            safetensors::Dtype::F32 => DType::F32,
+            safetensors::Dtype::F16 => DType::F16,
+            safetensors::Dtype::BF16 => DType::BF16,
+            safetensors::Dtype::F64 => DType::F64,
+            other => return Err(wrong(format!("has the type {other:?}; known are F16, BF16, F32 and F64"))),
+        };
+        let (start, end) = info.data_offsets;
+        let mut bytes = vec![0; end.saturating_sub(start)];
+        self.file.read_exact_at(&mut bytes, self.data_start + start as u64).map_err(|e| wrong(e.to_string()))?;
+        let hash = blake3::Hasher::new().update(format!("{:?} {shape:?} ", info.dtype).as_bytes()).update(&bytes).finalize();
+        let tensor = Tensor::from_raw_buffer(&bytes, stored, shape, &Device::Cpu)?;
+        Ok((tensor.to_dtype(dtype)?.to_device(device)?, hash))
+    }
+}
