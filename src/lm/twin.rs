@@ -3,9 +3,10 @@
 //! Inference only: several of these operations have no backward.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use candle_core::{D, DType, Tensor};
-use candle_nn::ops::{rms_norm, softmax_last_dim};
+use candle_nn::ops::rms_norm;
 
 use super::LmError;
 use super::config::{Activation, ModelConfig};
@@ -22,8 +23,7 @@ pub(super) struct TwinPlan<'p> {
     /// `[rows, head_dim / 2]`.
     cos: Tensor,
     sin: Tensor,
-    /// Zero where a row sees a key and negative infinity where not, `[rows, keys]`, by shape and window.
-    masks: HashMap<(usize, usize, Option<usize>), Tensor>,
+    masks: HashMap<MaskKey, Tensor>,
 }
 
 impl<'p> TwinPlan<'p> {
@@ -34,10 +34,11 @@ impl<'p> TwinPlan<'p> {
         let mut masks = HashMap::new();
         for segment in &packed.segments {
             for &window in &config.windows {
-                let window = window.filter(|window| segment.total() > *window);
-                let (rows, keys) = (segment.rows.len(), segment.total());
-                if (rows > 1 || window.is_some()) && !masks.contains_key(&(rows, keys, window)) {
-                    masks.insert((rows, keys, window), mask(rows, keys, window, &cos)?);
+                let key = MaskKey::of(segment, window);
+                if let Entry::Vacant(place) = masks.entry(key)
+                    && let Some(mask) = key.mask(&cos)?
+                {
+                    place.insert(mask);
                 }
             }
         }
@@ -84,6 +85,10 @@ impl<'p> TwinPlan<'p> {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
+    /// One segment's attention.
+    ///
+    /// The numbers of a row are the same, bit for bit, however many keys behind it are masked: the sums run over keys in
+    /// their order, in pieces at fixed places, and a masked key adds an exact zero.
     fn attend(
         &self,
         segment: &Segment,
@@ -93,41 +98,83 @@ impl<'p> TwinPlan<'p> {
     ) -> Result<Tensor, LmError> {
         let config = self.config;
         let (heads, groups, dim) = (config.kv_heads, config.heads / config.kv_heads, config.head_dim);
-        let (rows, keys) = (segment.rows.len(), segment.total());
+        let (rows, keys) = (segment.rows.len(), padded(segment.total()));
         // Query heads that share a key head become rows of one product: [kv_heads, groups * rows, head_dim].
         let q = q.narrow(0, segment.rows.start, rows)?.reshape((rows, heads, groups, dim))?;
         let q = q.permute((1, 2, 0, 3))?.contiguous()?.reshape((heads, groups * rows, dim))?;
-        // [kv_heads, keys, head_dim] of V, and K transposed: contiguous, for the reason that `laid_out` gives.
         let of = |pool: &Tensor| -> Result<Tensor, LmError> {
             let at = |span: Span| pool.narrow(0, span.start, span.len);
-            let all = match segment.prefix {
-                Some(prefix) => Tensor::cat(&[at(prefix)?, at(segment.own)?], 0)?,
-                None => at(segment.own)?,
-            };
-            Ok(all.reshape((keys, heads, dim))?)
+            let mut parts = vec![at(segment.own)?];
+            if let Some(prefix) = segment.prefix {
+                parts.insert(0, at(prefix)?);
+            }
+            if keys > segment.total() {
+                let shape = (keys - segment.total(), heads * dim);
+                parts.push(Tensor::zeros(shape, pool.dtype(), pool.device())?);
+            }
+            Ok(Tensor::cat(&parts, 0)?.reshape((keys, heads, dim))?)
         };
         let k = of(&kv.k)?.permute((1, 2, 0))?.contiguous()?;
-        let v = of(&kv.v)?.transpose(0, 1)?.contiguous()?;
+        // A column of ones beside the values gives the sum of the weights in the same order as the weighted values.
+        let v = of(&kv.v)?.transpose(0, 1)?;
+        let v = Tensor::cat(&[v, Tensor::ones((heads, keys, 1), kv.v.dtype(), kv.v.device())?], 2)?;
         let mut scores = (q.matmul(&k)? * config.attention_scale)?;
         if let Some(cap) = config.attention_softcap {
             scores = ((scores / cap)?.tanh()? * cap)?;
         }
-        if let Some(mask) = self.masks.get(&(rows, keys, window.filter(|window| keys > *window))) {
+        if let Some(mask) = self.masks.get(&MaskKey::of(segment, window)) {
             let shaped = scores.reshape((heads, groups, rows, keys))?;
             scores = shaped.broadcast_add(mask)?.reshape((heads, groups * rows, keys))?;
         }
-        let out = softmax_last_dim(&scores)?.matmul(&v)?;
+        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        let piece = |start: usize| {
+            let len = PIECE.min(keys - start);
+            weights.narrow(2, start, len)?.contiguous()?.matmul(&v.narrow(1, start, len)?.contiguous()?)
+        };
+        let mut sums = piece(0)?;
+        for start in (PIECE..keys).step_by(PIECE) {
+            sums = (sums + piece(start)?)?;
+        }
+        let out = sums.narrow(2, 0, dim)?.broadcast_div(&sums.narrow(2, dim, 1)?)?;
         let out = out.reshape((heads, groups, rows, dim))?.permute((2, 0, 1, 3))?.contiguous()?;
         Ok(out.reshape((rows, heads * groups * dim))?)
     }
 }
 
-fn mask(rows: usize, keys: usize, window: Option<usize>, like: &Tensor) -> Result<Tensor, LmError> {
-    let first = keys - rows;
-    let sees = |row: usize, key: usize| key <= first + row && window.is_none_or(|window| key + window > first + row);
-    let row = |row: usize| (0..keys).map(move |key| if sees(row, key) { 0f32 } else { f32::NEG_INFINITY });
-    let mask = Tensor::from_vec((0..rows).flat_map(row).collect::<Vec<_>>(), (rows, keys), like.device())?;
-    Ok(mask)
+/// Keys that are summed up in one product. The library's product adds so many in their order.
+const PIECE: usize = 256;
+
+/// Keys with what is added to them: a product over one or two takes another way, with another rounding.
+fn padded(keys: usize) -> usize {
+    keys.next_multiple_of(4)
+}
+
+/// Segments with equal masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct MaskKey {
+    rows: usize,
+    keys: usize,
+    window: Option<usize>,
+}
+
+impl MaskKey {
+    fn of(segment: &Segment, window: Option<usize>) -> Self {
+        let keys = segment.total();
+        Self { rows: segment.rows.len(), keys, window: window.filter(|window| keys > *window) }
+    }
+
+    /// Zero where a row sees a key and negative infinity where not, `[rows, padded keys]`; `None` when all is seen.
+    fn mask(self, like: &Tensor) -> Result<Option<Tensor>, LmError> {
+        let Self { rows, keys, window } = self;
+        if rows == 1 && window.is_none() && padded(keys) == keys {
+            return Ok(None);
+        }
+        let first = keys - rows;
+        let sees = |row: usize, key: usize| key <= first + row && window.is_none_or(|window| key + window > first + row);
+        let row = |row: usize| (0..padded(keys)).map(move |key| if sees(row, key) { 0f32 } else { f32::NEG_INFINITY });
+        let values: Vec<f32> = (0..rows).flat_map(row).collect();
+        Ok(Some(Tensor::from_vec(values, (rows, padded(keys)), like.device())?))
+    }
 }
 
 /// Root-mean-square norm over the last dimension.

@@ -26,13 +26,13 @@ IGNORED = -100
 class Batch:
     """Padded prompts, batch by time."""
 
-    # [batch, time], int32.
+    # [batch, time], int16.
     ids: numpy.ndarray
     # [batch], int32: the place of each prompt's last token.
     last: numpy.ndarray
     # [batch], int32: the label's token.
     label: numpy.ndarray
-    # [batch, time], int32: the next token inside the answer, `IGNORED` elsewhere.
+    # [batch, time], int16: the next token inside the answer, `IGNORED` elsewhere.
     next_of_answer: numpy.ndarray
 
 
@@ -47,7 +47,7 @@ def batch_of(prompts: list) -> Batch:
     """Pads prompts at the right."""
     longest = max(len(prompt.ids) for prompt, _ in prompts)
     shape = (len(prompts), -(-longest // ROUND) * ROUND)
-    ids, following = numpy.full(shape, PAD, numpy.int32), numpy.full(shape, IGNORED, numpy.int32)
+    ids, following = numpy.full(shape, PAD, numpy.int16), numpy.full(shape, IGNORED, numpy.int16)
     for row, (prompt, _) in enumerate(prompts):
         ids[row, : len(prompt.ids)] = prompt.ids
         # The token before the answer foretells its first byte.

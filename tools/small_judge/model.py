@@ -22,8 +22,8 @@ class Shape:
     """Sizes of the model."""
 
     hidden_size: int = 128
-    intermediate_size: int = 320
-    num_hidden_layers: int = 4
+    intermediate_size: int = 256
+    num_hidden_layers: int = 5
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
     head_dim: int = 32

@@ -15,6 +15,7 @@ ONES = {
     siebzehn achtzehn neunzehn zwanzig""".split(),
     Lang.ZH: "零 一 二 三 四 五 六 七 八 九 十 十一 十二 十三 十四 十五 十六 十七 十八 十九 二十".split(),
 }
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 MONTHS = {
     Lang.EN: """January February March April May June July August September October November December""".split(),
     Lang.DE: """Januar Februar März April Mai Juni Juli August September Oktober November Dezember""".split(),
@@ -57,6 +58,10 @@ def spelled(world: World, number: int) -> str:
     forms = [str(number)]
     if number <= 20:
         forms += [ONES[world.lang][number]] * 2
+    elif number < 100 and world.lang is Lang.EN:
+        forms.append(f"{TENS[number // 10 - 2]}-{ONES[Lang.EN][number % 10]}".removesuffix("-zero"))
+    elif number % 1_000_000 == 0:
+        forms.append({Lang.EN: "{} million", Lang.DE: "{} Millionen", Lang.ZH: "{}00万"}[world.lang].format(number // 1_000_000))
     if number >= 1000:
         comma = f"{number:,}"
         forms.append(comma.replace(",", ".") if world.lang is Lang.DE else comma)
@@ -74,6 +79,8 @@ class Number:
     @staticmethod
     def draw(world: World) -> "Number":
         top = world.rng.choice([20, 20, 100, 1000, 100_000, 10_000_000])
+        if world.chance(0.05):
+            return Number(str(world.rng.randint(2, 99) * 1_000_000))
         decimals = str(world.rng.randint(1, 99)) if world.chance(0.12) else ""
         return Number(str(world.rng.randint(0 if decimals else 1, top)), decimals.rstrip("0"))
 
@@ -108,7 +115,7 @@ class Year:
     def same(self, world: World) -> str:
         year = str(self.year)
         forms = {
-            Lang.EN: [year, year, f"in {year}", f"the year {year}", f"{year} AD", f"in the summer of {year}"],
+            Lang.EN: [year, year, f"in {year}", f"the year {year}", f"{year} AD", f"{world.rng.choice(MONTHS[Lang.EN])} {year}"],
             Lang.DE: [year, year, f"im Jahr {year}", f"im Jahre {year}", f"{year} n. Chr."],
             Lang.ZH: [year, f"{year}年", f"公元{year}年", f"{year} 年"],
         }[world.lang]

@@ -6,6 +6,7 @@ Standard library only.
 """
 
 import enum
+import functools
 import random
 import zlib
 from dataclasses import dataclass
@@ -26,6 +27,24 @@ class Lang(enum.Enum):
     ZH = "zh"
 
 
+def is_held_out(name: str) -> bool:
+    """One name in eight, whatever its case."""
+    return zlib.crc32(name.lower().encode()) % 8 == 0
+
+
+@functools.cache
+def words_of(words: tuple, split: Split) -> tuple:
+    """The words of a split."""
+    return tuple(word for word in words if is_held_out(word) == (split is Split.HELD_OUT))
+
+
+@functools.cache
+def halves(options: tuple) -> tuple:
+    """The options for training, and those for the held-out split alone; all of them where one half is empty."""
+    both = tuple(tuple(o.removeprefix("~") for o in options if o.startswith("~") == held_out) for held_out in (False, True))
+    return tuple(half or both[0] for half in both)
+
+
 @dataclass(frozen=True)
 class World:
     """A source of names: the random stream, the split it may draw from, the language it speaks."""
@@ -35,8 +54,8 @@ class World:
     lang: Lang
 
     def holds(self, name: str) -> bool:
-        """Whether a name belongs to this split: one in eight is held out."""
-        return (zlib.crc32(name.lower().encode()) % 8 == 0) == (self.split is Split.HELD_OUT)
+        """Whether a name belongs to this split."""
+        return is_held_out(name) == (self.split is Split.HELD_OUT)
 
     def chance(self, probability: float) -> bool:
         """A biased coin."""
@@ -45,12 +64,11 @@ class World:
     def pick(self, options):
         """One of the options. Those that begin with `~` occur in the held-out split alone, and there half of the time."""
         held_out = self.split is Split.HELD_OUT and self.chance(0.5)
-        wanted = [o for o in options if o.startswith("~") == held_out] or options
-        return self.rng.choice(wanted).removeprefix("~")
+        return self.rng.choice(halves(tuple(options))[held_out])
 
     def word(self, words):
         """One of the words of this split."""
-        return self.rng.choice([w for w in words if self.holds(w)] or words)
+        return self.rng.choice(words_of(tuple(words), self.split) or words)
 
     def name(self, tails=("",), pieces=(1, 2)) -> str:
         """A made-up proper name of this split."""

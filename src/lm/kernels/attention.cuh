@@ -20,12 +20,12 @@ struct Sequence {
         return {row[0], row[1], row[2], row[3], row[4], row[5]};
     }
     __device__ __forceinline__ int keys() const { return prefix_len + own_len; }
-    __device__ __forceinline__ int64_t slot(int key) const {
+    __device__ __forceinline__ int slot(int key) const {
         return key < prefix_len ? prefix_start + key : own_start + (key - prefix_len);
     }
 };
 
-// The model's side of a call.
+// The model's side of a call: what attention is, whatever the batch.
 struct Heads {
     int query_heads, kv_heads;
     float scale;   // of q k, before the cap
@@ -35,11 +35,6 @@ struct Heads {
     __device__ __forceinline__ int group() const { return query_heads / kv_heads; }
     // What turns the scores that the softmax sees into powers of two.
     __device__ __forceinline__ float log2_scale() const { return softcap > 0.0f ? LOG2_E : scale * LOG2_E; }
-    __device__ __forceinline__ float capped(float product) const {
-        // tanh(x) = 1 - 2 / (1 + e^2x): absolute error near 1e-7, which tanh.approx does not reach.
-        const float x = product * scale / softcap;
-        return softcap * (1.0f - __fdividef(2.0f, 1.0f + exp2_fast(2.0f * LOG2_E * x)));
-    }
 };
 
 // Running softmax of 16 * M rows over keys in tiles of 8 * N: a thread has rows g and g + 8 of each of M blocks.
@@ -144,14 +139,53 @@ template <int STRIDE> __device__ __forceinline__ int key_lane(int lane) {
     return BYTES * ((lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 8);
 }
 
+// softcap * tanh(x) as softcap - 2 softcap / (1 + e^2x): an absolute error near 1e-7 of the cap, where tanh.approx has
+// 5e-4.
 template <int M, int N>
 __device__ __forceinline__ void cap(float (&scores)[M][N][4], const Heads& heads) {
+    const float to_exponent = 2.0f * LOG2_E * heads.scale / heads.softcap;
 #pragma unroll
     for (int m = 0; m < M; ++m) {
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) scores[m][n][i] = heads.capped(scores[m][n][i]);
+            for (int i = 0; i < 4; ++i) {
+                const float power = exp2_fast(scores[m][n][i] * to_exponent);
+                scores[m][n][i] = fmaf(__fdividef(1.0f, 1.0f + power), -2.0f * heads.softcap, heads.softcap);
+            }
         }
     }
 }
+
+// Starts copying rows of keys and of values into two neighbouring tiles [KEYS, D + 8] with THREADS threads, `thread`
+// being one of them. Keys first..first + KEYS of a kv head; from `end` on the last key is repeated, to be masked.
+template <int D, int KEYS, int THREADS> struct KeyLoader {
+    static constexpr int STRIDE = D + 8;
+    static constexpr int TILE_BYTES = BYTES * KEYS * STRIDE;
+    // LANES neighbouring threads share a row, each COPIES times: the most that divide D / 8 evenly.
+    static constexpr int LANES = D % 256 == 0 ? 32 : D % 128 == 0 ? 16 : D % 64 == 0 ? 8 : 4;
+    static constexpr int COPIES = D / VECTOR / LANES;
+    static constexpr int ROWS = THREADS / LANES;
+    static_assert(D % (VECTOR * LANES) == 0 && KEYS % ROWS == 0, "every thread copies as much as any other");
+
+    const bf16* k_pool;
+    const bf16* v_pool;
+    const Sequence& sequence;
+    int kv_head, kv_heads, end;
+
+    __device__ __forceinline__ void load(Shared to, int first, unsigned thread) const {
+        const unsigned row = thread / LANES, column = thread % LANES * VECTOR;
+        to += BYTES * (row * STRIDE + column);
+#pragma unroll
+        for (int pass = 0; pass < KEYS / ROWS; ++pass) {
+            const int key = min(first + static_cast<int>(row) + pass * ROWS, end - 1);
+            const int64_t from = static_cast<int64_t>(sequence.slot(key)) * (kv_heads * D) + (kv_head * D + column);
+#pragma unroll
+            for (int copy = 0; copy < COPIES; ++copy) {
+                const Shared at = to + BYTES * (pass * ROWS * STRIDE + copy * LANES * VECTOR);
+                copy_async(at, k_pool + from + copy * LANES * VECTOR);
+                copy_async(at + TILE_BYTES, v_pool + from + copy * LANES * VECTOR);
+            }
+        }
+    }
+};

@@ -16,11 +16,11 @@ namespace {
 
 constexpr int KEYS = 16; // of a warp's step
 
+// A warp's buffers: STAGES tiles of keys, each with its tile of values.
 template <int D, int STAGES> struct Ring {
-    static constexpr int STRIDE = D + 8;
-    static constexpr int CHUNKS = D / VECTOR;
-    static constexpr int BUFFER = KEYS * STRIDE;
-    static constexpr int WARP_ELEMENTS = STAGES * 2 * BUFFER;
+    using Loader = KeyLoader<D, KEYS, WARP>;
+    static constexpr int BUFFER_BYTES = 2 * Loader::TILE_BYTES;
+    static constexpr int WARP_ELEMENTS = STAGES * BUFFER_BYTES / BYTES;
 };
 
 struct Decode {
@@ -59,21 +59,7 @@ __device__ __forceinline__ void load_queries(uint32_t (&out)[D / 16][4], const b
     }
 }
 
-template <typename R>
-__device__ __forceinline__ void load_tile(Shared to, const Decode& a, const Sequence& sequence, int first, int end) {
-    const int lane = threadIdx.x % WARP;
-#pragma unroll
-    for (int i = lane; i < KEYS * R::CHUNKS; i += WARP) {
-        const int row = i / R::CHUNKS, chunk = i % R::CHUNKS;
-        const int64_t slot = sequence.slot(min(first + row, end - 1)); // past the end: repeated, and masked
-        const int64_t from = ((slot * a.heads.kv_heads + blockIdx.y) * R::CHUNKS + chunk) * VECTOR;
-        const Shared at = to + BYTES * (row * R::STRIDE + chunk * VECTOR);
-        copy_async(at, a.k_pool + from);
-        copy_async(at + BYTES * R::BUFFER, a.v_pool + from);
-    }
-}
-
-template <int D, typename R>
+template <int D>
 __device__ __forceinline__ void multiply_keys(float (&scores)[1][2][4], const uint32_t (&a)[D / 16][4], Shared keys) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) scores[0][0][i] = scores[0][1][i] = 0.0f;
@@ -101,15 +87,17 @@ template <int D, int STAGES>
 __device__ __forceinline__ void scan_keys(OnlineSoftmax<D, 1>& state, Shared ring, const Decode& a,
                                           const Sequence& sequence, int first, int end) {
     using R = Ring<D, STAGES>;
+    constexpr int STRIDE = R::Loader::STRIDE;
     constexpr int STEP = ATTENTION_WARPS * KEYS;
     const int lane = threadIdx.x % WARP, group = a.heads.group();
     const int64_t head = static_cast<int64_t>(sequence.q_start) * a.heads.query_heads + blockIdx.y * group;
     uint32_t queries[D / 16][4];
     load_queries<D>(queries, a.queries + head * D, group, lane);
+    const typename R::Loader keys_of = {a.k_pool, a.v_pool, sequence, static_cast<int>(blockIdx.y), a.heads.kv_heads, end};
     state.clear();
 #pragma unroll
     for (int i = 0; i < STAGES - 1; ++i) {
-        if (first + i * STEP < end) load_tile<R>(ring + i * 2 * BYTES * R::BUFFER, a, sequence, first + i * STEP, end);
+        if (first + i * STEP < end) keys_of.load(ring + i * R::BUFFER_BYTES, first + i * STEP, lane);
         copy_commit();
     }
     for (int stage = 0; first < end; first += STEP, stage = (stage + 1) % STAGES) {
@@ -117,15 +105,15 @@ __device__ __forceinline__ void scan_keys(OnlineSoftmax<D, 1>& state, Shared rin
         __syncwarp(); // this tile is there for all lanes, and none uses the one before any more
         const int ahead = first + (STAGES - 1) * STEP;
         const int free_stage = (stage + STAGES - 1) % STAGES;
-        if (ahead < end) load_tile<R>(ring + free_stage * 2 * BYTES * R::BUFFER, a, sequence, ahead, end);
+        if (ahead < end) keys_of.load(ring + free_stage * R::BUFFER_BYTES, ahead, lane);
         copy_commit();
-        const Shared keys = ring + stage * 2 * BYTES * R::BUFFER;
+        const Shared keys = ring + stage * R::BUFFER_BYTES, values = keys + R::Loader::TILE_BYTES;
         float scores[1][2][4];
-        multiply_keys<D, R>(scores, queries, keys + key_lane<R::STRIDE>(lane));
+        multiply_keys<D>(scores, queries, keys + key_lane<STRIDE>(lane));
         if (a.heads.softcap > 0.0f) cap(scores, a.heads);
         if (first + KEYS > end) mask(scores, first, end, lane);
         state.template weigh<2>(scores, a.heads.log2_scale());
-        state.template add_values<2, R::STRIDE>(scores, keys + BYTES * R::BUFFER + row_major_lane<R::STRIDE>(lane));
+        state.template add_values<2, STRIDE>(scores, values + row_major_lane<STRIDE>(lane));
     }
     copy_wait<0>();
     __syncwarp();

@@ -16,11 +16,12 @@ namespace {
 
 // M: blocks of 16 rows per warp; KEYS: keys per step. Two buffers: one tile is loaded while another is used.
 template <int D, int M, int KEYS> struct Tile {
+    using Loader = KeyLoader<D, KEYS, ATTENTION_THREADS>;
     static constexpr int ROWS = ATTENTION_WARPS * 16 * M;
     static constexpr int STRIDE = D + 8;
     static constexpr int CHUNKS = D / VECTOR;
-    static constexpr int QUERIES = ROWS * STRIDE;
-    static constexpr int BUFFER = KEYS * STRIDE;
+    static constexpr int QUERY_BYTES = BYTES * ROWS * STRIDE;
+    static constexpr int BUFFER_BYTES = 2 * Loader::TILE_BYTES;
 };
 
 struct Prefill {
@@ -66,20 +67,6 @@ template <typename T> __device__ __forceinline__ void load_queries(Shared shared
         // Rows past the last repeat it; they are never stored.
         const int64_t from = job.head_row(min(job.row0 + row, job.rows - 1), a.heads.query_heads);
         copy_async(shared + BYTES * (row * T::STRIDE + chunk * VECTOR), a.queries + (from * T::CHUNKS + chunk) * VECTOR);
-    }
-}
-
-// Keys and values first..first + KEYS; past the last key it repeats, and is masked.
-template <typename T, int KEYS>
-__device__ __forceinline__ void load_keys(Shared shared, const Prefill& a, const Job& job, int first) {
-#pragma unroll
-    for (int i = threadIdx.x; i < KEYS * T::CHUNKS; i += ATTENTION_THREADS) {
-        const int row = i / T::CHUNKS, chunk = i % T::CHUNKS;
-        const int64_t slot = job.sequence.slot(min(first + row, job.end - 1));
-        const int64_t from = ((slot * a.heads.kv_heads + job.kv_head) * T::CHUNKS + chunk) * VECTOR;
-        const Shared to = shared + BYTES * (row * T::STRIDE + chunk * VECTOR);
-        copy_async(to, a.k_pool + from);
-        copy_async(to + BYTES * T::BUFFER, a.v_pool + from);
     }
 }
 
@@ -171,7 +158,7 @@ __device__ __forceinline__ void prefill(const Prefill& a, const int* sequences, 
     using T = Tile<D, M, KEYS>;
     constexpr int N = KEYS / 8;
     extern __shared__ __align__(16) bf16 shared[];
-    const Shared start = shared_address(shared), buffers = start + BYTES * T::QUERIES;
+    const Shared start = shared_address(shared), buffers = start + T::QUERY_BYTES;
 
     const Job job = take_job(a.heads, sequences, work, T::ROWS);
     if (job.row0 >= job.rows) return;
@@ -184,22 +171,24 @@ __device__ __forceinline__ void prefill(const Prefill& a, const int* sequences, 
     OnlineSoftmax<D, M> state;
     state.clear();
     load_queries<T>(start, a, job);
-    load_keys<T, KEYS>(buffers, a, job, job.begin);
+    const typename T::Loader keys_of = {a.k_pool, a.v_pool, job.sequence, job.kv_head, a.heads.kv_heads, job.end};
+    keys_of.load(buffers, job.begin, threadIdx.x);
     copy_commit();
     int stage = 0;
     for (int first = job.begin; first < job.end; first += KEYS, stage ^= 1) {
         copy_wait<0>();
         __syncthreads(); // this tile is there for all, and nobody uses the other buffer any more
-        if (first + KEYS < job.end) load_keys<T, KEYS>(buffers + (stage ^ 1) * 2 * BYTES * T::BUFFER, a, job, first + KEYS);
+        const int next = first + KEYS;
+        if (next < job.end) keys_of.load(buffers + (stage ^ 1) * T::BUFFER_BYTES, next, threadIdx.x);
         copy_commit();
-        const Shared keys = buffers + stage * 2 * BYTES * T::BUFFER;
+        const Shared keys = buffers + stage * T::BUFFER_BYTES, values = keys + T::Loader::TILE_BYTES;
         float scores[M][N][4];
         multiply_keys<D, M, N, T::STRIDE>(scores, queries, keys + key_lane<T::STRIDE>(lane));
         if (a.heads.softcap > 0.0f) cap(scores, a.heads);
         const bool cut = a.heads.window > 0 && first <= highest - a.heads.window;
-        if (first + KEYS - 1 > lowest || cut) mask(scores, job, a.heads.window, row, first + lane % 4 * 2);
+        if (next - 1 > lowest || cut) mask(scores, job, a.heads.window, row, first + lane % 4 * 2);
         state.template weigh<N>(scores, a.heads.log2_scale());
-        state.template add_values<N, T::STRIDE>(scores, keys + BYTES * T::BUFFER + row_major_lane<T::STRIDE>(lane));
+        state.template add_values<N, T::STRIDE>(scores, values + row_major_lane<T::STRIDE>(lane));
     }
     store<D, M, T>(state, shared, a, job);
 }
