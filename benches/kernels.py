@@ -48,10 +48,12 @@ class Kernels:
         if name not in self.functions:
             for module in self.modules:
                 try:
-                    self.functions[name] = module.get_function(name)
-                    break
+                    kernel = module.get_function(name)
+                    kernel.num_regs  # cupy looks the name up here or at the first use
                 except cupy.cuda.driver.CUDADriverError:
                     continue
+                self.functions[name] = kernel
+                break
             else:
                 sys.exit(f"no kernel named {name}")
             if shared > 48 * 1024:
@@ -59,7 +61,7 @@ class Kernels:
         return self.functions[name]
 
     def __call__(self, name, grid, block, *arguments, shared=0):
-        stream = cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream)
+        stream = cupy.cuda.Stream.from_external(torch.cuda.current_stream())
         with stream:
             self.function(name, shared)(grid, (block,), tuple(map(argument, arguments)), shared_mem=shared)
 
@@ -294,7 +296,8 @@ def time_embedding(k, report):
 # Attention ----------------------------------------------------------------------------------------------------------
 
 class Batch:
-    """Sequences given as (q_len, own_len, prefix): `prefix` indexes `prefixes` (lengths), or is None. Slots have gaps."""
+    """Sequences given as (q_len, own_len, prefix), `prefix` an index into `prefixes` (lengths) or None. Slots have
+    gaps, filled with NaN: a key read from outside the ranges shows."""
 
     def __init__(self, sequences, prefixes, hq, hk, dim, scale=1.0):
         self.hq, self.hk, self.dim = hq, hk, dim
@@ -310,6 +313,10 @@ class Batch:
         self.tokens = query
         self.q = randn(query, hq, dim, dtype=torch.bfloat16, scale=scale)
         self.k, self.v = (randn(slot, hk, dim, dtype=torch.bfloat16) for _ in range(2))
+        unused = torch.ones(slot, dtype=torch.bool, device=DEVICE)
+        for row in self.rows:
+            unused[self.keys(row)] = False
+        self.k[unused], self.v[unused] = math.nan, math.nan
         self.out = torch.full_like(self.q, math.nan)
         self.lse = torch.full((query, hq), math.nan, device=DEVICE)
         self.table = ints(self.rows)
@@ -358,8 +365,8 @@ class Batch:
           partial, partial_lse, self.table, self.hq, self.hk, scale, softcap, window, split_keys,
           shared=DECODE_SHARED[self.dim])
         if splits > 1:
-            k("attention_decode_reduce", (self.hq, len(self.rows)), self.dim, partial, partial_lse, self.out, self.table,
-              splits, window, split_keys)
+            k("attention_decode_reduce", (self.hq, len(self.rows)), self.dim, partial, partial_lse, self.out,
+              self.table, splits, window, split_keys)
 
 
 ATTENTION_CASES = [  # softcap, window, scale of q

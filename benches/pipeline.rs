@@ -2,10 +2,10 @@
 //! of 64 generated trajectories; out: time per batch, on one core (`score/1`) and on all.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use gradus::http::batch::{Engine, Load, Overrides, Stop};
+use gradus::judge::Judges;
 use gradus::rubric::Catalog;
 use gradus::score::Scorer;
 use gradus::stages::NoJudge;
@@ -24,11 +24,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn engine() -> Engine {
     Engine {
-        scorer: Scorer::new(CACHE_BYTES, Arc::new(NoJudge)),
+        scorer: Scorer::new(CACHE_BYTES),
         catalog: Catalog::open(None).unwrap_or_else(|error| panic!("the shipped rubrics open: {error}")),
         default_rubric: "short_form_qa".to_owned(),
         inline_rubrics: true,
         load: Load::default(),
+        judges: Judges::none(),
     }
 }
 
@@ -39,7 +40,7 @@ fn pipeline(criterion: &mut Criterion) {
     for size in Size::ALL {
         let bodies = bodies(size, BATCH, BODIES);
         let score = |body: &str| {
-            let scored = engine.score(black_box(body), &Overrides::default(), &Stop::default());
+            let scored = engine.score(black_box(body), &Overrides::default(), &Stop::default(), &NoJudge);
             scored.unwrap_or_else(|error| panic!("the generated requests are well-formed: {error:?}")).body.len()
         };
         let mut group = criterion.benchmark_group(format!("pipeline/{}", size.name()));

@@ -1,6 +1,7 @@
 //! Settings: each module owns its own with defaults; here they are composed. Flags win over the environment, that over
 //! the file, that over the defaults.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::http;
+use crate::judge::{self, JudgeConfig};
 use crate::store::{self, Durability};
 
 /// Why the settings cannot be used.
@@ -57,9 +59,16 @@ pub struct ScoringFlags {
     /// Threads that score [default: one per core]
     #[arg(long, env = "GRADUS_THREADS", value_name = "N")]
     pub threads: Option<usize>,
-    /// Memory for compiled tool schemas, in bytes [default: 67108864]
+    /// Memory for compiled tool schemas, in bytes [default: 16777216]
     #[arg(long, env = "GRADUS_SCHEMA_CACHE_BYTES", value_name = "BYTES")]
     pub schema_cache_bytes: Option<u64>,
+    /// The judge named "default": a model's directory, or URL#MODEL of an OpenAI-compatible server. More judges and all
+    /// their options stand in the configuration file, as [judges.NAME]
+    #[arg(long, env = "GRADUS_JUDGE", value_name = "DIR|URL#MODEL")]
+    pub judge: Option<String>,
+    /// Memory for judges' past answers, in bytes [default: 67108864]
+    #[arg(long, env = "GRADUS_JUDGE_CACHE_BYTES", value_name = "BYTES")]
+    pub judge_cache_bytes: Option<u64>,
 }
 
 /// Where scores are kept.
@@ -124,6 +133,8 @@ pub struct File {
     inline_rubrics: Option<bool>,
     threads: Option<usize>,
     schema_cache_bytes: Option<u64>,
+    judge_cache_bytes: Option<u64>,
+    judges: BTreeMap<String, JudgeConfig>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     store: StoreFile,
@@ -189,12 +200,23 @@ pub struct Scoring {
     pub threads: usize,
     /// Memory for compiled tool schemas, in bytes.
     pub schema_cache_bytes: u64,
+    /// The judges.
+    pub judges: judge::Config,
 }
 
 impl Scoring {
     /// Composes flags and file.
-    pub fn compose(flags: ScoringFlags, inline_rubrics: Option<bool>, file: &File) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When `--judge` is a URL without a model's name.
+    pub fn compose(flags: ScoringFlags, inline_rubrics: Option<bool>, file: &File) -> Result<Self, ConfigError> {
+        let mut judges = file.judges.clone();
+        if let Some(judge) = &flags.judge {
+            let judge = JudgeConfig::from_flag(judge).map_err(ConfigError::Value)?;
+            judges.insert("default".to_owned(), judge);
+        }
+        let cache_bytes = flags.judge_cache_bytes.or(file.judge_cache_bytes).unwrap_or(64 << 20);
+        Ok(Self {
             rubrics: flags.rubrics.or_else(|| file.rubrics.clone()),
             default_rubric: flags
                 .default_rubric
@@ -202,8 +224,9 @@ impl Scoring {
                 .unwrap_or_else(|| "short_form_qa".to_owned()),
             inline_rubrics: inline_rubrics.or(file.inline_rubrics).unwrap_or(true),
             threads: flags.threads.or(file.threads).unwrap_or(0),
-            schema_cache_bytes: flags.schema_cache_bytes.or(file.schema_cache_bytes).unwrap_or(64 << 20),
-        }
+            schema_cache_bytes: flags.schema_cache_bytes.or(file.schema_cache_bytes).unwrap_or(16 << 20),
+            judges: judge::Config { judges, cache_bytes },
+        })
     }
 }
 
@@ -278,7 +301,7 @@ impl Serve {
         let kept = store(flags.store, flags.store_durability, flags.store_keep_trajectories, file)?;
         Ok(Self {
             listen: flags.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
-            scoring: Scoring::compose(flags.scoring, flags.inline_rubrics, file),
+            scoring: Scoring::compose(flags.scoring, flags.inline_rubrics, file)?,
             store: store::Config {
                 queue_bytes: flags.store_queue_bytes.unwrap_or(kept.queue_bytes),
                 busy_timeout_ms: flags.store_busy_timeout_ms.unwrap_or(kept.busy_timeout_ms),

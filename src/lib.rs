@@ -20,6 +20,7 @@
 //! | 4 | [`rubric`] | rubric files to validated rubrics |
 //! | 5 | [`score`] | the pipeline |
 //! | 6 | [`lm`] | language models on candle: decoder, scoring, generation |
+//! | 7 | [`judge`] | who answers the judge stages: models here and endpoints elsewhere, cached |
 //! | 7 | [`store`] | scores in and out of a database |
 //! | 7 | [`advantage`] | group statistics |
 //! | 8 | [`http`] | the server and its wire format |
@@ -41,6 +42,7 @@ pub mod advantage;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod judge;
 pub mod lm;
 pub mod rubric;
 pub mod score;

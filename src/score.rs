@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::rubric::Rubric;
 use crate::shaping::{Position, Reward, StagePlan, shape};
-use crate::stages::{Evidence, Judge, Measure, NoScore, Outcome, ParsedTurn, Stage, UnitScore};
+use crate::stages::{Evidence, Judge, JudgeAnswer, Measure, NoScore, Outcome, ParsedTurn, Question, Stage, UnitScore};
 use crate::toolcall::schema::SchemaCache;
 use crate::toolcall::tools::ToolSet;
 use crate::trajectory::Trajectory;
@@ -17,7 +17,28 @@ use crate::trajectory::Trajectory;
 pub struct Scorer {
     schemas: SchemaCache,
     no_tools: Arc<ToolSet>,
-    judge: Arc<dyn Judge>,
+}
+
+/// What a trajectory is scored by.
+#[derive(Clone, Copy)]
+pub struct Context<'c> {
+    /// The rubric.
+    pub rubric: &'c Rubric,
+    /// The curriculum position.
+    pub position: &'c Position,
+    /// Who answers the questions of judge stages.
+    pub judge: &'c dyn Judge,
+    /// The group of rollouts that the trajectory belongs to.
+    pub group: Option<&'c str>,
+}
+
+/// A judge, asked on behalf of a group.
+struct InGroup<'c>(Context<'c>);
+
+impl Judge for InGroup<'_> {
+    fn ask(&self, question: &Question<'_>) -> JudgeAnswer {
+        self.0.judge.ask(&Question { group: self.0.group, ..*question })
+    }
 }
 
 /// Why a trajectory has no reward, and in which stage that came up.
@@ -57,8 +78,8 @@ pub struct Report<'t> {
 
 impl Scorer {
     /// A scorer with its own schema cache of about this many bytes.
-    pub fn new(schema_cache_bytes: u64, judge: Arc<dyn Judge>) -> Self {
-        Self { schemas: SchemaCache::new(schema_cache_bytes), no_tools: Arc::new(ToolSet::empty()), judge }
+    pub fn new(schema_cache_bytes: u64) -> Self {
+        Self { schemas: SchemaCache::new(schema_cache_bytes), no_tools: Arc::new(ToolSet::empty()) }
     }
 
     /// The compiled tools of a raw list; none for an empty text.
@@ -70,66 +91,56 @@ impl Scorer {
     }
 
     /// Scores one trajectory. `tools` are those of its `tools` text.
-    pub fn score<'t>(
-        &self,
-        trajectory: &'t Trajectory<'t>,
-        tools: &ToolSet,
-        rubric: &Rubric,
-        position: &Position,
-    ) -> Report<'t> {
-        self.report(Evidence::read(trajectory, tools, &rubric.reading), rubric, position)
+    pub fn score<'t>(&self, trajectory: &'t Trajectory<'t>, tools: &ToolSet, context: Context<'_>) -> Report<'t> {
+        self.report(Evidence::read(trajectory, tools, &context.rubric.reading), context)
     }
 
     /// The second half of [`Self::score`], for callers that read several trajectories before they score them.
-    pub fn report<'t>(
-        &self,
-        evidence: Result<Evidence<'t>, NoScore>,
-        rubric: &Rubric,
-        position: &Position,
-    ) -> Report<'t> {
-        let plan = rubric.plan(position).into_owned();
+    pub fn report<'t>(&self, evidence: Result<Evidence<'t>, NoScore>, context: Context<'_>) -> Report<'t> {
+        let rubric = context.rubric;
+        let plan = rubric.plan(context.position).into_owned();
         match evidence {
-            Ok(evidence) => self.run(evidence, rubric, plan),
+            Ok(evidence) => run(evidence, context, plan),
             Err(cause) => Report::without_evidence(plan, rubric, cause),
         }
     }
+}
 
-    fn run<'t>(&self, evidence: Evidence<'t>, rubric: &Rubric, plan: Vec<StagePlan>) -> Report<'t> {
-        let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.len());
-        let fault = self.run_stages(&evidence, rubric, &plan, &mut outcomes).err();
-        let scores: Vec<UnitScore> = outcomes.iter().map(|outcome| outcome.score).collect();
-        let reward = fault.map_or_else(|| reward(&evidence, rubric, &plan, &scores), Err);
-        let steps = match &reward {
-            Ok(_) => steps(&evidence, rubric, &plan, &outcomes),
-            Err(_) => Vec::new(),
-        };
-        // A measure without its references is not a fault here: it weighs nothing.
-        let extra = |measure: &Measure| measure.score(&evidence).map_or(0.0, |outcome| outcome.score.get());
-        let extra = rubric.report.iter().map(|(_, measure)| extra(measure)).collect();
-        Report { evidence: Some(evidence), plan, outcomes, reward, extra, steps }
-    }
+fn run<'t>(evidence: Evidence<'t>, context: Context<'_>, plan: Vec<StagePlan>) -> Report<'t> {
+    let rubric = context.rubric;
+    let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.len());
+    let fault = run_stages(&evidence, context, &plan, &mut outcomes).err();
+    let scores: Vec<UnitScore> = outcomes.iter().map(|outcome| outcome.score).collect();
+    let reward = fault.map_or_else(|| reward(&evidence, rubric, &plan, &scores), Err);
+    let steps = match &reward {
+        Ok(_) => steps(&evidence, rubric, &plan, &outcomes),
+        Err(_) => Vec::new(),
+    };
+    // A measure without its references is not a fault here: it weighs nothing.
+    let extra = |measure: &Measure| measure.score(&evidence).map_or(0.0, |outcome| outcome.score.get());
+    let extra = rubric.report.iter().map(|(_, measure)| extra(measure)).collect();
+    Report { evidence: Some(evidence), plan, outcomes, reward, extra, steps }
+}
 
-    fn run_stages(
-        &self,
-        evidence: &Evidence<'_>,
-        rubric: &Rubric,
-        plan: &[StagePlan],
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), Fault> {
-        for (index, (stage, plan)) in rubric.stages.iter().zip(plan).enumerate() {
-            let earlier = |stage: usize| outcomes.get(stage).map_or(UnitScore::ZERO, |outcome: &Outcome| outcome.score);
-            let outcome = stage
-                .stage
-                .score(evidence, &earlier, &*self.judge)
-                .map_err(|cause| Fault { stage: Some(index), cause })?;
-            let passed = plan.passed_by(outcome.score);
-            outcomes.push(outcome);
-            if !passed {
-                break;
-            }
+fn run_stages(
+    evidence: &Evidence<'_>,
+    context: Context<'_>,
+    plan: &[StagePlan],
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), Fault> {
+    for (index, (stage, plan)) in context.rubric.stages.iter().zip(plan).enumerate() {
+        let earlier = |stage: usize| outcomes.get(stage).map_or(UnitScore::ZERO, |outcome: &Outcome| outcome.score);
+        let outcome = stage
+            .stage
+            .score(evidence, &earlier, &InGroup(context))
+            .map_err(|cause| Fault { stage: Some(index), cause })?;
+        let passed = plan.passed_by(outcome.score);
+        outcomes.push(outcome);
+        if !passed {
+            break;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn reward(evidence: &Evidence<'_>, rubric: &Rubric, plan: &[StagePlan], scores: &[UnitScore]) -> Result<Reward, Fault> {
@@ -172,6 +183,11 @@ impl Report<'_> {
             extra: vec![0.0; rubric.report.len()],
             steps: Vec::new(),
         }
+    }
+
+    /// Whether the judges' verdicts were all known before; `None` when no judge was asked.
+    pub fn cached(&self) -> Option<bool> {
+        self.outcomes.iter().filter_map(|outcome| outcome.cached).reduce(|all, cached| all && cached)
     }
 
     /// Whether a stage was scored and reached its threshold.

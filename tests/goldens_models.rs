@@ -7,8 +7,8 @@ mod goldens;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use gradus::lm::{Decoder, Engine, KvPool, Packed};
 use goldens::{Expected, folder, models};
+use gradus::lm::{Decoder, Engine, KvPool, Packed};
 
 /// Largest difference of a log-probability, absolute (`method.md`, section 3).
 const LOGPROB: f32 = 1e-4;

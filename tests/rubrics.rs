@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gradus::http::batch::{Engine, Load, Overrides, Stop};
+use gradus::judge::Judges;
 use gradus::rubric::{Catalog, Rubric, SHIPPED};
 use gradus::score::Scorer;
-use gradus::stages::{Judge, NoJudge, Question, Unavailable, UnitScore, Verdict};
+use gradus::stages::{Judge, JudgeAnswer, NoJudge, Question, UnitScore, Verdict};
 use serde_json::{Value, json};
 
 mod files {
@@ -85,27 +86,27 @@ mod files {
     }
 }
 
-/// A judge that always says the same. The judges proper are models and no part of this crate yet: what is tested here is
-/// what a rubric makes of a verdict.
+/// A judge that always says the same: what is tested here is what a rubric makes of a verdict.
 struct Always(f64);
 
 impl Judge for Always {
-    fn ask(&self, _: &Question<'_>) -> Result<Verdict, Unavailable> {
-        Ok(Verdict { score: UnitScore::clamped(self.0), detail: Vec::new() })
+    fn ask(&self, _: &Question<'_>) -> JudgeAnswer {
+        JudgeAnswer::Verdict(Verdict { score: UnitScore::clamped(self.0), detail: Vec::new(), cached: false })
     }
 }
 
 /// The result of one trajectory.
 fn result(rubric: &str, judge: Arc<dyn Judge>, trajectory: &Value) -> Value {
     let engine = Engine {
-        scorer: Scorer::new(1 << 20, judge),
+        scorer: Scorer::new(1 << 20),
         catalog: Catalog::open(None).unwrap(),
         default_rubric: rubric.to_owned(),
         inline_rubrics: false,
         load: Load::default(),
+        judges: Judges::none(),
     };
     let body = json!({"trajectories": [trajectory]}).to_string();
-    let scored = engine.score(&body, &Overrides::default(), &Stop::default()).unwrap();
+    let scored = engine.score(&body, &Overrides::default(), &Stop::default(), &*judge).unwrap();
     let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
     response["results"][0].take()
 }

@@ -5,9 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
-
 use gradus::http::batch::{Engine, Load, Overrides, Stop};
+use gradus::judge::Judges;
 use gradus::rubric::Catalog;
 use gradus::score::Scorer;
 use gradus::stages::NoJudge;
@@ -15,17 +14,18 @@ use serde_json::Value;
 
 fn engine() -> Engine {
     Engine {
-        scorer: Scorer::new(8 << 20, Arc::new(NoJudge)),
+        scorer: Scorer::new(8 << 20),
         catalog: Catalog::open(None).unwrap(),
         default_rubric: "short_form_qa".to_owned(),
         inline_rubrics: true,
         load: Load::default(),
+        judges: Judges::none(),
     }
 }
 
 /// The response without what differs from run to run.
 fn report(engine: &Engine, body: &str) -> Value {
-    let scored = engine.score(body, &Overrides::default(), &Stop::default()).unwrap();
+    let scored = engine.score(body, &Overrides::default(), &Stop::default(), &NoJudge).unwrap();
     let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
     for result in response["results"].as_array_mut().unwrap() {
         result["latency_ms"] = Value::from(0);

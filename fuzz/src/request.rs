@@ -14,11 +14,12 @@ use serde_json::value::RawValue;
 const MAX_ALONE: usize = 4;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine {
-    scorer: Scorer::new(1 << 20, Arc::new(NoJudge)),
+    scorer: Scorer::new(1 << 20),
     catalog: Catalog::open(None).unwrap_or_else(|error| panic!("{error}")),
     default_rubric: "short_form_qa".to_owned(),
     inline_rubrics: true,
     load: Load::default(),
+    judges: Judges::none(),
 });
 
 #[derive(Deserialize)]
@@ -60,7 +61,7 @@ fn alone(items: &[&RawValue]) {
 fn score(text: &str) -> Option<Scored> {
     // With a name for the batch, as when scores are stored.
     let overrides = Overrides { batch_id: Some("fuzz"), ..Overrides::default() };
-    ENGINE.score(text, &overrides, &Stop::default()).ok()
+    ENGINE.score(text, &overrides, &Stop::default(), &NoJudge).ok()
 }
 
 /// Bit for bit.

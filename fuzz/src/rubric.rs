@@ -10,7 +10,7 @@ use gradus::shaping::Position;
 use gradus::stages::NoJudge;
 use gradus::trajectory::{Content, Message, Role, Trajectory, Turn};
 
-static SCORER: LazyLock<Scorer> = LazyLock::new(|| Scorer::new(1 << 20, Arc::new(NoJudge)));
+static SCORER: LazyLock<Scorer> = LazyLock::new(|| Scorer::new(1 << 20));
 
 const TURNS: [&str; 3] = [
     "<think>t</think><tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}}</tool_call>",
@@ -73,7 +73,7 @@ fn reward(rubric: &Rubric, position: &Position) {
         response_tokens: Some(120),
     };
     let tools = SCORER.tools(trajectory.tools, rubric);
-    if let Ok(reward) = SCORER.score(&trajectory, &tools, rubric, position).reward {
+    if let Ok(reward) = SCORER.score(&trajectory, &tools, Context { rubric, position, judge: &NoJudge, group: None }).reward {
         let (low, high) = (rubric.range.min(), rubric.range.max());
         assert!((low..=high).contains(&reward.value), "{} is outside {low} to {high}", reward.value);
         assert!((0.0..=1.0).contains(&reward.shaped), "shaped is {}", reward.shaped);

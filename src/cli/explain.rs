@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 use super::paint::{Paint, printable};
 use crate::http::batch::Engine;
 use crate::http::wire::{Item, Object, read_item, read_request};
+use crate::judge::Session;
 use crate::rubric::Rubric;
+use crate::score::Context as ScoreContext;
 use crate::score::Report;
 use crate::shaping::Position;
 use crate::stages::{CallVerdict, ParsedTurn};
@@ -31,6 +33,7 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
         anyhow::anyhow!("{}: {} {}", path.display(), error.pointer, printable(&error.message))
     };
     let paint = Paint::stdout();
+    let runtime = super::runtime()?;
     let mut explained = 0;
     let (items, tools, sent): (Vec<&RawValue>, &str, Position) = match read_request(text) {
         Ok(request) => {
@@ -46,7 +49,15 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
     for raw in items {
         let item = read_item(raw.get(), tools, rubric.reading.format).map_err(wrong)?;
         let tools = engine.scorer.tools(item.trajectory.tools, &rubric);
-        let report = engine.scorer.score(&item.trajectory, &tools, &rubric, &position);
+        let mut session = Session::default();
+        let report = loop {
+            let group = item.group.as_deref();
+            let context = ScoreContext { rubric: &rubric, position: &position, judge: &session, group };
+            let report = engine.scorer.score(&item.trajectory, &tools, context);
+            if !runtime.block_on(session.put_to(&engine.judges, None)) {
+                break report;
+            }
+        };
         explain(&report, &rubric, &item, paint);
         explained += 1;
     }

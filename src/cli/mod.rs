@@ -21,12 +21,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use crate::config::{File, LogFormat, Scoring};
 use crate::http::batch::{BatchError, Engine, Load};
+use crate::judge::{Judges, Memory};
 use crate::rubric::{Catalog, Rubric};
 use crate::score::Scorer;
-use crate::stages::NoJudge;
 
 /// Scores the trajectories of LLM agents in progressive stages.
 ///
@@ -116,8 +117,17 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the judges of a command wait on.
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the judges' threads could not be started")
+}
+
 /// The engine that all scoring commands share.
-fn engine(scoring: &Scoring) -> anyhow::Result<Engine> {
+fn engine(scoring: &Scoring, memory: Option<Arc<dyn Memory>>) -> anyhow::Result<Engine> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(scoring.threads)
         .thread_name(|index| format!("score-{index}"))
@@ -129,12 +139,14 @@ fn engine(scoring: &Scoring) -> anyhow::Result<Engine> {
         "the default rubric {:?} does not exist; `gradus rubric list` lists those there are",
         scoring.default_rubric
     );
+    let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), memory)?;
     Ok(Engine {
-        scorer: Scorer::new(scoring.schema_cache_bytes, Arc::new(NoJudge)),
+        scorer: Scorer::new(scoring.schema_cache_bytes),
         catalog,
         default_rubric: scoring.default_rubric.clone(),
         inline_rubrics: scoring.inline_rubrics,
         load: Load::default(),
+        judges,
     })
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::said;
 use crate::config::{self, File, StoreFlags};
-use crate::http::batch::{Engine, Overrides, Stop};
+use crate::http::batch::{Engine, Overrides};
 use crate::rubric::Rubric;
 use crate::store::{Durability, Store, StoreError, StoredRequest};
 
@@ -26,7 +26,7 @@ pub(super) fn run(engine: &Engine, run: &str, flags: StoreFlags, file: &File) ->
     // Reading does not depend on how the server wrote.
     let settings = crate::store::Config { durability: Durability::Commit, ..settings };
     let Some(store) = Store::open(&settings)? else { bail!("--store none keeps nothing to replay; name the database") };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = super::runtime()?;
     let found = runtime.block_on(replay(engine, &store, run))?;
     runtime.block_on(store.close());
     if found.requests == 0 && found.unreadable == 0 {
@@ -56,7 +56,7 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
     loop {
         match replay.next().await {
             Ok(None) => return Ok(found),
-            Ok(Some(request)) => compare(engine, &request, &mut found)?,
+            Ok(Some(request)) => compare(engine, &request, &mut found).await?,
             Err(error @ (StoreError::NotKept { .. } | StoreError::Damaged { .. })) => {
                 found.unreadable += 1;
                 say!("{error}");
@@ -66,13 +66,13 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
     }
 }
 
-fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> anyhow::Result<()> {
+async fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> anyhow::Result<()> {
     let batch = stored.batch.to_string();
     let rubric =
         Rubric::from_json(&stored.rubric_json).with_context(|| format!("the stored rubric of batch {batch}"))?;
     let overrides = Overrides { rubric: Some(Arc::new(rubric)), batch_id: Some(&batch) };
     let body = std::str::from_utf8(&stored.request).with_context(|| format!("the stored request of batch {batch}"))?;
-    let again = match engine.score(body, &overrides, &Stop::default()) {
+    let again = match engine.score_and_ask(body, &overrides).await {
         Ok(scored) => scored.body,
         Err(error) => {
             found.unreadable += 1;

@@ -50,10 +50,10 @@ pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { files } => Ok(check(&files)),
         Command::Explain { rubric, trajectory, step, scoring } => {
-            let engine = super::engine(&Scoring::compose(scoring, None, file))?;
+            let engine = super::engine(&Scoring::compose(scoring, None, file)?, None)?;
             explain::run(&engine, &rubric, &trajectory, step)
         }
-        Command::List { scoring } => list(&Scoring::compose(scoring, None, file)),
+        Command::List { scoring } => list(&Scoring::compose(scoring, None, file)?),
         Command::Show { name } => show(&name),
     }
 }

@@ -14,7 +14,9 @@ use super::replay;
 use super::say_text;
 use super::summary::Summary;
 use crate::config::{File, Scoring, ScoringFlags, StoreFlags};
-use crate::http::batch::{Engine, Overrides, Scored, Stop};
+use tokio::runtime::Runtime;
+
+use crate::http::batch::{Engine, Overrides, Scored};
 
 /// Lines that are scored together.
 const CHUNK_LINES: usize = 512;
@@ -49,8 +51,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
-    let scoring = Scoring::compose(args.scoring.clone(), None, file);
-    let mut engine = super::engine(&scoring)?;
+    let scoring = Scoring::compose(args.scoring.clone(), None, file)?;
+    let mut engine = super::engine(&scoring, None)?;
     if let Some(run) = &args.replay {
         return replay::run(&engine, run, args.store, file);
     }
@@ -60,6 +62,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let path = args.file.context("no FILE was given")?;
     let mut job = Job {
         engine,
+        runtime: super::runtime()?,
         out: output(args.out.as_deref())?,
         summary: Summary::default(),
         step: args.step,
@@ -100,6 +103,7 @@ fn progress(path: &Path) -> anyhow::Result<ProgressBar> {
 
 struct Job {
     engine: Engine,
+    runtime: Runtime,
     out: Option<Box<dyn Write>>,
     summary: Summary,
     step: Option<u64>,
@@ -182,7 +186,7 @@ impl Job {
 
     /// Scores a request; `lines` are the lines of its items, where each has one.
     fn request(&mut self, body: &str, shown: &str, lines: &[usize]) -> anyhow::Result<()> {
-        match self.engine.score(body, &Overrides::default(), &Stop::default()) {
+        match self.runtime.block_on(self.engine.score_and_ask(body, &Overrides::default())) {
             Ok(scored) => self.record(&scored, shown, lines),
             Err(error) => {
                 self.complain(&format!("{shown}: {}", super::said(error)));

@@ -122,11 +122,8 @@ pub struct Usage {
 /// Dropping the future frees the work.
 pub trait Backend: Send + Sync {
     /// Answers one inquiry, or says before `deadline` why there is no answer.
-    fn answer(
-        &self,
-        inquiry: &Inquiry,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Finding, Unavailable>> + Send;
+    fn answer(&self, inquiry: &Inquiry, deadline: Instant)
+    -> impl Future<Output = Result<Finding, Unavailable>> + Send;
 
     /// What tells this judge apart from any other that could give another answer: weights, template, parameters.
     fn identity(&self) -> &str;

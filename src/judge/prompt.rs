@@ -28,6 +28,9 @@ use crate::trajectory::Role;
 /// Most characters of one untrusted value, unless the rubric says otherwise.
 pub const DEFAULT_MAX_CHARS: usize = 200_000;
 
+/// What a rubric may ask for at most. Past a million spaces in a row the word splitters of tokenizers give up.
+const HIGHEST_MAX_CHARS: usize = 500_000;
+
 /// Longest message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -130,10 +133,10 @@ impl PromptTemplate {
         Ok(template)
     }
 
-    /// The same template with another limit on each untrusted value, in characters.
+    /// The same template with another limit on each untrusted value, in characters, 500,000 at most.
     #[must_use]
     pub fn with_max_chars(self, max_chars: usize) -> Self {
-        Self { max_chars, ..self }
+        Self { max_chars: max_chars.min(HIGHEST_MAX_CHARS), ..self }
     }
 
     /// The source. With the limit it is all that tells two templates apart.
@@ -154,7 +157,8 @@ impl PromptTemplate {
         let references = values.references.iter().map(Cow::as_ref);
         let fence = Fence::new(values.criteria, values.question, references, self.max_chars);
         let contained = Contained::new(values, &fence);
-        let trusted = [self.source.as_str(), values.criteria].into_iter().chain(values.labels.iter().map(String::as_str));
+        let trusted =
+            [self.source.as_str(), values.criteria].into_iter().chain(values.labels.iter().map(String::as_str));
         let mut placeholders = Placeholders::absent_from(trusted);
         let variables = contained.variables(values, &fence, &mut placeholders)?;
         let mut messages = Vec::with_capacity(self.sections.len());
@@ -314,7 +318,12 @@ fn split_sections(source: &str) -> Vec<Section> {
 
 impl Section {
     fn new(speaker: Speaker, line_offset: usize) -> Self {
-        Self { speaker, name: format!("{} at line {}", speaker.as_str(), line_offset + 1), text: String::new(), line_offset }
+        Self {
+            speaker,
+            name: format!("{} at line {}", speaker.as_str(), line_offset + 1),
+            text: String::new(),
+            line_offset,
+        }
     }
 }
 

@@ -157,7 +157,10 @@ impl Keys<'_> {
         let (hidden, heads) = (self.size("hidden_size")?, self.size("num_attention_heads")?);
         let kv_heads = self.size_or("num_key_value_heads", heads)?;
         if !heads.is_multiple_of(kv_heads) {
-            return Err(LmError::config("num_key_value_heads", format!("is {kv_heads}, which does not divide {heads}")));
+            return Err(LmError::config(
+                "num_key_value_heads",
+                format!("is {kv_heads}, which does not divide {heads}"),
+            ));
         }
         let head_dim = match (self.size_or("head_dim", 0)?, family) {
             (0, Family::Gemma2) => 256,
@@ -238,7 +241,9 @@ impl Keys<'_> {
             (Some("silu" | "swish"), _) => Ok(Activation::Silu),
             (Some("gelu_pytorch_tanh"), _) | (None, Family::Gemma2) => Ok(Activation::GeluTanh),
             (None, _) => Ok(Activation::Silu),
-            (Some(other), _) => Err(LmError::config(key, format!("is {other:?}; known are silu and gelu_pytorch_tanh"))),
+            (Some(other), _) => {
+                Err(LmError::config(key, format!("is {other:?}; known are silu and gelu_pytorch_tanh")))
+            }
         }
     }
 
@@ -298,7 +303,8 @@ impl Keys<'_> {
 
     fn rope_scaling(&self, context: usize) -> Result<RopeScaling, LmError> {
         let kind = self.text("rope_type")?.or(self.text("type")?).unwrap_or("default");
-        let factor = || self.number("factor")?.ok_or_else(|| LmError::config("factor", "is missing from rope's options"));
+        let factor =
+            || self.number("factor")?.ok_or_else(|| LmError::config("factor", "is missing from rope's options"));
         let original = self.number("original_max_position_embeddings")?.unwrap_or(context as f64);
         match kind {
             "default" => Ok(RopeScaling::None),
@@ -320,10 +326,9 @@ impl Keys<'_> {
                     original_context: original,
                 })
             }
-            other => Err(LmError::config(
-                "rope_type",
-                format!("is {other:?}; known are default, linear, llama3 and yarn"),
-            )),
+            other => {
+                Err(LmError::config("rope_type", format!("is {other:?}; known are default, linear, llama3 and yarn")))
+            }
         }
     }
 
@@ -335,7 +340,8 @@ impl Keys<'_> {
             }
         }
         if self.0.contains_key("quantization_config") {
-            let problem = "is given: quantised safetensors are not supported; use the unquantised weights or a GGUF file";
+            let problem =
+                "is given: quantised safetensors are not supported; use the unquantised weights or a GGUF file";
             return Err(LmError::config("quantization_config", problem));
         }
         Ok(())
@@ -385,7 +391,8 @@ impl Keys<'_> {
     }
 
     fn tokens(&self, key: &str) -> Result<Vec<u32>, LmError> {
-        let wrong = |value: &Value| LmError::config(key, format!("is {value}; it must be a token's number, or several"));
+        let wrong =
+            |value: &Value| LmError::config(key, format!("is {value}; it must be a token's number, or several"));
         let token = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| wrong(value));
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(Vec::new()),

@@ -14,6 +14,7 @@ use super::kv::KvPool;
 use super::ops::{HeadWeights, Plan};
 use super::packed::Packed;
 use super::rope::RopeTable;
+use super::sample::{self, Choice, Drawn};
 use super::twin;
 use super::weights::Weights;
 
@@ -170,12 +171,26 @@ impl Decoder {
     /// [`LmError::Unsupported`] for a reward model.
     pub fn logits(&self, states: &Tensor, rows: &[usize]) -> Result<Tensor, LmError> {
         let Head::LanguageModel(head) = &self.head else {
-            return Err(LmError::Unsupported("this model gives rewards and no tokens; use mode `reward_model`".to_owned()));
+            return Err(LmError::Unsupported(
+                "this model gives rewards and no tokens; use mode `reward_model`".to_owned(),
+            ));
         };
         let logits = twin::linear(&self.normed(states, rows)?, head)?.to_dtype(DType::F32)?;
         match self.config.logit_softcap {
             Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
             None => Ok(logits),
+        }
+    }
+
+    /// A token for every row of logits, `[rows, vocab]`.
+    pub(super) fn draw(
+        &self,
+        logits: &Tensor,
+        choices: &[Result<Choice, LmError>],
+    ) -> Result<Vec<Result<Drawn, LmError>>, LmError> {
+        match &self.fused {
+            Some(fused) => fused.draw(logits, choices),
+            None => Ok(sample::draw_rows(&logits.to_vec2::<f32>()?, choices)),
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Engine {
     pub(super) pool: KvPool,
     pub(super) prefixes: PrefixCache,
     batch_tokens: usize,
-    work: Work,
+    pub(super) work: Work,
     use_kept: bool,
 }
 
@@ -33,6 +33,8 @@ pub struct Work {
     pub computed_tokens: u64,
     /// Batches.
     pub batches: u64,
+    /// Tokens of texts that were made.
+    pub generated_tokens: u64,
 }
 
 /// Log-probabilities of the labels after a prompt.
@@ -64,7 +66,14 @@ impl Engine {
     /// [`LmError::Compute`] when the device's memory is too small.
     pub fn new(decoder: Decoder, slots: usize, batch_tokens: usize) -> Result<Self, LmError> {
         let pool = KvPool::new(decoder.config(), slots, decoder.dtype(), decoder.device())?;
-        Ok(Self { decoder, pool, prefixes: PrefixCache::default(), batch_tokens, work: Work::default(), use_kept: true })
+        Ok(Self {
+            decoder,
+            pool,
+            prefixes: PrefixCache::default(),
+            batch_tokens,
+            work: Work::default(),
+            use_kept: true,
+        })
     }
 
     /// The model.
@@ -189,9 +198,9 @@ impl Engine {
                 groups.iter().try_for_each(|group| self.run(std::slice::from_ref(group), sequences, take))
             }
             Err(LmError::TooLong { .. }) => match groups {
-                [Group { members, shared }] if *shared > 0 => members.iter().try_for_each(|member| {
-                    self.run(&[Group { members: vec![*member], shared: 0 }], sequences, take)
-                }),
+                [Group { members, shared }] if *shared > 0 => members
+                    .iter()
+                    .try_for_each(|member| self.run(&[Group { members: vec![*member], shared: 0 }], sequences, take)),
                 _ => {
                     while self.prefixes.evict(&mut self.pool) {}
                     self.run_once(groups, sequences, take, false)

@@ -3,15 +3,17 @@
 //! A step runs the prompts of those that joined and the last tokens of the others as one packed batch. What a sequence
 //! may say, and when it is done, is its [`Guide`]'s to decide.
 
+use candle_core::Tensor;
+
 use super::LmError;
 use super::engine::Engine;
 use super::kv::Span;
 use super::packed::Packed;
 use super::prefix::Hit;
-use super::sample::{self, Drawn, Mask, Sampling};
+use super::sample::{self, Choice, Drawn, Mask, Sampling};
 
 /// What a sequence may say next, and what follows from what it said.
-pub trait Guide: Send {
+pub trait Guide: Send + std::any::Any {
     /// The tokens that may come next; `None`: any.
     ///
     /// # Errors
@@ -40,6 +42,8 @@ pub enum Next {
     Draw,
     /// These tokens are put into its mouth, at least one; then it goes on.
     Say(Vec<u32>),
+    /// The same, and the token that was drawn is taken back.
+    Instead(Vec<u32>),
     /// The sequence is done.
     Stop,
 }
@@ -102,13 +106,19 @@ impl Generator {
     ///
     /// # Errors
     /// [`LmError::TooLong`] when it can never fit, [`LmError::Unsupported`] for an empty prompt.
-    pub fn join(&mut self, engine: &mut Engine, request: GenerateRequest) -> Result<Result<u64, GenerateRequest>, LmError> {
+    pub fn join(
+        &mut self,
+        engine: &mut Engine,
+        request: GenerateRequest,
+    ) -> Result<Result<u64, GenerateRequest>, LmError> {
         let total = request.prompt.len() + request.max_tokens;
         let context = engine.decoder().config().context;
         if request.prompt.is_empty() || request.max_tokens == 0 {
             return Err(LmError::Unsupported("a text needs a prompt and at least one token".to_owned()));
         }
-        for (limit, of) in [(context, "of the model's context"), (engine.pool.slots(), "that the key-value cache holds")] {
+        for (limit, of) in
+            [(context, "of the model's context"), (engine.pool.slots(), "that the key-value cache holds")]
+        {
             if total > limit {
                 return Err(LmError::TooLong { tokens: total, limit, of });
             }
@@ -124,7 +134,16 @@ impl Generator {
         };
         self.next_id += 1;
         let tokens = request.prompt.clone();
-        self.running.push(Running { id: self.next_id, request, own, hit, tokens, logprobs: Vec::new(), filled: known, stopped: false });
+        self.running.push(Running {
+            id: self.next_id,
+            request,
+            own,
+            hit,
+            tokens,
+            logprobs: Vec::new(),
+            filled: known,
+            stopped: false,
+        });
         Ok(Ok(self.next_id))
     }
 
@@ -156,12 +175,17 @@ impl Generator {
         let mut packed = Packed::default();
         let last = |running: &mut Running| running.pack(&mut packed);
         let rows: Vec<usize> = self.running.iter_mut().map(last).collect();
+        engine.work.asked_tokens += packed.tokens.len() as u64;
+        engine.work.generated_tokens += rows.len() as u64;
         let states = engine.forward(&packed)?;
-        let logits = engine.decoder().logits(&states, &rows)?.to_vec2::<f32>()?;
+        let logits = engine.decoder().logits(&states, &rows)?;
+        let choices = self.running.iter_mut().enumerate().map(|(row, running)| running.choice(&logits, row));
+        let choices: Vec<Result<Choice, LmError>> = choices.collect();
+        let drawn = engine.decoder().draw(&logits, &choices)?;
         let mut done = Vec::new();
         let mut going = Vec::with_capacity(self.running.len());
-        for (mut running, logits) in self.running.drain(..).zip(logits) {
-            match running.take(&logits) {
+        for ((mut running, choice), drawn) in self.running.drain(..).zip(choices).zip(drawn) {
+            match choice.and(drawn).and_then(|drawn| running.take(drawn)) {
                 Ok(false) => going.push(running),
                 Ok(true) => done.push(running.finish(engine, None)),
                 Err(error) => done.push(running.finish(engine, Some(error))),
@@ -183,21 +207,27 @@ impl Running {
         rows.end.saturating_sub(1)
     }
 
-    /// Draws the next token; true when the text is done.
-    fn take(&mut self, logits: &[f32]) -> Result<bool, LmError> {
+    /// What may come next, after the guide has seen what it watches.
+    fn choice(&mut self, logits: &Tensor, row: usize) -> Result<Choice, LmError> {
         let guide = &mut self.request.guide;
         let watched = guide.watched();
         if !watched.is_empty() {
-            let total = sample::log_sum_exp(logits);
-            let logprob = |token: &u32| logits.get(*token as usize).map_or(f64::NEG_INFINITY, |l| f64::from(*l) - total);
+            let logits = logits.get(row)?.to_vec1::<f32>()?;
+            let total = sample::log_sum_exp(&logits);
+            let logprob =
+                |token: &u32| logits.get(*token as usize).map_or(f64::NEG_INFINITY, |l| f64::from(*l) - total);
             let logprobs: Vec<f64> = watched.iter().map(logprob).collect();
             if logprobs.iter().any(|value| value.is_nan()) {
                 return Err(LmError::NotFinite("a label's log-probability"));
             }
             guide.watch(logprobs);
         }
-        let mask = guide.allowed()?;
-        let drawn = sample::draw(logits, self.request.sampling, self.logprobs.len() as u64, mask.as_deref())?;
+        Ok(Choice { sampling: self.request.sampling, step: self.logprobs.len() as u64, mask: guide.allowed()? })
+    }
+
+    /// Takes the next token; true when the text is done.
+    fn take(&mut self, drawn: Drawn) -> Result<bool, LmError> {
+        let guide = &mut self.request.guide;
         self.tokens.push(drawn.token);
         self.logprobs.push(Some(drawn.logprob));
         let said = match guide.accept(drawn)? {
@@ -207,6 +237,11 @@ impl Running {
             }
             Next::Draw => Vec::new(),
             Next::Say(tokens) => tokens,
+            Next::Instead(tokens) => {
+                self.tokens.pop();
+                self.logprobs.pop();
+                tokens
+            }
         };
         let room = self.request.max_tokens.saturating_sub(self.logprobs.len());
         self.tokens.extend(said.iter().take(room));

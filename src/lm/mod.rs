@@ -3,11 +3,14 @@
 //!
 //! In: a model directory and sequences of tokens. Out: log-probabilities, rewards, texts. Knows no judge and no rubric.
 
+pub mod chat_template;
 mod config;
+mod constrain;
 mod decoder;
 mod engine;
 mod error;
 mod generate;
+pub mod jinja;
 #[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(not(feature = "cuda"))]
@@ -17,18 +20,26 @@ mod kv;
 mod ops;
 mod packed;
 mod prefix;
+mod reason;
 mod rope;
 mod sample;
 mod share;
+pub mod tokenizer;
 mod twin;
+pub mod untrusted;
 mod weights;
+mod worker;
 
 pub use config::{Family, HeadKind, ModelConfig};
+pub use constrain::{Constraint, Constraints};
 pub use decoder::Decoder;
 pub use engine::{Engine, LabelLogprobs, Work};
 pub use error::LmError;
 pub use generate::{GenerateRequest, Generated, Generator, Guide, Next};
+pub use kernels::cuda_device;
 pub use kv::{KvPool, Span};
 pub use packed::{Packed, Segment};
+pub use reason::{Held, ReasonedLabel, Reasoning};
 pub use sample::{Drawn, Mask, Sampling};
 pub use weights::Weights;
+pub use worker::{Failure, Worker, WorkerNumbers};

@@ -11,6 +11,15 @@ use super::kv::LayerKv;
 use super::ops::HeadWeights;
 use super::packed::Packed;
 use super::rope::RopeTable;
+use super::sample::{Choice, Drawn};
+
+/// The first GPU.
+///
+/// # Errors
+/// Always: this build has no CUDA.
+pub fn cuda_device() -> Result<Device, LmError> {
+    Err(LmError::Unsupported("this program was built without CUDA; build it with `--features cuda`".to_owned()))
+}
 
 /// No kernels.
 #[derive(Debug)]
@@ -30,6 +39,14 @@ impl Fused {
         _: &'p ModelConfig,
         _: &'p RopeTable,
     ) -> Result<FusedPlan<'p>, LmError> {
+        match self.0 {}
+    }
+
+    pub(super) fn draw(
+        &self,
+        _: &Tensor,
+        _: &[Result<Choice, LmError>],
+    ) -> Result<Vec<Result<Drawn, LmError>>, LmError> {
         match self.0 {}
     }
 }

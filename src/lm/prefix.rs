@@ -36,7 +36,8 @@ impl PrefixCache {
     /// The longest kept beginning of `tokens`, pinned; none below the length that is worth it.
     pub(super) fn find(&mut self, tokens: &[u32]) -> Option<Hit> {
         let found = self.entries.iter().map(|(id, entry)| (common(&entry.tokens, tokens), *id));
-        let (len, id) = found.max_by_key(|(len, id)| (*len, std::cmp::Reverse(*id))).filter(|(len, _)| *len >= MIN_SHARED)?;
+        let (len, id) =
+            found.max_by_key(|(len, id)| (*len, std::cmp::Reverse(*id))).filter(|(len, _)| *len >= MIN_SHARED)?;
         self.clock += 1;
         let entry = self.entries.get_mut(&id)?;
         entry.used = self.clock;

@@ -24,21 +24,41 @@ pub struct Drawn {
 /// Which tokens are allowed: a bit each, lowest first.
 pub type Mask = Vec<u32>;
 
+/// How one row's token is drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Choice {
+    pub(super) sampling: Sampling,
+    /// The token's place in its text.
+    pub(super) step: u64,
+    pub(super) mask: Option<Mask>,
+}
+
+/// One token for every row of `[rows, vocab]`, on the CPU. A row without a choice gets none.
+pub(super) fn draw_rows(logits: &[Vec<f32>], choices: &[Result<Choice, LmError>]) -> Vec<Result<Drawn, LmError>> {
+    let one = |(logits, choice): (&Vec<f32>, &Result<Choice, LmError>)| match choice {
+        Ok(choice) => draw(logits, choice.sampling, choice.step, choice.mask.as_deref()),
+        Err(_) => Err(LmError::Unsupported("nothing was to be drawn".to_owned())),
+    };
+    logits.iter().zip(choices).map(one).collect()
+}
+
 fn allowed(mask: Option<&[u32]>, token: usize) -> bool {
     mask.is_none_or(|words| words.get(token / 32).is_some_and(|word| word >> (token % 32) & 1 == 1))
 }
 
-/// Draws from a row of logits by the Gumbel-max rule: the largest of `logit / temperature + noise`.
+/// Draws from a row of logits by the Gumbel-max rule: the largest of `logit / temperature + noise`. The kernel for GPUs
+/// does the same with other noise, so that a seed gives the same text on the same kind of device only.
 ///
 /// # Errors
 /// [`LmError::NotFinite`] for a NaN among the logits; [`LmError::Unsupported`] when no token is allowed.
-pub(super) fn draw(logits: &[f32], sampling: Sampling, step: u64, mask: Option<&[u32]>) -> Result<Drawn, LmError> {
+fn draw(logits: &[f32], sampling: Sampling, step: u64, mask: Option<&[u32]>) -> Result<Drawn, LmError> {
     if logits.iter().any(|logit| logit.is_nan()) {
         return Err(LmError::NotFinite("a logit"));
     }
     let value = |(token, logit): (usize, &f32)| {
         let noise = if sampling.temperature > 0.0 { gumbel(sampling.seed, step, token as u64) } else { 0.0 };
-        let scaled = if sampling.temperature > 0.0 { f64::from(*logit) / sampling.temperature } else { f64::from(*logit) };
+        let scaled =
+            if sampling.temperature > 0.0 { f64::from(*logit) / sampling.temperature } else { f64::from(*logit) };
         (token, scaled + noise)
     };
     let candidates = logits.iter().enumerate().filter(|(token, _)| allowed(mask, *token)).map(value);

@@ -62,10 +62,7 @@ mod tests {
         let all = [sequence(1, 40, &[7, 8]), sequence(2, 40, &[7]), sequence(1, 40, &[9]), sequence(2, 40, &[8])];
         let slices: Vec<&[u32]> = all.iter().map(Vec::as_slice).collect();
         let groups = group(&slices);
-        assert_eq!(groups, [
-            Group { members: vec![0, 2], shared: 40 },
-            Group { members: vec![1, 3], shared: 40 }
-        ]);
+        assert_eq!(groups, [Group { members: vec![0, 2], shared: 40 }, Group { members: vec![1, 3], shared: 40 }]);
     }
 
     #[test]
@@ -76,7 +73,8 @@ mod tests {
 
     #[test]
     fn a_long_prefix_of_many_is_not_given_up_for_one_more() {
-        let mut all: Vec<Vec<u32>> = (0..8).map(|own| [sequence(1, 20, &[]), sequence(2, 500, &[own])].concat()).collect();
+        let mut all: Vec<Vec<u32>> =
+            (0..8).map(|own| [sequence(1, 20, &[]), sequence(2, 500, &[own])].concat()).collect();
         all.push([sequence(1, 20, &[]), sequence(3, 500, &[])].concat());
         let slices: Vec<&[u32]> = all.iter().map(Vec::as_slice).collect();
         assert_eq!(group(&slices)[0], Group { members: (0..8).collect(), shared: 520 });

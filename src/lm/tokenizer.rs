@@ -73,7 +73,9 @@ pub enum TokenizerError {
         tokens: Vec<String>,
     },
     /// Two labels begin alike.
-    #[error("the labels {first:?} and {second:?} are the same token {id}; use labels that differ in their first letters")]
+    #[error(
+        "the labels {first:?} and {second:?} are the same token {id}; use labels that differ in their first letters"
+    )]
     SameToken {
         /// A label.
         first: String,
@@ -105,22 +107,39 @@ pub struct Tokenizer {
     /// Added tokens that must not come out of untrusted text.
     control: BTreeSet<u32>,
     vocabulary: usize,
+    /// Whether the vocabulary writes bytes as GPT-2 does.
+    byte_level: bool,
 }
 
 /// What is read from the file besides the tokenizer itself.
 #[derive(Deserialize)]
 struct Sketch {
     model: ModelSketch,
+    #[serde(default)]
+    decoder: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
 struct ModelSketch {
-    /// Of BPE, WordPiece and WordLevel.
+    /// Of most kinds.
     #[serde(default)]
     unk_token: Option<String>,
-    /// Of Unigram.
+    /// Of `Unigram`.
     #[serde(default)]
     unk_id: Option<u32>,
+}
+
+/// The byte that GPT-2's vocabulary writes as a character: itself where it can be seen, one from 256 on where not.
+fn byte_of(character: char) -> Option<u8> {
+    let code = character as u32;
+    let seen = |byte: u32| (33..=126).contains(&byte) || (161..=172).contains(&byte) || (174..=255).contains(&byte);
+    let byte = if code < 256 {
+        code
+    } else {
+        let place = usize::try_from(code - 256).ok()?;
+        (0..256).filter(|byte| !seen(*byte)).nth(place)?
+    };
+    u8::try_from(byte).ok()
 }
 
 impl Tokenizer {
@@ -152,7 +171,8 @@ impl Tokenizer {
         let control = control.map(|(id, _)| *id).collect();
         let last = inner.get_vocab(true).into_values().max();
         let vocabulary = last.map_or(0, |last| last as usize + 1);
-        Ok(Self { inner, path: path.to_owned(), added, control, vocabulary })
+        let byte_level = sketch.decoder.as_ref().is_some_and(|decoder| decoder.to_string().contains("\"ByteLevel\""));
+        Ok(Self { inner, path: path.to_owned(), added, control, vocabulary, byte_level })
     }
 
     /// The tokens of a prompt, without any that the tokenizer would add at its ends: chat templates write those.
@@ -198,6 +218,18 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The bytes that a token of the vocabulary stands for; none for an id that there is not.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.inner.id_to_token(id) else { return Vec::new() };
+        if self.byte_level {
+            return token.chars().flat_map(byte_of).collect();
+        }
+        if let Some(byte) = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')) {
+            return u8::from_str_radix(byte, 16).map_or_else(|_| token.clone().into_bytes(), |byte| vec![byte]);
+        }
+        token.replace('\u{2581}', " ").into_bytes()
+    }
+
     /// The number of ids: one more than the highest. A model's output may have more rows, never fewer.
     pub fn vocabulary_size(&self) -> usize {
         self.vocabulary
@@ -222,20 +254,19 @@ impl Tokenizer {
     /// When neither form is one token.
     pub fn label_token(&self, label: &str, prompt_end: &str) -> Result<u32, TokenizerError> {
         let tail = tail(prompt_end);
-        let before = self.encode_trusted(tail)?;
-        let open = before.last().is_none_or(|id| self.added.contains_key(id)) || tail.ends_with(char::is_whitespace);
+        let last = self.encode_trusted(tail)?.pop();
+        let open = last.is_none_or(|id| self.added.contains_key(&id)) || tail.ends_with(char::is_whitespace);
         let spaced = format!(" {label}");
         let forms = if open { [label, spaced.as_str()] } else { [spaced.as_str(), label] };
-        let mut first_form = None;
-        for form in forms {
-            // Behind the tail, because some tokenizers write a text's first word differently.
-            let whole = self.encode_label(tail, form)?;
-            match whole.strip_prefix(before.as_slice()) {
-                Some([id]) => return Ok(*id),
-                rest => _ = first_form.get_or_insert_with(|| rest.unwrap_or(&whole).to_vec()),
+        let mut tokens = None;
+        for form in forms.into_iter().filter(|form| !form.trim().is_empty()) {
+            let ids = self.tokens_behind(tail, form)?;
+            if let [id] = ids.as_slice() {
+                return Ok(*id);
             }
+            tokens.get_or_insert(ids);
         }
-        let tokens = first_form.unwrap_or_default().iter().filter_map(|id| self.id_to_token(*id)).collect();
+        let tokens = tokens.unwrap_or_default().iter().filter_map(|id| self.id_to_token(*id)).collect();
         Err(TokenizerError::LongLabel { path: self.path.clone(), label: label.to_owned(), tokens })
     }
 
@@ -256,11 +287,20 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// A label is text, even when it is spelt like a special token.
-    fn encode_label(&self, tail: &str, label: &str) -> Result<Vec<u32>, TokenizerError> {
-        let mut text = Rendered::trusted(tail);
-        text.push_untrusted(label);
-        self.encode_prompt(&text)
+    /// The tokens of a label behind a text; behind a line end where it would join with the text's last token. Not by
+    /// itself, because some tokenizers write a text's first word differently.
+    fn tokens_behind(&self, tail: &str, label: &str) -> Result<Vec<u32>, TokenizerError> {
+        let mut whole = Vec::new();
+        for before in [tail, "\n"] {
+            let mut text = Rendered::trusted(before);
+            // A label is text, even when it is spelt like a special token.
+            text.push_untrusted(label);
+            whole = self.encode_prompt(&text)?;
+            if let Some(own) = whole.strip_prefix(self.encode_trusted(before)?.as_slice()) {
+                return Ok(own.to_vec());
+            }
+        }
+        Ok(whole)
     }
 }
 

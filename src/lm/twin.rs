@@ -74,12 +74,7 @@ impl<'p> TwinPlan<'p> {
     }
 
     /// Causal attention of every segment over its prefix and its own tokens: `[rows, heads * head_dim]`.
-    pub(super) fn attention(
-        &self,
-        q: &Tensor,
-        kv: &LayerKv,
-        window: Option<usize>,
-    ) -> Result<Tensor, LmError> {
+    pub(super) fn attention(&self, q: &Tensor, kv: &LayerKv, window: Option<usize>) -> Result<Tensor, LmError> {
         let one = |segment: &Segment| self.attend(segment, q, kv, window);
         let parts: Vec<Tensor> = self.packed.segments.iter().map(one).collect::<Result<_, _>>()?;
         Ok(Tensor::cat(&parts, 0)?)
@@ -89,13 +84,7 @@ impl<'p> TwinPlan<'p> {
     ///
     /// The numbers of a row are the same, bit for bit, however many keys behind it are masked: the sums run over keys in
     /// their order, in pieces at fixed places, and a masked key adds an exact zero.
-    fn attend(
-        &self,
-        segment: &Segment,
-        q: &Tensor,
-        kv: &LayerKv,
-        window: Option<usize>,
-    ) -> Result<Tensor, LmError> {
+    fn attend(&self, segment: &Segment, q: &Tensor, kv: &LayerKv, window: Option<usize>) -> Result<Tensor, LmError> {
         let config = self.config;
         let (heads, groups, dim) = (config.kv_heads, config.heads / config.kv_heads, config.head_dim);
         let (rows, keys) = (segment.rows.len(), padded(segment.total()));
@@ -170,7 +159,8 @@ impl MaskKey {
             return Ok(None);
         }
         let first = keys - rows;
-        let sees = |row: usize, key: usize| key <= first + row && window.is_none_or(|window| key + window > first + row);
+        let sees =
+            |row: usize, key: usize| key <= first + row && window.is_none_or(|window| key + window > first + row);
         let row = |row: usize| (0..padded(keys)).map(move |key| if sees(row, key) { 0f32 } else { f32::NEG_INFINITY });
         let values: Vec<f32> = (0..rows).flat_map(row).collect();
         Ok(Some(Tensor::from_vec(values, (rows, padded(keys)), like.device())?))

@@ -47,14 +47,7 @@ impl Weights {
             shard.metadata.tensors().into_keys().map(move |name| (name.clone(), index)).collect::<Vec<_>>()
         });
         let places = names.collect();
-        Ok(Self {
-            dir: dir.to_owned(),
-            places,
-            files,
-            device: device.clone(),
-            dtype,
-            hashes: Mutex::default(),
-        })
+        Ok(Self { dir: dir.to_owned(), places, files, device: device.clone(), dtype, hashes: Mutex::default() })
     }
 
     /// Where the tensors go.
@@ -143,15 +136,20 @@ impl Shard {
         file.read_exact_at(&mut length, 0).map_err(|e| wrong(format!("it is cut off: {e}")))?;
         let header = u64::from_le_bytes(length);
         if header > MAX_HEADER || header + 8 > size {
-            return Err(wrong(format!("its header of {header} bytes does not fit; it is cut off or no safetensors file")));
+            return Err(wrong(format!(
+                "its header of {header} bytes does not fit; it is cut off or no safetensors file"
+            )));
         }
         let mut bytes = vec![0; usize::try_from(header).unwrap_or(0)];
         file.read_exact_at(&mut bytes, 8).map_err(|e| wrong(e.to_string()))?;
-        let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("its header is broken: {e}")))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&bytes).map_err(|e| wrong(format!("its header is broken: {e}")))?;
         let data_start = header + 8;
         let wanted = metadata.data_len() as u64 + data_start;
         if wanted != size {
-            return Err(wrong(format!("it has {size} bytes where its header speaks of {wanted}; it was not copied whole")));
+            return Err(wrong(format!(
+                "it has {size} bytes where its header speaks of {wanted}; it was not copied whole"
+            )));
         }
         Ok(Self { path, file, metadata, data_start })
     }
@@ -178,7 +176,8 @@ impl Shard {
         let (start, end) = info.data_offsets;
         let mut bytes = vec![0; end.saturating_sub(start)];
         self.file.read_exact_at(&mut bytes, self.data_start + start as u64).map_err(|e| wrong(e.to_string()))?;
-        let hash = blake3::Hasher::new().update(format!("{:?} {shape:?} ", info.dtype).as_bytes()).update(&bytes).finalize();
+        let hash =
+            blake3::Hasher::new().update(format!("{:?} {shape:?} ", info.dtype).as_bytes()).update(&bytes).finalize();
         let tensor = Tensor::from_raw_buffer(&bytes, stored, shape, &Device::Cpu)?;
         Ok((tensor.to_dtype(dtype)?.to_device(device)?, hash))
     }

@@ -1,9 +1,10 @@
 //! From a stage's entry in the file to a [`Stage`]: its options checked, foreign ones refused.
 
 use super::check::{Result, unit, word};
+use super::check_judge;
 use super::error::RubricError;
 use super::file::{NumberOrOff, StageFile};
-use crate::stages::{Expr, JudgeStage, MatchMode, Measure, Stage, ToolMatch};
+use crate::stages::{Expr, MatchMode, Measure, Stage, ToolMatch};
 use crate::text::{Bleu, LaBleu, Smoothing, Tokenizer};
 
 const KINDS: &str =
@@ -13,10 +14,7 @@ const KINDS: &str =
 pub(super) fn stage(file: &StageFile, at: &str, earlier: &[&str]) -> Result<Stage> {
     let options = file;
     match file.kind.as_str() {
-        "judge" => {
-            only(options, &["criteria"], "judge", at)?;
-            judge(options, at)
-        }
+        "judge" => check_judge::judge(options, at),
         "binary" => binary(options, at),
         "expr" => {
             only(options, &["expr"], "expr", at)?;
@@ -32,17 +30,10 @@ pub(super) fn stage(file: &StageFile, at: &str, earlier: &[&str]) -> Result<Stag
 }
 
 /// Refuses options that the kind does not have: a silently ignored option is a wrong rubric.
-fn only(options: &StageFile, allowed: &[&str], kind: &str, at: &str) -> Result<()> {
+pub(super) fn only(options: &StageFile, allowed: &[&str], kind: &str, at: &str) -> Result<()> {
     let Some(extra) = options.given().into_iter().find(|option| !allowed.contains(option)) else { return Ok(()) };
     let has = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
     Err(RubricError::at(format!("{at}/{extra}"), format!("`{kind}` has no option `{extra}`; its options: {has}")))
-}
-
-fn judge(options: &StageFile, at: &str) -> Result<Stage> {
-    match options.criteria.as_deref().map(str::trim) {
-        Some(criteria) if !criteria.is_empty() => Ok(Stage::Judge(JudgeStage { criteria: criteria.to_owned() })),
-        _ => Err(RubricError::at(at, "a judge needs `criteria = \"..\"`: what it is to look for, in words")),
-    }
 }
 
 fn binary(options: &StageFile, at: &str) -> Result<Stage> {
@@ -50,10 +41,7 @@ fn binary(options: &StageFile, at: &str) -> Result<Stage> {
     let threshold = unit(options.cut.unwrap_or(0.5), &format!("{at}/cut"))?;
     let inner = StageFile { of: None, cut: None, ..options.clone() };
     let of = match of {
-        "judge" => {
-            only(&inner, &["criteria"], "binary of judge", at)?;
-            judge(&inner, at)?
-        }
+        "judge" => check_judge::judge(&inner, at)?,
         kind => Stage::Measure(measure(kind, &inner, &format!("{at}/of"))?),
     };
     Ok(Stage::Binary { of: Box::new(of), threshold })

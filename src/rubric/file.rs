@@ -2,6 +2,8 @@
 //!
 //! Every field has its default written here, so that the JSON form of a file is complete and its hash stable.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A whole rubric.
@@ -112,6 +114,24 @@ pub(super) struct StageFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) criteria: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) prompt: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) labels: Option<BTreeMap<String, f64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) judges: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) panel: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max_outside: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) thinking_tokens: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seed: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) centre: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scale: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) of: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cut: Option<f64>,
@@ -136,6 +156,15 @@ impl StageFile {
             ("floor", self.floor.is_some()),
             ("cap", self.cap.is_some()),
             ("criteria", self.criteria.is_some()),
+            ("prompt", self.prompt.is_some()),
+            ("labels", self.labels.is_some()),
+            ("judges", self.judges.is_some()),
+            ("panel", self.panel.is_some()),
+            ("max_outside", self.max_outside.is_some()),
+            ("thinking_tokens", self.thinking_tokens.is_some()),
+            ("seed", self.seed.is_some()),
+            ("centre", self.centre.is_some()),
+            ("scale", self.scale.is_some()),
             ("of", self.of.is_some()),
             ("cut", self.cut.is_some()),
             ("expr", self.expr.is_some()),

@@ -5,6 +5,7 @@
 
 mod catalog;
 mod check;
+mod check_judge;
 mod check_stage;
 mod error;
 mod file;
@@ -77,6 +78,11 @@ pub struct Rubric {
 }
 
 impl Rubric {
+    /// Whether a stage puts the answers of a group in order.
+    pub fn ranks(&self) -> bool {
+        self.stages.iter().any(|stage| stage.stage.ranks())
+    }
+
     /// Reads a rubric file.
     ///
     /// # Errors

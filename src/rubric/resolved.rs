@@ -4,7 +4,7 @@
 use super::RubricStage;
 use super::file::{NumberOrOff, PenaltyFile, RubricFile, StageFile};
 use crate::shaping::Penalty;
-use crate::stages::{MatchMode, Measure, Stage};
+use crate::stages::{JudgeMode, JudgeStage, Label, MatchMode, Measure, Stage};
 use crate::text::Smoothing;
 
 /// The file of a rubric, complete.
@@ -31,12 +31,38 @@ pub(super) fn resolved(
 fn with_options(file: StageFile, stage: &Stage) -> StageFile {
     match stage {
         Stage::Measure(measure) => with_measure(file, measure),
-        Stage::Judge(judge) => StageFile { criteria: Some(judge.criteria.clone()), ..file },
+        Stage::Judge(judge) => with_judge(file, judge),
         Stage::Binary { of, threshold } => {
             let kind = file.of.clone().unwrap_or_else(|| "exact_match".to_owned());
             with_options(StageFile { of: Some(kind), cut: Some(*threshold), ..file }, of)
         }
         Stage::Expr(_) => file,
+    }
+}
+
+fn with_judge(file: StageFile, judge: &JudgeStage) -> StageFile {
+    let file = StageFile {
+        criteria: Some(judge.criteria.clone()),
+        mode: Some(judge.mode.as_str().to_owned()),
+        judges: Some(judge.judges.clone()),
+        panel: Some(judge.panel.as_str().to_owned()),
+        ..file
+    };
+    let named = |labels: &[Label]| Some(labels.iter().map(|label| (label.name.clone(), label.value.get())).collect());
+    match &judge.mode {
+        JudgeMode::LabelLogprob { labels } => {
+            StageFile { labels: named(labels), max_outside: Some(judge.max_outside), ..file }
+        }
+        JudgeMode::Match => StageFile { max_outside: Some(judge.max_outside), ..file },
+        JudgeMode::Generate { labels, thinking_tokens, seed } => StageFile {
+            labels: named(labels),
+            max_outside: Some(judge.max_outside),
+            thinking_tokens: Some(*thinking_tokens),
+            seed: Some(*seed),
+            ..file
+        },
+        JudgeMode::RewardModel { centre, scale } => StageFile { centre: Some(*centre), scale: Some(*scale), ..file },
+        JudgeMode::Rank => file,
     }
 }
 

@@ -1,9 +1,9 @@
-//! The judge's port: a question goes in, a verdict or the reason for none comes out. Who answers, and how, is
+//! The judge's port: a question goes in; a verdict, the reason for none, or "not yet" comes out. Who answers, and how, is
 //! not known here.
 
 use std::borrow::Cow;
 
-use super::{Evidence, NoScore, Outcome, UnitScore};
+use super::{Evidence, NoScore, NoScoreCode, Outcome, UnitScore};
 use crate::trajectory::Message;
 
 /// A stage that asks a judge about the answer.
@@ -11,19 +11,108 @@ use crate::trajectory::Message;
 pub struct JudgeStage {
     /// What the judge is to look for, in words.
     pub criteria: String,
+    /// How it is asked, and how its answer becomes a score.
+    pub mode: JudgeMode,
+    /// The prompt's template; `None` for the mode's own.
+    pub prompt: Option<String>,
+    /// The judges by name; several make a panel. At least one.
+    pub judges: Vec<String>,
+    /// How a panel's scores become one.
+    pub panel: Panel,
+    /// Probability outside the labels above which there is no verdict, from 0 to 1.
+    pub max_outside: f64,
+}
+
+/// How a judge is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JudgeMode {
+    /// The probabilities of labels as the next token; the score is their mean value.
+    LabelLogprob {
+        /// What the judge may say.
+        labels: Vec<Label>,
+    },
+    /// The same with the labels Match and Mismatch, against the references.
+    Match,
+    /// Reasoning, then a label.
+    Generate {
+        /// What the judge may say.
+        labels: Vec<Label>,
+        /// Most tokens of reasoning.
+        thinking_tokens: u32,
+        /// Seed of its sampling.
+        seed: u32,
+    },
+    /// A reward model; the score is `sigmoid((raw - centre) / scale)`.
+    RewardModel {
+        /// The raw reward that scores one half.
+        centre: f64,
+        /// How far above it a raw reward scores 0.73; above 0.
+        scale: f64,
+    },
+    /// All answers of a group in one question, twice: in one order and in its reverse.
+    Rank,
+}
+
+/// Something that a judge may say, and what it is worth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Label {
+    /// The word.
+    pub name: String,
+    /// Its value.
+    pub value: UnitScore,
+}
+
+/// How the scores of several judges become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Panel {
+    /// Their mean.
+    Mean,
+    /// The middle one; the mean of the middle two.
+    Median,
+    /// The lowest.
+    Min,
+}
+
+impl JudgeMode {
+    /// The name in rubric files.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::LabelLogprob { .. } => "label_logprob",
+            Self::Match => "match",
+            Self::Generate { .. } => "generate",
+            Self::RewardModel { .. } => "reward_model",
+            Self::Rank => "rank",
+        }
+    }
+}
+
+impl Panel {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Mean, Self::Median, Self::Min];
+
+    /// The name in rubric files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Median => "median",
+            Self::Min => "min",
+        }
+    }
 }
 
 /// What a judge is asked. The trajectory's text is untrusted.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// What to look for: the rubric's words, trusted.
-    pub criteria: &'a str,
+    /// The stage that asks: the rubric's words, trusted.
+    pub stage: &'a JudgeStage,
     /// The conversation.
     pub messages: &'a [Message<'a>],
     /// The policy's answer.
     pub answer: &'a str,
     /// Acceptable answers, if there are any.
     pub references: &'a [Cow<'a, str>],
+    /// The group of rollouts that it belongs to.
+    pub group: Option<&'a str>,
 }
 
 /// A judge's answer.
@@ -32,7 +121,9 @@ pub struct Verdict {
     /// How good the answer is.
     pub score: UnitScore,
     /// Named numbers that the score was made of.
-    pub detail: Vec<(&'static str, f64)>,
+    pub detail: Vec<(Cow<'static, str>, f64)>,
+    /// Whether it was known before it was asked for.
+    pub cached: bool,
 }
 
 /// Why there is no verdict.
@@ -56,13 +147,21 @@ pub struct Unavailable {
     pub message: String,
 }
 
-/// Answers questions about trajectories.
+/// What a judge says to a question.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// A verdict.
+    Verdict(Verdict),
+    /// There is none.
+    Unavailable(Unavailable),
+    /// The question is noted. Whoever scores gets the answers of all that were noted, and scores again.
+    Pending,
+}
+
+/// Answers questions about trajectories, at once: a score is computed without waiting.
 pub trait Judge: Send + Sync {
-    /// Judges one answer.
-    ///
-    /// # Errors
-    /// When no verdict can be had.
-    fn ask(&self, question: &Question<'_>) -> Result<Verdict, Unavailable>;
+    /// What is known about one answer.
+    fn ask(&self, question: &Question<'_>) -> Answer;
 }
 
 /// The judge of a server without one.
@@ -70,10 +169,12 @@ pub trait Judge: Send + Sync {
 pub struct NoJudge;
 
 impl Judge for NoJudge {
-    fn ask(&self, _: &Question<'_>) -> Result<Verdict, Unavailable> {
-        Err(Unavailable {
+    fn ask(&self, _: &Question<'_>) -> Answer {
+        Answer::Unavailable(Unavailable {
             code: UnavailableCode::NotConfigured,
-            message: "the rubric asks a judge, and this server has none; use a rubric without a judge stage".to_owned(),
+            message: "the rubric asks a judge, and this server has none; start it with `--judge MODEL_DIRECTORY` or a \
+                      `[judges.default]` table, or use a rubric without a judge stage"
+                .to_owned(),
         })
     }
 }
@@ -82,14 +183,27 @@ impl JudgeStage {
     /// Asks the judge. A policy that gave no answer scores 0 without a question.
     pub(super) fn score(&self, evidence: &Evidence<'_>, judge: &dyn Judge) -> Result<Outcome, NoScore> {
         let Some(answer) = &evidence.answer else {
-            return Ok(Outcome { score: UnitScore::ZERO, detail: Vec::new() });
+            return Ok(Outcome::plain(UnitScore::ZERO));
         };
-        let verdict = judge.ask(&Question {
-            criteria: &self.criteria,
+        if matches!(self.mode, JudgeMode::Match) {
+            evidence.references()?;
+        }
+        let question = Question {
+            stage: self,
             messages: &evidence.trajectory.messages,
             answer: &answer.text,
             references: &evidence.trajectory.references,
-        })?;
-        Ok(Outcome { score: verdict.score, detail: verdict.detail })
+            group: None,
+        };
+        match judge.ask(&question) {
+            Answer::Verdict(verdict) => {
+                Ok(Outcome { score: verdict.score, detail: verdict.detail, cached: Some(verdict.cached) })
+            }
+            Answer::Unavailable(unavailable) => Err(unavailable.into()),
+            Answer::Pending => {
+                let message = "the judge has not answered yet".to_owned();
+                Err(NoScore { code: NoScoreCode::JudgePending, message, field: None })
+            }
+        }
     }
 }

@@ -11,8 +11,13 @@ mod tool_match;
 
 pub use evidence::{Answer, CallVerdict, Evidence, ParsedTurn, Reading};
 pub use expr::{Expr, ExprError, MAX_EXPR_BYTES};
-pub use judge::{Judge, JudgeStage, NoJudge, Question, Unavailable, UnavailableCode, Verdict};
+pub use judge::{
+    Answer as JudgeAnswer, Judge, JudgeMode, JudgeStage, Label, NoJudge, Panel, Question, Unavailable, UnavailableCode,
+    Verdict,
+};
 pub use tool_match::{MatchMode, ToolMatch};
+
+use std::borrow::Cow;
 
 use crate::text::{Bleu, LaBleu};
 use crate::toolcall::ErrorCode;
@@ -97,13 +102,20 @@ pub struct Outcome {
     /// The score.
     pub score: UnitScore,
     /// Named numbers that explain it.
-    pub detail: Vec<(&'static str, f64)>,
+    pub detail: Vec<(Cow<'static, str>, f64)>,
+    /// Of a judge's verdict: whether it was known before.
+    pub cached: Option<bool>,
 }
 
 impl Outcome {
     fn plain(score: UnitScore) -> Self {
-        Self { score, detail: Vec::new() }
+        Self { score, detail: Vec::new(), cached: None }
     }
+}
+
+/// Numbers under fixed names.
+fn named<const N: usize>(numbers: [(&'static str, f64); N]) -> Vec<(Cow<'static, str>, f64)> {
+    numbers.into_iter().map(|(name, number)| (Cow::Borrowed(name), number)).collect()
 }
 
 /// Which part of the request is at fault.
@@ -143,10 +155,12 @@ pub enum NoScoreCode {
     JudgeTimeout,
     /// The judge answered without a verdict.
     JudgeNoVerdict,
+    /// The judge is still to be asked. Never leaves the program: whoever scores asks it and scores again.
+    JudgePending,
 }
 
 impl NoScoreCode {
-    /// Every code.
+    /// Every code that a client can see.
     pub const ALL: [Self; 7] = [
         Self::ItemMalformed,
         Self::ReferencesMissing,
@@ -167,6 +181,7 @@ impl NoScoreCode {
             Self::JudgeUnavailable => "judge_unavailable",
             Self::JudgeTimeout => "judge_timeout",
             Self::JudgeNoVerdict => "judge_no_verdict",
+            Self::JudgePending => "judge_pending",
         }
     }
 
@@ -204,8 +219,12 @@ impl Stage {
             Self::Binary { of, threshold } => {
                 let inner = of.score(evidence, earlier, judge)?;
                 let mut detail = inner.detail;
-                detail.push(("of", inner.score.get()));
-                Ok(Outcome { score: UnitScore::from_bool(inner.score.get() >= *threshold), detail })
+                detail.push((Cow::Borrowed("of"), inner.score.get()));
+                Ok(Outcome {
+                    score: UnitScore::from_bool(inner.score.get() >= *threshold),
+                    detail,
+                    cached: inner.cached,
+                })
             }
             Self::Expr(expr) => expr.score(evidence, earlier).map(Outcome::plain),
         }
@@ -217,6 +236,15 @@ impl Stage {
             Self::Measure(Measure::ExactMatch | Measure::F1 | Measure::Bleu(_) | Measure::LaBleu(_))
             | Self::Judge(_) => true,
             Self::Binary { of, .. } => of.asks_for_answer(),
+            Self::Measure(_) | Self::Expr(_) => false,
+        }
+    }
+
+    /// Whether the score depends on the other answers of the group.
+    pub fn ranks(&self) -> bool {
+        match self {
+            Self::Judge(judge) => matches!(judge.mode, JudgeMode::Rank),
+            Self::Binary { of, .. } => of.ranks(),
             Self::Measure(_) | Self::Expr(_) => false,
         }
     }
@@ -257,11 +285,11 @@ fn tool_parse(evidence: &Evidence<'_>, repaired_credit: f64) -> Outcome {
     let score = if attempts == 0 { 1.0 } else { credit / attempts as f64 };
     let faults: usize = evidence.turns.iter().map(ParsedTurn::faults).sum();
     let malformed: usize = evidence.turns.iter().map(ParsedTurn::malformed).sum();
-    let mut detail = vec![("attempts", (attempts - faults) as f64), ("malformed", malformed as f64)];
+    let mut detail = named([("attempts", (attempts - faults) as f64), ("malformed", malformed as f64)]);
     if faults > 0 {
-        detail.push(("faults", faults as f64));
+        detail.push((Cow::Borrowed("faults"), faults as f64));
     }
-    Outcome { score: UnitScore::clamped(score), detail }
+    Outcome { score: UnitScore::clamped(score), detail, cached: None }
 }
 
 /// Degenerate case: no well-formed call scores 1; whether there should have been one is `tool_match`'s question.
@@ -277,7 +305,8 @@ fn tool_schema(evidence: &Evidence<'_>) -> Result<Outcome, NoScore> {
         calls += 1;
     }
     let score = if calls == 0 { 1.0 } else { valid as f64 / calls as f64 };
-    Ok(Outcome { score: UnitScore::clamped(score), detail: vec![("calls", calls as f64), ("valid", valid as f64)] })
+    let detail = named([("calls", calls as f64), ("valid", valid as f64)]);
+    Ok(Outcome { score: UnitScore::clamped(score), detail, cached: None })
 }
 
 /// A policy that gave no answer scores 0; a request that gave no reference has no score.

@@ -58,7 +58,8 @@ impl ToolMatch {
         };
         Ok(Outcome {
             score: UnitScore::clamped(score),
-            detail: vec![("matched", matched), ("calls", made), ("references", wanted)],
+            detail: super::named([("matched", matched), ("calls", made), ("references", wanted)]),
+            cached: None,
         })
     }
 

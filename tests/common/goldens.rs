@@ -14,8 +14,10 @@ pub fn folder() -> PathBuf {
 pub fn models() -> Vec<String> {
     let holds_model = |path: &Path| path.join("config.json").exists() && path.join("expected.safetensors").exists();
     let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
-    let mut names: Vec<String> =
-        entries.filter(|path| holds_model(path)).map(|path| path.file_name().unwrap().to_str().unwrap().into()).collect();
+    let mut names: Vec<String> = entries
+        .filter(|path| holds_model(path))
+        .map(|path| path.file_name().unwrap().to_str().unwrap().into())
+        .collect();
     names.sort();
     names
 }

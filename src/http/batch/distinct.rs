@@ -11,8 +11,8 @@ pub(super) struct Task {
     pub(super) owners: Vec<usize>,
 }
 
-/// Equal trajectories share a task; unreadable items have one each.
-pub(super) fn distinct(items: &[Result<Item<'_>, Pointed>]) -> Vec<Task> {
+/// Equal trajectories share a task, where the group counts only those of one group; unreadable items have one each.
+pub(super) fn distinct(items: &[Result<Item<'_>, Pointed>], group_counts: bool) -> Vec<Task> {
     /// Chains of different trajectories with the same policy text stay short: comparing costs their length.
     const MAX_CHAIN: usize = 8;
     let state = RandomState::new();
@@ -23,7 +23,8 @@ pub(super) fn distinct(items: &[Result<Item<'_>, Pointed>]) -> Vec<Task> {
             let chain = seen.entry(fingerprint(&item.trajectory, &state)).or_default();
             let equal = chain.iter().copied().find(|&task| {
                 let first = tasks.get(task).and_then(|task: &Task| task.owners.first()).and_then(|&owner| items.get(owner));
-                matches!(first, Some(Ok(other)) if other.trajectory == item.trajectory && other.own_tools == item.own_tools)
+                matches!(first, Some(Ok(other)) if other.trajectory == item.trajectory && other.own_tools == item.own_tools
+                    && (!group_counts || other.group == item.group))
             });
             if let Some(task) = equal.and_then(|task| tasks.get_mut(task)) {
                 task.owners.push(index);

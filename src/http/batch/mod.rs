@@ -25,10 +25,11 @@ use super::wire::{
     CacheWire, CurriculumWire, Item, Naming, Object, OnInvalid, Pointed, RewardRequest, Split, Wrong, read_item,
     read_names, read_request, split,
 };
+use crate::judge::{Judges, Session};
 use crate::rubric::{Catalog, Rubric, RubricError, escape_pointer};
-use crate::score::{Report, Scorer};
+use crate::score::{Context, Report, Scorer};
 use crate::shaping::Position;
-use crate::stages::{Evidence, Field, NoScore, NoScoreCode};
+use crate::stages::{Evidence, Field, Judge, NoScore, NoScoreCode};
 use crate::toolcall::tools::ToolSet;
 
 /// Bytes of request that one unit of parallel work should hold at least.
@@ -51,6 +52,8 @@ pub struct Engine {
     pub inline_rubrics: bool,
     /// How busy it is.
     pub load: Load,
+    /// Who answers the questions of judge stages.
+    pub judges: Judges,
 }
 
 /// How many requests are being scored.
@@ -186,12 +189,19 @@ impl Engine {
     ///
     /// # Errors
     /// When the request as a whole cannot be answered; a bad item is no error but a result that says so.
-    pub fn score(&self, body: &str, overrides: &Overrides<'_>, stop: &Stop) -> Result<Scored, BatchError> {
+    pub fn score(
+        &self,
+        body: &str,
+        overrides: &Overrides<'_>,
+        stop: &Stop,
+        judge: &dyn Judge,
+    ) -> Result<Scored, BatchError> {
         let _running = self.load.begin();
         let split = split(body);
         let (request, raw_items) = read_apart(body, split.as_ref())?;
         let settings = self.settings(&request, overrides)?;
         let deadline = Deadline::new(&request, stop);
+        stop.answer_by(&deadline);
         deadline.check()?;
         let tools = request.tools.map_or("", |tools| tools.get());
         let shared = SharedTools::new(&self.scorer, tools, &settings.rubric, overrides.batch_id.is_some());
@@ -206,8 +216,9 @@ impl Engine {
             read_request(body).map_err(BatchError::Request)?;
         }
         deadline.check()?;
-        let tasks = distinct(&items);
-        let work = Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared };
+        let tasks = distinct(&items, settings.rubric.ranks());
+        let work =
+            Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared, judge };
         let run = |tasks: &[Task]| {
             deadline.check()?;
             Ok(self.score_tasks(tasks, &work))
@@ -222,6 +233,21 @@ impl Engine {
         }
         entries.sort_unstable_by_key(|entry| entry.index);
         finish(entries, &items, settings)
+    }
+
+    /// Scores a request, and again whenever its judge stages have questions, which the judges are asked in between.
+    /// Blocks while it scores: for the command line.
+    ///
+    /// # Errors
+    /// As [`Self::score`].
+    pub async fn score_and_ask(&self, body: &str, overrides: &Overrides<'_>) -> Result<Scored, BatchError> {
+        let mut session = Session::default();
+        loop {
+            let scored = self.score(body, overrides, &Stop::default(), &session);
+            if !session.put_to(&self.judges, None).await {
+                return scored;
+            }
+        }
     }
 
     fn settings(&self, request: &RewardRequest<'_>, overrides: &Overrides<'_>) -> Result<Settings, BatchError> {
@@ -262,8 +288,9 @@ impl Engine {
     fn score_tasks(&self, tasks: &[Task], work: &Work<'_>) -> Vec<Entry> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let read: Vec<_> = tasks.iter().map(|task| timed(|| self.evidence(task, work))).collect();
-        let scored = read.into_iter().map(|(evidence, took)| {
-            let (report, more) = timed(|| self.scorer.report(evidence, rubric, position));
+        let scored = tasks.iter().zip(read).map(|(task, (evidence, took))| {
+            let context = Context { rubric, position, judge: work.judge, group: work.group(task) };
+            let (report, more) = timed(|| self.scorer.report(evidence, context));
             (report, took + more)
         });
         let reports: Vec<_> = scored.collect();
@@ -307,7 +334,7 @@ fn write(task: &Task, report: &Report<'_>, took: Duration, work: &Work<'_>) -> V
             group: names.1.as_deref(),
             score_id: score_id.as_deref(),
             own_tools: matches!(work.items.get(index), Some(Ok(item)) if item.own_tools),
-            cache: if place == 0 { CacheWire::Miss } else { CacheWire::Hit },
+            cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
             latency_ms: if place == 0 { latency_ms } else { 0.0 },
         };
         Entry::new(report, &work.settings.rubric, naming, content_hash)
@@ -322,6 +349,17 @@ struct Work<'a> {
     settings: &'a Settings,
     overrides: &'a Overrides<'a>,
     shared: &'a SharedTools,
+    judge: &'a dyn Judge,
+}
+
+impl Work<'_> {
+    /// The group of a task's first owner.
+    fn group(&self, task: &Task) -> Option<&str> {
+        match task.owners.first().and_then(|owner| self.items.get(*owner)) {
+            Some(Ok(item)) => item.group.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// The request's own tool list, looked up and hashed once for all items that use it.

@@ -1,7 +1,7 @@
 //! When to give up on a request: its deadline, and a client that went away.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::BatchError;
@@ -16,6 +16,17 @@ pub struct Stop {
     pub max_ms: Option<u64>,
     /// Set when nobody waits for the answer any more.
     pub abandoned: Arc<AtomicBool>,
+    /// Set by scoring: when a judge must have answered, so that there is time left to score with its answer.
+    pub judges_answer_by: Arc<OnceLock<Instant>>,
+}
+
+impl Stop {
+    pub(super) fn answer_by(&self, deadline: &Deadline<'_>) {
+        if let Some((at, limit_ms)) = deadline.at {
+            let reserve = Duration::from_millis((limit_ms / 20).clamp(5, 500));
+            let _ = self.judges_answer_by.set(at.checked_sub(reserve).unwrap_or(at));
+        }
+    }
 }
 
 /// The moment after which nobody wants the answer.

@@ -17,6 +17,7 @@ use crate::http::idempotency::{self, Answer};
 use crate::http::limits::{AbandonOnDrop, require_json};
 use crate::http::schema::{RewardRequestDoc, RewardResponseDoc};
 use crate::http::telemetry::RequestId;
+use crate::judge::Session;
 use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRow, StageTally, StoreError};
 
 /// Score trajectories.
@@ -109,11 +110,20 @@ async fn score(
         arrived: Some(arrived),
         max_ms: Some(app.limits.config.max_deadline_ms),
         abandoned: abandoned.0.clone(),
+        ..Stop::default()
     };
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
     let stamp = batch_id.map(|id| Stamp { id, request_id, created_at_ms: app.now_ms(), idempotency });
-    let work = app.clone();
-    let (scored, batch) = on_work_threads(move || work_on(&work, &body, stamp, &stop)).await?;
+    let mut pass = Pass { body, stamp, stop, session: Session::default() };
+    let (scored, batch) = loop {
+        let work = app.clone();
+        let (result, back) = on_work_threads(move || Ok((pass.run(&work), pass))).await?;
+        pass = back;
+        // A result with questions left open is none.
+        if !pass.session.put_to(&app.engine.judges, pass.stop.judges_answer_by.get().copied()).await {
+            break result?;
+        }
+    };
     if let (Some(store), Some(batch)) = (&app.store, batch) {
         store.append(batch).await?;
     }
@@ -122,6 +132,7 @@ async fn score(
 }
 
 /// What names a stored batch.
+#[derive(Clone)]
 struct Stamp {
     id: BatchId,
     request_id: String,
@@ -129,14 +140,26 @@ struct Stamp {
     idempotency: Option<Idempotency>,
 }
 
-fn work_on(app: &App, body: &str, stamp: Option<Stamp>, stop: &Stop) -> Result<(Scored, Option<Batch>), Problem> {
-    let batch_id = stamp.as_ref().map(|stamp| stamp.id.to_string());
-    let overrides = Overrides { rubric: None, batch_id: batch_id.as_deref() };
-    let scored = app.engine.score(body, &overrides, stop)?;
-    // Nothing to keep of an empty batch, but for the promise of its key.
-    let stamp = stamp.filter(|stamp| !scored.rows.is_empty() || stamp.idempotency.is_some());
-    let batch = stamp.map(|stamp| to_batch(app, body, &scored, stamp)).transpose()?;
-    Ok((scored, batch))
+/// A request on its way through scoring, which goes over it again when its judges have answered.
+struct Pass {
+    body: String,
+    stamp: Option<Stamp>,
+    stop: Stop,
+    session: Session,
+}
+
+impl Pass {
+    fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
+        let batch_id = self.stamp.as_ref().map(|stamp| stamp.id.to_string());
+        let overrides = Overrides { rubric: None, batch_id: batch_id.as_deref() };
+        let scored = app.engine.score(&self.body, &overrides, &self.stop, &self.session)?;
+        // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
+        let kept =
+            |stamp: &&Stamp| !self.session.has_questions() && (!scored.rows.is_empty() || stamp.idempotency.is_some());
+        let stamp = self.stamp.as_ref().filter(kept);
+        let batch = stamp.map(|stamp| to_batch(app, &self.body, &scored, stamp.clone())).transpose()?;
+        Ok((scored, batch))
+    }
 }
 
 /// Packs a scored request for the store; on the work threads, since it compresses.

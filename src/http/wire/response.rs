@@ -344,7 +344,9 @@ fn stages<'a>(report: &'a Report<'_>, rubric: &'a Rubric) -> Vec<StageWire<'a>> 
             threshold: plan.threshold,
             open: reached.is_some_and(|reached| index <= reached),
             passed: report.passed(index),
-            detail: Named(outcome.map_or_else(Vec::new, |outcome| outcome.detail.clone())),
+            detail: Named(outcome.map_or_else(Vec::new, |outcome| {
+                outcome.detail.iter().map(|(name, number)| (&**name, *number)).collect()
+            })),
         }
     };
     rubric.stages.iter().zip(&report.plan).enumerate().map(stage).collect()

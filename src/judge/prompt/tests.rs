@@ -48,7 +48,8 @@ fn without_speaker_lines_all_is_the_users() {
 
 #[test]
 fn speaker_lines_start_messages_and_what_is_empty_is_left_out() {
-    let template = "\n <<system>>  \n{% if false %}x{% endif %}\r\n<<user>>\r\nQ {{ answer }}\n\n<<assistant>>\nVerdict:\n";
+    let template =
+        "\n <<system>>  \n{% if false %}x{% endif %}\r\n<<user>>\r\nQ {{ answer }}\n\n<<assistant>>\nVerdict:\n";
     let messages = render(template, "A");
     let speakers: Vec<_> = messages.iter().map(|message| message.speaker).collect();
     assert_eq!(speakers, [Speaker::User, Speaker::Assistant]);
@@ -68,10 +69,7 @@ fn every_untrusted_value_stands_in_its_fence_and_is_marked() {
     let (references, labels) = (["1912".into(), "in 1912".into()], labels());
     let values = PromptValues { conversation: &conversation, ..values("It was 1912.", &references, &labels) };
     let messages = PromptTemplate::parse(template).unwrap().render(&values).unwrap();
-    assert_eq!(
-        untrusted(&messages[0]),
-        ["When did it start?", "1912", "in 1912", "first", "second", "It was 1912."]
-    );
+    assert_eq!(untrusted(&messages[0]), ["When did it start?", "1912", "in 1912", "first", "second", "It was 1912."]);
     let fence = Fence::new(values.criteria, values.question, ["1912", "in 1912"], DEFAULT_MAX_CHARS);
     let around = |what: &str| fence.open(what) + &fence.close(what);
     assert_eq!(
@@ -191,7 +189,7 @@ fn a_broken_template_says_where_in_the_whole_source() {
     let filter = refused("<<system>>\nfine\n<<user>>\n{{ answer }}\n{{ criteria | shout }}\n");
     assert!(filter.contains("line 5, column ") && filter.contains("shout"), "{filter}");
     let slip = refused("<<system>>\nfine\n<<user>>\n{{ answer }}, answers\n{% if false %}{{ anwser }}{% endif %}");
-    assert!(slip.contains("line 5, column 17: there is no variable `anwser`; there are criteria, "), "{slip}");
+    assert!(slip.contains("line 5, column 18: there is no variable `anwser`; there are criteria, "), "{slip}");
     assert_eq!(PromptTemplate::parse("{{ answer }}\n{{ x }}").unwrap_err().place(), Some((2, 4)));
     let attribute = refused("{{ answer }}{% for m in conversation %}{{ m.words }}{% endfor %}");
     assert!(attribute.contains("line 1, column ") && attribute.contains("undefined value"), "{attribute}");
@@ -234,7 +232,10 @@ fn a_template_cannot_run_away_or_reach_out() {
     // Cheap for the engine, dear for the memory: the placeholder is short, what it stands for is not.
     let many = PromptTemplate::parse("{{ answer * 1000 }}").unwrap();
     let answer = "x".repeat(200_000);
-    assert!(matches!(many.render(&values(&answer, &[], &[])), Err(PromptError::Values(UntrustedError::TooLong { .. }))));
+    assert!(matches!(
+        many.render(&values(&answer, &[], &[])),
+        Err(PromptError::Values(UntrustedError::TooLong { .. }))
+    ));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The address of an endpoint, checked once. In: the text of a configuration; out: urls that may be asked. Everything
 //! that is ever connected to comes from here: replies cannot name another place, since redirects are not followed.
 
-use url::Url;
+use reqwest::Url;
 
 /// The root of an API: http or https, a host, a path, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,8 @@ pub(super) struct Policy {
     pub(super) failures: u32,
     /// How long it stays open.
     pub(super) cool_down: Duration,
+    /// Silence that is shorter is none of its failures.
+    pub(super) patience: Duration,
 }
 
 /// On what terms a request was let through.
@@ -72,7 +74,7 @@ impl Breaker {
         }
     }
 
-    /// The request was dropped before it found out anything: another one may probe at once.
+    /// The request ended before it found out anything: another one may probe at once.
     pub(super) fn abandon(&mut self, entry: Entry, now: Instant) {
         if entry == Entry::Probe {
             *self = Self::Open(now);

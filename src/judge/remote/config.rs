@@ -47,6 +47,8 @@ pub struct Config {
     pub label_token_ids: BTreeMap<String, u32>,
     /// Passed to the chat template by vLLM and `SGLang`. `enable_thinking` is false for labels unless it stands here.
     pub chat_template_kwargs: Map<String, Value>,
+    /// Special tokens of the model beside the common ones. A trajectory's text cannot speak them: they are broken up.
+    pub special_tokens: Vec<String>,
     /// How a conversation is written for a reward model at `SGLang`, which takes text and applies no template.
     pub conversation: Option<Conversation>,
     /// Whether replies must all name the model that the first one named.
@@ -74,6 +76,7 @@ impl Default for Config {
             logprobs: Logprobs::Auto,
             label_token_ids: BTreeMap::new(),
             chat_template_kwargs: Map::new(),
+            special_tokens: Vec::new(),
             conversation: None,
             pin_model: true,
             breaker_failures: 5,
@@ -205,6 +208,9 @@ impl Config {
         within("breaker_failures", self.breaker_failures.into(), 1, 1_000_000)?;
         within("breaker_cool_down_ms", self.breaker_cool_down_ms, 1, 86_400_000)?;
         real_within("temperature", self.temperature, 2.0)?;
+        if self.special_tokens.iter().any(String::is_empty) {
+            return Err(RemoteError::Empty { field: "special_tokens".to_owned() });
+        }
         self.endpoints.iter().enumerate().try_for_each(|(index, endpoint)| endpoint.check(index))
     }
 }

@@ -208,6 +208,7 @@ impl Turn<'_> {
         read: impl Fn(T) -> Result<A, Failure>,
     ) -> Result<(A, Usage), Failure> {
         self.outcome = Outcome::Unknown;
+        let sent_at = Instant::now();
         self.endpoint.state().counters.sent(is_retry);
         let reply = match timeout_at(deadline, self.endpoint.transport.post(call.route, &call.body)).await {
             Ok(reply) => reply,
@@ -216,14 +217,14 @@ impl Turn<'_> {
         let reply: Result<T, Failure> = reply.and_then(|text| parse(&text));
         let usage = reply.as_ref().map(Metered::usage).ok();
         let answer = reply.and_then(read);
-        self.settle(usage, answer.as_ref().err());
+        self.settle(usage, answer.as_ref().err(), sent_at);
         match answer {
             Ok(answer) => Ok((answer, usage.unwrap_or_default())),
             Err(failure) => Err(failure.told_by(&self.endpoint.url)),
         }
     }
 
-    fn settle(&mut self, usage: Option<Usage>, failure: Option<&Failure>) {
+    fn settle(&mut self, usage: Option<Usage>, failure: Option<&Failure>, sent_at: Instant) {
         self.outcome = Outcome::Known;
         let now = Instant::now();
         let state = &mut *self.endpoint.state();
@@ -240,7 +241,10 @@ impl Turn<'_> {
         if let Some(pause) = failure.retry_after {
             state.paused_until = state.paused_until.max(Some(now + pause));
         }
-        if failure.kind.is_against_endpoint() {
+        if failure.kind == FailureKind::Hang && now.duration_since(sent_at) < self.endpoint.policy.patience {
+            // A caller in a hurry says nothing about the endpoint.
+            state.breaker.abandon(self.entry, now);
+        } else if failure.kind.is_against_endpoint() {
             state.last_failure = Some(format!("{}: {}", self.endpoint.url, failure.message));
             state.breaker.fail(self.entry, self.endpoint.policy, now);
         } else {

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RemoteError {
     /// A field that must say something says nothing.
-    #[error("`{field}` is empty: give at least one value")]
+    #[error("`{field}` is empty, or a value in it is: name at least one, or leave the field out")]
     Empty {
         /// The field.
         field: String,

@@ -6,6 +6,7 @@
 
 mod accounting;
 mod address;
+mod answer;
 mod breaker;
 mod config;
 mod endpoint;
@@ -15,6 +16,7 @@ mod pace;
 mod pool;
 mod reply;
 mod request;
+mod special;
 mod transport;
 
 #[cfg(test)]
@@ -25,10 +27,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use self::address::Address;
+use self::answer::{chosen, order};
 use self::breaker::Policy;
 use self::config::endpoint_field;
 use self::endpoint::{Call, Endpoint, Metered};
@@ -39,13 +42,15 @@ use self::transport::Transport;
 use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Usage, Want};
 use crate::stages::Unavailable;
 
-pub use self::accounting::{EndpointSnapshot, Health};
-pub use self::config::{Config, Conversation, EndpointConfig, Flavor, Logprobs};
+pub use self::accounting::EndpointSnapshot;
+pub use self::config::{Config, EndpointConfig, Flavor, Logprobs};
 pub use self::error::RemoteError;
 pub use self::failure::FailureKind;
 
 /// Longest name of a model that is taken for one, in bytes.
 const MAX_MODEL_BYTES: usize = 512;
+/// How long an endpoint may be silent before that counts as its failure, however soon a caller's deadline is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A judge that is asked over HTTP.
 #[derive(Debug)]
@@ -71,15 +76,17 @@ impl Remote {
         let policy = Policy {
             failures: config.breaker_failures,
             cool_down: Duration::from_millis(config.breaker_cool_down_ms),
+            patience: PATIENCE.min(Duration::from_millis(config.deadline_ms)),
         };
         let retry = Retry {
             attempts: config.attempts,
             first: Duration::from_millis(config.backoff_ms),
             most: Duration::from_millis(config.backoff_max_ms),
         };
-        let endpoints = config.endpoints.iter().enumerate().map(|(index, endpoint)| {
-            Ok(Endpoint::new(endpoint, transport(&client, index, endpoint, &key)?, policy))
-        });
+        let endpoints =
+            config.endpoints.iter().enumerate().map(|(index, endpoint)| {
+                Ok(Endpoint::new(endpoint, transport(&client, index, endpoint, &key)?, policy))
+            });
         let pool = Pool::new(endpoints.collect::<Result<_, RemoteError>>()?, retry);
         let identity = identity(&config);
         Ok(Self { config, identity, pool, served: OnceLock::new(), lacks_logprobs: AtomicBool::new(false) })
@@ -118,7 +125,7 @@ impl Remote {
             match self.chat(&call, deadline, |reply| reply.label_logprobs(labels)).await {
                 Ok((Some(logprobs), usage)) => return Ok(Finding { said: Said::Labels(logprobs), usage }),
                 Ok((None, usage)) => wasted = usage,
-                Err(failure) if failure.kind == FailureKind::Rejected && is_about_logprobs(&failure) => {}
+                Err(failure) if refuses_logprobs(&failure) => {}
                 Err(failure) => return Err(failure),
             }
             if self.config.logprobs == Logprobs::On {
@@ -220,54 +227,17 @@ impl Backend for Remote {
     }
 }
 
-/// A JSON object that names a label.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NamedLabel {
-    #[serde(default)]
-    reasoning: String,
-    verdict: String,
-}
-
-/// A JSON object that orders candidates, from 1.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NamedOrder {
-    order: Vec<usize>,
-}
-
 fn finding((said, usage): (Said, Usage)) -> Finding {
     Finding { said, usage }
 }
 
-fn chosen(reply: &ChatReply, labels: &[String]) -> Result<Said, Failure> {
-    let (NamedLabel { reasoning, verdict }, thought) = reply.json()?;
-    let label = labels
-        .iter()
-        .position(|label| *label == verdict)
-        .ok_or_else(|| Failure::no_verdict(format!("the verdict `{}` is none of the labels", quote(&verdict))))?;
-    let parts: Vec<&str> = [thought.trim(), reasoning.trim()].into_iter().filter(|part| !part.is_empty()).collect();
-    Ok(Said::Chosen { label, reasoning: parts.join("\n\n"), logprobs: None })
-}
-
-fn order(reply: &ChatReply, candidates: usize) -> Result<Said, Failure> {
-    let (NamedOrder { order }, _) = reply.json()?;
-    let mut seen = vec![false; candidates];
-    for number in &order {
-        match number.checked_sub(1).and_then(|index| seen.get_mut(index)) {
-            Some(seen) if !*seen => *seen = true,
-            Some(_) => return Err(Failure::no_verdict(format!("the order names candidate {number} twice"))),
-            None => return Err(Failure::no_verdict(format!("the order names {number}, not one of 1 to {candidates}"))),
-        }
-    }
-    if order.len() != candidates {
-        return Err(Failure::no_verdict(format!("the order names {} of {candidates} candidates", order.len())));
-    }
-    Ok(Said::Order(order.into_iter().map(|number| number - 1).collect()))
-}
-
-fn is_about_logprobs(failure: &Failure) -> bool {
-    failure.message.to_ascii_lowercase().contains("logprob")
+/// Whether an endpoint said that it has no log-probabilities. That it was asked for too many is another matter.
+fn refuses_logprobs(failure: &Failure) -> bool {
+    const REFUSALS: [&str; 6] = ["support", "not allowed", "not permitted", "unknown", "unrecognized", "unexpected"];
+    let says = failure.message.to_ascii_lowercase();
+    failure.kind == FailureKind::Rejected
+        && says.contains("logprob")
+        && REFUSALS.iter().any(|refusal| says.contains(refusal))
 }
 
 fn transport(
@@ -286,27 +256,29 @@ fn transport(
             .filter(|value| !value.is_empty())
             .ok_or_else(|| RemoteError::MissingKey { field: field(), name: name.clone() })?,
     };
-    Transport::new(client, &address, &SecretString::from(value)).map_err(|_| RemoteError::BadKey { field: field(), name })
+    Transport::new(client, &address, &SecretString::from(value))
+        .map_err(|_| RemoteError::BadKey { field: field(), name })
 }
 
 /// Everything in the configuration that changes answers. Not the endpoints: they serve the same model.
 fn identity(config: &Config) -> String {
-    let mut text = format!(
-        "remote:{:?}:{}:temperature={}:top_logprobs={}:logprobs={}",
-        config.model,
-        config.flavor.as_str(),
-        config.temperature,
-        config.top_logprobs,
-        config.logprobs.as_str(),
-    );
+    let mut parts = vec![
+        format!("remote:{:?}:{}", config.model, config.flavor.as_str()),
+        format!("temperature={}", config.temperature),
+        format!("top_logprobs={}", config.top_logprobs),
+        format!("logprobs={}", config.logprobs.as_str()),
+    ];
     if !config.label_token_ids.is_empty() {
-        text.push_str(&format!(":label_token_ids={:?}", config.label_token_ids));
+        parts.push(format!("label_token_ids={:?}", config.label_token_ids));
     }
     if !config.chat_template_kwargs.is_empty() {
-        text.push_str(&format!(":chat_template_kwargs={}", serde_json::Value::from(config.chat_template_kwargs.clone())));
+        parts.push(format!("chat_template_kwargs={}", Value::from(config.chat_template_kwargs.clone())));
+    }
+    if !config.special_tokens.is_empty() {
+        parts.push(format!("special_tokens={:?}", config.special_tokens));
     }
     if let Some(conversation) = config.conversation {
-        text.push_str(&format!(":conversation={}", conversation.as_str()));
+        parts.push(format!("conversation={}", conversation.as_str()));
     }
-    text
+    parts.join(":")
 }

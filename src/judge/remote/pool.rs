@@ -88,6 +88,9 @@ impl Pool {
     async fn turn(&self, tokens: u64, deadline: Instant) -> Result<Turn<'_>, Failure> {
         loop {
             let now = Instant::now();
+            if deadline <= now {
+                return Err(Failure::new(FailureKind::OutOfTime, "out of time before a request was sent"));
+            }
             let loads = self.endpoints.iter().filter_map(|endpoint| Some((endpoint.load(tokens, now)?, endpoint)));
             let Some((load, endpoint)) = loads.min_by_key(|(load, _)| *load) else { return Err(self.none_open()) };
             if load.wait >= deadline.saturating_duration_since(now) {

@@ -100,7 +100,10 @@ impl ChatReply {
         let object = serde_json::from_str(without_fence(content)).map_err(|error| match (is_truncated, content) {
             (true, _) => Failure::no_verdict("the reply was cut off before its JSON ended; raise `max_reply_tokens`"),
             (_, "") => Failure::no_verdict("the reply is empty"),
-            _ => Failure::no_verdict(format!("the reply is not the JSON that was asked for: {}", quote(&error.to_string()))),
+            _ => Failure::no_verdict(format!(
+                "the reply is not the JSON that was asked for: {}",
+                quote(&error.to_string())
+            )),
         })?;
         let thought = choice.message.reasoning_content.as_ref().or(choice.message.reasoning.as_ref());
         Ok((object, thought.cloned().unwrap_or_default()))
@@ -108,7 +111,8 @@ impl ChatReply {
 
     /// The choice, unless it was refused.
     fn choice(&self) -> Result<&Choice, Failure> {
-        let choice = self.choices.0.as_ref().ok_or_else(|| Failure::no_verdict("the reply is empty: it has no choice"))?;
+        let choice =
+            self.choices.0.as_ref().ok_or_else(|| Failure::no_verdict("the reply is empty: it has no choice"))?;
         if let Some(refusal) = choice.message.refusal.as_deref().filter(|refusal| !refusal.is_empty()) {
             return Err(Failure::no_verdict(format!("the judge refused: {}", quote(refusal))));
         }
@@ -273,7 +277,11 @@ impl UsageReply {
     fn usage(&self) -> Usage {
         Usage {
             prompt_tokens: self.prompt_tokens.unwrap_or_default(),
-            cached_tokens: self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or_default(),
+            cached_tokens: self
+                .prompt_tokens_details
+                .as_ref()
+                .and_then(|details| details.cached_tokens)
+                .unwrap_or_default(),
             completion_tokens: self.completion_tokens.unwrap_or_default(),
         }
     }

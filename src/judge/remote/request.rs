@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{Config, Conversation, Flavor};
 use super::endpoint::Call;
+use super::special::sendable;
 use super::transport::Route;
 use crate::judge::inquiry::{PromptMessage, Speaker};
 
@@ -19,7 +20,9 @@ pub(super) fn label_logprobs(config: &Config, messages: &[PromptMessage], labels
     if config.flavor == Flavor::Vllm {
         let ids: Option<Vec<u32>> = labels.iter().map(|label| config.label_token_ids.get(label).copied()).collect();
         // An older vLLM ignores it and gives the likeliest tokens.
-        ids.into_iter().for_each(|ids| _ = body.insert("logprob_token_ids".to_owned(), ids.into()));
+        if let Some(ids) = ids {
+            body.insert("logprob_token_ids".to_owned(), ids.into());
+        }
     }
     if config.flavor != Flavor::Openai {
         // A template that opens a space for thinking puts it where the label is due.
@@ -33,7 +36,7 @@ pub(super) fn label_logprobs(config: &Config, messages: &[PromptMessage], labels
 /// A chat request for a JSON object that names one of the labels.
 pub(super) fn label_json(config: &Config, messages: &[PromptMessage], labels: &[String]) -> Call {
     let properties = json!({ "verdict": { "type": "string", "enum": labels } });
-    json_chat(config, messages, properties, config.max_reply_tokens)
+    json_chat(config, messages, &properties, config.max_reply_tokens)
 }
 
 /// A chat request for reasoning and then a label.
@@ -44,10 +47,9 @@ pub(super) fn reasoned_label(
     (thinking_tokens, seed): (u32, u64),
 ) -> Call {
     // Sorted by name, as the map is, reasoning stands before the verdict: it must be written first.
-    let properties =
-        json!({ "reasoning": { "type": "string" }, "verdict": { "type": "string", "enum": labels } });
+    let properties = json!({ "reasoning": { "type": "string" }, "verdict": { "type": "string", "enum": labels } });
     let most = config.max_reply_tokens.saturating_add(thinking_tokens);
-    let mut call = json_chat(config, messages, properties, most);
+    let mut call = json_chat(config, messages, &properties, most);
     if let Some(body) = call.body.as_object_mut() {
         // Endpoints read seeds as signed.
         body.insert("seed".to_owned(), (seed & i64::MAX.unsigned_abs()).into());
@@ -61,14 +63,14 @@ pub(super) fn order(config: &Config, messages: &[PromptMessage], candidates: usi
     let properties = json!({ "order": { "type": "array", "items": { "type": "integer", "enum": numbers } } });
     // A number, a comma and a space are at most this many tokens.
     let list_tokens = u32::try_from(candidates).unwrap_or(u32::MAX).saturating_mul(8);
-    json_chat(config, messages, properties, config.max_reply_tokens.saturating_add(list_tokens))
+    json_chat(config, messages, &properties, config.max_reply_tokens.saturating_add(list_tokens))
 }
 
 /// A request for the raw output of a reward model at vLLM, which applies the model's template.
 pub(super) fn reward_messages(config: &Config, messages: &[PromptMessage]) -> Call {
     let mut body = Map::new();
     body.insert("model".to_owned(), config.model.as_str().into());
-    body.insert("messages".to_owned(), chat_messages(messages));
+    body.insert("messages".to_owned(), chat_messages(config, messages));
     // Otherwise a single output comes through a sigmoid, several through a softmax.
     body.insert("use_activation".to_owned(), false.into());
     insert_template_kwargs(config, &mut body);
@@ -79,11 +81,11 @@ pub(super) fn reward_messages(config: &Config, messages: &[PromptMessage]) -> Ca
 pub(super) fn reward_text(config: &Config, messages: &[PromptMessage], conversation: Conversation) -> Call {
     let mut body = Map::new();
     body.insert("model".to_owned(), config.model.as_str().into());
-    body.insert("text".to_owned(), conversation.write(messages).into());
+    body.insert("text".to_owned(), written(config, messages, conversation).into());
     call(Route::Classify, body, messages, 0)
 }
 
-fn json_chat(config: &Config, messages: &[PromptMessage], properties: Value, max_tokens: u32) -> Call {
+fn json_chat(config: &Config, messages: &[PromptMessage], properties: &Value, max_tokens: u32) -> Call {
     let required: Vec<String> = properties.as_object().into_iter().flat_map(Map::keys).cloned().collect();
     let schema = json!({
         "type": "object", "properties": properties, "required": required, "additionalProperties": false,
@@ -99,7 +101,7 @@ fn json_chat(config: &Config, messages: &[PromptMessage], properties: Value, max
 fn chat(config: &Config, messages: &[PromptMessage], max_tokens: u32) -> Map<String, Value> {
     let mut body = Map::new();
     body.insert("model".to_owned(), config.model.as_str().into());
-    body.insert("messages".to_owned(), chat_messages(messages));
+    body.insert("messages".to_owned(), chat_messages(config, messages));
     body.insert("temperature".to_owned(), config.temperature.into());
     // OpenAI's newer models refuse the old name; others may not know the new one.
     let limit = if config.flavor == Flavor::Openai { "max_completion_tokens" } else { "max_tokens" };
@@ -120,10 +122,12 @@ fn insert_template_kwargs(config: &Config, body: &mut Map<String, Value>) {
     }
 }
 
-fn chat_messages(messages: &[PromptMessage]) -> Value {
+fn chat_messages(config: &Config, messages: &[PromptMessage]) -> Value {
     messages
         .iter()
-        .map(|message| json!({ "role": message.speaker.as_str(), "content": message.text }))
+        .map(
+            |message| json!({ "role": message.speaker.as_str(), "content": sendable(message, &config.special_tokens) }),
+        )
         .collect::<Vec<_>>()
         .into()
 }
@@ -133,17 +137,14 @@ fn call(route: Route, body: Map<String, Value>, messages: &[PromptMessage], repl
     Call { route, body: body.into(), tokens: chars / CHARS_PER_TOKEN + u64::from(reply_tokens) }
 }
 
-impl Conversation {
-    /// The conversation as the model's template would write it. A text cannot end its turn: the server reads special
-    /// tokens wherever they stand, so their opening `<|` is broken up in every text.
-    fn write(self, messages: &[PromptMessage]) -> String {
-        messages.iter().fold(String::new(), |mut text, message| {
-            let (role, said) = (message.speaker.as_str(), message.text.replace("<|", "< |"));
-            text.push_str(&match self {
-                Self::Chatml => format!("<|im_start|>{role}\n{said}<|im_end|>\n"),
-                Self::Llama3 => format!("<|start_header_id|>{role}<|end_header_id|>\n\n{said}<|eot_id|>"),
-            });
-            text
-        })
-    }
+/// The conversation as the model's template would write it.
+fn written(config: &Config, messages: &[PromptMessage], conversation: Conversation) -> String {
+    let write = |message: &PromptMessage| {
+        let (role, said) = (message.speaker.as_str(), sendable(message, &config.special_tokens));
+        match conversation {
+            Conversation::Chatml => format!("<|im_start|>{role}\n{said}<|im_end|>\n"),
+            Conversation::Llama3 => format!("<|start_header_id|>{role}<|end_header_id|>\n\n{said}<|eot_id|>"),
+        }
+    };
+    messages.iter().map(write).collect()
 }

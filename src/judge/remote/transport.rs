@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use async_openai::Client;
 use async_openai::config::Config as Api;
 use async_openai::error::OpenAIError;
-use async_openai::executor::HttpRequestFactory;
+use async_openai::middleware::HttpRequestFactory;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
@@ -22,7 +22,7 @@ use super::failure::{Failure, FailureKind, quote};
 /// Longest reply, decompressed, in bytes.
 const MAX_REPLY_BYTES: usize = 4 << 20;
 /// Longest time for which an endpoint's `Retry-After` keeps it from being asked.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
 
 /// What is asked of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(super) enum Route {
 /// # Errors
 /// What the library says when TLS cannot be set up.
 pub(super) fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    // The client takes the process's provider and panics without one. That one is there already is fine.
+    _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .redirect(Policy::none())
         .retry(reqwest::retry::never())
@@ -223,7 +225,7 @@ fn json_text(body: &[u8]) -> Result<Box<RawValue>, Failure> {
         .map_err(|error| Failure::new(FailureKind::Garbage, format!("the reply is no JSON: {error}")))
 }
 
-/// What an error's body says: the message of `OpenAI`'s, vLLM's or FastAPI's form, or else all of it.
+/// What an error's body says: the message of `OpenAI`'s, vLLM's or `FastAPI`'s form, or else all of it.
 fn said(body: &[u8]) -> String {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     ["/error/message", "/message", "/detail", "/error"]
@@ -241,8 +243,8 @@ fn cut(error: &reqwest::Error) -> Failure {
 }
 
 /// An error and what it came from: the first alone says little.
-fn causes(error: &dyn Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
+fn causes(error: &reqwest::Error) -> String {
+    let chain = std::iter::successors(Some(error as &dyn Error), |error| Error::source(*error));
     quote(&chain.take(6).map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 

@@ -3,7 +3,17 @@
 //! In: seconds since 1970 and a format. Out: text. Reads no clock: a prompt that changed with the day would change scores.
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
@@ -40,8 +50,11 @@ pub(super) fn strftime(unix_seconds: i64, format: &str) -> Result<String, String
         }
         let directive = chars.next().unwrap_or('%');
         // `%-d`: without padding, as the C library writes it.
-        let (directive, padded) = if directive == '-' { (chars.next().unwrap_or('-'), false) } else { (directive, true) };
-        out.push_str(&moment.part(directive, padded).ok_or_else(|| format!("strftime_now: %{directive} is not known"))?);
+        let (directive, padded) =
+            if directive == '-' { (chars.next().unwrap_or('-'), false) } else { (directive, true) };
+        out.push_str(
+            &moment.part(directive, padded).ok_or_else(|| format!("strftime_now: %{directive} is not known"))?,
+        );
     }
     Ok(out)
 }

@@ -15,6 +15,7 @@ const MAX_INDENT: usize = 16;
 const BYTES_PER_FUEL: usize = 64;
 
 /// The filter.
+#[allow(clippy::needless_pass_by_value)] // the engine hands its options over
 pub(super) fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     // What `transformers` always passes on: text stays readable, and keys keep their order.

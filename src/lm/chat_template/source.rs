@@ -94,10 +94,8 @@ fn read_json(path: &Path) -> Result<Option<Map<String, Value>>, ChatTemplateErro
 }
 
 fn read(path: &Path) -> Result<Option<String>, ChatTemplateError> {
-    let unreadable = |error: std::io::Error| ChatTemplateError::Unreadable {
-        path: path.to_owned(),
-        message: error.to_string(),
-    };
+    let unreadable =
+        |error: std::io::Error| ChatTemplateError::Unreadable { path: path.to_owned(), message: error.to_string() };
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),

@@ -128,8 +128,8 @@ template <int D, int M> struct OnlineSoftmax {
     __device__ __forceinline__ float row_sum(int m, int half) const { return group_sum(sum[m][half], 4); }
 };
 
-// The lane's offset in bytes for load_matrices, in a tile of rows STRIDE elements apart. STRIDE is 8 past a multiple of 16,
-// so that the eight rows of a matrix fall into different banks.
+// The lane's offset in bytes for load_matrices, in a tile of rows STRIDE elements apart. STRIDE is 8 past a multiple of
+// 16, so that the eight rows of a matrix fall into different banks.
 // Queries (A) and values (transposed B): matrices 1 and 3 lie eight rows down, 2 and 3 eight columns on.
 template <int STRIDE> __device__ __forceinline__ int row_major_lane(int lane) {
     return BYTES * (lane % 16 * STRIDE + lane / 16 * 8);

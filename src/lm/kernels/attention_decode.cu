@@ -2,13 +2,13 @@
 //! sequences [S, 6] (see Sequence; q_len is taken as 1). Out: [T, Hq, D]. The bytes of K and V are the bound: all query
 //! heads of a kv head (up to 16) share one reading of it, as the rows of a tensor-core tile.
 //!
-//! A sequence's visible keys are cut into splits of `split_keys` (a multiple of 64), one block each; a split's four warps
-//! take its 16-key tiles in turn, each with its own buffers, and meet at the end. Where a sequence has one split its block
-//! writes the output; else each writes a normalised partial sum, float32 [S, Hq, splits, D], and its log2-sum-exp,
-//! float32 [S, Hq, splits], for `attention_decode_reduce`, which the caller may leave out when splits = 1.
+//! A sequence's visible keys are cut into splits of `split_keys` (a multiple of 64), one block each; a split's four
+//! warps take its 16-key tiles in turn, each with its own buffers, and meet at the end. Where a sequence has one split
+//! its block writes the output; else each writes a normalised partial sum, float32 [S, Hq, splits, D], and its
+//! log2-sum-exp, float32 [S, Hq, splits], for `attention_decode_reduce`, left out by the caller when splits = 1.
 //!
 //! attention_decode_d*: grid (splits, Hk, S) with splits = ceil(most visible keys / split_keys), block (128), dynamic
-//! shared memory for the warps' buffers: D = 64: 55296, D = 96: 79872, D = 128: 104448, D = 256: 135168 bytes.
+//! shared memory: D = 64: 55296, D = 96: 79872, D = 128: 104448, D = 256: 135168 bytes.
 //! attention_decode_reduce: grid (Hq, S), block (D), no dynamic shared memory.
 #include "attention.cuh"
 
@@ -90,10 +90,11 @@ __device__ __forceinline__ void scan_keys(OnlineSoftmax<D, 1>& state, Shared rin
     constexpr int STRIDE = R::Loader::STRIDE;
     constexpr int STEP = ATTENTION_WARPS * KEYS;
     const int lane = threadIdx.x % WARP, group = a.heads.group();
-    const int64_t head = static_cast<int64_t>(sequence.q_start) * a.heads.query_heads + blockIdx.y * group;
+    const int kv_head = blockIdx.y;
+    const int64_t head = static_cast<int64_t>(sequence.q_start) * a.heads.query_heads + kv_head * group;
     uint32_t queries[D / 16][4];
     load_queries<D>(queries, a.queries + head * D, group, lane);
-    const typename R::Loader keys_of = {a.k_pool, a.v_pool, sequence, static_cast<int>(blockIdx.y), a.heads.kv_heads, end};
+    const typename R::Loader keys_of = {a.k_pool, a.v_pool, sequence, kv_head, a.heads.kv_heads, end};
     state.clear();
 #pragma unroll
     for (int i = 0; i < STAGES - 1; ++i) {

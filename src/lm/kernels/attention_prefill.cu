@@ -1,15 +1,14 @@
 //! Varlen causal flash attention over a flat batch whose sequences may share prefixes. In: queries [T, Hq, D], the
-//! layer's pools K and V [slots, Hk, D], sequences [S, 6] (see Sequence). Out: [T, Hq, D] and, if asked for, the natural
-//! log-sum-exp of each row's scores [T, Hq]. Every query sees its whole prefix and its own keys up to itself.
+//! layer's pools K and V [slots, Hk, D], sequences [S, 6] (see Sequence). Out: [T, Hq, D] and, if asked for, the
+//! natural log-sum-exp of each row's scores [T, Hq]. Every query sees its whole prefix and its own keys up to itself.
 //!
 //! The rows of a tile are the (query, head) pairs of one kv head, query by query: a short suffix fills tiles just as a
 //! long prompt does, and a tile spans few positions, so little of it is masked.
 //!
 //! Work: the caller lists (sequence, row block) pairs, int32 [items, 2], row blocks 0..ceil(q_len * Hq / Hk / ROWS),
 //! longest key range first. ROWS is 128 for D = 64, 96, 128 and 64 for D = 256.
-//! grid (items * Hk), block (128), dynamic shared memory for the queries and two buffers of keys and values: D = 64: 55296, D = 96: 79872,
-//! D = 128: 104448, D = 256: 101376 bytes (above 48 KiB: raise the function's limit first). Two blocks fit one
-//! multiprocessor.
+//! grid (items * Hk), block (128), dynamic shared memory: D = 64: 55296, D = 96: 79872, D = 128: 104448, D = 256:
+//! 101376 bytes (above 48 KiB, so the function's limit is raised first). Two blocks fit one multiprocessor.
 #include "attention.cuh"
 
 namespace {
@@ -66,7 +65,8 @@ template <typename T> __device__ __forceinline__ void load_queries(Shared shared
         const int row = i / T::CHUNKS, chunk = i % T::CHUNKS;
         // Rows past the last repeat it; they are never stored.
         const int64_t from = job.head_row(min(job.row0 + row, job.rows - 1), a.heads.query_heads);
-        copy_async(shared + BYTES * (row * T::STRIDE + chunk * VECTOR), a.queries + (from * T::CHUNKS + chunk) * VECTOR);
+        const Shared to = shared + BYTES * (row * T::STRIDE + chunk * VECTOR);
+        copy_async(to, a.queries + (from * T::CHUNKS + chunk) * VECTOR);
     }
 }
 
@@ -165,7 +165,7 @@ __device__ __forceinline__ void prefill(const Prefill& a, const int* sequences, 
     const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16 * M;
     const Shared queries = start + BYTES * warp_row * T::STRIDE + row_major_lane<T::STRIDE>(lane);
     const int row = job.row0 + warp_row + lane / 4;
-    // Positions between which a tile of keys is seen by every row of the block.
+    // The positions of the block's first and last query: every row sees the keys up to `lowest`.
     const int lowest = job.position(job.row0), highest = job.end - 1;
 
     OnlineSoftmax<D, M> state;

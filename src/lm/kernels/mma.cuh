@@ -1,8 +1,9 @@
 //! The instructions behind the attention kernels, one function each: asynchronous copies to shared memory, 8 x 8 matrix
 //! loads, the bf16 tensor-core product, and base-2 exponentials. sm_80 and later.
 //!
-//! Fragments of a 16 x 8 x 16 product, lane = 4 * g + t: A holds rows g and g + 8, columns 2t, 2t + 1 and 8 more; B holds
-//! column g, rows 2t, 2t + 1 and 8 more; C holds rows g (first two values) and g + 8 (last two), columns 2t and 2t + 1.
+//! Fragments of a 16 x 8 x 16 product, lane = 4 * g + t: A holds rows g and g + 8, columns 2t, 2t + 1 and 8 more; B
+//! holds column g, rows 2t, 2t + 1 and 8 more; C holds rows g (first two values) and g + 8 (last two), columns 2t and
+//! 2t + 1.
 #pragma once
 
 #include "common.cuh"

@@ -1,5 +1,5 @@
 //! RMSNorm over rows, with or without the residual addition before it. In: [T, width]; out: [T, width]. Knows nothing
-//! of layers. The row is normalised from what is kept in `residual` (rounded to its dtype), in float32, and rounded once.
+//! of layers. The row is normalised from what `residual` keeps (rounded to its dtype), in float32, and rounded once.
 //!
 //! Both: grid (T), block (round_up(width / 8, 32)), no dynamic shared memory; width a multiple of 8, at most 8192.
 #include "common.cuh"

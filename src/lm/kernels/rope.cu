@@ -1,8 +1,9 @@
-//! From the packed QKV projection to attention's inputs in one pass: bias (Qwen2), RMSNorm of each q and k head (Qwen3),
-//! rotary embedding (half-split pairs i and i + D/2), q to a dense tensor, k and v into the layer's pool.
+//! From the packed QKV projection to attention's inputs in one pass: bias (Qwen2), RMSNorm of each q and k head
+//! (Qwen3), rotary embedding (half-split pairs i and i + D/2), q to a dense tensor, k and v into the layer's pool.
 //!
-//! In: qkv [T, (Hq + 2 Hk) * D], q heads, then k heads, then v heads. Out: q [T, Hq, D]; k and v at pool [slots, Hk, D].
-//! All arithmetic is float32 with one rounding at the end. Knows nothing of sequences: a token has a position and a slot.
+//! In: qkv [T, (Hq + 2 Hk) * D], q heads, then k heads, then v heads. Out: q [T, Hq, D]; k and v in pools [slots, Hk,
+//! D]. All arithmetic is float32 with one rounding at the end. Knows nothing of sequences: a token has a position and a
+//! slot.
 //!
 //! A group of `lanes` = next_power_of_two(D / 16) threads does one head, each thread eight pairs.
 //! grid (ceil(T * (Hq + 2 Hk) * lanes / 256)), block (256), no dynamic shared memory; D a multiple of 16, at

@@ -1,5 +1,5 @@
-//! One token per row of logits, drawn from softmax(logits / temperature) over the allowed tokens by Gumbel-max, with its
-//! log-probabilities. In: logits [B, V]. Knows neither text nor grammar. Two passes: chunks of a row, then the row.
+//! One token per row of logits, drawn from softmax(logits / temperature) over the allowed tokens by Gumbel-max, with
+//! its log-probabilities. In: logits [B, V]. Knows neither text nor grammar. Two passes: chunks of a row, then the row.
 //!
 //! Randomness: Philox4x32-10 (Salmon et al., SC 2011) with the row's seed as key (low word first) and counter
 //! (token / 4, step, 0, 0), word token % 4. From the word x: v = min((x + 1/2) / 2^32, 1 - 2^-24) and the noise is
@@ -18,8 +18,8 @@ struct Best {
     int token; // -1: no token can be taken
 
     __device__ __forceinline__ void offer(const Best& other) {
-        const bool first_of_equals = other.score == score && static_cast<unsigned>(other.token) < static_cast<unsigned>(token);
-        if (other.score > score || first_of_equals) *this = other;
+        const bool better = other.score > score || (other.score == score && other.token < token);
+        if (other.token >= 0 && (token < 0 || better)) *this = other;
     }
 };
 
@@ -147,7 +147,7 @@ __device__ __forceinline__ void sample_chunk(const T* logits, const Row& row, fl
 SAMPLE_CHUNKS(sample_chunks_bf16, bf16)
 SAMPLE_CHUNKS(sample_chunks_f32, float)
 
-// tokens [B]: the draw, or -1 where none can be taken (all are forbidden, -infinity or NaN), with NaN log-probabilities.
+// tokens [B]: the draw, or -1 with NaN log-probabilities where none can be taken (all forbidden, -infinity or NaN).
 // logprobs [B]: under temperature 1, over all tokens: what the model gives it. sampled_logprobs [B]: under the
 // distribution that it was drawn from (tempered, allowed tokens only); 0 where temperature = 0. lse [B]: of all logits.
 extern "C" __global__ void __launch_bounds__(WARP)

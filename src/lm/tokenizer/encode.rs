@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use tokenizers::normalizer::Range as TextRange;
 use tokenizers::{
-    Model, NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
-    Result, Token,
+    Model, NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer, Result, Token,
 };
 
 use super::Tokenizer;
@@ -30,16 +30,23 @@ enum Stage {
 }
 
 impl Tokenizer {
-    pub(super) fn encode_pieces(&self, text: &str, pieces: &[Piece<'_>], untrusted: &[Range<usize>]) -> Result<Vec<u32>> {
+    pub(super) fn encode_pieces(
+        &self,
+        text: &str,
+        pieces: &[Piece<'_>],
+        untrusted: &[Range<usize>],
+    ) -> Result<Vec<u32>> {
         let mut pretokenized = PreTokenizedString::from(text);
-        let found = self.find(pieces, Stage::AsWritten);
+        let ours = pieces.iter().filter(|piece| piece.origin == Origin::Trusted);
+        let found: Vec<Found> = ours.flat_map(|piece| self.find(piece.text, piece.start, Stage::AsWritten)).collect();
         pretokenized.split(|_, whole| cut(&whole, &found))?;
-        let found = self.find(pieces, Stage::Normalised);
         pretokenized.split(|_, mut part| {
             if let Some(normalizer) = self.inner.get_normalizer() {
                 normalizer.normalize(&mut part)?;
             }
-            cut(&part, &inside(&part, &found))
+            let mut found = self.find(part.get(), 0, Stage::Normalised);
+            found.retain(|found| is_ours(&part, found, untrusted));
+            cut(&part, &found)
         })?;
         if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut pretokenized)?;
@@ -48,27 +55,20 @@ impl Tokenizer {
         Ok(pretokenized.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
     }
 
-    /// The added tokens of the trusted pieces, in order.
-    fn find(&self, pieces: &[Piece<'_>], stage: Stage) -> Vec<Found> {
+    /// The added tokens that are looked for at this stage, in order; `start` is added to their bytes.
+    fn find(&self, text: &str, start: usize, stage: Stage) -> Vec<Found> {
         let wanted = |id: &u32| self.added.get(id).is_some_and(|t| t.normalized == (stage == Stage::Normalised));
-        if !self.added.keys().any(|id| wanted(id)) {
+        if !self.added.keys().any(wanted) {
             return Vec::new();
         }
-        let normalizer: Option<&NormalizerWrapper> = match stage {
-            Stage::AsWritten => None,
-            Stage::Normalised => self.inner.get_normalizer(),
-        };
-        let mut all = Vec::new();
-        for piece in pieces.iter().filter(|piece| piece.origin == Origin::Trusted) {
-            let parts = self.inner.get_added_vocabulary().extract_and_normalize(normalizer, piece.text);
-            for (_, (start, end), tokens) in parts.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-                let id = tokens.as_ref().and_then(|tokens| tokens.first()).map(|token| token.id);
-                if let Some(id) = id.filter(wanted) {
-                    all.push(Found { bytes: piece.start + start..piece.start + end, id });
-                }
-            }
-        }
-        all
+        // The text is normalised already, or is not to be.
+        let parts = self.inner.get_added_vocabulary().extract_and_normalize(None::<&NormalizerWrapper>, text);
+        let splits = parts.get_splits(OffsetReferential::Original, OffsetType::Byte).into_iter();
+        let found = splits.filter_map(|(_, (from, to), tokens)| {
+            let id = tokens.as_ref()?.first()?.id;
+            wanted(&id).then_some(Found { bytes: start + from..start + to, id })
+        });
+        found.collect()
     }
 
     /// The model's tokens of one word. A vocabulary may list a special token among its words, and then untrusted text must
@@ -76,9 +76,7 @@ impl Tokenizer {
     fn tokenize_word(&self, word: &NormalizedString, untrusted: &[Range<usize>]) -> Result<Vec<Token>> {
         let tokens = self.inner.get_model().tokenize(word.get())?;
         let (start, end) = word.offsets_original();
-        let next = untrusted.partition_point(|range| range.end <= start);
-        let is_ours = untrusted.get(next).is_none_or(|range| range.start >= end);
-        if is_ours || !tokens.iter().any(|token| self.control.contains(&token.id)) {
+        if is_apart(&(start..end), untrusted) || !tokens.iter().any(|token| self.control.contains(&token.id)) {
             return Ok(tokens);
         }
         let mut spelt = Vec::with_capacity(word.get().len());
@@ -93,16 +91,16 @@ impl Tokenizer {
     }
 }
 
-/// The tokens that stand in one part of the text, in the part's own bytes.
-fn inside(part: &NormalizedString, found: &[Found]) -> Vec<Found> {
-    let (start, end) = part.offsets_original();
-    let first = found.partition_point(|found| found.bytes.start < start);
-    let inside = found.iter().skip(first).take_while(|found| found.bytes.end <= end);
-    let local = inside.filter_map(|found| {
-        let original = found.bytes.start - start..found.bytes.end - start;
-        Some(Found { bytes: part.convert_offsets(TextRange::Original(original))?, id: found.id })
-    });
-    local.collect()
+/// Whether an added token found in a normalised text was written there by us alone.
+fn is_ours(text: &NormalizedString, found: &Found, untrusted: &[Range<usize>]) -> bool {
+    let (shift, _) = text.offsets_original();
+    let original = text.convert_offsets(TextRange::Normalized(found.bytes.clone()));
+    original.is_some_and(|bytes| is_apart(&(shift + bytes.start..shift + bytes.end), untrusted))
+}
+
+fn is_apart(bytes: &Range<usize>, untrusted: &[Range<usize>]) -> bool {
+    let next = untrusted.partition_point(|range| range.end <= bytes.start);
+    untrusted.get(next).is_none_or(|range| range.start >= bytes.end)
 }
 
 /// A text cut at the tokens found in it; their bytes count its normalised form.

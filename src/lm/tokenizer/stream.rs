@@ -6,7 +6,7 @@
 use super::{SpecialText, Tokenizer, TokenizerError};
 
 /// What decoders write for bytes that are no character, or not yet.
-const INCOMPLETE: char = '\u{FFFD}';
+const INCOMPLETE: char = char::REPLACEMENT_CHARACTER;
 /// Tokens that one unfinished character can reach over: it lacks a byte of at most four, and every token has one.
 const MAX_PENDING: usize = 3;
 

@@ -19,8 +19,10 @@ fn rendered(files: &[(&str, &str)], name: Option<&str>) -> Result<String, String
     Ok(template.render(&[message], &end(ANSWER)).unwrap().text)
 }
 
-const CONFIG: &str = r#"{"chat_template": "{{ bos_token }}config", "bos_token": {"content": "<b>"}, "eos_token": "</b>"}"#;
-const NAMED: &str = r#"{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}"#;
+const CONFIG: &str =
+    r#"{"chat_template": "{{ bos_token }}config", "bos_token": {"content": "<b>"}, "eos_token": "</b>"}"#;
+const NAMED: &str =
+    r#"{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}"#;
 
 #[test]
 fn a_template_file_goes_before_the_configuration() {
@@ -61,7 +63,11 @@ fn a_broken_file_is_named() {
         ("tokenizer_config.json", "{", "it is no JSON object"),
         ("tokenizer_config.json", "[]", "it is no JSON object"),
         ("tokenizer_config.json", r#"{"chat_template": 3}"#, "must be a string or a list"),
-        ("tokenizer_config.json", r#"{"chat_template": [{"name": "default"}]}"#, "needs the strings `name` and `template`"),
+        (
+            "tokenizer_config.json",
+            r#"{"chat_template": [{"name": "default"}]}"#,
+            "needs the strings `name` and `template`",
+        ),
         ("chat_template.jinja", "{% for %}", "line 1, column "),
     ];
     for (name, content, said) in cases {

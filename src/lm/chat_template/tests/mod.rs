@@ -123,7 +123,8 @@ fn generation_tags_leave_no_trace() {
     );
     let raised = ChatTemplateError::Raised("Roles must alternate user/assistant/user/..".to_owned());
     assert_eq!(text(INST_ALTERNATE, &[QUESTION, AGAIN], &end(ANSWER)), Err(raised));
-    let source = "{% for m in messages -%}\n  {%- generation -%}\n {{ m.content }} \n{%- endgeneration %} |{% endfor %}";
+    let source =
+        "{% for m in messages -%}\n  {%- generation -%}\n {{ m.content }} \n{%- endgeneration %} |{% endfor %}";
     assert_eq!(text(source, &[AGAIN], &end(ANSWER)).unwrap(), "Sure? |");
 }
 
@@ -136,10 +137,7 @@ fn a_template_without_system_messages_gets_them_in_the_question() {
         ChatMessage { role: "user", text: "Is it <x>?", untrusted: &[Range { start: 6, end: 9 }] },
     ];
     let rendered = compile(TURNS_NO_SYSTEM).render(&messages, &end(ANSWER)).unwrap();
-    assert_eq!(
-        rendered.text,
-        "<s><start_of_turn>user\nBe brief.\n\nIs it <x>?<end_of_turn>\n<start_of_turn>model\n"
-    );
+    assert_eq!(rendered.text, "<s><start_of_turn>user\nBe brief.\n\nIs it <x>?<end_of_turn>\n<start_of_turn>model\n");
     assert_eq!(untrusted_parts(&rendered), ["<x>"]);
 }
 
@@ -178,7 +176,9 @@ fn untrusted_text_cannot_steer_the_template() {
 fn text_full_of_private_characters_stays_itself() {
     let strange: String = ('\u{F0000}'..='\u{F0100}').collect();
     let message = ("user", strange.as_str());
-    for rendered in [untrusted(CHATML_TOOLS, &[message], &end(ANSWER)).text, text(CHATML_TOOLS, &[message], &end(ANSWER)).unwrap()] {
+    for rendered in
+        [untrusted(CHATML_TOOLS, &[message], &end(ANSWER)).text, text(CHATML_TOOLS, &[message], &end(ANSWER)).unwrap()]
+    {
         assert!(rendered.contains(&format!("<|im_start|>user\n{strange}<|im_end|>")));
     }
     let ranges = [Range { start: 4, end: 8 }];
@@ -217,7 +217,11 @@ fn json_is_written_as_python_writes_it() {
 
 #[test]
 fn a_broken_template_says_where() {
-    assert!(fault("a\n  {% if %}").starts_with("t.jinja: line 2, column 9: syntax error"), "{}", fault("a\n  {% if %}"));
+    assert!(
+        fault("a\n  {% if %}").starts_with("t.jinja: line 2, column 9: syntax error"),
+        "{}",
+        fault("a\n  {% if %}")
+    );
     let unknown = fault("{{ messages[0].content }}\né {{ messages | explode }}");
     assert!(unknown.starts_with("t.jinja: line 2, column "), "{unknown}");
     assert!(unknown.contains("unknown filter") && unknown.contains("explode"), "{unknown}");

@@ -41,7 +41,9 @@ def words_of(words: tuple, split: Split) -> tuple:
 @functools.cache
 def halves(options: tuple) -> tuple:
     """The options for training, and those for the held-out split alone; all of them where one half is empty."""
-    both = tuple(tuple(o.removeprefix("~") for o in options if o.startswith("~") == held_out) for held_out in (False, True))
+    both = tuple(
+        tuple(o.removeprefix("~") for o in options if o.startswith("~") == held_out) for held_out in (False, True)
+    )
     return tuple(half or both[0] for half in both)
 
 
@@ -90,9 +92,11 @@ ti vi bo do go ko lo mo no ro so to vo bu du ku lu mu nu ru tu""".split()
 LAST_TAILS = "er ing mann son sen ski ova ton ley feld berg ardt well wick ez etti ic ou a o i y nd rt ss th".split()
 FIRST_TAILS = "a o e i y us in an el ar is ert ine ette ah on or as".split()
 PLACE_TAILS = "burg ton ville stad ford haven a ia o grad mouth dorf heim by field port ar en is um".split()
-HANZI = """安白柏保北本宾波博才昌长朝晨成川春大丹德东恩尔方飞丰福刚高光贵国海汉河红宏华黄辉吉佳嘉建江杰金京静久军
+HANZI = "".join(
+    """安白柏保北本宾波博才昌长朝晨成川春大丹德东恩尔方飞丰福刚高光贵国海汉河红宏华黄辉吉佳嘉建江杰金京静久军
 凯康科克可兰乐立丽良林玲龙鲁路洛马曼茂梅美门蒙米民明木南宁诺欧平其奇千强清庆秋泉日荣瑞山善尚少胜石世守思斯松苏
-素泰唐特天田庭通维伟文武西希夏贤祥翔晓新星雄秀雪雅亚延岩阳叶一义易银英永勇友有宇玉远月云泽展章哲真正志中忠竹子宗""".replace("\n", "")
+素泰唐特天田庭通维伟文武西希夏贤祥翔晓新星雄秀雪雅亚延岩阳叶一义易银英永勇友有宇玉远月云泽展章哲真正志中忠竹子宗""".split()
+)
 SURNAMES = list("王李张刘陈杨黄赵周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕")
 
 NOUNS = {

@@ -27,7 +27,10 @@ UNITS = [
     [("m", "metres|meters", "Meter", "米", 100), ("cm", "centimetres|centimeters", "Zentimeter", "厘米", 1)],
     [("l", "litres|liters", "Liter", "升", 1000), ("ml", "millilitres|milliliters", "Milliliter", "毫升", 1)],
     [("%", "percent|per cent", "Prozent", "%", 1), ("‰", "per mille", "Promille", "‰", 0)],
-    [("°C", "degrees Celsius", "Grad Celsius", "摄氏度", 1), ("°F", "degrees Fahrenheit", "Grad Fahrenheit", "华氏度", 0)],
+    [
+        ("°C", "degrees Celsius", "Grad Celsius", "摄氏度", 1),
+        ("°F", "degrees Fahrenheit", "Grad Fahrenheit", "华氏度", 0),
+    ],
     [("€", "euros", "Euro", "欧元", 1), ("$", "dollars|US dollars", "Dollar", "美元", 0)],
     [("mi", "miles", "Meilen", "英里", 1), ("km", "kilometres|kilometers", "Kilometer", "公里", 0)],
     [("h", "hours", "Stunden", "小时", 60), ("min", "minutes", "Minuten", "分钟", 1)],
@@ -61,7 +64,9 @@ def spelled(world: World, number: int) -> str:
     elif number < 100 and world.lang is Lang.EN:
         forms.append(f"{TENS[number // 10 - 2]}-{ONES[Lang.EN][number % 10]}".removesuffix("-zero"))
     elif number % 1_000_000 == 0:
-        forms.append({Lang.EN: "{} million", Lang.DE: "{} Millionen", Lang.ZH: "{}00万"}[world.lang].format(number // 1_000_000))
+        forms.append(
+            {Lang.EN: "{} million", Lang.DE: "{} Millionen", Lang.ZH: "{}00万"}[world.lang].format(number // 1_000_000)
+        )
     if number >= 1000:
         comma = f"{number:,}"
         forms.append(comma.replace(",", ".") if world.lang is Lang.DE else comma)
@@ -115,7 +120,14 @@ class Year:
     def same(self, world: World) -> str:
         year = str(self.year)
         forms = {
-            Lang.EN: [year, year, f"in {year}", f"the year {year}", f"{year} AD", f"{world.rng.choice(MONTHS[Lang.EN])} {year}"],
+            Lang.EN: [
+                year,
+                year,
+                f"in {year}",
+                f"the year {year}",
+                f"{year} AD",
+                f"{world.rng.choice(MONTHS[Lang.EN])} {year}",
+            ],
             Lang.DE: [year, year, f"im Jahr {year}", f"im Jahre {year}", f"{year} n. Chr."],
             Lang.ZH: [year, f"{year}年", f"公元{year}年", f"{year} 年"],
         }[world.lang]
@@ -124,7 +136,9 @@ class Year:
     def other(self, world: World) -> "Year":
         if world.chance(0.2):
             decade = self.year // 10 * 10
-            return Named({Lang.EN: f"the {decade}s", Lang.DE: f"{decade}er Jahre", Lang.ZH: f"{decade}年代"}[world.lang])
+            return Named(
+                {Lang.EN: f"the {decade}s", Lang.DE: f"{decade}er Jahre", Lang.ZH: f"{decade}年代"}[world.lang]
+            )
         return self.near(world)
 
     def near(self, world: World) -> "Year":
@@ -146,7 +160,9 @@ class Quantity:
     @staticmethod
     def draw(world: World) -> "Quantity":
         dimension = world.rng.randrange(len(UNITS))
-        return Quantity(world.rng.randint(1, world.rng.choice([9, 20, 100, 900])), dimension, world.rng.choice([0, 0, 1]))
+        return Quantity(
+            world.rng.randint(1, world.rng.choice([9, 20, 100, 900])), dimension, world.rng.choice([0, 0, 1])
+        )
 
     def reference(self, world: World) -> str:
         return self.said(world, self.number, UNITS[self.dimension][self.unit])
@@ -196,10 +212,21 @@ class Date:
             return world.rng.choice([f"{year}年{month}月{day}日", f"{year} 年 {month} 月 {day} 日", iso])
         name = MONTHS[world.lang][month - 1]
         if world.lang is Lang.DE:
-            forms = [f"{day}. {name} {year}", f"am {day}. {name} {year}", f"{day}.{month}.{year}", f"{day:02}.{month:02}.{year}", iso]
+            forms = [
+                f"{day}. {name} {year}",
+                f"am {day}. {name} {year}",
+                f"{day}.{month}.{year}",
+                f"{day:02}.{month:02}.{year}",
+                iso,
+            ]
             return world.rng.choice(forms)
         tail = "th" if 10 < day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
-        long = [f"{day} {name} {year}", f"{name} {day}, {year}", f"{name} {day}{tail}, {year}", f"the {day}{tail} of {name} {year}"]
+        long = [
+            f"{day} {name} {year}",
+            f"{name} {day}, {year}",
+            f"{name} {day}{tail}, {year}",
+            f"the {day}{tail} of {name} {year}",
+        ]
         return world.rng.choice([*long, *long, iso, f"{day} {name[:3]} {year}", f"{name[:3]} {day}, {year}"])
 
     def other(self, world: World) -> "Date":

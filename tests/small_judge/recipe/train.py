@@ -84,6 +84,7 @@ def run(model: SmallJudge, producers: Producers, clock: Clock, device: str) -> N
     """Trains until the clock says stop; prints a line every few seconds."""
     optimizer = optimizer_of(model, device)
     printed, examples, waited, right = time.monotonic(), 0, 0.0, None
+    # Entered anew each step: casts of the weights are kept only inside.
     autocast = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
     while (progress := clock.progress()) < 1:
         asked = time.monotonic()
@@ -104,7 +105,7 @@ def run(model: SmallJudge, producers: Producers, clock: Clock, device: str) -> N
         if time.monotonic() - printed > 10:
             line = {"step": clock.step, "progress": progress, "examples": examples, "label_loss": label_loss.item()}
             line |= {"copy_loss": copy_loss.item(), "train_accuracy": right.item(), "waited_s": waited}
-            line["held_out_accuracy"] = quick_accuracy(model, device)
+            line["held_out_accuracy"] = quick_accuracy(model, device, 1024 if device == "cuda" else 32)
             print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
             printed = time.monotonic()
 
@@ -117,7 +118,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10**9, help="most steps, where a run must not hang on the clock")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="that generate examples")
+    parser.add_argument(
+        "--processes", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="that generate examples"
+    )
     parser.add_argument("--batch-tokens", type=int, default=98_304, help="padded tokens of a batch")
     parser.add_argument("--hidden", type=int, default=Shape.hidden_size)
     parser.add_argument("--layers", type=int, default=Shape.num_hidden_layers)
@@ -133,7 +136,6 @@ def main() -> None:
     wanted = arguments()
     begun = time.monotonic()
     torch.manual_seed(wanted.seed)
-    torch.set_float32_matmul_precision("high")
     tokens, pool = (4096, 512) if wanted.smoke else (wanted.batch_tokens, 8192)
     producers = Producers(wanted.processes, wanted.seed, tokens, pool)
     shape = Shape(hidden_size=wanted.hidden, num_hidden_layers=wanted.layers, intermediate_size=wanted.intermediate)
@@ -149,7 +151,7 @@ def main() -> None:
     print(json.dumps({"steps": clock.step, "trained_s": round(time.monotonic() - begun, 1)}), flush=True)
     # From the disk, so that the rounding to float16 is measured too.
     saved = load(wanted.out, wanted.device)
-    count = 500 if wanted.smoke else 10_000
+    count = 100 if wanted.smoke else 10_000
     metrics = {"parameters": saved.parameter_count(), "steps": clock.step, "seed": wanted.seed}
     metrics |= evaluate(saved, wanted.device, count, wanted.examples, wanted.attacks)
     metrics["largest_difference_from_transformers"] = compare_with_transformers(saved, wanted.out)

@@ -88,16 +88,17 @@ def held_out(count: int) -> list:
 
 
 @functools.cache
-def quick_prompts() -> list:
+def quick_prompts(count: int) -> list:
     """A few held-out prompts, made once."""
     rng = random.Random(HELD_OUT_SEED)
-    return [(prompted(example, rng), example.match) for example in held_out(1024)]
+    return [(prompted(example, rng), example.match) for example in held_out(count)]
 
 
-def quick_accuracy(model: SmallJudge, device: str) -> float:
-    """Accuracy on a thousand held-out examples, for the progress line."""
-    found = probabilities(model, [prompt for prompt, _ in quick_prompts()], device)
-    return sum((p >= 0.5) == truth for (p, _), (_, truth) in zip(found, quick_prompts(), strict=True)) / len(found)
+def quick_accuracy(model: SmallJudge, device: str, count: int) -> float:
+    """Accuracy on some held-out examples, for the progress line."""
+    prompts = quick_prompts(count)
+    found = probabilities(model, [prompt for prompt, _ in prompts], device)
+    return sum((p >= 0.5) == truth for (p, _), (_, truth) in zip(found, prompts, strict=True)) / len(found)
 
 
 def read_lines(path: Path) -> list:

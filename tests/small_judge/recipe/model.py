@@ -72,7 +72,8 @@ class Attention(nn.Module):
         k = rotate(self.k_norm(k).transpose(1, 2), cos, sin)
         groups = self.shape.num_attention_heads // self.shape.num_key_value_heads
         k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v.transpose(1, 2)))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        # Norms may come back wider than the values under autocast.
+        mixed = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, is_causal=True)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, time, -1))
 
 
@@ -130,7 +131,9 @@ class SmallJudge(nn.Module):
     def start(self, module) -> None:
         """Starting weights: small, and smaller where a projection writes to the stream."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5)
+            nn.init.normal_(
+                module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5
+            )
         if isinstance(module, (Attention, Mlp)):
             out = module.o_proj if isinstance(module, Attention) else module.down_proj
             with torch.no_grad():
@@ -178,7 +181,9 @@ def config(shape: Shape) -> dict:
 def save(model: SmallJudge, directory: Path) -> None:
     """Writes the model, its configuration and its tokenizer. Weights are rounded to float16: half the size."""
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()}
+    weights = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()
+    }
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     generation = {"do_sample": False, "eos_token_id": TOKEN_OF["<|im_end|>"], "pad_token_id": PAD}
     for name, content in (("config.json", config(model.shape)), ("generation_config.json", generation)):

@@ -10,6 +10,8 @@ from values import Date, Listing, Number, Pair, Quantity, Year
 from world import Lang, Named, Person
 
 
+# Kept dense: one list a paragraph.
+# fmt: off
 @dataclass(frozen=True)
 class Topic:
     """What can be asked: how a value is drawn, and per language the questions and the sentences that answer them."""
@@ -50,7 +52,8 @@ TOPICS = [
             Lang.ZH: ["{s}在哪里？", "{s}的首都是哪里？", "~{s}出生在哪里？"],
         },
         {
-            Lang.EN: ["in {v}", "In {v}.", "{s} is in {v}.", "The place is {v}, a quiet town.", "~One finds it in {v}."],
+            Lang.EN: ["in {v}", "In {v}.", "{s} is in {v}.", "The place is {v}, a quiet town.",
+              "~One finds it in {v}."],
             Lang.DE: ["in {v}", "{s} liegt in {v}.", "~Man findet es in {v}."],
             Lang.ZH: ["在{v}。", "{s}在{v}。", "~{s}位于{v}。"],
         },
@@ -107,7 +110,8 @@ TOPICS = [
         {
             Lang.EN: ["How many people live in {s}?", "How many bridges does {s} have?", "How many keys has {s}?",
                       "What is the number of rooms in {s}?", "~How many members does {s} have?"],
-            Lang.DE: ["Wie viele Menschen leben in {s}?", "Wie viele Brücken hat {s}?", "~Wie viele Mitglieder hat {s}?"],
+            Lang.DE: ["Wie viele Menschen leben in {s}?", "Wie viele Brücken hat {s}?",
+              "~Wie viele Mitglieder hat {s}?"],
             Lang.ZH: ["{s}有多少人？", "{s}有几座桥？", "~{s}有多少成员？"],
         },
         {
@@ -164,7 +168,8 @@ TOPICS = [
         "pair",
         Pair.draw,
         {
-            Lang.EN: ["Who built {s}, and when?", "Who wrote {s} and in which year?", "~Who founded {s}, and in what year?"],
+            Lang.EN: ["Who built {s}, and when?", "Who wrote {s} and in which year?",
+              "~Who founded {s}, and in what year?"],
             Lang.DE: ["Wer baute {s} und wann?", "~Wer gründete {s} und in welchem Jahr?"],
             Lang.ZH: ["谁建造了{s}，在哪一年？", "~谁创作了{s}，什么时候？"],
         },
@@ -195,7 +200,8 @@ CONTRASTS = {
     Lang.EN: ["Not {w} but {v}.", "It was {v}, not {w}.", "Some say {w}, but it is {v}.", "It is not {w}; it is {v}.",
               "At first I thought of {w}. It is {v}.", "{w} is wrong. The answer is {v}.", "{v} rather than {w}.",
               "Many believe it is {w}, yet in fact it is {v}.", "Is it {w}? No, it is {v}.",
-              "~People often say {w}, but the answer is {v}.", "~Not {w}; rather {v}.", "~{w} would be wrong, it is {v}."],
+              "~People often say {w}, but the answer is {v}.", "~Not {w}; rather {v}.",
+              "~{w} would be wrong, it is {v}."],
     Lang.DE: ["Nicht {w}, sondern {v}.", "Es war {v}, nicht {w}.", "Manche sagen {w}, aber es ist {v}.",
               "~Viele glauben {w}, doch es ist {v}."],
     Lang.ZH: ["不是{w}，而是{v}。", "是{v}，不是{w}。", "有人说是{w}，其实是{v}。", "~很多人以为是{w}，但答案是{v}。"],
@@ -212,7 +218,8 @@ HEDGES = {
     Lang.EN: ["{v} or {w}", "Either {v} or {w}.", "It could be {v}, {w} or {x}.", "{v}, {w}, {x}", "{v} / {w} / {x}",
               "Possible answers: {v}; {w}; {x}.", "One of these: {v}, {w}, {x}.", "Maybe {v}, maybe {w}.",
               "~Perhaps {v} or {w} or {x}.", "~Candidates are {v}, {w} and {x}."],
-    Lang.DE: ["{v} oder {w}", "Entweder {v} oder {w}.", "Vielleicht {v}, vielleicht {w}.", "~Mögliche Antworten: {v}, {w}, {x}."],
+    Lang.DE: ["{v} oder {w}", "Entweder {v} oder {w}.", "Vielleicht {v}, vielleicht {w}.",
+              "~Mögliche Antworten: {v}, {w}, {x}."],
     Lang.ZH: ["{v}或{w}", "要么是{v}，要么是{w}。", "~可能是{v}、{w}或{x}。"],
 }
 # No answer at all.
@@ -221,39 +228,48 @@ EVASIONS = {
               "I cannot help with that.", "It depends.", "That is a good question.", "No idea, sorry.", "{s}", "{q}",
               "The question cannot be answered.", "See above.", "The answer is", "~I am not sure.", "~Nobody knows.",
               "~There is no way to tell.", "~Good question about {s}!", "~\n"],
-    Lang.DE: ["", "Ich weiß es nicht.", "Keine Ahnung.", "{q}", "{s}", "Das kommt darauf an.", "~Unbekannt.", "~Das kann niemand sagen."],
+    Lang.DE: ["", "Ich weiß es nicht.", "Keine Ahnung.", "{q}", "{s}", "Das kommt darauf an.", "~Unbekannt.",
+              "~Das kann niemand sagen."],
     Lang.ZH: ["", "我不知道。", "不清楚。", "{q}", "{s}", "~无法回答。", "~没有人知道。"],
 }
 # Prose that asserts no value.
 FILLERS = {
-    Lang.EN: ["This is well documented.", "Let me think about it.", "Hope this helps!", "There are many books about {s}.",
+    Lang.EN: ["This is well documented.", "Let me think about it.", "Hope this helps!",
+              "There are many books about {s}.",
               "{s} is known to many people.", "I looked it up twice.", "The question is about {s}.", "Good question.",
               "The weather was mild that spring and the roads were dry.", "The committee met twice and then went home.",
               "First one has to understand what is asked.", "Sources agree on this.", "Thank you for asking.",
               "A visit to {s} is worth the trip, above all in autumn.", "Let me know if you need more.",
               "The library keeps a copy of it in the reading room.", "Historians have written much about {s}.",
               "~As an expert, I can tell you more about {s}.", "~This has been studied for a long time.",
-              "~The museum shop sells postcards and small prints.", "~Feel free to ask again.", "~I checked the records."],
+              "~The museum shop sells postcards and small prints.", "~Feel free to ask again.",
+              "~I checked the records."],
     Lang.DE: ["Das ist gut belegt.", "Gute Frage.", "Über {s} gibt es viele Bücher.", "Ich habe nachgesehen.",
               "Das Wetter war mild und die Straßen waren trocken.", "~Viele kennen {s}.", "~Das ist lange bekannt."],
     Lang.ZH: ["这有据可查。", "好问题。", "关于{s}有很多书。", "我查过了。", "那年春天天气很好。", "~很多人知道{s}。", "~希望有帮助。"],
 }
 # Statements for yes/no questions: the question, the statement, its negation.
 CLAIMS = {
-    Lang.EN: [("Is {a} in {b}?", "{a} is in {b}", "{a} is not in {b}"), ("Did {a} write {b}?", "{a} wrote {b}", "{a} did not write {b}"),
+    Lang.EN: [("Is {a} in {b}?", "{a} is in {b}", "{a} is not in {b}"), ("Did {a} write {b}?", "{a} wrote {b}",
+              "{a} did not write {b}"),
               ("Does {a} border {b}?", "{a} borders {b}", "{a} does not border {b}"),
               ("Was {a} built before {b}?", "{a} was built before {b}", "{a} was not built before {b}"),
               ("Can {a} see {b}?", "{a} can see {b}", "{a} cannot see {b}"),
               ("Are {a} and {b} related?", "{a} and {b} are related", "{a} and {b} are not related")],
-    Lang.DE: [("Liegt {a} in {b}?", "{a} liegt in {b}", "{a} liegt nicht in {b}"), ("Gehört {a} zu {b}?", "{a} gehört zu {b}", "{a} gehört nicht zu {b}"),
+    Lang.DE: [("Liegt {a} in {b}?", "{a} liegt in {b}", "{a} liegt nicht in {b}"), ("Gehört {a} zu {b}?",
+              "{a} gehört zu {b}", "{a} gehört nicht zu {b}"),
               ("Ist {a} größer als {b}?", "{a} ist größer als {b}", "{a} ist nicht größer als {b}")],
-    Lang.ZH: [("{a}在{b}吗？", "{a}在{b}", "{a}不在{b}"), ("{a}属于{b}吗？", "{a}属于{b}", "{a}不属于{b}"), ("{a}比{b}大吗？", "{a}比{b}大", "{a}不比{b}大")],
+    Lang.ZH: [("{a}在{b}吗？", "{a}在{b}", "{a}不在{b}"), ("{a}属于{b}吗？", "{a}属于{b}", "{a}不属于{b}"), ("{a}比{b}大吗？",
+              "{a}比{b}大", "{a}不比{b}大")],
 }
 # Ways to say yes and no; `{c}` is the statement that goes with it.
 ASSENTS = {
-    Lang.EN: (["Yes", "yes", "Yes.", "Yes, {c}.", "{c}.", "{c}", "Correct.", "True", "That is right.", "Yes, it is so.", "Indeed, {c}.", "~Certainly.", "~I think that {c}."],
-              ["No", "no", "No.", "No, {c}.", "{c}.", "{c}", "Incorrect.", "False", "That is wrong.", "No, it is not so.", "In fact {c}.", "~Certainly not.", "~I think that {c}."]),
+    Lang.EN: (["Yes", "yes", "Yes.", "Yes, {c}.", "{c}.", "{c}", "Correct.", "True", "That is right.",
+              "Yes, it is so.", "Indeed, {c}.", "~Certainly.", "~I think that {c}."],
+              ["No", "no", "No.", "No, {c}.", "{c}.", "{c}", "Incorrect.", "False", "That is wrong.",
+              "No, it is not so.", "In fact {c}.", "~Certainly not.", "~I think that {c}."]),
     Lang.DE: (["Ja", "ja", "Ja.", "Ja, {c}.", "{c}.", "Richtig.", "Das stimmt.", "~Ja, das stimmt."],
-              ["Nein", "nein", "Nein.", "Nein, {c}.", "{c}.", "Falsch.", "Das stimmt nicht.", "~Nein, das stimmt nicht."]),
+              ["Nein", "nein", "Nein.", "Nein, {c}.", "{c}.", "Falsch.", "Das stimmt nicht.",
+              "~Nein, das stimmt nicht."]),
     Lang.ZH: (["是", "是的", "是的，{c}。", "{c}。", "对", "~没错。"], ["不是", "否", "不，{c}。", "{c}。", "不对", "~错。"]),
 }

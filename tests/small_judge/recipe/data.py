@@ -15,7 +15,7 @@ from injections import injection
 from world import Lang, Named, Person, Split, World
 
 # Longest texts, in bytes of UTF-8: a fixture reads short answers.
-LONGEST_ANSWER = 240
+LONGEST_ANSWER = 320
 LONGEST_REFERENCES = 110
 INJECTED = 0.22
 
@@ -141,7 +141,7 @@ def affirmed(world: World) -> Example:
 def with_prose(world: World, example: Example) -> Example:
     """Prose before or after the answer, that changes nothing."""
     answer = example.answer
-    for _ in range(world.rng.choice([0, 0, 0, 0, 1, 1, 2])):
+    for _ in range(world.rng.choice([0, 0, 0, 0, 0, 1, 1, 2, 4])):
         filler = world.pick(FILLERS[world.lang]).format(s=Named.place(world).name)
         gap = world.rng.choice([" ", " ", "\n"])
         answer = f"{filler}{gap}{answer}" if world.chance(0.5) else f"{answer}{gap}{filler}"
@@ -161,7 +161,9 @@ def typed(world: World, example: Example) -> Example:
     elif habit < 0.23:
         answer = world.rng.choice([" {} ", "\n{}\n", "  {}", "{}\n"]).format(answer)
     elif habit < 0.25 and answer.strip():
-        answer = world.rng.choice(['"{}"', "'{}'", "*{}*", "`{}`", "({})", "{}!", "{} .", "- {}", "1. {}"]).format(answer)
+        answer = world.rng.choice(['"{}"', "'{}'", "*{}*", "`{}`", "({})", "{}!", "{} .", "- {}", "1. {}"]).format(
+            answer
+        )
     elif habit < 0.28:
         answer = answer.replace(" ", "  ", 1)
     return changed(example, answer)
@@ -183,7 +185,13 @@ def with_injection(world: World, example: Example) -> Example:
 def changed(example: Example, answer: str, injected: bool = False) -> Example:
     """The same example with another answer."""
     return Example(
-        example.question, example.references, answer, example.match, example.kind, example.lang, injected or example.injected
+        example.question,
+        example.references,
+        answer,
+        example.match,
+        example.kind,
+        example.lang,
+        injected or example.injected,
     )
 
 

@@ -1,0 +1,254 @@
+//! What judges said before. A finding is kept under the hash of the judge's identity and the inquiry, in memory and, if
+//! there is one, in a [`Memory`] that outlives the process. Equal inquiries at the same time are asked once. Failures are
+//! not kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde_json::{Value, json};
+
+use super::Found;
+use super::inquiry::{Finding, Inquiry, Said, Usage};
+use crate::stages::Unavailable;
+
+/// Keeps findings beyond this process.
+pub trait Memory: std::fmt::Debug + Send + Sync {
+    /// What was kept under a key. Blocks.
+    fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>>;
+
+    /// Keeps a finding. Blocks; what fails is asked again one day.
+    fn put(&self, key: &[u8; 32], value: &[u8]);
+}
+
+/// How often an answer was known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// Known.
+    pub hits: u64,
+    /// Asked.
+    pub misses: u64,
+}
+
+/// Findings by inquiry.
+pub(super) struct Cache {
+    findings: moka::future::Cache<[u8; 32], Arc<Finding>>,
+    memory: Option<Arc<dyn Memory>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+impl Cache {
+    /// A cache of about this many bytes.
+    pub(super) fn new(bytes: u64, memory: Option<Arc<dyn Memory>>) -> Self {
+        let weigh = |_: &[u8; 32], finding: &Arc<Finding>| u32::try_from(weight(finding)).unwrap_or(u32::MAX);
+        let findings = moka::future::Cache::builder().weigher(weigh).max_capacity(bytes).build();
+        Self { findings, memory, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    pub(super) fn counts(&self) -> CacheCounts {
+        CacheCounts { hits: self.hits.load(Relaxed), misses: self.misses.load(Relaxed) }
+    }
+
+    /// The finding of an inquiry, from here or from `ask`.
+    pub(super) async fn get<F>(
+        &self,
+        identity: &str,
+        inquiry: &Inquiry,
+        ask: impl FnOnce() -> F,
+    ) -> Result<Found, Unavailable>
+    where
+        F: Future<Output = Result<Finding, Unavailable>>,
+    {
+        let key = key(identity, inquiry);
+        let mut hit = true;
+        let found = self.findings.try_get_with(key, async {
+            if let Some(known) = self.recall(key).await {
+                return Ok(Arc::new(known));
+            }
+            hit = false;
+            let finding = ask().await?;
+            self.remember(key, &finding);
+            Ok(Arc::new(finding))
+        });
+        let found = found.await.map_err(|unavailable: Arc<Unavailable>| (*unavailable).clone());
+        let counter = if hit { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Relaxed);
+        Ok(Found { finding: (*found?).clone(), hit })
+    }
+
+    async fn recall(&self, key: [u8; 32]) -> Option<Finding> {
+        let memory = self.memory.clone()?;
+        let kept = tokio::task::spawn_blocking(move || memory.get(&key)).await.ok()??;
+        from_bytes(&kept)
+    }
+
+    fn remember(&self, key: [u8; 32], finding: &Finding) {
+        let Some(memory) = self.memory.clone() else { return };
+        let bytes = to_bytes(finding);
+        // Nobody waits for it: a finding that is lost is asked again.
+        tokio::task::spawn_blocking(move || memory.put(&key, &bytes));
+    }
+}
+
+fn weight(finding: &Finding) -> usize {
+    let said = match &finding.said {
+        Said::Labels(logprobs) => 8 * logprobs.len(),
+        Said::Chosen { reasoning, logprobs, .. } => reasoning.len() + 8 * logprobs.as_ref().map_or(0, Vec::len),
+        Said::Reward(_) => 0,
+        Said::Order(order) => 8 * order.len(),
+    };
+    256 + said
+}
+
+/// The hash of all that the answer depends on.
+fn key(identity: &str, inquiry: &Inquiry) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |text: &str| {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    };
+    part(identity);
+    part(&format!("{:?}", inquiry.want));
+    for message in &inquiry.messages {
+        part(message.speaker.as_str());
+        part(&message.text);
+        part(&format!("{:?}", message.untrusted));
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// JSON has no infinity: a label that was not offered is null.
+fn to_bytes(finding: &Finding) -> Vec<u8> {
+    let numbers = |logprobs: &[f64]| -> Value { logprobs.iter().map(|lp| lp.is_finite().then_some(*lp)).collect() };
+    let said = match &finding.said {
+        Said::Labels(logprobs) => json!({"labels": numbers(logprobs)}),
+        Said::Chosen { label, reasoning, logprobs } => {
+            json!({"chosen": label, "reasoning": reasoning, "logprobs": logprobs.as_deref().map(numbers)})
+        }
+        Said::Reward(raw) => json!({"reward": raw}),
+        Said::Order(order) => json!({"order": order}),
+    };
+    said.to_string().into_bytes()
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<Finding> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    let numbers = |value: &Value| -> Option<Vec<f64>> {
+        let number = |value: &Value| if value.is_null() { Some(f64::NEG_INFINITY) } else { value.as_f64() };
+        value.as_array()?.iter().map(number).collect()
+    };
+    let index = |value: &Value| usize::try_from(value.as_u64()?).ok();
+    let said = if let Some(labels) = value.get("labels") {
+        Said::Labels(numbers(labels)?)
+    } else if let Some(chosen) = value.get("chosen") {
+        Said::Chosen {
+            label: index(chosen)?,
+            reasoning: value.get("reasoning")?.as_str()?.to_owned(),
+            logprobs: match value.get("logprobs")? {
+                Value::Null => None,
+                logprobs => Some(numbers(logprobs)?),
+            },
+        }
+    } else if let Some(raw) = value.get("reward") {
+        Said::Reward(raw.as_f64()?)
+    } else {
+        Said::Order(value.get("order")?.as_array()?.iter().map(index).collect::<Option<_>>()?)
+    };
+    Some(Finding { said, usage: Usage::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::judge::inquiry::{PromptMessage, Speaker, Want};
+    use crate::stages::UnavailableCode;
+
+    fn inquiry(text: &str) -> Inquiry {
+        let message = PromptMessage { speaker: Speaker::User, text: text.to_owned(), untrusted: Vec::new() };
+        Inquiry { messages: vec![message], want: Want::Labels(["Yes".to_owned(), "No".to_owned()].into()) }
+    }
+
+    fn finding(said: Said) -> Finding {
+        Finding { said, usage: Usage::default() }
+    }
+
+    #[derive(Debug, Default)]
+    struct Shelf(Mutex<std::collections::HashMap<[u8; 32], Vec<u8>>>);
+
+    impl Memory for Shelf {
+        fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
+            self.0.lock().unwrap().get(key).cloned()
+        }
+
+        fn put(&self, key: &[u8; 32], value: &[u8]) {
+            self.0.lock().unwrap().insert(*key, value.to_owned());
+        }
+    }
+
+    #[tokio::test]
+    async fn equal_questions_at_the_same_time_are_asked_once() {
+        let (cache, asked) = (Cache::new(1 << 20, None), AtomicUsize::new(0));
+        let ask = || async {
+            asked.fetch_add(1, Relaxed);
+            tokio::task::yield_now().await;
+            Ok(finding(Said::Reward(1.5)))
+        };
+        let inquiry = inquiry("one");
+        let (a, b) = tokio::join!(cache.get("judge", &inquiry, ask), cache.get("judge", &inquiry, ask));
+        assert_eq!((asked.load(Relaxed), a.unwrap().hit, b.unwrap().hit), (1, false, true));
+        assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 });
+    }
+
+    #[tokio::test]
+    async fn another_judge_or_another_question_is_another_entry() {
+        let cache = Cache::new(1 << 20, None);
+        let ask = |raw| move || async move { Ok(finding(Said::Reward(raw))) };
+        for (identity, text, raw) in [("a", "x", 1.0), ("b", "x", 2.0), ("a", "y", 3.0)] {
+            let found = cache.get(identity, &inquiry(text), ask(raw)).await.unwrap();
+            assert_eq!((found.finding.said, found.hit), (Said::Reward(raw), false));
+        }
+        assert!(cache.get("b", &inquiry("x"), ask(9.0)).await.unwrap().hit);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_kept() {
+        let cache = Cache::new(1 << 20, None);
+        let broken = || async { Err(Unavailable { code: UnavailableCode::Timeout, message: "late".to_owned() }) };
+        assert!(cache.get("a", &inquiry("x"), broken).await.is_err());
+        assert!(!cache.get("a", &inquiry("x"), || async { Ok(finding(Said::Reward(0.0))) }).await.unwrap().hit);
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_outlives_the_cache() {
+        let shelf = Arc::new(Shelf::default());
+        let all = [
+            Said::Labels(vec![-0.5, f64::NEG_INFINITY]),
+            Said::Chosen { label: 1, reasoning: "because".to_owned(), logprobs: None },
+            Said::Chosen { label: 0, reasoning: String::new(), logprobs: Some(vec![-0.1, -3.0]) },
+            Said::Reward(-2.25),
+            Said::Order(vec![2, 0, 1]),
+        ];
+        for (n, said) in all.iter().enumerate() {
+            let cache = Cache::new(1 << 20, Some(shelf.clone()));
+            cache.get("a", &inquiry(&n.to_string()), || async { Ok(finding(said.clone())) }).await.unwrap();
+        }
+        // Writing goes on behind the answer.
+        while shelf.0.lock().unwrap().len() < all.len() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        for (n, said) in all.iter().enumerate() {
+            let cache = Cache::new(1 << 20, Some(shelf.clone()));
+            let asked = || async { panic!("it is known") };
+            let found = cache.get("a", &inquiry(&n.to_string()), asked).await.unwrap();
+            assert_eq!((&found.finding.said, found.hit), (said, true));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Which judges a server has: a table by name, each a model on this machine or endpoints elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::Model;
+use super::local::{Local, LocalConfig};
+use super::remote::{self, Remote};
+
+/// A judge that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("judge {judge:?}: {reason}")]
+pub struct ConfigError {
+    /// Its name.
+    pub judge: String,
+    /// What is wrong and what would do.
+    pub reason: String,
+}
+
+/// The judges of a server.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// By the names that rubrics use.
+    pub judges: BTreeMap<String, JudgeConfig>,
+    /// Memory for past answers, in bytes.
+    pub cache_bytes: u64,
+}
+
+/// One judge. A table with `model` as a directory is local; one with `endpoints` is remote.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a judge is a local model (`model = \"DIRECTORY\"`) or remote (`endpoints`, `model`, `flavor`)"
+)]
+pub enum JudgeConfig {
+    /// Endpoints elsewhere.
+    Remote(Box<remote::Config>),
+    /// A model on this machine.
+    Local(LocalConfig),
+}
+
+impl JudgeConfig {
+    /// A judge as the command line names it: a model's directory, or `URL#MODEL` for an endpoint.
+    ///
+    /// # Errors
+    /// When a URL comes without a model's name.
+    pub fn from_flag(text: &str) -> Result<Self, String> {
+        if !text.starts_with("http://") && !text.starts_with("https://") {
+            return Ok(Self::Local(LocalConfig { model: PathBuf::from(text), ..LocalConfig::default() }));
+        }
+        let Some((url, model)) = text.split_once('#').filter(|(_, model)| !model.is_empty()) else {
+            return Err(format!("--judge {text:?} names no model; write {text}#MODEL"));
+        };
+        let endpoint = remote::EndpointConfig { url: url.to_owned(), ..remote::EndpointConfig::default() };
+        let config = remote::Config { endpoints: vec![endpoint], model: model.to_owned(), ..remote::Config::default() };
+        Ok(Self::Remote(Box::new(config)))
+    }
+
+    pub(super) fn open(&self, key: &impl Fn(&str) -> Option<String>) -> Result<Model, String> {
+        match self {
+            Self::Local(config) => Local::load(config).map(Model::Local),
+            Self::Remote(config) => {
+                let remote = Remote::new((**config).clone(), key).map_err(|error| error.to_string())?;
+                Ok(Model::Remote(Box::new(remote)))
+            }
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! A judge on this machine: a model directory, loaded into the engine. In: an inquiry. Out: what the model says to it.
+//!
+//! Rendering and tokenising run on tokio's blocking threads, the model on its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Device;
+use serde::Deserialize;
+
+use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
+use crate::lm::tokenizer::{SpecialText, Tokenizer};
+use crate::lm::untrusted::Rendered;
+use crate::lm::{
+    Constraints, Decoder, Engine, GenerateRequest, Generated, Guide, HeadKind, Held, KvPool, LmError, ReasonedLabel,
+    Reasoning, Sampling, Worker,
+};
+use crate::stages::{Unavailable, UnavailableCode};
+
+/// Tokens of the object that follows the reasoning, at most.
+const OBJECT_TOKENS: usize = 64;
+
+/// A model on this machine.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocalConfig {
+    /// Its directory: config.json, tokenizer.json, a chat template and *.safetensors.
+    pub model: PathBuf,
+    /// Where it computes.
+    pub device: DeviceChoice,
+    /// Longest prompt and answer together, in tokens; the model's own limit where it is lower. Default 32768.
+    pub context: usize,
+    /// Memory for keys and values, in bytes; those of past prompts included. Default 2 GiB on the CPU, 32 GiB on a GPU.
+    pub kv_bytes: Option<u64>,
+    /// Tokens computed at a time. Default 4096 on the CPU, 32768 on a GPU.
+    pub batch_tokens: Option<usize>,
+    /// Tokens of questions that may wait; more makes requests wait. Default 4194304.
+    pub queue_tokens: u32,
+    /// Temperature of reasoning; 0 takes the likeliest token. Default 0.
+    pub temperature: f64,
+}
+
+/// Where a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// The first GPU if this build has CUDA and there is one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU, in float32.
+    Cpu,
+    /// The first GPU, in bfloat16.
+    Cuda,
+}
+
+impl Default for LocalConfig {
+    fn default() -> Self {
+        Self {
+            model: PathBuf::new(),
+            device: DeviceChoice::Auto,
+            context: 32_768,
+            kv_bytes: None,
+            batch_tokens: None,
+            queue_tokens: 4 << 20,
+            temperature: 0.0,
+        }
+    }
+}
+
+/// A loaded judge.
+#[derive(Clone)]
+pub struct Local {
+    worker: Worker,
+    text: Arc<TextSide>,
+    identity: String,
+    temperature: f64,
+}
+
+/// What turns conversations into tokens.
+struct TextSide {
+    tokenizer: Tokenizer,
+    template: Result<ChatTemplate, String>,
+    constraints: Result<Constraints, String>,
+    /// Ends a text.
+    ends: Vec<u32>,
+    /// Ends thinking, if the model has a token for it.
+    think_end: Option<u32>,
+    reward: bool,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// A prompt's tokens and, where labels are due, theirs.
+struct Encoded {
+    tokens: Vec<u32>,
+    labels: Vec<u32>,
+}
+
+fn no_verdict(message: impl Into<String>) -> Unavailable {
+    Unavailable { code: UnavailableCode::NoVerdict, message: message.into() }
+}
+
+fn from_lm(error: &LmError) -> Unavailable {
+    no_verdict(format!("the judge's model: {error}"))
+}
+
+impl Local {
+    /// Loads a model and warms it up.
+    ///
+    /// # Errors
+    /// What is wrong with the directory, the device or the options, in words.
+    pub fn load(config: &LocalConfig) -> Result<Self, String> {
+        let device = device(config.device)?;
+        let tokenizer = Tokenizer::load(&config.model).map_err(|error| error.to_string())?;
+        let decoder = Decoder::load(&config.model, &device, Some(config.context)).map_err(|error| error.to_string())?;
+        let model = decoder.config().clone();
+        if tokenizer.vocabulary_size() > model.vocab {
+            return Err(format!(
+                "tokenizer.json has {} tokens and config.json {}: they belong to different models",
+                tokenizer.vocabulary_size(),
+                model.vocab
+            ));
+        }
+        let template = ChatTemplate::load(&config.model, None).map_err(|error| error.to_string());
+        let on_cpu = device.is_cpu();
+        let kv_bytes = config.kv_bytes.unwrap_or(if on_cpu { 2 << 30 } else { 32 << 30 });
+        let per_token = KvPool::bytes_per_token(&model, decoder.dtype()) as u64;
+        let slots = usize::try_from(kv_bytes / per_token.max(1)).unwrap_or(usize::MAX).min(1 << 24);
+        if slots < 256 {
+            return Err(format!(
+                "kv_bytes = {kv_bytes} holds {slots} tokens; raise it to {} at least",
+                256 * per_token
+            ));
+        }
+        let batch = config.batch_tokens.unwrap_or(if on_cpu { 4096 } else { 32_768 });
+        let identity = identity(&decoder, template.as_ref().ok(), config);
+        let ends = ends(&config.model, &tokenizer, &model.eos_tokens);
+        let constraints = match ends.first() {
+            Some(end) => Constraints::new(&tokenizer, model.vocab, *end).map_err(|error| error.to_string()),
+            None => Err("no file of the model names the token that ends a text (eos_token_id)".to_owned()),
+        };
+        let think_end = tokenizer.token_to_id("</think>");
+        let reward = model.head != HeadKind::LanguageModel;
+        let text = Arc::new(TextSide { tokenizer, template, constraints, ends, think_end, reward });
+        let worker = Worker::start(move || Engine::new(decoder, slots, batch), config.queue_tokens);
+        let worker = worker.map_err(|error| error.to_string())?;
+        Ok(Self { worker, text, identity, temperature: config.temperature })
+    }
+
+    /// The model's thread.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    async fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {
+        let (text, inquiry) = (self.text.clone(), inquiry.clone());
+        let encoded = tokio::task::spawn_blocking(move || text.encode(&inquiry)).await;
+        encoded.unwrap_or_else(|_| Err(no_verdict("the prompt could not be tokenised; please report it")))
+    }
+
+    async fn generate(
+        &self,
+        encoded: Encoded,
+        guide: Box<dyn Guide>,
+        room: usize,
+        seed: u64,
+    ) -> Result<Generated, Unavailable> {
+        let sampling = Sampling { temperature: self.temperature, seed };
+        let request = GenerateRequest { prompt: encoded.tokens, max_tokens: room, sampling, guide };
+        self.worker.text(request).await.map_err(|error| from_lm(&error))
+    }
+
+    async fn reasoned(
+        &self,
+        inquiry: &Inquiry,
+        labels: &Arc<[String]>,
+        budget: u32,
+        seed: u64,
+    ) -> Result<Finding, Unavailable> {
+        let encoded = self.encode(inquiry).await?;
+        let prompt_tokens = encoded.tokens.len() as u64;
+        let budget = budget as usize;
+        let guide = self.text.reasoned(labels, budget)?;
+        let done = self.generate(encoded, guide, budget + OBJECT_TOKENS, seed).await?;
+        let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
+        let guide: Box<dyn std::any::Any> = done.guide;
+        let Ok(guide) = guide.downcast::<ReasonedLabel>() else { return Err(no_verdict("the judge lost its guide")) };
+        let Some(label) = guide.label() else {
+            return Err(no_verdict("the judge's reasoning left no room for its verdict; raise the model's `context`"));
+        };
+        let reasoning = self.text.tokenizer.decode(&done.tokens, SpecialText::Skipped).unwrap_or_default();
+        let logprobs = guide.logprobs().map(<[f64]>::to_vec);
+        Ok(Finding { said: Said::Chosen { label, reasoning, logprobs }, usage })
+    }
+
+    async fn order(&self, inquiry: &Inquiry, candidates: usize) -> Result<Finding, Unavailable> {
+        let encoded = self.encode(inquiry).await?;
+        let prompt_tokens = encoded.tokens.len() as u64;
+        let schema = serde_json::json!({
+            "type": "object",
+            "properties": {"order": {
+                "type": "array", "items": {"enum": (1..=candidates).collect::<Vec<_>>()},
+                "minItems": candidates, "maxItems": candidates,
+            }},
+            "required": ["order"], "additionalProperties": false,
+        });
+        let constraints = self.text.constraints.as_ref().map_err(no_verdict)?;
+        let guide = Box::new(Held::new(constraints, schema).map_err(|error| from_lm(&error))?);
+        let done = self.generate(encoded, guide, 16 + 4 * candidates, 0).await?;
+        let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
+        let guide: Box<dyn std::any::Any> = done.guide;
+        let Ok(guide) = guide.downcast::<Held>() else { return Err(no_verdict("the judge lost its guide")) };
+        let order = permutation(guide.text(), candidates);
+        let order = order.ok_or_else(|| no_verdict(format!("the judge's order is no order of 1 to {candidates}")))?;
+        Ok(Finding { said: Said::Order(order), usage })
+    }
+}
+
+/// Indices, best first, out of `{"order":[..]}` with numbers from 1.
+fn permutation(text: &[u8], candidates: usize) -> Option<Vec<usize>> {
+    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let index = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok()?.checked_sub(1);
+    let order: Vec<usize> = value.get("order")?.as_array()?.iter().map(index).collect::<Option<_>>()?;
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    sorted.into_iter().eq(0..candidates).then_some(order)
+}
+
+impl Backend for Local {
+    async fn answer(&self, inquiry: &Inquiry, _deadline: Instant) -> Result<Finding, Unavailable> {
+        match &inquiry.want {
+            Want::Labels(_) => {
+                let encoded = self.encode(inquiry).await?;
+                let prompt_tokens = encoded.tokens.len() as u64;
+                let found = self.worker.labels(encoded.tokens, encoded.labels).await.map_err(|e| from_lm(&e))?;
+                let usage = Usage { prompt_tokens, ..Usage::default() };
+                Ok(Finding { said: Said::Labels(found.logprobs), usage })
+            }
+            Want::ReasonedLabel { labels, thinking_tokens, seed } => {
+                self.reasoned(inquiry, labels, *thinking_tokens, *seed).await
+            }
+            Want::Order { candidates } => self.order(inquiry, *candidates).await,
+            Want::Reward => {
+                let encoded = self.encode(inquiry).await?;
+                let prompt_tokens = encoded.tokens.len() as u64;
+                let rewards = self.worker.reward(encoded.tokens).await.map_err(|error| from_lm(&error))?;
+                let raw = match rewards.as_slice() {
+                    [raw] => *raw,
+                    // Of two classes, the log-odds of the second: good over bad.
+                    [bad, good] => good - bad,
+                    other => {
+                        return Err(no_verdict(format!(
+                            "the reward model gives {} numbers, not one or two",
+                            other.len()
+                        )));
+                    }
+                };
+                Ok(Finding { said: Said::Reward(raw), usage: Usage { prompt_tokens, ..Usage::default() } })
+            }
+        }
+    }
+
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+}
+
+impl TextSide {
+    fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {
+        let labels: &[String] = match &inquiry.want {
+            Want::Labels(labels) => labels,
+            Want::ReasonedLabel { .. } | Want::Reward | Want::Order { .. } => &[],
+        };
+        match (&inquiry.want, self.reward) {
+            (Want::Reward, true) | (Want::Labels(_) | Want::ReasonedLabel { .. } | Want::Order { .. }, false) => {}
+            (Want::Reward, false) => {
+                return Err(no_verdict("the judge is a language model; mode `reward_model` needs a reward model"));
+            }
+            (_, true) => return Err(no_verdict("the judge is a reward model; use mode `reward_model`")),
+        }
+        let rendered = self.render(inquiry)?;
+        let tokens = self.tokenizer.encode_prompt(&rendered).map_err(|error| no_verdict(error.to_string()))?;
+        let end = trusted_end(&rendered);
+        let labels = self.tokenizer.label_tokens(labels, end).map_err(|error| no_verdict(error.to_string()))?;
+        Ok(Encoded { tokens, labels })
+    }
+
+    fn render(&self, inquiry: &Inquiry) -> Result<Rendered, Unavailable> {
+        let template = self.template.as_ref().map_err(no_verdict)?;
+        let message =
+            |message: &PromptMessage| (message.speaker.as_str(), message.text.clone(), message.untrusted.clone());
+        let messages: Vec<_> = inquiry.messages.iter().map(message).collect();
+        let chat: Vec<ChatMessage<'_>> =
+            messages.iter().map(|(role, text, untrusted)| ChatMessage { role, text, untrusted }).collect();
+        let by_judge = inquiry.messages.last().is_some_and(|message| message.speaker == Speaker::Assistant);
+        let end = match (&inquiry.want, by_judge) {
+            (Want::Reward, _) => ChatEnd::Closed,
+            (_, true) => ChatEnd::Continue,
+            (_, false) => ChatEnd::Answer,
+        };
+        let thinking = matches!(inquiry.want, Want::ReasonedLabel { .. });
+        let variables = [("enable_thinking".to_owned(), thinking.into())].into();
+        let options = ChatOptions { end, variables, ..ChatOptions::default() };
+        template.render(&chat, &options).map_err(|error| no_verdict(error.to_string()))
+    }
+
+    fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<Box<dyn Guide>, Unavailable> {
+        let constraints = self.constraints.as_ref().map_err(no_verdict)?;
+        let bridge = match self.think_end {
+            Some(_) => "\n</think>\n\n",
+            None => "\n\n",
+        };
+        let bridge = self.tokenizer.encode_trusted(bridge).map_err(|error| no_verdict(error.to_string()))?;
+        let ends = self.ends.iter().copied().chain(self.think_end).collect();
+        let reasoning = Reasoning { ends, bridge, budget };
+        let guide = ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(|error| from_lm(&error))?;
+        Ok(Box::new(guide))
+    }
+}
+
+/// What stands behind the last untrusted text.
+fn trusted_end(rendered: &Rendered) -> &str {
+    let start = rendered.untrusted.last().map_or(0, |range| range.end);
+    rendered.text.get(start..).unwrap_or_default()
+}
+
+/// Weights, template and options: whatever changes an answer.
+fn identity(decoder: &Decoder, template: Option<&ChatTemplate>, config: &LocalConfig) -> String {
+    let template = blake3::hash(template.map_or("", ChatTemplate::source).as_bytes());
+    let (weights, number) = (decoder.hash().to_hex(), decoder.dtype().as_str());
+    let temperature = config.temperature;
+    format!(
+        "local:{:.16}:{:.8}:{number}:context={}:temperature={temperature}",
+        weights,
+        template.to_hex(),
+        config.context
+    )
+}
+
+/// The tokens that end a text: those of generation_config.json, of config.json, and the chat's end of turn.
+fn ends(dir: &Path, tokenizer: &Tokenizer, configured: &[u32]) -> Vec<u32> {
+    let file = std::fs::read_to_string(dir.join("generation_config.json")).unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_str(&file).unwrap_or_default();
+    let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let named = match value.get("eos_token_id") {
+        Some(serde_json::Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(one) => id(one).into_iter().collect::<Vec<_>>(),
+        None => Vec::new(),
+    };
+    let turn = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>", "<|endoftext|>"];
+    let turn = turn.iter().filter_map(|token| tokenizer.token_to_id(token));
+    let mut all: Vec<u32> = Vec::new();
+    for token in named.into_iter().chain(configured.iter().copied()).chain(turn) {
+        if !all.contains(&token) {
+            all.push(token);
+        }
+    }
+    all
+}
+
+fn device(choice: DeviceChoice) -> Result<Device, String> {
+    let cuda = || crate::lm::cuda_device().map_err(|error| format!("device = \"cuda\": {error}"));
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Cuda => cuda(),
+        DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
+    }
+}

@@ -1,0 +1,58 @@
+//! What the JSON of an answer says. In: a reply whose content is an object; out: a label or an order, checked against what
+//! was asked. Knows no endpoint.
+
+use serde::Deserialize;
+
+use super::failure::{Failure, quote};
+use super::reply::ChatReply;
+use crate::judge::inquiry::Said;
+
+/// A JSON object that names a label.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedLabel {
+    #[serde(default)]
+    reasoning: String,
+    verdict: String,
+}
+
+/// A JSON object that orders candidates, from 1.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedOrder {
+    order: Vec<usize>,
+}
+
+/// The label that a reply names, and the reasoning before it.
+///
+/// # Errors
+/// No object of the form, or a verdict off the labels.
+pub(super) fn chosen(reply: &ChatReply, labels: &[String]) -> Result<Said, Failure> {
+    let (NamedLabel { reasoning, verdict }, thought) = reply.json()?;
+    let label = labels
+        .iter()
+        .position(|label| *label == verdict)
+        .ok_or_else(|| Failure::no_verdict(format!("the verdict `{}` is none of the labels", quote(&verdict))))?;
+    let parts: Vec<&str> = [thought.trim(), reasoning.trim()].into_iter().filter(|part| !part.is_empty()).collect();
+    Ok(Said::Chosen { label, reasoning: parts.join("\n\n"), logprobs: None })
+}
+
+/// The order that a reply gives.
+///
+/// # Errors
+/// No object of the form, or an order that does not name each candidate once.
+pub(super) fn order(reply: &ChatReply, candidates: usize) -> Result<Said, Failure> {
+    let (NamedOrder { order }, _) = reply.json()?;
+    let mut seen = vec![false; candidates];
+    for number in &order {
+        match number.checked_sub(1).and_then(|index| seen.get_mut(index)) {
+            Some(seen) if !*seen => *seen = true,
+            Some(_) => return Err(Failure::no_verdict(format!("the order names candidate {number} twice"))),
+            None => return Err(Failure::no_verdict(format!("the order names {number}, not one of 1 to {candidates}"))),
+        }
+    }
+    if order.len() != candidates {
+        return Err(Failure::no_verdict(format!("the order names {} of {candidates} candidates", order.len())));
+    }
+    Ok(Said::Order(order.into_iter().map(|number| number - 1).collect()))
+}

@@ -1,0 +1,305 @@
+//! Limits, health and balance of endpoints under load.
+
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::{advance, pause};
+
+use super::*;
+use crate::judge::remote::accounting::Health;
+use crate::judge::remote::address::Address;
+use crate::judge::remote::breaker::{Breaker, Entry, Policy};
+use crate::judge::remote::endpoint::Endpoint;
+use crate::judge::remote::pace::Pace;
+use crate::judge::remote::pool::Retry;
+use crate::judge::remote::transport::{Transport, http_client};
+
+const POLICY: Policy = Policy { failures: 3, cool_down: Duration::from_secs(10), patience: Duration::from_secs(5) };
+
+fn yes() -> Value {
+    tokens(&[("Yes", -0.1)])
+}
+
+fn spawn(remote: &Arc<Remote>) -> JoinHandle<Result<Finding, Unavailable>> {
+    let remote = Arc::clone(remote);
+    tokio::spawn(async move { answer(&remote, labels()).await })
+}
+
+/// Stops the clock for good: without this it would jump ahead whenever a test waits for a socket.
+async fn stop_clock() -> std::sync::mpsc::Sender<()> {
+    pause();
+    let (hold, held) = std::sync::mpsc::channel();
+    tokio::task::spawn_blocking(move || held.recv());
+    tokio::task::yield_now().await;
+    hold
+}
+
+/// Lets sockets and tasks catch up.
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_requests_at_once_than_allowed() {
+    let gate = Gate::open(http("200 OK", "", &yes())).await;
+    let mut config = config(&[&gate.url]);
+    config.endpoints[0].max_concurrency = 2;
+    let judge = Arc::new(remote(config));
+    let inquiries: Vec<_> = (0..5).map(|_| spawn(&judge)).collect();
+    until(|| judge.snapshot()[0].outstanding == 5 && gate.arrived() == 2).await;
+    settle().await;
+    assert_eq!((gate.arrived(), judge.snapshot()[0].requests), (2, 2));
+    gate.release.add_permits(1);
+    until(|| gate.arrived() == 3).await;
+    gate.release.add_permits(4);
+    for inquiry in inquiries {
+        inquiry.await.expect("a task that ends").expect("a finding");
+    }
+    assert_eq!(judge.snapshot()[0].outstanding, 0);
+}
+
+#[tokio::test]
+async fn a_dropped_inquiry_closes_its_connection_and_frees_its_permit() {
+    let gate = Gate::open(http("200 OK", "", &yes())).await;
+    let mut config = config(&[&gate.url]);
+    config.endpoints[0].max_concurrency = 1;
+    let judge = Arc::new(remote(config));
+    let dropped = spawn(&judge);
+    until(|| gate.arrived() == 1).await;
+    let waiting = spawn(&judge);
+    let dropped_waiting = spawn(&judge);
+    until(|| judge.snapshot()[0].outstanding == 3).await;
+    dropped_waiting.abort();
+    dropped.abort();
+    until(|| gate.arrived() == 2 && gate.gone.load(Ordering::SeqCst) == 1).await;
+    gate.release.add_permits(1);
+    waiting.await.expect("a task that ends").expect("a finding");
+    let account = judge.snapshot().remove(0);
+    assert_eq!((account.outstanding, account.requests, account.health), (0, 2, Health::Closed));
+}
+
+#[tokio::test]
+async fn the_less_busy_endpoint_is_chosen() {
+    let (slow, quick) = (Gate::open(http("200 OK", "", &yes())).await, Gate::open(http("200 OK", "", &yes())).await);
+    quick.release.add_permits(10);
+    let judge = Arc::new(remote(config(&[&slow.url, &quick.url])));
+    let held = spawn(&judge);
+    until(|| slow.arrived() == 1).await;
+    for _ in 0..3 {
+        answer(&judge, labels()).await.expect("a finding");
+    }
+    assert_eq!((slow.arrived(), quick.arrived()), (1, 3), "a hang holds nobody else");
+    slow.release.add_permits(1);
+    held.await.expect("a task that ends").expect("a finding");
+    // Idle ones take turns: the slow one has had fewer.
+    slow.release.add_permits(1);
+    answer(&judge, labels()).await.expect("a finding");
+    assert_eq!((slow.arrived(), quick.arrived()), (2, 3));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_keeps_failing_is_left_alone_and_tried_again_later() {
+    let clock = stop_clock().await;
+    let failing = ResponseTemplate::new(500).set_body_string("on fire");
+    let server = server(vec![failing.clone(), failing.clone(), failing, ok(&yes())]).await;
+    let judge = remote(Config { attempts: 1, breaker_failures: 2, ..config(&[&root(&server)]) });
+    for _ in 0..2 {
+        assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "on fire");
+    }
+    assert_eq!(judge.snapshot()[0].health, Health::Open);
+    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "no endpoint is asked at present");
+    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "on fire");
+    assert_eq!(judge.snapshot()[0].requests, 2, "it is not asked");
+    advance(Duration::from_secs(10)).await;
+    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "on fire");
+    assert_eq!((judge.snapshot()[0].requests, judge.snapshot()[0].health), (3, Health::Open), "the probe failed");
+    advance(Duration::from_secs(10)).await;
+    answer(&judge, labels()).await.expect("the probe succeeds");
+    assert_eq!(judge.snapshot()[0].health, Health::Closed);
+    drop(clock);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_in_a_hurry_does_not_make_an_endpoint_ill() {
+    let gate = Gate::open(String::new()).await;
+    let judge = remote(Config { breaker_failures: 2, ..config(&[&gate.url]) });
+    let ask_for = async |seconds| {
+        let deadline = tokio::time::Instant::now().into_std() + Duration::from_secs(seconds);
+        judge.answer(&inquiry(labels()), deadline).await.expect_err("it hangs");
+        judge.snapshot()[0].health
+    };
+    for _ in 0..4 {
+        assert_eq!(ask_for(1).await, Health::Closed);
+    }
+    assert_eq!(ask_for(30).await, Health::Closed);
+    assert_eq!(ask_for(30).await, Health::Open, "twice silent for half a minute");
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_failing_endpoint_go_to_another() {
+    let broken = Gate::open(http("500 Internal Server Error", "", &json!({}))).await;
+    let well = Gate::open(http("200 OK", "", &yes())).await;
+    let mut config = Config { attempts: 2, breaker_failures: 1, ..config(&[&broken.url, &well.url]) };
+    config.endpoints.iter_mut().for_each(|endpoint| endpoint.max_concurrency = 1);
+    let judge = Arc::new(remote(config));
+    let inquiries: Vec<_> = (0..6).map(|_| spawn(&judge)).collect();
+    until(|| broken.arrived() == 1 && well.arrived() == 1 && judge.snapshot()[0].outstanding == 3).await;
+    well.release.add_permits(6);
+    broken.release.add_permits(1);
+    for inquiry in inquiries {
+        inquiry.await.expect("a task that ends").expect("a finding");
+    }
+    assert_eq!((broken.arrived(), well.arrived()), (1, 6));
+}
+
+#[tokio::test]
+async fn retry_after_is_waited_for() {
+    let clock = stop_clock().await;
+    let busy = Gate::open(http("429 Too Many Requests", "retry-after: 30\r\n", &json!({}))).await;
+    busy.release.add_permits(10);
+    let judge = Arc::new(remote(Config { attempts: 2, ..config(&[&busy.url]) }));
+    let start = tokio::time::Instant::now();
+    let inquiry = spawn(&judge);
+    while !inquiry.is_finished() {
+        settle().await;
+        advance(Duration::from_secs(1)).await;
+    }
+    assert!(start.elapsed() >= Duration::from_secs(30), "{:?}", start.elapsed());
+    assert_unavailable(inquiry.await.expect("a task that ends"), UnavailableCode::Timeout, "429");
+    assert_eq!((busy.arrived(), judge.snapshot()[0].retries), (2, 1));
+    drop(clock);
+}
+
+#[tokio::test]
+async fn the_tokens_that_a_reply_took_count_in_place_of_the_estimate() {
+    let server = server(vec![ok(&yes())]).await;
+    let mut config = config(&[&root(&server)]);
+    config.endpoints[0].tokens_per_minute = Some(12);
+    let judge = remote(config);
+    answer(&judge, labels()).await.expect("three tokens by the estimate, twelve by the reply");
+    let soon = tokio::time::Instant::now().into_std() + Duration::from_secs(5);
+    let found = judge.answer(&inquiry(labels()), soon).await;
+    assert_unavailable(found, UnavailableCode::Timeout, "waiting for it to take requests again");
+    assert_eq!(judge.snapshot()[0].requests, 1);
+}
+
+#[tokio::test]
+async fn tokens_and_their_price_are_counted() {
+    let server = server(vec![ok(&yes())]).await;
+    let mut config = config(&[&root(&server)]);
+    config.endpoints[0].prompt_price_per_million = Some(2.0);
+    config.endpoints[0].completion_price_per_million = Some(10.0);
+    let judge = remote(config);
+    for _ in 0..3 {
+        answer(&judge, labels()).await.expect("a finding");
+    }
+    let account = judge.snapshot().remove(0);
+    assert_eq!(
+        (account.usage.prompt_tokens, account.usage.completion_tokens, account.usage.cached_tokens),
+        (30, 6, 12)
+    );
+    assert!((account.cost - (30.0 * 2.0 + 6.0 * 10.0) / 1e6).abs() < 1e-15);
+    assert_eq!((account.requests, account.failures.len(), account.url.as_str()), (3, 0, root(&server).as_str()));
+}
+
+fn endpoint(requests: Option<u32>, tokens: Option<u32>) -> Endpoint {
+    let config =
+        EndpointConfig { requests_per_minute: requests, tokens_per_minute: tokens, ..EndpointConfig::default() };
+    let client = http_client(Duration::from_secs(1)).expect("a client");
+    let address = Address::parse("http://127.0.0.1:9/v1").expect("a url");
+    let transport = Transport::new(&client, &address, &String::new().into()).expect("a transport");
+    Endpoint::new(&config, transport, POLICY)
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_per_minute_hold() {
+    let endpoint = endpoint(Some(2), None);
+    let start = tokio::time::Instant::now();
+    let deadline = start + Duration::from_mins(10);
+    let mut turns = Vec::new();
+    for wanted in [0, 0, 30, 60] {
+        turns.push(endpoint.turn(1, deadline).await.expect("in time").expect("well"));
+        // A timer is exact to the millisecond.
+        assert_eq!(start.elapsed().as_millis() / 100, wanted * 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_would_come_too_late_is_refused_at_once_and_costs_nothing() {
+    let endpoint = endpoint(None, Some(600));
+    let start = tokio::time::Instant::now();
+    let soon = start + Duration::from_secs(5);
+    let first = endpoint.turn(600, soon).await.expect("in time").expect("well");
+    for _ in 0..3 {
+        let failure = endpoint.turn(600, soon).await.expect_err("too late");
+        assert!(failure.message.contains("tokens per minute"), "{failure}");
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    drop(first);
+    endpoint.turn(600, soon).await.expect("what was never sent is given back").expect("well");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[test]
+fn the_pace_is_corrected_by_what_was_spent() {
+    let now = tokio::time::Instant::now();
+    let mut pace = Pace::new(None, Some(600), now);
+    assert_eq!(pace.take(600, now), Duration::ZERO);
+    assert_eq!(pace.wait(60, now), Duration::from_secs(6));
+    pace.correct(600, 540);
+    assert_eq!(pace.wait(60, now), Duration::ZERO);
+    pace.correct(0, 60);
+    assert_eq!(pace.wait(60, now), Duration::from_secs(6));
+    pace.correct(0, u64::MAX);
+    assert_eq!(pace.wait(600, now), Duration::from_mins(2), "no claim costs more than a minute");
+    assert_eq!(
+        Pace::new(None, Some(10), now).take(1_000_000, now),
+        Duration::ZERO,
+        "larger than the minute goes alone"
+    );
+}
+
+#[test]
+fn a_breaker_opens_after_failures_in_a_row() {
+    let now = tokio::time::Instant::now();
+    let mut breaker = Breaker::Closed(0);
+    for _ in 0..2 {
+        breaker.fail(Entry::Regular, POLICY, now);
+    }
+    breaker.succeed(Entry::Regular);
+    for _ in 0..2 {
+        breaker.fail(Entry::Regular, POLICY, now);
+    }
+    assert!(breaker.admits(now), "not in a row");
+    breaker.fail(Entry::Regular, POLICY, now);
+    assert!(!breaker.admits(now + Duration::from_millis(9_999)));
+    assert!(breaker.admits(now + POLICY.cool_down));
+}
+
+#[test]
+fn one_probe_decides() {
+    let later = tokio::time::Instant::now() + POLICY.cool_down;
+    let mut breaker = Breaker::Open(later);
+    assert_eq!(breaker.enter(later), Some(Entry::Probe));
+    assert_eq!(breaker.enter(later), None, "one at a time");
+    breaker.succeed(Entry::Regular);
+    assert_eq!(breaker, Breaker::HalfOpen, "an older request's success says nothing");
+    breaker.abandon(Entry::Probe, later);
+    assert_eq!(breaker.enter(later), Some(Entry::Probe), "a dropped probe lets the next one try");
+    breaker.fail(Entry::Probe, POLICY, later);
+    assert_eq!(breaker, Breaker::Open(later + POLICY.cool_down));
+    breaker.enter(later + POLICY.cool_down);
+    breaker.succeed(Entry::Probe);
+    assert_eq!(breaker, Breaker::Closed(0));
+}
+
+#[test]
+fn pauses_double_up_to_a_bound_and_are_drawn_from_all_of_it() {
+    let retry = Retry { attempts: 4, first: Duration::from_millis(250), most: Duration::from_secs(1) };
+    let most: Vec<u128> = (1..=4).map(|attempt| retry.pause(attempt, 1.0).as_millis()).collect();
+    assert_eq!(most, [250, 500, 1000, 1000]);
+    assert_eq!(retry.pause(2, 0.5), Duration::from_millis(250));
+    assert_eq!(retry.pause(3, 0.0), Duration::ZERO);
+    assert_eq!(retry.pause(u32::MAX, 1.0), Duration::from_secs(1));
+}

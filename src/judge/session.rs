@@ -1,0 +1,245 @@
+//! One request's questions and the answers to them. Scoring asks it; what it cannot answer, it notes.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::inquiry::{Inquiry, PromptMessage, Speaker, Want};
+use super::prompt::{self, PastMessage, PromptTemplate, PromptValues, task_of};
+use super::verdict::labels_of;
+use super::{Answers, Judges};
+use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavailable, UnavailableCode, Verdict};
+use crate::trajectory::{Content, Message, Role};
+
+/// How long judges may take where nobody set a limit.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// What tells two questions of a request apart.
+pub(crate) type Key = [u8; 32];
+
+/// The questions of a request.
+#[derive(Debug, Default)]
+pub struct Session {
+    known: HashMap<Key, Result<Verdict, Unavailable>>,
+    noted: Mutex<BTreeMap<Key, Noted>>,
+    templates: Mutex<HashMap<String, Arc<PromptTemplate>>>,
+}
+
+/// A question that waits for its answer.
+#[derive(Debug, Clone)]
+pub struct Noted {
+    pub(super) key: Key,
+    pub(super) stage: Arc<JudgeStage>,
+    pub(super) asked: Result<Asked, Unavailable>,
+}
+
+/// A question's own matter.
+#[derive(Debug, Clone)]
+pub(super) enum Asked {
+    /// About one answer: the prompt, rendered.
+    One(Vec<PromptMessage>),
+    /// About an answer among those of its group.
+    Among(Candidate),
+}
+
+/// An answer that is to be put in order with others.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub(super) group: String,
+    pub(super) conversation: Vec<PastMessage<'static>>,
+    pub(super) references: Vec<Cow<'static, str>>,
+    pub(super) answer: String,
+    pub(super) template: Arc<PromptTemplate>,
+}
+
+impl Session {
+    /// The questions that were noted since they were last taken, in an order that depends on nothing but them.
+    fn take_noted(&self) -> Vec<Noted> {
+        std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
+    }
+
+    /// Takes the answers to `asked`. A question without one has failed.
+    fn learn(&mut self, asked: &[Key], answers: Answers) {
+        self.known.extend(answers);
+        for key in asked {
+            self.known.entry(*key).or_insert_with(|| {
+                let message = "the judge failed on this question; the server's log says more".to_owned();
+                Err(Unavailable { code: UnavailableCode::NoVerdict, message })
+            });
+        }
+    }
+
+    /// Whether questions are noted that nobody has answered.
+    pub fn has_questions(&self) -> bool {
+        !self.noted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Puts the questions that were noted to the judges, until `deadline`. False when there were none: what was scored
+    /// holds.
+    pub async fn put_to(&mut self, judges: &Judges, deadline: Option<Instant>) -> bool {
+        let noted = self.take_noted();
+        if noted.is_empty() {
+            return false;
+        }
+        let asked: Vec<Key> = noted.iter().map(|noted| noted.key).collect();
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + LONGEST);
+        let answers = judges.answer(noted, deadline).await;
+        self.learn(&asked, answers);
+        true
+    }
+
+    /// The stage's template, compiled once.
+    fn template(&self, stage: &JudgeStage) -> Result<Arc<PromptTemplate>, Unavailable> {
+        let source = stage.prompt.as_deref().unwrap_or_else(|| default_template(&stage.mode));
+        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(template) = templates.get(source) {
+            return Ok(template.clone());
+        }
+        let template = PromptTemplate::parse(source).map_err(|error| broken(&error))?;
+        let template = Arc::new(template);
+        templates.insert(source.to_owned(), template.clone());
+        Ok(template)
+    }
+}
+
+/// The template of a stage that brings none.
+pub(super) fn default_template(mode: &JudgeMode) -> &'static str {
+    match mode {
+        JudgeMode::Match => prompt::MATCH,
+        JudgeMode::Generate { .. } => prompt::GENERATE,
+        JudgeMode::Rank => prompt::RANK,
+        JudgeMode::LabelLogprob { .. } | JudgeMode::RewardModel { .. } => prompt::LABEL,
+    }
+}
+
+fn broken(error: &prompt::PromptError) -> Unavailable {
+    Unavailable { code: UnavailableCode::NoVerdict, message: error.to_string() }
+}
+
+impl Judge for Session {
+    fn ask(&self, question: &Question<'_>) -> JudgeAnswer {
+        let key = key(question);
+        match self.known.get(&key) {
+            Some(Ok(verdict)) => return JudgeAnswer::Verdict(verdict.clone()),
+            Some(Err(unavailable)) => return JudgeAnswer::Unavailable(unavailable.clone()),
+            None => {}
+        }
+        let note = || Noted { key, stage: Arc::new(question.stage.clone()), asked: self.asked(question) };
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !noted.contains_key(&key) {
+            // Rendering takes its time: not under the lock.
+            drop(noted);
+            let note = note();
+            noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.insert(key, note);
+        }
+        JudgeAnswer::Pending
+    }
+}
+
+impl Session {
+    fn asked(&self, question: &Question<'_>) -> Result<Asked, Unavailable> {
+        let stage = question.stage;
+        if matches!(stage.mode, JudgeMode::RewardModel { .. }) && stage.prompt.is_none() {
+            return Ok(Asked::One(conversation_as_is(question)));
+        }
+        let template = self.template(stage)?;
+        let conversation = conversation(question.messages);
+        if matches!(stage.mode, JudgeMode::Rank) {
+            let Some(group) = question.group else {
+                let message = "mode `rank` puts the answers of a group in order, and this trajectory has no `group`";
+                return Err(Unavailable { code: UnavailableCode::NoVerdict, message: message.to_owned() });
+            };
+            return Ok(Asked::Among(Candidate {
+                group: group.to_owned(),
+                conversation: conversation.into_iter().map(owned).collect(),
+                references: question.references.iter().map(|r| Cow::Owned(r.to_string())).collect(),
+                answer: question.answer.to_owned(),
+                template,
+            }));
+        }
+        let labels: Vec<String> = labels_of(&stage.mode).into_iter().map(|label| label.name).collect();
+        let values = PromptValues {
+            criteria: &stage.criteria,
+            question: task_of(&conversation),
+            conversation: &conversation,
+            references: question.references,
+            answer: question.answer,
+            labels: &labels,
+            candidates: &[],
+        };
+        template.render(&values).map(Asked::One).map_err(|error| broken(&error))
+    }
+}
+
+impl Noted {
+    pub(super) fn is_ranked(&self) -> bool {
+        matches!(self.asked, Ok(Asked::Among(_)))
+    }
+
+    /// What a single question asks of a backend.
+    pub(super) fn inquiry(&self) -> Result<Inquiry, Unavailable> {
+        let messages = match &self.asked {
+            Ok(Asked::One(messages)) => messages.clone(),
+            Ok(Asked::Among(_)) => Vec::new(),
+            Err(unavailable) => return Err(unavailable.clone()),
+        };
+        let labels = || labels_of(&self.stage.mode).into_iter().map(|label| label.name).collect();
+        let want = match &self.stage.mode {
+            JudgeMode::LabelLogprob { .. } | JudgeMode::Match | JudgeMode::Rank => Want::Labels(labels()),
+            JudgeMode::Generate { thinking_tokens, seed, .. } => {
+                Want::ReasonedLabel { labels: labels(), thinking_tokens: *thinking_tokens, seed: u64::from(*seed) }
+            }
+            JudgeMode::RewardModel { .. } => Want::Reward,
+        };
+        Ok(Inquiry { messages, want })
+    }
+}
+
+/// The hash of all that the answer may depend on.
+fn key(question: &Question<'_>) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |kind: &str, text: &str| {
+        hasher.update(kind.as_bytes()).update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    };
+    part("stage", &format!("{:?}", question.stage));
+    for message in conversation(question.messages) {
+        part(message.role.as_str(), &message.text);
+    }
+    question.references.iter().for_each(|reference| part("reference", reference));
+    part("answer", question.answer);
+    if matches!(question.stage.mode, JudgeMode::Rank) {
+        part("group", question.group.unwrap_or_default());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The conversation as templates see it.
+fn conversation<'m>(messages: &'m [Message<'_>]) -> Vec<PastMessage<'m>> {
+    let past = |message: &'m Message<'_>| match message {
+        Message::Policy(turn) => PastMessage { role: Role::Assistant, text: Cow::Borrowed(&*turn.text) },
+        Message::Other { role, content: Content::Text(text) } => {
+            PastMessage { role: *role, text: Cow::Borrowed(&**text) }
+        }
+        Message::Other { role, content: Content::Json(text) } => {
+            PastMessage { role: *role, text: Cow::Borrowed(&**text) }
+        }
+    };
+    messages.iter().map(past).collect()
+}
+
+fn owned(message: PastMessage<'_>) -> PastMessage<'static> {
+    PastMessage { role: message.role, text: Cow::Owned(message.text.into_owned()) }
+}
+
+/// What a reward model reads: the task, and the answer as the assistant's.
+fn conversation_as_is(question: &Question<'_>) -> Vec<PromptMessage> {
+    let conversation = conversation(question.messages);
+    let message = |speaker, text: &str| PromptMessage {
+        speaker,
+        text: text.to_owned(),
+        untrusted: if text.is_empty() { Vec::new() } else { vec![0..text.len()] },
+    };
+    vec![message(Speaker::User, task_of(&conversation)), message(Speaker::Assistant, question.answer)]
+}

@@ -1,0 +1,120 @@
+//! From a judge stage's entry in the file to a [`JudgeStage`].
+
+use super::check::{Result, unit};
+use super::check_stage::only;
+use super::error::RubricError;
+use super::file::StageFile;
+use crate::stages::{JudgeMode, JudgeStage, Label, Panel, Stage, UnitScore};
+
+/// The judge of a stage that names none.
+const DEFAULT_JUDGE: &str = "default";
+/// Most labels: the letters of a multiple choice.
+const MAX_LABELS: usize = 26;
+/// Longest template, in bytes.
+const MAX_PROMPT: usize = 64 * 1024;
+
+/// The judge stage of an entry at a JSON pointer.
+pub(super) fn judge(options: &StageFile, at: &str) -> Result<Stage> {
+    let word = options.mode.as_deref().unwrap_or("label_logprob");
+    const COMMON: [&str; 5] = ["criteria", "mode", "prompt", "judges", "panel"];
+    let own: &[&str] = match word {
+        "label_logprob" => &["labels", "max_outside"],
+        "match" => &["max_outside"],
+        "generate" => &["labels", "max_outside", "thinking_tokens", "seed"],
+        "reward_model" => &["centre", "scale"],
+        "rank" => &[],
+        other => {
+            let message = format!("{other:?} is not known; one of: label_logprob, match, generate, reward_model, rank");
+            return Err(RubricError::at(format!("{at}/mode"), message));
+        }
+    };
+    only(options, &[&COMMON, own].concat(), &format!("judge in mode {word}"), at)?;
+    let mode = match word {
+        "match" => JudgeMode::Match,
+        "generate" => JudgeMode::Generate {
+            labels: labels(options, at)?,
+            thinking_tokens: thinking_tokens(options, at)?,
+            seed: options.seed.unwrap_or(0),
+        },
+        "reward_model" => reward_model(options, at)?,
+        "rank" => JudgeMode::Rank,
+        _ => JudgeMode::LabelLogprob { labels: labels(options, at)? },
+    };
+    let criteria = options.criteria.as_deref().map(str::trim).unwrap_or_default().to_owned();
+    let said = options.prompt.is_some() || matches!(mode, JudgeMode::Match | JudgeMode::RewardModel { .. });
+    if criteria.is_empty() && !said {
+        let message = "a judge needs `criteria = \"..\"`: what it is to look for, in words";
+        return Err(RubricError::at(at, message));
+    }
+    if options.prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty() || prompt.len() > MAX_PROMPT) {
+        let message = format!("the prompt must have from 1 to {MAX_PROMPT} bytes; leave it out for the mode's own");
+        return Err(RubricError::at(format!("{at}/prompt"), message));
+    }
+    Ok(Stage::Judge(JudgeStage {
+        criteria,
+        mode,
+        prompt: options.prompt.clone(),
+        judges: judges(options, at)?,
+        panel: panel(options, at)?,
+        max_outside: unit(options.max_outside.unwrap_or(0.5), &format!("{at}/max_outside"))?,
+    }))
+}
+
+/// Yes and No unless given.
+fn labels(options: &StageFile, at: &str) -> Result<Vec<Label>> {
+    let Some(given) = &options.labels else {
+        let label = |name: &str, value| Label { name: name.to_owned(), value };
+        return Ok(vec![label("No", UnitScore::ZERO), label("Yes", UnitScore::ONE)]);
+    };
+    if !(2..=MAX_LABELS).contains(&given.len()) {
+        let message = format!("{} labels; there must be from 2 to {MAX_LABELS}", given.len());
+        return Err(RubricError::at(format!("{at}/labels"), message));
+    }
+    let label = |(name, value): (&String, &f64)| {
+        let at = format!("{at}/labels/{name}");
+        if name.trim() != name || name.is_empty() || name.chars().any(char::is_control) {
+            return Err(RubricError::at(at, "a label must be a word without white space around it"));
+        }
+        Ok(Label { name: name.clone(), value: UnitScore::clamped(unit(*value, &at)?) })
+    };
+    given.iter().map(label).collect()
+}
+
+fn judges(options: &StageFile, at: &str) -> Result<Vec<String>> {
+    let judges = options.judges.clone().unwrap_or_else(|| vec![DEFAULT_JUDGE.to_owned()]);
+    let distinct: std::collections::BTreeSet<&String> = judges.iter().collect();
+    if judges.is_empty() || distinct.len() != judges.len() || judges.iter().any(String::is_empty) {
+        let message =
+            "the judges must be one or more different names, as the server's `[judges.NAME]` tables give them";
+        return Err(RubricError::at(format!("{at}/judges"), message));
+    }
+    Ok(judges)
+}
+
+fn panel(options: &StageFile, at: &str) -> Result<Panel> {
+    let word = options.panel.as_deref().unwrap_or("mean");
+    Panel::ALL.into_iter().find(|panel| panel.as_str() == word).ok_or_else(|| {
+        RubricError::at(format!("{at}/panel"), format!("{word:?} is not known; one of: mean, median, min"))
+    })
+}
+
+fn thinking_tokens(options: &StageFile, at: &str) -> Result<u32> {
+    match options.thinking_tokens.unwrap_or(512) {
+        tokens @ 0..=32_768 => Ok(tokens),
+        tokens => {
+            let message = format!("{tokens} is out of range; it must be from 0 to 32768");
+            Err(RubricError::at(format!("{at}/thinking_tokens"), message))
+        }
+    }
+}
+
+fn reward_model(options: &StageFile, at: &str) -> Result<JudgeMode> {
+    let (centre, scale) = (options.centre.unwrap_or(0.0), options.scale.unwrap_or(1.0));
+    if !centre.is_finite() {
+        return Err(RubricError::at(format!("{at}/centre"), format!("{centre} is no number to centre on")));
+    }
+    if !(scale.is_finite() && scale > 0.0) {
+        return Err(RubricError::at(format!("{at}/scale"), format!("{scale} is out of range; it must be above 0")));
+    }
+    Ok(JudgeMode::RewardModel { centre, scale })
+}
