@@ -6,6 +6,7 @@ macro_rules! say {
 }
 
 mod explain;
+mod bench;
 mod openapi;
 mod paint;
 mod replay;
@@ -60,6 +61,8 @@ enum Command {
     Rubric(rubric::Command),
     /// Print the OpenAPI document
     Openapi,
+    /// Measure the language-model engine.
+    Bench(bench::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -83,6 +86,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Score(args) => score::run(args, &file),
         Command::Rubric(command) => rubric::run(command, &file),
         Command::Openapi => openapi::run(),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

@@ -16,16 +16,29 @@ use super::LmError;
 /// Largest header of a safetensors file, in bytes, as the format's own reader has it.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The weights of a directory.
+/// The weights of a model.
 #[derive(Debug)]
 pub struct Weights {
-    dir: PathBuf,
-    files: Vec<Shard>,
-    /// Which file has a tensor.
-    places: BTreeMap<String, usize>,
+    source: Source,
     device: Device,
     dtype: DType,
     hashes: Mutex<BTreeMap<String, blake3::Hash>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A directory's files.
+    Files {
+        dir: PathBuf,
+        files: Vec<Shard>,
+        /// Which file has a tensor.
+        places: BTreeMap<String, usize>,
+    },
+    /// Random numbers, for benches and checks: speed does not depend on the values.
+    Random {
+        /// The same on every device, and slow to make; otherwise as the device makes them.
+        seed: Option<u64>,
+    },
 }
 
 #[derive(Debug)]
@@ -47,7 +60,13 @@ impl Weights {
             shard.metadata.tensors().into_keys().map(move |name| (name.clone(), index)).collect::<Vec<_>>()
         });
         let places = names.collect();
-        Ok(Self { dir: dir.to_owned(), places, files, device: device.clone(), dtype, hashes: Mutex::default() })
+        let source = Source::Files { dir: dir.to_owned(), places, files };
+        Ok(Self { source, device: device.clone(), dtype, hashes: Mutex::default() })
+    }
+
+    /// Random weights of whatever shape is asked for, rounded to bfloat16. With a seed they are the same on every device.
+    pub fn random(seed: Option<u64>, dtype: DType, device: &Device) -> Self {
+        Self { source: Source::Random { seed }, device: device.clone(), dtype, hashes: Mutex::default() }
     }
 
     /// Where the tensors go.
@@ -57,7 +76,10 @@ impl Weights {
 
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+        match &self.source {
+            Source::Files { places, .. } => places.contains_key(name),
+            Source::Random { .. } => name.starts_with("model."),
+        }
     }
 
     /// A tensor of exactly this shape.
@@ -65,13 +87,43 @@ impl Weights {
     /// # Errors
     /// [`LmError::Weight`] when it is missing or has another shape or a type that is no float.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, LmError> {
-        let Some(shard) = self.places.get(name).and_then(|index| self.files.get(*index)) else {
+        let (dir, files, places) = match &self.source {
+            Source::Files { dir, files, places } => (dir, files, places),
+            Source::Random { seed } => return self.made_up(name, shape, *seed),
+        };
+        let Some(shard) = places.get(name).and_then(|index| files.get(*index)) else {
             let problem = format!("is missing; it should have the shape {shape:?}");
-            return Err(LmError::Weight { path: self.dir.clone(), name: name.to_owned(), problem });
+            return Err(LmError::Weight { path: dir.clone(), name: name.to_owned(), problem });
         };
         let (tensor, hash) = shard.read(name, shape, self.dtype, &self.device)?;
         self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), hash);
         Ok(tensor)
+    }
+
+    /// Norms near one, biases near zero, and matrices that keep the size of what they are multiplied with.
+    fn made_up(&self, name: &str, shape: &[usize], seed: Option<u64>) -> Result<Tensor, LmError> {
+        let width = shape.last().copied().unwrap_or(1);
+        let (mean, deviation) = match shape {
+            [_] if name.ends_with("bias") => (0.0, 0.1),
+            [_] => (1.0, 0.1),
+            _ => (0.0, (width as f32).powf(-0.5)),
+        };
+        let tensor = match seed {
+            None => Tensor::randn(mean, deviation, shape, &self.device)?,
+            Some(seed) => {
+                let start = blake3::hash(format!("{seed} {name}").as_bytes());
+                let mut bytes = vec![0; 4 * shape.iter().product::<usize>()];
+                blake3::Hasher::new_keyed(start.as_bytes()).finalize_xof().fill(&mut bytes);
+                // Uniform, of the same deviation: its shape does not matter here.
+                let number = |bytes: &[u8]| {
+                    let word = bytes.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
+                    mean + deviation * 3f32.sqrt() * (f64::from(word) / f64::from(u32::MAX) * 2.0 - 1.0) as f32
+                };
+                let values: Vec<f32> = bytes.chunks_exact(4).map(number).collect();
+                Tensor::from_vec(values, shape, &Device::Cpu)?
+            }
+        };
+        Ok(tensor.to_dtype(DType::BF16)?.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
 
     /// Several tensors of the same width, one under the other: `[sum of rows, width]`, or `[sum of rows]` without width.

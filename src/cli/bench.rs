@@ -1,0 +1,247 @@
+//! `gradus bench`: how fast, and how right, the language-model engine is on this machine. Random weights of public shapes:
+//! speed does not depend on the values. One JSON line a result.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use candle_core::{DType, Device};
+use clap::ValueEnum;
+use serde_json::json;
+
+use crate::lm::{
+    Decoder, Drawn, Engine, GenerateRequest, Generator, Guide, LmError, Mask, ModelConfig, Next, Sampling, Weights,
+    cuda_device,
+};
+
+/// Measure the language-model engine
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What to do
+    #[arg(long, value_delimiter = ',', default_values = ["verify"])]
+    work: Vec<Work>,
+    /// Shape of the model that is measured
+    #[arg(long, default_value = "qwen2.5-7b")]
+    shape: Shape,
+    /// Where to compute
+    #[arg(long, default_value = "cuda")]
+    device: Where,
+    /// Times that each work is measured, after one that is not; the median counts
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Work {
+    /// The GPU's log-odds against the CPU's, for small models of every family
+    Verify,
+    /// 64 prompts of 2,048 tokens that share nothing
+    Unshared,
+    /// 64 prompts of 2,048 tokens, 8 groups of 8 that share 1,536
+    Shared,
+    /// 64 prompts of 256 to 2,048 tokens
+    Ragged,
+    /// 256 tokens after each of 64 prompts of 512
+    Generate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Where {
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    #[value(name = "qwen2.5-0.5b")]
+    Small,
+    #[value(name = "qwen2.5-1.5b")]
+    Medium,
+    #[value(name = "qwen2.5-7b")]
+    Large,
+}
+
+impl Shape {
+    fn config(self) -> Result<ModelConfig, LmError> {
+        let (hidden, inner, layers, heads, kv, vocab, tied) = match self {
+            Self::Small => (896, 4864, 24, 14, 2, 151_936, true),
+            Self::Medium => (1536, 8960, 28, 12, 2, 151_936, true),
+            Self::Large => (3584, 18_944, 28, 28, 4, 152_064, false),
+        };
+        let text = json!({
+            "model_type": "qwen2", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "num_key_value_heads": kv, "vocab_size": vocab, "tie_word_embeddings": tied,
+            "max_position_embeddings": 32_768, "rope_theta": 1e6,
+        });
+        ModelConfig::from_json(&text.to_string())
+    }
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let device = match args.device {
+        Where::Cpu => Device::Cpu,
+        Where::Cuda => cuda_device()?,
+    };
+    let mut right = true;
+    if args.work.contains(&Work::Verify) {
+        right = verify(&device)?;
+    }
+    let rest: Vec<Work> = args.work.iter().copied().filter(|work| *work != Work::Verify).collect();
+    if !rest.is_empty() {
+        let mut engine = engine(args.shape, &device)?;
+        for work in rest {
+            measure(&mut engine, work, args.repeats.max(1))?;
+        }
+    }
+    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn engine(shape: Shape, device: &Device) -> anyhow::Result<Engine> {
+    let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
+    let decoder = Decoder::new(shape.config()?, &Weights::random(None, dtype, device), Some(4096))?;
+    Ok(Engine::new(decoder, 300_000, 32_768)?)
+}
+
+/// Tokens that no other call has: what was kept of an earlier one is of no use.
+fn tokens(count: usize, of: (usize, usize)) -> Vec<u32> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{of:?}").as_bytes());
+    let mut bytes = vec![0; 4 * count];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes.chunks_exact(4).map(|word| word.iter().fold(0u32, |all, byte| all << 8 | u32::from(*byte)) % 150_000).collect()
+}
+
+fn prompts(work: Work, round: usize) -> Vec<Vec<u32>> {
+    let prompt = |index: usize| match work {
+        Work::Shared => [tokens(1536, (round, 1000 + index / 8)), tokens(512, (round, index))].concat(),
+        Work::Ragged => tokens(256 + (2048 - 256) * index / 63, (round, index)),
+        Work::Generate => tokens(512, (round, index)),
+        Work::Unshared | Work::Verify => tokens(2048, (round, index)),
+    };
+    (0..64).map(prompt).collect()
+}
+
+fn measure(engine: &mut Engine, work: Work, repeats: usize) -> anyhow::Result<()> {
+    let mut seconds = Vec::new();
+    let (mut asked, mut made) = (0, 0);
+    for round in 0..=repeats {
+        let prompts = prompts(work, round);
+        asked = prompts.iter().map(Vec::len).sum();
+        let began = Instant::now();
+        if work == Work::Generate {
+            made = generate(engine, prompts)?;
+        } else {
+            let labels = [11, 12];
+            let asked: Vec<(&[u32], &[u32])> = prompts.iter().map(|prompt| (prompt.as_slice(), labels.as_slice())).collect();
+            engine.label_logprobs(&asked)?;
+        }
+        seconds.push(began.elapsed().as_secs_f64());
+    }
+    seconds.remove(0);
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds.get(seconds.len() / 2).copied().context("nothing was measured")?;
+    let name = work.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    say!(
+        "{}",
+        json!({
+            "work": name, "seconds": median, "prompts_per_s": 64.0 / median, "tokens_per_s": asked as f64 / median,
+            "new_tokens_per_s": made as f64 / median,
+        })
+    );
+    Ok(())
+}
+
+/// Says whatever comes, for a number of tokens.
+struct Free;
+
+impl Guide for Free {
+    fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
+        Ok(None)
+    }
+
+    fn accept(&mut self, _: Drawn) -> Result<Next, LmError> {
+        Ok(Next::Draw)
+    }
+}
+
+fn generate(engine: &mut Engine, prompts: Vec<Vec<u32>>) -> anyhow::Result<usize> {
+    let mut generator = Generator::default();
+    for (seed, prompt) in prompts.into_iter().enumerate() {
+        let sampling = Sampling { temperature: 1.0, seed: seed as u64 };
+        let request = GenerateRequest { prompt, max_tokens: 256, sampling, guide: Box::new(Free) };
+        if generator.join(engine, request)?.is_err() {
+            bail!("the texts do not fit the cache");
+        }
+    }
+    let mut made = 0;
+    while generator.running() > 0 {
+        made += generator.step(engine)?.iter().map(|text| text.tokens.len()).sum::<usize>();
+    }
+    Ok(made)
+}
+
+/// Small models of every family, with head widths that the kernels have.
+fn small_models() -> Vec<(&'static str, serde_json::Value)> {
+    let model = |kind: &str, heads: usize, kv: usize, dim: usize, more: serde_json::Value| {
+        let mut config = json!({
+            "model_type": kind, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4,
+            "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": dim, "vocab_size": 2048,
+            "max_position_embeddings": 4096, "rope_theta": 1e4,
+        });
+        if let (Some(config), Some(more)) = (config.as_object_mut(), more.as_object()) {
+            config.extend(more.clone());
+        }
+        config
+    };
+    vec![
+        ("qwen2", model("qwen2", 14, 2, 64, json!({}))),
+        ("qwen3", model("qwen3", 8, 2, 128, json!({"tie_word_embeddings": true}))),
+        ("llama", model("llama", 8, 8, 96, json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}))),
+        ("mistral", model("mistral", 8, 2, 64, json!({"sliding_window": 50}))),
+        ("gemma2", model("gemma2", 4, 2, 256, json!({"sliding_window": 50, "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 256}))),
+    ]
+}
+
+/// Compares with the CPU in float32; true when every log-odds is within 2e-2.
+fn verify(device: &Device) -> anyhow::Result<bool> {
+    const TOLERANCE: f64 = 2e-2;
+    let mut right = true;
+    for (name, config) in small_models() {
+        let config = ModelConfig::from_json(&config.to_string())?;
+        let engine = |device: &Device, dtype| -> anyhow::Result<Engine> {
+            let weights = Weights::random(Some(1), dtype, device);
+            Ok(Engine::new(Decoder::new(config.clone(), &weights, None)?, 20_000, 8192)?)
+        };
+        let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
+        let (mut here, mut there) = (engine(&Device::Cpu, DType::F32)?, engine(device, dtype)?);
+        let token = |count, of| tokens(count, of).into_iter().map(|token| token % 2048).collect::<Vec<u32>>();
+        let prompt = |i: usize| [token(70 + 30 * (i % 3), (i % 3, 7)), token(5 + 13 * i, (i, 9))].concat();
+        let prompts: Vec<Vec<u32>> = (0..12).map(prompt).collect();
+        let labels: Vec<u32> = (0..8).collect();
+        let asked: Vec<(&[u32], &[u32])> = prompts.iter().map(|prompt| (prompt.as_slice(), labels.as_slice())).collect();
+        let reference = log_odds(&mut here, &asked)?;
+        let together = log_odds(&mut there, &asked)?;
+        // Again, one by one: from what is kept, and through the kernel for single rows.
+        let mut alone = Vec::new();
+        for one in &asked {
+            alone.extend(log_odds(&mut there, &[*one])?);
+        }
+        let farthest = |found: &[f64]| found.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let (shared, kept) = (farthest(&together), farthest(&alone));
+        right &= shared <= TOLERANCE && kept <= TOLERANCE;
+        say!("{}", json!({"verify": name, "log_odds_off_shared": shared, "log_odds_off_kept": kept, "tolerance": TOLERANCE}));
+    }
+    Ok(right)
+}
+
+/// Every label against the first.
+fn log_odds(engine: &mut Engine, asked: &[(&[u32], &[u32])]) -> Result<Vec<f64>, LmError> {
+    let found = engine.label_logprobs(asked)?;
+    let odds = |logprobs: &Vec<f64>| {
+        let first = logprobs.first().copied().unwrap_or_default();
+        logprobs.iter().map(move |logprob| logprob - first).collect::<Vec<_>>()
+    };
+    Ok(found.iter().flat_map(|found| odds(&found.logprobs)).collect())
+}
