@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "store/findings.rs"]
+mod findings;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use gradus::store::{
-    Batch, BatchId, BatchIds, Compressed, Config, DEFAULT_WINDOW, Durability, Filter, Idempotency, MAX_REWARD, Page,
-    ScoreId, ScoreRow, StageTally, Store, StoreError, StoredRow,
+    Batch, BatchId, BatchIds, Compressed, Config, DEFAULT_WINDOW, Durability, Filter, Idempotency, MAX_FINDING_BYTES,
+    MAX_REWARD, Page, ScoreId, ScoreRow, StageTally, Store, StoreError, StoredRow,
 };
 use proptest::prelude::*;
 
@@ -91,6 +94,7 @@ fn batch(store: &Store, run: &str, step: i64, rewards: &[Option<f64>]) -> Batch 
         rubric_hash: "b3-5f0c1e9a".to_owned(),
         rubric_json: "{\"stages\":[]}".into(),
         engine_version: "0.1.0",
+        judges: Some("{\"default\":\"local:1\"}".to_owned()),
         request: Some(Compressed::new(format!("{{\"run_id\":\"{run}\",\"step\":{step}}}").as_bytes()).unwrap()),
         response: Compressed::new(&response).unwrap(),
         idempotency: None,
@@ -411,6 +415,7 @@ fn a_run_is_replayed_in_order_with_all_it_needs() {
                 ("{\"stages\":[]}", "b3-5f0c1e9a")
             );
             assert_eq!((request.position, request.engine_version.as_str()), (format!("{{\"step\":{step}}}"), "0.1.0"));
+            assert_eq!(request.judges.as_deref(), Some("{\"default\":\"local:1\"}"));
         }
         assert_eq!(replay.next().await.unwrap(), None);
         store.append(batch(&store, "exp", 5, &[Some(1.0)])).await.unwrap();

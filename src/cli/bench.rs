@@ -98,7 +98,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn engine(shape: Shape, device: &Device) -> anyhow::Result<Engine> {
     let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
-    let decoder = Decoder::new(shape.config()?, &Weights::random(None, dtype, device), Some(4096))?;
+    let config = shape.config()?;
+    let weights = Weights::random(&config, None, dtype, device);
+    let decoder = Decoder::new(config, &weights, Some(4096))?;
     Ok(Engine::new(decoder, 300_000, 32_768)?)
 }
 
@@ -211,7 +213,7 @@ fn verify(device: &Device) -> anyhow::Result<bool> {
     for (name, config) in small_models() {
         let config = ModelConfig::from_json(&config.to_string())?;
         let engine = |device: &Device, dtype| -> anyhow::Result<Engine> {
-            let weights = Weights::random(Some(1), dtype, device);
+            let weights = Weights::random(&config, Some(1), dtype, device);
             Ok(Engine::new(Decoder::new(config.clone(), &weights, None)?, 20_000, 8192)?)
         };
         let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };

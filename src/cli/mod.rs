@@ -6,7 +6,9 @@ macro_rules! say {
 }
 
 mod explain;
+mod findings;
 mod bench;
+mod judge;
 mod openapi;
 mod paint;
 mod replay;
@@ -24,11 +26,13 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 
+use self::findings::StoredFindings;
 use crate::config::{File, LogFormat, Scoring};
 use crate::http::batch::{BatchError, Engine, Load};
 use crate::judge::{Judges, Memory};
 use crate::rubric::{Catalog, Rubric};
 use crate::score::Scorer;
+use crate::store::Store;
 
 /// Scores the trajectories of LLM agents in progressive stages.
 ///
@@ -59,6 +63,9 @@ enum Command {
     /// Check, explain, list and show rubrics
     #[command(subcommand)]
     Rubric(rubric::Command),
+    /// Measure a judge
+    #[command(subcommand)]
+    Judge(judge::Command),
     /// Print the OpenAPI document
     Openapi,
     /// Measure the language-model engine.
@@ -85,6 +92,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(args, &file),
         Command::Score(args) => score::run(args, &file),
         Command::Rubric(command) => rubric::run(command, &file),
+        Command::Judge(command) => judge::run(command, &file),
         Command::Openapi => openapi::run(),
         Command::Bench(args) => bench::run(&args),
     }
@@ -128,6 +136,11 @@ fn runtime() -> anyhow::Result<Runtime> {
         .enable_all()
         .build()
         .context("the judges' threads could not be started")
+}
+
+/// Where judges keep what they said: in the store, if there is one.
+fn memory(store: Option<&Store>) -> Option<Arc<dyn Memory>> {
+    store.map(|store| -> Arc<dyn Memory> { Arc::new(StoredFindings(store.clone())) })
 }
 
 /// The engine that all scoring commands share.

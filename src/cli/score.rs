@@ -52,10 +52,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let scoring = Scoring::compose(args.scoring.clone(), None, file)?;
-    let mut engine = super::engine(&scoring, None)?;
     if let Some(run) = &args.replay {
-        return replay::run(&engine, run, args.store, file);
+        return replay::run(&scoring, run, args.store, file);
     }
+    let mut engine = super::engine(&scoring, None)?;
     if let Some(rubric) = &args.rubric {
         engine.default_rubric = super::named_or_file(&engine.catalog, rubric)?;
     }

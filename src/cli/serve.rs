@@ -21,8 +21,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let settings = Serve::compose(args.flags, file)?;
-    let engine = super::engine(&settings.scoring, None)?;
     let store = Store::open(&settings.store)?;
+    let engine = super::engine(&settings.scoring, super::memory(store.as_ref()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("http")
         .enable_all()

@@ -66,13 +66,14 @@ impl std::ops::Deref for App {
 impl App {
     /// A server that is not yet listening.
     pub fn new(engine: Engine, store: Option<Store>, config: Config) -> Self {
+        let metrics = Metrics::new(&engine.judges);
         Self(Arc::new(Shared {
             engine,
             store,
             limits: Limits::new(config.limits),
             tokens: config.tokens,
             idempotency: Idempotency::new(config.idempotency_bytes),
-            metrics: Metrics::default(),
+            metrics,
             draining: AtomicBool::new(false),
             next_request: AtomicU64::new(0),
             salt: RandomState::new().hash_one(std::process::id()),

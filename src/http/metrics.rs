@@ -1,5 +1,7 @@
 //! What is counted, and how Prometheus reads it.
 
+mod judges;
+
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,8 +14,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use self::judges::JudgeCollector;
 use super::batch::Scored;
 use super::limits::Limits;
+use crate::judge::Judges;
 use crate::store::Counters;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,6 +54,11 @@ struct StageLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JudgedLabels {
+    rubric: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
     code: Name,
 }
@@ -63,19 +72,28 @@ pub struct Metrics {
     reached: Family<StageLabels, Counter>,
     passed: Family<StageLabels, Counter>,
     item_errors: Family<CodeLabels, Counter>,
+    outside: Family<JudgedLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     bytes_in_flight: Gauge,
     store_queue_bytes: Gauge,
     store_commits: Gauge,
     store_failures: Gauge,
+    store_findings: Gauge,
+    store_lost_findings: Gauge,
+}
+
+/// Of a probability: fine where it should lie, coarse where something is wrong.
+fn outside_buckets() -> Histogram {
+    Histogram::new([0.0001, 0.001, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0])
 }
 
 fn latency_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Metrics of a server with these judges.
+    pub fn new(judges: &Judges) -> Self {
         let mut registry = Registry::with_prefix("gradus");
         let metrics = Self {
             requests: Family::default(),
@@ -84,11 +102,14 @@ impl Default for Metrics {
             reached: Family::default(),
             passed: Family::default(),
             item_errors: Family::default(),
+            outside: Family::new_with_constructor(outside_buckets as fn() -> Histogram),
             in_flight: Gauge::default(),
             bytes_in_flight: Gauge::default(),
             store_queue_bytes: Gauge::default(),
             store_commits: Gauge::default(),
             store_failures: Gauge::default(),
+            store_findings: Gauge::default(),
+            store_lost_findings: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("http_requests", "Requests by route, method and status", metrics.requests.clone());
@@ -120,11 +141,22 @@ impl Default for Metrics {
             "Failed transactions of the store since start",
             metrics.store_failures.clone(),
         );
+        registry.register("store_findings", "Judges' findings stored since start", metrics.store_findings.clone());
+        registry.register(
+            "store_lost_findings",
+            "Judges' findings that were not stored, since start; they are asked again when they are needed",
+            metrics.store_lost_findings.clone(),
+        );
+        registry.register(
+            "judge_outside_probability",
+            "Probability that judges gave to something other than their labels, by rubric; only of verdicts, which more \
+             than the rubric's `max_outside` is not",
+            metrics.outside.clone(),
+        );
+        registry.register_collector(Box::new(JudgeCollector(judges.clone())));
         Self { registry, ..metrics }
     }
-}
 
-impl Metrics {
     /// Counts a scored request. Inline rubrics share one label: their names come from clients.
     pub fn count(&self, scored: &Scored) {
         let rubric = &scored.settings.rubric;
@@ -142,6 +174,9 @@ impl Metrics {
                 self.reached.get_or_create(&labels).inc_by(u64::from(tally.reached));
                 self.passed.get_or_create(&labels).inc_by(u64::from(tally.passed));
             }
+        }
+        for outside in &scored.outside {
+            self.outside.get_or_create(&JudgedLabels { rubric: name() }).observe(*outside);
         }
         for (code, n) in &scored.errors {
             self.item_errors.get_or_create(&CodeLabels { code: Name(code.as_str().to_owned()) }).inc_by(*n);
@@ -163,6 +198,8 @@ impl Metrics {
             self.store_queue_bytes.set(gauge(counters.queue_bytes));
             self.store_commits.set(gauge(counters.transactions));
             self.store_failures.set(gauge(counters.failures));
+            self.store_findings.set(gauge(counters.findings));
+            self.store_lost_findings.set(gauge(counters.lost_findings));
         }
         let mut text = String::new();
         // Writing to a String cannot fail.

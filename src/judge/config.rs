@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Model;
 use super::local::{Local, LocalConfig};
 use super::remote::{self, Remote};
+use crate::lm::Hub;
 
 /// A judge that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub struct Config {
     pub cache_bytes: u64,
 }
 
-/// One judge. A table with `model` as a directory is local; one with `endpoints` is remote.
+/// One judge. A table with `model` as a directory, a GGUF file or a hub's name is local; one with `endpoints` is remote.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(
     untagged,
@@ -42,7 +43,8 @@ pub enum JudgeConfig {
 }
 
 impl JudgeConfig {
-    /// A judge as the command line names it: a model's directory, or `URL#MODEL` for an endpoint.
+    /// A judge as the command line names it: a model's directory, GGUF file or name on the Hugging Face hub, or
+    /// `URL#MODEL` for an endpoint.
     ///
     /// # Errors
     /// When a URL comes without a model's name.
@@ -60,7 +62,7 @@ impl JudgeConfig {
 
     pub(super) fn open(&self, key: &impl Fn(&str) -> Option<String>) -> Result<Model, String> {
         match self {
-            Self::Local(config) => Local::load(config).map(Model::Local),
+            Self::Local(config) => Local::load(config, &Hub::from_variables(key)).map(Model::Local),
             Self::Remote(config) => {
                 let remote = Remote::new((**config).clone(), key).map_err(|error| error.to_string())?;
                 Ok(Model::Remote(Box::new(remote)))

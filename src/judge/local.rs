@@ -1,21 +1,22 @@
-//! A judge on this machine: a model directory, loaded into the engine. In: an inquiry. Out: what the model says to it.
+//! A judge on this machine: a model, loaded into the engine. In: an inquiry. Out: what the model says to it.
 //!
 //! Rendering and tokenising run on tokio's blocking threads, the model on its own.
 
-use std::path::{Path, PathBuf};
+mod load;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Device;
 use serde::Deserialize;
 
+use self::load::Loaded;
 use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
 use crate::lm::{
-    Constraints, Decoder, Engine, GenerateRequest, Generated, Guide, HeadKind, Held, KvPool, LmError, ReasonedLabel,
-    Reasoning, Sampling, Worker,
+    Constraints, GenerateRequest, Generated, Guide, Held, Hub, LmError, ReasonedLabel, Reasoning, Sampling, Worker,
 };
 use crate::stages::{Unavailable, UnavailableCode};
 
@@ -26,15 +27,17 @@ const OBJECT_TOKENS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LocalConfig {
-    /// Its directory: config.json, tokenizer.json, a chat template and *.safetensors.
+    /// Its directory (config.json, tokenizer.json, a chat template and *.safetensors), a GGUF file, or its name on the
+    /// Hugging Face hub: `OWNER/NAME` or `OWNER/NAME@REVISION`.
     pub model: PathBuf,
     /// Where it computes.
     pub device: DeviceChoice,
     /// Longest prompt and answer together, in tokens; the model's own limit where it is lower. Default 32768.
     pub context: usize,
     /// Memory for keys and values, in bytes; those of past prompts included. Default 2 GiB on the CPU, 32 GiB on a GPU.
+    /// Models that run through `candle-transformers` (GGUF files, rarer architectures) keep none beyond a prompt.
     pub kv_bytes: Option<u64>,
-    /// Tokens computed at a time. Default 4096 on the CPU, 32768 on a GPU.
+    /// Tokens computed at a time. Default by the model's width on the CPU, 128 to 4096; 32768 on a GPU.
     pub batch_tokens: Option<usize>,
     /// Tokens of questions that may wait; more makes requests wait. Default 4194304.
     pub queue_tokens: u32,
@@ -81,7 +84,7 @@ pub struct Local {
 /// What turns conversations into tokens.
 struct TextSide {
     tokenizer: Tokenizer,
-    template: Result<ChatTemplate, String>,
+    template: ChatTemplate,
     constraints: Result<Constraints, String>,
     /// Ends a text.
     ends: Vec<u32>,
@@ -111,44 +114,20 @@ fn from_lm(error: &LmError) -> Unavailable {
 }
 
 impl Local {
-    /// Loads a model and warms it up.
+    /// Loads a model and warms it up; `hub` is where one is looked for that is not here.
     ///
     /// # Errors
     /// What is wrong with the directory, the device or the options, in words.
-    pub fn load(config: &LocalConfig) -> Result<Self, String> {
-        let device = device(config.device)?;
-        let tokenizer = Tokenizer::load(&config.model).map_err(|error| error.to_string())?;
-        let decoder = Decoder::load(&config.model, &device, Some(config.context)).map_err(|error| error.to_string())?;
-        let model = decoder.config().clone();
-        if tokenizer.vocabulary_size() > model.vocab {
-            return Err(format!(
-                "tokenizer.json has {} tokens and config.json {}: they belong to different models",
-                tokenizer.vocabulary_size(),
-                model.vocab
-            ));
-        }
-        let template = ChatTemplate::load(&config.model, None).map_err(|error| error.to_string());
-        let on_cpu = device.is_cpu();
-        let kv_bytes = config.kv_bytes.unwrap_or(if on_cpu { 2 << 30 } else { 32 << 30 });
-        let per_token = KvPool::bytes_per_token(&model, decoder.dtype()) as u64;
-        let slots = usize::try_from(kv_bytes / per_token.max(1)).unwrap_or(usize::MAX).min(1 << 24);
-        if slots < 256 {
-            return Err(format!(
-                "kv_bytes = {kv_bytes} holds {slots} tokens; raise it to {} at least",
-                256 * per_token
-            ));
-        }
-        let batch = config.batch_tokens.unwrap_or(if on_cpu { 4096 } else { 32_768 });
-        let identity = identity(&decoder, template.as_ref().ok(), config);
-        let ends = ends(&config.model, &tokenizer, &model.eos_tokens);
+    pub fn load(config: &LocalConfig, hub: &Hub) -> Result<Self, String> {
+        let Loaded { tokenizer, template, network, ends, identity } = load::load(config, hub)?;
         let constraints = match ends.first() {
-            Some(end) => Constraints::new(&tokenizer, model.vocab, *end).map_err(|error| error.to_string()),
+            Some(end) => Constraints::new(&tokenizer, network.vocab(), *end).map_err(|error| error.to_string()),
             None => Err("no file of the model names the token that ends a text (eos_token_id)".to_owned()),
         };
         let think_end = tokenizer.token_to_id("</think>");
-        let reward = model.head != HeadKind::LanguageModel;
+        let reward = network.is_reward_model();
         let text = Arc::new(TextSide { tokenizer, template, constraints, ends, think_end, reward });
-        let worker = Worker::start(move || Engine::new(decoder, slots, batch), config.queue_tokens);
+        let worker = Worker::start_model(move || network.into_model(), config.queue_tokens);
         let worker = worker.map_err(|error| error.to_string())?;
         Ok(Self { worker, text, identity, temperature: config.temperature })
     }
@@ -292,7 +271,6 @@ impl TextSide {
     }
 
     fn render(&self, inquiry: &Inquiry) -> Result<Rendered, Unavailable> {
-        let template = self.template.as_ref().map_err(no_verdict)?;
         let message =
             |message: &PromptMessage| (message.speaker.as_str(), message.text.clone(), message.untrusted.clone());
         let messages: Vec<_> = inquiry.messages.iter().map(message).collect();
@@ -307,7 +285,7 @@ impl TextSide {
         let thinking = matches!(inquiry.want, Want::ReasonedLabel { .. });
         let variables = [("enable_thinking".to_owned(), thinking.into())].into();
         let options = ChatOptions { end, variables, ..ChatOptions::default() };
-        template.render(&chat, &options).map_err(|error| no_verdict(error.to_string()))
+        self.template.render(&chat, &options).map_err(|error| no_verdict(error.to_string()))
     }
 
     fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<Box<dyn Guide>, Unavailable> {
@@ -328,47 +306,4 @@ impl TextSide {
 fn trusted_end(rendered: &Rendered) -> &str {
     let start = rendered.untrusted.last().map_or(0, |range| range.end);
     rendered.text.get(start..).unwrap_or_default()
-}
-
-/// Weights, template and options: whatever changes an answer.
-fn identity(decoder: &Decoder, template: Option<&ChatTemplate>, config: &LocalConfig) -> String {
-    let template = blake3::hash(template.map_or("", ChatTemplate::source).as_bytes());
-    let (weights, number) = (decoder.hash().to_hex(), decoder.dtype().as_str());
-    let temperature = config.temperature;
-    format!(
-        "local:{:.16}:{:.8}:{number}:context={}:temperature={temperature}",
-        weights,
-        template.to_hex(),
-        config.context
-    )
-}
-
-/// The tokens that end a text: those of generation_config.json, of config.json, and the chat's end of turn.
-fn ends(dir: &Path, tokenizer: &Tokenizer, configured: &[u32]) -> Vec<u32> {
-    let file = std::fs::read_to_string(dir.join("generation_config.json")).unwrap_or_default();
-    let value: serde_json::Value = serde_json::from_str(&file).unwrap_or_default();
-    let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let named = match value.get("eos_token_id") {
-        Some(serde_json::Value::Array(ids)) => ids.iter().filter_map(id).collect(),
-        Some(one) => id(one).into_iter().collect::<Vec<_>>(),
-        None => Vec::new(),
-    };
-    let turn = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>", "<|endoftext|>"];
-    let turn = turn.iter().filter_map(|token| tokenizer.token_to_id(token));
-    let mut all: Vec<u32> = Vec::new();
-    for token in named.into_iter().chain(configured.iter().copied()).chain(turn) {
-        if !all.contains(&token) {
-            all.push(token);
-        }
-    }
-    all
-}
-
-fn device(choice: DeviceChoice) -> Result<Device, String> {
-    let cuda = || crate::lm::cuda_device().map_err(|error| format!("device = \"cuda\": {error}"));
-    match choice {
-        DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Cuda => cuda(),
-        DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
-    }
 }

@@ -4,12 +4,19 @@
 //! none for; [`Judges::answer`] puts those to the models, and scoring is done again. A question is rendered into a
 //! prompt (`prompt`, `fence`), goes to one judge or a panel (`local`, `remote`) through a cache (`cache`), and what comes
 //! back becomes a score (`verdict`, `rank`). Knows no request format.
+//!
+//! [`check`] and [`attack`] measure judges on examples, through the same questions.
 
+pub mod attack;
 mod cache;
+pub mod check;
 mod config;
+pub mod examples;
 mod fence;
 mod inquiry;
 mod local;
+mod metrics;
+mod poll;
 mod prompt;
 mod rank;
 mod remote;
@@ -27,7 +34,7 @@ pub use self::config::{Config, ConfigError, JudgeConfig};
 pub use self::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
-pub use self::remote::Remote;
+pub use self::remote::{EndpointSnapshot, Health, Remote};
 pub use self::session::{Noted, Session};
 
 use self::cache::Cache;
@@ -42,6 +49,8 @@ pub(crate) type Answers = Vec<(Key, Result<Verdict, Unavailable>)>;
 #[derive(Debug, Clone)]
 pub struct Judges {
     by_name: Arc<BTreeMap<String, Model>>,
+    /// Judges of another time, by name and identity: what they said may be known, and no more can be asked of them.
+    past: Arc<BTreeMap<String, String>>,
     cache: Arc<Cache>,
 }
 
@@ -100,7 +109,19 @@ impl Judges {
     }
 
     fn with(by_name: BTreeMap<String, Model>, cache_bytes: u64, memory: Option<Arc<dyn Memory>>) -> Self {
-        Self { by_name: Arc::new(by_name), cache: Arc::new(Cache::new(cache_bytes, memory)) }
+        Self { by_name: Arc::new(by_name), past: Arc::default(), cache: Arc::new(Cache::new(cache_bytes, memory)) }
+    }
+
+    /// The same judges, and for names that none of them has, those of another time by their identities: their answers
+    /// come from what is remembered of them.
+    #[must_use]
+    pub fn with_past(&self, identities: BTreeMap<String, String>) -> Self {
+        Self { past: Arc::new(identities), ..self.clone() }
+    }
+
+    /// What tells a judge apart from any other that could give another answer; `None` where there is none of that name.
+    pub fn identity_of(&self, name: &str) -> Option<&str> {
+        self.by_name.get(name).map(Model::identity)
     }
 
     /// Whether there is no judge at all.
@@ -183,7 +204,11 @@ impl Judges {
     }
 
     async fn ask(&self, name: &str, inquiry: &Inquiry, deadline: Instant) -> Result<Found, Unavailable> {
-        let Some(model) = self.by_name.get(name) else {
+        let (model, past) = (self.by_name.get(name), self.past.get(name));
+        if let (None, Some(identity)) = (model, past) {
+            return self.cache.get(identity, inquiry, || async { Err(gone(name)) }).await;
+        }
+        let Some(model) = model else {
             let known = self.by_name.keys().cloned().collect::<Vec<_>>().join(", ");
             let known =
                 if known.is_empty() { "no judge; start it with `--judge MODEL_DIRECTORY`".to_owned() } else { known };
@@ -199,6 +224,14 @@ impl Judges {
             }),
         }
     }
+}
+
+/// A judge of another time that is to answer something new.
+fn gone(name: &str) -> Unavailable {
+    let message = format!(
+        "what the judge {name:?} said to this is not known any more; give it with `--judge`, or as a [judges] table"
+    );
+    Unavailable { code: UnavailableCode::NotConfigured, message }
 }
 
 impl Model {

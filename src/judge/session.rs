@@ -23,6 +23,7 @@ pub(crate) type Key = [u8; 32];
 pub struct Session {
     known: HashMap<Key, Result<Verdict, Unavailable>>,
     noted: Mutex<BTreeMap<Key, Noted>>,
+    asked: BTreeMap<String, String>,
     templates: Mutex<HashMap<String, Arc<PromptTemplate>>>,
 }
 
@@ -75,12 +76,22 @@ impl Session {
         !self.noted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// The judges that were asked, by name, with their identities.
+    pub fn judges_asked(&self) -> &BTreeMap<String, String> {
+        &self.asked
+    }
+
     /// Puts the questions that were noted to the judges, until `deadline`. False when there were none: what was scored
     /// holds.
     pub async fn put_to(&mut self, judges: &Judges, deadline: Option<Instant>) -> bool {
         let noted = self.take_noted();
         if noted.is_empty() {
             return false;
+        }
+        for name in noted.iter().flat_map(|noted| &noted.stage.judges) {
+            if let Some(identity) = judges.identity_of(name).filter(|_| !self.asked.contains_key(name)) {
+                self.asked.insert(name.clone(), identity.to_owned());
+            }
         }
         let asked: Vec<Key> = noted.iter().map(|noted| noted.key).collect();
         let deadline = deadline.unwrap_or_else(|| Instant::now() + LONGEST);

@@ -74,9 +74,19 @@ impl Constraint {
         Ok(mask.as_slice().to_vec())
     }
 
-    /// The tokens that must come next, as many as are certain.
-    pub fn forced(&mut self) -> Vec<u32> {
-        self.matcher.compute_ff_tokens()
+    /// The token that must come next, where only one can.
+    ///
+    /// # Errors
+    /// When none can.
+    pub fn forced(&mut self) -> Result<Option<u32>, LmError> {
+        let mask = self.allowed()?;
+        let mut set = mask.iter().enumerate().filter(|(_, bits)| **bits != 0);
+        match (set.next(), set.next()) {
+            (Some((word, bits)), None) if bits.is_power_of_two() => {
+                Ok(Some(super::packed::narrow(word * 32) + bits.trailing_zeros()))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Takes a token.

@@ -111,15 +111,31 @@ impl Decoder {
         self.hash
     }
 
-    /// Runs the layers over a batch, filling the slots of its tokens. Gives the last layer's states, `[rows, hidden]`,
-    /// before the last norm.
+    /// Runs the layers over a batch, filling the slots of its tokens. Gives the last layer's states of all rows,
+    /// `[rows, hidden]`, before the last norm.
     ///
     /// # Errors
     /// [`LmError::TooLong`] for a sequence beyond the context; [`LmError::Compute`].
     pub fn forward(&self, packed: &Packed, pool: &mut KvPool) -> Result<Tensor, LmError> {
+        self.run(packed, pool, false)
+    }
+
+    /// The same, but gives the states of every segment's last row only, `[segments, hidden]`: the last layer computes no
+    /// others.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_last(&self, packed: &Packed, pool: &mut KvPool) -> Result<Tensor, LmError> {
+        self.run(packed, pool, true)
+    }
+
+    fn run(&self, packed: &Packed, pool: &mut KvPool, last_only: bool) -> Result<Tensor, LmError> {
         self.check(packed)?;
         let config = &self.config;
-        let plan = Plan::new(self.fused.as_ref(), packed, config, &self.rope)?;
+        let new_plan = |packed| Plan::new(self.fused.as_ref(), packed, config, &self.rope);
+        let plan = new_plan(packed)?;
+        let (last, last_rows) = packed.last_rows();
+        let last_plan = if last_only { Some(new_plan(&last)?) } else { None };
         let mut state = twin::embed(&self.embedding, &packed.tokens)?;
         if config.family == Family::Gemma2 {
             // The factor is rounded to the weights' format, as the reference does.
@@ -127,10 +143,16 @@ impl Decoder {
             state = state.broadcast_mul(&factor)?;
         }
         let mut delta: Option<Tensor> = None;
-        for ((layer, kv), window) in self.layers.iter().zip(&pool.layers).zip(&config.windows) {
+        let layers = self.layers.iter().zip(&pool.layers).zip(&config.windows);
+        for (index, ((layer, kv), window)) in layers.enumerate() {
             let x = plan.add_norm(&mut state, delta.as_ref(), &layer.input_norm, config.norm_eps)?;
             let weights = HeadWeights { bias: layer.qkv_bias.as_ref(), norms: layer.head_norms.as_ref() };
-            let q = plan.rotate_and_store(&twin::linear(&x, &layer.qkv)?, &weights, kv)?;
+            let mut q = plan.rotate_and_store(&twin::linear(&x, &layer.qkv)?, &weights, kv)?;
+            let mut plan = &plan;
+            if let Some(last_plan) = last_plan.as_ref().filter(|_| index + 1 == config.layers) {
+                (q, state) = (twin::rows(&q, &last_rows)?, twin::rows(&state, &last_rows)?);
+                plan = last_plan;
+            }
             let attended = twin::linear(&plan.attention(&q, kv, *window)?, &layer.output)?;
             let attended = normed_if(attended, layer.after_attention.as_ref(), config.norm_eps)?;
             let x = plan.add_norm(&mut state, Some(&attended), &layer.mlp_norm, config.norm_eps)?;
@@ -175,11 +197,52 @@ impl Decoder {
                 "this model gives rewards and no tokens; use mode `reward_model`".to_owned(),
             ));
         };
-        let logits = twin::linear(&self.normed(states, rows)?, head)?.to_dtype(DType::F32)?;
+        self.capped(twin::linear(&self.normed(states, rows)?, head)?.to_dtype(DType::F32)?)
+    }
+
+    fn capped(&self, logits: Tensor) -> Result<Tensor, LmError> {
         match self.config.logit_softcap {
             Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
             None => Ok(logits),
         }
+    }
+
+    /// The natural logarithms of some tokens' probabilities, for some rows of the states: for each row its own tokens.
+    ///
+    /// On a GPU the tokens' own logits are computed in float32: rounded to bfloat16, a logit near 4 would be off by up to
+    /// 0.016. The sum over the vocabulary needs no such care.
+    ///
+    /// # Errors
+    /// As [`Self::logits`].
+    pub fn token_logprobs(
+        &self,
+        states: &Tensor,
+        rows: &[usize],
+        tokens: &[&[u32]],
+    ) -> Result<Vec<Vec<f64>>, LmError> {
+        let logits = self.logits(states, rows)?;
+        if self.fused.is_none() {
+            let logprobs = twin::log_softmax(&logits)?.to_vec2::<f32>()?;
+            let of = |(row, tokens): (&Vec<f32>, &&[u32])| {
+                tokens.iter().map(|token| row.get(*token as usize).map_or(f64::NAN, |lp| f64::from(*lp))).collect()
+            };
+            return Ok(logprobs.iter().zip(tokens).map(of).collect());
+        }
+        let Head::LanguageModel(head) = &self.head else { return Ok(Vec::new()) };
+        let total = logits.log_sum_exp(1)?.to_vec1::<f32>()?;
+        let mut wanted: Vec<u32> = tokens.concat();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let head = head.index_select(&Tensor::new(wanted.as_slice(), head.device())?, 0)?.to_dtype(DType::F32)?;
+        let states = twin::rows(states, rows)?.to_dtype(DType::F32)?;
+        let exact = twin::norm(&states, &self.norm.to_dtype(DType::F32)?, self.config.norm_eps)?;
+        let exact = self.capped(twin::linear(&exact, &head)?)?.to_vec2::<f32>()?;
+        let place = |token: &u32| wanted.binary_search(token).unwrap_or(usize::MAX);
+        let of = |((row, total), tokens): ((&Vec<f32>, &f32), &&[u32])| {
+            let logit = |token: &u32| row.get(place(token)).map_or(f64::NAN, |logit| f64::from(*logit));
+            tokens.iter().map(|token| logit(token) - f64::from(*total)).collect()
+        };
+        Ok(exact.iter().zip(&total).zip(tokens).map(of).collect())
     }
 
     /// A token for every row of logits, `[rows, vocab]`.

@@ -11,7 +11,6 @@ use super::kv::{KvPool, Span};
 use super::packed::Packed;
 use super::prefix::{Hit, PrefixCache};
 use super::share::{self, Group};
-use super::twin;
 
 /// A decoder with its keys and values.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ pub struct LabelLogprobs {
     pub logprobs: Vec<f64>,
 }
 
-/// The states of the last rows of several sequences.
+/// The states of every segment's last row, and which of them belong to the sequences.
 struct LastStates {
     states: Tensor,
     rows: Vec<usize>,
@@ -121,12 +120,10 @@ impl Engine {
         }
         let mut out: Vec<Option<LabelLogprobs>> = vec![None; prompts.len()];
         self.in_batches(&tokens, |engine, members, last| {
-            let logits = engine.decoder.logits(&last.states, &last.rows)?;
-            let logprobs = twin::log_softmax(&logits)?;
-            for (row, &member) in members.iter().enumerate() {
-                let labels = prompts.get(member).map_or(&[][..], |(_, labels)| labels);
-                let picked = logprobs.get(row)?.index_select(&Tensor::new(labels, logprobs.device())?, 0)?;
-                let logprobs: Vec<f64> = picked.to_vec1::<f32>()?.into_iter().map(f64::from).collect();
+            let wanted = |member: &usize| prompts.get(*member).map_or(&[][..], |(_, labels)| labels);
+            let wanted: Vec<&[u32]> = members.iter().map(wanted).collect();
+            let found = engine.decoder.token_logprobs(&last.states, &last.rows, &wanted)?;
+            for (&member, logprobs) in members.iter().zip(found) {
                 if logprobs.iter().any(|value| value.is_nan()) {
                     return Err(LmError::NotFinite("a label's log-probability"));
                 }
@@ -251,28 +248,28 @@ impl Engine {
             for &member in &group.members {
                 let sequence = sequences.get(member).copied().unwrap_or_default();
                 self.work.asked_tokens += sequence.len() as u64;
-                let last = match shared {
+                match shared {
                     Some(prefix) => {
                         let own = sequence.get(prefix.len..).unwrap_or_default();
                         let span = self.take(own.len())?;
                         held.spans.push(span);
-                        packed.push(own, span, Some(prefix))
+                        packed.push(own, span, Some(prefix));
                     }
                     None => self.alone(sequence, &mut packed, held)?,
-                };
+                }
                 members.push(member);
-                rows.push(last.end.saturating_sub(1));
+                rows.push(packed.segments.len() - 1);
             }
         }
         let states = self.forward(&packed)?;
         take(self, &members, LastStates { states, rows })
     }
 
-    /// Runs a batch whose slots the caller holds.
+    /// Runs a batch whose slots the caller holds. Gives the states of every segment's last row.
     pub(super) fn forward(&mut self, packed: &Packed) -> Result<Tensor, LmError> {
         self.work.computed_tokens += packed.tokens.len() as u64;
         self.work.batches += 1;
-        self.decoder.forward(packed, &mut self.pool)
+        self.decoder.forward_last(packed, &mut self.pool)
     }
 
     /// The slots of a group's common part: kept ones, or new ones that this batch fills.
@@ -284,7 +281,7 @@ impl Engine {
         held.hits.extend(hit);
         match hit {
             Some(hit) if hit.span.len == tokens.len() => Ok(Some(hit.span)),
-            hit => self.extend(tokens, hit, packed, held).map(|(span, _)| Some(span)),
+            hit => self.extend(tokens, hit, packed, held).map(Some),
         }
     }
 
@@ -294,7 +291,7 @@ impl Engine {
         tokens: &[u32],
         packed: &mut Packed,
         held: &mut Held,
-    ) -> Result<std::ops::Range<usize>, LmError> {
+    ) -> Result<(), LmError> {
         // The last token's row is wanted, so that it is computed in any case.
         let hit = self.find(tokens.split_last().map_or(&[], |(_, before)| before));
         held.hits.extend(hit);
@@ -303,9 +300,10 @@ impl Engine {
                 let own = tokens.get(hit.span.len..).unwrap_or_default();
                 let span = self.take(own.len())?;
                 held.spans.push(span);
-                Ok(packed.push(own, span, Some(hit.span)))
+                packed.push(own, span, Some(hit.span));
+                Ok(())
             }
-            hit => Ok(self.extend(tokens, hit, packed, held)?.1),
+            hit => self.extend(tokens, hit, packed, held).map(|_| ()),
         }
     }
 
@@ -316,14 +314,15 @@ impl Engine {
         hit: Option<Hit>,
         packed: &mut Packed,
         held: &mut Held,
-    ) -> Result<(Span, std::ops::Range<usize>), LmError> {
+    ) -> Result<Span, LmError> {
         let span = self.take(tokens.len())?;
         held.keep.push((tokens.to_vec(), span));
         let known = hit.map_or(0, |hit| hit.span.len);
         if let Some(hit) = hit {
             self.pool.copy(hit.span, span.start)?;
         }
-        Ok((span, packed.push(tokens.get(known..).unwrap_or_default(), span, None)))
+        packed.push(tokens.get(known..).unwrap_or_default(), span, None);
+        Ok(span)
     }
 
     fn find(&mut self, tokens: &[u32]) -> Option<Hit> {

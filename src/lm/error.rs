@@ -31,6 +31,14 @@ pub enum LmError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A GGUF file is broken, or holds something that cannot be run as it should.
+    #[error("{}: {problem}", .path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what would do.
+        problem: String,
+    },
     /// The sequence does not fit the model's context, or the batch its cache.
     #[error("{tokens} tokens do not fit: {limit} is the most {of}; shorten the prompt or raise the limit")]
     TooLong {

@@ -3,14 +3,13 @@
 //! A step runs the prompts of those that joined and the last tokens of the others as one packed batch. What a sequence
 //! may say, and when it is done, is its [`Guide`]'s to decide.
 
-use candle_core::Tensor;
-
 use super::LmError;
 use super::engine::Engine;
 use super::kv::Span;
 use super::packed::Packed;
 use super::prefix::Hit;
-use super::sample::{self, Choice, Drawn, Mask, Sampling};
+use super::sample::{Choice, Drawn, Mask, Sampling};
+use super::text::Text;
 
 /// What a sequence may say next, and what follows from what it said.
 pub trait Guide: Send + std::any::Any {
@@ -84,16 +83,11 @@ pub struct Generator {
 }
 
 struct Running {
-    id: u64,
-    request: GenerateRequest,
+    text: Text,
     own: Span,
     hit: Option<Hit>,
-    /// Prompt and all that came after it.
-    tokens: Vec<u32>,
-    logprobs: Vec<Option<f64>>,
     /// Tokens whose keys are in their slots.
     filled: usize,
-    stopped: bool,
 }
 
 impl Generator {
@@ -113,16 +107,8 @@ impl Generator {
     ) -> Result<Result<u64, GenerateRequest>, LmError> {
         let total = request.prompt.len() + request.max_tokens;
         let context = engine.decoder().config().context;
-        if request.prompt.is_empty() || request.max_tokens == 0 {
-            return Err(LmError::Unsupported("a text needs a prompt and at least one token".to_owned()));
-        }
-        for (limit, of) in
-            [(context, "of the model's context"), (engine.pool.slots(), "that the key-value cache holds")]
-        {
-            if total > limit {
-                return Err(LmError::TooLong { tokens: total, limit, of });
-            }
-        }
+        let slots = (engine.pool.slots(), "that the key-value cache holds");
+        Text::check(&request, [(context, "of the model's context"), slots])?;
         let before = request.prompt.split_last().map_or(&[][..], |(_, before)| before);
         let hit = engine.prefixes.find(before);
         let known = hit.map_or(0, |hit| hit.span.len);
@@ -133,23 +119,13 @@ impl Generator {
             return Ok(Err(request));
         };
         self.next_id += 1;
-        let tokens = request.prompt.clone();
-        self.running.push(Running {
-            id: self.next_id,
-            request,
-            own,
-            hit,
-            tokens,
-            logprobs: Vec::new(),
-            filled: known,
-            stopped: false,
-        });
+        self.running.push(Running { text: Text::new(self.next_id, request), own, hit, filled: known });
         Ok(Ok(self.next_id))
     }
 
     /// Lets a sequence go whose text nobody waits for any more.
     pub fn leave(&mut self, engine: &mut Engine, id: u64) {
-        if let Some(at) = self.running.iter().position(|running| running.id == id) {
+        if let Some(at) = self.running.iter().position(|running| running.text.id() == id) {
             self.running.swap_remove(at).free(engine);
         }
     }
@@ -173,19 +149,19 @@ impl Generator {
             return Ok(Vec::new());
         }
         let mut packed = Packed::default();
-        let last = |running: &mut Running| running.pack(&mut packed);
-        let rows: Vec<usize> = self.running.iter_mut().map(last).collect();
+        self.running.iter_mut().for_each(|running| running.pack(&mut packed));
+        let rows: Vec<usize> = (0..self.running.len()).collect();
         engine.work.asked_tokens += packed.tokens.len() as u64;
         engine.work.generated_tokens += rows.len() as u64;
         let states = engine.forward(&packed)?;
         let logits = engine.decoder().logits(&states, &rows)?;
-        let choices = self.running.iter_mut().enumerate().map(|(row, running)| running.choice(&logits, row));
+        let choices = self.running.iter_mut().enumerate().map(|(row, running)| running.text.choice(&logits, row));
         let choices: Vec<Result<Choice, LmError>> = choices.collect();
         let drawn = engine.decoder().draw(&logits, &choices)?;
         let mut done = Vec::new();
         let mut going = Vec::with_capacity(self.running.len());
         for ((mut running, choice), drawn) in self.running.drain(..).zip(choices).zip(drawn) {
-            match choice.and(drawn).and_then(|drawn| running.take(drawn)) {
+            match choice.and(drawn).and_then(|drawn| running.text.take(drawn)) {
                 Ok(false) => going.push(running),
                 Ok(true) => done.push(running.finish(engine, None)),
                 Err(error) => done.push(running.finish(engine, Some(error))),
@@ -197,63 +173,19 @@ impl Generator {
 }
 
 impl Running {
-    /// Adds what is not computed yet to a batch; gives the last row.
-    fn pack(&mut self, packed: &mut Packed) -> usize {
+    /// Adds what is not computed yet to a batch, as one segment.
+    fn pack(&mut self, packed: &mut Packed) {
         let prefix = self.hit.map(|hit| hit.span);
         let known = prefix.map_or(0, |prefix| prefix.len);
-        let new = self.tokens.get(self.filled..).unwrap_or_default();
-        let rows = packed.push(new, Span { start: self.own.start, len: self.tokens.len() - known }, prefix);
-        self.filled = self.tokens.len();
-        rows.end.saturating_sub(1)
-    }
-
-    /// What may come next, after the guide has seen what it watches.
-    fn choice(&mut self, logits: &Tensor, row: usize) -> Result<Choice, LmError> {
-        let guide = &mut self.request.guide;
-        let watched = guide.watched();
-        if !watched.is_empty() {
-            let logits = logits.get(row)?.to_vec1::<f32>()?;
-            let total = sample::log_sum_exp(&logits);
-            let logprob =
-                |token: &u32| logits.get(*token as usize).map_or(f64::NEG_INFINITY, |l| f64::from(*l) - total);
-            let logprobs: Vec<f64> = watched.iter().map(logprob).collect();
-            if logprobs.iter().any(|value| value.is_nan()) {
-                return Err(LmError::NotFinite("a label's log-probability"));
-            }
-            guide.watch(logprobs);
-        }
-        Ok(Choice { sampling: self.request.sampling, step: self.logprobs.len() as u64, mask: guide.allowed()? })
-    }
-
-    /// Takes the next token; true when the text is done.
-    fn take(&mut self, drawn: Drawn) -> Result<bool, LmError> {
-        let guide = &mut self.request.guide;
-        self.tokens.push(drawn.token);
-        self.logprobs.push(Some(drawn.logprob));
-        let said = match guide.accept(drawn)? {
-            Next::Stop => {
-                self.stopped = true;
-                return Ok(true);
-            }
-            Next::Draw => Vec::new(),
-            Next::Say(tokens) => tokens,
-            Next::Instead(tokens) => {
-                self.tokens.pop();
-                self.logprobs.pop();
-                tokens
-            }
-        };
-        let room = self.request.max_tokens.saturating_sub(self.logprobs.len());
-        self.tokens.extend(said.iter().take(room));
-        self.logprobs.extend(said.iter().take(room).map(|_| None));
-        Ok(self.logprobs.len() >= self.request.max_tokens)
+        let tokens = self.text.tokens();
+        let new = tokens.get(self.filled..).unwrap_or_default();
+        packed.push(new, Span { start: self.own.start, len: tokens.len() - known }, prefix);
+        self.filled = tokens.len();
     }
 
     fn finish(self, engine: &mut Engine, failed: Option<LmError>) -> Generated {
-        let finished = self.stopped;
         self.free_slots(engine);
-        let tokens = self.tokens.get(self.request.prompt.len()..).unwrap_or_default().to_vec();
-        Generated { id: self.id, tokens, logprobs: self.logprobs, finished, guide: self.request.guide, failed }
+        self.text.finish(failed)
     }
 
     fn free(self, engine: &mut Engine) {

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 
 use super::LmError;
 use super::config::ModelConfig;
+use super::cpu;
 use super::kernels::{Fused, FusedPlan};
 use super::kv::LayerKv;
 use super::packed::Packed;
@@ -84,7 +85,7 @@ impl<'p> Plan<'p> {
     /// The activated first half of the columns times the second half.
     pub(super) fn gated(&self, gate_up: &Tensor, config: &ModelConfig) -> Result<Tensor, LmError> {
         match self {
-            Self::Twin(_) => twin::gated(gate_up, config.activation),
+            Self::Twin(_) => cpu::gated(gate_up, config.activation),
             Self::Fused(plan) => plan.gated(gate_up),
         }
     }

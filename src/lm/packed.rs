@@ -55,6 +55,19 @@ impl Packed {
         rows
     }
 
+    /// The last row of every segment, as a batch of its own: what the last layer has to compute, once the keys of all rows
+    /// are in their slots. Its tokens are those of the rows.
+    pub(super) fn last_rows(&self) -> (Self, Vec<usize>) {
+        let mut last = Self::default();
+        let mut rows = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            let row = segment.rows.end.saturating_sub(1);
+            last.push(self.tokens.get(row..=row).unwrap_or_default(), segment.own, segment.prefix);
+            rows.push(row);
+        }
+        (last, rows)
+    }
+
     /// Each row's position in its sequence.
     pub fn positions(&self) -> Vec<u32> {
         self.segments.iter().flat_map(|segment| (segment.before()..segment.total()).map(narrow)).collect()

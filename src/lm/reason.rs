@@ -84,10 +84,10 @@ impl ReasonedLabel {
     fn take_forced(&mut self) -> Result<Vec<u32>, LmError> {
         // Never past the place of the label, which is to be looked at.
         let mut taken = Vec::new();
-        for token in self.constraint.forced() {
-            if self.at_label() {
-                break;
-            }
+        while !self.at_label()
+            && self.label().is_none()
+            && let Some(token) = self.constraint.forced()?
+        {
             self.take(token)?;
             taken.push(token);
         }

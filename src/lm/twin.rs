@@ -2,14 +2,13 @@
 //!
 //! Inference only: several of these operations have no backward.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops::rms_norm;
+use rayon::prelude::*;
 
 use super::LmError;
-use super::config::{Activation, ModelConfig};
+use super::config::ModelConfig;
+use super::cpu::{self, MaskedSoftmax};
 use super::kv::{LayerKv, Span};
 use super::ops::HeadWeights;
 use super::packed::{Packed, Segment, narrow};
@@ -23,7 +22,6 @@ pub(super) struct TwinPlan<'p> {
     /// `[rows, head_dim / 2]`.
     cos: Tensor,
     sin: Tensor,
-    masks: HashMap<MaskKey, Tensor>,
 }
 
 impl<'p> TwinPlan<'p> {
@@ -31,18 +29,7 @@ impl<'p> TwinPlan<'p> {
         let positions = Tensor::new(packed.positions(), rope.cos.device())?;
         let cos = rope.cos.index_select(&positions, 0)?;
         let sin = rope.sin.index_select(&positions, 0)?;
-        let mut masks = HashMap::new();
-        for segment in &packed.segments {
-            for &window in &config.windows {
-                let key = MaskKey::of(segment, window);
-                if let Entry::Vacant(place) = masks.entry(key)
-                    && let Some(mask) = key.mask(&cos)?
-                {
-                    place.insert(mask);
-                }
-            }
-        }
-        Ok(Self { packed, config, cos, sin, masks })
+        Ok(Self { packed, config, cos, sin })
     }
 
     /// Splits `[rows, qkv_width]` into heads, norms and rotates them, and puts keys and values into their slots.
@@ -76,7 +63,7 @@ impl<'p> TwinPlan<'p> {
     /// Causal attention of every segment over its prefix and its own tokens: `[rows, heads * head_dim]`.
     pub(super) fn attention(&self, q: &Tensor, kv: &LayerKv, window: Option<usize>) -> Result<Tensor, LmError> {
         let one = |segment: &Segment| self.attend(segment, q, kv, window);
-        let parts: Vec<Tensor> = self.packed.segments.iter().map(one).collect::<Result<_, _>>()?;
+        let parts: Vec<Tensor> = self.packed.segments.par_iter().map(one).collect::<Result<_, _>>()?;
         Ok(Tensor::cat(&parts, 0)?)
     }
 
@@ -104,27 +91,28 @@ impl<'p> TwinPlan<'p> {
             Ok(Tensor::cat(&parts, 0)?.reshape((keys, heads, dim))?)
         };
         let k = of(&kv.k)?.permute((1, 2, 0))?.contiguous()?;
-        // A column of ones beside the values gives the sum of the weights in the same order as the weighted values.
-        let v = of(&kv.v)?.transpose(0, 1)?;
-        let v = Tensor::cat(&[v, Tensor::ones((heads, keys, 1), kv.v.dtype(), kv.v.device())?], 2)?;
-        let mut scores = (q.matmul(&k)? * config.attention_scale)?;
-        if let Some(cap) = config.attention_softcap {
-            scores = ((scores / cap)?.tanh()? * cap)?;
-        }
-        if let Some(mask) = self.masks.get(&MaskKey::of(segment, window)) {
-            let shaped = scores.reshape((heads, groups, rows, keys))?;
-            scores = shaped.broadcast_add(mask)?.reshape((heads, groups * rows, keys))?;
-        }
-        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-        let piece = |start: usize| {
-            let len = PIECE.min(keys - start);
-            weights.narrow(2, start, len)?.contiguous()?.matmul(&v.narrow(1, start, len)?.contiguous()?)
+        let v = of(&kv.v)?.transpose(0, 1)?.contiguous()?;
+        let mask = MaskedSoftmax {
+            rows,
+            first: segment.before(),
+            window,
+            scale: config.attention_scale as f32,
+            softcap: config.attention_softcap.map(|cap| cap as f32),
         };
-        let mut sums = piece(0)?;
-        for start in (PIECE..keys).step_by(PIECE) {
-            sums = (sums + piece(start)?)?;
-        }
-        let out = sums.narrow(2, 0, dim)?.broadcast_div(&sums.narrow(2, dim, 1)?)?;
+        let weights = cpu::masked_softmax(&q.matmul(&k)?, mask)?;
+        let out = if keys <= PIECE {
+            weights.matmul(&v)?
+        } else {
+            let piece = |start: usize| {
+                let len = PIECE.min(keys - start);
+                weights.narrow(2, start, len)?.contiguous()?.matmul(&v.narrow(1, start, len)?.contiguous()?)
+            };
+            let mut sums = piece(0)?;
+            for start in (PIECE..keys).step_by(PIECE) {
+                sums = (sums + piece(start)?)?;
+            }
+            sums
+        };
         let out = out.reshape((heads, groups, rows, dim))?.permute((2, 0, 1, 3))?.contiguous()?;
         Ok(out.reshape((rows, heads * groups * dim))?)
     }
@@ -138,49 +126,9 @@ fn padded(keys: usize) -> usize {
     keys.next_multiple_of(4)
 }
 
-/// Segments with equal masks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct MaskKey {
-    rows: usize,
-    keys: usize,
-    window: Option<usize>,
-}
-
-impl MaskKey {
-    fn of(segment: &Segment, window: Option<usize>) -> Self {
-        let keys = segment.total();
-        Self { rows: segment.rows.len(), keys, window: window.filter(|window| keys > *window) }
-    }
-
-    /// Zero where a row sees a key and negative infinity where not, `[rows, padded keys]`; `None` when all is seen.
-    fn mask(self, like: &Tensor) -> Result<Option<Tensor>, LmError> {
-        let Self { rows, keys, window } = self;
-        if rows == 1 && window.is_none() && padded(keys) == keys {
-            return Ok(None);
-        }
-        let first = keys - rows;
-        let sees =
-            |row: usize, key: usize| key <= first + row && window.is_none_or(|window| key + window > first + row);
-        let row = |row: usize| (0..padded(keys)).map(move |key| if sees(row, key) { 0f32 } else { f32::NEG_INFINITY });
-        let values: Vec<f32> = (0..rows).flat_map(row).collect();
-        Ok(Some(Tensor::from_vec(values, (rows, padded(keys)), like.device())?))
-    }
-}
-
 /// Root-mean-square norm over the last dimension.
 pub(super) fn norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError> {
     Ok(rms_norm(&x.contiguous()?, weight, eps as f32)?)
-}
-
-/// The activated first half of the columns times the second half.
-pub(super) fn gated(gate_up: &Tensor, activation: Activation) -> Result<Tensor, LmError> {
-    let half = gate_up.dim(D::Minus1)? / 2;
-    let gate = gate_up.narrow(D::Minus1, 0, half)?;
-    let gate = match activation {
-        Activation::Silu => gate.silu()?,
-        Activation::GeluTanh => gate.gelu()?,
-    };
-    Ok((gate * gate_up.narrow(D::Minus1, half, half)?)?)
 }
 
 /// `x` times the transpose of a weight `[out, in]`.

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::LmError;
+use super::config::{Family, ModelConfig};
 
 /// Largest header of a safetensors file, in bytes, as the format's own reader has it.
 const MAX_HEADER: u64 = 100_000_000;
@@ -38,6 +39,8 @@ enum Source {
     Random {
         /// The same on every device, and slow to make; otherwise as the device makes them.
         seed: Option<u64>,
+        /// What the weights of norms lie around.
+        norms: f32,
     },
 }
 
@@ -64,9 +67,12 @@ impl Weights {
         Ok(Self { source, device: device.clone(), dtype, hashes: Mutex::default() })
     }
 
-    /// Random weights of whatever shape is asked for, rounded to bfloat16. With a seed they are the same on every device.
-    pub fn random(seed: Option<u64>, dtype: DType, device: &Device) -> Self {
-        Self { source: Source::Random { seed }, device: device.clone(), dtype, hashes: Mutex::default() }
+    /// Random weights of whatever shape `config` asks for, rounded to bfloat16. With a seed they are the same on every
+    /// device.
+    pub fn random(config: &ModelConfig, seed: Option<u64>, dtype: DType, device: &Device) -> Self {
+        // Gemma stores its norms less 1.
+        let norms = if config.family == Family::Gemma2 { 0.0 } else { 1.0 };
+        Self { source: Source::Random { seed, norms }, device: device.clone(), dtype, hashes: Mutex::default() }
     }
 
     /// Where the tensors go.
@@ -89,7 +95,7 @@ impl Weights {
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, LmError> {
         let (dir, files, places) = match &self.source {
             Source::Files { dir, files, places } => (dir, files, places),
-            Source::Random { seed } => return self.made_up(name, shape, *seed),
+            Source::Random { seed, norms } => return self.made_up(name, shape, *seed, *norms),
         };
         let Some(shard) = places.get(name).and_then(|index| files.get(*index)) else {
             let problem = format!("is missing; it should have the shape {shape:?}");
@@ -100,12 +106,12 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// Norms near one, biases near zero, and matrices that keep the size of what they are multiplied with.
-    fn made_up(&self, name: &str, shape: &[usize], seed: Option<u64>) -> Result<Tensor, LmError> {
+    /// Norms near their middle, biases near zero, and matrices that keep the size of what they are multiplied with.
+    fn made_up(&self, name: &str, shape: &[usize], seed: Option<u64>, norms: f32) -> Result<Tensor, LmError> {
         let width = shape.last().copied().unwrap_or(1);
         let (mean, deviation) = match shape {
             [_] if name.ends_with("bias") => (0.0, 0.1),
-            [_] => (1.0, 0.1),
+            [_] => (norms, 0.1),
             _ => (0.0, (width as f32).powf(-0.5)),
         };
         let tensor = match seed {

@@ -3,7 +3,10 @@
 //! Whatever waits is scored together; texts in the making get a token between batches. A request whose asker is gone is
 //! dropped. A request that fails, fails alone.
 
-use std::collections::HashMap;
+mod score;
+mod texts;
+
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -12,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::texts::Texts;
 use super::LmError;
 use super::engine::{Engine, LabelLogprobs};
-use super::generate::{GenerateRequest, Generated, Generator};
+use super::generate::{GenerateRequest, Generated};
+use super::model::Model;
 
 /// A failure, as everybody who waited for it gets it.
 pub type Failure = Arc<LmError>;
@@ -66,6 +71,17 @@ enum Work {
     Text { request: Box<GenerateRequest>, reply: Reply<Generated> },
 }
 
+impl Work {
+    /// Whether nobody waits for it any more.
+    fn is_dropped(&self) -> bool {
+        match self {
+            Self::Labels { reply, .. } => reply.is_closed(),
+            Self::Reward { reply, .. } => reply.is_closed(),
+            Self::Text { reply, .. } => reply.is_closed(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Job")
@@ -82,30 +98,28 @@ impl Worker {
         make: impl FnOnce() -> Result<Engine, LmError> + Send + 'static,
         queue_tokens: u32,
     ) -> Result<Self, LmError> {
+        Self::start_model(|| make().map(Model::from), queue_tokens)
+    }
+
+    /// As [`Self::start`], for a model of either kind.
+    ///
+    /// # Errors
+    /// Whatever making the model gives.
+    pub fn start_model(
+        make: impl FnOnce() -> Result<Model, LmError> + Send + 'static,
+        queue_tokens: u32,
+    ) -> Result<Self, LmError> {
         let (jobs, incoming) = mpsc::channel();
         let (ready, made) = mpsc::channel();
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
         let run = move || {
-            let engine = make().and_then(|mut engine| {
-                engine
-                    .label_logprobs(&[(&[0, 0], &[0])])
-                    .map_or_else(
-                        |error| match error {
-                            // A reward model has no labels; it warms up by a reward.
-                            LmError::Unsupported(_) => engine.rewards(&[&[0, 0]]).map(|_| ()),
-                            error => Err(error),
-                        },
-                        |_| Ok(()),
-                    )
-                    .map(|()| engine)
-            });
-            match engine {
-                Ok(engine) => {
+            match make().and_then(warmed_up) {
+                Ok(model) => {
                     theirs.alive.store(true, Relaxed);
                     let _ = ready.send(Ok(()));
                     // A panic is a bug in the engine: the server says it is not ready, and goes on with the rest.
-                    let served = std::panic::catch_unwind(AssertUnwindSafe(|| serve(engine, &incoming, &theirs)));
+                    let served = std::panic::catch_unwind(AssertUnwindSafe(|| serve(model, &incoming, &theirs)));
                     theirs.alive.store(false, Relaxed);
                     if served.is_err() {
                         tracing::error!("the model's thread panicked; its judge is down until a restart");
@@ -177,146 +191,44 @@ impl Worker {
     }
 }
 
-/// Texts in the making and who waits for them.
-#[derive(Default)]
-struct Texts {
-    generator: Generator,
-    waiting: HashMap<u64, (Reply<Generated>, OwnedSemaphorePermit)>,
-    /// Not joined yet, for want of room.
-    outside: Vec<(Box<GenerateRequest>, Reply<Generated>, OwnedSemaphorePermit)>,
+/// A model that has computed something.
+fn warmed_up(mut model: Model) -> Result<Model, LmError> {
+    match model.label_logprobs(&[(&[0, 0], &[0])]) {
+        Ok(_) => Ok(model),
+        // A reward model has no labels; it warms up by a reward.
+        Err(LmError::Unsupported(_)) => model.rewards(&[&[0, 0]]).map(|_| model),
+        Err(error) => Err(error),
+    }
 }
 
-fn serve(mut engine: Engine, incoming: &Receiver<Job>, shared: &Shared) {
+fn serve(mut model: Model, incoming: &Receiver<Job>, shared: &Shared) {
     let mut texts = Texts::default();
+    let mut waiting: VecDeque<Job> = VecDeque::new();
     loop {
-        let idle = texts.waiting.is_empty() && texts.outside.is_empty();
+        let idle = waiting.is_empty() && texts.is_empty();
         let wait = if idle { Duration::from_secs(3600) } else { Duration::ZERO };
-        let mut jobs = Vec::new();
         match incoming.recv_timeout(wait) {
-            Ok(job) => jobs.push(job),
+            Ok(job) => waiting.push_back(job),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if idle => return,
             Err(RecvTimeoutError::Disconnected) => {}
         }
-        jobs.extend(incoming.try_iter());
+        waiting.extend(incoming.try_iter());
+        waiting.retain(|job| !job.work.is_dropped());
+        let now = model.room().unwrap_or(waiting.len()).min(waiting.len());
         let began = Instant::now();
-        let failures = score(&mut engine, jobs, &mut texts) + texts.step(&mut engine);
+        let failures = score::score(&mut model, waiting.drain(..now), &mut texts) + texts.step(&mut model);
         let mut numbers = shared.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = engine.work();
+        let work = model.work();
         (numbers.asked_tokens, numbers.computed_tokens) = (work.asked_tokens, work.computed_tokens);
         (numbers.batches, numbers.generated_tokens) = (work.batches, work.generated_tokens);
-        numbers.kept_tokens = engine.kept_tokens() as u64;
+        numbers.kept_tokens = model.kept_tokens() as u64;
         numbers.busy_seconds += began.elapsed().as_secs_f64();
         numbers.failures += failures;
     }
 }
 
-/// Scores all prompts and conversations together; puts texts aside. Gives the number of failures.
-fn score(engine: &mut Engine, jobs: Vec<Job>, texts: &mut Texts) -> u64 {
-    let (mut labels, mut rewards) = (Vec::new(), Vec::new());
-    let mut failures = 0;
-    for Job { work, _room: room } in jobs {
-        match work {
-            Work::Labels { reply, .. } if reply.is_closed() => {}
-            Work::Reward { reply, .. } if reply.is_closed() => {}
-            Work::Labels { prompt, labels: wanted, reply } => match engine.check(&prompt) {
-                Ok(()) => labels.push(((prompt, wanted), reply, room)),
-                Err(error) => failures += fail(reply, error),
-            },
-            Work::Reward { conversation, reply } => match engine.check(&conversation) {
-                Ok(()) => rewards.push((conversation, reply, room)),
-                Err(error) => failures += fail(reply, error),
-            },
-            Work::Text { request, reply } => texts.outside.push((request, reply, room)),
-        }
-    }
-    failures += together(engine, labels, |engine, prompts| {
-        let prompts: Vec<(&[u32], &[u32])> = prompts.iter().map(|(p, l)| (p.as_slice(), l.as_slice())).collect();
-        engine.label_logprobs(&prompts)
-    });
-    failures += together(engine, rewards, |engine, conversations| {
-        engine.rewards(&conversations.iter().map(|c| c.as_slice()).collect::<Vec<_>>())
-    });
-    failures
-}
-
 fn fail<T>(reply: Reply<T>, error: LmError) -> u64 {
     let _ = reply.send(Err(Arc::new(error)));
     1
-}
-
-/// Runs all of one kind at once, and each alone if that fails, so that one bad request fails no other.
-fn together<Q, A>(
-    engine: &mut Engine,
-    asked: Vec<(Q, Reply<A>, OwnedSemaphorePermit)>,
-    mut run: impl FnMut(&mut Engine, &[&Q]) -> Result<Vec<A>, LmError>,
-) -> u64 {
-    if asked.is_empty() {
-        return 0;
-    }
-    let questions: Vec<&Q> = asked.iter().map(|(question, ..)| question).collect();
-    if let Ok(answers) = run(engine, &questions) {
-        for ((_, reply, _), answer) in asked.into_iter().zip(answers) {
-            let _ = reply.send(Ok(answer));
-        }
-        return 0;
-    }
-    let mut failures = 0;
-    for (question, reply, _room) in asked {
-        match run(engine, &[&question]).map(|mut answers| answers.pop()) {
-            Ok(Some(answer)) => drop(reply.send(Ok(answer))),
-            Ok(None) => failures += fail(reply, LmError::NotFinite("a missing answer")),
-            Err(error) => failures += fail(reply, error),
-        }
-    }
-    failures
-}
-
-impl Texts {
-    /// Lets in who fits, gives every text a token, and hands out those that are done.
-    fn step(&mut self, engine: &mut Engine) -> u64 {
-        let mut failures = self.let_in(engine);
-        let gone: Vec<u64> =
-            self.waiting.iter().filter(|(_, (reply, _))| reply.is_closed()).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.waiting.remove(&id);
-            self.generator.leave(engine, id);
-        }
-        match self.generator.step(engine) {
-            Ok(done) => {
-                for mut text in done {
-                    let Some((reply, _)) = self.waiting.remove(&text.id) else { continue };
-                    match text.failed.take() {
-                        Some(error) => failures += fail(reply, error),
-                        None => drop(reply.send(Ok(text))),
-                    }
-                }
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                for (_, (reply, _)) in self.waiting.drain() {
-                    let _ = reply.send(Err(error.clone()));
-                    failures += 1;
-                }
-            }
-        }
-        failures
-    }
-
-    fn let_in(&mut self, engine: &mut Engine) -> u64 {
-        let mut failures = 0;
-        let mut left = Vec::new();
-        for (request, reply, room) in self.outside.drain(..) {
-            if reply.is_closed() {
-                continue;
-            }
-            match self.generator.join(engine, *request) {
-                Ok(Ok(id)) => drop(self.waiting.insert(id, (reply, room))),
-                Ok(Err(request)) => left.push((Box::new(request), reply, room)),
-                Err(error) => failures += fail(reply, error),
-            }
-        }
-        self.outside = left;
-        failures
-    }
 }

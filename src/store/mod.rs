@@ -1,5 +1,6 @@
 //! The store: every scored batch with all that is needed to look its scores up and to score it again. In: batches; out:
-//! scores, runs, stored answers and requests to replay. Knows neither HTTP nor how a score comes about.
+//! scores, runs, stored answers and requests to replay. Beside them, bytes under keys: what judges said, which the store
+//! does not read. Knows neither HTTP nor how a score comes about.
 //!
 //! A batch is kept whole or not at all. Bodies are packed on the caller's thread ([`Compressed`]); one thread writes all
 //! waiting batches in one transaction, so that they share one sync of the disk. Runs are counted in the same transaction.
@@ -14,6 +15,7 @@ mod sqlite;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use self::compressed::{Compressed, MAX_BYTES};
 pub use self::config::{Config, Durability};
@@ -26,7 +28,11 @@ pub use self::read::{
 pub use self::record::{Batch, Idempotency, MAX_REWARD, ScoreRow, StageTally};
 
 use self::config::Target;
+use self::record::Finding;
 use self::sqlite::Sqlite;
+
+/// Longest finding that is kept, in bytes.
+pub const MAX_FINDING_BYTES: usize = 1 << 20;
 
 /// An open store; clones share it. When the last one goes, what is queued is written first, on that thread;
 /// [`Store::close`] does it without blocking.
@@ -49,7 +55,7 @@ enum Backend {
 /// What the store did since it was opened, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Bytes of batches that wait to be written, about.
+    /// Bytes of batches and findings that wait to be written, about.
     pub queue_bytes: u64,
     /// Batches written.
     pub batches: u64,
@@ -59,6 +65,10 @@ pub struct Counters {
     pub transactions: u64,
     /// Batches that could not be written.
     pub failures: u64,
+    /// Findings written.
+    pub findings: u64,
+    /// Findings that could not be written, or for which the queue had no room.
+    pub lost_findings: u64,
 }
 
 impl Store {
@@ -106,6 +116,39 @@ impl Store {
         }
         match &self.inner.backend {
             Backend::Sqlite(sqlite) => sqlite.append(batch).await,
+        }
+    }
+
+    /// What was kept under a key; `None` also where the database cannot be read, which is logged. Blocks for a look-up by
+    /// key, and for those before it: call it where threads may block.
+    pub fn recall(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
+        let found = match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.recall(key),
+        };
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a finding could not be looked up; the judge is asked again");
+            None
+        })
+    }
+
+    /// Keeps a value under a key unless there is one. Returns at once: the value is written with the next batches, before
+    /// any batch that is appended later. It is lost, with a warning, where the queue is full or the value is longer than
+    /// [`MAX_FINDING_BYTES`]. Nothing is ever pruned: to forget, delete rows of the table `judge_findings`.
+    pub fn remember(&self, key: &[u8; 32], value: &[u8]) {
+        if value.len() > MAX_FINDING_BYTES {
+            return self.lose_finding("it is longer than what is kept");
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let created_at_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let finding = Finding { key: *key, value: value.to_vec(), created_at_ms };
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.remember(finding),
+        }
+    }
+
+    fn lose_finding(&self, why: &str) {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.lose_finding(why),
         }
     }
 

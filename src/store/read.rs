@@ -179,6 +179,8 @@ pub struct StoredRequest {
     pub position: String,
     /// Version of the scoring code then.
     pub engine_version: String,
+    /// The identities of the judges that were asked then, by their names, JSON; `None` where none was.
+    pub judges: Option<String>,
 }
 
 /// The place after the last run of a page: runs come latest first.

@@ -34,6 +34,8 @@ pub struct Batch {
     pub rubric_json: Arc<str>,
     /// Version of the scoring code.
     pub engine_version: &'static str,
+    /// The identities of the judges that were asked, by their names, as a JSON object; `None` where none was.
+    pub judges: Option<String>,
     /// The request, as needed for a replay; `None` when [`super::Store::keeps_trajectories`] is false.
     pub request: Option<Compressed>,
     /// The response as it was sent.
@@ -55,6 +57,21 @@ pub struct Idempotency {
     pub body_hash: [u8; 32],
     /// HTTP status of the answer.
     pub status: u16,
+}
+
+/// What a judge said, under the key of the question. The store does not look into either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) key: [u8; 32],
+    pub(super) value: Vec<u8>,
+    pub(super) created_at_ms: i64,
+}
+
+/// Something on its way into the database.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Batch(Box<Batch>),
+    Finding(Finding),
 }
 
 /// One trajectory's score.
@@ -127,6 +144,16 @@ impl Batch {
         const ROW: usize = size_of::<ScoreRow>() + 48;
         let bodies = self.response.bytes().len() + self.request.as_ref().map_or(0, |request| request.bytes().len());
         size_of::<Self>() + bodies + self.position.len() + self.scores.len() * ROW
+    }
+}
+
+impl Entry {
+    /// About the memory that the entry takes while it waits, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Batch(batch) => batch.weight(),
+            Self::Finding(finding) => size_of::<Self>() + finding.value.len(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod help;
+mod judge;
 mod readme;
 mod replay;
 mod rubric;

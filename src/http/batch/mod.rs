@@ -104,6 +104,8 @@ pub struct Overrides<'a> {
     pub rubric: Option<Arc<Rubric>>,
     /// Prefix of the score ids; `None` where nothing is stored.
     pub batch_id: Option<&'a str>,
+    /// Asked instead of the engine's judges: those that a stored score asked. Not for the server, which asks them itself.
+    pub judges: Option<Judges>,
 }
 
 /// One scored trajectory, for the store.
@@ -149,6 +151,8 @@ pub struct Scored {
     pub tallies: Vec<Tally>,
     /// How often each error came up.
     pub errors: Vec<(NoScoreCode, u64)>,
+    /// Probability that judges gave to something other than their labels, of each verdict that tells it.
+    pub outside: Vec<f64>,
     /// What it was scored with.
     pub settings: Settings,
 }
@@ -242,9 +246,10 @@ impl Engine {
     /// As [`Self::score`].
     pub async fn score_and_ask(&self, body: &str, overrides: &Overrides<'_>) -> Result<Scored, BatchError> {
         let mut session = Session::default();
+        let judges = overrides.judges.as_ref().unwrap_or(&self.judges);
         loop {
             let scored = self.score(body, overrides, &Stop::default(), &session);
-            if !session.put_to(&self.judges, None).await {
+            if !session.put_to(judges, None).await {
                 return scored;
             }
         }

@@ -25,6 +25,7 @@ pub(super) struct Entry {
     failed_stage: Option<usize>,
     content_hash: [u8; 16],
     scores: Vec<(f64, bool)>,
+    outside: Vec<f64>,
     names: (Option<String>, Option<String>),
     error: Option<(NoScoreCode, ErrorWire<'static>)>,
 }
@@ -48,6 +49,7 @@ impl Entry {
             failed_stage: report.failed_stage(),
             content_hash,
             scores: report.outcomes.iter().enumerate().map(score).collect(),
+            outside: report.outcomes.iter().filter_map(outside).collect(),
             names: (naming.id.map(str::to_owned), naming.group.map(str::to_owned)),
             error,
         }
@@ -105,6 +107,7 @@ pub(super) fn finish(
         }
     }
     let errors = count_errors(&entries);
+    let outside = entries.iter().flat_map(|entry| entry.outside.iter().copied()).collect();
     let (body, ranges) = write_body(&entries, &rewards, &groups, items, &settings);
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {
         id: entry.names.0,
@@ -116,7 +119,13 @@ pub(super) fn finish(
         content_hash: entry.content_hash,
         result,
     });
-    Ok(Scored { body, rows: rows.collect(), tallies, errors, settings })
+    Ok(Scored { body, rows: rows.collect(), tallies, errors, outside, settings })
+}
+
+/// The probability that a judge gave to something other than its labels.
+fn outside(outcome: &Outcome) -> Option<f64> {
+    outcome.cached?;
+    outcome.detail.iter().find(|(name, _)| name == "outside").map(|(_, value)| *value)
 }
 
 fn count_errors(entries: &[Entry]) -> Vec<(NoScoreCode, u64)> {

@@ -1,5 +1,7 @@
 //! `GET /healthz`, `/readyz`, `/metrics`: for whoever operates the server.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -9,6 +11,7 @@ use utoipa::ToSchema;
 
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
+use crate::judge::JudgeState;
 
 /// What a health check says.
 #[derive(Debug, Serialize, ToSchema)]
@@ -34,17 +37,31 @@ pub(crate) async fn healthz(State(app): State<App>) -> Json<Health> {
     health(&app)
 }
 
-/// Can it score? Not while it drains, nor when its store is closed.
+/// Can it score? Not while it drains, nor when its store is closed or a judge on this machine is down. Judges are loaded and
+/// warmed up before the server listens.
 #[utoipa::path(get, path = "/readyz", tag = "operation", operation_id = "readyz",
     responses(
         (status = 200, description = "Ready", body = Health),
-        (status = 503, description = "Draining, or the store is not open", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 503, description = "Draining, the store is not open, or a judge is down", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Problem> {
     app.refuse_when_draining()?;
     if app.store.as_ref().is_some_and(|store| !store.ready()) {
         return Err(Problem::unavailable("store", "the store is closed", 5));
     }
-    Ok(health(&app))
+    match judges_down(&app.engine.judges.states()) {
+        None => Ok(health(&app)),
+        Some(down) => Err(Problem::unavailable("judge", down, 5)),
+    }
+}
+
+/// Which judges cannot answer, in words; `None` when all can.
+fn judges_down(states: &BTreeMap<String, JudgeState>) -> Option<String> {
+    let down: Vec<String> = states.iter().filter(|(_, s)| !s.ready).map(|(name, _)| format!("{name:?}")).collect();
+    match down.len() {
+        0 => None,
+        1 => Some(format!("the judge {} is down; the log says why, and a restart loads it again", down.concat())),
+        _ => Some(format!("the judges {} are down; the log says why, and a restart loads them again", down.join(", "))),
+    }
 }
 
 /// Metrics for Prometheus.
@@ -57,4 +74,34 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
         app.metrics.text(&app.limits, app.store.as_ref().map(crate::store::Store::counters)),
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn states(ready: &[(&str, bool)]) -> BTreeMap<String, JudgeState> {
+        let state = |ready| JudgeState {
+            ready,
+            identity: String::new(),
+            queued_tokens: 0,
+            numbers: None,
+            endpoints: Vec::new(),
+        };
+        ready.iter().map(|(name, ready)| ((*name).to_owned(), state(*ready))).collect()
+    }
+
+    #[test]
+    fn a_server_is_ready_while_all_its_judges_are() {
+        assert_eq!(judges_down(&states(&[])), None);
+        assert_eq!(judges_down(&states(&[("default", true), ("second", true)])), None);
+    }
+
+    #[test]
+    fn a_judge_that_is_down_is_named() {
+        let one = judges_down(&states(&[("default", false), ("second", true)])).unwrap();
+        assert!(one.contains("\"default\"") && !one.contains("second"), "{one}");
+        let both = judges_down(&states(&[("default", false), ("second", false)])).unwrap();
+        assert!(both.contains("\"default\", \"second\""), "{both}");
+    }
 }

@@ -151,66 +151,68 @@ struct Pass {
 impl Pass {
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
         let batch_id = self.stamp.as_ref().map(|stamp| stamp.id.to_string());
-        let overrides = Overrides { rubric: None, batch_id: batch_id.as_deref() };
+        let overrides = Overrides { batch_id: batch_id.as_deref(), ..Overrides::default() };
         let scored = app.engine.score(&self.body, &overrides, &self.stop, &self.session)?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
         let kept =
             |stamp: &&Stamp| !self.session.has_questions() && (!scored.rows.is_empty() || stamp.idempotency.is_some());
         let stamp = self.stamp.as_ref().filter(kept);
-        let batch = stamp.map(|stamp| to_batch(app, &self.body, &scored, stamp.clone())).transpose()?;
+        let batch = stamp.map(|stamp| self.to_batch(app, &scored, stamp.clone())).transpose()?;
         Ok((scored, batch))
     }
-}
 
-/// Packs a scored request for the store; on the work threads, since it compresses.
-fn to_batch(app: &App, body: &str, scored: &Scored, stamp: Stamp) -> Result<Batch, StoreError> {
-    let settings = &scored.settings;
-    let stage = |index: Option<usize>| {
-        index.and_then(|index| settings.rubric.stages.get(index)).map(|stage| stage.name.to_string().into())
-    };
-    let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
-    let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-    Ok(Batch {
-        id: stamp.id,
-        request_id: stamp.request_id,
-        created_at_ms: stamp.created_at_ms,
-        run_id: settings.run_id.clone(),
-        step: settings.position.step.and_then(|step| i64::try_from(step).ok()),
-        position: position_json(settings),
-        rubric_name: settings.rubric.name.to_string(),
-        rubric_hash: settings.rubric.hash.to_string(),
-        rubric_json: settings.rubric.json.clone(),
-        engine_version: env!("CARGO_PKG_VERSION"),
-        request: keep.then(|| Compressed::new(body.as_bytes())).transpose()?,
-        response: Compressed::new(&scored.body)?,
-        idempotency: stamp.idempotency,
-        scores: scored
-            .rows
-            .iter()
-            .map(|row| ScoreRow {
-                trajectory_id: row.id.clone(),
-                group: row.group.clone(),
-                reward: row.reward,
-                valid: row.valid,
-                stage_reached: stage(row.stage_reached),
-                failed_stage: stage(row.failed_stage),
-                content_hash: row.content_hash,
-                result: offset(row.result.start)..offset(row.result.end),
-            })
-            .collect(),
-        stages: settings
-            .rubric
-            .stages
-            .iter()
-            .zip(&scored.tallies)
-            .map(|(stage, tally)| StageTally {
-                stage: stage.name.to_string().into(),
-                reached: tally.reached,
-                passed: tally.passed,
-                score_sum: tally.score_sum,
-            })
-            .collect(),
-    })
+    /// Packs a scored request for the store; on the work threads, since it compresses.
+    fn to_batch(&self, app: &App, scored: &Scored, stamp: Stamp) -> Result<Batch, StoreError> {
+        let settings = &scored.settings;
+        let stage = |index: Option<usize>| {
+            index.and_then(|index| settings.rubric.stages.get(index)).map(|stage| stage.name.to_string().into())
+        };
+        let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
+        let judges = self.session.judges_asked();
+        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Ok(Batch {
+            id: stamp.id,
+            request_id: stamp.request_id,
+            created_at_ms: stamp.created_at_ms,
+            run_id: settings.run_id.clone(),
+            step: settings.position.step.and_then(|step| i64::try_from(step).ok()),
+            position: position_json(settings),
+            rubric_name: settings.rubric.name.to_string(),
+            rubric_hash: settings.rubric.hash.to_string(),
+            rubric_json: settings.rubric.json.clone(),
+            engine_version: env!("CARGO_PKG_VERSION"),
+            judges: (!judges.is_empty()).then(|| serde_json::json!(judges).to_string()),
+            request: keep.then(|| Compressed::new(self.body.as_bytes())).transpose()?,
+            response: Compressed::new(&scored.body)?,
+            idempotency: stamp.idempotency,
+            scores: scored
+                .rows
+                .iter()
+                .map(|row| ScoreRow {
+                    trajectory_id: row.id.clone(),
+                    group: row.group.clone(),
+                    reward: row.reward,
+                    valid: row.valid,
+                    stage_reached: stage(row.stage_reached),
+                    failed_stage: stage(row.failed_stage),
+                    content_hash: row.content_hash,
+                    result: offset(row.result.start)..offset(row.result.end),
+                })
+                .collect(),
+            stages: settings
+                .rubric
+                .stages
+                .iter()
+                .zip(&scored.tallies)
+                .map(|(stage, tally)| StageTally {
+                    stage: stage.name.to_string().into(),
+                    reached: tally.reached,
+                    passed: tally.passed,
+                    score_sum: tally.score_sum,
+                })
+                .collect(),
+        })
+    }
 }
 
 fn position_json(settings: &crate::http::batch::Settings) -> String {

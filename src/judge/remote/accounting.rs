@@ -60,6 +60,20 @@ pub enum Health {
     HalfOpen,
 }
 
+impl Health {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 impl From<Breaker> for Health {
     fn from(breaker: Breaker) -> Self {
         match breaker {

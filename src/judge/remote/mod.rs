@@ -42,7 +42,7 @@ use self::transport::Transport;
 use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Usage, Want};
 use crate::stages::Unavailable;
 
-pub use self::accounting::EndpointSnapshot;
+pub use self::accounting::{EndpointSnapshot, Health};
 pub use self::config::{Config, EndpointConfig, Flavor, Logprobs};
 pub use self::error::RemoteError;
 pub use self::failure::FailureKind;

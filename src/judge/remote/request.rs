@@ -46,7 +46,7 @@ pub(super) fn reasoned_label(
     labels: &[String],
     (thinking_tokens, seed): (u32, u64),
 ) -> Call {
-    // Sorted by name, as the map is, reasoning stands before the verdict: it must be written first.
+    // Reasoning stands before the verdict, as named and by the alphabet: it must be written first.
     let properties = json!({ "reasoning": { "type": "string" }, "verdict": { "type": "string", "enum": labels } });
     let most = config.max_reply_tokens.saturating_add(thinking_tokens);
     let mut call = json_chat(config, messages, &properties, most);

@@ -1,27 +1,30 @@
-//! Writes groups of batches, each group in one transaction. In: batches; out: one verdict per batch. Knows no queue
-//! and no thread.
+//! Writes groups of entries, batches and findings, each group in one transaction. In: entries; out: one verdict for each.
+//! Knows no queue and no thread.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::connection::{Fault, Place, integer};
 use super::tally::Tally;
+use crate::store::record::{Entry, Finding};
 use crate::store::{Batch, Compressed, StoreError};
 
 const FIND_KEY: &str = "SELECT 1 FROM idempotency WHERE key = ?1";
 const INSERT_KEY: &str = "INSERT INTO idempotency (key, body_hash, status, batch) VALUES (?1, ?2, ?3, ?4)";
 const INSERT_BATCH: &str = "INSERT INTO batches (id, request_id, created_at_ms, run_id, step, position, rubric_name,
-     rubric_hash, engine_version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+     rubric_hash, engine_version, judges) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
 const INSERT_BODIES: &str = "INSERT INTO bodies (batch, request, request_bytes, response, response_bytes)
      VALUES (?1, ?2, ?3, ?4, ?5)";
 const INSERT_SCORE: &str = "INSERT INTO scores (batch, \"index\", trajectory_id, \"group\", reward, valid,
      stage_reached, failed_stage, content_hash, result_start, result_end)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+const INSERT_FINDING: &str = "INSERT INTO judge_findings (key, value, created_at_ms) VALUES (?1, ?2, ?3)
+     ON CONFLICT DO NOTHING";
 
 /// Why a whole transaction failed.
 enum Failure {
-    /// It could not begin: no batch is to blame, and none would fare better alone.
+    /// It could not begin: no entry is to blame, and none would fare better alone.
     Begin(StoreError),
-    /// A batch in it, or its size, may be to blame.
+    /// An entry in it, or its size, may be to blame.
     Write(StoreError),
 }
 
@@ -40,13 +43,13 @@ impl Ledger {
         Self { connection, place, busy_timeout_ms, commits: 0 }
     }
 
-    /// Writes the batches in one transaction. When that fails, each is tried alone, so that only the batches that
-    /// cannot be kept get an error.
-    pub(super) fn write(&mut self, batches: &[&Batch]) -> Vec<Result<(), StoreError>> {
-        match self.transaction(batches) {
+    /// Writes the entries in one transaction. When that fails, each is tried alone, so that only those that cannot be kept
+    /// get an error.
+    pub(super) fn write(&mut self, entries: &[&Entry]) -> Vec<Result<(), StoreError>> {
+        match self.transaction(entries) {
             Ok(outcomes) => outcomes,
-            Err(Failure::Write(_)) if batches.len() > 1 => batches.iter().map(|batch| self.alone(batch)).collect(),
-            Err(Failure::Begin(error) | Failure::Write(error)) => vec![Err(error); batches.len()],
+            Err(Failure::Write(_)) if entries.len() > 1 => entries.iter().map(|entry| self.alone(entry)).collect(),
+            Err(Failure::Begin(error) | Failure::Write(error)) => vec![Err(error); entries.len()],
         }
     }
 
@@ -56,21 +59,21 @@ impl Ledger {
         done.map_err(|error| self.explain("copy its log", error.into()))
     }
 
-    fn alone(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        match self.transaction(&[batch]) {
+    fn alone(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        match self.transaction(&[entry]) {
             Ok(outcomes) => outcomes.into_iter().collect(),
             Err(Failure::Begin(error) | Failure::Write(error)) => Err(error),
         }
     }
 
     /// One transaction: all or nothing, except batches that are refused before they write anything.
-    fn transaction(&mut self, batches: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, Failure> {
+    fn transaction(&mut self, entries: &[&Entry]) -> Result<Vec<Result<(), StoreError>>, Failure> {
         let Self { connection, place, busy_timeout_ms, commits } = self;
         let explain = |fault: Fault| place.explain("write", *busy_timeout_ms, fault);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| Failure::Begin(explain(error.into())))?;
-        let outcomes = insert_all(&transaction, batches).map_err(|fault| Failure::Write(explain(fault)))?;
+        let outcomes = insert_all(&transaction, entries).map_err(|fault| Failure::Write(explain(fault)))?;
         transaction.commit().map_err(|error| Failure::Write(explain(error.into())))?;
         *commits += 1;
         Ok(outcomes)
@@ -81,22 +84,29 @@ impl Ledger {
     }
 }
 
-fn insert_all(transaction: &Transaction<'_>, batches: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, Fault> {
+fn insert_all(transaction: &Transaction<'_>, entries: &[&Entry]) -> Result<Vec<Result<(), StoreError>>, Fault> {
     let mut tally = Tally::default();
-    let mut outcomes = Vec::with_capacity(batches.len());
-    for batch in batches {
-        let outcome = match insert(transaction, batch) {
-            Ok(()) => {
-                tally.add(batch);
-                Ok(())
-            }
-            Err(Fault::Store(refusal)) => Err(refusal),
-            Err(fault) => return Err(fault),
+    let mut outcomes = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let inserted = match entry {
+            Entry::Batch(batch) => insert(transaction, batch).map(|()| tally.add(batch)),
+            Entry::Finding(finding) => insert_finding(transaction, finding),
         };
-        outcomes.push(outcome);
+        match inserted {
+            Ok(()) => outcomes.push(Ok(())),
+            Err(Fault::Store(refusal)) => outcomes.push(Err(refusal)),
+            Err(fault) => return Err(fault),
+        }
     }
     tally.write(transaction)?;
     Ok(outcomes)
+}
+
+/// The first finding under a key stays: equal questions have equal answers, or nobody knows which is the right one.
+fn insert_finding(transaction: &Transaction<'_>, finding: &Finding) -> Result<(), Fault> {
+    let values = params![finding.key, finding.value, finding.created_at_ms];
+    transaction.prepare_cached(INSERT_FINDING)?.execute(values)?;
+    Ok(())
 }
 
 /// Writes one batch. Refusals come before the first write, so that the transaction can go on without it.
@@ -117,6 +127,7 @@ fn insert(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
         batch.rubric_name,
         batch.rubric_hash,
         batch.engine_version,
+        batch.judges,
     ])?;
     if inserted == 0 {
         return Err(StoreError::Duplicate { batch: batch.id }.into());
@@ -172,12 +183,12 @@ mod tests {
     }
 
     /// A batch whose response takes about `bytes` in the database: noise does not pack.
-    fn batch(ids: &BatchIds, bytes: usize) -> Batch {
+    fn batch(ids: &BatchIds, bytes: usize) -> Entry {
         let noise = (0..bytes).scan(1_u32, |state, _| {
             *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             state.to_be_bytes().first().copied()
         });
-        Batch {
+        Entry::Batch(Box::new(Batch {
             id: ids.next(1),
             request_id: String::new(),
             created_at_ms: 1,
@@ -188,27 +199,32 @@ mod tests {
             rubric_hash: String::new(),
             rubric_json: "{}".into(),
             engine_version: "0",
+            judges: None,
             request: None,
             response: Compressed::new(&noise.collect::<Vec<u8>>()).unwrap(),
             idempotency: None,
             scores: Vec::new(),
             stages: Vec::new(),
-        }
+        }))
+    }
+
+    fn finding(bytes: usize) -> Entry {
+        Entry::Finding(Finding { key: [1; 32], value: vec![7; bytes], created_at_ms: 1 })
     }
 
     #[test]
-    fn a_full_disk_fails_only_the_batches_that_do_not_fit() {
+    fn a_full_disk_fails_only_the_entries_that_do_not_fit() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::File(directory.path().join("gradus.db"));
         let mut ledger = ledger(&place);
         let pages: i64 = ledger.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         ledger.connection.execute_batch(&format!("PRAGMA max_page_count = {}", pages + 20)).unwrap();
         let ids = BatchIds::new(None, 0);
-        let batches = [batch(&ids, 100), batch(&ids, 1 << 20), batch(&ids, 100)];
+        let entries = [batch(&ids, 100), batch(&ids, 1 << 20), batch(&ids, 100), finding(1 << 20), finding(100)];
         let full = Err(StoreError::Full { path: place.path().to_owned() });
-        let outcomes = ledger.write(&batches.iter().collect::<Vec<_>>());
-        assert_eq!(outcomes, [Ok(()), full.clone(), Ok(())]);
-        assert_eq!(ledger.commits, 2);
+        let outcomes = ledger.write(&entries.iter().collect::<Vec<_>>());
+        assert_eq!(outcomes, [Ok(()), full.clone(), Ok(()), full.clone(), Ok(())]);
+        assert_eq!(ledger.commits, 3);
         assert_eq!(ledger.write(&[&batch(&ids, 1 << 20)]), [full]);
         ledger.connection.execute_batch("PRAGMA max_page_count = 100000").unwrap();
         assert_eq!(ledger.write(&[&batch(&ids, 1 << 20)]), [Ok(())], "it goes on when there is room again");
@@ -220,6 +236,6 @@ mod tests {
         let place = Place::File(directory.path().join("gradus.db"));
         let mut ledger = ledger(&place);
         schema::migrate(&mut ledger.connection, &place).unwrap();
-        assert_eq!(schema::version(&ledger.connection, &place).unwrap(), 1);
+        assert_eq!(schema::version(&ledger.connection, &place).unwrap(), 2);
     }
 }

@@ -19,6 +19,7 @@ use self::insert::Ledger;
 use self::reader::{Readers, Replayed};
 use self::writer::Writer;
 use super::read::RunCursor;
+use super::record::Finding;
 use super::{
     Batch, BatchId, Config, Counters, Durability, Filter, Page, RunDetail, RunSummary, ScoreId, StoreError,
     StoredAnswer, StoredRow, StoredScore,
@@ -57,6 +58,21 @@ impl Sqlite {
 
     pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
         self.writer.append(batch).await
+    }
+
+    /// What is kept under a key. Blocks.
+    pub(super) fn recall(&self, key: &[u8; 32]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.readers.finding(key)
+    }
+
+    /// Queues a finding.
+    pub(super) fn remember(&self, finding: Finding) {
+        self.writer.remember(finding);
+    }
+
+    /// Counts a finding that cannot be kept.
+    pub(super) fn lose_finding(&self, why: &str) {
+        self.writer.lose_finding(why);
     }
 
     pub(super) async fn score(&self, id: ScoreId) -> Result<Option<StoredScore>, StoreError> {

@@ -1,9 +1,9 @@
-//! A few connections that only read, and the look-ups of single scores, answers and requests. In: ids; out: what is
+//! A few connections that only read, and the look-ups of single scores, answers, requests and findings. In: ids; out: what is
 //! stored under them. Never waits for the writer, nor it for them. Knows no list.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::connection::{Fault, Place};
@@ -20,9 +20,10 @@ const FIND_SCORE: &str = "SELECT s.trajectory_id, s.\"group\", s.reward, s.valid
 const FIND_ANSWER: &str = "SELECT i.batch, i.body_hash, i.status, y.response, y.response_bytes
      FROM idempotency i JOIN bodies y ON y.batch = i.batch WHERE i.key = ?1";
 const NEXT_REQUEST: &str = "SELECT b.id, b.rubric_name, b.rubric_hash, r.json, b.position, b.engine_version,
-     y.request, y.request_bytes, y.response, y.response_bytes
+     y.request, y.request_bytes, y.response, y.response_bytes, b.judges
      FROM batches b JOIN bodies y ON y.batch = b.id JOIN rubrics r ON r.hash = b.rubric_hash
      WHERE b.run_id = ?1 AND b.id > ?2 ORDER BY b.id LIMIT 1";
+const FIND_FINDING: &str = "SELECT value FROM judge_findings WHERE key = ?1";
 
 /// A batch of a replay, and its request or why there is none.
 pub(super) type Replayed = (BatchId, Result<StoredRequest, StoreError>);
@@ -33,12 +34,15 @@ pub(super) struct Readers {
     busy_timeout_ms: u64,
     idle: Mutex<Vec<Connection>>,
     free: Arc<Semaphore>,
+    /// For findings alone: look-ups by key on threads that may block, one at a time.
+    findings: Mutex<Option<Connection>>,
 }
 
 impl Readers {
     /// Reads from `place`; opens connections when they are needed.
     pub(super) fn new(place: Place, busy_timeout_ms: u64) -> Self {
-        Self { place, busy_timeout_ms, idle: Mutex::default(), free: Arc::new(Semaphore::new(CONNECTIONS)) }
+        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { place, busy_timeout_ms, idle: Mutex::default(), free, findings: Mutex::default() }
     }
 
     /// Runs `query` on a thread that may block.
@@ -61,6 +65,26 @@ impl Readers {
     pub(super) fn close(&self) {
         self.free.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The finding under a key. Blocks: for as long as those before it take to look up one key each.
+    pub(super) fn finding(&self, key: &[u8; 32]) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut kept = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.free.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        let found = (|| {
+            let connection = match kept.take() {
+                Some(connection) => connection,
+                None => self.place.reader(self.busy_timeout_ms)?,
+            };
+            let found = connection.prepare_cached(FIND_FINDING)?.query_row([key], |row| row.get(0)).optional()?;
+            // Put back only now: after a failure the next look-up starts clean.
+            *kept = Some(connection);
+            Ok(found)
+        })();
+        found.map_err(|error: rusqlite::Error| self.place.explain("read a finding", self.busy_timeout_ms, error.into()))
     }
 
     fn with_connection<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
@@ -149,6 +173,7 @@ fn request(row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
         rubric_json: row.get(3)?,
         position: row.get(4)?,
         engine_version: row.get(5)?,
+        judges: row.get(10)?,
     })
 }
 

@@ -1,6 +1,6 @@
-//! The queue of waiting batches and the one thread that writes them. In: batches from any task; out: each one's verdict
-//! after the transaction that holds it. While one transaction syncs, the next batches gather: they share the next sync.
-//! Knows no SQL.
+//! The queue of waiting entries and the one thread that writes them. In: batches and findings from any task; out: each
+//! batch's verdict after the transaction that holds it. While one transaction syncs, the next entries gather: they share
+//! the next sync. Knows no SQL.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -9,12 +9,13 @@ use std::thread::{Builder, JoinHandle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::insert::Ledger;
+use crate::store::record::{Entry, Finding};
 use crate::store::{Batch, Counters, Durability, StoreError};
 
-/// Most batches in one transaction: bounds how long the first one waits and how much is undone on a failure.
-const GROUP_BATCHES: usize = 256;
+/// Most entries in one transaction: bounds how long the first one waits and how much is undone on a failure.
+const GROUP_ENTRIES: usize = 256;
 
-/// Most bytes of batches in one transaction.
+/// Most bytes of entries in one transaction.
 const GROUP_BYTES: usize = 32 << 20;
 
 /// The queue counts its room in units of this many bytes.
@@ -30,11 +31,11 @@ pub(super) struct Writer {
     totals: Arc<Totals>,
 }
 
-/// A batch on its way, the room it takes in the queue, and who wants to know.
+/// An entry on its way, the room it takes in the queue, and who wants to know: nobody, of a finding.
 struct Job {
-    batch: Batch,
+    entry: Entry,
     room: OwnedSemaphorePermit,
-    done: oneshot::Sender<Result<(), StoreError>>,
+    done: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 #[derive(Default)]
@@ -43,6 +44,19 @@ struct Totals {
     scores: AtomicU64,
     transactions: AtomicU64,
     failures: AtomicU64,
+    findings: AtomicU64,
+    lost_findings: AtomicU64,
+}
+
+impl Totals {
+    /// Counts a finding that was not written. Says so the first time, the second, the fourth: a queue that is full stays
+    /// so for a while.
+    fn lost(&self, why: &str) {
+        let lost = self.lost_findings.fetch_add(1, Ordering::Relaxed) + 1;
+        if lost.is_power_of_two() {
+            tracing::warn!(lost, why, "a judge's finding was not kept; the judge is asked again when it is needed");
+        }
+    }
 }
 
 impl Writer {
@@ -59,17 +73,39 @@ impl Writer {
 
     /// Queues a batch and waits as long as the durability asks.
     pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
-        // A batch larger than the whole queue takes all of it.
-        let units = u32::try_from(batch.weight().div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
-        let room = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| StoreError::Closed)?;
         // A key must be known to be taken before the client hears of success, whatever the durability.
         let waits = self.durability == Durability::Commit || batch.idempotency.is_some();
+        let entry = Entry::Batch(Box::new(batch));
+        let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&entry)).await;
+        let room = room.map_err(|_| StoreError::Closed)?;
         let (done, outcome) = oneshot::channel();
-        lock(&self.jobs)
-            .as_ref()
-            .and_then(|jobs| jobs.send(Job { batch, room, done }).ok())
-            .ok_or(StoreError::Closed)?;
+        self.send(Job { entry, room, done: Some(done) })?;
         if waits { outcome.await.map_err(|_| StoreError::Closed)? } else { Ok(()) }
+    }
+
+    /// Queues a finding if there is room at once, and loses it otherwise.
+    pub(super) fn remember(&self, finding: Finding) {
+        let entry = Entry::Finding(finding);
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(self.units_of(&entry)) else {
+            return self.lose_finding("the store's queue is full or closed");
+        };
+        if self.send(Job { entry, room, done: None }).is_err() {
+            self.lose_finding("the store is closed");
+        }
+    }
+
+    /// Counts a finding that cannot be kept.
+    pub(super) fn lose_finding(&self, why: &str) {
+        self.totals.lost(why);
+    }
+
+    /// The room that an entry takes. One larger than the whole queue takes all of it.
+    fn units_of(&self, entry: &Entry) -> u32 {
+        u32::try_from(entry.weight().div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units)
+    }
+
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        lock(&self.jobs).as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)
     }
 
     /// Whether batches are taken and written.
@@ -77,7 +113,7 @@ impl Writer {
         lock(&self.jobs).is_some() && lock(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Takes no more batches and waits until the queued ones are written. Blocks.
+    /// Takes nothing more and waits until what is queued is written. Blocks.
     pub(super) fn close(&self) {
         self.room.close();
         drop(lock(&self.jobs).take());
@@ -100,6 +136,8 @@ impl Writer {
             scores: read(&self.totals.scores),
             transactions: read(&self.totals.transactions),
             failures: read(&self.totals.failures),
+            findings: read(&self.totals.findings),
+            lost_findings: read(&self.totals.lost_findings),
         }
     }
 }
@@ -119,8 +157,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn work(mut ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
     while let Ok(first) = waiting.recv() {
         let group = gather(first, waiting);
-        let batches: Vec<&Batch> = group.iter().map(|job| &job.batch).collect();
-        let outcomes = ledger.write(&batches);
+        let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
+        let outcomes = ledger.write(&entries);
         totals.transactions.store(ledger.commits, Ordering::Relaxed);
         for (job, outcome) in group.into_iter().zip(outcomes) {
             finish(job, outcome, totals);
@@ -131,33 +169,35 @@ fn work(mut ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
     }
 }
 
-/// The first batch and what else waits, up to the limits of a transaction.
+/// The first entry and what else waits, up to the limits of a transaction.
 fn gather(first: Job, waiting: &mpsc::Receiver<Job>) -> Vec<Job> {
-    let mut bytes = first.batch.weight();
+    let mut bytes = first.entry.weight();
     let mut group = vec![first];
-    while group.len() < GROUP_BATCHES
+    while group.len() < GROUP_ENTRIES
         && bytes < GROUP_BYTES
         && let Ok(job) = waiting.try_recv()
     {
-        bytes += job.batch.weight();
+        bytes += job.entry.weight();
         group.push(job);
     }
     group
 }
 
 /// Counts the verdict, gives the room back, and tells who waits; a failure that nobody waits for is logged.
-fn finish(Job { batch, room, done }: Job, outcome: Result<(), StoreError>, totals: &Totals) {
-    match &outcome {
-        Ok(()) => {
-            totals.batches.fetch_add(1, Ordering::Relaxed);
-            totals.scores.fetch_add(batch.scores.len() as u64, Ordering::Relaxed);
+fn finish(Job { entry, room, done }: Job, outcome: Result<(), StoreError>, totals: &Totals) {
+    let add = |total: &AtomicU64, n: usize| total.fetch_add(n as u64, Ordering::Relaxed);
+    match (&entry, &outcome) {
+        (Entry::Batch(batch), Ok(())) => {
+            add(&totals.batches, 1);
+            add(&totals.scores, batch.scores.len());
         }
-        Err(_) => {
-            totals.failures.fetch_add(1, Ordering::Relaxed);
-        }
+        (Entry::Batch(_), Err(_)) => _ = add(&totals.failures, 1),
+        (Entry::Finding(_), Ok(())) => _ = add(&totals.findings, 1),
+        (Entry::Finding(_), Err(error)) => totals.lost(&error.to_string()),
     }
     drop(room);
-    if let Err(Err(error)) = done.send(outcome) {
+    let untold = done.and_then(|done| done.send(outcome).err());
+    if let (Entry::Batch(batch), Some(Err(error))) = (&entry, untold) {
         tracing::error!(batch = %batch.id, %error, "a batch was not stored");
     }
 }

@@ -1,0 +1,25 @@
+//! The judges' cache in the store: what a judge said outlives the process. Only here do judges and store meet.
+
+use std::fmt;
+
+use crate::judge::Memory;
+use crate::store::Store;
+
+/// Findings, kept beside the scores.
+pub(super) struct StoredFindings(pub(super) Store);
+
+impl fmt::Debug for StoredFindings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoredFindings")
+    }
+}
+
+impl Memory for StoredFindings {
+    fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
+        self.0.recall(key)
+    }
+
+    fn put(&self, key: &[u8; 32], value: &[u8]) {
+        self.0.remember(key, value);
+    }
+}

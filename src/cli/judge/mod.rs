@@ -1,0 +1,179 @@
+//! `gradus judge`: measures judges, by the same questions that scoring asks.
+
+mod attack;
+mod check;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+use super::paint::printable;
+use super::say_text;
+use crate::config::{File, Scoring, ScoringFlags};
+use crate::judge::Judges;
+use crate::judge::check::Reason;
+use crate::rubric::Catalog;
+use crate::stages::{JudgeMode, JudgeStage, Stage};
+
+/// The rubric whose criteria count where none is named.
+const DEFAULT_RUBRIC: &str = "long_form_qa";
+/// Reasons for no verdict that are printed; JSON has all.
+const REASONS_SHOWN: usize = 5;
+/// Characters of a foreign text that are printed.
+const TEXT_SHOWN: usize = 200;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Measure how right a judge is on labelled examples, how well calibrated, and how far it agrees with itself
+    Check(check::Args),
+    /// Measure how far text that is injected into wrong answers moves a judge
+    Attack(attack::Args),
+}
+
+pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check(args) => check::run(args, file),
+        Command::Attack(args) => attack::run(args, file),
+    }
+}
+
+/// Options of every measurement.
+#[derive(Debug, clap::Args)]
+struct Flags {
+    /// Rubric whose first judge stage is asked: a name, name@version, or a rubric file [default: the criteria of
+    /// `long_form_qa` in mode `match`]
+    #[arg(long, short, value_name = "RUBRIC")]
+    rubric: Option<String>,
+    /// Write the report as JSON to this file; - is standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    scoring: ScoringFlags,
+}
+
+/// A stage with the judges that it asks.
+struct Asking {
+    judges: Judges,
+    runtime: Runtime,
+    stage: JudgeStage,
+    /// Rubric, version and stage.
+    asked_by: String,
+    json: Option<PathBuf>,
+}
+
+impl Asking {
+    fn open(flags: Flags, file: &File) -> anyhow::Result<Self> {
+        let engine = super::engine(&Scoring::compose(flags.scoring, None, file)?, None)?;
+        let (asked_by, stage) = stage(&engine.catalog, flags.rubric.as_deref())?;
+        Ok(Self { judges: engine.judges, runtime: super::runtime()?, stage, asked_by, json: flags.json })
+    }
+
+    /// The report as JSON to where it is wanted, as a table to the terminal.
+    fn print(&self, table: &str, report: &impl Serialize) -> anyhow::Result<()> {
+        #[derive(Serialize)]
+        struct Asked<'a, R> {
+            asked_by: &'a str,
+            #[serde(flatten)]
+            report: &'a R,
+        }
+        let json = || serde_json::to_string_pretty(&Asked { asked_by: &self.asked_by, report });
+        match self.json.as_deref() {
+            None => say_text(table),
+            Some(path) if path == Path::new("-") => {
+                say!("{}", json()?);
+                eprint!("{table}");
+            }
+            Some(path) => {
+                let text = json()? + "\n";
+                std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+                say_text(table);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first judge stage of a rubric, and what to call it.
+fn stage(catalog: &Catalog, rubric: Option<&str>) -> anyhow::Result<(String, JudgeStage)> {
+    let name = super::named_or_file(catalog, rubric.unwrap_or(DEFAULT_RUBRIC))?;
+    let found = catalog.get(&name).context("the rubric is gone")?;
+    let judge = found.stages.iter().find_map(|stage| Some((&stage.name, judge_of(&stage.stage)?)));
+    let (stage, judge) = judge.with_context(|| format!("the rubric {name:?} has no judge stage; name one that has"))?;
+    let asked_by = format!("{}@{}, stage {stage}", found.name, found.version);
+    Ok(match rubric {
+        Some(_) => (asked_by, judge.clone()),
+        None => (asked_by, JudgeStage { mode: JudgeMode::Match, prompt: None, ..judge.clone() }),
+    })
+}
+
+fn judge_of(stage: &Stage) -> Option<&JudgeStage> {
+    match stage {
+        Stage::Judge(judge) => Some(judge),
+        // Its cut makes a reward of the score; what is measured is the score.
+        Stage::Binary { of, .. } => judge_of(of),
+        Stage::Measure(_) | Stage::Expr(_) => None,
+    }
+}
+
+/// A file's text, or what is shipped where none is named.
+fn text_of(path: Option<&Path>, shipped: &str) -> anyhow::Result<String> {
+    match path {
+        None => Ok(shipped.to_owned()),
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// What a file is called in the report.
+fn name_of(path: Option<&Path>) -> String {
+    path.map_or_else(|| "shipped".to_owned(), |path| path.display().to_string())
+}
+
+/// Counts answered questions on a terminal.
+fn progress() -> anyhow::Result<ProgressBar> {
+    if !std::io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {pos} answers {per_sec}")?);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    Ok(bar)
+}
+
+/// The lines on questions without a verdict.
+fn reasons(reasons: &[Reason], out: &mut String) -> std::fmt::Result {
+    use std::fmt::Write;
+    for Reason { code, message, count } in reasons.iter().take(REASONS_SHOWN) {
+        writeln!(out, "  {count} x {code}: {}", one_line(message, TEXT_SHOWN))?;
+    }
+    match reasons.len().saturating_sub(REASONS_SHOWN) {
+        0 => Ok(()),
+        more => writeln!(out, "  and {more} other reasons"),
+    }
+}
+
+/// A foreign text, cut and on one line.
+fn one_line(text: &str, max_chars: usize) -> String {
+    let short: String = text.chars().take(max_chars).collect();
+    let cut = if short.len() < text.len() { " .." } else { "" };
+    printable(&short).replace(['\n', '\t'], " ") + cut
+}
+
+/// A number of a table; a dash for none.
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+}
+
+/// A difference of a table.
+fn signed(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:+.4}"))
+}
+
+/// A 95% interval of a table.
+fn interval(ends: Option<[f64; 2]>, write: fn(Option<f64>) -> String) -> String {
+    ends.map_or_else(|| "-".to_owned(), |[low, high]| format!("[{}, {}]", write(Some(low)), write(Some(high))))
+}

@@ -1,0 +1,100 @@
+//! What a worker's thread runs: our own engine, or a model of `candle-transformers`.
+//!
+//! The engine computes whatever waits together. A foreign model takes one request after the other, and its texts are
+//! finished before anything else is begun.
+
+use super::LmError;
+use super::engine::{Engine, LabelLogprobs, Work};
+use super::foreign::Foreign;
+use super::generate::{GenerateRequest, Generated, Generator};
+
+/// A model with its texts in the making.
+pub enum Model {
+    /// Our own decoder.
+    Engine(Box<Engine>, Generator),
+    /// Through `candle-transformers`.
+    Foreign(Box<Foreign>),
+}
+
+impl From<Engine> for Model {
+    fn from(engine: Engine) -> Self {
+        Self::Engine(Box::new(engine), Generator::default())
+    }
+}
+
+impl From<Foreign> for Model {
+    fn from(foreign: Foreign) -> Self {
+        Self::Foreign(Box::new(foreign))
+    }
+}
+
+impl Model {
+    /// How many requests may be begun now; `None`: all that there are.
+    pub(super) fn room(&self) -> Option<usize> {
+        match self {
+            Self::Engine(..) => None,
+            Self::Foreign(foreign) => Some(usize::from(!foreign.is_writing())),
+        }
+    }
+
+    pub(super) fn check(&self, tokens: &[u32]) -> Result<(), LmError> {
+        match self {
+            Self::Engine(engine, _) => engine.check(tokens),
+            Self::Foreign(foreign) => foreign.check(tokens),
+        }
+    }
+
+    pub(super) fn label_logprobs(&mut self, prompts: &[(&[u32], &[u32])]) -> Result<Vec<LabelLogprobs>, LmError> {
+        match self {
+            Self::Engine(engine, _) => engine.label_logprobs(prompts),
+            Self::Foreign(foreign) => foreign.label_logprobs(prompts).into_iter().collect(),
+        }
+    }
+
+    pub(super) fn rewards(&mut self, conversations: &[&[u32]]) -> Result<Vec<Vec<f64>>, LmError> {
+        match self {
+            Self::Engine(engine, _) => engine.rewards(conversations),
+            Self::Foreign(_) => {
+                Err(LmError::Unsupported("this model gives tokens and no rewards; use another mode".to_owned()))
+            }
+        }
+    }
+
+    /// As [`Generator::join`].
+    pub(super) fn join(&mut self, request: GenerateRequest) -> Result<Result<u64, GenerateRequest>, LmError> {
+        match self {
+            Self::Engine(engine, texts) => texts.join(engine, request),
+            Self::Foreign(foreign) => foreign.join(request),
+        }
+    }
+
+    /// As [`Generator::leave`].
+    pub(super) fn leave(&mut self, id: u64) {
+        match self {
+            Self::Engine(engine, texts) => texts.leave(engine, id),
+            Self::Foreign(foreign) => foreign.leave(id),
+        }
+    }
+
+    /// As [`Generator::step`].
+    pub(super) fn step(&mut self) -> Result<Vec<Generated>, LmError> {
+        match self {
+            Self::Engine(engine, texts) => texts.step(engine),
+            Self::Foreign(foreign) => Ok(foreign.step().into_iter().collect()),
+        }
+    }
+
+    pub(super) fn work(&self) -> Work {
+        match self {
+            Self::Engine(engine, _) => engine.work(),
+            Self::Foreign(foreign) => foreign.work(),
+        }
+    }
+
+    pub(super) fn kept_tokens(&self) -> usize {
+        match self {
+            Self::Engine(engine, _) => engine.kept_tokens(),
+            Self::Foreign(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The texts that a model's thread has in the making, and who waits for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Reply, fail};
+use crate::lm::generate::{GenerateRequest, Generated};
+use crate::lm::model::Model;
+
+/// Texts in the making and who waits for them.
+#[derive(Default)]
+pub(super) struct Texts {
+    waiting: HashMap<u64, (Reply<Generated>, OwnedSemaphorePermit)>,
+    /// Not joined yet, for want of room.
+    outside: Vec<(Box<GenerateRequest>, Reply<Generated>, OwnedSemaphorePermit)>,
+}
+
+impl Texts {
+    /// Whether no text is in the making and none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.outside.is_empty()
+    }
+
+    /// Puts a text in the queue.
+    pub(super) fn wait(&mut self, request: Box<GenerateRequest>, reply: Reply<Generated>, room: OwnedSemaphorePermit) {
+        self.outside.push((request, reply, room));
+    }
+
+    /// Lets in who fits, gives every text a token, and hands out those that are done.
+    pub(super) fn step(&mut self, model: &mut Model) -> u64 {
+        let mut failures = self.let_in(model);
+        let gone: Vec<u64> =
+            self.waiting.iter().filter(|(_, (reply, _))| reply.is_closed()).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.waiting.remove(&id);
+            model.leave(id);
+        }
+        match model.step() {
+            Ok(done) => {
+                for mut text in done {
+                    let Some((reply, _)) = self.waiting.remove(&text.id) else { continue };
+                    match text.failed.take() {
+                        Some(error) => failures += fail(reply, error),
+                        None => drop(reply.send(Ok(text))),
+                    }
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for (_, (reply, _)) in self.waiting.drain() {
+                    let _ = reply.send(Err(error.clone()));
+                    failures += 1;
+                }
+            }
+        }
+        failures
+    }
+
+    fn let_in(&mut self, model: &mut Model) -> u64 {
+        let mut failures = 0;
+        let mut left = Vec::new();
+        for (request, reply, room) in self.outside.drain(..) {
+            if reply.is_closed() {
+                continue;
+            }
+            match model.join(*request) {
+                Ok(Ok(id)) => drop(self.waiting.insert(id, (reply, room))),
+                Ok(Err(request)) => left.push((Box::new(request), reply, room)),
+                Err(error) => failures += fail(reply, error),
+            }
+        }
+        self.outside = left;
+        failures
+    }
+}
