@@ -1,6 +1,8 @@
 //! With the `cuda` feature: compiles the kernels under `src/lm/kernels` to PTX, for `CUDA_COMPUTE_CAP` (80 by default) and
 //! every later GPU. Needs `nvcc`, of the CUDA toolkit, on the path. Without the feature it does nothing.
 
+#![expect(clippy::expect_used, reason = "a build script ends by saying what it lacks")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

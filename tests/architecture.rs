@@ -373,14 +373,18 @@ fn switches_more_than_modules(text: &str) -> bool {
     let asks = |at: usize| tokens[at] == "feature" && tokens.get(at + 1) == Some(&"=");
     (0..tokens.len()).filter(|at| asks(*at)).any(|at| {
         let plain = at >= 4 && tokens[at - 4..at] == ["#", "[", "cfg", "("];
+        let negated = at >= 6 && tokens[at - 6..at] == ["#", "[", "cfg", "(", "not", "("];
         let after = tokens.get(at + 2..).unwrap_or_default();
-        // The string itself is no token: `) ] [pub [( .. )]] mod`.
-        let item = after.strip_prefix(&[")", "]"][..]).unwrap_or_default();
+        // The string itself is no token: `) ] [pub [( .. )]] mod`, with one more parenthesis behind a `not`, and the
+        // module's path where the other module has its name.
+        let closed = if negated { &[")", ")", "]"][..] } else { &[")", "]"][..] };
+        let item = after.strip_prefix(closed).unwrap_or_default();
+        let item = item.strip_prefix(&["#", "[", "path", "=", "]"][..]).unwrap_or(item);
         let item = item.strip_prefix(&["pub"][..]).unwrap_or(item);
         let item = match item.first() {
             Some(&"(") => item.iter().position(|token| *token == ")").map_or(item, |end| &item[end + 1..]),
             _ => item,
         };
-        !(plain && item.first() == Some(&"mod"))
+        !((plain || negated) && item.first() == Some(&"mod"))
     })
 }

@@ -144,10 +144,10 @@ fn label_logprobs(dir: &Path, calls: &[Vec<Vec<u32>>], slots: usize, batch: usiz
 
 /// Three prompts, five answers to each.
 fn rollouts() -> Vec<Vec<u32>> {
-    let token = |seed: usize| (seed * 7919 + 13) % 251;
+    let token = |seed: usize| u32::try_from((seed * 7919 + 13) % 251).unwrap();
     let rollout = |prompt: usize, answer: usize| {
-        let shared = (0..20 + 3 * prompt).map(|i| token(i + 100 * prompt) as u32);
-        let own = (0..4 + 2 * answer).map(|i| token(i * 31 + 1000 * (answer + 1) + prompt) as u32);
+        let shared = (0..20 + 3 * prompt).map(|i| token(i + 100 * prompt));
+        let own = (0..4 + 2 * answer).map(|i| token(i * 31 + 1000 * (answer + 1) + prompt));
         shared.chain(own).collect()
     };
     (0..15).map(|i| rollout(i % 3, i / 3)).collect()

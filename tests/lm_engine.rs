@@ -82,12 +82,14 @@ fn greedy_generation_continues_as_pytorch_does() {
 #[test]
 fn a_text_does_not_depend_on_its_company() {
     let sampled = |seed| Sampling { temperature: 1.0, seed };
-    let prompts: Vec<Vec<u32>> = (0..5u32).map(|i| (0..20 + 7 * i).map(|t| (t * 37 + i * 11) % 288).collect()).collect();
+    let prompts: Vec<Vec<u32>> =
+        (0..5u32).map(|i| (0..20 + 7 * i).map(|t| (t * 37 + i * 11) % 288).collect()).collect();
     let one = |i: usize| request(&prompts[i], 12, sampled(i as u64));
     let alone: Vec<Vec<u32>> =
         (0..5).map(|i| run(&mut engine(&golden("qwen3"), 256), vec![one(i)]).remove(0).tokens).collect();
     let mut together = engine(&golden("qwen3"), 1024);
-    let all: Vec<Vec<u32>> = run(&mut together, (0..5).map(one).collect()).into_iter().map(|text| text.tokens).collect();
+    let all: Vec<Vec<u32>> =
+        run(&mut together, (0..5).map(one).collect()).into_iter().map(|text| text.tokens).collect();
     assert_eq!(all, alone);
     let mut generator = Generator::default();
     let mut done = Vec::new();

@@ -256,12 +256,12 @@ async fn a_model_that_needs_a_token_says_so_and_the_token_goes_to_the_hub_alone(
 async fn a_download_that_is_cut_off_goes_on_where_it_stopped() {
     let content: String = "0123456789".repeat(10);
     let fake = FakeHub::new("main", &SMALL).await;
-    let replies = vec![whole(&content[..40], 100), rest(&content, 40)];
-    let (url, seen) = scripted(replies);
+    let busy = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned();
+    let (url, seen) = scripted(vec![whole(&content[..40], 100), busy.clone(), busy, rest(&content, 40)]);
     fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 100, &url)).await;
     let found = fake.find("Owner/Name").unwrap();
     assert_eq!(std::fs::read_to_string(found.join("model.safetensors")).unwrap(), content);
-    assert!(seen.lock().unwrap()[1].contains("range: bytes=40-"), "{seen:?}");
+    assert!(seen.lock().unwrap()[1..].iter().all(|request| request.contains("range: bytes=40-")), "{seen:?}");
     assert!(half_files(fake.cache.path()).is_empty());
 }
 
@@ -306,6 +306,16 @@ async fn a_download_that_never_ends_well_fails_by_name_and_is_gone_on_with_later
     assert_eq!(std::fs::read_to_string(found.join("model.safetensors")).unwrap(), content);
     assert!(seen.lock().unwrap()[0].contains("range: bytes=40-"), "{seen:?}");
     assert!(half_files(fake.cache.path()).is_empty());
+}
+
+#[tokio::test]
+async fn another_part_than_was_asked_for_is_not_used() {
+    let content: String = "0123456789".repeat(10);
+    let fake = FakeHub::new("main", &SMALL).await;
+    let (url, _) = scripted(vec![whole(&content[..40], 100), rest(&content, 30), whole(&content, 100)]);
+    fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 100, &url)).await;
+    let found = fake.find("Owner/Name").unwrap();
+    assert_eq!(std::fs::read_to_string(found.join("model.safetensors")).unwrap(), content);
 }
 
 #[tokio::test]

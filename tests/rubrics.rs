@@ -20,7 +20,8 @@ mod files {
     fn the_directory_and_the_binary_hold_the_same_rubrics() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("rubrics");
         let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<_> = entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+        let rubrics = entries.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        let mut files: Vec<_> = rubrics.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
         files.sort();
         let mut shipped = SHIPPED.map(|(name, _)| name.to_owned());
         shipped.sort();

@@ -30,6 +30,8 @@ fn report(engine: &Engine, body: &str) -> Value {
     for result in response["results"].as_array_mut().unwrap() {
         result["latency_ms"] = Value::from(0);
     }
+    // The reviewed reports have their keys sorted.
+    response.sort_all_objects();
     response
 }
 

@@ -110,7 +110,10 @@ fn tokens(count: usize, of: (usize, usize)) -> Vec<u32> {
     hasher.update(format!("{of:?}").as_bytes());
     let mut bytes = vec![0; 4 * count];
     hasher.finalize_xof().fill(&mut bytes);
-    bytes.chunks_exact(4).map(|word| word.iter().fold(0u32, |all, byte| all << 8 | u32::from(*byte)) % 150_000).collect()
+    bytes
+        .chunks_exact(4)
+        .map(|word| word.iter().fold(0u32, |all, byte| all << 8 | u32::from(*byte)) % 150_000)
+        .collect()
 }
 
 fn prompts(work: Work, round: usize) -> Vec<Vec<u32>> {
@@ -134,7 +137,8 @@ fn measure(engine: &mut Engine, work: Work, repeats: usize) -> anyhow::Result<()
             made = generate(engine, prompts)?;
         } else {
             let labels = [11, 12];
-            let asked: Vec<(&[u32], &[u32])> = prompts.iter().map(|prompt| (prompt.as_slice(), labels.as_slice())).collect();
+            let asked: Vec<(&[u32], &[u32])> =
+                prompts.iter().map(|prompt| (prompt.as_slice(), labels.as_slice())).collect();
             engine.label_logprobs(&asked)?;
         }
         seconds.push(began.elapsed().as_secs_f64());
@@ -198,11 +202,29 @@ fn small_models() -> Vec<(&'static str, serde_json::Value)> {
     vec![
         ("qwen2", model("qwen2", 14, 2, 64, json!({}))),
         ("qwen3", model("qwen3", 8, 2, 128, json!({"tie_word_embeddings": true}))),
-        ("llama", model("llama", 8, 8, 96, json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0,
-            "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}))),
+        (
+            "llama",
+            model(
+                "llama",
+                8,
+                8,
+                96,
+                json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}),
+            ),
+        ),
         ("mistral", model("mistral", 8, 2, 64, json!({"sliding_window": 50}))),
-        ("gemma2", model("gemma2", 4, 2, 256, json!({"sliding_window": 50, "attn_logit_softcapping": 50.0,
-            "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 256}))),
+        (
+            "gemma2",
+            model(
+                "gemma2",
+                4,
+                2,
+                256,
+                json!({"sliding_window": 50, "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 256}),
+            ),
+        ),
     ]
 }
 
@@ -222,7 +244,8 @@ fn verify(device: &Device) -> anyhow::Result<bool> {
         let prompt = |i: usize| [token(70 + 30 * (i % 3), (i % 3, 7)), token(5 + 13 * i, (i, 9))].concat();
         let prompts: Vec<Vec<u32>> = (0..12).map(prompt).collect();
         let labels: Vec<u32> = (0..8).collect();
-        let asked: Vec<(&[u32], &[u32])> = prompts.iter().map(|prompt| (prompt.as_slice(), labels.as_slice())).collect();
+        let asked: Vec<(&[u32], &[u32])> =
+            prompts.iter().map(|prompt| (prompt.as_slice(), labels.as_slice())).collect();
         let reference = log_odds(&mut here, &asked)?;
         let together = log_odds(&mut there, &asked)?;
         // Again, one by one: from what is kept, and through the kernel for single rows.
@@ -233,7 +256,10 @@ fn verify(device: &Device) -> anyhow::Result<bool> {
         let farthest = |found: &[f64]| found.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         let (shared, kept) = (farthest(&together), farthest(&alone));
         right &= shared <= TOLERANCE && kept <= TOLERANCE;
-        say!("{}", json!({"verify": name, "log_odds_off_shared": shared, "log_odds_off_kept": kept, "tolerance": TOLERANCE}));
+        say!(
+            "{}",
+            json!({"verify": name, "log_odds_off_shared": shared, "log_odds_off_kept": kept, "tolerance": TOLERANCE})
+        );
     }
     Ok(right)
 }

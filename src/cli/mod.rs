@@ -5,9 +5,9 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::cli::say_text(&format!("{}\n", format_args!($($text)*))) };
 }
 
+mod bench;
 mod explain;
 mod findings;
-mod bench;
 mod judge;
 mod openapi;
 mod paint;

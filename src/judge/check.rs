@@ -212,6 +212,7 @@ mod tests {
     use super::*;
     use crate::stages::{Label, Panel, Unavailable, UnavailableCode, UnitScore, Verdict};
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands for what a judge said")]
     fn said(score: f64, outside: f64) -> Polled {
         let detail = vec![(Cow::Borrowed("outside"), outside)];
         Ok(Verdict { score: UnitScore::new(score).unwrap(), detail, cached: false })

@@ -156,7 +156,7 @@ mod tests {
         assert!(found.is_some_and(|found| (found - wanted).abs() < 1e-12), "{found:?} is not {wanted}");
     }
 
-    /// The table of two readers of 50 grant proposals: p_o = 35/50, p_e = 0.5 x 0.6 + 0.5 x 0.4.
+    /// The table of two readers of 50 grant proposals: `p_o = 35/50`, `p_e = 0.5 x 0.6 + 0.5 x 0.4`.
     #[test]
     fn kappa_is_what_agreement_is_worth_beyond_chance() {
         let counts =

@@ -103,7 +103,6 @@ impl Group {
 }
 
 /// Each candidate's mean score and how far its scores lie apart, and whether all was known before.
-#[expect(clippy::type_complexity, reason = "the pair lives for one line")]
 fn places(n: usize, orders: &[(Vec<usize>, bool)]) -> Result<(Vec<(f64, f64)>, bool), Unavailable> {
     if orders.is_empty() {
         return Ok((vec![(0.5, 0.0); n], false));

@@ -13,7 +13,7 @@ use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavail
 use crate::trajectory::{Content, Message, Role};
 
 /// How long judges may take where nobody set a limit.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// What tells two questions of a request apart.
 pub(crate) type Key = [u8; 32];
@@ -250,7 +250,7 @@ fn conversation_as_is(question: &Question<'_>) -> Vec<PromptMessage> {
     let message = |speaker, text: &str| PromptMessage {
         speaker,
         text: text.to_owned(),
-        untrusted: if text.is_empty() { Vec::new() } else { vec![0..text.len()] },
+        untrusted: std::iter::once(0..text.len()).filter(|range| !range.is_empty()).collect(),
     };
     vec![message(Speaker::User, task_of(&conversation)), message(Speaker::Assistant, question.answer)]
 }

@@ -32,8 +32,9 @@ pub(super) fn score(finding: &Finding, stage: &JudgeStage, hit: bool) -> Result<
     let labels = labels_of(&stage.mode);
     let mut verdict = match (&finding.said, &stage.mode) {
         (Said::Reward(raw), JudgeMode::RewardModel { centre, scale }) => reward(*raw, *centre, *scale)?,
-        (Said::Labels(logprobs), _) => distribution(logprobs, &labels, stage.max_outside)?,
-        (Said::Chosen { logprobs: Some(logprobs), .. }, _) => distribution(logprobs, &labels, stage.max_outside)?,
+        (Said::Labels(logprobs) | Said::Chosen { logprobs: Some(logprobs), .. }, _) => {
+            distribution(logprobs, &labels, stage.max_outside)?
+        }
         (Said::Chosen { label, .. }, _) => match labels.get(*label) {
             Some(label) => Verdict { score: label.value, detail: Vec::new(), cached: false },
             None => return Err(no_verdict(format!("the judge chose label {label} of {}", labels.len()))),

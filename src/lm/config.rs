@@ -59,7 +59,7 @@ pub enum RopeScaling {
         /// The context that the model was first trained with, in tokens.
         original_context: f64,
     },
-    /// YaRN.
+    /// `YaRN`.
     Yarn {
         /// How many times the original context.
         factor: f64,
@@ -238,9 +238,8 @@ impl Keys<'_> {
     fn activation(&self, family: Family) -> Result<Activation, LmError> {
         let key = if family == Family::Gemma2 { "hidden_activation" } else { "hidden_act" };
         match (self.text(key)?, family) {
-            (Some("silu" | "swish"), _) => Ok(Activation::Silu),
             (Some("gelu_pytorch_tanh"), _) | (None, Family::Gemma2) => Ok(Activation::GeluTanh),
-            (None, _) => Ok(Activation::Silu),
+            (Some("silu" | "swish") | None, _) => Ok(Activation::Silu),
             (Some(other), _) => {
                 Err(LmError::config(key, format!("is {other:?}; known are silu and gelu_pytorch_tanh")))
             }
@@ -268,7 +267,7 @@ impl Keys<'_> {
                 let problem = format!("has {} entries for {layers} layers", types.len());
                 return Err(LmError::config("layer_types", problem));
             }
-            return types.iter().map(|kind| self.window_of(kind, window)).collect();
+            return types.iter().map(|kind| Self::window_of(kind, window)).collect();
         }
         Ok(match family {
             Family::Llama => vec![None; layers],
@@ -282,7 +281,7 @@ impl Keys<'_> {
         })
     }
 
-    fn window_of(&self, kind: &Value, window: Option<usize>) -> Result<Option<usize>, LmError> {
+    fn window_of(kind: &Value, window: Option<usize>) -> Result<Option<usize>, LmError> {
         match (kind.as_str(), window) {
             (Some("full_attention"), _) => Ok(None),
             (Some("sliding_attention"), Some(window)) => Ok(Some(window)),

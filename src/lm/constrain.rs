@@ -53,14 +53,12 @@ impl Constraints {
         }
         let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
         let mut matcher = Matcher::new(parser);
-        match matcher.get_error() {
-            Some(error) => Err(failed("the answer's schema cannot be held to", error)),
-            None => {
-                // A schema that allows nothing shows here.
-                matcher.compute_mask().map_err(|e| failed("the answer's schema allows nothing", e))?;
-                Ok(Constraint { matcher, env: self.env.clone() })
-            }
+        if let Some(error) = matcher.get_error() {
+            return Err(failed("the answer's schema cannot be held to", error));
         }
+        // A schema that allows nothing shows here.
+        matcher.compute_mask().map_err(|e| failed("the answer's schema allows nothing", e))?;
+        Ok(Constraint { matcher, env: self.env.clone() })
     }
 }
 

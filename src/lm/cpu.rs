@@ -23,8 +23,9 @@ fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let p = ((((1.987_569_1e-4 * r + 1.398_199_9e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r + 0.166_666_66) * r + 0.5;
-    let power = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    let p = ((((1.987_569_1e-4 * r + 1.398_199_9e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r + 0.166_666_66) * r
+        + 0.5;
+    let power = f32::from_bits(((n as i32 + 127) << 23).cast_unsigned());
     (p * r * r + r + 1.0) * power
 }
 
@@ -57,9 +58,13 @@ impl MaskedSoftmax {
             None => weights.iter_mut().zip(seen).for_each(|(weight, score)| *weight = score * self.scale),
         }
         let most = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        weights.iter_mut().for_each(|weight| *weight = exp(*weight - most));
+        for weight in weights.iter_mut() {
+            *weight = exp(*weight - most);
+        }
         let factor = 1.0 / lane_sum(out);
-        out.iter_mut().for_each(|weight| *weight *= factor);
+        for weight in out.iter_mut() {
+            *weight *= factor;
+        }
     }
 }
 
@@ -105,7 +110,12 @@ fn contiguous<'s>(storage: &'s CpuStorage, layout: &Layout) -> candle_core::Resu
 }
 
 /// Runs `row` over the rows of `numbers`, each of `width`, which become rows of `out_width`.
-fn over_rows(numbers: &[f32], width: usize, out_width: usize, row: impl Fn(usize, &[f32], &mut [f32]) + Sync) -> Vec<f32> {
+fn over_rows(
+    numbers: &[f32],
+    width: usize,
+    out_width: usize,
+    row: impl Fn(usize, &[f32], &mut [f32]) + Sync,
+) -> Vec<f32> {
     let mut out = vec![0f32; numbers.len() / width.max(1) * out_width];
     let work = |(index, (from, to)): (usize, (&[f32], &mut [f32]))| row(index, from, to);
     if numbers.len() < PARALLEL {
@@ -193,7 +203,8 @@ mod tests {
                 key > position || window.is_some_and(|window| key + window <= position)
             };
             let bias = (0..2 * rows).flat_map(|row| (0..keys).map(move |key| (row, key)));
-            let bias: Vec<f32> = bias.map(|(row, key)| if hidden(row, key) { f32::NEG_INFINITY } else { 0.0 }).collect();
+            let bias: Vec<f32> =
+                bias.map(|(row, key)| if hidden(row, key) { f32::NEG_INFINITY } else { 0.0 }).collect();
             let bias = Tensor::from_vec(bias, (2 * rows, keys), &Device::Cpu).unwrap();
             let wanted = candle_nn::ops::softmax((scaled + bias).as_ref().unwrap(), D::Minus1).unwrap();
             assert!(farthest(&masked_softmax(&scores, mask).unwrap(), &wanted) < 1e-6);
@@ -213,9 +224,11 @@ mod tests {
     #[test]
     fn a_row_is_the_same_whatever_stands_behind_it() {
         let scores = random((4, 50), 3.0);
-        let wide = masked_softmax(&scores, MaskedSoftmax { rows: 4, first: 20, window: None, scale: 1.0, softcap: None });
+        let wide =
+            masked_softmax(&scores, MaskedSoftmax { rows: 4, first: 20, window: None, scale: 1.0, softcap: None });
         let narrow = scores.narrow(1, 0, 24).unwrap().contiguous().unwrap();
-        let narrow = masked_softmax(&narrow, MaskedSoftmax { rows: 4, first: 20, window: None, scale: 1.0, softcap: None });
+        let narrow =
+            masked_softmax(&narrow, MaskedSoftmax { rows: 4, first: 20, window: None, scale: 1.0, softcap: None });
         let wide = wide.unwrap().narrow(1, 0, 24).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(wide, narrow.unwrap().to_vec2::<f32>().unwrap());
     }

@@ -214,12 +214,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Self::logits`].
-    pub fn token_logprobs(
-        &self,
-        states: &Tensor,
-        rows: &[usize],
-        tokens: &[&[u32]],
-    ) -> Result<Vec<Vec<f64>>, LmError> {
+    pub fn token_logprobs(&self, states: &Tensor, rows: &[usize], tokens: &[&[u32]]) -> Result<Vec<Vec<f64>>, LmError> {
         let logits = self.logits(states, rows)?;
         if self.fused.is_none() {
             let logprobs = twin::log_softmax(&logits)?.to_vec2::<f32>()?;
@@ -308,8 +303,12 @@ impl Layer {
     }
 }
 
+/// The norm of `x`, where the model has one at this place.
 fn normed_if(x: Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor, LmError> {
-    weight.map_or(Ok(x.clone()), |weight| twin::norm(&x, weight, eps))
+    match weight {
+        Some(weight) => twin::norm(&x, weight, eps),
+        None => Ok(x),
+    }
 }
 
 /// A norm's weight. Gemma stores it less 1.

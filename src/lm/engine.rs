@@ -286,12 +286,7 @@ impl Engine {
     }
 
     /// A sequence that shares nothing with its batch. Where most of it is kept, only the rest is computed, in place.
-    fn alone(
-        &mut self,
-        tokens: &[u32],
-        packed: &mut Packed,
-        held: &mut Held,
-    ) -> Result<(), LmError> {
+    fn alone(&mut self, tokens: &[u32], packed: &mut Packed, held: &mut Held) -> Result<(), LmError> {
         // The last token's row is wanted, so that it is computed in any case.
         let hit = self.find(tokens.split_last().map_or(&[], |(_, before)| before));
         held.hits.extend(hit);

@@ -4,6 +4,7 @@
 //! What is in the cache is used without asking anybody. Reads no environment: the caller says what is there.
 
 mod download;
+mod transfer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

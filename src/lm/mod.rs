@@ -1,7 +1,9 @@
 //! The language-model engine, on candle: a decoder of our own, its weights, tokens and templates, the scoring path with
 //! shared prefixes, and generation with continuous batching.
 //!
-//! In: a model directory and sequences of tokens. Out: log-probabilities, rewards, texts. Knows no judge and no rubric.
+//! In: a model directory, a GGUF file or a hub's name, and sequences of tokens. Out: log-probabilities, rewards, texts.
+//! Knows no judge and no rubric.
+#![allow(clippy::cast_possible_truncation, reason = "options are read as f64, and tensors hold float32")]
 
 pub mod chat_template;
 mod config;

@@ -1,5 +1,5 @@
 //! Rotary position embeddings. In: a model's shape. Out: tables of cosines and sines, `[positions, head_dim / 2]`, in
-//! float32. Half-split form (a pair is dimension i and i + head_dim / 2).
+//! float32. Half-split form (a pair is dimension `i` and `i + head_dim / 2`).
 
 use candle_core::{Device, Tensor};
 

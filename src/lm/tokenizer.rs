@@ -222,7 +222,7 @@ impl Tokenizer {
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         let Some(token) = self.inner.id_to_token(id) else { return Vec::new() };
         if self.byte_level {
-            return token.chars().flat_map(byte_of).collect();
+            return token.chars().filter_map(byte_of).collect();
         }
         if let Some(byte) = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')) {
             return u8::from_str_radix(byte, 16).map_or_else(|_| token.clone().into_bytes(), |byte| vec![byte]);

@@ -206,12 +206,11 @@ fn serve(mut model: Model, incoming: &Receiver<Job>, shared: &Shared) {
     let mut waiting: VecDeque<Job> = VecDeque::new();
     loop {
         let idle = waiting.is_empty() && texts.is_empty();
-        let wait = if idle { Duration::from_secs(3600) } else { Duration::ZERO };
+        let wait = if idle { Duration::from_hours(1) } else { Duration::ZERO };
         match incoming.recv_timeout(wait) {
             Ok(job) => waiting.push_back(job),
-            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if idle => return,
-            Err(RecvTimeoutError::Disconnected) => {}
+            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => {}
         }
         waiting.extend(incoming.try_iter());
         waiting.retain(|job| !job.work.is_dropped());

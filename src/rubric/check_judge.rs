@@ -13,10 +13,12 @@ const MAX_LABELS: usize = 26;
 /// Longest template, in bytes.
 const MAX_PROMPT: usize = 64 * 1024;
 
+/// Options of every mode.
+const COMMON: [&str; 5] = ["criteria", "mode", "prompt", "judges", "panel"];
+
 /// The judge stage of an entry at a JSON pointer.
 pub(super) fn judge(options: &StageFile, at: &str) -> Result<Stage> {
     let word = options.mode.as_deref().unwrap_or("label_logprob");
-    const COMMON: [&str; 5] = ["criteria", "mode", "prompt", "judges", "panel"];
     let own: &[&str] = match word {
         "label_logprob" => &["labels", "max_outside"],
         "match" => &["max_outside"],

@@ -78,8 +78,12 @@ fn overlong(evidence: &Evidence<'_>, max_tokens: u64, cache_tokens: u64) -> Resu
 /// How many well-formed calls equal an earlier one in name and arguments.
 fn repeats(evidence: &Evidence<'_>) -> usize {
     let mut calls: Vec<(&str, String)> = Vec::new();
-    // Keys are sorted in serde_json's map: equal arguments have equal texts once 1.0 is written as 1.
-    let key = |call: &'_ Call<'_>| canonical(&call.arguments).to_string();
+    // Equal arguments have equal texts once keys are sorted and 1.0 is written as 1.
+    let key = |call: &'_ Call<'_>| {
+        let mut arguments = canonical(&call.arguments);
+        arguments.sort_all_objects();
+        arguments.to_string()
+    };
     for call in evidence.calls() {
         calls.push((&call.name, key(call)));
     }

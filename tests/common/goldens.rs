@@ -1,5 +1,7 @@
 //! Reference numbers of tiny models, as PyTorch computed them.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -52,9 +54,9 @@ impl Expected {
             logits: float("logits").map_or_else(Vec::new, |tensor| tensor.to_vec3().unwrap()),
             logprobs: matrix("logprobs"),
             entropy: matrix("entropy"),
-            greedy: tensors.get("greedy").map_or_else(Vec::new, |tensor| {
-                flat(tensor).to_vec1::<i64>().unwrap().into_iter().map(|token| token as u32).collect()
-            }),
+            greedy: tensors
+                .get("greedy")
+                .map_or_else(Vec::new, |tensor| flat(tensor).to_vec1::<i64>().unwrap().into_iter().map(id).collect()),
             scores: float("scores").map_or_else(Vec::new, |tensor| flat(&tensor).to_vec1().unwrap()),
         }
     }
@@ -62,7 +64,7 @@ impl Expected {
     /// The sequences without their padding.
     pub fn sequences(&self) -> Vec<Vec<u32>> {
         let real = |(ids, mask): (&Vec<i64>, &Vec<i64>)| {
-            ids.iter().zip(mask).filter(|(_, mask)| **mask == 1).map(|(id, _)| *id as u32).collect()
+            ids.iter().zip(mask).filter(|(_, mask)| **mask == 1).map(|(token, _)| id(*token)).collect()
         };
         self.input_ids.iter().zip(&self.mask).map(real).collect()
     }
@@ -72,4 +74,8 @@ impl Expected {
         let real = self.mask[sequence].iter().enumerate().filter(|(_, mask)| **mask == 1);
         real.map(|(column, _)| column).nth(i).unwrap()
     }
+}
+
+fn id(token: i64) -> u32 {
+    u32::try_from(token).unwrap()
 }

@@ -187,7 +187,7 @@ fn inquiry(answer: &str, want: Want) -> Inquiry {
 }
 
 async fn said(judge: &Local, inquiry: &Inquiry) -> Said {
-    judge.answer(inquiry, Instant::now() + Duration::from_secs(60)).await.unwrap().said
+    judge.answer(inquiry, Instant::now() + Duration::from_mins(1)).await.unwrap().said
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! our own decoder or a plain one on the same weights.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
+#![allow(clippy::cast_possible_truncation, clippy::single_range_in_vec_init, reason = "small numbers, one range")]
 
 mod broken;
 mod build;

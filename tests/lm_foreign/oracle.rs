@@ -10,7 +10,7 @@ pub struct Shape {
     pub kv_heads: usize,
     pub rope_theta: f64,
     pub norm_eps: f64,
-    /// Whether norms stand behind both halves of a layer, and on whole queries and keys (OLMo 2), or before them.
+    /// Whether norms stand behind both halves of a layer, and on whole queries and keys (`OLMo` 2), or before them.
     pub norms_behind: bool,
     /// Layers without rotary embeddings.
     pub without_rope: Vec<usize>,

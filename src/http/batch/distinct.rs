@@ -72,7 +72,9 @@ pub(super) fn content_hash(item: &Item<'_>, shared_tools: blake3::Hash) -> [u8; 
     trajectory.references.iter().for_each(|reference| part("reference", reference));
     for call in trajectory.reference_calls.iter().flatten() {
         part("reference_call", &call.name);
-        part("arguments", &call.arguments.to_string());
+        let mut arguments = call.arguments.clone();
+        arguments.sort_all_objects();
+        part("arguments", &arguments.to_string());
     }
     part("format", trajectory.tool_format.map_or("", ToolFormat::as_str));
     part("truncated", if trajectory.truncated { "true" } else { "false" });

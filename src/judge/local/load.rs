@@ -178,7 +178,7 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// The tokens that end a text: those of generation_config.json, of the model itself, and the chat's end of turn.
+/// The tokens that end a text: those of `generation_config.json`, of the model itself, and the chat's end of turn.
 fn ends(dir: &Path, tokenizer: &Tokenizer, configured: &[u32]) -> Vec<u32> {
     let value = read_json(&dir.join("generation_config.json"));
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());

@@ -24,7 +24,7 @@ const MAX_LAYERS: u64 = 1024;
 pub(super) enum ModelType {
     /// Phi 3 and Phi 4 with a plain rotary embedding.
     Phi3,
-    /// OLMo 2.
+    /// `OLMo` 2.
     Olmo2,
     /// `SmolLM3`.
     SmolLm3,

@@ -1,18 +1,17 @@
 //! Files of one model, from the hub into the cache. In: a name and the cache's folder for it. Out: a snapshot's directory.
 //!
-//! A file grows under another name and gets its own when it is whole, so that nobody ever sees a half one. What a broken
-//! connection left is gone on with. All files are of the commit that the revision stood for at first.
+//! All files are of the commit that the revision stood for at first. A file has its name in the snapshot only when it is
+//! whole.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, RANGE};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use secrecy::ExposeSecret;
 
+use super::transfer::{MAX_ATTEMPTS, Stopped, Transfer, explain, header, is_passing};
 use super::{Hub, HubError, HubId, is_plain, shards};
 
 /// Files that a model may have beside its weights.
@@ -25,8 +24,6 @@ const OPTIONAL: [&str; 6] = [
     "generation_config.json",
 ];
 const INDEX: &str = "model.safetensors.index.json";
-/// Attempts in a row that bring nothing.
-const MAX_ATTEMPTS: u32 = 3;
 
 /// One model's download.
 pub(super) struct Download<'h> {
@@ -47,13 +44,6 @@ struct Known {
     etag: String,
     /// In bytes.
     size: u64,
-}
-
-/// Why an attempt ended early.
-struct Interrupted {
-    reason: String,
-    /// Whether another one is of no use.
-    is_final: bool,
 }
 
 impl<'h> Download<'h> {
@@ -206,76 +196,14 @@ impl<'h> Download<'h> {
 
     async fn content(&self, name: &str, known: &Known, blob: &Path) -> Result<(), HubError> {
         let growing = blob.with_file_name(format!("{}.incomplete", known.etag));
-        let failed = |error: &std::io::Error| cache(&growing, error);
-        let open = || OpenOptions::new().create(true).append(true).open(&growing);
-        let mut file = open().map_err(|error| failed(&error))?;
-        // Another process that fetches the same file is waited for.
-        match file.lock() {
-            // Some network file systems have no locks.
-            Err(error) if error.kind() == ErrorKind::Unsupported => {}
-            locked => locked.map_err(|error| failed(&error))?,
-        }
-        if blob.is_file() {
-            return Ok(());
-        }
-        let mut idle = 0;
-        let mut got = file.metadata().map_err(|error| failed(&error))?.len();
-        while got != known.size {
-            let before = got;
-            let attempt = self.attempt(name, known, &mut file).await;
-            got = file.metadata().map_err(|error| failed(&error))?.len();
-            let Err(interrupted) = attempt else { continue };
-            idle = if got > before { 0 } else { idle + 1 };
-            if interrupted.is_final || idle == MAX_ATTEMPTS {
-                return Err(HubError::CutOff {
-                    id: self.id.id(),
-                    file: name.to_owned(),
-                    got,
-                    wanted: known.size,
-                    reason: interrupted.reason,
-                });
+        let url = self.url(&known.commit, name);
+        let transfer = Transfer { client: &self.gets, url, size: known.size, growing: &growing };
+        transfer.run(blob, self.hub.retry_delay).await.map_err(|stopped| match stopped {
+            Stopped::Disk(error) => cache(&growing, &error),
+            Stopped::CutOff { got, reason } => {
+                HubError::CutOff { id: self.id.id(), file: name.to_owned(), got, wanted: known.size, reason }
             }
-            tokio::time::sleep(self.hub.retry_delay).await;
-        }
-        file.sync_all().map_err(|error| failed(&error))?;
-        std::fs::rename(&growing, blob).map_err(|error| cache(blob, &error))
-    }
-
-    /// Adds to a file what it lacks, as far as the connection goes.
-    async fn attempt(&self, name: &str, known: &Known, file: &mut File) -> Result<(), Interrupted> {
-        let passing = |reason: String| Interrupted { reason, is_final: false };
-        let disk = |error: std::io::Error| Interrupted { reason: error.to_string(), is_final: true };
-        let mut got = file.seek(SeekFrom::End(0)).map_err(disk)?;
-        if got > known.size {
-            file.set_len(0).map_err(disk)?;
-            got = 0;
-        }
-        let mut request = self.gets.get(self.url(&known.commit, name));
-        if got > 0 {
-            request = request.header(RANGE, format!("bytes={got}-"));
-        }
-        let mut response = request.send().await.map_err(|error| passing(explain(error)))?;
-        let status = response.status();
-        let goes_on = status == StatusCode::PARTIAL_CONTENT
-            && header(&response, CONTENT_RANGE.as_str())
-                .is_some_and(|range| range.starts_with(&format!("bytes {got}-")));
-        if !goes_on {
-            file.set_len(0).map_err(disk)?;
-            got = 0;
-        }
-        if !goes_on && status != StatusCode::OK {
-            let is_final = !is_passing(status) && status != StatusCode::RANGE_NOT_SATISFIABLE;
-            return Err(Interrupted { reason: format!("the hub answers {status}"), is_final });
-        }
-        while let Some(piece) = response.chunk().await.map_err(|error| passing(explain(error)))? {
-            got += piece.len() as u64;
-            if got > known.size {
-                file.set_len(0).map_err(disk)?;
-                return Err(passing("more bytes came than there should be".to_owned()));
-            }
-            file.write_all(&piece).map_err(disk)?;
-        }
-        if got == known.size { Ok(()) } else { Err(passing("the connection was closed".to_owned())) }
+        })
     }
 
     fn make_parent(&self, path: &Path) -> Result<(), HubError> {
@@ -294,26 +222,4 @@ impl<'h> Download<'h> {
 
 fn cache(path: &Path, error: &std::io::Error) -> HubError {
     HubError::Cache { path: path.to_owned(), reason: error.to_string() }
-}
-
-fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
-    response.headers().get(name)?.to_str().ok()
-}
-
-/// Whether the same request may do better later.
-fn is_passing(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
-}
-
-/// An error with what is behind it, without the address, which may carry a signature.
-fn explain(error: reqwest::Error) -> String {
-    use std::error::Error as _;
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut behind = error.source();
-    while let Some(source) = behind {
-        text = format!("{text}: {source}");
-        behind = source.source();
-    }
-    text
 }

@@ -235,6 +235,8 @@ impl Compiled {
         if violations.is_empty() {
             return unsupported("the validator found the arguments invalid and gave no reason".into());
         }
+        // In an order that does not hang on the order in which the policy wrote its arguments.
+        violations.sort_by(|a, b| (&a.pointer, &a.schema_pointer).cmp(&(&b.pointer, &b.schema_pointer)));
         Check::Invalid(violations)
     }
 }
