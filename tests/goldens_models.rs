@@ -1,6 +1,8 @@
 //! The decoder against PyTorch, in float32 on the CPU: logits, log-probabilities, entropies, greedy continuations and
 //! reward scores of ragged batches, for every architecture. `GRADUS_GOLDENS` names another folder of the same form.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
 #[path = "common/goldens.rs"]
 mod goldens;
 

@@ -8,6 +8,7 @@
 //! [`check`] and [`attack`] measure judges on examples, through the same questions.
 
 pub mod attack;
+pub mod bench;
 mod cache;
 pub mod check;
 mod config;

@@ -63,9 +63,31 @@ fn the_commands_print_what_it_shows() {
 #[test]
 fn its_configuration_file_is_one() {
     let gradus = Gradus::new();
-    let config = gradus.file("gradus.toml", blocks("toml")[1].replace("127.0.0.1:8080", "127.0.0.1:0"));
+    let config = gradus.file("gradus.toml", blocks("toml")[2].replace("127.0.0.1:8080", "127.0.0.1:0"));
     let server = Server::start(&gradus, &["--config", &config], &[]);
     assert_eq!(server.post_with("/reward", "{\"trajectories\": []}", Some("change-me")).0, 200);
+}
+
+/// Read, not opened: the addresses are nobody's.
+#[test]
+fn its_judges_are_a_configuration() {
+    let gradus = Gradus::new();
+    let config = gradus.file("judges.toml", blocks("toml")[1].clone());
+    gradus.run(&["--config", &config, "rubric", "list"]).exits(0);
+    let wrong = gradus.file("wrong.toml", blocks("toml")[1].replace("flavor", "flavour"));
+    gradus.run(&["--config", &wrong, "rubric", "list"]).exits(1);
+}
+
+/// The judged example, on the judge that ships for tests.
+#[test]
+fn its_judge_gives_what_it_shows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/small_judge");
+    let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let (file, judge, rubric) = (path("example.jsonl"), path(""), path("rubric.toml"));
+    let ran = Gradus::new().run(&["score", &file, "--judge", &judge, "--rubric", &rubric]).exits(0);
+    let shown = readme().split("$ gradus score tests/small_judge/example.jsonl").nth(1).unwrap().to_owned();
+    let shown: Vec<_> = shown.lines().skip(1).take_while(|line| !line.starts_with("```")).map(str::to_owned).collect();
+    assert_eq!(ran.out.lines().take(shown.len()).collect::<Vec<_>>(), shown);
 }
 
 #[test]

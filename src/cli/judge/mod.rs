@@ -1,6 +1,7 @@
 //! `gradus judge`: measures judges, by the same questions that scoring asks.
 
 mod attack;
+mod bench;
 mod check;
 
 use std::io::IsTerminal;
@@ -34,12 +35,15 @@ pub(super) enum Command {
     Check(check::Args),
     /// Measure how far text that is injected into wrong answers moves a judge
     Attack(attack::Args),
+    /// Measure how many answers a judge takes a second
+    Bench(bench::Args),
 }
 
 pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check(args) => check::run(args, file),
         Command::Attack(args) => attack::run(args, file),
+        Command::Bench(args) => bench::run(args, file),
     }
 }
 

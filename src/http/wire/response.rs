@@ -65,7 +65,8 @@ pub struct ResultWire<'a> {
     pub steps: Vec<StepWire>,
     /// Why there is no reward; empty for a valid result.
     pub errors: Vec<ErrorWire<'a>>,
-    /// `miss`: scored for this request. `hit`: taken from an equal trajectory of the same batch.
+    /// `miss`: scored for this request. `hit`: taken from an equal trajectory of the same batch, or all its judges' verdicts
+    /// were known before.
     pub cache: CacheWire,
     /// Time that scoring this trajectory took, in milliseconds; 0 for a hit.
     pub latency_ms: f64,

@@ -1,6 +1,6 @@
 """Checks the hand-written files and the generator: well-formed, balanced, reproducible, splits apart.
 
-    python check_data.py ../../rubrics
+    python check_data.py ../../../rubrics
 
 In: the folder with `judge_examples.jsonl` and `judge_attacks.jsonl`. Out: one line of counts; a failed check stops with
 the record and the reason. Needs jinja2.
