@@ -37,7 +37,7 @@ pub struct LocalConfig {
     /// Memory for keys and values, in bytes; those of past prompts included. Default 2 GiB on the CPU, 32 GiB on a GPU.
     /// Models that run through `candle-transformers` (GGUF files, rarer architectures) keep none beyond a prompt.
     pub kv_bytes: Option<u64>,
-    /// Tokens computed at a time. Default by the model's width on the CPU, 128 to 4096; 32768 on a GPU.
+    /// Tokens computed at a time. Default 4096 on the CPU, 32768 on a GPU.
     pub batch_tokens: Option<usize>,
     /// Tokens of questions that may wait; more makes requests wait. Default 4194304.
     pub queue_tokens: u32,

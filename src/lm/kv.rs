@@ -74,7 +74,8 @@ impl KvPool {
     pub(super) fn copy(&mut self, from: Span, start: usize) -> Result<(), LmError> {
         for layer in &self.layers {
             for pool in [&layer.k, &layer.v] {
-                pool.slice_set(&pool.narrow(0, from.start, from.len)?.copy()?, 0, start)?;
+                // `copy` would clone the whole pool.
+                pool.slice_set(&pool.narrow(0, from.start, from.len)?.force_contiguous()?, 0, start)?;
             }
         }
         Ok(())

@@ -105,7 +105,13 @@ fn foreign(path: &Path, device: &Device, config: &LocalConfig) -> Result<Network
 }
 
 fn ours(dir: &Path, device: &Device, config: &LocalConfig) -> Result<Network, String> {
-    let decoder = Decoder::load(dir, device, Some(config.context)).map_err(said)?;
+    let decoder = match Decoder::load(dir, device, Some(config.context)) {
+        Err(LmError::Unsupported(reason)) if config.device == DeviceChoice::Auto && !device.is_cpu() => {
+            tracing::warn!("{}: {reason}; it computes on the CPU instead", dir.display());
+            return ours(dir, &Device::Cpu, config);
+        }
+        decoder => decoder.map_err(said)?,
+    };
     let on_cpu = device.is_cpu();
     let kv_bytes = config.kv_bytes.unwrap_or(if on_cpu { 2 << 30 } else { 32 << 30 });
     let per_token = KvPool::bytes_per_token(decoder.config(), decoder.dtype()) as u64;
@@ -113,14 +119,8 @@ fn ours(dir: &Path, device: &Device, config: &LocalConfig) -> Result<Network, St
     if slots < 256 {
         return Err(format!("kv_bytes = {kv_bytes} holds {slots} tokens; raise it to {} at least", 256 * per_token));
     }
-    let batch_tokens = config.batch_tokens.unwrap_or(if on_cpu { cpu_batch(decoder.config().hidden) } else { 32_768 });
+    let batch_tokens = config.batch_tokens.unwrap_or(if on_cpu { 4096 } else { 32_768 });
     Ok(Network::Ours { decoder: Box::new(decoder), slots, batch_tokens })
-}
-
-/// Tokens for which a small model's states stay below 65,536 numbers: from there on candle spreads every addition over
-/// threads that wait by spinning, which costs more than it gains.
-fn cpu_batch(hidden: usize) -> usize {
-    (60_000 / hidden).clamp(128, 4096)
 }
 
 impl Network {
