@@ -31,7 +31,11 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let report = run(args.answers);
     let mut table = String::new();
     writeln!(table, "asked by  {}", asking.asked_by)?;
-    writeln!(table, "answers   {} with a verdict, {} without, groups of {}", report.judged, report.without_verdict, report.group)?;
+    writeln!(
+        table,
+        "answers   {} with a verdict, {} without, groups of {}",
+        report.judged, report.without_verdict, report.group
+    )?;
     writeln!(table, "          {:.1} a second", report.answers_per_second)?;
     if report.asked_tokens_per_second > 0.0 {
         let (asked, computed) = (report.asked_tokens_per_second, report.computed_tokens_per_second);
