@@ -129,7 +129,9 @@ goldens! {
 fn goldens_models_every_one_in_the_folder() {
     let names = models();
     assert!(!names.is_empty(), "{} holds no model", folder().display());
-    names.iter().for_each(|name| check(name));
+    for name in names {
+        check(&name);
+    }
 }
 
 /// Log-probabilities of all tokens after each sequence, from an engine.
@@ -166,7 +168,7 @@ fn goldens_models_packed_and_shared_equals_one_by_one_bit_for_bit() {
         let alone: Vec<Vec<Vec<u32>>> = all.iter().map(|one| vec![one.clone()]).collect();
         let one_by_one: Vec<Vec<f64>> =
             alone.iter().flat_map(|one| label_logprobs(&dir, std::slice::from_ref(one), 512, 512).0).collect();
-        let (together, engine) = label_logprobs(&dir, &[all.clone()], 2048, 2048);
+        let (together, engine) = label_logprobs(&dir, std::slice::from_ref(&all), 2048, 2048);
         assert!(together == one_by_one, "{name}: shared in a batch");
         assert!(engine.work().computed_tokens * 2 < engine.work().asked_tokens, "{:?}", engine.work());
         let (in_turn, engine) = label_logprobs(&dir, &alone, 2048, 2048);

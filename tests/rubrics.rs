@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
-use std::sync::Arc;
 
 use gradus::http::batch::{Engine, Load, Overrides, Stop};
 use gradus::judge::Judges;
@@ -97,7 +96,7 @@ impl Judge for Always {
 }
 
 /// The result of one trajectory.
-fn result(rubric: &str, judge: Arc<dyn Judge>, trajectory: &Value) -> Value {
+fn result(rubric: &str, judge: &dyn Judge, trajectory: &Value) -> Value {
     let engine = Engine {
         scorer: Scorer::new(1 << 20),
         catalog: Catalog::open(None).unwrap(),
@@ -107,7 +106,7 @@ fn result(rubric: &str, judge: Arc<dyn Judge>, trajectory: &Value) -> Value {
         judges: Judges::none(),
     };
     let body = json!({"trajectories": [trajectory]}).to_string();
-    let scored = engine.score(&body, &Overrides::default(), &Stop::default(), &*judge).unwrap();
+    let scored = engine.score(&body, &Overrides::default(), &Stop::default(), judge).unwrap();
     let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
     response["results"][0].take()
 }
@@ -154,7 +153,7 @@ mod short_form_qa {
     use super::*;
 
     fn of(call: &str, last: &str) -> Value {
-        result("short_form_qa", Arc::new(NoJudge), &asked_and_answered(call, last))
+        result("short_form_qa", &NoJudge, &asked_and_answered(call, last))
     }
 
     /// 0.1 for parsing, 0.1 for the schema, 0.1 for the tag, 0.7 for the answer.
@@ -224,7 +223,7 @@ mod binary_em {
     use super::*;
 
     fn of(last: &str) -> Value {
-        result("binary_em", Arc::new(NoJudge), &asked_and_answered("<tool_call>{</tool_call>", last))
+        result("binary_em", &NoJudge, &asked_and_answered("<tool_call>{</tool_call>", last))
     }
 
     /// The 0-1 reward of the paper's baselines: calls do not matter.
@@ -240,11 +239,11 @@ mod judged {
     use super::*;
 
     fn of(rubric: &str, verdict: Option<f64>, last: &str) -> Value {
-        let judge: Arc<dyn Judge> = match verdict {
-            Some(score) => Arc::new(Always(score)),
-            None => Arc::new(NoJudge),
+        let judge: Box<dyn Judge> = match verdict {
+            Some(score) => Box::new(Always(score)),
+            None => Box::new(NoJudge),
         };
-        result(rubric, judge, &asked_and_answered(&good_call(), last))
+        result(rubric, &*judge, &asked_and_answered(&good_call(), last))
     }
 
     const ANSWER: &str = "<answer>Grace Hopper wrote the A-0 system.</answer>";
@@ -289,7 +288,7 @@ mod tool_use {
             "tools": tools(),
             "reference_calls": reference_calls,
         });
-        result("tool_use", Arc::new(NoJudge), &trajectory)
+        result("tool_use", &NoJudge, &trajectory)
     }
 
     fn both() -> Value {
@@ -360,7 +359,7 @@ mod search_r1 {
 
     fn of(response: &str) -> Value {
         let trajectory = json!({"prompt": "Who wrote it?", "response": response, "references": ["Grace Hopper"]});
-        result("search_r1", Arc::new(NoJudge), &trajectory)
+        result("search_r1", &NoJudge, &trajectory)
     }
 
     const ROUND: &str = "<think>Look.</think><search>A-0</search><information>Hopper</information><think>So.</think>";

@@ -69,7 +69,9 @@ fn attention(shape: &Shape, layer: &Layer, xs: &[Vec<f64>], rope: bool) -> Vec<V
     let rotated = |weight: &Matrix, norms: Option<&Vec<f64>>, position: usize| {
         let mut heads = project(weight, norms, position);
         if rope {
-            heads.iter_mut().for_each(|head| rotate(head, position, shape.rope_theta));
+            for head in &mut heads {
+                rotate(head, position, shape.rope_theta);
+            }
         }
         heads
     };
