@@ -10,7 +10,8 @@ ARG RUST=1.95-slim-bookworm
 ARG DEBIAN=bookworm-slim
 
 FROM rust:${RUST} AS build
-# Features of the crate, comma-separated; none today, `cuda` once there is one.
+# Features of the crate, comma-separated. `cuda` needs nvcc in this stage and the CUDA runtime in the last one: start both
+# from images that hold them.
 ARG FEATURES=""
 WORKDIR /build
 COPY . .
