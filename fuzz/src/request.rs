@@ -1,9 +1,10 @@
 //! The laws of a whole request. In: the body of `POST /reward`; out: a panic if the answer is no JSON, a reward leaves
 //! its rubric's range, the parts of a reward do not sum to it, or an item's score depends on its neighbours.
 
-use std::sync::{Arc, LazyLock, Once};
+use std::sync::{LazyLock, Once};
 
 use gradus::http::batch::{Engine, Load, Overrides, Scored, Stop};
+use gradus::judge::Judges;
 use gradus::rubric::Catalog;
 use gradus::score::Scorer;
 use gradus::stages::NoJudge;

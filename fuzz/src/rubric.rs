@@ -2,10 +2,10 @@
 //! stored and read again, has weights or thresholds that cannot be, or gives a reward outside its range.
 
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use gradus::rubric::Rubric;
-use gradus::score::Scorer;
+use gradus::score::{Context, Scorer};
 use gradus::shaping::Position;
 use gradus::stages::NoJudge;
 use gradus::trajectory::{Content, Message, Role, Trajectory, Turn};
@@ -73,7 +73,9 @@ fn reward(rubric: &Rubric, position: &Position) {
         response_tokens: Some(120),
     };
     let tools = SCORER.tools(trajectory.tools, rubric);
-    if let Ok(reward) = SCORER.score(&trajectory, &tools, Context { rubric, position, judge: &NoJudge, group: None }).reward {
+    if let Ok(reward) =
+        SCORER.score(&trajectory, &tools, Context { rubric, position, judge: &NoJudge, group: None }).reward
+    {
         let (low, high) = (rubric.range.min(), rubric.range.max());
         assert!((low..=high).contains(&reward.value), "{} is outside {low} to {high}", reward.value);
         assert!((0.0..=1.0).contains(&reward.shaped), "shaped is {}", reward.shaped);
