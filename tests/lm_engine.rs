@@ -13,8 +13,8 @@ use std::time::Duration;
 use candle_core::Device;
 use gradus::lm::tokenizer::Tokenizer;
 use gradus::lm::{
-    Constraints, Decoder, Drawn, Engine, GenerateRequest, Generated, Generator, Guide, Held, LmError, Mask, Next,
-    ReasonedLabel, Reasoning, Sampling, Worker,
+    Constraints, Decoder, Engine, Free, GenerateRequest, Generated, Generator, Held, LmError, ReasonedLabel, Reasoning,
+    Sampling, Worker,
 };
 
 const GREEDY: Sampling = Sampling { temperature: 0.0, seed: 0 };
@@ -29,19 +29,6 @@ fn small_judge() -> PathBuf {
 
 fn engine(dir: &Path, slots: usize) -> Engine {
     Engine::new(Decoder::load(dir, &Device::Cpu, None).unwrap(), slots, 4096).unwrap()
-}
-
-/// Says whatever comes.
-struct Free;
-
-impl Guide for Free {
-    fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
-        Ok(None)
-    }
-
-    fn accept(&mut self, _: Drawn) -> Result<Next, LmError> {
-        Ok(Next::Draw)
-    }
 }
 
 fn request(prompt: &[u32], max_tokens: usize, sampling: Sampling) -> GenerateRequest {

@@ -10,8 +10,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::lm::{
-    Decoder, Drawn, Engine, GenerateRequest, Generator, Guide, LmError, Mask, ModelConfig, Next, Sampling, Weights,
-    cuda_device,
+    Decoder, Engine, Free, GenerateRequest, Generator, LmError, ModelConfig, Sampling, Weights, cuda_device,
 };
 
 /// Measure the language-model engine
@@ -155,19 +154,6 @@ fn measure(engine: &mut Engine, work: Work, repeats: usize) -> anyhow::Result<()
         })
     );
     Ok(())
-}
-
-/// Says whatever comes, for a number of tokens.
-struct Free;
-
-impl Guide for Free {
-    fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
-        Ok(None)
-    }
-
-    fn accept(&mut self, _: Drawn) -> Result<Next, LmError> {
-        Ok(Next::Draw)
-    }
 }
 
 fn generate(engine: &mut Engine, prompts: Vec<Vec<u32>>) -> anyhow::Result<usize> {

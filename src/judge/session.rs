@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::inquiry::{Inquiry, PromptMessage, Speaker, Want};
@@ -15,6 +15,13 @@ use crate::trajectory::{Content, Message, Role};
 /// How long judges may take where nobody set a limit.
 const LONGEST: Duration = Duration::from_mins(10);
 
+/// Compiled templates by their source, of all requests: compiling one tries it out, which costs more than filling it in.
+static TEMPLATES: LazyLock<moka::sync::Cache<String, Arc<PromptTemplate>>> =
+    LazyLock::new(|| moka::sync::Cache::new(MAX_TEMPLATES));
+
+/// Most templates that are kept compiled: requests may bring their own.
+const MAX_TEMPLATES: u64 = 256;
+
 /// What tells two questions of a request apart.
 pub(crate) type Key = [u8; 32];
 
@@ -24,7 +31,6 @@ pub struct Session {
     known: HashMap<Key, Result<Verdict, Unavailable>>,
     noted: Mutex<BTreeMap<Key, Noted>>,
     asked: BTreeMap<String, String>,
-    templates: Mutex<HashMap<String, Arc<PromptTemplate>>>,
 }
 
 /// A question that waits for its answer.
@@ -101,15 +107,13 @@ impl Session {
     }
 
     /// The stage's template, compiled once.
-    fn template(&self, stage: &JudgeStage) -> Result<Arc<PromptTemplate>, Unavailable> {
+    fn template(stage: &JudgeStage) -> Result<Arc<PromptTemplate>, Unavailable> {
         let source = stage.prompt.as_deref().unwrap_or_else(|| default_template(&stage.mode));
-        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(template) = templates.get(source) {
-            return Ok(template.clone());
+        if let Some(template) = TEMPLATES.get(source) {
+            return Ok(template);
         }
-        let template = PromptTemplate::parse(source).map_err(|error| broken(&error))?;
-        let template = Arc::new(template);
-        templates.insert(source.to_owned(), template.clone());
+        let template = Arc::new(PromptTemplate::parse(source).map_err(|error| broken(&error))?);
+        TEMPLATES.insert(source.to_owned(), template.clone());
         Ok(template)
     }
 }
@@ -136,7 +140,7 @@ impl Judge for Session {
             Some(Err(unavailable)) => return JudgeAnswer::Unavailable(unavailable.clone()),
             None => {}
         }
-        let note = || Noted { key, stage: Arc::new(question.stage.clone()), asked: self.asked(question) };
+        let note = || Noted { key, stage: Arc::new(question.stage.clone()), asked: Self::asked(question) };
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if !noted.contains_key(&key) {
             // Rendering takes its time: not under the lock.
@@ -150,12 +154,12 @@ impl Judge for Session {
 }
 
 impl Session {
-    fn asked(&self, question: &Question<'_>) -> Result<Asked, Unavailable> {
+    fn asked(question: &Question<'_>) -> Result<Asked, Unavailable> {
         let stage = question.stage;
         if matches!(stage.mode, JudgeMode::RewardModel { .. }) && stage.prompt.is_none() {
             return Ok(Asked::One(conversation_as_is(question)));
         }
-        let template = self.template(stage)?;
+        let template = Self::template(stage)?;
         let conversation = conversation(question.messages);
         if matches!(stage.mode, JudgeMode::Rank) {
             let Some(group) = question.group else {

@@ -134,8 +134,8 @@ impl Decoder {
         let config = &self.config;
         let new_plan = |packed| Plan::new(self.fused.as_ref(), packed, config, &self.rope);
         let plan = new_plan(packed)?;
-        let (last, last_rows) = packed.last_rows();
-        let last_plan = if last_only { Some(new_plan(&last)?) } else { None };
+        let last = last_only.then(|| packed.last_rows());
+        let last = last.as_ref().map(|(last, rows)| Ok::<_, LmError>((new_plan(last)?, rows))).transpose()?;
         let mut state = twin::embed(&self.embedding, &packed.tokens)?;
         if config.family == Family::Gemma2 {
             // The factor is rounded to the weights' format, as the reference does.
@@ -149,8 +149,8 @@ impl Decoder {
             let weights = HeadWeights { bias: layer.qkv_bias.as_ref(), norms: layer.head_norms.as_ref() };
             let mut q = plan.rotate_and_store(&twin::linear(&x, &layer.qkv)?, &weights, kv)?;
             let mut plan = &plan;
-            if let Some(last_plan) = last_plan.as_ref().filter(|_| index + 1 == config.layers) {
-                (q, state) = (twin::rows(&q, &last_rows)?, twin::rows(&state, &last_rows)?);
+            if let Some((last_plan, rows)) = last.as_ref().filter(|_| index + 1 == config.layers) {
+                (q, state) = (twin::rows(&q, rows)?, twin::rows(&state, rows)?);
                 plan = last_plan;
             }
             let attended = twin::linear(&plan.attention(&q, kv, *window)?, &layer.output)?;

@@ -34,6 +34,20 @@ pub trait Guide: Send + std::any::Any {
     fn accept(&mut self, drawn: Drawn) -> Result<Next, LmError>;
 }
 
+/// Lets a text say whatever comes, until its tokens run out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Free;
+
+impl Guide for Free {
+    fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
+        Ok(None)
+    }
+
+    fn accept(&mut self, _: Drawn) -> Result<Next, LmError> {
+        Ok(Next::Draw)
+    }
+}
+
 /// What comes after a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {

@@ -44,7 +44,7 @@ pub use decoder::Decoder;
 pub use engine::{Engine, LabelLogprobs, Work};
 pub use error::LmError;
 pub use foreign::Foreign;
-pub use generate::{GenerateRequest, Generated, Generator, Guide, Next};
+pub use generate::{Free, GenerateRequest, Generated, Generator, Guide, Next};
 pub use gguf::Gguf;
 pub use hub::{Hub, HubError, HubId};
 pub use kernels::cuda_device;
