@@ -3,16 +3,25 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+mod common;
+#[path = "train/completions.rs"]
+mod completions;
+
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use candle_core::{DType, Device, Tensor};
+use common::Server;
+use completions::{Completions, Manner};
 use gradus::judge::Judges;
-use gradus::lm::{Decoder, LmError};
+use gradus::lm::Decoder;
 use gradus::rubric::Rubric;
 use gradus::train::data::hops::{Hops, HopsConfig};
-use gradus::train::metrics::{History, Metric};
-use gradus::train::{Run, RunOptions, TrainConfig, TrainError, record};
+use gradus::train::metrics::{History, Metric, StepMetrics};
+use gradus::train::rollout::server::{ServerConfig, WeightUpdate};
+use gradus::train::{Run, RunOptions, TrainConfig, TrainError, Watcher, record};
 
 /// A world small enough for seconds.
 fn world(folder: &Path) -> PathBuf {
@@ -102,7 +111,7 @@ fn rl(folder: &Path, name: &str, algorithm: &str, steps: u64) -> TrainConfig {
 fn options(rubric: &str, force: bool) -> RunOptions {
     let text = std::fs::read_to_string(Path::new("rubrics").join(format!("{rubric}.toml"))).unwrap();
     let rubric = Arc::new(Rubric::from_toml(&text).unwrap());
-    RunOptions { judges: (Judges::none(), None), rubric: Some(rubric), token: None, force }
+    RunOptions { judges: (Judges::none(), None), rubric: Some(rubric), reward_token: None, rollout_token: None, force }
 }
 
 fn go(config: TrainConfig) {
@@ -288,13 +297,159 @@ fn a_server_that_cannot_be_reached_is_waited_for_and_then_named() {
 }
 
 #[test]
-fn a_number_that_is_none_stops_the_run_before_anything_moves() {
+fn a_number_that_is_none_stops_the_run_with_its_batch_saved() {
     let folder = start(10);
     let mut run = rl(folder.path(), "broken", "grpo", 3);
     run.learning_rate.peak = f64::MAX;
     let output = run.output.clone();
     let error = go_with(run, false).unwrap_err();
-    let named = matches!(&error, TrainError::NotFinite { .. } | TrainError::Model(LmError::NotFinite(_)));
-    assert!(named, "{error}");
-    assert!(output.join("checkpoints").exists());
+    let TrainError::NotFinite { saved, .. } = &error else { panic!("{error}") };
+    assert!(saved.starts_with(&output) && saved.exists(), "{error}");
+    // The first of the step's two updates went through: what it made of the parameters is not kept.
+    assert!(!output.join("checkpoints").exists());
+}
+
+/// A run whose rewards a server gives.
+fn by_server(folder: &Path, name: &str, server: &Server, steps: u64) -> TrainConfig {
+    let mut run = rl(folder, name, "vspo", steps);
+    run.reward.rubric = "short_form_qa_curriculum".to_owned();
+    run.reward.url = Some(format!("http://{}", server.address()));
+    run.reward.patience_s = 1;
+    run
+}
+
+#[test]
+fn a_servers_rewards_are_those_of_this_process() {
+    let folder = start(10);
+    let server = Server::start(&[]);
+    let mut local = rl(folder.path(), "local", "vspo", 3);
+    local.reward.rubric = "short_form_qa_curriculum".to_owned();
+    let remote = by_server(folder.path(), "remote", &server, 3);
+    let outputs = [local.output.clone(), remote.output.clone()];
+    go(local);
+    go(remote);
+    let [local, remote] = outputs;
+    for metric in [Metric::RewardMean, Metric::RewardStd, Metric::RolloutInvalid, Metric::PolicyLoss] {
+        assert_eq!(series(&local, &metric), series(&remote, &metric), "{metric}");
+    }
+    for (ours, theirs) in record::read(&local, 2).unwrap().iter().zip(record::read(&remote, 2).unwrap()) {
+        assert_eq!(ours, &theirs);
+    }
+    assert_eq!(weights(&local.join("model")), weights(&remote.join("model")));
+}
+
+/// Lets a server go after a step.
+struct LettingGo(Option<Server>, u64);
+
+impl Watcher for LettingGo {
+    fn step(&mut self, step: u64, _: u64, _: &StepMetrics) {
+        if step == self.1 {
+            self.0 = None;
+        }
+    }
+}
+
+#[test]
+fn a_run_whose_server_was_lost_goes_on_to_the_bit() {
+    let folder = start(10);
+    let server = Server::start(&[]);
+    let lost = by_server(folder.path(), "lost", &server, 4);
+    let output = lost.output.clone();
+    let mut watcher = LettingGo(Some(server), 3);
+    let run = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap();
+    let error = run.go(&mut watcher).unwrap_err();
+    assert!(matches!(&error, TrainError::Reward(why) if why.contains("resume the run")), "{error}");
+    // Checkpoints are due after steps 2 and 4; what is saved after 3 is saved because of the failure.
+    assert!(output.join("checkpoints/step-000003").exists());
+    let server = Server::start(&[]);
+    go(by_server(folder.path(), "lost", &server, 4));
+    let whole = by_server(folder.path(), "whole", &server, 4);
+    let whole_output = whole.output.clone();
+    go(whole);
+    assert_eq!(weights(&output.join("model")), weights(&whole_output.join("model")));
+}
+
+fn written_by_server(folder: &Path, name: &str, manner: Manner) -> (TrainConfig, Completions) {
+    let mut run = rl(folder, name, "grpo", 3);
+    run.evaluation.every = 1;
+    let server = Completions::start(&run.output.join("serving"), manner);
+    run.rollout_server = Some(ServerConfig {
+        url: server.url.clone(),
+        model: "policy".to_owned(),
+        weights: WeightUpdate::VllmReload,
+        token_env: None,
+        concurrency: 8,
+        patience_s: 5,
+    });
+    (run, server)
+}
+
+#[test]
+fn a_server_that_follows_the_policy_writes_its_rollouts() {
+    let folder = start(30);
+    let mut own = rl(folder.path(), "own", "grpo", 1);
+    own.evaluation.every = 1;
+    let own_output = own.output.clone();
+    go(own);
+    for (name, manner) in [("whole", Manner::Whole), ("text", Manner::TextOnly), ("stale", Manner::Stale)] {
+        let (run, server) = written_by_server(folder.path(), name, manner);
+        let output = run.output.clone();
+        go(run);
+        // The greedy answers before the first step are our own engine's.
+        for metric in [Metric::EvalExactMatch, Metric::EvalReward, Metric::EvalLengthMean] {
+            assert_eq!(series(&output, &metric)[0], series(&own_output, &metric)[0], "{name}: {metric}");
+        }
+        assert_eq!(series(&output, &Metric::RewardMean).len(), 3, "{name}");
+        // At the start and after each step.
+        assert_eq!(server.reloads.load(Ordering::SeqCst), 4, "{name}");
+        let gaps = series(&output, &Metric::PolicySamplerGap);
+        match manner {
+            Manner::Whole => assert!(gaps.len() == 3 && gaps.iter().all(|gap| *gap < 1e-4), "{gaps:?}"),
+            Manner::TextOnly => assert_eq!(gaps, Vec::<f64>::new()),
+            // A policy that moved away from what writes its rollouts is seen.
+            Manner::Stale => assert!(gaps[0] < 1e-4 && gaps[2] > 1e-3, "{gaps:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_rollout_server_that_cannot_be_reached_is_named() {
+    let folder = start(10);
+    let (mut run, _) = written_by_server(folder.path(), "nobody", Manner::Whole);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    if let Some(server) = &mut run.rollout_server {
+        (server.url, server.patience_s) = (format!("http://127.0.0.1:{port}"), 1);
+    }
+    let error = go_with(run, false).unwrap_err();
+    assert!(matches!(&error, TrainError::Rollout(why) if why.contains("resume the run")), "{error}");
+}
+
+#[test]
+fn a_disk_without_room_leaves_the_checkpoint_before() {
+    let folder = start(10);
+    let mut run = rl(folder.path(), "full", "grpo", 2);
+    let whole = rl(folder.path(), "roomy", "grpo", 4);
+    let (output, whole_output) = (run.output.clone(), whole.output.clone());
+    go(whole);
+    go(run.clone());
+    // The limit on a file's size stands for the disk's end: parameters fit, the optimiser's state does not.
+    let parameters = std::fs::metadata(output.join("checkpoints/step-000002/parameters.safetensors")).unwrap().len();
+    run.steps = 4;
+    let config = folder.path().join("full.toml");
+    std::fs::write(&config, toml::to_string(&run).unwrap()).unwrap();
+    let limited = format!(
+        "trap '' XFSZ; ulimit -f {}; exec {} --config {} train --quiet --force",
+        parameters * 3 / 2 / 1024,
+        env!("CARGO_BIN_EXE_gradus"),
+        config.display()
+    );
+    let ended = Command::new("bash").arg("-c").arg(limited).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success() && said.contains("optimizer.safetensors"), "{said}");
+    assert!(said.contains("free some space and resume the run"), "{said}");
+    let left: Vec<_> = std::fs::read_dir(output.join("checkpoints")).unwrap().flatten().collect();
+    assert!(left.iter().all(|entry| !entry.file_name().to_string_lossy().contains("writing")), "{left:?}");
+    assert!(output.join("checkpoints/step-000002").exists());
+    go(run);
+    assert_eq!(weights(&output.join("model")), weights(&whole_output.join("model")));
 }

@@ -4,10 +4,13 @@
 //! The value is the paper's (arXiv:2512.07478); the threshold, the way of drawing and the form of the smoothing are
 //! this project's reading of it. Knows no reward and no rollout.
 
+use serde::{Deserialize, Serialize};
+
 use super::GroupStatistics;
 
 /// What happens to a group that is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Its rollouts enter the batch again, their advantages smoothed.
     #[default]
@@ -17,12 +20,14 @@ pub enum Mode {
 }
 
 /// How prompts are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sampling {
     /// In proportion to the task value.
     #[default]
     Value,
-    /// All alike: the paper's ablation.
+    /// All alike: the paper's ablation "random sampling".
+    #[serde(alias = "random")]
     Uniform,
 }
 
@@ -98,6 +103,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Groups that are in the batch once, or not at all.
+    pub fn once(kept: impl IntoIterator<Item = bool>) -> Self {
+        let multiplicity: Vec<u32> = kept.into_iter().map(u32::from).collect();
+        let factor = multiplicity.iter().copied().map(f64::from).collect();
+        Self { multiplicity, factor }
+    }
+
     /// Every group once.
     fn unchanged(groups: usize, config: &PlanConfig) -> Self {
         Self::with(vec![1; groups], config)

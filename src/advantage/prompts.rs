@@ -2,17 +2,20 @@
 //!
 //! In: the statistics of each visit, the oldest first. Out: the prompt's history. Knows no store.
 
+use serde::{Deserialize, Serialize};
+
 use super::GroupStatistics;
 
 /// Weight of the newest visit in the moving averages (ours).
 const NEWEST: f64 = 0.3;
 
 /// What is known of one prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PromptHistory {
     /// How often a group of it was scored.
     pub visits: u32,
     /// Statistics of the latest visit.
+    #[serde(flatten)]
     pub latest: GroupStatistics,
     /// Exponential moving average of the means, the newest visit weighing 0.3; the first visit's where it is the only.
     pub mean_average: f64,

@@ -2,6 +2,8 @@
 //!
 //! In: the rewards of a group and the largest reward there can be. Out: numbers. Knows no other group.
 
+use serde::{Deserialize, Serialize};
+
 /// What the sum of squares is divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Deviation {
@@ -13,7 +15,7 @@ pub enum Deviation {
 }
 
 /// Statistics of the valid rewards of one group.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct GroupStatistics {
     /// How many rewards.
     pub n: usize,

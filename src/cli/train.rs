@@ -77,19 +77,22 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
 
 fn options(config: &TrainConfig, flags: ScoringFlags, force: bool) -> anyhow::Result<RunOptions> {
     let scoring = Scoring::compose(flags, None, &File::default())?;
-    let token = config.reward.token_env.as_ref().map(|name| {
-        std::env::var(name).with_context(|| format!("reward.token_env names {name}, which is not in the environment"))
-    });
-    let token = token.transpose()?;
+    let token = |field: &str, name: Option<&String>| {
+        let missing = |name: &String| format!("{field} names {name}, which is not in the environment");
+        name.map(|name| std::env::var(name).with_context(|| missing(name))).transpose()
+    };
+    let reward_token = token("reward.token_env", config.reward.token_env.as_ref())?;
+    let rollout_server = config.rollout_server.as_ref();
+    let rollout_token = token("rollout_server.token_env", rollout_server.and_then(|server| server.token_env.as_ref()))?;
     if config.reward.url.is_some() {
-        return Ok(RunOptions { judges: (Judges::none(), None), rubric: None, token, force });
+        return Ok(RunOptions { judges: (Judges::none(), None), rubric: None, reward_token, rollout_token, force });
     }
     let catalog = Catalog::open(scoring.rubrics.as_deref())?;
     let name = super::named_or_file(&catalog, &config.reward.rubric).context("reward.rubric")?;
     let rubric = catalog.get(&name);
     let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), None)?;
     let runtime = if judges.is_empty() { None } else { Some(Arc::new(super::runtime()?)) };
-    Ok(RunOptions { judges: (judges, runtime), rubric, token, force })
+    Ok(RunOptions { judges: (judges, runtime), rubric, reward_token, rollout_token, force })
 }
 
 /// A bar on a terminal, lines elsewhere.

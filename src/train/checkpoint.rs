@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -38,10 +38,6 @@ struct Sealed {
     checksums: BTreeMap<String, String>,
 }
 
-fn file(path: &Path, problem: impl std::fmt::Display) -> TrainError {
-    TrainError::File { path: path.to_owned(), problem: problem.to_string() }
-}
-
 /// The parameters of a model by their names.
 pub fn parameters(model: &TrainableDecoder) -> BTreeMap<String, Tensor> {
     model.parameters().iter().map(|parameter| (parameter.name(), parameter.value.clone())).collect()
@@ -65,22 +61,22 @@ pub fn save(
     let place = folder.join(format!("{PREFIX}{:06}", state.step));
     let beside = folder.join(format!(".{PREFIX}{:06}.writing", state.step));
     let _ = std::fs::remove_dir_all(&beside);
-    std::fs::create_dir_all(&beside).map_err(|error| file(&beside, error))?;
+    std::fs::create_dir_all(&beside).map_err(|error| TrainError::file(&beside, error))?;
     let written = write_all(&beside, policy, optimizer, state, reference);
     if let Err(error) = written {
         let _ = std::fs::remove_dir_all(&beside);
         return Err(error);
     }
     if place.exists() {
-        std::fs::remove_dir_all(&place).map_err(|error| file(&place, error))?;
+        std::fs::remove_dir_all(&place).map_err(|error| TrainError::file(&place, error))?;
     }
-    std::fs::rename(&beside, &place).map_err(|error| file(&place, error))?;
+    std::fs::rename(&beside, &place).map_err(|error| TrainError::file(&place, error))?;
     // The rename itself must reach the disk.
-    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|error| file(&folder, error))?;
+    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|error| TrainError::file(&folder, error))?;
     let mut all = list(run)?;
     let surplus = all.len().saturating_sub(keep.max(1));
     for (_, old) in all.drain(..surplus) {
-        std::fs::remove_dir_all(&old).map_err(|error| file(&old, error))?;
+        std::fs::remove_dir_all(&old).map_err(|error| TrainError::file(&old, error))?;
     }
     Ok(place)
 }
@@ -97,7 +93,7 @@ fn write_all(
         let path = dir.join(name);
         let on_host = tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?)));
         let on_host: Result<Vec<(String, Tensor)>, candle_core::Error> = on_host.collect();
-        let bytes = safetensors::serialize(on_host?, None).map_err(|error| file(&path, error))?;
+        let bytes = safetensors::serialize(on_host?, None).map_err(|error| TrainError::file(&path, error))?;
         checksums.insert(name.to_owned(), blake3::hash(&bytes).to_hex().to_string());
         durably(&path, &bytes)
     };
@@ -108,7 +104,7 @@ fn write_all(
     }
     let sealed = Sealed { state: state.clone(), checksums };
     let path = dir.join(STATE);
-    let text = serde_json::to_vec_pretty(&sealed).map_err(|error| file(&path, error))?;
+    let text = serde_json::to_vec_pretty(&sealed).map_err(|error| TrainError::file(&path, error))?;
     durably(&path, &text)
 }
 
@@ -119,10 +115,11 @@ fn durably(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
         out.sync_all()
     };
     write().map_err(|error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::StorageFull => {
-            file(path, "the disk is full; the checkpoint before this one is whole: free some space and resume the run")
-        }
-        _ => file(path, error),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => TrainError::file(
+            path,
+            format!("{error}; the checkpoint before this one is whole: free some space and resume the run"),
+        ),
+        _ => TrainError::file(path, error),
     })
 }
 
@@ -132,7 +129,7 @@ fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
-    let entries = std::fs::read_dir(&folder).map_err(|error| file(&folder, error))?;
+    let entries = std::fs::read_dir(&folder).map_err(|error| TrainError::file(&folder, error))?;
     let step = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse::<u64>().ok();
     let mut all: Vec<(u64, PathBuf)> =
         entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter_map(|p| Some((step(&p)?, p))).collect();
@@ -152,7 +149,7 @@ pub fn newest(run: &Path) -> Result<Option<Checkpoint>, TrainError> {
 fn load(dir: &Path) -> Result<Checkpoint, TrainError> {
     let damaged = |path: &Path, what: String| {
         let go_on = "remove this folder to go on from the checkpoint before it";
-        file(path, format!("{what}; the checkpoint is damaged: {go_on}"))
+        TrainError::file(path, format!("{what}; the checkpoint is damaged: {go_on}"))
     };
     let path = dir.join(STATE);
     let text = std::fs::read(&path).map_err(|error| damaged(&path, error.to_string()))?;

@@ -8,6 +8,7 @@ use super::TrainError;
 use super::algorithm::{Aggregation, Algorithm, KlEstimator, LossConfig};
 use super::env::QaSearchConfig;
 use super::rollout::RolloutConfig;
+use super::rollout::server::{ServerConfig, WeightUpdate};
 use crate::advantage::{GaeConfig, Mode, PlanConfig, Sampling};
 use crate::lm::training::{Activations, AdamWConfig, LoraConfig};
 
@@ -42,6 +43,9 @@ pub struct TrainConfig {
     /// How it is tried.
     #[serde(default)]
     pub rollout: RolloutConfig,
+    /// A server that writes the rollouts; otherwise this process does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout_server: Option<ServerConfig>,
     /// The loss, where it differs from the algorithm's usual one.
     #[serde(default)]
     pub loss: LossOverrides,
@@ -215,36 +219,14 @@ impl LossOverrides {
     }
 }
 
-/// What becomes of a group that is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VspoMode {
-    /// Its rollouts count again.
-    #[default]
-    Reuse,
-    /// Fresh rollouts are sampled for it.
-    Regenerate,
-}
-
-/// What groups are drawn by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VspoSampling {
-    /// Their task value.
-    #[default]
-    Value,
-    /// Nothing: the ablation "random sampling".
-    Random,
-}
-
 /// VSPO's own settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VspoConfig {
     /// What becomes of a group that is drawn.
-    pub mode: VspoMode,
+    pub mode: Mode,
     /// What groups are drawn by.
-    pub sampling: VspoSampling,
+    pub sampling: Sampling,
     /// Whether the copies of a group are smoothed and clipped; the ablation "no clip" is `false`.
     pub smoothing: bool,
     /// What each further copy counts in relation to the one before, from 0 to 1.
@@ -257,8 +239,8 @@ pub struct VspoConfig {
 
 impl Default for VspoConfig {
     fn default() -> Self {
-        let PlanConfig { sigma_min, gamma, w_max, .. } = PlanConfig::default();
-        Self { mode: VspoMode::Reuse, sampling: VspoSampling::Value, smoothing: true, gamma, w_max, sigma_min }
+        let PlanConfig { sigma_min, gamma, w_max, mode, sampling } = PlanConfig::default();
+        Self { mode, sampling, smoothing: true, gamma, w_max, sigma_min }
     }
 }
 
@@ -269,14 +251,8 @@ impl VspoConfig {
             sigma_min: self.sigma_min,
             gamma: if self.smoothing { self.gamma } else { 1.0 },
             w_max: if self.smoothing { self.w_max } else { f64::INFINITY },
-            mode: match self.mode {
-                VspoMode::Reuse => Mode::Reuse,
-                VspoMode::Regenerate => Mode::Regenerate,
-            },
-            sampling: match self.sampling {
-                VspoSampling::Value => Sampling::Value,
-                VspoSampling::Random => Sampling::Uniform,
-            },
+            mode: self.mode,
+            sampling: self.sampling,
         }
     }
 }
@@ -444,7 +420,7 @@ impl TrainConfig {
     /// [`TrainError::Config`] with the line or the field.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path);
-        let text = text.map_err(|e| TrainError::File { path: path.to_owned(), problem: e.to_string() })?;
+        let text = text.map_err(|error| TrainError::file(path, error))?;
         let config: Self = toml::from_str(&text).map_err(|error| TrainError::Config {
             path: path.to_owned(),
             field: "TOML".to_owned(),
@@ -488,6 +464,12 @@ impl TrainConfig {
                 "sft.demonstrations",
                 "is missing; name a JSONL file of conversations",
             ),
+            (
+                self.rollout_server.as_ref().is_some_and(|server| server.weights == WeightUpdate::VllmLora)
+                    && self.policy.lora.is_none(),
+                "rollout_server.weights",
+                "is `vllm_lora` and there are no adapters; set `policy.lora`, or take `vllm_reload`",
+            ),
             (self.sft.batch == 0, "sft.batch", "is 0; it must be 1 or more"),
             (
                 self.update.epochs == 0 || self.update.minibatches == 0,
@@ -511,10 +493,15 @@ impl TrainConfig {
         checks.into_iter().find(|(is_wrong, ..)| *is_wrong).map(|(_, field, problem)| (field, problem))
     }
 
-    /// A hash of all settings but name, folder and seed; the number of steps counts where a schedule runs over it.
+    /// A hash of all settings but name, folder, seed and where servers are; the number of steps counts where a schedule
+    /// runs over it.
     pub fn hash(&self) -> String {
         let steps = if self.learning_rate.schedule == Schedule::Constant { 0 } else { self.steps };
-        let common = Self { name: String::new(), output: PathBuf::new(), seed: 0, steps, ..self.clone() };
+        let reward = RewardConfig { url: None, token_env: None, patience_s: 0, ..self.reward.clone() };
+        let server = |server: &ServerConfig| ServerConfig { url: String::new(), token_env: None, ..server.clone() };
+        let rollout_server = self.rollout_server.as_ref().map(server);
+        let (name, output) = (String::new(), PathBuf::new());
+        let common = Self { name, output, seed: 0, steps, reward, rollout_server, ..self.clone() };
         let text = serde_json::to_string(&common).unwrap_or_default();
         blake3::hash(text.as_bytes()).to_hex().chars().take(16).collect()
     }

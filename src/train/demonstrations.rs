@@ -28,7 +28,7 @@ struct Said {
 /// # Errors
 /// [`TrainError::File`] with the line that is wrong.
 pub fn read(path: &Path, protocol: &Protocol) -> Result<Vec<Sample>, TrainError> {
-    let wrong = |problem: String| TrainError::File { path: path.to_owned(), problem };
+    let wrong = |problem: String| TrainError::file(path, problem);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let mut samples = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -49,8 +49,8 @@ fn message(said: Said) -> Result<Message, String> {
 /// A conversation as tokens, with the places of what the assistant wrote.
 fn sample(messages: &[Message], protocol: &Protocol) -> Result<Sample, TrainError> {
     let first = messages.iter().position(|message| message.role == Role::Assistant);
-    let other = |text: &str| TrainError::Other(text.to_owned());
-    let first = first.filter(|first| *first > 0).ok_or_else(|| other("no assistant message answers another"))?;
+    let first =
+        first.filter(|first| *first > 0).ok_or_else(|| TrainError::other("no assistant message answers another"))?;
     let (before, turns) = messages.split_at(first);
     let mut sample = Sample { tokens: protocol.prompt(before)?, factor: 1.0, copies: 1.0, ..Sample::default() };
     let mut results = Vec::new();
@@ -66,7 +66,9 @@ fn sample(messages: &[Message], protocol: &Protocol) -> Result<Sample, TrainErro
             }
             Role::Tool => results.push(message.text.clone()),
             Role::System | Role::User => {
-                return Err(other("after the first assistant message there may be only assistant and tool messages"));
+                return Err(TrainError::other(
+                    "after the first assistant message there may be only assistant and tool messages",
+                ));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What can go wrong in training, in words that say what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +42,25 @@ pub enum TrainError {
     /// The rewards cannot be had.
     #[error("no rewards: {0}")]
     Reward(String),
+    /// The rollouts cannot be had.
+    #[error("no rollouts: {0}")]
+    Rollout(String),
     /// The run was started with other settings or another rubric.
     #[error("{0}")]
     Changed(String),
     /// Anything else, said in words.
     #[error("{0}")]
     Other(String),
+}
+
+impl TrainError {
+    /// An error that says all there is to say in its own words.
+    pub(super) fn other(problem: impl std::fmt::Display) -> Self {
+        Self::Other(problem.to_string())
+    }
+
+    /// What is wrong with a file.
+    pub(super) fn file(path: &Path, problem: impl std::fmt::Display) -> Self {
+        Self::File { path: path.to_owned(), problem: problem.to_string() }
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::TrainError;
 use super::algorithm::{Aggregation, Tokens};
-use super::rollout::Rollout;
+use super::rollout::{Rollout, Writer};
 use crate::lm::training::{Predictions, Sequences, TokenOutputs, TrainableDecoder};
 
 /// A token sequence with what the policy wrote in it.
@@ -20,7 +20,9 @@ pub struct Sample {
     pub factor: f64,
     /// How often the sample is in the batch: the multiplicity m of its group.
     pub copies: f64,
-    /// ln pi of each written token by the policy that wrote them.
+    /// ln pi of each written token as the sampler had it, where it said so.
+    pub sampler_logprobs: Vec<Option<f64>>,
+    /// ln pi of each written token by the policy that wrote them, computed again.
     pub old_logprobs: Vec<f64>,
     /// The same by the reference policy; empty without one.
     pub reference_logprobs: Vec<f64>,
@@ -33,8 +35,18 @@ pub struct Sample {
 impl Sample {
     /// A rollout that counts once, before anything is known of it.
     pub fn of(rollout: &Rollout) -> Self {
-        let written: Vec<usize> = rollout.written().collect();
-        Self { tokens: rollout.tokens.clone(), written, factor: 1.0, copies: 1.0, ..Self::default() }
+        let logprob = |writer: &Writer| match writer {
+            Writer::Policy { logprob } => Some(*logprob),
+            Writer::Environment => None,
+        };
+        Self {
+            tokens: rollout.tokens.clone(),
+            written: rollout.written().collect(),
+            sampler_logprobs: rollout.writers.iter().filter_map(logprob).collect(),
+            factor: 1.0,
+            copies: 1.0,
+            ..Self::default()
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Groups of rollouts: which count, how much, and the advantages in them. In: scored rollouts. Out: samples.
 
 use super::algorithm::Algorithm;
-use super::config::{PpoConfig, TrainConfig, VspoMode};
+use super::config::{PpoConfig, TrainConfig};
 use super::experience::Sample;
 use super::reward::Scored;
 use super::rollout::Rollout;
 use super::seeds::{Purpose, draw};
-use crate::advantage::{self, Episode, GaeConfig, GroupStatistics, Plan, gae, group_advantages, plan, unit_from_seed};
+use crate::advantage::{
+    self, Episode, GaeConfig, GroupStatistics, Mode, Plan, gae, group_advantages, plan, unit_from_seed,
+};
 
 /// Keeps the division of an advantage finite, in units of the reward.
 const EPSILON: f64 = 1e-6;
@@ -44,11 +46,6 @@ impl Group {
 
 /// How often each group counts.
 pub fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan {
-    let once = |kept: &dyn Fn(&Group) -> bool| {
-        let multiplicity: Vec<u32> = groups.iter().map(|group| u32::from(kept(group))).collect();
-        let factor = multiplicity.iter().map(|m| f64::from(*m)).collect();
-        Plan { multiplicity, factor }
-    };
     match config.algorithm {
         Algorithm::Vspo => {
             let statistics: Vec<GroupStatistics> = groups.iter().map(|group| group.statistics).collect();
@@ -56,14 +53,16 @@ pub fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan {
             plan(&statistics, &config.vspo.plan(), offset)
         }
         // Dynamic sampling: what is still flat after the last round leaves the batch, unless nothing else is in it.
-        Algorithm::Dapo if groups.iter().any(|group| !group.is_flat(EPSILON)) => once(&|group| !group.is_flat(EPSILON)),
-        _ => once(&|_| true),
+        Algorithm::Dapo if groups.iter().any(|group| !group.is_flat(EPSILON)) => {
+            Plan::once(groups.iter().map(|group| !group.is_flat(EPSILON)))
+        }
+        _ => Plan::once(groups.iter().map(|_| true)),
     }
 }
 
 /// How many more rollouts each group of a plan is to get: with `regenerate`, those of its copies.
 pub fn regenerated(config: &TrainConfig, plan: &Plan) -> Vec<usize> {
-    let fresh = config.algorithm == Algorithm::Vspo && config.vspo.mode == VspoMode::Regenerate;
+    let fresh = config.algorithm == Algorithm::Vspo && config.vspo.mode == Mode::Regenerate;
     let more = |m: &u32| if fresh { m.saturating_sub(1) as usize * config.rollout.group_size } else { 0 };
     plan.multiplicity.iter().map(more).collect()
 }
@@ -76,7 +75,7 @@ pub fn samples(config: &TrainConfig, groups: &[Group], plan: &Plan) -> Vec<Sampl
         _ => advantage::Algorithm::Grpo,
     };
     // Fresh rollouts are in the batch themselves: nothing counts twice.
-    let fresh = config.vspo.mode == VspoMode::Regenerate;
+    let fresh = config.vspo.mode == Mode::Regenerate;
     let mut samples = Vec::new();
     for ((group, factor), copies) in groups.iter().zip(&plan.factor).zip(&plan.multiplicity) {
         if *copies == 0 {

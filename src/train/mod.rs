@@ -14,6 +14,7 @@
 
 pub mod algorithm;
 pub mod checkpoint;
+mod client;
 pub mod config;
 pub mod data;
 mod demonstrations;

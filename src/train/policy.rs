@@ -37,10 +37,6 @@ pub struct Policy {
     files: PathBuf,
 }
 
-fn file(path: &Path, problem: impl std::fmt::Display) -> TrainError {
-    TrainError::File { path: path.to_owned(), problem: problem.to_string() }
-}
-
 /// The device of a choice.
 ///
 /// # Errors
@@ -54,17 +50,23 @@ pub fn device(choice: DeviceChoice) -> Result<Device, TrainError> {
 }
 
 impl Policy {
-    /// Loads or makes the policy. `with_critic` adds a value head of zeros.
+    /// Loads or makes the policy. `temperature` is what its rollouts are drawn at; `with_critic` adds a value head of zeros.
     ///
     /// # Errors
     /// What is wrong with which file.
-    pub fn open(settings: &PolicyConfig, device: &Device, seed: u64, with_critic: bool) -> Result<Self, TrainError> {
+    pub fn open(
+        settings: &PolicyConfig,
+        device: &Device,
+        seed: u64,
+        temperature: f64,
+        with_critic: bool,
+    ) -> Result<Self, TrainError> {
         let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
         let (decoder, config_json, files) = match (&settings.model, &settings.fresh) {
             (Some(dir), _) => {
                 let path = dir.join("config.json");
                 let text = std::fs::read_to_string(&path).map_err(|error| {
-                    file(&path, format!("{error}; `policy.model` must be a Hugging Face directory"))
+                    TrainError::file(&path, format!("{error}; `policy.model` must be a Hugging Face directory"))
                 })?;
                 (TrainableDecoder::load(dir, device)?, text, dir.clone())
             }
@@ -74,9 +76,9 @@ impl Policy {
                 let decoder = TrainableDecoder::new(config, &Weights::fresh(seed, dtype, device))?;
                 (decoder, text, fresh.tokenizer.clone())
             }
-            (None, None) => return Err(TrainError::Other("the policy needs `model` or `fresh`".to_owned())),
+            (None, None) => return Err(TrainError::other("the policy needs `model` or `fresh`")),
         };
-        let mut decoder = decoder.keeping(settings.activations);
+        let mut decoder = decoder.keeping(settings.activations).at_temperature(temperature);
         if let Some(lora) = &settings.lora {
             decoder = decoder.with_lora(lora, seed)?;
         }
@@ -111,19 +113,19 @@ impl Policy {
     /// # Errors
     /// When a file cannot be written.
     pub fn export(&self, to: &Path) -> Result<(), TrainError> {
-        std::fs::create_dir_all(to).map_err(|error| file(to, error))?;
+        std::fs::create_dir_all(to).map_err(|error| TrainError::file(to, error))?;
         for name in FILES {
             let from = self.files.join(name);
             if from.exists() {
-                std::fs::copy(&from, to.join(name)).map_err(|error| file(&to.join(name), error))?;
+                std::fs::copy(&from, to.join(name)).map_err(|error| TrainError::file(&to.join(name), error))?;
             }
         }
         let path = to.join("config.json");
-        std::fs::write(&path, &self.config_json).map_err(|error| file(&path, error))?;
+        std::fs::write(&path, &self.config_json).map_err(|error| TrainError::file(&path, error))?;
         save(self.decoder.merged()?, &to.join("model.safetensors"))?;
         if let Some(lora) = &self.settings.lora {
             let dir = to.join("adapter");
-            std::fs::create_dir_all(&dir).map_err(|error| file(&dir, error))?;
+            std::fs::create_dir_all(&dir).map_err(|error| TrainError::file(&dir, error))?;
             save(self.decoder.adapters()?, &dir.join("adapter_model.safetensors"))?;
             let base = self.settings.model.as_ref().map(|dir| dir.display().to_string());
             let config = json!({
@@ -139,7 +141,7 @@ impl Policy {
                 "target_modules": lora.target_modules,
             });
             let path = dir.join("adapter_config.json");
-            std::fs::write(&path, format!("{config:#}\n")).map_err(|error| file(&path, error))?;
+            std::fs::write(&path, format!("{config:#}\n")).map_err(|error| TrainError::file(&path, error))?;
         }
         Ok(())
     }
@@ -150,14 +152,14 @@ fn save(tensors: std::collections::BTreeMap<String, Tensor>, path: &Path) -> Res
     let tensors: Result<Vec<(String, Tensor)>, candle_core::Error> =
         tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.contiguous()?))).collect();
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(tensors?, Some(metadata), path).map_err(|error| file(path, error))
+    safetensors::serialize_to_file(tensors?, Some(metadata), path).map_err(|error| TrainError::file(path, error))
 }
 
 impl FreshModel {
     /// The `config.json` of this model, for transformers and for ourselves.
     fn config_json(&self) -> Result<String, TrainError> {
         let tokenizer = crate::lm::tokenizer::Tokenizer::load(&self.tokenizer)
-            .map_err(|error| TrainError::Other(format!("policy.fresh.tokenizer: {error}")))?;
+            .map_err(|error| TrainError::other(format!("policy.fresh.tokenizer: {error}")))?;
         let end = crate::lm::end_tokens(&self.tokenizer, &tokenizer, &[]).first().copied();
         // A multiple of 8: what the GPU's matrix units like.
         let vocab = tokenizer.vocabulary_size().next_multiple_of(8);

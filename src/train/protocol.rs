@@ -27,20 +27,16 @@ pub struct Protocol {
     tools: Option<String>,
 }
 
-fn other(error: impl std::fmt::Display) -> TrainError {
-    TrainError::Other(error.to_string())
-}
-
 impl Protocol {
     /// Reads tokenizer and chat template of a directory. `tools` is the JSON list that the template is shown.
     ///
     /// # Errors
     /// What is wrong with which file; a tokenizer that has more tokens than the model; no token that ends a turn.
     pub fn load(dir: &Path, config: &ModelConfig, tools: Option<String>) -> Result<Self, TrainError> {
-        let tokenizer = Tokenizer::load(dir).map_err(other)?;
-        let template = ChatTemplate::load(dir, None).map_err(other)?;
+        let tokenizer = Tokenizer::load(dir).map_err(TrainError::other)?;
+        let template = ChatTemplate::load(dir, None).map_err(TrainError::other)?;
         if tokenizer.vocabulary_size() > config.vocab {
-            return Err(other(format!(
+            return Err(TrainError::other(format!(
                 "{}: tokenizer.json has {} tokens and the model {}: they belong to different models",
                 dir.display(),
                 tokenizer.vocabulary_size(),
@@ -49,7 +45,10 @@ impl Protocol {
         }
         let ends = end_tokens(dir, &tokenizer, &config.eos_tokens);
         if ends.is_empty() {
-            return Err(other(format!("{}: no token ends a turn; set `eos_token_id` in config.json", dir.display())));
+            return Err(TrainError::other(format!(
+                "{}: no token ends a turn; set `eos_token_id` in config.json",
+                dir.display()
+            )));
         }
         Ok(Self { tokenizer, template, ends, tools })
     }
@@ -60,7 +59,7 @@ impl Protocol {
     /// When the template refuses the messages.
     pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, TrainError> {
         let rendered = self.render(messages)?;
-        self.tokenizer.encode_prompt(&rendered).map_err(other)
+        self.tokenizer.encode_prompt(&rendered).map_err(TrainError::other)
     }
 
     /// What follows the token that ended a turn: the tools' results, and the opening of the next turn.
@@ -74,10 +73,10 @@ impl Protocol {
         let messages: Vec<Message> = turn.into_iter().chain(results).collect();
         let rendered = self.render(&messages)?;
         let tail = tail(&rendered, TURN).ok_or_else(|| {
-            other("the chat template does not show the assistant's text as it is; it cannot be trained on")
+            TrainError::other("the chat template does not show the assistant's text as it is; it cannot be trained on")
         })?;
         let tail = self.without_end(&tail);
-        self.tokenizer.encode_prompt(&tail).map_err(other)
+        self.tokenizer.encode_prompt(&tail).map_err(TrainError::other)
     }
 
     /// Tokens of a turn that somebody else wrote, its end included: a demonstration's.
@@ -85,9 +84,22 @@ impl Protocol {
     /// # Errors
     /// When the tokenizer stumbles.
     pub fn turn(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-        let mut tokens = self.tokenizer.encode_trusted(text).map_err(other)?;
+        let mut tokens = self.tokens(text)?;
         tokens.extend(self.ends.first());
         Ok(tokens)
+    }
+
+    /// Tokens of a text that the policy wrote.
+    ///
+    /// # Errors
+    /// When the tokenizer stumbles.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+        self.tokenizer.encode_trusted(text).map_err(TrainError::other)
+    }
+
+    /// The tokens that end a turn, at least one; the first is what a demonstration ends with.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.ends
     }
 
     /// Whether a token ends a turn.
@@ -100,7 +112,7 @@ impl Protocol {
     /// # Errors
     /// When the tokenizer stumbles.
     pub fn text(&self, tokens: &[u32]) -> Result<String, TrainError> {
-        self.tokenizer.decode(tokens, SpecialText::Shown).map_err(other)
+        self.tokenizer.decode(tokens, SpecialText::Shown).map_err(TrainError::other)
     }
 
     fn render(&self, messages: &[Message]) -> Result<Rendered, TrainError> {
@@ -116,7 +128,7 @@ impl Protocol {
         });
         let shown: Vec<ChatMessage<'_>> = shown.collect();
         let options = ChatOptions { end: ChatEnd::Answer, tools: self.tools.clone(), ..ChatOptions::default() };
-        self.template.render(&shown, &options).map_err(other)
+        self.template.render(&shown, &options).map_err(TrainError::other)
     }
 
     /// The end of the turn was drawn by the policy; templates write it again.

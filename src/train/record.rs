@@ -53,7 +53,7 @@ fn place(run: &Path, step: u64) -> PathBuf {
 /// When the file cannot be written.
 pub fn write(run: &Path, step: u64, groups: &[Group], plan: &Plan, tasks: &[Task]) -> Result<PathBuf, TrainError> {
     let path = place(run, step);
-    let wrong = |problem: String| TrainError::File { path: path.clone(), problem };
+    let wrong = |problem: String| TrainError::file(&path, problem);
     let mut text = Vec::new();
     for (group, multiplicity) in groups.iter().zip(&plan.multiplicity) {
         for (rollout, scored) in &group.attempts {
@@ -91,7 +91,7 @@ pub fn write(run: &Path, step: u64, groups: &[Group], plan: &Plan, tasks: &[Task
 /// When there are none, naming the steps that there are.
 pub fn read(run: &Path, step: u64) -> Result<Vec<Record>, TrainError> {
     let path = place(run, step);
-    let wrong = |problem: String| TrainError::File { path: path.clone(), problem };
+    let wrong = |problem: String| TrainError::file(&path, problem);
     let text = std::fs::read_to_string(&path).map_err(|error| {
         let known = std::fs::read_dir(run.join("rollouts")).into_iter().flatten().flatten();
         let mut known: Vec<u64> = known

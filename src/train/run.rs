@@ -7,19 +7,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::TrainError;
 use super::algorithm::Algorithm;
+use super::client::Endpoint;
 use super::config::{EnvironmentConfig, PolicyConfig, TrainConfig};
 use super::env::{Environment, QaSearch, Split, Task};
 use super::experience::Sample;
 use super::metrics::{EventFile, Metric, MetricsLog, RunInfo, StepMetrics};
 use super::policy::{self, Policy};
 use super::protocol::Protocol;
-use super::reward::{Local, Remote, Rewarder, remote};
-use super::rollout::World;
+use super::reward::{Local, Remote, Rewarder};
+use super::rollout::{Sampler, Server, World};
 use super::seeds::{Purpose, draw};
 use super::state::RunState;
 use super::{checkpoint, demonstrations};
 use crate::judge::Judges;
-use crate::lm::Engine;
 use crate::lm::training::{AdamW, TrainableDecoder};
 use crate::rubric::Rubric;
 use crate::toolcall::Options;
@@ -31,7 +31,9 @@ pub struct RunOptions {
     /// The rubric, where this process scores.
     pub rubric: Option<Arc<Rubric>>,
     /// The bearer token, where a server scores.
-    pub token: Option<String>,
+    pub reward_token: Option<String>,
+    /// The bearer token, where a server writes the rollouts.
+    pub rollout_token: Option<String>,
     /// Go on although settings or rubric changed.
     pub force: bool,
 }
@@ -68,7 +70,7 @@ pub struct Run {
     pub(super) policy: Policy,
     pub(super) reference: Option<TrainableDecoder>,
     pub(super) optimizer: AdamW,
-    pub(super) engine: Engine,
+    pub(super) sampler: Sampler,
     pub(super) world: World,
     pub(super) rewarder: Rewarder,
     /// Scores exact match, whatever the rubric is.
@@ -85,10 +87,6 @@ pub struct Run {
 /// The rubric that exact match is measured by.
 const EXAM: &str = include_str!("../../rubrics/binary_em.toml");
 
-fn other(error: impl std::fmt::Display) -> TrainError {
-    TrainError::Other(error.to_string())
-}
-
 impl Run {
     /// Opens a run: a fresh one, or the newest checkpoint of one that was stopped.
     ///
@@ -96,45 +94,45 @@ impl Run {
     /// What is wrong with which file or setting; a run whose settings or rubric changed, unless forced.
     pub fn open(config: TrainConfig, options: &RunOptions) -> Result<Self, TrainError> {
         let dir = config.output.clone();
-        std::fs::create_dir_all(&dir)
-            .map_err(|error| TrainError::File { path: dir.clone(), problem: error.to_string() })?;
+        std::fs::create_dir_all(&dir).map_err(|error| TrainError::file(&dir, error))?;
         let device = policy::device(config.device)?;
         let critic = config.algorithm.has_critic();
         let start = draw(config.seed, Purpose::Parameters, [0, 0]);
-        let policy = Policy::open(&config.policy, &device, start, critic)?;
+        // Demonstrations were not drawn; their likelihood is that of the policy itself.
+        let learns_by_reward = config.algorithm != Algorithm::Sft;
+        let temperature = if learns_by_reward { config.rollout.temperature } else { 1.0 };
+        let policy = Policy::open(&config.policy, &device, start, temperature, critic)?;
         let environment = environment(&config.environment)?;
         let protocol = Protocol::load(policy.files(), policy.decoder.config(), None)?;
         let rewarder = rewarder(&config, options, environment.tools_json())?;
-        let exam = Arc::new(Rubric::from_toml(EXAM).map_err(other)?);
+        let exam = Arc::new(Rubric::from_toml(EXAM).map_err(TrainError::other)?);
         let exam = Local::new(exam, environment.tools_json(), Judges::none(), None);
         let calls = Options { format: call_format(&rewarder), ..Options::default() };
         let world = World { tools: exam.tools().clone(), environment, protocol: Arc::new(protocol), calls };
-        let wants_reference = config.algorithm != Algorithm::Sft;
-        let reference = wants_reference.then(|| policy.decoder.frozen()).transpose()?;
+        let reference = learns_by_reward.then(|| policy.decoder.frozen()).transpose()?;
         let optimizer = AdamW::new(&policy.decoder, config.optimizer)?;
         let demonstrations = match config.algorithm {
             Algorithm::Sft => demonstrations::read(&config.sft.demonstrations, &world.protocol)?,
             _ => Vec::new(),
         };
-        let at_once = config.rollout.prompts * config.rollout.group_size;
-        let engine = policy.engine(at_once.max(config.evaluation.questions), room(&config))?;
+        let sampler = sampler(&config, &policy, options)?;
         let saved = checkpoint::newest(&dir)?;
         let first = saved.as_ref().map_or(0, |saved| saved.state.step + 1);
-        let log = MetricsLog::resume(&dir, first).map_err(other)?;
-        let events = EventFile::create(&dir, first, wall_time()).map_err(other)?;
+        let log = MetricsLog::resume(&dir, first).map_err(TrainError::other)?;
+        let events = EventFile::create(&dir, first, wall_time()).map_err(TrainError::other)?;
         let state = RunState {
             config_hash: config.hash(),
             mastery: config.reward.mastery.clone(),
             rubric: Some(rewarder.rubric().clone()),
             ..RunState::default()
         };
-        info(&config).write(&dir).map_err(other)?;
+        info(&config).write(&dir).map_err(TrainError::other)?;
         let mut run = Self {
             config,
             policy,
             reference,
             optimizer,
-            engine,
+            sampler,
             world,
             rewarder,
             examiner: Rewarder::Local(Box::new(exam)),
@@ -148,6 +146,7 @@ impl Run {
         if let Some(saved) = saved {
             run.resume(saved, options.force)?;
         }
+        run.sampler.follow(&run.policy)?;
         Ok(run)
     }
 
@@ -157,7 +156,7 @@ impl Run {
     /// What stopped it.
     pub fn go(mut self, watcher: &mut dyn Watcher) -> Result<Ended, TrainError> {
         if self.is_fresh && self.config.evaluation.every > 0 {
-            let mut metrics = StepMetrics::new(0, 0.0).map_err(other)?;
+            let mut metrics = StepMetrics::new(0, 0.0).map_err(TrainError::other)?;
             self.evaluate(&mut metrics)?;
             self.record(&metrics)?;
             watcher.step(0, self.config.steps, &metrics);
@@ -165,14 +164,15 @@ impl Run {
         let mut early = None;
         while self.state.step < self.config.steps && early.is_none() {
             let (began, step) = (Instant::now(), self.state.step + 1);
+            let before = (self.state.clone(), self.optimizer.steps());
             let mut values = match self.config.algorithm {
                 Algorithm::Sft => self.learn_from_demonstrations(step),
                 _ => self.learn_from_rewards(step),
             }
-            .or_else(|error| self.give_up(error))?;
+            .or_else(|error| self.give_up(before, error))?;
             self.state.step = step;
             self.state.seconds += began.elapsed().as_secs_f64();
-            let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(other)?;
+            let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(TrainError::other)?;
             if due(step, self.config.evaluation.every)
                 || (step == self.config.steps && self.config.evaluation.every > 0)
             {
@@ -181,7 +181,7 @@ impl Run {
             }
             values.push((Metric::SpeedStepSeconds, began.elapsed().as_secs_f64()));
             for (metric, value) in values {
-                metrics.set(metric, value).map_err(other)?;
+                metrics.set(metric, value).map_err(TrainError::other)?;
             }
             self.record(&metrics)?;
             watcher.step(step, self.config.steps, &metrics);
@@ -221,10 +221,13 @@ impl Run {
             .then(|| format!("the held-out exact match has not risen for {waited} evaluations"))
     }
 
-    /// What is saved when a step fails: the state before it.
-    fn give_up<T>(&mut self, error: TrainError) -> Result<T, TrainError> {
-        // A number that is none would be saved with the parameters only if they had moved by it: they have not.
-        self.save()?;
+    /// Saves the state before the step that failed, as long as no parameter has moved in it; otherwise the checkpoint
+    /// before it is what the run goes on from.
+    fn give_up<T>(&mut self, (state, optimizer_steps): (RunState, u64), error: TrainError) -> Result<T, TrainError> {
+        if self.optimizer.steps() == optimizer_steps {
+            self.state = state;
+            self.save()?;
+        }
         Err(error)
     }
 
@@ -257,13 +260,12 @@ impl Run {
         self.optimizer.restore(&self.policy.decoder, &saved.optimizer, saved.state.optimizer_steps)?;
         let (config_hash, rubric) = (self.state.config_hash.clone(), self.state.rubric.clone());
         self.state = RunState { rubric, config_hash, ..saved.state };
-        self.engine.replace(self.policy.decoder.snapshot(None)?);
         Ok(())
     }
 
     fn record(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
-        self.log.append(metrics).map_err(other)?;
-        self.events.append(metrics, wall_time()).map_err(other)
+        self.log.append(metrics).map_err(TrainError::other)?;
+        self.events.append(metrics, wall_time()).map_err(TrainError::other)
     }
 }
 
@@ -275,9 +277,15 @@ fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Slots that a rollout may take: its prompt is as long as all that follows, at most.
-fn room(config: &TrainConfig) -> usize {
-    2 * config.rollout.max_tokens
+fn sampler(config: &TrainConfig, policy: &Policy, options: &RunOptions) -> Result<Sampler, TrainError> {
+    if let Some(server) = &config.rollout_server {
+        let serving = config.output.join("serving");
+        return Ok(Sampler::Server(Box::new(Server::new(server.clone(), options.rollout_token.clone(), serving)?)));
+    }
+    let at_once = config.rollout.prompts * config.rollout.group_size;
+    // A rollout's prompt is as long as all that follows, at most.
+    let room = 2 * config.rollout.max_tokens;
+    Ok(Sampler::Engine(Box::new(policy.engine(at_once.max(config.evaluation.questions), room)?)))
 }
 
 fn call_format(rewarder: &Rewarder) -> crate::trajectory::ToolFormat {
@@ -289,24 +297,19 @@ fn call_format(rewarder: &Rewarder) -> crate::trajectory::ToolFormat {
 
 fn environment(config: &EnvironmentConfig) -> Result<Arc<dyn Environment>, TrainError> {
     match config {
-        EnvironmentConfig::QaSearch(qa) => Ok(Arc::new(QaSearch::open(qa.clone()).map_err(other)?)),
+        EnvironmentConfig::QaSearch(qa) => Ok(Arc::new(QaSearch::open(qa.clone()).map_err(TrainError::other)?)),
     }
 }
 
 fn rewarder(config: &TrainConfig, options: &RunOptions, tools: &str) -> Result<Rewarder, TrainError> {
     let reward = &config.reward;
     if let Some(url) = &reward.url {
-        let endpoint = remote::Endpoint {
-            url: url.clone(),
-            token: options.token.clone(),
-            rubric: reward.rubric.clone(),
-            run: config.name.clone(),
-            patience: Duration::from_secs(reward.patience_s),
-        };
-        return Ok(Rewarder::Remote(Box::new(Remote::connect(endpoint, tools)?)));
+        let patience = Duration::from_secs(reward.patience_s);
+        let endpoint = Endpoint { url: url.clone(), token: options.reward_token.clone(), patience };
+        return Ok(Rewarder::Remote(Box::new(Remote::connect(endpoint, &reward.rubric, &config.name, tools)?)));
     }
     let rubric = options.rubric.clone();
-    let rubric = rubric.ok_or_else(|| other(format!("there is no rubric {:?}", reward.rubric)))?;
+    let rubric = rubric.ok_or_else(|| TrainError::other(format!("there is no rubric {:?}", reward.rubric)))?;
     let (judges, runtime) = options.judges.clone();
     Ok(Rewarder::Local(Box::new(Local::new(rubric, tools, judges, runtime))))
 }

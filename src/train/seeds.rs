@@ -7,6 +7,8 @@ pub enum Purpose {
     Order,
     /// The tokens of a rollout, by step and its place in it.
     Rollout,
+    /// The tokens of a turn that a server writes, by turn; its seed is the rollout's.
+    Turn,
     /// The order of a batch's samples, by step and epoch.
     Shuffle,
     /// Where systematic resampling starts, by step.
@@ -20,6 +22,7 @@ pub fn draw(seed: u64, purpose: Purpose, place: [u64; 2]) -> u64 {
     let name = match purpose {
         Purpose::Order => "order",
         Purpose::Rollout => "rollout",
+        Purpose::Turn => "turn",
         Purpose::Shuffle => "shuffle",
         Purpose::Resampling => "resampling",
         Purpose::Parameters => "parameters",

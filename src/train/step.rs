@@ -9,7 +9,7 @@ use super::experience::{Sample, said_by};
 use super::groups::{self, Group};
 use super::metrics::{Label, Metric, StepMetrics};
 use super::reward::{Attempted, Scored};
-use super::rollout::{Rollout, RolloutConfig, Wanted, collect};
+use super::rollout::{Rollout, RolloutConfig, Wanted};
 use super::run::Run;
 use super::seeds::{Purpose, draw, shuffled};
 use super::update::{Seen, Update};
@@ -61,7 +61,7 @@ impl Run {
         let began = Instant::now();
         let seen = self.update(step, &mut samples, &groups, &plan);
         let seen = seen.or_else(|error| self.keep_batch(step, error, &groups, &plan))?;
-        self.engine.replace(self.policy.decoder.snapshot(None)?);
+        self.sampler.follow(&self.policy)?;
         clock.train += began.elapsed().as_secs_f64();
         let mut values = self.rollout_values(&groups, &all, &plan, &clock);
         values.extend(self.update_values(step, &samples, &seen, clock.train));
@@ -81,10 +81,9 @@ impl Run {
         let update = self.updater(step);
         update.step(&mut self.policy, &mut self.optimizer, &self.demonstrations, &chosen, &mut seen)?;
         if step.is_multiple_of(self.config.evaluation.every.max(1)) || step == self.config.steps {
-            self.engine.replace(self.policy.decoder.snapshot(None)?);
+            self.sampler.follow(&self.policy)?;
         }
-        let learnt: Vec<Sample> = Vec::new();
-        let values = self.update_values(step, &learnt, &seen, began.elapsed().as_secs_f64());
+        let values = self.update_values(step, &[], &seen, began.elapsed().as_secs_f64());
         // There is no policy that wrote the demonstrations, and no reference.
         let kept = |metric: &Metric| {
             use Metric::{PolicyEntropy, PolicyGradNorm, PolicyLearningRate, PolicyLoss, SpeedTrainSeconds};
@@ -100,11 +99,11 @@ impl Run {
         let tasks = world.environment.tasks(Split::HeldOut);
         let tasks = tasks.get(..self.config.evaluation.questions.min(tasks.len())).unwrap_or_default();
         if tasks.is_empty() {
-            return Err(TrainError::Other("there is no held-out question to evaluate on".to_owned()));
+            return Err(TrainError::other("there is no held-out question to evaluate on"));
         }
         let wanted: Vec<Wanted> = (0..tasks.len()).map(|task| Wanted { task, seed: 0 }).collect();
         let greedy = RolloutConfig { temperature: 0.0, ..self.config.rollout };
-        let rollouts = collect(&mut self.engine, &world, tasks, &wanted, &greedy)?;
+        let rollouts = self.sampler.collect(&world, tasks, &wanted, &greedy)?;
         let attempted: Vec<Attempted<'_>> = rollouts.iter().zip(tasks).collect();
         let position = self.state.position();
         let exact = self.examiner.score(&attempted, &position)?;
@@ -127,11 +126,11 @@ impl Run {
             (Metric::SpeedEvalSeconds, began.elapsed().as_secs_f64()),
         ];
         for (hops, right) in parts {
-            let label = Label::new(&format!("{hops}-hop")).map_err(|e| TrainError::Other(e.to_string()))?;
+            let label = Label::new(&format!("{hops}-hop")).map_err(TrainError::other)?;
             values.push((Metric::EvalExactMatchPart(label), mean(right.into_iter())));
         }
         for (metric, value) in values {
-            metrics.set(metric, value).map_err(|error| TrainError::Other(error.to_string()))?;
+            metrics.set(metric, value).map_err(TrainError::other)?;
         }
         Ok(())
     }
@@ -170,7 +169,7 @@ impl Run {
         let world = self.world.clone();
         let known = world.environment.tasks(Split::Train);
         let config = self.config.rollout;
-        let rollouts = timed(&mut clock.rollout, || collect(&mut self.engine, &world, known, &wanted, &config))?;
+        let rollouts = timed(&mut clock.rollout, || self.sampler.collect(&world, known, &wanted, &config))?;
         let task = |rollout: &Rollout| known.get(rollout.task);
         let attempted: Vec<Attempted<'_>> =
             rollouts.iter().filter_map(|rollout| Some((rollout, task(rollout)?))).collect();
@@ -236,6 +235,7 @@ impl Run {
         let old = said_by(&self.policy.decoder, samples, update.micro_batch_tokens)?;
         for (sample, said) in samples.iter_mut().zip(old) {
             (sample.old_logprobs, sample.old_values) = (said.logprobs, said.values);
+            seen.compare(sample);
         }
         if let Some(reference) = &self.reference {
             let said = said_by(reference, samples, update.micro_batch_tokens)?;
@@ -319,6 +319,10 @@ impl Run {
             (Metric::PolicyLearningRate, self.config.learning_rate.at(step, self.config.steps)),
             (Metric::SpeedTrainSeconds, seconds),
         ];
+        // What samplers say is said at temperature 1.
+        if seen.compared > 0.0 && self.config.rollout.temperature == 1.0 {
+            values.push((Metric::PolicySamplerGap, seen.sampler_gap / seen.compared));
+        }
         if whole > 0 {
             values.push((Metric::SpeedTrainTokensPerSecond, whole as f64 / seconds.max(1e-9)));
         }

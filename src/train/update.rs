@@ -47,6 +47,10 @@ pub struct Seen {
     pub grad_norm: f64,
     /// Sum of the squared errors of the values.
     pub value_error: f64,
+    /// Sum of the distances between the sampler's and the trainer's log-probabilities of the same tokens.
+    pub sampler_gap: f64,
+    /// Tokens of which both are known.
+    pub compared: f64,
 }
 
 impl Update {
@@ -95,6 +99,16 @@ impl Update {
 }
 
 impl Seen {
+    /// Compares what the sampler said of a sample's tokens with what the trainer says.
+    pub fn compare(&mut self, sample: &Sample) {
+        for (sampled, computed) in sample.sampler_logprobs.iter().zip(&sample.old_logprobs) {
+            if let Some(sampled) = sampled {
+                self.sampler_gap += (sampled - computed).abs();
+                self.compared += 1.0;
+            }
+        }
+    }
+
     fn take(&mut self, tokens: &Tokens, slopes: &Slopes, loss: &LossConfig) {
         self.loss += slopes.loss;
         self.tokens += tokens.len() as f64;

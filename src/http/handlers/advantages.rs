@@ -259,8 +259,11 @@ fn answer(request: AdvantagesRequest) -> Result<AdvantagesResponse, Problem> {
     let u0 = request.u0.unwrap_or_else(|| unit_from_seed(request.seed));
     let plan = match request.algorithm {
         AlgorithmWire::Vspo => plan(&statistics, &config, u0),
-        AlgorithmWire::Dapo => drop_without_spread(&statistics),
-        AlgorithmWire::Grpo | AlgorithmWire::Rloo | AlgorithmWire::DrGrpo => all_once(statistics.len()),
+        // Dynamic sampling: a group whose rewards are all equal says nothing.
+        AlgorithmWire::Dapo => Plan::once(statistics.iter().map(|group| group.std > 0.0)),
+        AlgorithmWire::Grpo | AlgorithmWire::Rloo | AlgorithmWire::DrGrpo => {
+            Plan::once(statistics.iter().map(|_| true))
+        }
     };
     let (algorithm, epsilon) = (request.algorithm, request.epsilon);
     let parts = request.groups.into_iter().zip(&statistics).zip(plan.multiplicity.iter().zip(&plan.factor));
@@ -276,19 +279,6 @@ fn answer(request: AdvantagesRequest) -> Result<AdvantagesResponse, Problem> {
         kept: multiplicity > 0,
     });
     Ok(AdvantagesResponse { algorithm, u0, groups: groups.collect() })
-}
-
-fn all_once(groups: usize) -> Plan {
-    Plan { multiplicity: vec![1; groups], factor: vec![1.0; groups] }
-}
-
-/// Dynamic sampling: a group whose rewards are all equal says nothing.
-fn drop_without_spread(statistics: &[GroupStatistics]) -> Plan {
-    let kept = |group: &GroupStatistics| group.std > 0.0;
-    Plan {
-        multiplicity: statistics.iter().map(|group| u32::from(kept(group))).collect(),
-        factor: statistics.iter().map(|group| f64::from(u8::from(kept(group)))).collect(),
-    }
 }
 
 fn advantages(

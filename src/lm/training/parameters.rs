@@ -60,11 +60,6 @@ impl Parameters {
         self.entries.iter_mut()
     }
 
-    /// How many numbers are learnt.
-    pub fn trainable_count(&self) -> usize {
-        self.entries.iter().filter(|parameter| parameter.trainable).map(|parameter| parameter.value.elem_count()).sum()
-    }
-
     /// Every part under the name that a file gives it, `[rows, in]` or `[rows]`.
     ///
     /// # Errors

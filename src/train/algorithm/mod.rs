@@ -37,14 +37,13 @@ pub enum Algorithm {
 }
 
 /// The constants of an algorithm's loss.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossConfig {
     /// How far below 1 a ratio counts.
     pub clip_low: f64,
     /// How far above 1 a ratio counts.
     pub clip_high: f64,
-    /// Weight of the divergence from the reference policy; 0 runs no reference policy.
+    /// Weight of the divergence from the reference policy; at 0 it is measured and does not count.
     pub kl_coefficient: f64,
     /// How that divergence is estimated.
     pub kl_estimator: KlEstimator,
@@ -56,12 +55,6 @@ pub struct LossConfig {
     pub value_coefficient: f64,
     /// PPO: bound of the loss for a negative advantage, times that advantage (arXiv:1912.09729); above 1, or none.
     pub dual_clip: Option<f64>,
-}
-
-impl Default for LossConfig {
-    fn default() -> Self {
-        Self::of(Algorithm::Grpo)
-    }
 }
 
 impl LossConfig {

@@ -1,7 +1,8 @@
 //! The runs of the paper's comparison: six algorithms, two rewards, and the ablations of value-based sampling.
 
+use crate::advantage::Sampling;
 use crate::train::algorithm::Algorithm;
-use crate::train::config::{VspoConfig, VspoSampling};
+use crate::train::config::VspoConfig;
 
 /// Runs that differ from the others in one thing.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,9 +48,9 @@ pub fn arms(dense: &str) -> Vec<Arm> {
         }
     }
     let ablations = [
-        ("random-noclip", "random sampling, no clip", VspoSampling::Random, false),
-        ("value-noclip", "value sampling, no clip", VspoSampling::Value, false),
-        ("random-clip", "random sampling, clip", VspoSampling::Random, true),
+        ("random-noclip", "random sampling, no clip", Sampling::Uniform, false),
+        ("value-noclip", "value sampling, no clip", Sampling::Value, false),
+        ("random-clip", "random sampling, clip", Sampling::Uniform, true),
     ];
     for (name, title, sampling, smoothing) in ablations {
         arms.push(Arm {

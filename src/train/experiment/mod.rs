@@ -100,7 +100,7 @@ pub fn run(
     let world = out.join("world");
     if !world.join("README.md").exists() {
         let made = Hops::generate(config.world.clone()).and_then(|hops| hops.write(&world));
-        made.map_err(|error| TrainError::Other(error.to_string()))?;
+        made.map_err(TrainError::other)?;
     }
     let chosen: Vec<Arm> = arms(&config.dense_rubric).into_iter().filter(|arm| config.wants(arm)).collect();
     let most = chosen.iter().map(|arm| config.seeds(arm)).max().unwrap_or(0);
@@ -123,7 +123,7 @@ pub fn run(
 /// Writes the configurations down.
 fn jobs(out: &Path, runs: &[TrainConfig]) -> Result<Vec<Job>, TrainError> {
     let folder = out.join("configs");
-    let wrong = |problem: String| TrainError::File { path: folder.clone(), problem };
+    let wrong = |problem: String| TrainError::file(&folder, problem);
     std::fs::create_dir_all(&folder).map_err(|error| wrong(error.to_string()))?;
     let job = |run: &TrainConfig| {
         let path = folder.join(format!("{}.toml", run.name));
@@ -170,6 +170,7 @@ impl ExperimentConfig {
                 max_tokens: 128,
                 temperature: 1.0,
             },
+            rollout_server: None,
             loss: super::config::LossOverrides::default(),
             vspo: super::config::VspoConfig::default(),
             dapo: super::config::DapoConfig::default(),

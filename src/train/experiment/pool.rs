@@ -32,14 +32,14 @@ fn log(job: &Job) -> PathBuf {
 }
 
 fn start(job: Job, program: &Path) -> Result<Running, TrainError> {
-    let wrong = |problem: std::io::Error| TrainError::File { path: job.output.clone(), problem: problem.to_string() };
+    let wrong = |problem: std::io::Error| TrainError::file(&job.output, problem);
     std::fs::create_dir_all(&job.output).map_err(wrong)?;
     let out = File::create(log(&job)).map_err(wrong)?;
     let errors = out.try_clone().map_err(wrong)?;
     let mut command = Command::new(program);
     command.arg("--config").arg(&job.config).args(["train", "--quiet"]);
     let child = command.stdin(Stdio::null()).stdout(out).stderr(errors).spawn();
-    let child = child.map_err(|error| TrainError::Other(format!("{}: {error}", program.display())))?;
+    let child = child.map_err(|error| TrainError::other(format!("{}: {error}", program.display())))?;
     Ok(Running { job, child, began: Instant::now() })
 }
 
@@ -66,7 +66,7 @@ pub(super) fn run(
         std::thread::sleep(Duration::from_millis(50));
         let mut going = Vec::new();
         for mut run in running {
-            let status = run.child.try_wait().map_err(|error| TrainError::Other(error.to_string()))?;
+            let status = run.child.try_wait().map_err(TrainError::other)?;
             let Some(status) = status else {
                 going.push(run);
                 continue;

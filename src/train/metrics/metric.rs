@@ -136,6 +136,8 @@ metrics! {
             "Largest single-token estimate of the KL divergence from the reference.";
         PolicyKlOld "policy/kl_old" Nats Any
             "Estimated KL divergence of the policy from the one that sampled the rollouts.";
+        PolicySamplerGap "policy/sampler_gap" Nats NonNegative
+            "Mean distance between ln p of the policy's tokens as the sampler had it and as the trainer computes it again; at temperature 1 only.";
         PolicyEntropy "policy/entropy" Nats NonNegative
             "Mean entropy of the policy's next-token distribution over its own tokens.";
         PolicyClipFraction "policy/clip_fraction" Share Unit

@@ -1,18 +1,21 @@
 //! Rollouts: what the policy does with a task. In: tasks, an engine, a seed. Out: token sequences in which it is known what
 //! the policy wrote, and the conversations they stand for.
 
+mod engine;
 mod episode;
+pub mod server;
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::episode::{Episode, World};
+pub use self::server::Server;
 use super::TrainError;
 use super::env::{Message, Task};
-use crate::lm::{Engine, GenerateRequest, Generated, Generator, Sampling};
+use super::policy::Policy;
+use crate::lm::Engine;
 
 /// How rollouts are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -43,8 +46,8 @@ pub struct Rollout {
     pub tokens: Vec<u32>,
     /// Length of the prompt, in tokens.
     pub prompt: usize,
-    /// For each token after the prompt, the sampler's log-probability; `None` for what the environment said.
-    pub sampled: Vec<Option<f64>>,
+    /// Who wrote each token after the prompt.
+    pub writers: Vec<Writer>,
     /// The conversation, from the first message on.
     pub messages: Vec<Message>,
     /// Whether `max_tokens` cut it off.
@@ -54,14 +57,26 @@ pub struct Rollout {
 impl Rollout {
     /// Places in `tokens` of what the policy wrote, each 1 or more.
     pub fn written(&self) -> impl Iterator<Item = usize> {
-        let written = self.sampled.iter().enumerate().filter(|(_, sampled)| sampled.is_some());
+        let written = self.writers.iter().enumerate().filter(|(_, writer)| **writer != Writer::Environment);
         written.map(|(index, _)| self.prompt + index)
     }
 
     /// How many tokens the policy wrote.
     pub fn written_count(&self) -> usize {
-        self.sampled.iter().flatten().count()
+        self.written().count()
     }
+}
+
+/// Who wrote a token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Writer {
+    /// The environment: what its tools said, and the marks around it. Nothing is learnt from it.
+    Environment,
+    /// The policy.
+    Policy {
+        /// ln of the token's probability at temperature 1, as the sampler had it; `None` where it did not say.
+        logprob: Option<f64>,
+    },
 }
 
 /// A rollout that is wanted.
@@ -73,58 +88,46 @@ pub struct Wanted {
     pub seed: u64,
 }
 
-/// Runs episodes until all are done, as many at a time as the engine's cache holds. Gives them in the order in which they
-/// were wanted.
-///
-/// # Errors
-/// When the model fails, or a prompt is too long for it.
-pub fn collect(
-    engine: &mut Engine,
-    world: &World,
-    tasks: &[Task],
-    wanted: &[Wanted],
-    config: &RolloutConfig,
-) -> Result<Vec<Rollout>, TrainError> {
-    let openings = openings(world, tasks, wanted)?;
-    let mut generator = Generator::default();
-    let mut found: Vec<Option<Rollout>> = wanted.iter().map(|_| None).collect();
-    let mut places = BTreeMap::new();
-    let mut waiting = wanted.iter().enumerate().collect::<std::collections::VecDeque<_>>();
-    let mut held: Option<(usize, GenerateRequest)> = None;
-    loop {
-        loop {
-            let next = match held.take() {
-                Some(held) => held,
-                None => match waiting.pop_front() {
-                    Some((index, wanted)) => (index, request(world, opening(&openings, *wanted)?, *wanted, config)),
-                    None => break,
-                },
-            };
-            match generator.join(engine, next.1)? {
-                Ok(id) => {
-                    places.insert(id, next.0);
-                }
-                Err(request) => {
-                    held = Some((next.0, request));
-                    break;
-                }
-            }
-        }
-        if generator.running() == 0 {
-            break;
-        }
-        for generated in generator.step(engine)? {
-            let index = places.remove(&generated.id);
-            if let (Some(index), Some(wanted)) = (index, index.and_then(|index| wanted.get(index))) {
-                let rollout = rollout(opening(&openings, *wanted)?, *wanted, generated)?;
-                if let Some(place) = found.get_mut(index) {
-                    *place = Some(rollout);
-                }
-            }
+/// What writes the policy's turns.
+pub enum Sampler {
+    /// Our own engine, in this process.
+    Engine(Box<Engine>),
+    /// A server that speaks OpenAI's completions, such as vLLM.
+    Server(Box<Server>),
+}
+
+impl Sampler {
+    /// Runs episodes until all are done. Gives them in the order in which they were wanted.
+    ///
+    /// # Errors
+    /// When the model or the server fails, or a prompt is too long for it.
+    pub fn collect(
+        &mut self,
+        world: &World,
+        tasks: &[Task],
+        wanted: &[Wanted],
+        config: &RolloutConfig,
+    ) -> Result<Vec<Rollout>, TrainError> {
+        let openings = openings(world, tasks, wanted)?;
+        match self {
+            Self::Engine(engine) => engine::collect(engine, world, &openings, wanted, config),
+            Self::Server(server) => server.collect(world, &openings, wanted, config),
         }
     }
-    let missing = || TrainError::Other("a rollout got lost: the key-value cache holds no single one".to_owned());
-    found.into_iter().map(|rollout| rollout.ok_or_else(missing)).collect()
+
+    /// Gives it the policy's newest numbers.
+    ///
+    /// # Errors
+    /// When they cannot be written, or the server does not take them.
+    pub fn follow(&mut self, policy: &Policy) -> Result<(), TrainError> {
+        match self {
+            Self::Engine(engine) => {
+                engine.replace(policy.decoder.snapshot(None)?);
+                Ok(())
+            }
+            Self::Server(server) => server.follow(policy),
+        }
+    }
 }
 
 /// How a task's conversation opens: its messages, and their tokens.
@@ -135,7 +138,7 @@ fn openings(world: &World, tasks: &[Task], wanted: &[Wanted]) -> Result<BTreeMap
     let mut openings = BTreeMap::new();
     for index in wanted.iter().map(|wanted| wanted.task) {
         if let Entry::Vacant(place) = openings.entry(index) {
-            let missing = || TrainError::Other(format!("there is no task {index}; there are {}", tasks.len()));
+            let missing = || TrainError::other(format!("there is no task {index}; there are {}", tasks.len()));
             let messages = world.environment.messages(tasks.get(index).ok_or_else(missing)?);
             let prompt = world.protocol.prompt(&messages)?;
             place.insert((messages, prompt));
@@ -145,34 +148,5 @@ fn openings(world: &World, tasks: &[Task], wanted: &[Wanted]) -> Result<BTreeMap
 }
 
 fn opening(openings: &BTreeMap<usize, Opening>, wanted: Wanted) -> Result<&Opening, TrainError> {
-    openings.get(&wanted.task).ok_or_else(|| TrainError::Other(format!("task {} was not opened", wanted.task)))
-}
-
-fn request(world: &World, (messages, prompt): &Opening, wanted: Wanted, config: &RolloutConfig) -> GenerateRequest {
-    GenerateRequest {
-        prompt: prompt.clone(),
-        max_tokens: config.max_tokens,
-        sampling: Sampling { temperature: config.temperature, seed: wanted.seed },
-        guide: Box::new(Episode::new(world.clone(), messages.clone())),
-    }
-}
-
-fn rollout((_, prompt): &Opening, wanted: Wanted, generated: Generated) -> Result<Rollout, TrainError> {
-    if let Some(error) = generated.failed {
-        return Err(error.into());
-    }
-    let guide: Box<dyn Any> = generated.guide;
-    let Ok(episode) = guide.downcast::<Episode>() else {
-        return Err(TrainError::Other("a rollout came back with a guide that is no episode".to_owned()));
-    };
-    let mut tokens = prompt.clone();
-    tokens.extend(&generated.tokens);
-    Ok(Rollout {
-        task: wanted.task,
-        prompt: prompt.len(),
-        tokens,
-        sampled: generated.logprobs,
-        messages: episode.into_messages(),
-        truncated: !generated.finished,
-    })
+    openings.get(&wanted.task).ok_or_else(|| TrainError::other(format!("task {} was not opened", wanted.task)))
 }

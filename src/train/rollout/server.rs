@@ -1,0 +1,284 @@
+//! Rollouts by a server that speaks OpenAI's completions, tokens in and tokens out, such as vLLM or `SGLang`.
+//!
+//! Each turn is a request; tools are run here between two of them. The policy is written to disk after every step and the
+//! server is told to load it, so that what writes the rollouts is what learns from them; log-probabilities are computed
+//! again by the trainer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::{Episode, Opening, Policy, Rollout, RolloutConfig, Wanted, World, Writer, opening};
+use crate::lm::{Drawn, Guide, Next};
+use crate::train::TrainError;
+use crate::train::client::{Client, Endpoint};
+use crate::train::protocol::Protocol;
+use crate::train::seeds::{Purpose, draw};
+
+/// A server that writes the rollouts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Its address, without `/v1`.
+    pub url: String,
+    /// Name under which it serves the policy.
+    pub model: String,
+    /// How it takes the policy's numbers.
+    pub weights: WeightUpdate,
+    /// Name of the environment variable with its bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_env: Option<String>,
+    /// Most requests at a time.
+    #[serde(default = "concurrency")]
+    pub concurrency: usize,
+    /// How long it is waited for while it cannot be reached, in seconds.
+    #[serde(default = "patience_s")]
+    pub patience_s: u64,
+}
+
+fn concurrency() -> usize {
+    256
+}
+
+fn patience_s() -> u64 {
+    600
+}
+
+/// How a server takes new weights. It must see the run's folder under the same path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightUpdate {
+    /// vLLM, started on the run's `serving` folder with `VLLM_SERVER_DEV_MODE=1`: it reads that folder again.
+    VllmReload,
+    /// vLLM, started on the base model with `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`: it loads the adapter.
+    VllmLora,
+    /// `SGLang`: it loads the run's `serving` folder.
+    Sglang,
+}
+
+/// A server, and where the policy lies for it.
+pub struct Server {
+    client: Client,
+    runtime: Runtime,
+    config: ServerConfig,
+    serving: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Completion {
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    text: String,
+    finish_reason: Option<String>,
+    #[serde(default)]
+    token_ids: Option<Vec<u32>>,
+    #[serde(default)]
+    logprobs: Option<Logprobs>,
+}
+
+#[derive(Deserialize)]
+struct Logprobs {
+    #[serde(default)]
+    token_logprobs: Vec<Option<f64>>,
+}
+
+impl Server {
+    /// A server that finds the policy in the folder `serving`; `token` is what [`ServerConfig::token_env`] holds.
+    ///
+    /// # Errors
+    /// [`TrainError::Rollout`] when this machine cannot make a client.
+    pub fn new(config: ServerConfig, token: Option<String>, serving: PathBuf) -> Result<Self, TrainError> {
+        let patience = Duration::from_secs(config.patience_s);
+        let endpoint = Endpoint { url: config.url.clone(), token, patience };
+        let client = Client::new(endpoint).map_err(TrainError::Rollout)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| TrainError::Rollout(error.to_string()))?;
+        Ok(Self { client, runtime, config, serving })
+    }
+
+    /// Writes the policy down and lets the server load it.
+    pub(super) fn follow(&self, policy: &Policy) -> Result<(), TrainError> {
+        policy.export(&self.serving)?;
+        let serving = std::path::absolute(&self.serving).map_err(|error| TrainError::file(&self.serving, error))?;
+        let orders = match self.config.weights {
+            WeightUpdate::VllmReload => vec![
+                ("collective_rpc", json!({"method": "reload_weights"})),
+                // What was cached of prompts belongs to the old weights.
+                ("reset_prefix_cache", json!({})),
+            ],
+            WeightUpdate::VllmLora => {
+                let body =
+                    json!({"lora_name": self.config.model, "lora_path": serving.join("adapter"), "load_inplace": true});
+                vec![("v1/load_lora_adapter", body)]
+            }
+            WeightUpdate::Sglang => {
+                vec![("update_weights_from_disk", json!({"model_path": serving, "flush_cache": true}))]
+            }
+        };
+        for (path, body) in orders {
+            self.runtime.block_on(self.client.tell(path, &body)).map_err(TrainError::Rollout)?;
+        }
+        Ok(())
+    }
+
+    /// Runs episodes until all are done, at most `concurrency` at a time.
+    pub(super) fn collect(
+        &self,
+        world: &World,
+        openings: &BTreeMap<usize, Opening>,
+        wanted: &[Wanted],
+        config: &RolloutConfig,
+    ) -> Result<Vec<Rollout>, TrainError> {
+        let places = Arc::new(Semaphore::new(self.config.concurrency.max(1)));
+        let writer = Writing { client: self.client.clone(), model: self.config.model.clone(), config: *config };
+        let writer = Arc::new(writer);
+        let mut found: Vec<Option<Rollout>> = wanted.iter().map(|_| None).collect();
+        self.runtime.block_on(async {
+            let mut episodes = JoinSet::new();
+            for (index, wanted) in wanted.iter().enumerate() {
+                let (writer, places, world) = (writer.clone(), places.clone(), world.clone());
+                let (opening, wanted) = (opening(openings, *wanted)?.clone(), *wanted);
+                episodes.spawn(async move {
+                    // The semaphore is never closed.
+                    let _place = places.acquire().await;
+                    (index, writer.episode(world, opening, wanted).await)
+                });
+            }
+            while let Some(ended) = episodes.join_next().await {
+                let (index, rollout) = ended.map_err(|error| TrainError::Rollout(error.to_string()))?;
+                if let Some(place) = found.get_mut(index) {
+                    *place = Some(rollout?);
+                }
+            }
+            Ok::<_, TrainError>(())
+        })?;
+        let missing = || TrainError::other("a rollout got lost");
+        found.into_iter().map(|rollout| rollout.ok_or_else(missing)).collect()
+    }
+}
+
+/// What the episodes of a step share.
+struct Writing {
+    client: Client,
+    model: String,
+    config: RolloutConfig,
+}
+
+impl Writing {
+    async fn episode(&self, world: World, opening: Opening, wanted: Wanted) -> Result<Rollout, TrainError> {
+        let (messages, prompt) = opening;
+        let protocol = world.protocol.clone();
+        let mut episode = Episode::new(world, messages);
+        let mut rollout = Rollout {
+            task: wanted.task,
+            prompt: prompt.len(),
+            tokens: prompt,
+            writers: Vec::new(),
+            messages: Vec::new(),
+            truncated: true,
+        };
+        for turn in 0.. {
+            let left = self.config.max_tokens.saturating_sub(rollout.writers.len());
+            if left == 0 {
+                break;
+            }
+            let body = self.request(&rollout.tokens, &protocol, left, draw(wanted.seed, Purpose::Turn, [turn, 0]));
+            let answer: Completion = self.client.post("v1/completions", &body).await.map_err(TrainError::Rollout)?;
+            let written = written(answer, &protocol).map_err(|why| self.wrong(&why))?;
+            match take(&mut rollout, &mut episode, written, self.config.max_tokens)? {
+                Turn::Next => {}
+                Turn::Last => {
+                    rollout.truncated = false;
+                    break;
+                }
+                Turn::CutOff => break,
+            }
+        }
+        rollout.messages = episode.into_messages();
+        Ok(rollout)
+    }
+
+    fn wrong(&self, why: &str) -> TrainError {
+        TrainError::Rollout(format!("{}/v1/completions: {why}", self.client.url()))
+    }
+
+    fn request(&self, prompt: &[u32], protocol: &Protocol, max_tokens: usize, seed: u64) -> Value {
+        json!({
+            "model": self.model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": self.config.temperature,
+            // Servers hold seeds in signed words.
+            "seed": seed >> 1,
+            "stop_token_ids": protocol.end_tokens(),
+            "logprobs": 0,
+            "return_token_ids": true,
+            "skip_special_tokens": false,
+        })
+    }
+}
+
+/// How a turn ended.
+enum Turn {
+    /// Tools have spoken; the policy goes on.
+    Next,
+    /// The policy answered.
+    Last,
+    /// The tokens ran out.
+    CutOff,
+}
+
+/// The tokens of a turn, each with its log-probability where the server says it.
+fn written(answer: Completion, protocol: &Protocol) -> Result<Vec<(u32, Option<f64>)>, String> {
+    let choice = answer.choices.into_iter().next().ok_or("an answer without a choice")?;
+    let stopped = choice.finish_reason.as_deref() == Some("stop");
+    let mut tokens = match choice.token_ids {
+        Some(tokens) => tokens,
+        // A server that gives texts only: the tokens of the text stand for those that were drawn.
+        None => protocol.tokens(&choice.text).map_err(|error| error.to_string())?,
+    };
+    if let Some(end) = protocol.end_tokens().first().filter(|_| stopped)
+        && !tokens.last().is_some_and(|last| protocol.ends(*last))
+    {
+        tokens.push(*end);
+    }
+    if tokens.is_empty() {
+        return Err(format!("an empty turn (finish_reason {:?})", choice.finish_reason));
+    }
+    let logprobs = choice.logprobs.map_or_else(Vec::new, |logprobs| logprobs.token_logprobs);
+    Ok(tokens.into_iter().zip(logprobs.into_iter().chain(std::iter::repeat(None))).collect())
+}
+
+/// Lets the episode take a turn's tokens.
+fn take(
+    rollout: &mut Rollout,
+    episode: &mut Episode,
+    written: Vec<(u32, Option<f64>)>,
+    max_tokens: usize,
+) -> Result<Turn, TrainError> {
+    for (token, logprob) in written {
+        rollout.tokens.push(token);
+        rollout.writers.push(Writer::Policy { logprob });
+        match episode.accept(Drawn { token, logprob: logprob.unwrap_or_default() })? {
+            Next::Draw => {}
+            Next::Stop => return Ok(Turn::Last),
+            Next::Say(said) | Next::Instead(said) => {
+                let room = max_tokens.saturating_sub(rollout.writers.len());
+                rollout.tokens.extend(said.iter().take(room));
+                rollout.writers.extend(said.iter().take(room).map(|_| Writer::Environment));
+                return Ok(Turn::Next);
+            }
+        }
+    }
+    Ok(Turn::CutOff)
+}
