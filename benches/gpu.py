@@ -114,7 +114,7 @@ def pytorch_step(shape):
     return 16 * 1024 / seconds, torch.cuda.max_memory_allocated() / 2**30
 
 
-def our_step(program, shape):
+def our_step(program, shape, work):
     """The same by gradus. Memory is the device's, as nvidia-smi sees it, less what was taken before."""
     def used():
         query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
@@ -122,7 +122,7 @@ def our_step(program, shape):
 
     torch.cuda.empty_cache()
     before, most = used(), 0.0
-    run = subprocess.Popen([program, "bench", "--work", "train", "--shape", shape, "--repeats", "5"],
+    run = subprocess.Popen([program, "bench", "--work", work, "--shape", shape, "--repeats", "5"],
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while run.poll() is None:
         most = max(most, used() - before)
@@ -162,10 +162,12 @@ def rollouts(program):
 
 def train(program):
     for shape in TRAINED:
-        theirs, ours = pytorch_step(shape), our_step(program, shape)
-        print(json.dumps({"work": "train", "shape": shape, "pytorch_tokens_per_s": round(theirs[0]),
-                          "gradus_tokens_per_s": round(ours[0]), "ratio": round(ours[0] / theirs[0], 2),
-                          "pytorch_GiB": round(theirs[1], 1), "gradus_GiB": round(ours[1], 1)}), flush=True)
+        theirs = pytorch_step(shape)
+        for work in ("train", "train-recompute"):
+            ours = our_step(program, shape, work)
+            print(json.dumps({"work": work, "shape": shape, "pytorch_tokens_per_s": round(theirs[0]),
+                              "gradus_tokens_per_s": round(ours[0]), "ratio": round(ours[0] / theirs[0], 2),
+                              "pytorch_GiB": round(theirs[1], 1), "gradus_GiB": round(ours[1], 1)}), flush=True)
 
 
 def main():

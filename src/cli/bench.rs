@@ -11,6 +11,7 @@ use candle_core::{DType, Device};
 use clap::ValueEnum;
 use serde_json::json;
 
+use crate::lm::training::Activations;
 use crate::lm::{
     Decoder, Engine, Free, GenerateRequest, Generator, LmError, ModelConfig, Sampling, Weights, cuda_device,
 };
@@ -48,6 +49,8 @@ enum Work {
     VerifyTraining,
     /// A policy-gradient step over 16 sequences of 1,024 tokens
     Train,
+    /// The same with `activations = "recompute"`
+    TrainRecompute,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,10 +101,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.work.contains(&Work::VerifyTraining) {
         right &= training::verify(&device)?;
     }
-    if args.work.contains(&Work::Train) {
-        training::measure(args.shape, &device, args.repeats.max(1))?;
+    for (work, activations) in [(Work::Train, Activations::Keep), (Work::TrainRecompute, Activations::Recompute)] {
+        if args.work.contains(&work) {
+            training::measure(args.shape, activations, &device, args.repeats.max(1))?;
+        }
     }
-    let apart = [Work::Verify, Work::VerifyTraining, Work::Train];
+    let apart = [Work::Verify, Work::VerifyTraining, Work::Train, Work::TrainRecompute];
     let rest: Vec<Work> = args.work.iter().copied().filter(|work| !apart.contains(work)).collect();
     if !rest.is_empty() {
         let mut engine = engine(args.shape, &device)?;
@@ -137,7 +142,9 @@ fn prompts(work: Work, round: usize) -> Vec<Vec<u32>> {
         Work::Shared => [tokens(1536, (round, 1000 + index / 8)), tokens(512, (round, index))].concat(),
         Work::Ragged => tokens(256 + (2048 - 256) * index / 63, (round, index)),
         Work::Generate => tokens(512, (round, index)),
-        Work::Unshared | Work::Verify | Work::VerifyTraining | Work::Train => tokens(2048, (round, index)),
+        Work::Unshared | Work::Verify | Work::VerifyTraining | Work::Train | Work::TrainRecompute => {
+            tokens(2048, (round, index))
+        }
     };
     (0..64).map(prompt).collect()
 }

@@ -84,15 +84,16 @@ pub struct TokenScores {
 /// A parameter and what the optimiser keeps of it, all of one number of elements; updated in place.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamwTensors<'t> {
-    /// The parameter itself, float32.
-    pub master: &'t Tensor,
+    /// The lowest 16 bits of the parameter in float32, as i16.
+    pub low_bits: &'t Tensor,
     /// Float32.
     pub first_moment: &'t Tensor,
     /// Float32.
     pub second_moment: &'t Tensor,
     /// Float32; read only.
     pub gradient: &'t Tensor,
-    /// What the model computes with: the parameter rounded to bf16.
+    /// What the model computes with: the parameter rounded to bf16, half away from zero, so that with `low_bits` it is
+    /// known to the bit.
     pub weight: &'t Tensor,
 }
 

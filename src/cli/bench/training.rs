@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 use super::{Shape, small_models, tokens};
-use crate::lm::training::{AdamW, AdamWConfig, Gradients, Predictions, Sequences, TrainableDecoder};
+use crate::lm::training::{Activations, AdamW, AdamWConfig, Gradients, Predictions, Sequences, TrainableDecoder};
 use crate::lm::{ModelConfig, Weights};
 use crate::train::algorithm::{Algorithm, LossConfig, Tokens};
 
@@ -28,10 +28,11 @@ fn batch(lengths: &[usize], vocab: u32) -> (Sequences, Predictions) {
 }
 
 /// One policy-gradient step: log-probabilities, clipped loss, backward, AdamW; 16 sequences of 1,024 tokens.
-pub(super) fn measure(shape: Shape, device: &Device, repeats: usize) -> anyhow::Result<()> {
+pub(super) fn measure(shape: Shape, activations: Activations, device: &Device, repeats: usize) -> anyhow::Result<()> {
     let config = ModelConfig { context: 2 * LENGTH, ..shape.config()? };
     let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
-    let mut model = TrainableDecoder::new(config.clone(), &Weights::random(&config, None, dtype, device))?;
+    let model = TrainableDecoder::new(config.clone(), &Weights::random(&config, None, dtype, device))?;
+    let mut model = model.keeping(activations);
     let mut optimizer = AdamW::new(&model, AdamWConfig::default())?;
     let at_once = if shape == Shape::Small { 8 } else { 4 };
     let (batch, predictions) = batch(&vec![LENGTH; at_once], 150_000);
@@ -50,7 +51,10 @@ pub(super) fn measure(shape: Shape, device: &Device, repeats: usize) -> anyhow::
     seconds.sort_by(f64::total_cmp);
     let median = seconds.get(seconds.len() / 2).copied().context("nothing was measured")?;
     let rate = (SEQUENCES * LENGTH) as f64 / median;
-    say!("{}", json!({"work": "train", "shape": shape.name(), "seconds": median, "tokens_per_s": rate}));
+    say!(
+        "{}",
+        json!({"work": "train", "shape": shape.name(), "activations": activations, "seconds": median, "tokens_per_s": rate})
+    );
     Ok(())
 }
 

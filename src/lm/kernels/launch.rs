@@ -95,6 +95,7 @@ pub(super) fn pointer(tensor: &Tensor) -> Result<u64, LmError> {
     match tensor.dtype() {
         DType::BF16 => first::<bf16>(storage, start),
         DType::F32 => first::<f32>(storage, start),
+        DType::I16 => first::<i16>(storage, start),
         DType::U32 => first::<u32>(storage, start),
         DType::F64 => first::<f64>(storage, start),
         other => Err(LmError::Unsupported(format!("a kernel was given a tensor of {other:?}"))),

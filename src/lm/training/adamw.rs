@@ -1,5 +1,5 @@
-//! AdamW (arXiv:1711.05101) with clipping by the norm of all gradients. Moments and, for a bfloat16 model, master weights
-//! are float32.
+//! AdamW (arXiv:1711.05101) with clipping by the norm of all gradients. Moments are float32, and so are the weights: of a
+//! bfloat16 model the optimiser keeps the 16 bits that rounding took off, which together with the weights are float32.
 
 use std::collections::BTreeMap;
 
@@ -39,8 +39,8 @@ impl Default for AdamWConfig {
 pub struct Moments {
     first: Tensor,
     second: Tensor,
-    /// The parameter in float32, where it is held in less.
-    master: Option<Tensor>,
+    /// Of a bfloat16 parameter: the lowest 16 bits of it in float32, as i16.
+    low_bits: Option<Tensor>,
 }
 
 /// The optimiser and its state.
@@ -72,9 +72,10 @@ impl AdamW {
         let moments = decoder.parameters().iter().map(|parameter| {
             let zeros = || Tensor::zeros(parameter.value.shape(), DType::F32, parameter.value.device());
             let held_in_less = parameter.value.dtype() != DType::F32;
+            let no_bits = || Tensor::zeros(parameter.value.shape(), DType::I16, parameter.value.device());
             let moments = || {
-                let master = held_in_less.then(|| parameter.value.to_dtype(DType::F32)).transpose()?;
-                Ok(Moments { first: zeros()?, second: zeros()?, master })
+                let low_bits = held_in_less.then(no_bits).transpose()?;
+                Ok(Moments { first: zeros()?, second: zeros()?, low_bits })
             };
             parameter.trainable.then(moments).transpose()
         });
@@ -110,8 +111,8 @@ impl AdamW {
                 let is_matrix = parameter.value.rank() > 1;
                 let weight_decay = if is_matrix { self.config.weight_decay } else { 0.0 };
                 let size = StepSize { weight_decay, ..size };
-                match &moments.master {
-                    Some(master) => size.move_in_place(ops, parameter, (master, moments), gradient)?,
+                match &moments.low_bits {
+                    Some(low_bits) => size.move_in_place(ops, parameter, (low_bits, moments), gradient)?,
                     None => move_on_cpu(parameter, moments, gradient, size)?,
                 }
             }
@@ -126,8 +127,8 @@ impl AdamW {
             let (Some(moments), name) = (moments, parameter.name()) else { continue };
             state.insert(format!("first/{name}"), moments.first.clone());
             state.insert(format!("second/{name}"), moments.second.clone());
-            if let Some(master) = &moments.master {
-                state.insert(format!("master/{name}"), master.clone());
+            if let Some(low_bits) = &moments.low_bits {
+                state.insert(format!("low_bits/{name}"), low_bits.clone());
             }
         }
         state
@@ -154,8 +155,8 @@ impl AdamW {
                 ))),
             };
             (moments.first, moments.second) = (find("first")?, find("second")?);
-            if moments.master.is_some() {
-                moments.master = Some(find("master")?);
+            if moments.low_bits.is_some() {
+                moments.low_bits = Some(find("low_bits")?);
             }
         }
         self.steps = steps;
@@ -169,11 +170,11 @@ impl StepSize {
         &self,
         ops: &Ops,
         parameter: &Parameter,
-        (master, moments): (&Tensor, &Moments),
+        (low_bits, moments): (&Tensor, &Moments),
         gradient: &Tensor,
     ) -> Result<(), LmError> {
         let tensors = AdamwTensors {
-            master,
+            low_bits,
             first_moment: &moments.first,
             second_moment: &moments.second,
             gradient,

@@ -228,16 +228,31 @@ fn gradients_of_weights_biases_and_embeddings_are_added() {
     close(&table, &want, 1e-5);
 }
 
+/// The float32 of a bfloat16 that was rounded half away from zero, and the bits that were rounded off.
+fn whole(weight: &Tensor, low_bits: &Tensor) -> Tensor {
+    let weight = weight.to_vec1::<half::bf16>().unwrap();
+    let low_bits = low_bits.to_vec1::<i16>().unwrap();
+    let join = |(weight, low): (half::bf16, i16)| {
+        let (weight, low) = (u32::from(weight.to_bits()), u32::from(low.cast_unsigned()));
+        f32::from_bits((weight - (low >> 15)) << 16 | low)
+    };
+    let joined: Vec<f32> = weight.into_iter().zip(low_bits).map(join).collect();
+    Tensor::new(joined, &Device::Cpu).unwrap()
+}
+
 #[test]
 fn a_step_of_adamw() {
     let (device, kernels) = gpu();
     let count = 5003;
     let float = |seed| on(&device, &random(seed, &[count]), DType::F32);
-    let (master, gradient) = (float(1), float(2));
+    let gradient = float(2);
     let (first, second) = (zeros(&device, &[count]), zeros(&device, &[count]));
-    let weight = Tensor::zeros(count, DType::BF16, &device).unwrap();
+    // A parameter that bfloat16 holds exactly has no bits below it.
+    let start = random(1, &[count]).to_dtype(DType::BF16).unwrap();
+    let weight = start.to_device(&device).unwrap();
+    let low_bits = Tensor::zeros(count, DType::I16, &device).unwrap();
     let tensors = AdamwTensors {
-        master: &master,
+        low_bits: &low_bits,
         first_moment: &first,
         second_moment: &second,
         gradient: &gradient,
@@ -259,10 +274,11 @@ fn a_step_of_adamw() {
     let moved = |(value, gradient): (f32, f32)| {
         (0..3).fold(value, |value, _| value - 0.01 * (0.1 * value + 0.5 * gradient / ((0.5 * gradient).abs() + 1e-8)))
     };
-    let numbers = |seed| random(seed, &[count]).to_vec1::<f32>().unwrap();
-    let want: Vec<f32> = numbers(1).into_iter().zip(numbers(2)).map(moved).collect();
+    let start = start.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+    let gradients = random(2, &[count]).to_vec1::<f32>().unwrap();
+    let want: Vec<f32> = start.into_iter().zip(gradients).map(moved).collect();
     let want = Tensor::new(want, &Device::Cpu).unwrap();
-    close(&master, &want, 1e-5);
+    close(&whole(&weight, &low_bits), &want, 1e-5);
     close(&weight, &want, 4e-3);
     assert!(kernels.adamw(&tensors, &step(0)).unwrap_err().to_string().contains("counted from 1"));
 

@@ -200,16 +200,16 @@ impl TrainKernels {
         if step.step == 0 {
             return Err(LmError::Unsupported("AdamW's steps are counted from 1, not 0".to_owned()));
         }
-        let shape = tensors.master.dims();
+        let shape = tensors.weight.dims();
         let float = |name, tensor| at(name, tensor, DType::F32, shape);
         let correction = |beta: f64| (1.0 - beta.powf(f64::from(step.step))).recip();
         let arguments = [
-            float("the parameter", tensors.master)?,
+            at("the low bits", tensors.low_bits, DType::I16, shape)?,
             float("the first moment", tensors.first_moment)?,
             float("the second moment", tensors.second_moment)?,
             float("the gradient", tensors.gradient)?,
             at("the weight", tensors.weight, DType::BF16, shape)?,
-            elements(tensors.master),
+            elements(tensors.weight),
             step.learning_rate.into(),
             step.beta1.into(),
             step.beta2.into(),
@@ -219,7 +219,7 @@ impl TrainKernels {
             correction(step.beta2).into(),
             step.gradient_scale.into(),
         ];
-        let blocks = tensors.master.elem_count().div_ceil(1024);
+        let blocks = tensors.weight.elem_count().div_ceil(1024);
         self.launch(&self.update.adamw, Grid::new((blocks, 1, 1), 256), &arguments)
     }
 }
