@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::docs::TextOrTextsDoc;
 use super::draft::{Draft, Written};
 use super::fields::{Fields, list};
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -161,7 +161,7 @@ impl Dialect for Embeddings {
 }
 
 /// Score texts as a reward model of vLLM does.
-#[utoipa::path(post, path = "/classify", tag = "dialects", operation_id = "classify", params(Options),
+#[utoipa::path(post, path = "/classify", tag = "dialects", operation_id = "classify", params(Options, Repeatable),
     request_body(content = RewardModelRequestDoc, description = "The body that verl sends to a reward model"),
     responses(
         (status = 200, description = "Rewards in order", body = ClassifyResponse<'static>),
@@ -175,7 +175,7 @@ pub(crate) async fn classify(
 }
 
 /// Score texts as a reward model of `SGLang` does.
-#[utoipa::path(post, path = "/v1/embeddings", tag = "dialects", operation_id = "embeddings", params(Options),
+#[utoipa::path(post, path = "/v1/embeddings", tag = "dialects", operation_id = "embeddings", params(Options, Repeatable),
     request_body(content = RewardModelRequestDoc, description = "The body that verl sends to a reward model"),
     responses(
         (status = 200, description = "Rewards in order", body = EmbeddingsResponse<'static>),

@@ -14,7 +14,7 @@ use super::docs::LabelDoc;
 use super::draft::{Draft, Written};
 use super::fields::Fields;
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -152,7 +152,7 @@ fn result<'s>(outcome: &Outcome<'s>) -> EvaluateResult<'s> {
 }
 
 /// Score a conversation as eval-protocol's reward endpoint.
-#[utoipa::path(post, path = "/eval-protocol/reward", tag = "dialects", operation_id = "eval_protocol_reward", params(Options),
+#[utoipa::path(post, path = "/eval-protocol/reward", tag = "dialects", operation_id = "eval_protocol_reward", params(Options, Repeatable),
     request_body(content = EvaluateRequestDoc, description = "A conversation and what is right"),
     responses(
         (status = 200, description = "The score", body = EvaluateResult<'static>),
@@ -166,7 +166,7 @@ pub(crate) async fn reward(
 }
 
 /// Score a conversation as eval-protocol's evaluate endpoint: extras may stand under `kwargs`.
-#[utoipa::path(post, path = "/eval-protocol/evaluate", tag = "dialects", operation_id = "eval_protocol_evaluate", params(Options),
+#[utoipa::path(post, path = "/eval-protocol/evaluate", tag = "dialects", operation_id = "eval_protocol_evaluate", params(Options, Repeatable),
     request_body(content = EvaluateRequestDoc, description = "A conversation, and what is right under `kwargs`"),
     responses(
         (status = 200, description = "The score", body = EvaluateResult<'static>),

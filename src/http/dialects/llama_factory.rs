@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::draft::{Draft, Written};
 use super::fields::{Fields, list};
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -77,7 +77,7 @@ impl Dialect for LlamaFactory {
 ///
 /// Right answers come from the table of `POST /references`. An error's problem document has `scores`, too: this client
 /// looks at no status.
-#[utoipa::path(post, path = "/v1/score/evaluation", tag = "dialects", operation_id = "llama_factory_score", params(Options),
+#[utoipa::path(post, path = "/v1/score/evaluation", tag = "dialects", operation_id = "llama_factory_score", params(Options, Repeatable),
     request_body(content = ScoreEvaluationRequestDoc, description = "The body of `--reward_model_type api`"),
     responses(
         (status = 200, description = "Scores in order", body = ScoreEvaluationResponse<'static>),

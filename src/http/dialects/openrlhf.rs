@@ -13,7 +13,7 @@ use super::docs::LabelDoc;
 use super::draft::{Draft, Written, quoted};
 use super::fields::{Fields, list};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::{Dialect, is_permanent, json, serve, warn_of};
 use crate::http::app::App;
@@ -142,7 +142,7 @@ fn response_after<'b>(query: &str, prompt: &str) -> Option<Cow<'b, str>> {
 ///
 /// What cannot be scored gets the rubric's lowest reward, and so does a request that can never be scored: this client
 /// retries whatever is not 200. `on_invalid=error` gives the statuses of `POST /reward` instead.
-#[utoipa::path(post, path = "/get_reward", tag = "dialects", operation_id = "openrlhf_get_reward", params(Options),
+#[utoipa::path(post, path = "/get_reward", tag = "dialects", operation_id = "openrlhf_get_reward", params(Options, Repeatable),
     request_body(content = OpenRlhfRequestDoc, description = "The body of `--reward.remote_url`"),
     responses(
         (status = 200, description = "Rewards in order", body = OpenRlhfResponse<'static>),

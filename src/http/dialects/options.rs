@@ -56,6 +56,17 @@ pub(crate) struct Options {
     pub(super) group_wait_ms: Option<u64>,
 }
 
+/// The header that makes a request repeatable.
+#[allow(dead_code, reason = "exists for the document")]
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct Repeatable {
+    /// A repeat with the same key gets the same answer without being scored or counted again, as long as this server runs,
+    /// for a day.
+    #[param(rename = "Idempotency-Key")]
+    idempotency_key: Option<String>,
+}
+
 impl Options {
     /// Reads a URL's query.
     ///

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::draft::{Draft, Written};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Outcome, Sheet, written};
 use super::{Dialect, object, serve};
 use crate::http::app::App;
@@ -226,7 +226,7 @@ fn as_json_schema(schema: &mut Value) {
 }
 
 /// Verify calls as `PipelineRL` sends them; by the rubric `tool_use` where the query names none.
-#[utoipa::path(post, path = "/verify_answer", tag = "dialects", operation_id = "pipeline_rl_verify_answer", params(Options),
+#[utoipa::path(post, path = "/verify_answer", tag = "dialects", operation_id = "pipeline_rl_verify_answer", params(Options, Repeatable),
     request_body(content = VerifyAnswerRequestDoc, description = "A rollout with what is right"),
     responses(
         (status = 200, description = "The score", body = VerifyAnswerResponse),

@@ -13,7 +13,7 @@ use super::docs::{LabelDoc, TextOrMessagesDoc};
 use super::draft::{Draft, Written};
 use super::fields::Fields;
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::{Dialect, is_permanent, json, serve, warn_of};
 use crate::http::app::App;
@@ -93,7 +93,7 @@ impl Dialect for Slime {
 ///
 /// What cannot be scored gets the rubric's lowest reward; a request that can never be scored gets 0, and the server's log
 /// says why: this client retries whatever is not 200. `on_invalid=error` gives the statuses of `POST /reward` instead.
-#[utoipa::path(post, path = "/slime", tag = "dialects", operation_id = "slime_score", params(Options),
+#[utoipa::path(post, path = "/slime", tag = "dialects", operation_id = "slime_score", params(Options, Repeatable),
     request_body(content = SlimeRequestDoc, description = "The body of `--rm-type remote_rm`"),
     responses(
         (status = 200, description = "The reward", body = SlimeResponseDoc),

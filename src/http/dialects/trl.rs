@@ -14,7 +14,7 @@ use super::docs::TextOrMessagesDoc;
 use super::draft::{Draft, Written};
 use super::fields::{Fields, list};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -150,7 +150,7 @@ fn written_by(completion: &str) -> Written<'_> {
 }
 
 /// Score columns as a reward function of TRL gets them.
-#[utoipa::path(post, path = "/trl", tag = "dialects", operation_id = "trl_reward", params(Options),
+#[utoipa::path(post, path = "/trl", tag = "dialects", operation_id = "trl_reward", params(Options, Repeatable),
     request_body(content = TrlRequestDoc, description = "The arguments of a reward function"),
     responses(
         (status = 200, description = "Rewards in order", body = TrlResponse<'static>),

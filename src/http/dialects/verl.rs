@@ -14,7 +14,7 @@ use super::docs::LabelDoc;
 use super::draft::{Draft, Written};
 use super::fields::{Fields, list};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -116,7 +116,7 @@ fn fields<'s>(outcome: &Outcome<'s>, options: &Options) -> Named<'s, Option<f64>
 }
 
 /// Score what verl's `compute_score` gets.
-#[utoipa::path(post, path = "/verl", tag = "dialects", operation_id = "verl_compute_score", params(Options),
+#[utoipa::path(post, path = "/verl", tag = "dialects", operation_id = "verl_compute_score", params(Options, Repeatable),
     request_body(content = VerlRequestDoc, description = "The arguments of `compute_score`, or a list of them"),
     responses(
         (status = 200, description = "The score, or a list of them", body = VerlResponseDoc),

@@ -19,7 +19,7 @@ use super::docs::LabelDoc;
 use super::draft::{Draft, Written, quoted};
 use super::fields::{Fields, list};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -200,7 +200,7 @@ fn put_failure(out: &mut Vec<u8>, fields: &Fields<'_>, code: &str, message: &str
 }
 
 /// Verify a rollout as `NeMo` Gym sends it.
-#[utoipa::path(post, path = "/verify", tag = "dialects", operation_id = "nemo_gym_verify", params(Options),
+#[utoipa::path(post, path = "/verify", tag = "dialects", operation_id = "nemo_gym_verify", params(Options, Repeatable),
     request_body(content = VerifyRequestDoc, description = "A verify request; unknown fields are kept"),
     responses(
         (status = 200, description = "The request with its reward", body = VerifyResponseDoc),
