@@ -2,8 +2,6 @@
 //! texts without labels: right answers come from the table of `POST /references`. Its client gives up on 4xx, and tries
 //! 5xx again.
 
-use std::borrow::Cow;
-
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -12,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::docs::TextOrTextsDoc;
 use super::draft::{Draft, Written};
-use super::fields::{Fields, list};
+use super::fields::Parts;
 use super::options::{Options, Repeatable};
 use super::sheet::{Sheet, written};
 use super::{Dialect, serve};
@@ -108,11 +106,12 @@ pub(crate) struct Usage {
 }
 
 fn read(body: &str) -> Result<(String, Vec<Draft<'_>>), Pointed> {
-    let body = Fields::read(body)?;
+    let parts = Parts::read(body, 2)?;
+    let body = parts.object(body)?;
     let input = body.needed("input")?;
-    let texts = if input.starts_with('[') { list(input, "/input")? } else { vec![input] };
-    let draft = |text| Draft { written: Written::Whole(Cow::Borrowed(text)), ..Draft::default() };
-    Ok((body.text("model")?.unwrap_or_default().into_owned(), texts.into_iter().map(draft).collect()))
+    let texts = if input.raw().starts_with('[') { input.raws() } else { vec![input.raw()] };
+    let draft = |text| Draft { written: Written::Whole(text), ..Draft::default() };
+    Ok((body.text_of("model")?.unwrap_or_default().into_owned(), texts.into_iter().map(draft).collect()))
 }
 
 struct Classify {

@@ -12,14 +12,14 @@ use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written};
-use super::fields::Fields;
+use super::fields::Parts;
 use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::sheet::{Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::schema::MessageDoc;
+use crate::http::schema::{JsonObject, MessageDoc};
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -38,10 +38,10 @@ pub(crate) struct EvaluateRequestDoc {
     #[schema(required = false)]
     rubric: Option<String>,
     /// The tools that were offered.
-    #[schema(required = false, value_type = Vec<Object>)]
+    #[schema(required = false, value_type = Vec<JsonObject>)]
     tools: Option<Vec<Value>>,
     /// The same fields once more, as `/evaluate` nests them.
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, value_type = JsonObject)]
     kwargs: Option<Value>,
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct StepOutput<'s> {
     /// Always false: a conversation that is scored has ended by itself.
     terminated: bool,
     /// Empty.
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     metrics: serde_json::Map<String, Value>,
     /// `ok`.
     reason: &'s str,
@@ -104,16 +104,18 @@ impl Dialect for EvalProtocol {
     const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
-        let nested = body.get("kwargs").map(|raw| Fields::inside(raw, "/kwargs")).transpose()?.unwrap_or_default();
-        let either = |name: &str| body.get(name).or_else(|| nested.get(name));
+        let parts = Parts::read(body, 2)?;
+        let body = parts.object(body)?;
+        let nested = body.get("kwargs").map(|kwargs| kwargs.object("/kwargs")).transpose()?;
+        let either = |name: &str| body.raw_of(name).or_else(|| nested?.raw_of(name));
         let draft = Draft {
-            written: Written::Messages(Cow::Borrowed(body.needed("messages")?)),
+            written: Written::Messages(Cow::Borrowed(body.needed("messages")?.raw())),
             label: Label::read(either("ground_truth").unwrap_or_default()),
             tools: either("tools").map(Cow::Borrowed),
             ..Draft::default()
         };
-        let rubric = body.text("rubric")?.or(nested.text("rubric")?).map(Cow::into_owned);
+        let inner = nested.map(|kwargs| kwargs.text_of("rubric")).transpose()?.flatten();
+        let rubric = body.text_of("rubric")?.or(inner).map(Cow::into_owned);
         Ok((Self { rubric }, vec![draft]))
     }
 

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::fields::Fields;
+use super::fields::{Parts, Value};
 
 /// What a label says, every field raw JSON.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,7 +22,8 @@ pub(super) struct Label<'b> {
 }
 
 /// Keys of what is right, the first that there is.
-const ANSWERS: [&str; 7] = ["references", "golds", "ground_truth", "target", "answer", "answers", "expected_answer"];
+const ANSWERS: [&str; 8] =
+    ["references", "golds", "ground_truth", "target", "answer", "answers", "expected_answer", "golden_answers"];
 
 impl<'b> Label<'b> {
     /// Reads a label; `null` says nothing.
@@ -41,14 +42,16 @@ impl<'b> Label<'b> {
     }
 
     /// `None` where the object has none of the known keys.
-    fn of_object(raw: &'b str) -> Option<Self> {
-        let object = Fields::read(raw).ok()?;
+    pub(super) fn of_object(raw: &'b str) -> Option<Self> {
+        let parts = Parts::read(raw, 1).ok()?;
+        let object = parts.object(raw).ok()?;
+        let first = |names: &[&str]| object.first(names).map(Value::raw).map(Cow::Borrowed);
         let label = Self {
-            references: object.first(&ANSWERS).map(Cow::Borrowed),
-            reference_calls: object.get("reference_calls").map(Cow::Borrowed),
-            tools: object.get("tools").map(Cow::Borrowed),
-            group: object.first(&["group", "group_id"]).map(Cow::Borrowed),
-            group_size: object.get("group_size").and_then(|size| size.parse().ok()),
+            references: first(&ANSWERS),
+            reference_calls: first(&["reference_calls"]),
+            tools: first(&["tools"]),
+            group: first(&["group", "group_id"]),
+            group_size: object.raw_of("group_size").and_then(|size| size.parse().ok()),
         };
         match label.references {
             // verl's search data nests them: {"ground_truth": {"target": [..]}}.

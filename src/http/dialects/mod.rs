@@ -12,6 +12,7 @@ mod graders;
 mod label;
 mod llama_factory;
 mod nemo_gym;
+mod openenv;
 mod openrlhf;
 mod options;
 mod pipeline_rl;
@@ -51,6 +52,7 @@ pub(super) use nemo_gym::{
     __path_aggregate_metrics, __path_reverify_mode, __path_seed_session, __path_verify, aggregate_metrics,
     reverify_mode, seed_session, verify,
 };
+pub(super) use openenv::{__path_reset, __path_step, reset, step};
 pub(super) use openrlhf::{__path_get_reward, get_reward};
 pub(super) use options::Format;
 pub(super) use pipeline_rl::{__path_verify_answer, verify_answer};
@@ -83,6 +85,11 @@ trait Dialect: Sized + Send + 'static {
 
     /// The trainer's step, where the body says it.
     fn step(&self) -> Option<u64> {
+        None
+    }
+
+    /// How long the body gives the answer, in milliseconds; the query wins.
+    fn deadline_ms(&self) -> Option<u64> {
         None
     }
 

@@ -16,6 +16,7 @@ use super::sheet::{Outcome, Sheet, written};
 use super::{Dialect, object, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
+use crate::http::schema::{JsonObject, NativeToolCallDoc};
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -33,10 +34,10 @@ pub(crate) struct VerifyAnswerRequestDoc {
     generation: Option<String>,
     /// What was offered (`function`) and what is right (`ground_truth`: a list of calls, each argument with the values
     /// that are right, the empty string meaning that it may be left out; or answers).
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     reward_context: Value,
     /// The calls that were made.
-    #[schema(required = false, value_type = Vec<Object>)]
+    #[schema(required = false, value_type = Vec<NativeToolCallDoc>)]
     tool_calls: Option<Vec<Value>>,
     /// Ignored.
     #[schema(required = false)]

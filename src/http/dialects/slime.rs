@@ -11,14 +11,13 @@ use utoipa::ToSchema;
 
 use super::docs::{LabelDoc, TextOrMessagesDoc};
 use super::draft::{Draft, Written};
-use super::fields::Fields;
+use super::fields::Parts;
 use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::{Dialect, is_permanent, json, serve, warn_of};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::prompt::strip_trailing_tokens;
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -47,6 +46,7 @@ pub(crate) enum SlimeResponseDoc {
     /// The reward.
     Number(Option<f64>),
     /// `score`, `valid` and every metric: for `--reward-key score`.
+    #[schema(title = "SlimeScores")]
     Dict(std::collections::BTreeMap<String, Option<f64>>),
 }
 
@@ -58,11 +58,12 @@ impl Dialect for Slime {
     const DEADLINE_MS: Option<u64> = Some(110_000);
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
+        let parts = Parts::read(body, 1)?;
+        let body = parts.object(body)?;
         let draft = Draft {
-            prompt: body.get("prompt").map(Cow::Borrowed),
-            written: Written::Response(strip_trailing_tokens(body.needed("response")?)),
-            label: Label::read(body.get("label").unwrap_or_default()),
+            prompt: body.raw_of("prompt").map(Cow::Borrowed),
+            written: Written::response(body.needed("response")?.raw()),
+            label: Label::read(body.raw_of("label").unwrap_or_default()),
             ..Draft::default()
         };
         Ok((Self, vec![draft]))

@@ -7,19 +7,17 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::docs::TextOrMessagesDoc;
 use super::draft::{Draft, Written};
-use super::fields::{Fields, list};
+use super::fields::{Parts, Value};
 use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::prompt::strip_trailing_tokens;
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -43,8 +41,8 @@ pub(crate) struct TrlRequestDoc {
     /// The dataset's other columns, a list each. `ground_truth` (or `references`, `golds`, `solution`, `answer`, `answers`,
     /// `target`, `label`) says what is right, `tools` what was offered, `reference_calls` what should be called, `group`
     /// what belongs together; the rest is ignored.
-    #[schema(required = false, value_type = BTreeMap<String, Vec<Value>>)]
-    columns: Option<Value>,
+    #[schema(required = false, value_type = BTreeMap<String, Vec<serde_json::Value>>)]
+    columns: Option<serde_json::Value>,
     /// How many rollouts a group has.
     #[schema(required = false)]
     num_generations: Option<usize>,
@@ -68,10 +66,10 @@ pub(crate) struct TrlResponse<'s> {
 type Column<'b> = Option<Vec<&'b str>>;
 
 /// The first of these columns that there is.
-fn column<'b>(columns: &Fields<'b>, names: &[&str], wanted: usize) -> Result<Column<'b>, Pointed> {
-    let Some(name) = names.iter().find(|name| columns.get(name).is_some()) else { return Ok(None) };
-    let pointer = format!("/columns/{name}");
-    let column = columns.get(name).map(|raw| list(raw, &pointer)).transpose()?;
+fn column<'b>(columns: Option<Value<'_, 'b>>, names: &[&str], wanted: usize) -> Result<Column<'b>, Pointed> {
+    let Some(column) = columns.and_then(|columns| columns.first(names)) else { return Ok(None) };
+    let pointer = format!("/columns/{}", column.key());
+    let column = Some(column.list(&pointer)?.raws());
     check_length(column.as_ref(), wanted, pointer).map(|()| column)
 }
 
@@ -94,14 +92,15 @@ impl Dialect for Trl {
     const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
-        let completions = list(body.needed("completions")?, "/completions")?;
-        let prompts = body.list("prompts")?;
+        let parts = Parts::read(body, 3)?;
+        let body = parts.object(body)?;
+        let completions = body.needed("completions")?.list("/completions")?.raws();
+        let prompts = body.list_of("prompts")?;
         check_length(prompts.as_ref(), completions.len(), "/prompts".to_owned())?;
-        let columns = body.get("columns").map(|raw| Fields::inside(raw, "/columns")).transpose()?.unwrap_or_default();
-        let of = |names: &[&str]| column(&columns, names, completions.len());
+        let columns = body.get("columns").map(|columns| columns.object("/columns")).transpose()?;
+        let of = |names: &[&str]| column(columns, names, completions.len());
         let (answers, groups, tools, calls) = (of(&ANSWERS)?, of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
-        let group_size = body.count("num_generations")?.and_then(|size| usize::try_from(size).ok());
+        let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
         let drafts = completions.into_iter().enumerate().map(|(place, completion)| {
             let about = Label {
                 reference_calls: at(calls.as_ref(), place),
@@ -119,7 +118,7 @@ impl Dialect for Trl {
             }
         });
         let drafts = drafts.collect();
-        Ok((Self { step: body.count("global_step")? }, drafts))
+        Ok((Self { step: body.count_of("global_step")? }, drafts))
     }
 
     fn step(&self) -> Option<u64> {
@@ -142,11 +141,7 @@ fn at<'b>(column: Option<&Vec<&'b str>>, place: usize) -> Option<Cow<'b, str>> {
 }
 
 fn written_by(completion: &str) -> Written<'_> {
-    if completion.starts_with('[') {
-        Written::Messages(completion.into())
-    } else {
-        Written::Response(strip_trailing_tokens(completion))
-    }
+    if completion.starts_with('[') { Written::Messages(completion.into()) } else { Written::response(completion) }
 }
 
 /// Score columns as a reward function of TRL gets them.
