@@ -146,9 +146,7 @@ impl Draft<'_> {
             Written::Nothing => put(out, "messages", Some("[]")),
             Written::Response(raw) => put(out, "response", Some(raw)),
             Written::Whole(raw) => put(out, "response", Some(raw)),
-            Written::Inside(inside) => {
-                ["\"response\":\"", inside, "\","].into_iter().for_each(|part| out.push_str(part))
-            }
+            Written::Inside(inside) => out.extend(["\"response\":\"", inside, "\","]),
             Written::Messages(raw) => put(out, "messages", Some(raw)),
         }
     }
@@ -171,7 +169,7 @@ impl Draft<'_> {
 /// Appends a field unless it is absent or null.
 fn put(out: &mut String, name: &str, raw: Option<&str>) {
     if let Some(raw) = raw.filter(|raw| *raw != "null") {
-        ["\"", name, "\":", raw, ","].into_iter().for_each(|part| out.push_str(part));
+        out.extend(["\"", name, "\":", raw, ","]);
     }
 }
 

@@ -138,7 +138,7 @@ impl<'t, 'b> Value<'t, 'b> {
     /// # Errors
     /// When it is no list.
     pub(super) fn list_of(self, name: &str) -> Result<Option<Vec<&'b str>>, Pointed> {
-        self.get(name).map(|field| field.list(&format!("/{name}")).map(Value::raws)).transpose()
+        self.get(name).map(|field| field.list(format_args!("/{name}")).map(Value::raws)).transpose()
     }
 
     /// A text, if the field is there.
