@@ -72,6 +72,9 @@ trait Dialect: Sized + Send + 'static {
     /// The rubric where neither the query nor the body names one; `None` is the server's.
     const RUBRIC: Option<&'static str> = None;
 
+    /// Whether the answer has the body in it, which is kept until then.
+    const ECHOES: bool = false;
+
     /// Reads a body: what to remember for the answer, and the items.
     ///
     /// # Errors
@@ -93,7 +96,7 @@ trait Dialect: Sized + Send + 'static {
         None
     }
 
-    /// The answer's JSON.
+    /// The answer's JSON; `body` is empty where it is not echoed.
     fn write(&self, body: &str, sheet: &Sheet<'_>) -> Vec<u8>;
 
     /// The answer where there are no scores; `items` is how many the body had, as far as that is known.

@@ -18,7 +18,7 @@ use crate::stages::Stage;
 pub(super) struct Prepared<D> {
     /// What the dialect remembers.
     pub(super) dialect: D,
-    /// The body as it came.
+    /// The body as it came, where the answer has it.
     pub(super) body: String,
     /// What the query chose.
     pub(super) options: Options,
@@ -81,6 +81,8 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
         items.push(PreparedItem { range: start..text.len(), outline });
     }
     text.push_str("]}");
+    // Everything in it is in the native request now, or remembered.
+    let body = if D::ECHOES { body } else { String::new() };
     Ok(Prepared { dialect, body, options, envelope: envelope.into(), items, text, grouped })
 }
 

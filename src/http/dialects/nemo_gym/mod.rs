@@ -113,6 +113,7 @@ struct NemoGym {
 impl Dialect for NemoGym {
     const ON_INVALID: OnInvalid = OnInvalid::Zero;
     const DEADLINE_MS: Option<u64> = None;
+    const ECHOES: bool = true;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
         let parts = Parts::read(body, DEPTH)?;

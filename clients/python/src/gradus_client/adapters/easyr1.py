@@ -1,7 +1,7 @@
 """EasyR1: a batch reward function (read against EasyR1 0.3.3.dev0).
 
-In: a list of `{"response", "response_length", "ground_truth"}`. Out: as many `{"overall", "format", "accuracy"}`, every key
-in each, as EasyR1 averages them. `format` is the lowest score of the stages that ask for form, `accuracy` that of
+In: a list of `{"response", "response_length", "ground_truth"}`. Out: as many `{"overall", "format", "accuracy"}`, every
+key in each, as EasyR1 averages them. `format` is the lowest score of the stages that ask for form, `accuracy` that of
 `exact_match` where the rubric reports it, else the reward. What could not be scored gets GRADUS_FALLBACK and zeros.
 
     worker.reward.reward_function: a file with `from gradus_client.adapters.easyr1 import *`
