@@ -115,8 +115,10 @@ impl Draft<'_> {
                 self.fault = Some(NO_PROMPT.to_owned());
                 return None;
             };
-            let inside = raw.get(1 + divided.response..raw.len() - 1).unwrap_or_default();
-            self.prompt = Some(Cow::Owned(messages_json(&divided.prompt)));
+            let (before, inside) = raw.get(1..raw.len() - 1)?.split_at_checked(divided.response)?;
+            // A judge reads the question, not the template around it.
+            let prompt = if desk.judged { messages_json(&divided.prompt) } else { ["\"", before, "\""].concat() };
+            self.prompt = Some(Cow::Owned(prompt));
             self.written = Written::Inside(prompt::without_trailing_tokens(inside));
             return Some(divided.key);
         }

@@ -7,7 +7,6 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
@@ -15,7 +14,7 @@ use super::draft::{Draft, Written};
 use super::fields::Parts;
 use super::label::Label;
 use super::options::{Options, Repeatable};
-use super::sheet::{Outcome, Sheet, written};
+use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -39,10 +38,10 @@ pub(crate) struct EvaluateRequestDoc {
     rubric: Option<String>,
     /// The tools that were offered.
     #[schema(required = false, value_type = Vec<JsonObject>)]
-    tools: Option<Vec<Value>>,
+    tools: Option<Vec<serde_json::Value>>,
     /// The same fields once more, as `/evaluate` nests them.
     #[schema(required = false, value_type = JsonObject)]
-    kwargs: Option<Value>,
+    kwargs: Option<serde_json::Value>,
 }
 
 /// How the conversation was scored.
@@ -59,7 +58,7 @@ pub(crate) struct EvaluateResult<'s> {
     reason: String,
     /// Score per stage and reported measure.
     #[schema(value_type = std::collections::BTreeMap<String, MetricResult>)]
-    metrics: serde_json::Map<String, Value>,
+    metrics: Named<'s, MetricResult<'s>>,
     /// What each assistant message earned.
     step_outputs: Vec<StepOutput<'s>>,
     /// Why it could not be scored.
@@ -90,7 +89,7 @@ pub(crate) struct StepOutput<'s> {
     terminated: bool,
     /// Empty.
     #[schema(value_type = JsonObject)]
-    metrics: serde_json::Map<String, Value>,
+    metrics: std::collections::BTreeMap<&'s str, f64>,
     /// `ok`.
     reason: &'s str,
 }
@@ -110,7 +109,7 @@ impl Dialect for EvalProtocol {
         let either = |name: &str| body.raw_of(name).or_else(|| nested?.raw_of(name));
         let draft = Draft {
             written: Written::Messages(Cow::Borrowed(body.needed("messages")?.raw())),
-            label: Label::read(either("ground_truth").unwrap_or_default()),
+            label: either("ground_truth").map(Label::of_raw).unwrap_or_default(),
             tools: either("tools").map(Cow::Borrowed),
             ..Draft::default()
         };
@@ -132,22 +131,21 @@ fn result<'s>(outcome: &Outcome<'s>) -> EvaluateResult<'s> {
     let facts = outcome.facts();
     let fault = outcome.fault().map(|(code, message)| format!("{code}: {message}"));
     let stage = || format!("stage={}", outcome.stage_reached().unwrap_or("none"));
-    let metric = |(name, score): (&str, f64)| {
-        let metric = MetricResult { is_score_valid: outcome.valid(), score: score.clamp(0.0, 1.0), reason: name };
-        (name.to_owned(), serde_json::to_value(metric).unwrap_or_default())
+    let metric = |(name, score): (&'s str, f64)| {
+        (name, MetricResult { is_score_valid: outcome.valid(), score: score.clamp(0.0, 1.0), reason: name })
     };
     let step = |(message, reward): &(usize, f64)| StepOutput {
         step_index: *message,
         base_reward: *reward,
         terminated: false,
-        metrics: serde_json::Map::new(),
+        metrics: std::collections::BTreeMap::new(),
         reason: "ok",
     };
     EvaluateResult {
         score: outcome.fallback(),
         is_score_valid: outcome.valid(),
         reason: fault.clone().or_else(|| facts.reason.clone()).unwrap_or_else(stage),
-        metrics: outcome.metrics().map(metric).collect(),
+        metrics: Named { own: Vec::new(), metrics: outcome.metrics().map(metric).collect() },
         step_outputs: facts.steps.iter().map(step).collect(),
         error: fault,
     }

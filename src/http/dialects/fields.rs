@@ -112,7 +112,11 @@ impl<'t, 'b> Value<'t, 'b> {
 
     /// The first of these fields that is there and not null; of several of one name the first.
     pub(super) fn first(self, names: &[&str]) -> Option<Value<'t, 'b>> {
-        names.iter().find_map(|name| self.inside().find(|field| field.key() == *name && !field.is_null()))
+        let is = |field: &Value<'_, '_>, name: &str| {
+            let raw = field.raw_key();
+            raw == name || raw.contains('\\') && field.key() == name
+        };
+        names.iter().find_map(|name| self.inside().find(|field| is(field, name) && !field.is_null()))
     }
 
     /// A field, if it is there and not null.
@@ -133,12 +137,13 @@ impl<'t, 'b> Value<'t, 'b> {
         self.get(name).ok_or_else(|| Pointed::shape("", format!("the field `{name}` is missing; add it")))
     }
 
-    /// A list's elements, raw, if the field is there.
+    /// A list's elements; none where the field is not there.
     ///
     /// # Errors
     /// When it is no list.
-    pub(super) fn list_of(self, name: &str) -> Result<Option<Vec<&'b str>>, Pointed> {
-        self.get(name).map(|field| field.list(format_args!("/{name}")).map(Value::raws)).transpose()
+    pub(super) fn values_of(self, name: &str) -> Result<Vec<Value<'t, 'b>>, Pointed> {
+        let list = self.get(name).map(|field| field.list(format_args!("/{name}"))).transpose()?;
+        Ok(list.map_or_else(Vec::new, |list| list.inside().collect()))
     }
 
     /// A text, if the field is there.
@@ -186,7 +191,7 @@ mod tests {
         let text = r#"{"list": 3, "text": 3, "count": "x"}"#;
         let parts = Parts::read(text, 1).unwrap();
         let body = parts.object(text).unwrap();
-        assert_eq!(body.list_of("list").unwrap_err().pointer, "/list");
+        assert_eq!(body.values_of("list").unwrap_err().pointer, "/list");
         assert_eq!(body.text_of("text").unwrap_err().pointer, "/text");
         assert_eq!(body.count_of("count").unwrap_err().pointer, "/count");
         assert_eq!(body.needed("nothing").unwrap_err().wrong, Wrong::Shape);

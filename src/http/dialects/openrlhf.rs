@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written, quoted};
-use super::fields::Parts;
-use super::label::Label;
+use super::fields::{Parts, Value};
+use super::label::{self, Label};
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::{Dialect, is_permanent, json, serve, warn_of};
@@ -63,19 +63,19 @@ impl Dialect for OpenRlhf {
     const DEADLINE_MS: Option<u64> = Some(170_000);
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let parts = Parts::read(body, 2)?;
+        let parts = Parts::read(body, 2 + label::DEPTH)?;
         let body = parts.object(body)?;
         let query = body.needed("query")?.list("/query")?.raws();
-        let (prompts, labels) = (body.list_of("prompts")?, body.list_of("labels")?);
+        let (prompts, labels) = (body.values_of("prompts")?, body.values_of("labels")?);
         for (name, list) in [("prompts", &prompts), ("labels", &labels)] {
-            if let Some(list) = list.as_ref().filter(|list| !list.is_empty() && list.len() != query.len()) {
+            if !list.is_empty() && list.len() != query.len() {
                 let message = format!("{} entries for {} of `query`; send one for each", list.len(), query.len());
                 return Err(Pointed::shape(format!("/{name}"), message));
             }
         }
-        let (prompts, labels) = (prompts.unwrap_or_default(), labels.unwrap_or_default());
         let draft = |(place, query)| {
-            draft(query, prompts.get(place).copied(), Label::read(labels.get(place).copied().unwrap_or_default()))
+            let prompt = prompts.get(place).copied().map(Value::raw);
+            draft(query, prompt, Label::read(labels.get(place).copied()))
         };
         let drafts = query.into_iter().enumerate().map(draft).collect();
         Ok((Self, drafts))

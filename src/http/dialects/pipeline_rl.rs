@@ -100,13 +100,14 @@ impl Dialect for PipelineRl {
         let calls = body.tool_calls.map_or("[]", RawValue::get);
         let turn = format!("[{{\"role\":\"assistant\",\"content\":{content},\"tool_calls\":{calls}}}]");
         let context = body.reward_context;
-        let label = match context.ground_truth.map(RawValue::get) {
-            Some(truth) if truth.starts_with('[') => match reference_calls(truth, &made(calls)) {
-                Some(calls) => Label { reference_calls: Some(calls.into()), ..Label::default() },
-                None => Label::read(truth),
-            },
-            Some(truth) => Label::read(truth),
-            None => Label::default(),
+        let truth = context.ground_truth.map_or("null", RawValue::get);
+        let label = match Some(truth).filter(|truth| truth.starts_with('[')) {
+            Some(truth) => reference_calls(truth, &made(calls)),
+            None => None,
+        };
+        let label = match label {
+            Some(calls) => Label { reference_calls: Some(calls.into()), ..Label::default() },
+            None => Label::of_raw(truth),
         };
         let tools = context.function.map(|mut tools| {
             as_json_schema(&mut tools);

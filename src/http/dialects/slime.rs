@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::docs::{LabelDoc, TextOrMessagesDoc};
 use super::draft::{Draft, Written};
 use super::fields::Parts;
-use super::label::Label;
+use super::label::{self, Label};
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::{Dialect, is_permanent, json, serve, warn_of};
@@ -58,12 +58,12 @@ impl Dialect for Slime {
     const DEADLINE_MS: Option<u64> = Some(110_000);
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let parts = Parts::read(body, 1)?;
+        let parts = Parts::read(body, 1 + label::DEPTH)?;
         let body = parts.object(body)?;
         let draft = Draft {
             prompt: body.raw_of("prompt").map(Cow::Borrowed),
             written: Written::response(body.needed("response")?.raw()),
-            label: Label::read(body.raw_of("label").unwrap_or_default()),
+            label: Label::read(body.get("label")),
             ..Draft::default()
         };
         Ok((Self, vec![draft]))

@@ -63,17 +63,17 @@ pub(crate) struct TrlResponse<'s> {
 }
 
 /// A column, if there is one: an entry per completion.
-type Column<'b> = Option<Vec<&'b str>>;
+type Column<'t, 'b> = Option<Vec<Value<'t, 'b>>>;
 
 /// The first of these columns that there is.
-fn column<'b>(columns: Option<Value<'_, 'b>>, names: &[&str], wanted: usize) -> Result<Column<'b>, Pointed> {
+fn column<'t, 'b>(columns: Option<Value<'t, 'b>>, names: &[&str], wanted: usize) -> Result<Column<'t, 'b>, Pointed> {
     let Some(column) = columns.and_then(|columns| columns.first(names)) else { return Ok(None) };
     let pointer = format!("/columns/{}", column.key());
-    let column = Some(column.list(&pointer)?.raws());
+    let column: Column<'_, '_> = Some(column.list(&pointer)?.inside().collect());
     check_length(column.as_ref(), wanted, pointer).map(|()| column)
 }
 
-fn check_length(column: Option<&Vec<&str>>, wanted: usize, pointer: String) -> Result<(), Pointed> {
+fn check_length<T>(column: Option<&Vec<T>>, wanted: usize, pointer: String) -> Result<(), Pointed> {
     match column {
         Some(column) if column.len() != wanted => {
             let message = format!("{} entries for {wanted} completions; send one for each", column.len());
@@ -95,7 +95,8 @@ impl Dialect for Trl {
         let parts = Parts::read(body, 3)?;
         let body = parts.object(body)?;
         let completions = body.needed("completions")?.list("/completions")?.raws();
-        let prompts = body.list_of("prompts")?;
+        let prompts = body.get("prompts").map(|prompts| prompts.list("/prompts")).transpose()?;
+        let prompts: Column<'_, '_> = prompts.map(|prompts| prompts.inside().collect());
         check_length(prompts.as_ref(), completions.len(), "/prompts".to_owned())?;
         let columns = body.get("columns").map(|columns| columns.object("/columns")).transpose()?;
         let of = |names: &[&str]| column(columns, names, completions.len());
@@ -108,11 +109,11 @@ impl Dialect for Trl {
                 group_size,
                 ..Label::default()
             };
-            let answer = answers.as_ref().and_then(|column| column.get(place)).copied().unwrap_or_default();
+            let answer = answers.as_ref().and_then(|column| column.get(place)).copied();
             Draft {
                 prompt: at(prompts.as_ref(), place),
                 written: written_by(completion),
-                label: about.or(Label::read(answer)),
+                label: about.or(answer.map(Value::raw).map(Label::of_raw).unwrap_or_default()),
                 tools: at(tools.as_ref(), place),
                 ..Draft::default()
             }
@@ -136,8 +137,8 @@ impl Dialect for Trl {
 }
 
 /// A column's entry, if there is one and it is not null.
-fn at<'b>(column: Option<&Vec<&'b str>>, place: usize) -> Option<Cow<'b, str>> {
-    column.and_then(|column| column.get(place)).filter(|raw| **raw != "null").map(|raw| Cow::Borrowed(*raw))
+fn at<'b>(column: Option<&Vec<Value<'_, 'b>>>, place: usize) -> Option<Cow<'b, str>> {
+    column.and_then(|column| column.get(place)).filter(|value| !value.is_null()).map(|value| Cow::Borrowed(value.raw()))
 }
 
 fn written_by(completion: &str) -> Written<'_> {

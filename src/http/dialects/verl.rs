@@ -88,7 +88,7 @@ impl Dialect for Verl {
 
 fn draft<'b>(body: Value<'_, 'b>, pointer: fmt::Arguments<'_>) -> Result<Draft<'b>, Pointed> {
     let body = body.object(pointer)?;
-    let label = Label::read(body.raw_of("ground_truth").unwrap_or_default());
+    let label = body.raw_of("ground_truth").map(Label::of_raw).unwrap_or_default();
     let written = Written::response(body.needed("solution_str")?.raw());
     let Some(info) = body.get("extra_info") else { return Ok(Draft { written, label, ..Draft::default() }) };
     let info = info.object(format_args!("{pointer}/extra_info"))?;

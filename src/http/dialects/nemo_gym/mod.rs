@@ -19,7 +19,7 @@ use super::draft::{Draft, Written, quoted};
 use super::fields::{Parts, Value};
 use super::label::Label;
 use super::options::{Options, Repeatable};
-use super::sheet::{Outcome, Sheet, written};
+use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -131,7 +131,7 @@ fn draft<'b>(body: Value<'_, 'b>) -> Result<Draft<'b>, Pointed> {
     let response = body.needed("response")?.object("/response")?;
     let output = response.needed("output")?.list("/response/output")?;
     let raw = |field: Option<Value<'_, 'b>>| field.map(Value::raw).map(Cow::Borrowed);
-    let answers = Label::read(body.first(&ANSWERS).map(Value::raw).unwrap_or_default());
+    let answers = Label::read(body.first(&ANSWERS));
     let about = Label {
         reference_calls: raw(body.get("reference_calls")),
         group: raw(body.first(&GROUPS)),
@@ -154,13 +154,11 @@ fn draft<'b>(body: Value<'_, 'b>) -> Result<Draft<'b>, Pointed> {
 fn answer(body: Value<'_, '_>, outcome: &Outcome<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.raw().len() + 1024);
     out.push(b'{');
-    let metrics: Vec<(String, f64)> = outcome
-        .metrics()
-        .map(|(name, score)| {
-            let taken = RESERVED.contains(&name) || OWN.contains(&name);
-            (if taken { format!("metric_{name}") } else { name.to_owned() }, score)
-        })
-        .collect();
+    let metric = |(name, score)| {
+        let taken = RESERVED.contains(&name) || OWN.contains(&name);
+        (if taken { Cow::Owned(format!("metric_{name}")) } else { Cow::Borrowed(name) }, score)
+    };
+    let metrics: Vec<(Cow<'_, str>, f64)> = outcome.metrics().map(metric).collect();
     let failed = !outcome.valid();
     let ours = |name: &str| {
         OWN.contains(&name) || failed && name == "instance_config" || metrics.iter().any(|(metric, _)| metric == name)
@@ -194,8 +192,8 @@ fn put_raw(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     }
 }
 
-fn components(outcome: &Outcome<'_>) -> serde_json::Map<String, serde_json::Value> {
-    outcome.components().map(|(name, part)| (name.to_owned(), part.into())).collect()
+fn components<'s>(outcome: &Outcome<'s>) -> Named<'s, f64> {
+    Named { own: Vec::new(), metrics: outcome.components().collect() }
 }
 
 fn put_failure(out: &mut Vec<u8>, body: Value<'_, '_>, code: &str, message: &str) {
