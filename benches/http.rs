@@ -6,7 +6,7 @@
 //! machine's speed changes within minutes: on all cores at once, as the server runs, and on one alone. `--peer COMMAND` starts another server (`http/peer.py`, say) and measures it in
 //! the same run on the same bodies; `--seconds N` is how long each cell's two loads last; `--sizes small,large` and
 //! `--stores none,commit,relaxed` choose. `--dialects` measures instead what each trainer's dialect costs over the native
-//! request with the same trajectories, and what it takes a group of 16 requests to meet; `--meeting` measures that alone.
+//! request with the same trajectories, and what it takes a group of 16 requests to meet.
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
 use std::hint::black_box;
@@ -45,7 +45,6 @@ struct Options {
     stores: Vec<String>,
     peers: Vec<String>,
     dialects: bool,
-    meeting: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -55,9 +54,6 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let options = options(&arguments)?;
-    if options.meeting {
-        return measure_meeting(tempfile::tempdir()?.path());
-    }
     let inputs: Vec<Input> = options.sizes.iter().map(|size| Input::new(*size)).collect();
     if options.dialects {
         return measure_dialects(&inputs, options.seconds);
@@ -87,7 +83,6 @@ fn options(arguments: &[String]) -> anyhow::Result<Options> {
         stores: list("none,commit,relaxed"),
         peers: Vec::new(),
         dialects: false,
-        meeting: false,
     };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -95,7 +90,6 @@ fn options(arguments: &[String]) -> anyhow::Result<Options> {
         match argument.as_str() {
             "--bench" => {}
             "--dialects" => options.dialects = true,
-            "--meeting" => options.meeting = true,
             "--peer" => options.peers.push(value()?.clone()),
             "--stores" => options.stores = list(value()?),
             "--sizes" => {
@@ -110,9 +104,7 @@ fn options(arguments: &[String]) -> anyhow::Result<Options> {
                 ensure!(SECONDS.contains(&seconds), "--seconds is from {} to {}", SECONDS.start(), SECONDS.end());
                 options.seconds = Duration::from_secs_f64(seconds);
             }
-            other => anyhow::bail!(
-                "unknown option {other:?}; known: --dialects, --meeting, --peer, --seconds, --sizes, --stores"
-            ),
+            other => anyhow::bail!("unknown option {other:?}; known: --dialects, --peer, --seconds, --sizes, --stores"),
         }
     }
     Ok(options)
