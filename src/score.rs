@@ -231,6 +231,9 @@ fn explain(
         Stage::Measure(Measure::AnswerFormat) if evidence.answer.is_none() => {
             Some("the last turn has no answer in the place where the rubric looks for it".to_owned())
         }
+        Stage::Measure(Measure::AnswerFormat) if evidence.answer.as_ref().is_some_and(|a| a.text.is_empty()) => {
+            Some("the answer is empty".to_owned())
+        }
         Stage::Measure(Measure::AnswerFormat) => {
             Some("there is an answer, but the blocks around it are out of order".to_owned())
         }

@@ -17,6 +17,8 @@ mod graders;
 mod labels;
 #[path = "dialects/references.rs"]
 mod references;
+#[path = "dialects/repeats.rs"]
+mod repeats;
 #[path = "dialects/same.rs"]
 mod same;
 #[path = "dialects/traps.rs"]

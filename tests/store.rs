@@ -5,6 +5,8 @@
 
 #[path = "store/findings.rs"]
 mod findings;
+#[path = "store/visits.rs"]
+mod visits;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -175,6 +175,17 @@ pub fn variants(bodies: &[String], batch: usize) -> anyhow::Result<(Vec<Variant>
                 json!({"messages": messages, "ground_truth": parts.references, "tools": parts.tools})
             }),
         ),
+        variant(
+            "OpenEnv",
+            "/step",
+            Form::Messages,
+            1,
+            one(&|parts| {
+                let messages: Vec<&Value> =
+                    [&parts.prompt, &parts.rollout].into_iter().filter_map(Value::as_array).flatten().collect();
+                json!({"action": {"messages": messages, "ground_truth": parts.references, "tools": parts.tools}})
+            }),
+        ),
         variant("NeMo Gym", "/verify", Form::Messages, 1, one(&Parts::verify)),
     ];
     let line = |parts: &&Parts| {

@@ -140,14 +140,7 @@ impl Waiting {
         joining: Joining,
         answer: oneshot::Sender<Result<Share, Problem>>,
     ) -> Result<(u64, Option<Cohort>, Arc<AbandonOnDrop>), Problem> {
-        if self.members >= MAX_WAITING || self.bytes + joining.items.len() > MAX_BYTES {
-            let detail = format!(
-                "{} members of groups in {} bytes wait for the rest of theirs; try again later, or use a shorter `group_wait_ms`",
-                self.members, self.bytes
-            );
-            let busy = axum::http::StatusCode::TOO_MANY_REQUESTS;
-            return Err(Problem::new(busy, "busy", "Too many groups are incomplete", detail).retry_after(1));
-        }
+        self.room_for(joining.items.len())?;
         let number = self.next;
         self.next += 1;
         let (size, patience) = (joining.size, joining.patience);
@@ -164,6 +157,18 @@ impl Waiting {
         let came: usize = cohort.members.iter().map(|member| member.joining.count).sum();
         let complete = if came >= size { self.take_out(key) } else { None };
         Ok((number, complete, alive))
+    }
+
+    fn room_for(&self, bytes: usize) -> Result<(), Problem> {
+        if self.members < MAX_WAITING && self.bytes + bytes <= MAX_BYTES {
+            return Ok(());
+        }
+        let detail = format!(
+            "{} members of groups in {} bytes wait for the rest of theirs; try again later, or use a shorter `group_wait_ms`",
+            self.members, self.bytes
+        );
+        let busy = axum::http::StatusCode::TOO_MANY_REQUESTS;
+        Err(Problem::new(busy, "busy", "Too many groups are incomplete", detail).retry_after(1))
     }
 
     fn take_out(&mut self, key: &CohortKey) -> Option<Cohort> {
@@ -226,5 +231,21 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
         first += member.joining.count;
         // A client that went away meanwhile needs none.
         let _ = member.answer.send(share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_and_bytes_that_wait_are_bounded() {
+        let waiting = |members, bytes| Waiting { members, bytes, ..Waiting::default() };
+        assert!(waiting(MAX_WAITING - 1, MAX_BYTES - 10).room_for(10).is_ok());
+        for (full, more) in [(waiting(MAX_WAITING, 0), 0), (waiting(0, MAX_BYTES - 10), 11)] {
+            let problem = full.room_for(more).unwrap_err();
+            assert_eq!(problem.status(), axum::http::StatusCode::TOO_MANY_REQUESTS);
+            assert!(problem.detail().contains("group_wait_ms"), "{}", problem.detail());
+        }
     }
 }

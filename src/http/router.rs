@@ -38,7 +38,7 @@ use crate::rubric::MAX_RUBRIC_BYTES;
         dialects::get_reward, dialects::score_sample, dialects::score_evaluation, dialects::reward, dialects::evaluate,
         dialects::verify, dialects::seed_session, dialects::aggregate_metrics, dialects::reverify_mode,
         dialects::run_grader, dialects::validate_grader, dialects::classify, dialects::embeddings,
-        dialects::compute_score, dialects::score_columns, dialects::verify_answer,
+        dialects::compute_score, dialects::score_columns, dialects::verify_answer, dialects::step, dialects::reset,
         health::healthz, health::readyz, health::metrics,
     ),
     components(schemas(ProblemWire, dialects::Format)),
@@ -96,6 +96,8 @@ fn dialect_routes() -> Router<App> {
         .route("/verl", whole(post(dialects::compute_score)))
         .route("/trl", whole(post(dialects::score_columns)))
         .route("/verify_answer", whole(post(dialects::verify_answer)))
+        .route("/step", whole(post(dialects::step)))
+        .route("/reset", post(dialects::reset))
 }
 
 /// Every route.

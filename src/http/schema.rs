@@ -3,13 +3,32 @@
 //! Nothing is built from these types; a test holds real requests and responses against the document.
 #![allow(dead_code, reason = "these types exist for their schemas")]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::wire::{GroupWire, OnInvalid, ResultWire};
+
+/// A JSON object of any shape.
+pub(crate) struct JsonObject;
+
+impl PartialSchema for JsonObject {
+    fn schema() -> RefOr<Schema> {
+        let any = ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(true)));
+        any.description(Some("A JSON object of any shape")).examples([serde_json::json!({"key": "value"})]).into()
+    }
+}
+
+impl ToSchema for JsonObject {
+    fn name() -> Cow<'static, str> {
+        "JsonObject".into()
+    }
+}
 
 /// Trajectories with what to score them by.
 #[derive(ToSchema)]
@@ -65,7 +84,7 @@ pub(crate) enum RubricChoice {
     #[schema(title = "RubricName")]
     Name(String),
     /// The JSON form of a rubric file.
-    #[schema(title = "InlineRubric", value_type = Object)]
+    #[schema(title = "InlineRubric", value_type = JsonObject)]
     Inline(Value),
 }
 
@@ -122,7 +141,7 @@ pub(crate) struct TrajectoryDoc {
     #[schema(required = false)]
     response_tokens: Option<u64>,
     /// Columns of your own; ignored.
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, value_type = JsonObject)]
     metadata: Option<Value>,
 }
 
@@ -145,6 +164,7 @@ pub(crate) enum PromptDoc {
     /// Text.
     Text(String),
     /// Messages.
+    #[schema(title = "PromptMessages")]
     Messages(Vec<MessageDoc>),
 }
 
@@ -162,7 +182,7 @@ pub(crate) struct MessageDoc {
     #[schema(required = false)]
     reasoning_content: Option<String>,
     /// Native tool calls; `function.arguments` is a string or an object.
-    #[schema(required = false, value_type = Option<Vec<Object>>)]
+    #[schema(required = false, value_type = Option<Vec<NativeToolCallDoc>>)]
     tool_calls: Option<Value>,
 }
 
@@ -173,9 +193,65 @@ pub(crate) struct MessageDoc {
 pub(crate) enum ContentDoc {
     /// Text.
     Text(String),
-    /// Parts, such as `{"type": "text", "text": ".."}`.
-    #[schema(value_type = Vec<Object>)]
-    Parts(Vec<Value>),
+    /// Parts, of which the text parts are joined.
+    #[schema(title = "ContentParts")]
+    Parts(Vec<ContentPartDoc>),
+}
+
+/// A part of a message's content. Text and reasoning are read; parts of other types are taken and ignored, with whatever
+/// other fields they have.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ContentPart, example = json!({"type": "text", "text": "<answer>Paris</answer>"}))]
+pub(crate) struct ContentPartDoc {
+    /// `text`, `output_text` or `input_text`; `thinking`, `reasoning` or `reasoning_text`; or another. `text` where absent.
+    #[serde(rename = "type")]
+    #[schema(required = false, example = "text")]
+    kind: Option<String>,
+    /// The text.
+    #[schema(required = false)]
+    text: Option<String>,
+    /// The reasoning, where `text` does not have it.
+    #[schema(required = false)]
+    thinking: Option<String>,
+}
+
+/// A call as a field of its message. Other fields are taken and ignored.
+#[derive(Serialize, ToSchema)]
+#[schema(as = NativeToolCall, example = json!({"id": "c1", "type": "function", "function": {"name": "search", "arguments": "{\"query\": \"capital of France\"}"}}))]
+pub(crate) struct NativeToolCallDoc {
+    /// Ignored.
+    #[schema(required = false)]
+    id: Option<String>,
+    /// `function`.
+    #[serde(rename = "type")]
+    #[schema(required = false, example = "function")]
+    kind: Option<String>,
+    /// What is called.
+    function: CalledFunctionDoc,
+}
+
+/// A function's name and what it is called with.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CalledFunction, example = json!({"name": "search", "arguments": {"query": "capital of France"}}))]
+pub(crate) struct CalledFunctionDoc {
+    /// The tool's name.
+    name: String,
+    /// Its arguments.
+    #[schema(required = false)]
+    arguments: Option<CallArgumentsDoc>,
+}
+
+/// Arguments of a call.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = CallArguments, example = json!({"query": "capital of France"}))]
+pub(crate) enum CallArgumentsDoc {
+    /// JSON of an object, as text.
+    #[schema(title = "CallArgumentsText")]
+    Text(String),
+    /// An object.
+    #[schema(title = "CallArgumentsObject", value_type = JsonObject)]
+    Object(Value),
 }
 
 /// A tool: `{"type": "function", "function": {"name", "parameters"}}`, the flat form of the Responses API, or a bare
@@ -187,13 +263,13 @@ pub(crate) struct ToolDoc {
     #[schema(required = false, rename = "type")]
     kind: Option<String>,
     /// The tool's name, description and JSON Schema.
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, value_type = JsonObject)]
     function: Option<Value>,
     /// The name, in the flat form.
     #[schema(required = false)]
     name: Option<String>,
     /// The JSON Schema of the arguments, in the flat form.
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, value_type = JsonObject)]
     parameters: Option<Value>,
 }
 
@@ -204,7 +280,7 @@ pub(crate) struct ReferenceCallDoc {
     /// The tool's name.
     name: String,
     /// Its arguments.
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, value_type = JsonObject)]
     arguments: Option<Value>,
 }
 

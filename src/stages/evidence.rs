@@ -144,7 +144,8 @@ impl<'t> Evidence<'t> {
             trajectory.turns().map(|(message, turn)| parse_turn(message, turn, &options, tools)).collect();
         let last = trajectory.turns().next_back().zip(turns.last());
         let answer = last.and_then(|((_, turn), parsed)| find_answer(turn, parsed, reading.answer));
-        let answer_in_place = answer.is_some()
+        // An empty frame is no answer: its credit could be had without trying.
+        let answer_in_place = answer.as_ref().is_some_and(|answer| !answer.text.is_empty())
             && (reading.answer != AnswerFrom::SearchR1 || answer::search_r1_format(&search_r1_text(trajectory)));
         let format = turns.iter().find_map(|turn| turn.parsed.format);
         Ok(Self { trajectory, format, turns, answer, answer_in_place, squad: OnceCell::new() })
@@ -160,7 +161,8 @@ impl<'t> Evidence<'t> {
         self.turns.iter().flat_map(|turn| turn.parsed.calls())
     }
 
-    /// Whether the answer stands where the rubric wants it (and for Search-R1, in the right order of blocks).
+    /// Whether an answer that is not empty stands where the rubric wants it (and for Search-R1, in the right order of
+    /// blocks).
     pub fn answer_in_place(&self) -> bool {
         self.answer_in_place
     }

@@ -234,11 +234,12 @@ impl Store {
         }
     }
 
-    /// The valid rewards of a run by group and step; `None` where there is no such run. Reads every score of the run.
+    /// The valid rewards of a run by group and step; `None` where there is no such run. Reads the scores that came
+    /// since the run was last asked for, unless many other runs were asked for in between.
     ///
     /// # Errors
     /// Why the database could not be read.
-    pub async fn run_visits(&self, run_id: &str) -> Result<Option<RunVisits>, StoreError> {
+    pub async fn run_visits(&self, run_id: &str) -> Result<Option<Arc<RunVisits>>, StoreError> {
         match &self.inner.backend {
             Backend::Sqlite(sqlite) => sqlite.run_visits(run_id.to_owned()).await,
         }

@@ -84,6 +84,51 @@ fn a_group_whose_time_is_over_is_scored_with_those_that_came() {
 }
 
 #[test]
+fn a_member_that_comes_too_late_is_scored_by_itself() {
+    let server = Server::start(&[]);
+    let path = "/slime?rubric=binary_em&on_invalid=mean&group_size=2&group_wait_ms=100";
+    assert_eq!(server.post(path, &sample("g", Some("Paris"))).ok(), json!(1.0));
+    // Its group has been scored: there is no mean for it.
+    assert_eq!(server.post(path, &sample("g", None)).ok(), json!(0.0));
+}
+
+#[test]
+fn a_member_that_comes_twice_without_a_key_counts_twice() {
+    let server = Server::start(&[]);
+    // Two rollouts of a prompt may well say the same: only a key tells a repeat from another member.
+    let requests =
+        [(path(3), sample("g", Some("Paris"))), (path(3), sample("g", Some("Paris"))), (path(3), sample("g", None))];
+    assert_eq!(at_once(&server, &requests), [json!(1.0), json!(1.0), json!(1.0)]);
+}
+
+#[test]
+fn a_group_waits_within_the_deadline_and_leaves_time_for_scoring() {
+    let server = Server::start(&[]);
+    let began = Instant::now();
+    let path = "/slime?rubric=binary_em&on_invalid=mean&group_size=2&group_wait_ms=60000&deadline_ms=2000";
+    assert_eq!(server.post(path, &sample("g", Some("Paris"))).ok(), json!(1.0));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn members_that_wait_count_as_bytes_in_flight() {
+    let server = Server::start(&["--max-body-bytes", "65536", "--max-in-flight-bytes", "65536"]);
+    // A request counts 16 KiB at least: four fit, and none of their groups is ever complete.
+    let mut waiting: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    for (n, connection) in waiting.iter_mut().enumerate() {
+        connection.write(post_bytes(&path(2), "", sample(&format!("g{n}"), Some("Paris")).as_bytes()));
+    }
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 4.0);
+    let busy = server.post(&path(2), &sample("g0", None));
+    busy.problem(429);
+    assert_eq!(busy.header("retry-after"), "1");
+    // One hangs up: there is room for a member, which completes another one's group.
+    drop(waiting.pop());
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) == 3.0);
+    assert_eq!(server.post(&path(2), &sample("g0", None)).ok(), json!(1.0));
+}
+
+#[test]
 fn a_client_that_went_away_frees_its_place() {
     let server = Server::start(&[]);
     let mut gone = server.connect();

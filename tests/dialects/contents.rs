@@ -166,6 +166,13 @@ impl Content {
                 "/score",
             ),
             call(
+                "OpenEnv",
+                "/step",
+                json!({"action": {"messages": messages, "ground_truth": "Paris", "tools": tools(false)}, "timeout_s": 30, "request_id": "x"}),
+                "/reward",
+            ),
+            call("OpenEnv, no answer", "/step", json!({"action": {"messages": messages}}), "/reward"),
+            call(
                 "NeMo Gym",
                 "/verify",
                 json!({"responses_create_params": {"input": prompt_messages(), "tools": tools(true)},

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::common::Server;
 
 /// Every path of the dialects, in the order of the trainers.
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 16] = [
     "/get_reward",
     "/slime",
     "/v1/score/evaluation",
@@ -21,6 +21,7 @@ const PATHS: [&str; 15] = [
     "/verl",
     "/trl",
     "/verify_answer",
+    "/step",
     "/advantages",
 ];
 
@@ -63,6 +64,7 @@ fn every_dialect_that_scores_takes_the_same_parameters() {
         let mut names: Vec<&str> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
         names.sort_unstable();
         let wanted = [
+            "Idempotency-Key",
             "deadline_ms",
             "format",
             "group_size",

@@ -27,7 +27,7 @@ fn every_dialect_gives_the_reward_of_the_native_request() {
 }
 
 #[test]
-fn one_four_and_sixty_four_clients_get_the_same() {
+fn one_four_and_sixty_four_clients_get_the_same_in_every_dialect() {
     let server = server(&[]);
     let contents = contents();
     let wanted: Vec<Value> = contents.iter().map(|content| native(&server, content)).collect();
@@ -37,6 +37,7 @@ fn one_four_and_sixty_four_clients_get_the_same() {
             for client in 0..clients {
                 scope.spawn(move || {
                     let turn = client % contents.len();
+                    assert_eq!(native(server, &contents[turn]), wanted[turn], "client {client} of {clients}");
                     for call in contents[turn].calls() {
                         let found = call.send(server);
                         assert_eq!(found, wanted[turn], "client {client} of {clients}, {}", call.dialect);

@@ -83,6 +83,18 @@ fn a_wrong_answer_is_scored_low_and_is_not_invalid() {
 }
 
 #[test]
+fn an_empty_answer_earns_what_no_answer_earns() {
+    let server = Server::start(&[]);
+    let none = &score_one(&server, saying("I do not know."));
+    for text in ["<answer></answer>", "<answer> \n</answer>"] {
+        let empty = &score_one(&server, saying(text));
+        assert_eq!(empty["answer"]["text"], "", "{text}");
+        assert_eq!((&empty["reward"], &empty["failed_stage"]), (&none["reward"], &json!("answer_format")), "{text}");
+        assert!(empty["reason"].as_str().unwrap().ends_with("the answer is empty"), "{}", empty["reason"]);
+    }
+}
+
+#[test]
 fn malformed_attempts_are_listed_in_order_with_an_error() {
     let server = Server::start(&[]);
     let good = hermes("search", &json!({"query": "a"}));

@@ -9,7 +9,19 @@ from pathlib import Path
 
 from gradus_generated import Client
 from gradus_generated.api.scoring import score_trajectories
-from gradus_generated.models import Message, OnInvalid, Problem, RewardRequest, RewardResponse, Trajectory
+from gradus_generated.models import (
+    CalledFunction,
+    ContentPart,
+    JsonObject,
+    Message,
+    NativeToolCall,
+    OnInvalid,
+    Problem,
+    RewardRequest,
+    RewardResponse,
+    Tool,
+    Trajectory,
+)
 from gradus_generated.types import UNSET
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "tests/cases/trajectories/hermes_trailing_comma.json"
@@ -27,6 +39,8 @@ def main(address: str) -> None:
         batch = RewardRequest(trajectories=[answer("Paris"), answer("Rome"), Trajectory()], on_invalid=OnInvalid.NULL)
         scored = score(client, batch)
         assert scored.rewards == [1.0, scored.rewards[1], None], scored.rewards
+        arguments = scored.results[0].tool_calls[0].arguments
+        assert isinstance(arguments, JsonObject) and arguments.to_dict() == {"query": "capital"}, arguments
         assert scored.rewards[1] is not None and scored.rewards[1] < 0.5, scored.rewards
         assert scored.results[2].errors[0].code == "item_malformed"
 
@@ -44,8 +58,14 @@ def score(client: Client, request: RewardRequest) -> RewardResponse:
 
 def answer(text: str) -> Trajectory:
     question = Message(role="user", content="Capital of France?")
+    function = CalledFunction(name="search", arguments=JsonObject.from_dict({"query": "capital"}))
+    parts = [ContentPart(type_="text", text="I look it up.")]
+    call = Message(role="assistant", content=parts, tool_calls=[NativeToolCall(function=function)])
+    found = Message(role="tool", content="Paris")
     reply = Message(role="assistant", content=f"<answer>{text}</answer>", tool_calls=UNSET)
-    return Trajectory(messages=[question, reply], references=["Paris"])
+    tool = Tool(type_="function", function=JsonObject.from_dict({"name": "search", "parameters": {"type": "object"}}))
+    row = JsonObject.from_dict({"row": 7})
+    return Trajectory(messages=[question, call, found, reply], tools=[tool], references=["Paris"], metadata=row)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ pub struct Tally {
 /// A request with all its results.
 #[derive(Debug)]
 pub struct Scored {
-    /// The response's JSON.
+    /// The response's JSON; empty where facts were asked for instead and nothing is stored.
     pub body: Vec<u8>,
     /// One per trajectory, in request order.
     pub rows: Vec<Row>,
@@ -338,6 +338,7 @@ fn write(task: &Task, report: &Report<'_>, took: Duration, work: &Work<'_>) -> V
         Some(Ok(item)) if work.overrides.batch_id.is_some() => content_hash(item, work.shared.hash),
         _ => [0; 16],
     };
+    let facts = work.overrides.facts;
     let entry = |(place, &index): (usize, &usize)| {
         let names = item_names(index, work.items, work.raw_items);
         let score_id = work.overrides.batch_id.map(|batch| format!("{batch}-{index}"));
@@ -350,7 +351,12 @@ fn write(task: &Task, report: &Report<'_>, took: Duration, work: &Work<'_>) -> V
             cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
             latency_ms: if place == 0 { latency_ms } else { 0.0 },
         };
-        Entry::new(report, &work.settings.rubric, naming, &Extras { content_hash, facts: work.overrides.facts })
+        Entry::new(
+            report,
+            &work.settings.rubric,
+            naming,
+            &Extras { content_hash, facts, json: !facts || work.overrides.batch_id.is_some() },
+        )
     };
     task.owners.iter().enumerate().map(entry).collect()
 }

@@ -36,13 +36,18 @@ pub(super) struct Extras {
     pub(super) content_hash: [u8; 16],
     /// Whether it keeps its facts.
     pub(super) facts: bool,
+    /// Whether anybody reads the result's JSON.
+    pub(super) json: bool,
 }
 
 impl Entry {
     pub(super) fn new(report: &Report<'_>, rubric: &Rubric, naming: Naming<'_>, extras: &Extras) -> Self {
         let result = ResultWire::new(report, rubric, naming);
-        let mut json = Vec::with_capacity(1536);
-        result.put(&mut json);
+        let mut json = Vec::new();
+        if extras.json {
+            json.reserve(1536);
+            result.put(&mut json);
+        }
         let facts = extras.facts.then(|| Facts::new(result, report));
         let error = report.reward.as_ref().err().map(|fault| {
             let entry = error(fault, rubric, &naming);
@@ -118,7 +123,12 @@ pub(super) fn finish(
     }
     let errors = count_errors(&entries);
     let outside = entries.iter().flat_map(|entry| entry.outside.iter().copied()).collect();
-    let (body, ranges) = write_body(&entries, &rewards, &groups, items, &settings);
+    let unread = entries.iter().any(|entry| entry.json.is_empty());
+    let (body, ranges) = if unread {
+        (Vec::new(), vec![0..0; entries.len()])
+    } else {
+        write_body(&entries, &rewards, &groups, items, &settings)
+    };
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {
         id: entry.names.0,
         group: entry.names.1,

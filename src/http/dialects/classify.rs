@@ -2,8 +2,6 @@
 //! texts without labels: right answers come from the table of `POST /references`. Its client gives up on 4xx, and tries
 //! 5xx again.
 
-use std::borrow::Cow;
-
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -12,8 +10,8 @@ use utoipa::ToSchema;
 
 use super::docs::TextOrTextsDoc;
 use super::draft::{Draft, Written};
-use super::fields::{Fields, list};
-use super::options::Options;
+use super::fields::Parts;
+use super::options::{Options, Repeatable};
 use super::sheet::{Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -108,11 +106,12 @@ pub(crate) struct Usage {
 }
 
 fn read(body: &str) -> Result<(String, Vec<Draft<'_>>), Pointed> {
-    let body = Fields::read(body)?;
+    let parts = Parts::read(body, 2)?;
+    let body = parts.object(body)?;
     let input = body.needed("input")?;
-    let texts = if input.starts_with('[') { list(input, "/input")? } else { vec![input] };
-    let draft = |text| Draft { written: Written::Whole(Cow::Borrowed(text)), ..Draft::default() };
-    Ok((body.text("model")?.unwrap_or_default().into_owned(), texts.into_iter().map(draft).collect()))
+    let texts = if input.raw().starts_with('[') { input.raws() } else { vec![input.raw()] };
+    let draft = |text| Draft { written: Written::Whole(text), ..Draft::default() };
+    Ok((body.text_of("model")?.unwrap_or_default().into_owned(), texts.into_iter().map(draft).collect()))
 }
 
 struct Classify {
@@ -161,7 +160,7 @@ impl Dialect for Embeddings {
 }
 
 /// Score texts as a reward model of vLLM does.
-#[utoipa::path(post, path = "/classify", tag = "dialects", operation_id = "classify", params(Options),
+#[utoipa::path(post, path = "/classify", tag = "dialects", operation_id = "classify", params(Options, Repeatable),
     request_body(content = RewardModelRequestDoc, description = "The body that verl sends to a reward model"),
     responses(
         (status = 200, description = "Rewards in order", body = ClassifyResponse<'static>),
@@ -175,7 +174,7 @@ pub(crate) async fn classify(
 }
 
 /// Score texts as a reward model of `SGLang` does.
-#[utoipa::path(post, path = "/v1/embeddings", tag = "dialects", operation_id = "embeddings", params(Options),
+#[utoipa::path(post, path = "/v1/embeddings", tag = "dialects", operation_id = "embeddings", params(Options, Repeatable),
     request_body(content = RewardModelRequestDoc, description = "The body that verl sends to a reward model"),
     responses(
         (status = 200, description = "Rewards in order", body = EmbeddingsResponse<'static>),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::http::schema::TextOrNumber;
+use crate::http::schema::{JsonObject, TextOrNumber};
 
 /// What is right: an answer (text, number or boolean), a list of answers, or an object with more; an object may also come
 /// as a JSON string.
@@ -20,13 +20,14 @@ pub(crate) enum LabelDoc {
     /// An answer that is true or false.
     Boolean(bool),
     /// Acceptable answers.
+    #[schema(title = "Answers")]
     List(Vec<TextOrNumber>),
     /// More than answers.
     Object(LabelObjectDoc),
 }
 
 /// What is right, and what belongs to it. The answers may also be called `golds`, `ground_truth`, `target`, `answer`,
-/// `answers` or `expected_answer`, the group `group_id`.
+/// `answers`, `expected_answer` or `golden_answers`, the group `group_id`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LabelObject, example = json!({"references": ["Paris"], "group": "q42", "group_size": 8}))]
 pub(crate) struct LabelObjectDoc {
@@ -34,10 +35,10 @@ pub(crate) struct LabelObjectDoc {
     #[schema(required = false)]
     references: Option<Vec<TextOrNumber>>,
     /// Calls that a right trajectory makes.
-    #[schema(required = false, value_type = Vec<Object>)]
+    #[schema(required = false, value_type = Vec<JsonObject>)]
     reference_calls: Option<Vec<Value>>,
     /// The tools that were offered.
-    #[schema(required = false, value_type = Vec<Object>)]
+    #[schema(required = false, value_type = Vec<JsonObject>)]
     tools: Option<Vec<Value>>,
     /// The prompt's group.
     #[schema(required = false)]
@@ -55,7 +56,7 @@ pub(crate) enum TextOrMessagesDoc {
     /// Text.
     Text(String),
     /// Messages.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(title = "Messages", value_type = Vec<JsonObject>)]
     Messages(Vec<Value>),
 }
 
@@ -67,5 +68,6 @@ pub(crate) enum TextOrTextsDoc {
     /// One.
     One(String),
     /// Several.
+    #[schema(title = "Texts")]
     Several(Vec<String>),
 }

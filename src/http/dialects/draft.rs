@@ -2,7 +2,6 @@
 //! Values are handed on as they came; the native reader decides what they are worth.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use serde_json::value::RawValue;
 
@@ -18,10 +17,22 @@ pub(super) enum Written<'b> {
     Nothing,
     /// A text.
     Response(Cow<'b, str>),
+    /// What stands between the quotes of a text.
+    Inside(&'b str),
     /// Messages, of which those of the assistant are the policy's.
     Messages(Cow<'b, str>),
     /// A whole templated conversation as one text, the prompt included.
-    Whole(Cow<'b, str>),
+    Whole(&'b str),
+}
+
+impl<'b> Written<'b> {
+    /// A text without the end and padding tokens at its end; what is no text stays as it is.
+    pub(super) fn response(raw: &'b str) -> Self {
+        match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+            Some(inside) => Self::Inside(prompt::without_trailing_tokens(inside)),
+            None => Self::Response(Cow::Borrowed(raw)),
+        }
+    }
 }
 
 /// One item; every field is raw JSON.
@@ -79,16 +90,17 @@ impl Draft<'_> {
             out.push_str("null");
             return Outline { fault: Some(fault), ..Outline::default() };
         }
-        let known = key.filter(|_| !draft.has_answers()).and_then(|key| desk.references.find(key)).unwrap_or_default();
+        let known = key.filter(|_| !draft.has_answers()).and_then(|key| desk.references.find(key));
+        let known = known.as_deref();
         let group = draft.label.group.as_deref().map(Cow::Borrowed);
-        let group = group.or_else(|| known.group.as_ref().map(|raw| raw.get().into()));
+        let group = group.or_else(|| known?.group.as_ref().map(|raw| raw.get().into()));
         let group = group.or_else(|| key.filter(|_| desk.keyed).map(|key| format!("\"{key}\"").into()));
         let outline =
             Outline { group: group.as_deref().and_then(name_of), group_size: draft.label.group_size, fault: None };
         out.push('{');
         put(out, "group", group.as_deref());
         draft.put_text(desk, out);
-        draft.put_label(desk, &known, out);
+        draft.put_label(desk, known, out);
         // The last comma; `put_text` always writes a field.
         out.pop();
         out.push('}');
@@ -97,16 +109,17 @@ impl Draft<'_> {
 
     /// Tells the prompt from the response where both are one text; gives the prompt's key where somebody asks for it.
     fn divide(&mut self, desk: &Desk<'_>) -> Option<PromptKey> {
-        if let Written::Whole(raw) = &self.written {
+        if let Written::Whole(raw) = self.written {
             // What is no text at all stays as it is: the native reader says so.
             let Some(divided) = prompt::divide_raw(raw, desk.references).ok()? else {
                 self.fault = Some(NO_PROMPT.to_owned());
                 return None;
             };
-            let inside = raw.get(1 + divided.response..raw.len() - 1).unwrap_or_default();
-            let response = ["\"", prompt::without_trailing_tokens(inside), "\""].concat();
-            self.prompt = Some(Cow::Owned(messages_json(&divided.prompt)));
-            self.written = Written::Response(Cow::Owned(response));
+            let (before, inside) = raw.get(1..raw.len() - 1)?.split_at_checked(divided.response)?;
+            // A judge reads the question, not the template around it.
+            let prompt = if desk.judged { messages_json(&divided.prompt) } else { ["\"", before, "\""].concat() };
+            self.prompt = Some(Cow::Owned(prompt));
+            self.written = Written::Inside(prompt::without_trailing_tokens(inside));
             return Some(divided.key);
         }
         let wanted = desk.keyed || !self.has_answers() && !desk.references.is_empty();
@@ -133,17 +146,20 @@ impl Draft<'_> {
         }
         match &self.written {
             Written::Nothing => put(out, "messages", Some("[]")),
-            Written::Response(raw) | Written::Whole(raw) => put(out, "response", Some(raw)),
+            Written::Response(raw) => put(out, "response", Some(raw)),
+            Written::Whole(raw) => put(out, "response", Some(raw)),
+            Written::Inside(inside) => out.extend(["\"response\":\"", inside, "\","]),
             Written::Messages(raw) => put(out, "messages", Some(raw)),
         }
     }
 
-    fn put_label(&self, desk: &Desk<'_>, known: &Entry, out: &mut String) {
+    fn put_label(&self, desk: &Desk<'_>, known: Option<&Entry>, out: &mut String) {
         let label = &self.label;
-        let (references, calls) = (raw(known.references.as_deref()), raw(known.reference_calls.as_deref()));
-        put(out, "references", label.references.as_deref().or(references));
-        put(out, "reference_calls", label.reference_calls.as_deref().or(calls));
-        put(out, "tools", self.tools.as_deref().or(label.tools.as_deref()).or_else(|| raw(known.tools.as_deref())));
+        let known =
+            |of: fn(&Entry) -> &Option<Box<RawValue>>| known.and_then(|known| of(known).as_deref()).map(RawValue::get);
+        put(out, "references", label.references.as_deref().or(known(|entry| &entry.references)));
+        put(out, "reference_calls", label.reference_calls.as_deref().or(known(|entry| &entry.reference_calls)));
+        put(out, "tools", self.tools.as_deref().or(label.tools.as_deref()).or(known(|entry| &entry.tools)));
         if let Some(format) = desk.tool_format {
             put(out, "tool_format", Some(&quoted(format)));
         }
@@ -152,15 +168,10 @@ impl Draft<'_> {
     }
 }
 
-fn raw(field: Option<&RawValue>) -> Option<&str> {
-    field.map(RawValue::get)
-}
-
 /// Appends a field unless it is absent or null.
 fn put(out: &mut String, name: &str, raw: Option<&str>) {
     if let Some(raw) = raw.filter(|raw| *raw != "null") {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "\"{name}\":{raw},");
+        out.extend(["\"", name, "\":", raw, ","]);
     }
 }
 

@@ -7,19 +7,18 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written};
-use super::fields::Fields;
+use super::fields::Parts;
 use super::label::Label;
-use super::options::Options;
-use super::sheet::{Outcome, Sheet, written};
+use super::options::{Options, Repeatable};
+use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::schema::MessageDoc;
+use crate::http::schema::{JsonObject, MessageDoc};
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -38,11 +37,11 @@ pub(crate) struct EvaluateRequestDoc {
     #[schema(required = false)]
     rubric: Option<String>,
     /// The tools that were offered.
-    #[schema(required = false, value_type = Vec<Object>)]
-    tools: Option<Vec<Value>>,
+    #[schema(required = false, value_type = Vec<JsonObject>)]
+    tools: Option<Vec<serde_json::Value>>,
     /// The same fields once more, as `/evaluate` nests them.
-    #[schema(required = false, value_type = Object)]
-    kwargs: Option<Value>,
+    #[schema(required = false, value_type = JsonObject)]
+    kwargs: Option<serde_json::Value>,
 }
 
 /// How the conversation was scored.
@@ -59,7 +58,7 @@ pub(crate) struct EvaluateResult<'s> {
     reason: String,
     /// Score per stage and reported measure.
     #[schema(value_type = std::collections::BTreeMap<String, MetricResult>)]
-    metrics: serde_json::Map<String, Value>,
+    metrics: Named<'s, MetricResult<'s>>,
     /// What each assistant message earned.
     step_outputs: Vec<StepOutput<'s>>,
     /// Why it could not be scored.
@@ -89,8 +88,8 @@ pub(crate) struct StepOutput<'s> {
     /// Always false: a conversation that is scored has ended by itself.
     terminated: bool,
     /// Empty.
-    #[schema(value_type = Object)]
-    metrics: serde_json::Map<String, Value>,
+    #[schema(value_type = JsonObject)]
+    metrics: std::collections::BTreeMap<&'s str, f64>,
     /// `ok`.
     reason: &'s str,
 }
@@ -104,16 +103,18 @@ impl Dialect for EvalProtocol {
     const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
-        let nested = body.get("kwargs").map(|raw| Fields::inside(raw, "/kwargs")).transpose()?.unwrap_or_default();
-        let either = |name: &str| body.get(name).or_else(|| nested.get(name));
+        let parts = Parts::read(body, 2)?;
+        let body = parts.object(body)?;
+        let nested = body.get("kwargs").map(|kwargs| kwargs.object("/kwargs")).transpose()?;
+        let either = |name: &str| body.raw_of(name).or_else(|| nested?.raw_of(name));
         let draft = Draft {
-            written: Written::Messages(Cow::Borrowed(body.needed("messages")?)),
-            label: Label::read(either("ground_truth").unwrap_or_default()),
+            written: Written::Messages(Cow::Borrowed(body.needed("messages")?.raw())),
+            label: either("ground_truth").map(Label::of_raw).unwrap_or_default(),
             tools: either("tools").map(Cow::Borrowed),
             ..Draft::default()
         };
-        let rubric = body.text("rubric")?.or(nested.text("rubric")?).map(Cow::into_owned);
+        let inner = nested.map(|kwargs| kwargs.text_of("rubric")).transpose()?.flatten();
+        let rubric = body.text_of("rubric")?.or(inner).map(Cow::into_owned);
         Ok((Self { rubric }, vec![draft]))
     }
 
@@ -130,29 +131,28 @@ fn result<'s>(outcome: &Outcome<'s>) -> EvaluateResult<'s> {
     let facts = outcome.facts();
     let fault = outcome.fault().map(|(code, message)| format!("{code}: {message}"));
     let stage = || format!("stage={}", outcome.stage_reached().unwrap_or("none"));
-    let metric = |(name, score): (&str, f64)| {
-        let metric = MetricResult { is_score_valid: outcome.valid(), score: score.clamp(0.0, 1.0), reason: name };
-        (name.to_owned(), serde_json::to_value(metric).unwrap_or_default())
+    let metric = |(name, score): (&'s str, f64)| {
+        (name, MetricResult { is_score_valid: outcome.valid(), score: score.clamp(0.0, 1.0), reason: name })
     };
     let step = |(message, reward): &(usize, f64)| StepOutput {
         step_index: *message,
         base_reward: *reward,
         terminated: false,
-        metrics: serde_json::Map::new(),
+        metrics: std::collections::BTreeMap::new(),
         reason: "ok",
     };
     EvaluateResult {
         score: outcome.fallback(),
         is_score_valid: outcome.valid(),
         reason: fault.clone().or_else(|| facts.reason.clone()).unwrap_or_else(stage),
-        metrics: outcome.metrics().map(metric).collect(),
+        metrics: Named { own: Vec::new(), metrics: outcome.metrics().map(metric).collect() },
         step_outputs: facts.steps.iter().map(step).collect(),
         error: fault,
     }
 }
 
 /// Score a conversation as eval-protocol's reward endpoint.
-#[utoipa::path(post, path = "/eval-protocol/reward", tag = "dialects", operation_id = "eval_protocol_reward", params(Options),
+#[utoipa::path(post, path = "/eval-protocol/reward", tag = "dialects", operation_id = "eval_protocol_reward", params(Options, Repeatable),
     request_body(content = EvaluateRequestDoc, description = "A conversation and what is right"),
     responses(
         (status = 200, description = "The score", body = EvaluateResult<'static>),
@@ -166,7 +166,7 @@ pub(crate) async fn reward(
 }
 
 /// Score a conversation as eval-protocol's evaluate endpoint: extras may stand under `kwargs`.
-#[utoipa::path(post, path = "/eval-protocol/evaluate", tag = "dialects", operation_id = "eval_protocol_evaluate", params(Options),
+#[utoipa::path(post, path = "/eval-protocol/evaluate", tag = "dialects", operation_id = "eval_protocol_evaluate", params(Options, Repeatable),
     request_body(content = EvaluateRequestDoc, description = "A conversation, and what is right under `kwargs`"),
     responses(
         (status = 200, description = "The score", body = EvaluateResult<'static>),

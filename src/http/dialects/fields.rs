@@ -1,117 +1,167 @@
-//! A body taken apart: the fields of an object and the elements of a list, each as the bytes that were sent. In: JSON text.
-//! Out: raw JSON. Values are only passed over, not read: whoever gets them reads them, and says what is wrong with them.
+//! A body taken apart: the fields of its objects and the elements of its lists, each as the bytes that were sent. In: JSON
+//! text. Out: raw JSON. Values are only passed over, not read: whoever gets them reads them, and says what is wrong with them.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
-use crate::http::wire::{Pointed, Text, elements, fields, pointed};
+use crate::http::wire::{MAX_NOTED, NotTaken, Noted, Pointed, Text, pointed, take_apart};
 
-/// The fields of an object, in order.
+/// Where the values of a text stand.
 #[derive(Debug, Default)]
-pub(super) struct Fields<'b>(pub(super) Vec<(Cow<'b, str>, &'b str)>);
+pub(super) struct Parts(Vec<Noted>);
 
-impl<'b> Fields<'b> {
-    /// Takes an object apart, quickly where that works and exactly where it does not.
+/// A value of a text that was taken apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value<'t, 'b> {
+    text: &'b str,
+    /// Itself, then everything inside it.
+    noted: &'t [Noted],
+}
+
+impl Parts {
+    /// Takes a text apart down to `depth` levels: 1 for the fields of an object or the elements of a list, 2 for those inside
+    /// them, and so on. What lies deeper is there, too, but seems empty.
     ///
     /// # Errors
-    /// When it is none.
-    pub(super) fn read(text: &'b str) -> Result<Self, Pointed> {
-        if let Some(found) = fields(text) {
-            return Ok(Self(found.into_iter().map(|(name, raw)| (Cow::Borrowed(name), raw)).collect()));
-        }
-        serde_json::from_str(text).map_err(|error| pointed::<Fields<'_>>(text, &error))
+    /// When it is no JSON, or has too many values.
+    pub(super) fn read(text: &str, depth: usize) -> Result<Self, Pointed> {
+        take_apart(text, depth).map(Self).map_err(|why| match why {
+            NotTaken::TooMany => {
+                Pointed::shape("", format!("there are more than the limit of {MAX_NOTED} values; send smaller batches"))
+            }
+            NotTaken::Odd => match serde_json::from_str::<IgnoredAny>(text) {
+                Err(error) => pointed::<IgnoredAny>(text, &error),
+                Ok(_) => Pointed::shape("", "this cannot be taken apart; please report it with the request"),
+            },
+        })
     }
 
-    /// The same of a field's value.
+    /// The whole value.
     ///
     /// # Errors
-    /// When it is no object; the pointer is that of the field.
-    pub(super) fn inside(raw: &'b str, pointer: &str) -> Result<Self, Pointed> {
-        Self::read(raw).map_err(|wrong| Pointed { pointer: format!("{pointer}{}", wrong.pointer), ..wrong })
+    /// When it is no object.
+    pub(super) fn object<'t, 'b>(&'t self, text: &'b str) -> Result<Value<'t, 'b>, Pointed> {
+        self.value(text).object("")
     }
 
-    /// The first of these fields that is there and not null.
-    pub(super) fn first(&self, names: &[&str]) -> Option<&'b str> {
-        let find = |name: &&str| self.0.iter().find(|(field, raw)| field == name && *raw != "null");
-        names.iter().find_map(find).map(|(_, raw)| *raw)
+    /// The whole value; `text` is what was taken apart.
+    pub(super) fn value<'t, 'b>(&'t self, text: &'b str) -> Value<'t, 'b> {
+        Value { text, noted: &self.0 }
+    }
+}
+
+impl<'t, 'b> Value<'t, 'b> {
+    /// As it was sent.
+    pub(super) fn raw(self) -> &'b str {
+        self.noted.first().and_then(|this| self.text.get(this.value.0..this.value.1)).unwrap_or_default()
     }
 
-    /// A field's raw value, if it is there and not null.
-    pub(super) fn get(&self, name: &str) -> Option<&'b str> {
+    /// The key as it was sent, without its quotes; empty where it is no field.
+    pub(super) fn raw_key(self) -> &'b str {
+        self.noted.first().and_then(|this| self.text.get(this.key.0..this.key.1)).unwrap_or_default()
+    }
+
+    /// The key.
+    pub(super) fn key(self) -> Cow<'b, str> {
+        let raw = self.raw_key();
+        let decoded = || serde_json::from_str(&["\"", raw, "\""].concat()).ok().map(Cow::Owned);
+        Some(raw).filter(|raw| raw.contains('\\')).and_then(|_| decoded()).unwrap_or(Cow::Borrowed(raw))
+    }
+
+    /// Whether it is `null`.
+    pub(super) fn is_null(self) -> bool {
+        self.raw() == "null"
+    }
+
+    /// The fields of an object, or the elements of a list, in order.
+    pub(super) fn inside(self) -> impl Iterator<Item = Value<'t, 'b>> {
+        let mut rest = self.noted.get(1..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (noted, later) = rest.split_at_checked(rest.first()?.span)?;
+            rest = later;
+            Some(Value { text: self.text, noted })
+        })
+    }
+
+    /// This, if it is an object.
+    ///
+    /// # Errors
+    /// Where it is none; `pointer` says where it stands.
+    pub(super) fn object(self, pointer: impl fmt::Display) -> Result<Self, Pointed> {
+        self.of_kind('{', pointer, "an object is expected")
+    }
+
+    /// This, if it is a list.
+    ///
+    /// # Errors
+    /// Where it is none; `pointer` says where it stands.
+    pub(super) fn list(self, pointer: impl fmt::Display) -> Result<Self, Pointed> {
+        self.of_kind('[', pointer, "a list is expected")
+    }
+
+    fn of_kind(self, opening: char, pointer: impl fmt::Display, message: &str) -> Result<Self, Pointed> {
+        if self.raw().starts_with(opening) { Ok(self) } else { Err(Pointed::shape(pointer.to_string(), message)) }
+    }
+
+    /// The elements of a list, raw.
+    pub(super) fn raws(self) -> Vec<&'b str> {
+        self.inside().map(Value::raw).collect()
+    }
+
+    /// The first of these fields that is there and not null; of several of one name the first.
+    pub(super) fn first(self, names: &[&str]) -> Option<Value<'t, 'b>> {
+        let is = |field: &Value<'_, '_>, name: &str| {
+            let raw = field.raw_key();
+            raw == name || raw.contains('\\') && field.key() == name
+        };
+        names.iter().find_map(|name| self.inside().find(|field| is(field, name) && !field.is_null()))
+    }
+
+    /// A field, if it is there and not null.
+    pub(super) fn get(self, name: &str) -> Option<Value<'t, 'b>> {
         self.first(&[name])
+    }
+
+    /// The same, raw.
+    pub(super) fn raw_of(self, name: &str) -> Option<&'b str> {
+        self.get(name).map(Value::raw)
     }
 
     /// A field that must be there.
     ///
     /// # Errors
     /// Names it.
-    pub(super) fn needed(&self, name: &str) -> Result<&'b str, Pointed> {
+    pub(super) fn needed(self, name: &str) -> Result<Value<'t, 'b>, Pointed> {
         self.get(name).ok_or_else(|| Pointed::shape("", format!("the field `{name}` is missing; add it")))
     }
 
-    /// A list, if the field is there.
+    /// A list's elements; none where the field is not there.
     ///
     /// # Errors
     /// When it is no list.
-    pub(super) fn list(&self, name: &str) -> Result<Option<Vec<&'b str>>, Pointed> {
-        self.get(name).map(|raw| list(raw, &format!("/{name}"))).transpose()
+    pub(super) fn values_of(self, name: &str) -> Result<Vec<Value<'t, 'b>>, Pointed> {
+        let list = self.get(name).map(|field| field.list(format_args!("/{name}"))).transpose()?;
+        Ok(list.map_or_else(Vec::new, |list| list.inside().collect()))
     }
 
     /// A text, if the field is there.
     ///
     /// # Errors
     /// When it is no text.
-    pub(super) fn text(&self, name: &str) -> Result<Option<Cow<'b, str>>, Pointed> {
+    pub(super) fn text_of(self, name: &str) -> Result<Option<Cow<'b, str>>, Pointed> {
         let read = |raw: &'b str| serde_json::from_str::<Text<'b>>(raw).map(|text| text.0);
-        self.get(name).map(read).transpose().map_err(|error| Pointed::shape(format!("/{name}"), error.to_string()))
+        self.raw_of(name).map(read).transpose().map_err(|error| Pointed::shape(format!("/{name}"), error.to_string()))
     }
 
     /// A whole number, if the field is there.
     ///
     /// # Errors
     /// When it is none.
-    pub(super) fn count(&self, name: &str) -> Result<Option<u64>, Pointed> {
+    pub(super) fn count_of(self, name: &str) -> Result<Option<u64>, Pointed> {
         let read = |raw: &'b str| serde_json::from_str(raw);
-        self.get(name).map(read).transpose().map_err(|error| Pointed::shape(format!("/{name}"), error.to_string()))
-    }
-}
-
-/// The elements of a list.
-///
-/// # Errors
-/// When it is none.
-pub(super) fn list<'b>(raw: &'b str, pointer: &str) -> Result<Vec<&'b str>, Pointed> {
-    if let Some(found) = elements(raw) {
-        return Ok(found);
-    }
-    let read = serde_json::from_str::<Vec<&'b RawValue>>(raw);
-    let read = read.map_err(|error| Pointed::shape(pointer, format!("a list is expected: {error}")))?;
-    Ok(read.into_iter().map(RawValue::get).collect())
-}
-
-impl<'de: 'b, 'b> Deserialize<'de> for Fields<'b> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    fields.push((name, value.get()));
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(FieldsVisitor)
+        self.raw_of(name).map(read).transpose().map_err(|error| Pointed::shape(format!("/{name}"), error.to_string()))
     }
 }
 
@@ -121,15 +171,29 @@ mod tests {
     use crate::http::wire::Wrong;
 
     #[test]
-    fn what_the_quick_way_leaves_is_read_exactly() {
-        let fields = Fields::read(r#"{"\u0061": 1, "b": null}"#).unwrap();
-        assert_eq!((fields.get("a"), fields.get("b")), (Some("1"), None));
-        assert_eq!(Fields::read("{").unwrap_err().wrong, Wrong::Syntax);
-        assert_eq!(Fields::read("[]").unwrap_err().wrong, Wrong::Shape);
-        let fields = Fields::read(r#"{"list": 3, "text": 3, "count": "x"}"#).unwrap();
-        assert_eq!(fields.list("list").unwrap_err().pointer, "/list");
-        assert_eq!(fields.text("text").unwrap_err().pointer, "/text");
-        assert_eq!(fields.count("count").unwrap_err().pointer, "/count");
-        assert_eq!(fields.needed("nothing").unwrap_err().wrong, Wrong::Shape);
+    fn fields_are_found_by_name_as_they_were_sent() {
+        let text = r#"{"\u0061": 1.50, "b": null, "b": 2, "list": [{"x": [7]}, "y"]}"#;
+        let parts = Parts::read(text, 3).unwrap();
+        let body = parts.object(text).unwrap();
+        assert_eq!((body.raw_of("a"), body.raw_of("b"), body.raw_of("c")), (Some("1.50"), Some("2"), None));
+        assert_eq!(body.inside().next().unwrap().raw_key(), r"\u0061");
+        let list = body.needed("list").unwrap().list("/list").unwrap();
+        assert_eq!(list.raws(), [r#"{"x": [7]}"#, "\"y\""]);
+        let first = list.inside().next().unwrap().object("/list/0").unwrap();
+        assert_eq!(first.raw_of("x"), Some("[7]"));
+        assert_eq!(first.get("x").unwrap().raws(), Vec::<&str>::new(), "deeper than was asked for");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        assert_eq!(Parts::read("{", 1).unwrap_err().wrong, Wrong::Syntax);
+        assert_eq!(Parts::read("[]", 1).unwrap().object("[]").unwrap_err().wrong, Wrong::Shape);
+        let text = r#"{"list": 3, "text": 3, "count": "x"}"#;
+        let parts = Parts::read(text, 1).unwrap();
+        let body = parts.object(text).unwrap();
+        assert_eq!(body.values_of("list").unwrap_err().pointer, "/list");
+        assert_eq!(body.text_of("text").unwrap_err().pointer, "/text");
+        assert_eq!(body.count_of("count").unwrap_err().pointer, "/count");
+        assert_eq!(body.needed("nothing").unwrap_err().wrong, Wrong::Shape);
     }
 }

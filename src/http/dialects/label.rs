@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::fields::Fields;
+use super::fields::{Parts, Value};
 
 /// What a label says, every field raw JSON.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,19 +21,35 @@ pub(super) struct Label<'b> {
     pub(super) group_size: Option<usize>,
 }
 
+/// Levels of a label that are looked into: itself, and the object that its answers may be.
+pub(super) const DEPTH: usize = 2;
+
 /// Keys of what is right, the first that there is.
-const ANSWERS: [&str; 7] = ["references", "golds", "ground_truth", "target", "answer", "answers", "expected_answer"];
+const ANSWERS: [&str; 8] =
+    ["references", "golds", "ground_truth", "target", "answer", "answers", "expected_answer", "golden_answers"];
 
 impl<'b> Label<'b> {
-    /// Reads a label; `null` says nothing.
-    pub(super) fn read(raw: &'b str) -> Self {
-        let raw = raw.trim();
-        match raw.as_bytes().first() {
-            Some(b'n') | None => Self::default(),
-            Some(b'{') => Self::of_object(raw).unwrap_or_else(|| Self::answers(raw)),
-            Some(b'"') if begins_as_object(raw) => Self::of_string(raw).unwrap_or_else(|| Self::answers(raw)),
-            _ => Self::answers(raw),
+    /// Reads a label; none, and `null`, say nothing. An object's fields must have been taken apart, and those of the object
+    /// that its answers may be.
+    pub(super) fn read(label: Option<Value<'_, 'b>>) -> Self {
+        match label {
+            None => Self::default(),
+            Some(label) if label.raw().starts_with('{') => {
+                Self::of_object(label).unwrap_or_else(|| Self::answers(label.raw()))
+            }
+            Some(label) => Self::of_raw(label.raw()),
         }
+    }
+
+    /// Reads a label that was not looked into.
+    pub(super) fn of_raw(raw: &'b str) -> Self {
+        let found = match raw.as_bytes().first() {
+            Some(b'n') | None => Some(Self::default()),
+            Some(b'{') => Parts::read(raw, DEPTH).ok().and_then(|parts| Self::of_object(parts.value(raw))),
+            Some(b'"') if begins_as_object(raw) => Self::of_string(raw),
+            _ => None,
+        };
+        found.unwrap_or_else(|| Self::answers(raw))
     }
 
     fn answers(raw: &'b str) -> Self {
@@ -41,24 +57,25 @@ impl<'b> Label<'b> {
     }
 
     /// `None` where the object has none of the known keys.
-    fn of_object(raw: &'b str) -> Option<Self> {
-        let object = Fields::read(raw).ok()?;
+    pub(super) fn of_object(object: Value<'_, 'b>) -> Option<Self> {
+        let first = |names: &[&str]| object.first(names).map(Value::raw).map(Cow::Borrowed);
+        let answers = object.first(&ANSWERS);
         let label = Self {
-            references: object.first(&ANSWERS).map(Cow::Borrowed),
-            reference_calls: object.get("reference_calls").map(Cow::Borrowed),
-            tools: object.get("tools").map(Cow::Borrowed),
-            group: object.first(&["group", "group_id"]).map(Cow::Borrowed),
-            group_size: object.get("group_size").and_then(|size| size.parse().ok()),
+            references: answers.map(Value::raw).map(Cow::Borrowed),
+            reference_calls: first(&["reference_calls"]),
+            tools: first(&["tools"]),
+            group: first(&["group", "group_id"]),
+            group_size: object.raw_of("group_size").and_then(|size| size.parse().ok()),
         };
-        match label.references {
+        match answers {
             // verl's search data nests them: {"ground_truth": {"target": [..]}}.
-            Some(Cow::Borrowed(inner)) if inner.starts_with('{') => Some(label.with_inner(inner)),
+            Some(inner) if inner.raw().starts_with('{') => Some(label.with_inner(inner)),
             _ => (label != Self::default()).then_some(label),
         }
     }
 
-    fn with_inner(self, inner: &'b str) -> Self {
-        let inner = Self::of_object(inner).unwrap_or_else(|| Self::answers(inner));
+    fn with_inner(self, inner: Value<'_, 'b>) -> Self {
+        let inner = Self::of_object(inner).unwrap_or_else(|| Self::answers(inner.raw()));
         Self {
             references: inner.references,
             reference_calls: self.reference_calls.or(inner.reference_calls),
@@ -71,7 +88,8 @@ impl<'b> Label<'b> {
     /// An object that was written as a string.
     fn of_string(raw: &'b str) -> Option<Self> {
         let text: String = serde_json::from_str(raw).ok()?;
-        Label::of_object(text.trim()).map(Label::into_owned)
+        let parts = Parts::read(&text, DEPTH).ok()?;
+        Label::of_object(parts.object(&text).ok()?).map(Label::into_owned)
     }
 
     fn into_owned<'o>(self) -> Label<'o> {
@@ -106,8 +124,15 @@ fn begins_as_object(raw: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn read(raw: &str) -> Label<'_> {
+        let parts = Parts::read(raw, DEPTH).unwrap();
+        let label = Label::read(Some(parts.value(raw)));
+        assert_eq!(label, Label::of_raw(raw), "looked into before or not");
+        label
+    }
+
     fn references(raw: &str) -> Option<String> {
-        Label::read(raw).references.map(Cow::into_owned)
+        read(raw).references.map(Cow::into_owned)
     }
 
     #[test]
@@ -128,7 +153,7 @@ mod tests {
         let raw = r#"{"ground_truth": "Paris", "tools": [], "group_id": 7, "group_size": 4, "reference_calls": []}"#;
         let written = serde_json::to_string(raw).unwrap();
         for raw in [raw, &written] {
-            let label = Label::read(raw);
+            let label = read(raw);
             assert_eq!((label.tools.as_deref(), label.group.as_deref()), (Some("[]"), Some("7")));
             assert_eq!((label.group_size, label.reference_calls.as_deref()), (Some(4), Some("[]")));
         }

@@ -1,8 +1,6 @@
 //! LLaMA-Factory: `POST /v1/score/evaluation`, whole texts without prompts or labels: both come from the table of
 //! `POST /references`. Its client looks at no status: every answer has `scores`, those of errors too.
 
-use std::borrow::Cow;
-
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -10,8 +8,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::draft::{Draft, Written};
-use super::fields::{Fields, list};
-use super::options::Options;
+use super::fields::Parts;
+use super::options::{Options, Repeatable};
 use super::sheet::{Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -55,11 +53,12 @@ impl Dialect for LlamaFactory {
     const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
-        let texts = list(body.needed("messages")?, "/messages")?;
-        let draft = |text| Draft { written: Written::Whole(Cow::Borrowed(text)), ..Draft::default() };
+        let parts = Parts::read(body, 2)?;
+        let body = parts.object(body)?;
+        let texts = body.needed("messages")?.list("/messages")?.raws();
+        let draft = |text| Draft { written: Written::Whole(text), ..Draft::default() };
         let drafts = texts.into_iter().map(draft).collect();
-        Ok((Self { model: body.text("model")?.unwrap_or_default().into_owned() }, drafts))
+        Ok((Self { model: body.text_of("model")?.unwrap_or_default().into_owned() }, drafts))
     }
 
     fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
@@ -77,7 +76,7 @@ impl Dialect for LlamaFactory {
 ///
 /// Right answers come from the table of `POST /references`. An error's problem document has `scores`, too: this client
 /// looks at no status.
-#[utoipa::path(post, path = "/v1/score/evaluation", tag = "dialects", operation_id = "llama_factory_score", params(Options),
+#[utoipa::path(post, path = "/v1/score/evaluation", tag = "dialects", operation_id = "llama_factory_score", params(Options, Repeatable),
     request_body(content = ScoreEvaluationRequestDoc, description = "The body of `--reward_model_type api`"),
     responses(
         (status = 200, description = "Scores in order", body = ScoreEvaluationResponse<'static>),

@@ -12,6 +12,7 @@ mod graders;
 mod label;
 mod llama_factory;
 mod nemo_gym;
+mod openenv;
 mod openrlhf;
 mod options;
 mod pipeline_rl;
@@ -24,8 +25,9 @@ mod verl;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -36,6 +38,7 @@ use self::sheet::{Scoring, Sheet};
 use super::app::App;
 use super::cohorts::{self, CohortKey, Joining, Share};
 use super::error::Problem;
+use super::idempotency::{self, Answer};
 use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job, on_work_threads};
 use super::telemetry::RequestId;
@@ -49,6 +52,7 @@ pub(super) use nemo_gym::{
     __path_aggregate_metrics, __path_reverify_mode, __path_seed_session, __path_verify, aggregate_metrics,
     reverify_mode, seed_session, verify,
 };
+pub(super) use openenv::{__path_reset, __path_step, reset, step};
 pub(super) use openrlhf::{__path_get_reward, get_reward};
 pub(super) use options::Format;
 pub(super) use pipeline_rl::{__path_verify_answer, verify_answer};
@@ -68,6 +72,9 @@ trait Dialect: Sized + Send + 'static {
     /// The rubric where neither the query nor the body names one; `None` is the server's.
     const RUBRIC: Option<&'static str> = None;
 
+    /// Whether the answer has the body in it, which is kept until then.
+    const ECHOES: bool = false;
+
     /// Reads a body: what to remember for the answer, and the items.
     ///
     /// # Errors
@@ -84,7 +91,12 @@ trait Dialect: Sized + Send + 'static {
         None
     }
 
-    /// The answer's JSON.
+    /// How long the body gives the answer, in milliseconds; the query wins.
+    fn deadline_ms(&self) -> Option<u64> {
+        None
+    }
+
+    /// The answer's JSON; `body` is empty where it is not echoed.
     fn write(&self, body: &str, sheet: &Sheet<'_>) -> Vec<u8>;
 
     /// The answer where there are no scores; `items` is how many the body had, as far as that is known.
@@ -96,11 +108,19 @@ trait Dialect: Sized + Send + 'static {
     }
 }
 
+/// A request on its way to an answer.
+struct Asked {
+    options: Options,
+    arrived: Instant,
+    request_id: String,
+}
+
 /// Answers a request in a dialect.
 async fn serve<D: Dialect>(app: App, id: RequestId, request: Request) -> Result<Response, Problem> {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     app.tokens.require_api(&parts.headers)?;
+    let key = idempotency::key(&parts.headers)?;
     let mut options = Options::read(&parts.uri)?;
     options.settle(D::ON_INVALID, D::DEADLINE_MS);
     app.refuse_when_draining()?;
@@ -108,14 +128,34 @@ async fn serve<D: Dialect>(app: App, id: RequestId, request: Request) -> Result<
     let answer = async {
         let mut admission = app.limits.admit(&parts.headers)?;
         let body = admission.read(&parts.headers, body).await?;
-        let mut prepared = read::<D>(&app, body, options).await?;
-        items = prepared.items.len();
-        let scores = score(&app, &mut prepared, arrived, id.0).await?;
-        let sheet = Sheet::new(&prepared, &scores)?;
-        Ok(prepared.dialect.write(&prepared.body, &sheet))
+        let asked = Asked { options, arrived, request_id: id.0 };
+        let Some(key) = key else { return answer::<D>(&app, body, asked, &mut items).await };
+        let request_hash = hash(&parts.uri, &body);
+        let make = async {
+            let body = answer::<D>(&app, body, asked, &mut items).await?;
+            Ok(Arc::new(Answer { body_hash: request_hash, body }))
+        };
+        app.idempotency.answer(&key, request_hash, make).await
     };
     let answer = answer.await;
     answer.map(json).or_else(|problem: Problem| D::failed(problem, items, on_invalid))
+}
+
+/// Scores a body and writes the answer; tells how many items the body has as soon as that is known.
+async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut usize) -> Result<Bytes, Problem> {
+    let mut prepared = read::<D>(app, body, asked.options).await?;
+    *items = prepared.items.len();
+    let scores = score(app, &mut prepared, asked.arrived, asked.request_id).await?;
+    let sheet = Sheet::new(&prepared, &scores)?;
+    Ok(prepared.dialect.write(&prepared.body, &sheet).into())
+}
+
+/// What a key stands for: the query chooses as much as the body does.
+fn hash(uri: &Uri, body: &str) -> [u8; 32] {
+    let url = uri.path_and_query().map_or("", |url| url.as_str());
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(url.as_bytes()).update(b"\0").update(body.as_bytes());
+    *hasher.finalize().as_bytes()
 }
 
 /// Reads a body, on the work threads where that takes long.
@@ -219,8 +259,8 @@ fn warn_of(dialect: &'static str, problem: &Problem) {
     );
 }
 
-fn json(body: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+fn json(body: impl Into<Body>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }
 
 /// Whether trying again cannot help: what clients that retry everything must not be told by a status.

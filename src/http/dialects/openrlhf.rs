@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written, quoted};
-use super::fields::{Fields, list};
-use super::label::Label;
-use super::options::Options;
+use super::fields::{Parts, Value};
+use super::label::{self, Label};
+use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::{Dialect, is_permanent, json, serve, warn_of};
 use crate::http::app::App;
@@ -63,18 +63,19 @@ impl Dialect for OpenRlhf {
     const DEADLINE_MS: Option<u64> = Some(170_000);
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
-        let query = list(body.needed("query")?, "/query")?;
-        let (prompts, labels) = (body.list("prompts")?, body.list("labels")?);
+        let parts = Parts::read(body, 2 + label::DEPTH)?;
+        let body = parts.object(body)?;
+        let query = body.needed("query")?.list("/query")?.raws();
+        let (prompts, labels) = (body.values_of("prompts")?, body.values_of("labels")?);
         for (name, list) in [("prompts", &prompts), ("labels", &labels)] {
-            if let Some(list) = list.as_ref().filter(|list| !list.is_empty() && list.len() != query.len()) {
+            if !list.is_empty() && list.len() != query.len() {
                 let message = format!("{} entries for {} of `query`; send one for each", list.len(), query.len());
                 return Err(Pointed::shape(format!("/{name}"), message));
             }
         }
-        let (prompts, labels) = (prompts.unwrap_or_default(), labels.unwrap_or_default());
         let draft = |(place, query)| {
-            draft(query, prompts.get(place).copied(), Label::read(labels.get(place).copied().unwrap_or_default()))
+            let prompt = prompts.get(place).copied().map(Value::raw);
+            draft(query, prompt, Label::read(labels.get(place).copied()))
         };
         let drafts = query.into_iter().enumerate().map(draft).collect();
         Ok((Self, drafts))
@@ -114,35 +115,30 @@ impl Dialect for OpenRlhf {
 
 /// An item of a whole text and its prompt, both raw JSON.
 fn draft<'b>(query: &'b str, prompt: Option<&'b str>, label: Label<'b>) -> Draft<'b> {
-    let whole = || Draft { written: Written::Whole(Cow::Borrowed(query)), label: label.clone(), ..Draft::default() };
+    let whole = || Draft { written: Written::Whole(query), label: label.clone(), ..Draft::default() };
     let Some(prompt) = prompt.filter(|prompt| prompt.starts_with('"')) else { return whole() };
     match response_after(query, prompt) {
-        Some(response) => Draft {
-            prompt: Some(Cow::Borrowed(prompt)),
-            written: Written::Response(response),
-            label,
-            ..Draft::default()
-        },
+        Some(response) => Draft { prompt: Some(Cow::Borrowed(prompt)), written: response, label, ..Draft::default() },
         None => whole(),
     }
 }
 
 /// What a text has after its prompt, without the tokens at its end; all raw JSON.
-fn response_after<'b>(query: &str, prompt: &str) -> Option<Cow<'b, str>> {
+fn response_after<'b>(query: &'b str, prompt: &str) -> Option<Written<'b>> {
     // Written by one client, equal texts are written alike: nothing need be decoded.
     if let Some(rest) = query.strip_prefix(prompt.strip_suffix('"')?) {
-        return Some(Cow::Owned(["\"", without_trailing_tokens(rest.strip_suffix('"')?), "\""].concat()));
+        return Some(Written::Inside(without_trailing_tokens(rest.strip_suffix('"')?)));
     }
     let decode = |raw: &str| serde_json::from_str::<String>(raw).ok();
     let rest = quoted(decode(query)?.strip_prefix(&decode(prompt)?)?);
-    Some(Cow::Owned(strip_trailing_tokens(&rest).into_owned()))
+    Some(Written::Response(Cow::Owned(strip_trailing_tokens(&rest).into_owned())))
 }
 
 /// Score a shard as `OpenRLHF` sends it.
 ///
 /// What cannot be scored gets the rubric's lowest reward, and so does a request that can never be scored: this client
 /// retries whatever is not 200. `on_invalid=error` gives the statuses of `POST /reward` instead.
-#[utoipa::path(post, path = "/get_reward", tag = "dialects", operation_id = "openrlhf_get_reward", params(Options),
+#[utoipa::path(post, path = "/get_reward", tag = "dialects", operation_id = "openrlhf_get_reward", params(Options, Repeatable),
     request_body(content = OpenRlhfRequestDoc, description = "The body of `--reward.remote_url`"),
     responses(
         (status = 200, description = "Rewards in order", body = OpenRlhfResponse<'static>),
@@ -161,7 +157,11 @@ mod tests {
 
     #[test]
     fn the_response_is_what_follows_the_prompt() {
-        let found = |query: &str, prompt: &str| response_after(query, prompt).map(Cow::into_owned);
+        let found = |query: &str, prompt: &str| match response_after(query, prompt)? {
+            Written::Inside(inside) => Some(format!("\"{inside}\"")),
+            Written::Response(raw) => Some(raw.into_owned()),
+            other => panic!("{other:?}"),
+        };
         assert_eq!(found(r#""Q: 1\nA: 2</s>""#, r#""Q: 1\nA: ""#).unwrap(), r#""2""#);
         // The same text, escaped in another way.
         assert_eq!(found(r#""Qé:2""#, r#""Q\u00e9:""#).unwrap(), r#""2""#);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::error::Problem;
-use crate::http::wire::OnInvalid;
+use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid};
 use crate::trajectory::ToolFormat;
 
 /// Longest that a group waits for its members where the query does not say, in milliseconds.
@@ -51,9 +51,20 @@ pub(crate) struct Options {
     /// How many rollouts a group has. Needed where the group counts (a rubric that ranks, `on_invalid=mean`) and its
     /// members come in requests of their own: they wait for each other.
     pub(super) group_size: Option<usize>,
-    /// How long the first member of a group waits for the others, in milliseconds: half of the deadline, 60000 at most,
-    /// where absent. Then the group is scored with those that came.
+    /// How long the first member of a group waits for the others, in milliseconds, nine tenths of the deadline at most: half
+    /// of it, 60000 at most, where absent. Then the group is scored with those that came.
     pub(super) group_wait_ms: Option<u64>,
+}
+
+/// The header that makes a request repeatable.
+#[allow(dead_code, reason = "exists for the document")]
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct Repeatable {
+    /// A repeat with the same key gets the same answer without being scored or counted again, as long as this server runs,
+    /// for a day.
+    #[param(rename = "Idempotency-Key")]
+    idempotency_key: Option<String>,
 }
 
 impl Options {
@@ -70,7 +81,9 @@ impl Options {
             format.parse::<ToolFormat>().map_err(|error| bad(format!("tool_format: {error}")))?;
         }
         match options.group_size {
-            Some(0) => Err(bad("group_size = 0 is out of range; it must be 1 or more".to_owned())),
+            Some(size) if !(1..=MAX_TRAJECTORIES).contains(&size) => {
+                Err(bad(format!("group_size = {size} is out of range; it must be from 1 to {MAX_TRAJECTORIES}")))
+            }
             _ => Ok(options),
         }
     }
@@ -94,7 +107,9 @@ impl Options {
     /// How long the first member of a group waits; `longest_ms` is the server's longest deadline.
     pub(super) fn patience(&self, longest_ms: u64) -> Duration {
         let deadline = self.deadline_ms.unwrap_or(longest_ms).min(longest_ms);
-        Duration::from_millis(self.group_wait_ms.unwrap_or((deadline / 2).min(LONGEST_WAIT_MS)).min(deadline))
+        // The rest is for scoring.
+        let longest = deadline - deadline / 10;
+        Duration::from_millis(self.group_wait_ms.unwrap_or((deadline / 2).min(LONGEST_WAIT_MS)).min(longest))
     }
 
     /// The native request up to its items, JSON.
@@ -149,7 +164,15 @@ mod tests {
 
     #[test]
     fn a_typo_is_an_error() {
-        for query in ["rubrik=x", "on_invalid=guess", "tool_format=morse", "group_size=0", "step=x", "format=xml"] {
+        for query in [
+            "rubrik=x",
+            "on_invalid=guess",
+            "tool_format=morse",
+            "group_size=0",
+            "group_size=4097",
+            "step=x",
+            "format=xml",
+        ] {
             assert_eq!(read(query).unwrap_err().status(), StatusCode::BAD_REQUEST, "{query}");
         }
     }
@@ -160,6 +183,8 @@ mod tests {
         options.settle(OnInvalid::Zero, Some(15_000));
         assert_eq!(options.patience(300_000), Duration::from_millis(7500));
         assert_eq!(options.on_invalid(), OnInvalid::Zero);
+        options.group_wait_ms = Some(15_000);
+        assert_eq!(options.patience(300_000), Duration::from_millis(13_500), "the rest is for scoring");
         assert_eq!(Options::default().patience(300_000), Duration::from_mins(1));
     }
 }

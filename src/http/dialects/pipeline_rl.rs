@@ -11,11 +11,12 @@ use utoipa::ToSchema;
 
 use super::draft::{Draft, Written};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Outcome, Sheet, written};
 use super::{Dialect, object, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
+use crate::http::schema::{JsonObject, NativeToolCallDoc};
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -33,10 +34,10 @@ pub(crate) struct VerifyAnswerRequestDoc {
     generation: Option<String>,
     /// What was offered (`function`) and what is right (`ground_truth`: a list of calls, each argument with the values
     /// that are right, the empty string meaning that it may be left out; or answers).
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     reward_context: Value,
     /// The calls that were made.
-    #[schema(required = false, value_type = Vec<Object>)]
+    #[schema(required = false, value_type = Vec<NativeToolCallDoc>)]
     tool_calls: Option<Vec<Value>>,
     /// Ignored.
     #[schema(required = false)]
@@ -99,13 +100,14 @@ impl Dialect for PipelineRl {
         let calls = body.tool_calls.map_or("[]", RawValue::get);
         let turn = format!("[{{\"role\":\"assistant\",\"content\":{content},\"tool_calls\":{calls}}}]");
         let context = body.reward_context;
-        let label = match context.ground_truth.map(RawValue::get) {
-            Some(truth) if truth.starts_with('[') => match reference_calls(truth, &made(calls)) {
-                Some(calls) => Label { reference_calls: Some(calls.into()), ..Label::default() },
-                None => Label::read(truth),
-            },
-            Some(truth) => Label::read(truth),
-            None => Label::default(),
+        let truth = context.ground_truth.map_or("null", RawValue::get);
+        let label = match Some(truth).filter(|truth| truth.starts_with('[')) {
+            Some(truth) => reference_calls(truth, &made(calls)),
+            None => None,
+        };
+        let label = match label {
+            Some(calls) => Label { reference_calls: Some(calls.into()), ..Label::default() },
+            None => Label::of_raw(truth),
         };
         let tools = context.function.map(|mut tools| {
             as_json_schema(&mut tools);
@@ -226,7 +228,7 @@ fn as_json_schema(schema: &mut Value) {
 }
 
 /// Verify calls as `PipelineRL` sends them; by the rubric `tool_use` where the query names none.
-#[utoipa::path(post, path = "/verify_answer", tag = "dialects", operation_id = "pipeline_rl_verify_answer", params(Options),
+#[utoipa::path(post, path = "/verify_answer", tag = "dialects", operation_id = "pipeline_rl_verify_answer", params(Options, Repeatable),
     request_body(content = VerifyAnswerRequestDoc, description = "A rollout with what is right"),
     responses(
         (status = 200, description = "The score", body = VerifyAnswerResponse),

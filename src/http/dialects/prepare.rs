@@ -10,7 +10,7 @@ use super::draft::{Desk, Outline};
 use super::options::Options;
 use crate::http::app::App;
 use crate::http::error::Problem;
-use crate::http::wire::OnInvalid;
+use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid};
 use crate::rubric::Rubric;
 use crate::stages::Stage;
 
@@ -18,7 +18,7 @@ use crate::stages::Stage;
 pub(super) struct Prepared<D> {
     /// What the dialect remembers.
     pub(super) dialect: D,
-    /// The body as it came.
+    /// The body as it came, where the answer has it.
     pub(super) body: String,
     /// What the query chose.
     pub(super) options: Options,
@@ -56,6 +56,7 @@ pub(super) struct GroupOfItems {
 pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options) -> Result<Prepared<D>, Problem> {
     let (dialect, drafts) = D::read(&body)?;
     options.step = options.step.or(dialect.step());
+    options.deadline_ms = options.deadline_ms.or(dialect.deadline_ms());
     let name = options.rubric.as_deref().or_else(|| dialect.rubric()).or(D::RUBRIC);
     // An unknown rubric is the engine's to refuse.
     let rubric = app.engine.catalog.get(name.unwrap_or(&app.engine.default_rubric));
@@ -80,6 +81,8 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
         items.push(PreparedItem { range: start..text.len(), outline });
     }
     text.push_str("]}");
+    // Everything in it is in the native request now, or remembered.
+    let body = if D::ECHOES { body } else { String::new() };
     Ok(Prepared { dialect, body, options, envelope: envelope.into(), items, text, grouped })
 }
 
@@ -124,7 +127,8 @@ impl<D> Prepared<D> {
             if let Some(group) = groups.get_mut(place) {
                 group.members.push(item);
                 let size = outline.group_size.or(self.options.group_size).filter(|_| outline.group.is_some());
-                group.size = group.size.max(size.unwrap_or(0));
+                // More are not scored together.
+                group.size = group.size.max(size.unwrap_or(0)).min(MAX_TRAJECTORIES);
             }
         }
         groups

@@ -11,14 +11,13 @@ use utoipa::ToSchema;
 
 use super::docs::{LabelDoc, TextOrMessagesDoc};
 use super::draft::{Draft, Written};
-use super::fields::Fields;
-use super::label::Label;
-use super::options::Options;
+use super::fields::Parts;
+use super::label::{self, Label};
+use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::{Dialect, is_permanent, json, serve, warn_of};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::prompt::strip_trailing_tokens;
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -47,6 +46,7 @@ pub(crate) enum SlimeResponseDoc {
     /// The reward.
     Number(Option<f64>),
     /// `score`, `valid` and every metric: for `--reward-key score`.
+    #[schema(title = "SlimeScores")]
     Dict(std::collections::BTreeMap<String, Option<f64>>),
 }
 
@@ -58,11 +58,12 @@ impl Dialect for Slime {
     const DEADLINE_MS: Option<u64> = Some(110_000);
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
+        let parts = Parts::read(body, 1 + label::DEPTH)?;
+        let body = parts.object(body)?;
         let draft = Draft {
-            prompt: body.get("prompt").map(Cow::Borrowed),
-            written: Written::Response(strip_trailing_tokens(body.needed("response")?)),
-            label: Label::read(body.get("label").unwrap_or_default()),
+            prompt: body.raw_of("prompt").map(Cow::Borrowed),
+            written: Written::response(body.needed("response")?.raw()),
+            label: Label::read(body.get("label")),
             ..Draft::default()
         };
         Ok((Self, vec![draft]))
@@ -93,7 +94,7 @@ impl Dialect for Slime {
 ///
 /// What cannot be scored gets the rubric's lowest reward; a request that can never be scored gets 0, and the server's log
 /// says why: this client retries whatever is not 200. `on_invalid=error` gives the statuses of `POST /reward` instead.
-#[utoipa::path(post, path = "/slime", tag = "dialects", operation_id = "slime_score", params(Options),
+#[utoipa::path(post, path = "/slime", tag = "dialects", operation_id = "slime_score", params(Options, Repeatable),
     request_body(content = SlimeRequestDoc, description = "The body of `--rm-type remote_rm`"),
     responses(
         (status = 200, description = "The reward", body = SlimeResponseDoc),

@@ -7,19 +7,17 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::docs::TextOrMessagesDoc;
 use super::draft::{Draft, Written};
-use super::fields::{Fields, list};
+use super::fields::{Parts, Value};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::prompt::strip_trailing_tokens;
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -43,8 +41,8 @@ pub(crate) struct TrlRequestDoc {
     /// The dataset's other columns, a list each. `ground_truth` (or `references`, `golds`, `solution`, `answer`, `answers`,
     /// `target`, `label`) says what is right, `tools` what was offered, `reference_calls` what should be called, `group`
     /// what belongs together; the rest is ignored.
-    #[schema(required = false, value_type = BTreeMap<String, Vec<Value>>)]
-    columns: Option<Value>,
+    #[schema(required = false, value_type = BTreeMap<String, Vec<serde_json::Value>>)]
+    columns: Option<serde_json::Value>,
     /// How many rollouts a group has.
     #[schema(required = false)]
     num_generations: Option<usize>,
@@ -65,17 +63,17 @@ pub(crate) struct TrlResponse<'s> {
 }
 
 /// A column, if there is one: an entry per completion.
-type Column<'b> = Option<Vec<&'b str>>;
+type Column<'t, 'b> = Option<Vec<Value<'t, 'b>>>;
 
 /// The first of these columns that there is.
-fn column<'b>(columns: &Fields<'b>, names: &[&str], wanted: usize) -> Result<Column<'b>, Pointed> {
-    let Some(name) = names.iter().find(|name| columns.get(name).is_some()) else { return Ok(None) };
-    let pointer = format!("/columns/{name}");
-    let column = columns.get(name).map(|raw| list(raw, &pointer)).transpose()?;
+fn column<'t, 'b>(columns: Option<Value<'t, 'b>>, names: &[&str], wanted: usize) -> Result<Column<'t, 'b>, Pointed> {
+    let Some(column) = columns.and_then(|columns| columns.first(names)) else { return Ok(None) };
+    let pointer = format!("/columns/{}", column.key());
+    let column: Column<'_, '_> = Some(column.list(&pointer)?.inside().collect());
     check_length(column.as_ref(), wanted, pointer).map(|()| column)
 }
 
-fn check_length(column: Option<&Vec<&str>>, wanted: usize, pointer: String) -> Result<(), Pointed> {
+fn check_length<T>(column: Option<&Vec<T>>, wanted: usize, pointer: String) -> Result<(), Pointed> {
     match column {
         Some(column) if column.len() != wanted => {
             let message = format!("{} entries for {wanted} completions; send one for each", column.len());
@@ -94,14 +92,16 @@ impl Dialect for Trl {
     const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
-        let completions = list(body.needed("completions")?, "/completions")?;
-        let prompts = body.list("prompts")?;
+        let parts = Parts::read(body, 3)?;
+        let body = parts.object(body)?;
+        let completions = body.needed("completions")?.list("/completions")?.raws();
+        let prompts = body.get("prompts").map(|prompts| prompts.list("/prompts")).transpose()?;
+        let prompts: Column<'_, '_> = prompts.map(|prompts| prompts.inside().collect());
         check_length(prompts.as_ref(), completions.len(), "/prompts".to_owned())?;
-        let columns = body.get("columns").map(|raw| Fields::inside(raw, "/columns")).transpose()?.unwrap_or_default();
-        let of = |names: &[&str]| column(&columns, names, completions.len());
+        let columns = body.get("columns").map(|columns| columns.object("/columns")).transpose()?;
+        let of = |names: &[&str]| column(columns, names, completions.len());
         let (answers, groups, tools, calls) = (of(&ANSWERS)?, of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
-        let group_size = body.count("num_generations")?.and_then(|size| usize::try_from(size).ok());
+        let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
         let drafts = completions.into_iter().enumerate().map(|(place, completion)| {
             let about = Label {
                 reference_calls: at(calls.as_ref(), place),
@@ -109,17 +109,17 @@ impl Dialect for Trl {
                 group_size,
                 ..Label::default()
             };
-            let answer = answers.as_ref().and_then(|column| column.get(place)).copied().unwrap_or_default();
+            let answer = answers.as_ref().and_then(|column| column.get(place)).copied();
             Draft {
                 prompt: at(prompts.as_ref(), place),
                 written: written_by(completion),
-                label: about.or(Label::read(answer)),
+                label: about.or(answer.map(Value::raw).map(Label::of_raw).unwrap_or_default()),
                 tools: at(tools.as_ref(), place),
                 ..Draft::default()
             }
         });
         let drafts = drafts.collect();
-        Ok((Self { step: body.count("global_step")? }, drafts))
+        Ok((Self { step: body.count_of("global_step")? }, drafts))
     }
 
     fn step(&self) -> Option<u64> {
@@ -137,20 +137,16 @@ impl Dialect for Trl {
 }
 
 /// A column's entry, if there is one and it is not null.
-fn at<'b>(column: Option<&Vec<&'b str>>, place: usize) -> Option<Cow<'b, str>> {
-    column.and_then(|column| column.get(place)).filter(|raw| **raw != "null").map(|raw| Cow::Borrowed(*raw))
+fn at<'b>(column: Option<&Vec<Value<'_, 'b>>>, place: usize) -> Option<Cow<'b, str>> {
+    column.and_then(|column| column.get(place)).filter(|value| !value.is_null()).map(|value| Cow::Borrowed(value.raw()))
 }
 
 fn written_by(completion: &str) -> Written<'_> {
-    if completion.starts_with('[') {
-        Written::Messages(completion.into())
-    } else {
-        Written::Response(strip_trailing_tokens(completion))
-    }
+    if completion.starts_with('[') { Written::Messages(completion.into()) } else { Written::response(completion) }
 }
 
 /// Score columns as a reward function of TRL gets them.
-#[utoipa::path(post, path = "/trl", tag = "dialects", operation_id = "trl_reward", params(Options),
+#[utoipa::path(post, path = "/trl", tag = "dialects", operation_id = "trl_reward", params(Options, Repeatable),
     request_body(content = TrlRequestDoc, description = "The arguments of a reward function"),
     responses(
         (status = 200, description = "Rewards in order", body = TrlResponse<'static>),

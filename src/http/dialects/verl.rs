@@ -2,24 +2,24 @@
 //! answer is flat, with the same keys for every item, and always has `score` and `acc`.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written};
-use super::fields::{Fields, list};
+use super::fields::{Parts, Value};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Options, Repeatable};
 use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::prompt::strip_trailing_tokens;
+use crate::http::schema::JsonObject;
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -38,8 +38,8 @@ pub(crate) struct VerlRequestDoc {
     #[schema(required = false)]
     ground_truth: Option<LabelDoc>,
     /// `prompt`, `tools`, and the group as `group`, `group_id`, `uid` or `index`; the rest is ignored.
-    #[schema(required = false, value_type = Object)]
-    extra_info: Option<Value>,
+    #[schema(required = false, value_type = JsonObject)]
+    extra_info: Option<serde_json::Value>,
 }
 
 /// `score`, `acc` (1 where every stage passed), `valid`, and every metric: the same keys for every item.
@@ -68,11 +68,12 @@ impl Dialect for Verl {
     const DEADLINE_MS: Option<u64> = Some(290_000);
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        if !body.trim_start().starts_with('[') {
-            return Ok((Self { list: false }, vec![draft(body, "")?]));
+        let parts = Parts::read(body, 3)?;
+        let body = parts.value(body);
+        if !body.raw().starts_with('[') {
+            return Ok((Self { list: false }, vec![draft(body, format_args!(""))?]));
         }
-        let bodies = list(body, "")?;
-        let drafts = bodies.into_iter().enumerate().map(|(place, body)| draft(body, &format!("/{place}")));
+        let drafts = body.inside().enumerate().map(|(place, body)| draft(body, format_args!("/{place}")));
         Ok((Self { list: true }, drafts.collect::<Result<_, _>>()?))
     }
 
@@ -85,16 +86,16 @@ impl Dialect for Verl {
     }
 }
 
-fn draft<'b>(body: &'b str, pointer: &str) -> Result<Draft<'b>, Pointed> {
-    let body = Fields::inside(body, pointer)?;
-    let label = Label::read(body.get("ground_truth").unwrap_or_default());
-    let written = Written::Response(strip_trailing_tokens(body.needed("solution_str")?));
+fn draft<'b>(body: Value<'_, 'b>, pointer: fmt::Arguments<'_>) -> Result<Draft<'b>, Pointed> {
+    let body = body.object(pointer)?;
+    let label = body.raw_of("ground_truth").map(Label::of_raw).unwrap_or_default();
+    let written = Written::response(body.needed("solution_str")?.raw());
     let Some(info) = body.get("extra_info") else { return Ok(Draft { written, label, ..Draft::default() }) };
-    let info = Fields::inside(info, &format!("{pointer}/extra_info"))?;
-    let raw = |name: &str| info.get(name).map(Cow::Borrowed);
+    let info = info.object(format_args!("{pointer}/extra_info"))?;
+    let raw = |name: &str| info.raw_of(name).map(Cow::Borrowed);
     let about = Label {
-        group: info.first(&["group", "group_id", "uid", "index"]).map(Cow::Borrowed),
-        group_size: info.get("group_size").and_then(|size| size.parse().ok()),
+        group: info.first(&["group", "group_id", "uid", "index"]).map(Value::raw).map(Cow::Borrowed),
+        group_size: info.raw_of("group_size").and_then(|size| size.parse().ok()),
         ..Label::default()
     };
     Ok(Draft {
@@ -116,7 +117,7 @@ fn fields<'s>(outcome: &Outcome<'s>, options: &Options) -> Named<'s, Option<f64>
 }
 
 /// Score what verl's `compute_score` gets.
-#[utoipa::path(post, path = "/verl", tag = "dialects", operation_id = "verl_compute_score", params(Options),
+#[utoipa::path(post, path = "/verl", tag = "dialects", operation_id = "verl_compute_score", params(Options, Repeatable),
     request_body(content = VerlRequestDoc, description = "The arguments of `compute_score`, or a list of them"),
     responses(
         (status = 200, description = "The score, or a list of them", body = VerlResponseDoc),

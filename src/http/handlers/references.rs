@@ -14,7 +14,7 @@ use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
 use crate::http::prompt::{PromptKey, key_and_turns};
 use crate::http::references::Entry;
-use crate::http::schema::{PromptDoc, TextOrNumber};
+use crate::http::schema::{JsonObject, PromptDoc, TextOrNumber};
 use crate::http::scoring::on_work_threads;
 use crate::http::wire::{Object, pointed};
 use crate::store::StoredReference;
@@ -42,10 +42,10 @@ pub(crate) struct ReferenceLineDoc {
     #[schema(required = false)]
     references: Option<Vec<TextOrNumber>>,
     /// Calls that a right trajectory makes.
-    #[schema(required = false, value_type = Vec<Object>)]
+    #[schema(required = false, value_type = Vec<JsonObject>)]
     reference_calls: Option<Vec<serde_json::Value>>,
     /// The tools that are offered.
-    #[schema(required = false, value_type = Vec<Object>)]
+    #[schema(required = false, value_type = Vec<JsonObject>)]
     tools: Option<Vec<serde_json::Value>>,
     /// The prompt's group.
     #[schema(required = false)]

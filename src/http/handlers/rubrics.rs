@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
+use crate::http::schema::JsonObject;
 use crate::rubric::{Rubric, RubricError};
 use crate::stages::{Measure, Stage};
 
@@ -47,7 +48,7 @@ pub(crate) struct RubricDetail {
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     signatures: std::collections::BTreeMap<String, String>,
     /// Its JSON form, complete with defaults: can be sent back as an inline rubric.
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     rubric: Box<RawValue>,
 }
 

@@ -110,15 +110,13 @@ fn turns_of_text(text: &str) -> Vec<PromptTurn> {
 /// Who says what in a templated text, with the byte at which each begins. What stands before the first marker counts as
 /// the assistant's.
 fn segments(text: &str) -> Vec<(Role, usize, &str)> {
-    let mut at = 0;
     let segment = |message| match message {
         Message::Policy(turn) => {
-            at = turn.offset;
             Some((Role::Assistant, turn.offset, text.get(turn.offset..turn.offset + turn.text.len())?))
         }
         Message::Other { role, content: Content::Text(Cow::Borrowed(said)) } => {
-            at += text.get(at..)?.find(said)?;
-            Some((role, at, said))
+            // It is a part of the text: where, the addresses tell.
+            Some((role, (said.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?, said))
         }
         Message::Other { .. } => None,
     };

@@ -43,7 +43,10 @@ pub(super) const LEADING_TOKENS: [&str; 8] = [
 pub(super) fn without_trailing<'t>(text: &'t str, blank: &[&str]) -> &'t str {
     let (mut kept, mut rest) = (text, text);
     loop {
-        if let Some(shorter) = TRAILING_TOKENS.iter().find_map(|token| rest.strip_suffix(token)) {
+        // Every token ends in one of these.
+        let may_end = rest.ends_with(['>', ']']);
+        let token = || TRAILING_TOKENS.iter().find_map(|token| rest.strip_suffix(token));
+        if let Some(shorter) = may_end.then(token).flatten() {
             (kept, rest) = (shorter, shorter);
         } else if let Some(shorter) = blank.iter().find_map(|blank| rest.strip_suffix(blank)) {
             rest = shorter;

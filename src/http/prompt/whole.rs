@@ -46,8 +46,8 @@ fn divide(text: &str, known: &dyn KnownPrompts) -> Option<Divided> {
     Some(Divided { prompt: before, response, key, settled })
 }
 
-/// Bytes of raw JSON that are first looked at for the prompt's end; eight times as many where they are not enough.
-const FIRST_LOOK: usize = 2048;
+/// Bytes of raw JSON that are first looked at for the prompt's end; four times as many where they are not enough.
+const FIRST_LOOK: usize = 512;
 
 /// [`divide`] of a raw JSON string, of which no more is decoded than it takes. `response` is a byte of the raw text inside
 /// the quotes. `Err` where it is no text.
@@ -69,7 +69,7 @@ pub fn divide_raw(raw: &str, known: &dyn KnownPrompts) -> Result<Option<Divided>
         if part.is_none() || divided.as_ref().is_some_and(holds) {
             return Ok(divided.map(|found| Divided { response: raw_offset(inside, found.response), ..found }));
         }
-        look *= 8;
+        look *= 4;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The JSON of `POST /reward`: requests read, results written. In: bytes; out: trajectories, and back. The only place
 //! with API field names.
 
+mod apart;
 mod json;
 mod message;
 mod pointed;
@@ -9,6 +10,7 @@ mod response;
 mod split;
 mod text;
 
+pub(in crate::http) use apart::{MAX_NOTED, NotTaken, Noted, take_apart};
 pub(in crate::http) use json::Put;
 pub(in crate::http) use message::PromptMessage;
 pub use pointed::{Pointed, Wrong, pointed};
@@ -17,5 +19,4 @@ pub use request::{
 };
 pub use response::{CacheWire, ErrorWire, GroupWire, Named, Naming, ResultWire, error};
 pub use split::{Split, split};
-pub(in crate::http) use split::{elements, fields};
 pub use text::{Object, Text};

@@ -119,7 +119,7 @@ pub struct ToolCallWire<'a> {
     /// The tool's name, where it could be read.
     pub name: Option<&'a str>,
     /// The decoded arguments; null for a malformed attempt.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::http::schema::JsonObject>)]
     pub arguments: Option<&'a serde_json::Value>,
     /// Whether it is well-formed.
     pub parsed: bool,

@@ -59,71 +59,35 @@ pub fn split(body: &str) -> Option<Split<'_>> {
     Some(Split { envelope, items })
 }
 
-/// The fields of an object in order, keys without quotes and values raw; `None` where it is odd, or a key has an escape.
-/// Values are not looked into.
-pub fn fields(text: &str) -> Option<Vec<(&str, &str)>> {
-    let mut cursor = Cursor { bytes: text.as_bytes(), at: 0 };
-    let mut fields = Vec::with_capacity(8);
-    cursor.take(b'{')?;
-    cursor.blank();
-    if cursor.bytes.get(cursor.at) == Some(&b'}') {
-        cursor.at += 1;
-    } else {
-        loop {
-            cursor.blank();
-            let start = cursor.at;
-            cursor.string()?;
-            let key = text.get(start + 1..cursor.at - 1).filter(|key| !key.contains('\\'))?;
-            cursor.take(b':')?;
-            cursor.blank();
-            let start = cursor.at;
-            cursor.value()?;
-            fields.push((key, text.get(start..cursor.at)?));
-            match cursor.next()? {
-                b',' => {}
-                b'}' => break,
-                _ => return None,
-            }
-        }
-    }
-    cursor.blank();
-    (cursor.at == text.len()).then_some(fields)
-}
-
-/// The elements of a list, raw; `None` where it is odd. They are not looked into.
-pub fn elements(text: &str) -> Option<Vec<&str>> {
-    let mut cursor = Cursor { bytes: text.as_bytes(), at: 0 };
-    let elements = cursor.list(text)?;
-    cursor.blank();
-    (cursor.at == text.len()).then_some(elements)
-}
-
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
+/// A place in a text.
+pub(super) struct Cursor<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
 }
 
 impl Cursor<'_> {
-    fn blank(&mut self) {
+    /// Passes white space.
+    pub(super) fn blank(&mut self) {
         while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
     }
 
     /// The next byte that is not blank.
-    fn next(&mut self) -> Option<u8> {
+    pub(super) fn next(&mut self) -> Option<u8> {
         self.blank();
         let byte = *self.bytes.get(self.at)?;
         self.at += 1;
         Some(byte)
     }
 
-    fn take(&mut self, wanted: u8) -> Option<()> {
+    /// Passes this byte, and white space before it.
+    pub(super) fn take(&mut self, wanted: u8) -> Option<()> {
         (self.next()? == wanted).then_some(())
     }
 
     /// Passes a string.
-    fn string(&mut self) -> Option<()> {
+    pub(super) fn string(&mut self) -> Option<()> {
         self.take(b'"')?;
         self.string_rest()
     }
@@ -166,7 +130,7 @@ impl Cursor<'_> {
     }
 
     /// Passes a value.
-    fn value(&mut self) -> Option<()> {
+    pub(super) fn value(&mut self) -> Option<()> {
         match *self.bytes.get(self.at)? {
             b'"' => self.string(),
             b'{' | b'[' => self.nested(),
@@ -216,17 +180,6 @@ mod tests {
         assert_eq!(found.items, ["{\"a\": \"}]\\\"\"}", "[1,[2]]", "\"x\"", "null"]);
         assert_eq!(found.envelope, " {\"step\": 3, \"trajectories\" : [] , \"tools\":[] } ");
         assert_eq!(split("{\"trajectories\":[]}").unwrap().items, Vec::<&str>::new());
-    }
-
-    #[test]
-    fn fields_and_elements_are_raw() {
-        let found = fields(r#" {"a" : {"b":[1,"}"]} , "c":"x\"" , "d":1.50} "#).unwrap();
-        assert_eq!(found, [("a", r#"{"b":[1,"}"]}"#), ("c", r#""x\"""#), ("d", "1.50")]);
-        assert_eq!(fields("{}"), Some(Vec::new()));
-        assert_eq!(elements(r#"[1, "a" ,{}]"#), Some(vec!["1", "\"a\"", "{}"]));
-        for odd in ["", "[]", "{\"a\":1", "{\"a\":1}x", "{\"a\":}", "{\"\\u0061\":1}", "{1:2}"] {
-            assert_eq!(fields(odd), None, "{odd}");
-        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod prompts;
 mod reader;
 mod schema;
 mod tally;
+mod visits;
 mod writer;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use rusqlite::Connection;
 use self::connection::{Fault, Place};
 use self::insert::Ledger;
 use self::reader::{Readers, Replayed};
+use self::visits::KnownVisits;
 use self::writer::Writer;
 use super::read::RunCursor;
 use super::record::Finding;
@@ -32,6 +34,7 @@ pub(super) struct Sqlite {
     readers: Arc<Readers>,
     writer: Arc<Writer>,
     last_batch: Option<BatchId>,
+    visits: Arc<KnownVisits>,
 }
 
 impl Sqlite {
@@ -49,7 +52,8 @@ impl Sqlite {
                 action: "start its writer thread",
                 detail: error.to_string(),
             })?;
-        Ok(Self { writer: Arc::new(writer), readers: Arc::new(Readers::new(place, timeout)), last_batch })
+        let (writer, readers) = (Arc::new(writer), Arc::new(Readers::new(place, timeout)));
+        Ok(Self { writer, readers, last_batch, visits: Arc::default() })
     }
 
     /// The largest batch id when it was opened.
@@ -116,8 +120,9 @@ impl Sqlite {
         self.readers.now("read the references", prompts::references)
     }
 
-    pub(super) async fn run_visits(&self, run_id: String) -> Result<Option<RunVisits>, StoreError> {
-        self.readers.run("read a run's visits", move |connection| prompts::run_visits(connection, &run_id)).await
+    pub(super) async fn run_visits(&self, run_id: String) -> Result<Option<Arc<RunVisits>>, StoreError> {
+        let known = Arc::clone(&self.visits);
+        self.readers.run("read a run's visits", move |connection| known.read(connection, &run_id)).await
     }
 
     pub(super) fn is_running(&self) -> bool {

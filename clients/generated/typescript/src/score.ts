@@ -28,10 +28,17 @@ function answer(text: string): Trajectory {
     return {
         messages: [
             { role: "user", content: "Capital of France?" },
+            {
+                role: "assistant",
+                content: [{ type: "text", text: "I look it up." }],
+                tool_calls: [{ id: "c1", type: "function", function: { name: "search", arguments: { query: "capital" } } }],
+            },
+            { role: "tool", content: "Paris" },
             { role: "assistant", content: `<answer>${text}</answer>` },
         ],
         tools: [{ type: "function", function: { name: "search", parameters: { type: "object" } } }],
         references: ["Paris"],
+        metadata: { row: 7, split: { name: "train" } },
     };
 }
 
@@ -43,6 +50,7 @@ assert.equal(readme.results[0]?.answer.text, "DHL");
 
 const scored = await score({ trajectories: [answer("Paris"), answer("Rome"), {}], on_invalid: "null" });
 assert.equal(scored.rewards[0], 1);
+assert.deepEqual(scored.results[0]?.tool_calls.map((call) => call.arguments), [{ query: "capital" }]);
 assert((scored.rewards[1] ?? 1) < 0.5);
 assert.equal(scored.rewards[2], null);
 assert.equal(scored.results[2]?.errors[0]?.code, "item_malformed");

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import PARIS
 
-from gradus_client.adapters import art, common, openrlhf, skyrl, trinity, verifiers
+from gradus_client.adapters import art, common, easyr1, openrlhf, skyrl, trinity, verifiers
 
 RIGHT = "<answer>Paris</answer>"
 WRONG = "<answer>Rome</answer>"
@@ -51,6 +51,24 @@ def test_trinity_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     common.close()
     with pytest.raises(AttributeError):
         trinity.Something  # noqa: B018
+
+
+def test_easyr1_gets_its_keys_for_every_response(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scored(response: Any) -> dict[str, float]:
+        inputs = [{"response": response, "response_length": 3, "ground_truth": "Paris"}]
+        return easyr1.compute_score(inputs, rubric="short_form_qa")[0]
+
+    assert scored(RIGHT) == {"overall": 1.0, "format": 1.0, "accuracy": 1.0}
+    wrong = scored(WRONG)
+    assert (wrong["format"], wrong["accuracy"]) == (1.0, 0.0)
+    assert wrong["overall"] == pytest.approx(0.3)
+    assert scored("Paris")["format"] == 0.0
+    assert easyr1.compute_score([]) == []
+    monkeypatch.setenv("GRADUS_DEADLINE_MS", "50")
+    monkeypatch.setenv("GRADUS_FALLBACK", "-1")
+    lost = easyr1.compute_score([{"response": RIGHT, "ground_truth": "Paris"}] * 2, url="http://127.0.0.1:9")
+    assert lost == [{"overall": -1.0, "format": 0.0, "accuracy": 0.0}] * 2
+    common.close()
 
 
 def test_skyrl_ends_after_one_turn_with_the_reward(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ use super::object;
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
+use crate::http::schema::JsonObject;
 use crate::http::scoring::on_work_threads;
 
 /// A grader with a sample.
@@ -28,12 +29,12 @@ use crate::http::scoring::on_work_threads;
     "model_sample": "Paris", "item": {"ref": "Paris"}}))]
 pub(crate) struct RunRequest {
     /// `string_check`, `text_similarity` (`bleu`; also `la_bleu`, `f1` and `exact_match`) or `multi`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     grader: Value,
     /// What the model wrote.
     model_sample: String,
     /// The dataset's row.
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, value_type = JsonObject)]
     #[serde(default)]
     item: Value,
 }
@@ -55,7 +56,7 @@ pub(crate) struct RunResponse {
     /// How it came about.
     metadata: GraderMetadata,
     /// Empty: no model is asked.
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     model_grader_token_usage_per_model: BTreeMap<String, Value>,
 }
 
@@ -128,7 +129,7 @@ pub(crate) struct GraderErrors {
 #[schema(as = ValidateGrader, example = json!({"grader": {"type": "string_check", "name": "c", "input": "{{sample.output_text}}", "reference": "{{item.ref}}", "operation": "eq"}}))]
 pub(crate) struct ValidateRequest {
     /// As for running it.
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     grader: Value,
 }
 

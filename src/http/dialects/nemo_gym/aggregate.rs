@@ -14,6 +14,7 @@ use crate::http::app::App;
 use crate::http::dialects::object;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
+use crate::http::schema::JsonObject;
 
 /// The field that names a task.
 const TASK: &str = "_ng_task_index";
@@ -25,7 +26,7 @@ const NAMES: [&str; 2] = [TASK, "_ng_rollout_index"];
 #[schema(as = AggregateMetricsRequest, example = json!({"verify_responses": [{"_ng_task_index": 0, "reward": 1.0}, {"_ng_task_index": 0, "reward": 0.0}]}))]
 pub(crate) struct AggregateRequest {
     /// Each has at least a `reward`.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<JsonObject>)]
     verify_responses: Vec<Map<String, Value>>,
 }
 
@@ -36,13 +37,13 @@ pub(crate) struct AggregateRequest {
     "agent_metrics": {"mean/reward": 0.5, "std/reward": 0.5, "min/reward": 0.0, "max/reward": 1.0}, "key_metrics": {"mean/reward": 0.5}}))]
 pub(crate) struct Aggregate {
     /// Per task.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<JsonObject>)]
     group_level_metrics: Vec<Map<String, Value>>,
     /// Over all.
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     agent_metrics: Map<String, Value>,
     /// The mean reward.
-    #[schema(value_type = Object)]
+    #[schema(value_type = JsonObject)]
     key_metrics: Map<String, Value>,
 }
 

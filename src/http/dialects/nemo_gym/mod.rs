@@ -11,19 +11,19 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::responses_api::{prompt, rollout};
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written, quoted};
-use super::fields::{Fields, list};
+use super::fields::{Parts, Value};
 use super::label::Label;
-use super::options::Options;
-use super::sheet::{Outcome, Sheet, written};
+use super::options::{Options, Repeatable};
+use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
+use crate::http::schema::JsonObject;
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
@@ -60,11 +60,11 @@ const RESERVED: [&str; 3] = ["responses_create_params", "response", "instance_co
     "expected_answer": "Paris"}))]
 pub(crate) struct VerifyRequestDoc {
     /// What the policy was given: `input`, `instructions` and `tools` are read.
-    #[schema(value_type = Object)]
-    responses_create_params: Value,
+    #[schema(value_type = JsonObject)]
+    responses_create_params: serde_json::Value,
     /// What it did: `output` is read.
-    #[schema(value_type = Object)]
-    response: Value,
+    #[schema(value_type = JsonObject)]
+    response: serde_json::Value,
     /// What is right; `ground_truth`, `references`, `golds`, `label`, `target`, `answer` and `answers` are taken, too.
     #[schema(required = false)]
     expected_answer: Option<LabelDoc>,
@@ -78,11 +78,11 @@ pub(crate) struct VerifyRequestDoc {
     "reward_components": {"tool_parse": 0.1, "la_bleu": 0.83}, "mask_sample": false}))]
 pub(crate) struct VerifyResponseDoc {
     /// As sent.
-    #[schema(value_type = Object)]
-    responses_create_params: Value,
+    #[schema(value_type = JsonObject)]
+    responses_create_params: serde_json::Value,
     /// As sent.
-    #[schema(value_type = Object)]
-    response: Value,
+    #[schema(value_type = JsonObject)]
+    response: serde_json::Value,
     /// The reward; where there is none, the rubric's lowest.
     reward: f64,
     /// What the reward is made of; they sum to it. Absent where there is none.
@@ -103,60 +103,68 @@ pub(crate) struct VerifyResponseDoc {
     failure_reason: Option<String>,
 }
 
-struct NemoGym;
+/// Levels of a body that are looked into: the body, `response`, `output`, and the items of that.
+const DEPTH: usize = 4;
+
+struct NemoGym {
+    parts: Parts,
+}
 
 impl Dialect for NemoGym {
     const ON_INVALID: OnInvalid = OnInvalid::Zero;
     const DEADLINE_MS: Option<u64> = None;
+    const ECHOES: bool = true;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let body = Fields::read(body)?;
-        let params = Fields::inside(body.needed("responses_create_params")?, "/responses_create_params")?;
-        let response = Fields::inside(body.needed("response")?, "/response")?;
-        let output = list(response.needed("output")?, "/response/output")?;
-        let answers = Label::read(body.first(&ANSWERS).unwrap_or_default());
-        let about = Label {
-            reference_calls: body.get("reference_calls").map(Cow::Borrowed),
-            group: body.first(&GROUPS).map(Cow::Borrowed),
-            ..Label::default()
-        };
-        let truncated = response.get("incomplete_details").is_some_and(|details| details.contains("max_output_tokens"));
-        let usage = response.get("usage").and_then(|usage| Fields::read(usage).ok()).unwrap_or_default();
-        let draft = Draft {
-            prompt: params.get("input").map(|input| prompt(params.get("instructions"), input)),
-            written: Written::Messages(rollout(&output)?.into()),
-            tools: params.get("tools").map(Cow::Borrowed),
-            label: answers.or(about),
-            truncated: truncated.then_some(Cow::Borrowed("true")),
-            response_tokens: usage.get("output_tokens").map(Cow::Borrowed),
-            ..Draft::default()
-        };
-        Ok((Self, vec![draft]))
+        let parts = Parts::read(body, DEPTH)?;
+        let draft = draft(parts.object(body)?)?;
+        Ok((Self { parts }, vec![draft]))
     }
 
     fn write(&self, body: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        // It was read before.
-        let fields = Fields::read(body).unwrap_or_default();
-        sheet.outcomes.first().map_or_else(Vec::new, |outcome| answer(&fields, outcome))
+        sheet.outcomes.first().map_or_else(Vec::new, |outcome| answer(self.parts.value(body), outcome))
     }
 }
 
+fn draft<'b>(body: Value<'_, 'b>) -> Result<Draft<'b>, Pointed> {
+    let params = body.needed("responses_create_params")?.object("/responses_create_params")?;
+    let response = body.needed("response")?.object("/response")?;
+    let output = response.needed("output")?.list("/response/output")?;
+    let raw = |field: Option<Value<'_, 'b>>| field.map(Value::raw).map(Cow::Borrowed);
+    let answers = Label::read(body.first(&ANSWERS));
+    let about = Label {
+        reference_calls: raw(body.get("reference_calls")),
+        group: raw(body.first(&GROUPS)),
+        ..Label::default()
+    };
+    let details = response.raw_of("incomplete_details");
+    let truncated = details.is_some_and(|details| details.contains("max_output_tokens"));
+    Ok(Draft {
+        prompt: params.get("input").map(|input| prompt(params.raw_of("instructions"), input)),
+        written: Written::Messages(rollout(output)?.into()),
+        tools: raw(params.get("tools")),
+        label: answers.or(about),
+        truncated: truncated.then_some(Cow::Borrowed("true")),
+        response_tokens: raw(response.get("usage").and_then(|usage| usage.get("output_tokens"))),
+        ..Draft::default()
+    })
+}
+
 /// The body with what was found.
-fn answer(fields: &Fields<'_>, outcome: &Outcome<'_>) -> Vec<u8> {
-    let mut out = vec![b'{'];
-    let metrics: Vec<(String, f64)> = outcome
-        .metrics()
-        .map(|(name, score)| {
-            let taken = RESERVED.contains(&name) || OWN.contains(&name);
-            (if taken { format!("metric_{name}") } else { name.to_owned() }, score)
-        })
-        .collect();
+fn answer(body: Value<'_, '_>, outcome: &Outcome<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.raw().len() + 1024);
+    out.push(b'{');
+    let metric = |(name, score)| {
+        let taken = RESERVED.contains(&name) || OWN.contains(&name);
+        (if taken { Cow::Owned(format!("metric_{name}")) } else { Cow::Borrowed(name) }, score)
+    };
+    let metrics: Vec<(Cow<'_, str>, f64)> = outcome.metrics().map(metric).collect();
     let failed = !outcome.valid();
     let ours = |name: &str| {
         OWN.contains(&name) || failed && name == "instance_config" || metrics.iter().any(|(metric, _)| metric == name)
     };
-    for (name, value) in fields.0.iter().filter(|(name, _)| !ours(name)) {
-        put(&mut out, name, value.as_bytes());
+    for field in body.inside().filter(|field| !ours(&field.key())) {
+        put_raw(&mut out, field.raw_key(), field.raw().as_bytes());
     }
     put(&mut out, "reward", &written(&outcome.fallback()));
     for (name, score) in &metrics {
@@ -164,7 +172,7 @@ fn answer(fields: &Fields<'_>, outcome: &Outcome<'_>) -> Vec<u8> {
     }
     match outcome.fault() {
         None => put(&mut out, "reward_components", &written(&components(outcome))),
-        Some((code, message)) => put_failure(&mut out, fields, code, message),
+        Some((code, message)) => put_failure(&mut out, body, code, message),
     }
     put(&mut out, "mask_sample", if failed { b"true" } else { b"false" });
     out.pop();
@@ -172,18 +180,23 @@ fn answer(fields: &Fields<'_>, outcome: &Outcome<'_>) -> Vec<u8> {
     out
 }
 
+/// Appends a field whose name, as all names of ours, needs no escapes.
 fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(quoted(name).as_bytes());
-    out.push(b':');
-    out.extend_from_slice(value);
-    out.push(b',');
+    put_raw(out, name, value);
 }
 
-fn components(outcome: &Outcome<'_>) -> serde_json::Map<String, Value> {
-    outcome.components().map(|(name, part)| (name.to_owned(), Value::from(part))).collect()
+/// Appends a field by what stands between the quotes of its key.
+fn put_raw(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+    for part in [b"\"", key.as_bytes(), b"\":", value, b","] {
+        out.extend_from_slice(part);
+    }
 }
 
-fn put_failure(out: &mut Vec<u8>, fields: &Fields<'_>, code: &str, message: &str) {
+fn components<'s>(outcome: &Outcome<'s>) -> Named<'s, f64> {
+    Named { own: Vec::new(), metrics: outcome.components().collect() }
+}
+
+fn put_failure(out: &mut Vec<u8>, body: Value<'_, '_>, code: &str, message: &str) {
     match code.strip_prefix("judge_") {
         Some(error) => {
             put(out, "_ng_failure_class", b"\"judge_failed\"");
@@ -193,14 +206,14 @@ fn put_failure(out: &mut Vec<u8>, fields: &Fields<'_>, code: &str, message: &str
     }
     put(out, "failure_reason", quoted(&format!("{code}: {message}")).as_bytes());
     // The trainer looks for the mask here, too.
-    let config = fields.first(&["instance_config"]).and_then(|raw| serde_json::from_str(raw).ok());
-    let mut config: serde_json::Map<String, Value> = config.unwrap_or_default();
-    config.insert("mask_sample".to_owned(), Value::Bool(true));
+    let config = body.raw_of("instance_config").and_then(|raw| serde_json::from_str(raw).ok());
+    let mut config: serde_json::Map<String, serde_json::Value> = config.unwrap_or_default();
+    config.insert("mask_sample".to_owned(), true.into());
     put(out, "instance_config", &written(&config));
 }
 
 /// Verify a rollout as `NeMo` Gym sends it.
-#[utoipa::path(post, path = "/verify", tag = "dialects", operation_id = "nemo_gym_verify", params(Options),
+#[utoipa::path(post, path = "/verify", tag = "dialects", operation_id = "nemo_gym_verify", params(Options, Repeatable),
     request_body(content = VerifyRequestDoc, description = "A verify request; unknown fields are kept"),
     responses(
         (status = 200, description = "The request with its reward", body = VerifyResponseDoc),

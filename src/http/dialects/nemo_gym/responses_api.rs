@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use crate::http::dialects::draft::quoted;
-use crate::http::dialects::fields::{Fields, list};
+use crate::http::dialects::fields::Value;
 use crate::http::wire::{Pointed, Text};
 
 /// One item of `input` or `output`; which fields it has depends on its type. Every field is raw JSON.
-struct ResponseItem<'b>(Fields<'b>);
+#[derive(Clone, Copy)]
+struct ResponseItem<'t, 'b>(Value<'t, 'b>);
 
 /// What an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,59 +22,59 @@ enum Kind {
     Result,
 }
 
-impl<'b> ResponseItem<'b> {
+impl<'t, 'b> ResponseItem<'t, 'b> {
     /// The items of a list.
-    fn list(raw: &[&'b str], pointer: &str) -> Result<Vec<Self>, Pointed> {
-        let item = |(place, raw): (usize, &&'b str)| Fields::inside(raw, &format!("{pointer}/{place}")).map(Self);
-        raw.iter().enumerate().map(item).collect()
+    fn list(list: Value<'t, 'b>, pointer: &str) -> Result<Vec<Self>, Pointed> {
+        let item = |(place, item): (usize, Value<'t, 'b>)| item.object(format_args!("{pointer}/{place}")).map(Self);
+        list.inside().enumerate().map(item).collect()
     }
 
     fn kind(&self) -> Option<Kind> {
-        Some(match self.0.get("type") {
+        Some(match self.0.raw_of("type") {
             Some("\"reasoning\"") => Kind::Reasoning,
             Some("\"function_call\"") => Kind::Call,
             Some("\"function_call_output\"") => Kind::Result,
             Some("\"message\"") => Kind::Message,
-            None if self.0.get("role").is_some() => Kind::Message,
+            None if self.0.raw_of("role").is_some() => Kind::Message,
             _ => return None,
         })
     }
 
     fn is_of_assistant(&self) -> bool {
-        self.0.get("role").is_none_or(|role| role == "\"assistant\"")
+        self.0.raw_of("role").is_none_or(|role| role == "\"assistant\"")
     }
 
     /// As a message of its role.
     fn message(&self) -> String {
-        message(self.0.get("role").unwrap_or("\"user\""), self.0.get("content").unwrap_or("null"))
+        message(self.0.raw_of("role").unwrap_or("\"user\""), self.0.raw_of("content").unwrap_or("null"))
     }
 
     /// What a tool gave back. A value that is no text is its JSON.
     fn result(&self) -> String {
-        let output = self.0.get("output").unwrap_or("\"\"");
+        let output = self.0.raw_of("output").unwrap_or("\"\"");
         let content = if output.starts_with(['"', '[']) { Cow::Borrowed(output) } else { Cow::Owned(quoted(output)) };
         message("\"tool\"", &content)
     }
 
     /// A call as chat messages have it. What is missing stays so: the native reader says what is wrong.
     fn call(&self) -> String {
-        let field = |name: &str| self.0.get(name).map(|raw| format!("\"{name}\":{raw}"));
+        let field = |name: &str| self.0.raw_of(name).map(|raw| format!("\"{name}\":{raw}"));
         let fields: Vec<String> = ["name", "arguments"].into_iter().filter_map(field).collect();
-        let id = self.0.get("call_id").unwrap_or("null");
+        let id = self.0.raw_of("call_id").unwrap_or("null");
         format!("{{\"id\":{id},\"type\":\"function\",\"function\":{{{}}}}}", fields.join(","))
     }
 }
 
 /// What the policy was given: `input` is a text or a list of items, `instructions` a system message.
-pub(super) fn prompt<'b>(instructions: Option<&'b str>, input: &'b str) -> Cow<'b, str> {
-    if instructions.is_none() && !input.starts_with('[') {
-        return Cow::Borrowed(input);
+pub(super) fn prompt<'b>(instructions: Option<&'b str>, input: Value<'_, 'b>) -> Cow<'b, str> {
+    let is_list = input.raw().starts_with('[');
+    if instructions.is_none() && !is_list {
+        return Cow::Borrowed(input.raw());
     }
     let mut messages: Vec<String> = instructions.iter().map(|raw| message("\"system\"", raw)).collect();
-    if input.starts_with('[') {
-        let items = list(input, "").and_then(|items| ResponseItem::list(&items, ""));
+    if is_list {
         // What is no list of items stays as it is: the native reader says so.
-        let Ok(items) = items else { return Cow::Borrowed(input) };
+        let Ok(items) = ResponseItem::list(input, "") else { return Cow::Borrowed(input.raw()) };
         messages.extend(items.iter().filter_map(|item| match item.kind() {
             Some(Kind::Message) => Some(item.message()),
             Some(Kind::Result) => Some(item.result()),
@@ -81,7 +82,7 @@ pub(super) fn prompt<'b>(instructions: Option<&'b str>, input: &'b str) -> Cow<'
             _ => None,
         }));
     } else {
-        messages.push(message("\"user\"", input));
+        messages.push(message("\"user\"", input.raw()));
     }
     Cow::Owned(format!("[{}]", messages.join(",")))
 }
@@ -124,7 +125,7 @@ impl Turn<'_> {
 ///
 /// # Errors
 /// When an item of `output` is no object.
-pub(super) fn rollout(output: &[&str]) -> Result<String, Pointed> {
+pub(super) fn rollout(output: Value<'_, '_>) -> Result<String, Pointed> {
     let items = ResponseItem::list(output, "/response/output")?;
     let (mut messages, mut turn) = (Vec::with_capacity(items.len()), Turn::default());
     for item in &items {
@@ -136,8 +137,8 @@ pub(super) fn rollout(output: &[&str]) -> Result<String, Pointed> {
         match kind {
             Kind::Result => messages.push(item.result()),
             Kind::Message if !item.is_of_assistant() => messages.push(item.message()),
-            Kind::Reasoning => turn.reasoning += &texts(item.0.first(&["content", "summary"])),
-            Kind::Message => turn.content = item.0.get("content"),
+            Kind::Reasoning => turn.reasoning += &texts(item.0.first(&["content", "summary"]).map(Value::raw)),
+            Kind::Message => turn.content = item.0.raw_of("content"),
             Kind::Call => turn.calls.push(item.call()),
         }
         if kind != Kind::Result && item.is_of_assistant() {
@@ -163,11 +164,14 @@ fn texts(parts: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
-    fn messages(items: &Value) -> Value {
+    use super::super::super::fields::Parts;
+
+    fn messages(items: &serde_json::Value) -> serde_json::Value {
         let text = items.to_string();
-        serde_json::from_str(&rollout(&list(&text, "").unwrap()).unwrap()).unwrap()
+        let parts = Parts::read(&text, 2).unwrap();
+        serde_json::from_str(&rollout(parts.value(&text)).unwrap()).unwrap()
     }
 
     #[test]
@@ -202,7 +206,8 @@ mod tests {
     #[test]
     fn an_input_becomes_the_prompt() {
         let read = |instructions: Option<&str>, input: &str| {
-            serde_json::from_str::<Value>(&prompt(instructions, input)).unwrap()
+            let parts = Parts::read(input, 2).unwrap();
+            serde_json::from_str::<serde_json::Value>(&prompt(instructions, parts.value(input))).unwrap()
         };
         assert_eq!(read(None, "\"q\""), json!("q"));
         assert_eq!(read(Some("\"be brief\""), "\"q\"")[1], json!({"role": "user", "content": "q"}));

@@ -1,0 +1,88 @@
+//! `Idempotency-Key` on the paths of trainers: a repeat gets the answer again, and nothing is scored or counted twice.
+
+use serde_json::{Value, json};
+
+use crate::common::{Answer, Server, post_bytes};
+use crate::contents::{contents, server};
+
+fn keyed(server: &Server, path: &str, key: &str, body: &str) -> Answer {
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key)];
+    server.send("POST", path, &headers, Some(body.as_bytes()))
+}
+
+fn scored(server: &Server) -> f64 {
+    server.metric("gradus_trajectories_total", &[])
+}
+
+#[test]
+fn a_repeat_in_any_dialect_gets_the_very_answer_and_counts_nothing() {
+    let server = server(&[]);
+    for (n, call) in contents()[0].calls().iter().enumerate() {
+        let (before, body) = (scored(&server), call.body.to_string());
+        let first = keyed(&server, &call.path, &format!("key {n}"), &body);
+        first.ok();
+        assert_eq!(keyed(&server, &call.path, &format!("key {n}"), &body).body, first.body, "{}", call.dialect);
+        assert!((scored(&server) - before - 1.0).abs() < 0.5, "{} scored twice", call.dialect);
+    }
+}
+
+#[test]
+fn a_key_stands_for_the_path_the_query_and_the_body() {
+    let server = Server::start(&[]);
+    let body = |answer: &str| json!({"response": format!("<answer>{answer}</answer>"), "label": "Paris"}).to_string();
+    let path = "/slime?rubric=binary_em";
+    assert_eq!(keyed(&server, path, "k", &body("Paris")).ok(), json!(1.0));
+    keyed(&server, path, "k", &body("Lyon")).problem(409);
+    keyed(&server, "/slime?rubric=binary_em&format=dict", "k", &body("Paris")).problem(409);
+    keyed(&server, "/reward", "k", &json!({"trajectories": []}).to_string()).problem(409);
+    keyed(&server, path, &"k".repeat(10_000), &body("Paris")).problem(400);
+    assert_eq!(keyed(&server, path, "k", &body("Paris")).ok(), json!(1.0), "the first answer stays");
+}
+
+#[test]
+fn what_could_not_be_scored_leaves_its_key_free() {
+    let server = Server::start(&[]);
+    // This client hears of no error; the key is free all the same.
+    assert_eq!(keyed(&server, "/slime", "k", "{}").ok(), json!(0.0));
+    let right = json!({"response": "<answer>Paris</answer>", "label": "Paris"}).to_string();
+    assert_eq!(keyed(&server, "/slime?rubric=binary_em", "k", &right).ok(), json!(1.0));
+}
+
+fn member(answer: Value) -> String {
+    json!({"prompt": "q", "response": answer, "label": {"references": ["Paris"], "group": "g"}}).to_string()
+}
+
+const MEETING: &str = "/slime?rubric=binary_em&on_invalid=mean&group_size=2&group_wait_ms=60000";
+
+#[test]
+fn a_member_that_is_sent_twice_under_its_key_is_one_member() {
+    let server = Server::start(&[]);
+    let (right, broken) = (member(json!("<answer>Paris</answer>")), member(json!(7)));
+    std::thread::scope(|scope| {
+        let twice: Vec<_> = (0..2).map(|_| scope.spawn(|| keyed(&server, MEETING, "right", &right).ok())).collect();
+        server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 2.0);
+        // Two of the same do not make the group complete: the broken one still finds the right one waiting.
+        assert_eq!(keyed(&server, MEETING, "broken", &broken).ok(), json!(1.0));
+        for repeat in twice {
+            assert_eq!(repeat.join().unwrap(), json!(1.0));
+        }
+    });
+    assert!((scored(&server) - 2.0).abs() < 0.5);
+}
+
+#[test]
+fn a_repeat_takes_the_place_of_a_client_that_went_away() {
+    let server = Server::start(&[]);
+    let right = member(json!("<answer>Paris</answer>"));
+    let mut gone = server.connect();
+    gone.write(post_bytes(MEETING, "Idempotency-Key: right\r\n", right.as_bytes()));
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 1.0);
+    std::thread::scope(|scope| {
+        let repeat = scope.spawn(|| keyed(&server, MEETING, "right", &right).ok());
+        server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 2.0);
+        drop(gone);
+        server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) == 1.0);
+        assert_eq!(server.post(MEETING, &member(json!(7))).ok(), json!(1.0));
+        assert_eq!(repeat.join().unwrap(), json!(1.0));
+    });
+}

@@ -1,0 +1,75 @@
+//! The visits of a run: the same whether they are read at once or as the scores come.
+
+use gradus::store::{Batch, GroupVisit, RunVisits};
+
+use super::{batch, on_each};
+
+/// The visits that these batches make, in the order of their ids.
+fn visits(batches: &[&Batch]) -> Vec<GroupVisit> {
+    let mut visits: Vec<GroupVisit> = Vec::new();
+    for batch in batches {
+        for score in &batch.scores {
+            let (Some(group), Some(reward)) = (&score.group, score.reward) else { continue };
+            let same =
+                |visit: &&mut GroupVisit| visit.group == *group && visit.step == batch.step && batch.step.is_some();
+            // Without a step every batch is a visit of its own.
+            match visits.iter_mut().find(same) {
+                Some(visit) => visit.rewards.push(reward),
+                None => visits.push(GroupVisit {
+                    group: group.clone(),
+                    step: batch.step,
+                    rewards: vec![reward],
+                    rubric_hash: batch.rubric_hash.clone(),
+                }),
+            }
+        }
+    }
+    visits
+}
+
+#[test]
+fn visits_grow_as_scores_come() {
+    on_each(async |store| {
+        let batches: Vec<Batch> = [(0, [0.1, 0.2]), (0, [0.3, 0.4]), (1, [0.5, 0.6]), (1, [0.7, 0.8])]
+            .map(|(step, [a, b])| batch(&store, "exp", step, &[Some(a), Some(b), None]))
+            .into();
+        assert_eq!(store.run_visits("exp").await.unwrap(), None);
+        let mut known = Vec::new();
+        for batch in &batches {
+            store.append(batch.clone()).await.unwrap();
+            known.push(batch);
+            let found = store.run_visits("exp").await.unwrap().unwrap();
+            assert_eq!(found.visits, visits(&known));
+            assert_eq!(found.rubrics.len(), 1);
+            assert_eq!(store.run_visits("exp").await.unwrap().unwrap(), found, "nothing came in between");
+        }
+    });
+}
+
+#[test]
+fn a_batch_that_began_earlier_and_was_written_later_comes_first() {
+    on_each(async |store| {
+        let early = batch(&store, "exp", 0, &[Some(0.1), Some(0.2)]);
+        let late = batch(&store, "exp", 0, &[Some(0.3), Some(0.4)]);
+        store.append(late.clone()).await.unwrap();
+        assert_eq!(store.run_visits("exp").await.unwrap().unwrap().visits, visits(&[&late]));
+        store.append(early.clone()).await.unwrap();
+        assert_eq!(store.run_visits("exp").await.unwrap().unwrap().visits, visits(&[&early, &late]));
+    });
+}
+
+#[test]
+fn runs_are_told_apart_and_more_of_them_than_are_kept_in_memory() {
+    on_each(async |store| {
+        let runs: Vec<(String, Batch)> = (0..9_u8)
+            .map(|n| (format!("run {n}"), batch(&store, &format!("run {n}"), 0, &[Some(f64::from(n) / 10.0)])))
+            .collect();
+        for (_, batch) in &runs {
+            store.append(batch.clone()).await.unwrap();
+        }
+        for (run, batch) in runs.iter().chain(runs.iter().rev()) {
+            let found = store.run_visits(run).await.unwrap().unwrap();
+            assert_eq!(*found, RunVisits { visits: visits(&[batch]), rubrics: found.rubrics.clone() });
+        }
+    });
+}
