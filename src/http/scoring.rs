@@ -52,6 +52,8 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
             break result?;
         }
     };
+    // The body is packed in the batch: no second one waits for the disk.
+    drop(pass);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
         store.append(batch).await?;
     }
