@@ -15,9 +15,9 @@ const STEP_BYTES: usize = 64 * 1024;
 const WHOLE_STEPS: usize = 4;
 /// Steps that one request has in the queue, per core: the cores need the next one at hand, and other requests wait for
 /// those in front of them.
-const QUEUED_STEPS: usize = 2;
-/// Large requests under way, per core; more wait with nothing but their body. Several, so that no core is idle while one of
-/// them reads its outline or writes its answer.
+const QUEUED_STEPS: usize = 4;
+/// Large requests under way, per core; more wait with nothing but their body. With one for each, the cores have work while
+/// one of them reads its outline or writes its answer.
 const LARGE_REQUESTS: usize = 1;
 
 /// The requests that are being scored.
