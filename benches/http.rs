@@ -5,7 +5,8 @@
 //! trajectories that it answered. The parse floor is taken in this process right before and after each cell, because a
 //! machine's speed changes within minutes: on all cores at once, as the server runs, and on one alone. `--peer COMMAND` starts another server (`http/peer.py`, say) and measures it in
 //! the same run on the same bodies; `--seconds N` is how long each cell's two loads last; `--sizes small,large` and
-//! `--stores none,commit,relaxed` choose. `--dialects` measures instead what each trainer's dialect costs over the native
+//! `--stores none,commit,relaxed` choose. The last latencies are those of `/healthz` at the same rate of requests: what the
+//! machine and this load generator take by themselves. `--dialects` measures instead what each trainer's dialect costs over the native
 //! request with the same trajectories, and what it takes a group of 16 requests to meet.
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
@@ -59,9 +60,9 @@ fn main() -> anyhow::Result<()> {
         return measure_dialects(&inputs, options.seconds);
     }
     println!(
-        "| server | size | KB | CPU us | floor us | alone us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | peak MB | in flight MB | start ms | others |"
+        "| server | size | KB | CPU us | floor us | alone us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | healthz p50 | healthz p99 | peak MB | in flight MB | start ms | others |"
     );
-    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for store in &options.stores {
         let directory = tempfile::tempdir()?;
         let server = Server::start(&mut gradus(store, directory.path())?, &format!("gradus, {store}"))?;
@@ -179,7 +180,9 @@ fn measure(server: &Server, inputs: &[Input], seconds: Duration) -> anyhow::Resu
         let floor = f64::midpoint(before[0], input.floor_us(cores)?);
         let alone = f64::midpoint(before[1], input.floor_us(1)?);
         let half = open_loop(&requests, CONNECTIONS, load.per_second() / 2.0, seconds)?;
-        row(server, input, &load, &half, [spent, floor, alone, peak, others.max(0.0)]);
+        let health = Requests::get(server.address, "/healthz");
+        let still = open_loop(&health, CONNECTIONS, load.per_second() / 2.0, seconds)?;
+        row(server, input, [&load, &half, &still], [spent, floor, alone, peak, others.max(0.0)]);
     }
     Ok(())
 }
@@ -240,12 +243,12 @@ fn measure_meeting(directory: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(server: &Server, input: &Input, load: &Load, half: &Load, [spent, floor, alone, peak, others]: [f64; 5]) {
+fn row(server: &Server, input: &Input, [load, half, still]: [&Load; 3], [spent, floor, alone, peak, others]: [f64; 5]) {
     let trajectories = (load.answered() * BATCH) as f64;
     let cpu = spent * 1e6 / trajectories;
     let bytes = input.mean_bytes();
     println!(
-        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {alone:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} |",
+        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {alone:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} |",
         server.name,
         input.size.name(),
         bytes / BATCH as f64 / 1e3,
@@ -255,6 +258,8 @@ fn row(server: &Server, input: &Input, load: &Load, half: &Load, [spent, floor, 
         load.quantile_ms(99),
         half.quantile_ms(50),
         half.quantile_ms(99),
+        still.quantile_ms(50),
+        still.quantile_ms(99),
         bytes * CONNECTIONS as f64 / 1e6,
         server.start_ms,
     );

@@ -45,6 +45,11 @@ impl Requests {
         Self { address, texts: bodies.iter().map(text).collect() }
     }
 
+    /// `GET` of a path.
+    pub fn get(address: SocketAddr, path: &str) -> Self {
+        Self { address, texts: vec![format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()] }
+    }
+
     /// Sends the first one on a new connection and waits for its answer.
     pub fn once(&self) -> anyhow::Result<()> {
         Connection::open(self.address)?.exchange(self.text(0))

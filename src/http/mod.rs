@@ -6,6 +6,7 @@ mod app;
 mod auth;
 pub mod batch;
 mod cohorts;
+mod connection;
 mod dialects;
 mod error;
 mod handlers;

@@ -45,14 +45,15 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     let stamp = batch_id.map(|id| Stamp { id, request_id, created_at_ms: app.now_ms(), idempotency });
     let mut pass = Pass { body, items, stamp, stop, facts, session: Session::default() };
     let (scored, batch) = loop {
-        let work = app.clone();
-        let (result, back) = on_work_threads(move || Ok((pass.run(&work), pass))).await?;
-        pass = back;
+        let result;
+        (result, pass) = pass.take_turn(app).await?;
         // A result with questions left open is none.
         if !pass.session.put_to(&app.engine.judges, pass.stop.judges_answer_by.get().copied()).await {
             break result?;
         }
     };
+    // The body is packed in the batch: no second one waits for the disk.
+    drop(pass);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
         store.append(batch).await?;
     }
@@ -80,6 +81,14 @@ struct Pass {
 }
 
 impl Pass {
+    /// Goes over the request when it is its turn, and gives itself back for the next time.
+    async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Problem>, Self), Problem> {
+        let running = app.engine.load.begin(self.body.len()).await;
+        let work = app.clone();
+        let run = move || Ok((self.run(&work), self));
+        if running.in_steps() { on_own_thread(run).await } else { on_work_threads(run).await }
+    }
+
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
         let batch_id = self.stamp.as_ref().map(|stamp| stamp.id.to_string());
         let overrides =
@@ -161,6 +170,17 @@ pub(crate) async fn on_work_threads<T: Send + 'static>(
     });
     match wait.await {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) | Err(_) => Err(Problem::internal("scoring failed; please report this with the request")),
+        Ok(Err(_)) | Err(_) => Err(scoring_failed()),
     }
+}
+
+/// Runs work that waits for the work threads on a thread of its own; a panic counts as there.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(scoring_failed()))
+}
+
+fn scoring_failed() -> Problem {
+    Problem::internal("scoring failed; please report this with the request")
 }

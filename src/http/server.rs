@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::app::App;
+use super::connection::Connections;
 use super::router::router;
 
 /// How long requests may take to end after the signal to stop.
@@ -32,11 +33,7 @@ pub async fn serve(
         // For a moment new requests still get their 503, so that balancers and clients learn to go elsewhere.
         tokio::time::sleep(GRACE).await;
     };
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        // Answers are written whole: waiting to fill a packet only delays them.
-        let _ = stream.set_nodelay(true);
-    });
-    let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(signal);
+    let serving = axum::serve(Connections(listener), router(app.clone())).with_graceful_shutdown(signal);
     let late = async {
         // The signal's end is dropped without a message where serving itself failed: then nothing is to be waited for.
         if drained.await.is_ok() {

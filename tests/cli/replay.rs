@@ -1,5 +1,9 @@
 //! `gradus score --replay`: a stored run scored again, as it was and after somebody changed the database.
 
+use std::io::Read;
+
+use lz4_flex::frame::FrameDecoder;
+
 use super::*;
 
 /// A run of two requests in a database, scored by a server that was then stopped.
@@ -52,8 +56,10 @@ fn rewrite_response(database: &rusqlite::Connection, edit: impl FnOnce(String) -
     let first = "SELECT batch, response, response_bytes FROM bodies ORDER BY batch LIMIT 1";
     let (batch, packed, bytes): (i64, Vec<u8>, u32) =
         database.query_row(first, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-    let text = String::from_utf8(zstd::bulk::decompress(&packed, bytes as usize).unwrap()).unwrap();
+    let mut text = String::with_capacity(bytes as usize);
+    FrameDecoder::new(&*packed).read_to_string(&mut text).unwrap();
     let edited = edit(text);
+    // As older versions packed it.
     let packed = zstd::bulk::compress(edited.as_bytes(), 1).unwrap();
     let update = "UPDATE bodies SET response = ?1, response_bytes = ?2 WHERE batch = ?3";
     database.execute(update, rusqlite::params![packed, u32::try_from(edited.len()).unwrap(), batch]).unwrap();

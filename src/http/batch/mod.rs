@@ -1,26 +1,27 @@
 //! One request, scored: bytes in, the whole response out. Server, command line and replay all score through
 //! [`Engine::score`].
 //!
-//! Items are read, then scored and written, each on whatever core is free; equal trajectories are scored once. Runs on
-//! rayon's threads and blocks: never call it from an async one. Knows no HTTP status and no store.
+//! Items are read, then scored and written, in steps on whatever core is free; equal trajectories are scored once. Blocks:
+//! never call it from an async thread. Knows no HTTP status and no store.
 
 mod distinct;
 mod facts;
 mod respond;
+mod steps;
 mod stop;
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use serde_json::value::RawValue;
 
 use self::distinct::{Task, content_hash, distinct};
 pub use self::facts::{Facts, component_names};
 use self::respond::{Entry, Extras, finish};
+pub use self::steps::Load;
+use self::steps::{cut, in_turns};
 use self::stop::Deadline;
 pub use self::stop::Stop;
 use super::wire::{
@@ -34,13 +35,9 @@ use crate::shaping::Position;
 use crate::stages::{Evidence, Field, Judge, NoScore, NoScoreCode};
 use crate::toolcall::tools::ToolSet;
 
-/// Bytes of request that one unit of parallel work should hold at least.
-const GRAIN_BYTES: usize = 64 * 1024;
-/// Most trajectories, and bytes of request, that go through each step together.
+/// Most trajectories that are read, scored and written together: what was read of them is to lie in the cache still when it
+/// is written.
 const TOGETHER: usize = 16;
-const TOGETHER_BYTES: usize = 64 * 1024;
-/// Bytes of request after which a request looks again how busy the engine is.
-const STRETCH_BYTES: usize = 1 << 20;
 
 /// What scoring needs beside a request.
 pub struct Engine {
@@ -56,32 +53,6 @@ pub struct Engine {
     pub load: Load,
     /// Who answers the questions of judge stages.
     pub judges: Judges,
-}
-
-/// How many requests are being scored.
-#[derive(Debug, Default)]
-pub struct Load(AtomicUsize);
-
-/// One of them; ends when dropped.
-struct Running<'a>(&'a Load);
-
-impl Load {
-    fn begin(&self) -> Running<'_> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Running(self)
-    }
-
-    /// Items per unit of parallel work: with a request for every core, each keeps to its own core and its caches;
-    /// otherwise a request is spread over those that are free.
-    fn grain(&self, by_size: usize) -> usize {
-        if self.0.load(Ordering::Relaxed) >= rayon::current_num_threads() { usize::MAX } else { by_size }
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What a request wants scored with, settled.
@@ -208,7 +179,6 @@ impl Engine {
         stop: &Stop,
         judge: &dyn Judge,
     ) -> Result<Scored, BatchError> {
-        let _running = self.load.begin();
         let split = Split::of_known(body, overrides.items).or_else(|| split(body));
         let (request, raw_items) = read_apart(body, split.as_ref())?;
         let settings = self.settings(&request, overrides)?;
@@ -218,11 +188,12 @@ impl Engine {
         let tools = request.tools.map_or("", |tools| tools.get());
         let shared = SharedTools::new(&self.scorer, tools, &settings.rubric, overrides.batch_id.is_some());
         let format = settings.rubric.reading.format;
-        let items_in = |bytes: usize| (bytes * raw_items.len() / body.len().max(1)).max(1);
-        let grain = || self.load.grain(items_in(GRAIN_BYTES));
 
-        let unread = raw_items.par_iter().with_min_len(grain());
-        let items: Vec<_> = unread.map(|raw| read_item(raw, tools, format)).collect();
+        let steps = cut(raw_items.iter().map(|raw| raw.len()));
+        let read = |step: Range<usize>| -> Vec<_> {
+            raw_items.get(step).unwrap_or_default().iter().map(|raw| read_item(raw, tools, format)).collect()
+        };
+        let items: Vec<_> = in_turns(&steps, read).into_iter().flatten().collect();
         if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
             // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).
             read_request(body).map_err(BatchError::Request)?;
@@ -231,18 +202,14 @@ impl Engine {
         let tasks = distinct(&items, settings.rubric.ranks());
         let work =
             Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared, judge };
-        let run = |tasks: &[Task]| {
+        let score = |step: Range<usize>| {
             deadline.check()?;
-            Ok(self.score_tasks(tasks, &work))
+            let together = tasks.get(step).unwrap_or_default().chunks(TOGETHER);
+            Ok(together.flat_map(|tasks| self.score_tasks(tasks, &work)).collect())
         };
-        // Few enough that what was read of them still lies in the cache when it is written.
-        let together = items_in(TOGETHER_BYTES).min(TOGETHER);
-        let mut entries: Vec<Entry> = Vec::with_capacity(items.len());
-        for stretch in tasks.chunks(items_in(STRETCH_BYTES).next_multiple_of(together)) {
-            let grain = grain().div_ceil(together);
-            let done: Result<Vec<_>, BatchError> = stretch.par_chunks(together).with_min_len(grain).map(run).collect();
-            entries.extend(done?.into_iter().flatten());
-        }
+        let done: Result<Vec<Vec<Entry>>, BatchError> =
+            in_turns(&cut(tasks.iter().map(|task| work.bytes(task))), score).into_iter().collect();
+        let mut entries: Vec<Entry> = done?.into_iter().flatten().collect();
         entries.sort_unstable_by_key(|entry| entry.index);
         finish(entries, &items, settings)
     }
@@ -372,6 +339,11 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Bytes of request that a task is.
+    fn bytes(&self, task: &Task) -> usize {
+        task.owners.first().and_then(|owner| self.raw_items.get(*owner)).map_or(0, |raw| raw.len())
+    }
+
     /// The group of a task's first owner.
     fn group(&self, task: &Task) -> Option<&str> {
         match task.owners.first().and_then(|owner| self.items.get(*owner)) {
