@@ -312,7 +312,7 @@ fn a_number_that_is_none_stops_the_run_with_its_batch_saved() {
 /// A run whose rewards a server gives.
 fn by_server(folder: &Path, name: &str, server: &Server, steps: u64) -> TrainConfig {
     let mut run = rl(folder, name, "vspo", steps);
-    run.reward.rubric = "short_form_qa_curriculum".to_owned();
+    "short_form_qa_curriculum".clone_into(&mut run.reward.rubric);
     run.reward.url = Some(format!("http://{}", server.address()));
     run.reward.patience_s = 1;
     run

@@ -1,7 +1,13 @@
 //! The real binary as a server on a free port of 127.0.0.1, and two clients for it: a usual one, and one that writes
 //! bytes, for what no usual client sends. The server ends with its handle; a panic in its log fails the test.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "suites use different parts; tests may panic")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::needless_pass_by_value,
+    reason = "suites use different parts; tests may panic"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
