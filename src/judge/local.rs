@@ -54,7 +54,7 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU, in float32.
     Cpu,
-    /// The first GPU, in bfloat16.
+    /// The first GPU, in float16, the sums in float32.
     Cuda,
 }
 
