@@ -19,6 +19,7 @@ use super::kernels::Fused;
 use super::kv::KvPool;
 use super::ops::{Addition, HeadWeights, Plan};
 use super::packed::Packed;
+use super::pieces;
 use super::rope::RopeTable;
 use super::sample::{self, Choice, Drawn};
 use super::twin;
@@ -63,6 +64,14 @@ enum Head {
     Classification(Tensor),
     /// Two linear layers with biases, in float32.
     Process { first: (Tensor, Tensor), second: (Tensor, Tensor) },
+}
+
+/// Which rows' states the last layer gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    All,
+    /// Every segment's last one.
+    Last,
 }
 
 impl Decoder {
@@ -125,7 +134,8 @@ impl Decoder {
     /// # Errors
     /// [`LmError::TooLong`] for a sequence beyond the context; [`LmError::Compute`].
     pub fn forward(&self, packed: &Packed, pool: &mut KvPool) -> Result<Tensor, LmError> {
-        self.run(packed, pool, false)
+        self.check(packed)?;
+        self.run(packed, pool, Rows::All)
     }
 
     /// The same, but gives the states of every segment's last row only, `[segments, hidden]`: the last layer computes no
@@ -134,15 +144,18 @@ impl Decoder {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward_last(&self, packed: &Packed, pool: &mut KvPool) -> Result<Tensor, LmError> {
-        self.run(packed, pool, true)
+        self.check(packed)?;
+        match self.fused {
+            Some(_) => self.run(packed, pool, Rows::Last),
+            None => pieces::forward_last(packed, |piece| self.run(piece, pool, Rows::Last)),
+        }
     }
 
-    fn run(&self, packed: &Packed, pool: &mut KvPool, last_only: bool) -> Result<Tensor, LmError> {
-        self.check(packed)?;
+    fn run(&self, packed: &Packed, pool: &KvPool, wanted: Rows) -> Result<Tensor, LmError> {
         let config = &self.config;
         let new_plan = |packed| Plan::new(self.fused.as_ref(), packed, config, &self.rope);
         let plan = new_plan(packed)?;
-        let last = last_only.then(|| packed.last_rows());
+        let last = (wanted == Rows::Last).then(|| packed.last_rows());
         let last = last.as_ref().map(|(last, rows)| Ok::<_, LmError>((new_plan(last)?, rows))).transpose()?;
         let mut state = twin::embed(&self.embedding, &packed.tokens)?.to_dtype(DType::F32)?;
         if config.family == Family::Gemma2 {
@@ -162,10 +175,10 @@ impl Decoder {
             }
             let attended = plan.attention(&q, kv, *window)?;
             let addition = |weight, norm| Addition { weight, norm, eps: config.norm_eps };
-            plan.add_linear(&mut state, &attended, &addition(&layer.output, layer.after_attention.as_ref()))?;
+            plan.add_linear(&state, &attended, &addition(&layer.output, layer.after_attention.as_ref()))?;
             let x = plan.norm(&state, &layer.mlp_norm, config.norm_eps)?;
             let fed = plan.gated(&twin::linear(&x, &layer.gate_up)?, config)?;
-            plan.add_linear(&mut state, &fed, &addition(&layer.down, layer.after_mlp.as_ref()))?;
+            plan.add_linear(&state, &fed, &addition(&layer.down, layer.after_mlp.as_ref()))?;
         }
         Ok(state)
     }

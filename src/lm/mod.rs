@@ -27,6 +27,7 @@ mod kv;
 mod model;
 mod ops;
 mod packed;
+mod pieces;
 mod prefix;
 mod reason;
 mod rope;

@@ -59,8 +59,8 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Adds a product to the state.
-    pub(super) fn add_linear(&self, state: &mut Tensor, x: &Tensor, addition: &Addition<'_>) -> Result<(), LmError> {
+    /// Adds a product to the state, in place: the state is nobody else's.
+    pub(super) fn add_linear(&self, state: &Tensor, x: &Tensor, addition: &Addition<'_>) -> Result<(), LmError> {
         match self {
             Self::Twin(_) => {
                 let product = twin::linear(x, addition.weight)?;
@@ -68,15 +68,14 @@ impl<'p> Plan<'p> {
                     Some(norm) => twin::norm(&product, norm, addition.eps)?,
                     None => product,
                 };
-                *state = (&*state + product)?;
-                Ok(())
+                cpu::add(state, &product)
             }
             Self::Fused(plan) => plan.add_linear(state, x, addition),
         }
     }
 
     /// Splits `[rows, qkv_width]` into heads, norms and rotates them, and puts keys and values into their slots.
-    /// Gives the queries, `[rows, heads, head_dim]`.
+    /// The projection is nobody else's. Gives the queries, `[rows, heads * head_dim]`.
     pub(super) fn rotate_and_store(
         &self,
         qkv: &Tensor,

@@ -114,7 +114,7 @@ impl<'p> FusedPlan<'p> {
         kv: &LayerKv,
     ) -> Result<Tensor, LmError> {
         let ModelConfig { heads, kv_heads, head_dim, .. } = *self.config;
-        let q = self.new_tensor((self.rows, heads, head_dim))?;
+        let q = self.new_tensor((self.rows, heads * head_dim))?;
         let at = |tensor: &Tensor| pointer(tensor).map(Argument::Pointer);
         let maybe = |tensor: Option<&Tensor>| tensor.map_or(Ok(NULL), at);
         let arguments = [
