@@ -80,10 +80,7 @@ impl Decoder {
     /// # Errors
     /// [`LmError`] names the key, the tensor or the file that is wrong.
     pub fn load(dir: &Path, device: &Device, context: Option<usize>) -> Result<Self, LmError> {
-        let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|e| LmError::File { path, detail: e.to_string() })?;
-        let config = ModelConfig::from_json(&text)?;
+        let config = ModelConfig::read(dir)?;
         let dtype = if device.is_cpu() { DType::F32 } else { DType::F16 };
         let weights = Weights::open(dir, dtype, device)?;
         Self::new(config, &weights, context)
@@ -185,21 +182,7 @@ impl Decoder {
 
     fn check(&self, packed: &Packed) -> Result<(), LmError> {
         let longest = packed.segments.iter().map(super::packed::Segment::total).max().unwrap_or(0);
-        if longest > self.config.context {
-            return Err(LmError::TooLong { tokens: longest, limit: self.config.context, of: "of the model's context" });
-        }
-        self.check_vocabulary(&packed.tokens)
-    }
-
-    /// Refuses tokens beyond the vocabulary.
-    pub(super) fn check_vocabulary(&self, tokens: &[u32]) -> Result<(), LmError> {
-        match tokens.iter().find(|token| **token as usize >= self.config.vocab) {
-            Some(token) => Err(LmError::Unsupported(format!(
-                "token {token} is beyond the vocabulary of {}; tokenizer.json belongs to another model",
-                self.config.vocab
-            ))),
-            None => Ok(()),
-        }
+        self.config.check(longest, &packed.tokens)
     }
 
     /// The last norm of some rows of the states, `[rows, hidden]` in float32.

@@ -24,6 +24,7 @@ mod kernels;
 #[path = "no_kernels.rs"]
 mod kernels;
 mod kv;
+mod limits;
 mod model;
 mod ops;
 mod packed;
