@@ -1,9 +1,12 @@
 """The judge's engine, and the trainer's step, beside PyTorch + transformers on one GPU, in the same run: the table of the README.
 
-    python3 benches/gpu.py PATH_OF_GRADUS [shared,unshared,ragged,generate,train,rollouts]
+    python3 benches/gpu.py PATH_OF_GRADUS [shared,unshared,ragged,generate,train,rollouts,verify]
 
 Needs torch and transformers, and a gradus that was built with `--features cuda`. The peer is what a user would run instead: Hugging
 Face transformers with SDPA in bfloat16, random weights of the Qwen2.5-7B shape, padded batches, and `generate` for texts.
+
+`verify` compares log-odds instead of speed: how far 16 bits are from float32, for small random models of five families.
+PyTorch's models are not ours, but of the same shapes, with weights of the same spread, over prompts of the same lengths.
 """
 
 import json
@@ -12,7 +15,7 @@ import sys
 import time
 
 import torch
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 DEVICE = "cuda"
 SHAPE = dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
@@ -170,6 +173,69 @@ def train(program):
                               "pytorch_GiB": round(theirs[1], 1), "gradus_GiB": round(ours[1], 1)}), flush=True)
 
 
+# The shapes of `gradus bench --work verify`.
+SMALL = dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=4, vocab_size=2048, max_position_embeddings=4096,
+             tie_word_embeddings=False)
+FAMILIES = {
+    "qwen2": dict(num_attention_heads=14, num_key_value_heads=2, head_dim=64),
+    "qwen3": dict(num_attention_heads=8, num_key_value_heads=2, head_dim=128, tie_word_embeddings=True),
+    "llama": dict(num_attention_heads=8, num_key_value_heads=8, head_dim=96),
+    "mistral": dict(num_attention_heads=8, num_key_value_heads=2, head_dim=64, sliding_window=50),
+    "gemma2": dict(num_attention_heads=4, num_key_value_heads=2, head_dim=256, sliding_window=50,
+                   query_pre_attn_scalar=256, attn_logit_softcapping=50.0, final_logit_softcapping=30.0),
+}
+
+
+@torch.inference_mode()
+def pytorch_distance(family):
+    """The largest and the root mean square difference of 84 log-odds from float32's, for bfloat16 and float16."""
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(family, **{**SMALL, **FAMILIES[family]})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").to(DEVICE)
+    model.train(False)
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            weight.normal_(0, weight.shape[-1] ** -0.5)
+        elif name.endswith("bias"):
+            weight.normal_(0, 0.1)
+        else:
+            weight.normal_(0 if family == "gemma2" else 1, 0.1)
+        weight.copy_(weight.bfloat16())
+    prompts = [torch.randint(0, 2048, (1, 75 + 30 * (i % 3) + 13 * i), device=DEVICE) for i in range(12)]
+
+    def log_odds():
+        last = [model(ids, use_cache=False).logits[0, -1, :8].float() for ids in prompts]
+        return torch.stack([logits[1:] - logits[0] for logits in last])
+
+    exact, found = log_odds(), {}
+    tables = {name: table.clone() for name, table in model.named_buffers()}
+    for dtype in (torch.bfloat16, torch.float16):
+        model.to(dtype)
+        for name, table in model.named_buffers():  # a model loaded in 16 bits keeps its angles in float32
+            table.data = tables[name]
+        off = (log_odds() - exact).abs()
+        found[str(dtype).removeprefix("torch.")] = (off.max().item(), off.pow(2).mean().sqrt().item())
+        model.to(torch.float32)
+    return found
+
+
+def verify(program):
+    torch.backends.cuda.matmul.allow_tf32 = False
+    run = subprocess.run([program, "bench", "--work", "verify"], capture_output=True, text=True)
+    if not run.stdout:
+        sys.exit(f"gradus bench failed: {run.stderr}")
+    ours = [json.loads(line) for line in run.stdout.splitlines()]
+    print(f"{'model':8} {'format':9} {'Gradus':>8} {'rms':>8} {'PyTorch':>8} {'rms':>8}   largest of 84 log-odds off float32")
+    for family in FAMILIES:
+        theirs = pytorch_distance(family)
+        for line in ours:
+            if line["verify"] == family:
+                name = {"f16": "float16", "bf16": "bfloat16"}[line["format"]]
+                most = max(line["log_odds_off_shared"], line["log_odds_off_kept"])
+                print(f"{family:8} {name:9} {most:8.4f} {line['root_mean_square']:8.4f} "
+                      f"{theirs[name][0]:8.4f} {theirs[name][1]:8.4f}", flush=True)
+
+
 def main():
     program = sys.argv[1]
     works = (sys.argv[2] if len(sys.argv) > 2 else "unshared,shared,ragged,generate").split(",")
@@ -180,6 +246,9 @@ def main():
     if "rollouts" in works:
         rollouts(program)
         works.remove("rollouts")
+    if "verify" in works:
+        verify(program)
+        works.remove("verify")
     if not works:
         return
     peer = pytorch(works)

@@ -11,6 +11,7 @@ own time for the same work. Exits with 1 if any check fails.
 """
 
 import argparse
+import itertools
 import math
 import pathlib
 import subprocess
@@ -23,12 +24,13 @@ import torch
 import torch.nn.functional as F
 
 BANDWIDTH = 4.2e12  # bytes/s
-MATMUL = 730e12  # FLOP/s, dense bf16
+MATMUL = 730e12  # FLOP/s, dense, 16 bits
 DEVICE = "cuda"
 PREFILL_ROWS = {64: 128, 96: 128, 128: 128, 256: 64}
 PREFILL_SHARED = {64: 55296, 96: 79872, 128: 104448, 256: 101376}
 DECODE_SHARED = {64: 55296, 96: 79872, 128: 104448, 256: 135168}
-NAMES = {torch.bfloat16: "bf16", torch.float32: "f32"}
+NAMES = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}
+ENDINGS = {torch.bfloat16: "", torch.float16: "_f16"}  # of the attention kernels
 
 
 class Kernels:
@@ -151,8 +153,8 @@ def ints(values):
 
 
 def tolerance(dtype):
-    """(absolute, relative): one rounding to bf16 with a little room, or float32's noise."""
-    return (1e-3, 6e-3) if dtype == torch.bfloat16 else (2e-5, 2e-5)
+    """(absolute, relative): one rounding with a little room, or float32's noise."""
+    return {torch.bfloat16: (1e-3, 6e-3), torch.float16: (1.3e-4, 8e-4), torch.float32: (2e-5, 2e-5)}[dtype]
 
 
 def up32(n):
@@ -168,7 +170,7 @@ def rms(x, weight, eps, plus_one):
 
 def check_norm(k, report):
     kinds = (("bf16", torch.bfloat16, torch.bfloat16), ("f32", torch.float32, torch.float32),
-             ("wide", torch.float32, torch.bfloat16))
+             ("wide_bf16", torch.float32, torch.bfloat16), ("wide_f16", torch.float32, torch.float16))
     for kind, wide, dtype in kinds:
         for tokens, width in ((1, 8), (3, 64), (5, 896), (17, 1000), (33, 3584), (7, 8192)):
             plus_one = width % 3 == 0
@@ -178,6 +180,12 @@ def check_norm(k, report):
             k(f"rms_norm_{kind}", (tokens,), block, residual, weight, out, width, 1e-6, plus_one)
             label = f"rms_norm {kind} [{tokens}, {width}]"
             report.check(label, out, rms(residual, weight, 1e-6, plus_one), *tolerance(dtype))
+            if kind.startswith("wide"):
+                total = randn(tokens, width, scale=4)
+                want = total + rms(residual, weight, 1e-6, False)
+                k(f"add_normed_{kind}", (tokens,), block, residual, weight, total, width, 1e-6)
+                report.check(f"add_normed {kind} [{tokens}, {width}]", total, want, *tolerance(torch.float32))
+                continue
             want = (residual.float() + x.float()).to(wide)
             summed = torch.full_like(residual, math.nan)
             k(f"add_rms_norm_{kind}", (tokens,), block, residual, x, summed, weight, out, width, 1e-6, plus_one)
@@ -198,15 +206,18 @@ def time_norm(k, report):
     tokens, width = 32768, 3584
     x, weight = randn(tokens, width, dtype=torch.bfloat16), randn(width, dtype=torch.bfloat16)
     out = torch.empty_like(x)
-    for kind, wide in (("bf16", torch.bfloat16), ("wide", torch.float32)):
-        residual = randn(tokens, width, dtype=wide, scale=4)
+    half, halves = weight.half(), torch.empty_like(x, dtype=torch.float16)
+    residual, wide = (randn(tokens, width, dtype=dtype, scale=4) for dtype in (torch.bfloat16, torch.float32))
 
-        def peer():
-            residual.add_(x)
-            return F.rms_norm(residual, (width,), weight.to(wide), 1e-6).bfloat16()
-        report.time(f"add_rms_norm {kind} [32768, 3584]",
-                    lambda: k(f"add_rms_norm_{kind}", (tokens,), up32(width // 8), residual, x, residual, weight, out,
-                              width, 1e-6, 0), 2 * x.numel() * (2 + residual.element_size()) / BANDWIDTH, peer)
+    def peer():
+        residual.add_(x)
+        return F.rms_norm(residual, (width,), weight, 1e-6)
+    report.time("add_rms_norm bf16 [32768, 3584]",
+                lambda: k("add_rms_norm_bf16", (tokens,), up32(width // 8), residual, x, residual, weight, out, width,
+                          1e-6, 0), 2 * x.numel() * 4 / BANDWIDTH, peer)
+    report.time("rms_norm wide_f16 [32768, 3584]",
+                lambda: k("rms_norm_wide_f16", (tokens,), up32(width // 8), wide, half, halves, width, 1e-6, 0),
+                x.numel() * 6 / BANDWIDTH, lambda: F.rms_norm(wide, (width,), weight.float(), 1e-6).half())
     report.time("rms_norm bf16 [32768, 3584]",
                 lambda: k("rms_norm_bf16", (tokens,), up32(width // 8), x, weight, out, width, 1e-6, 0),
                 2 * x.numel() * 2 / BANDWIDTH, lambda: F.rms_norm(x, (width,), weight, 1e-6))
@@ -239,7 +250,7 @@ def launch_rope(k, dtype, qkv, bias, qw, kw, cos, sin, positions, slots, q, pool
 
 
 def check_rope(k, report):
-    for dtype in (torch.bfloat16, torch.float32):
+    for dtype in NAMES:
         for dim, hq, hk, tokens, bias, norm in ((64, 14, 2, 5, True, False), (96, 5, 5, 19, False, False),
                                                 (128, 28, 4, 33, True, False), (128, 8, 8, 1, False, True),
                                                 (256, 8, 4, 7, True, True), (16, 4, 2, 9, False, True)):
@@ -275,7 +286,7 @@ def time_rope(k, report):
 
 
 def check_activation(k, report):
-    for dtype in (torch.bfloat16, torch.float32):
+    for dtype in NAMES:
         for tokens, inner in ((1, 8), (5, 1000), (3, 18944)):
             x = randn(tokens, 2 * inner, dtype=dtype, scale=3)
             gate, up = x.float().split(inner, -1)
@@ -319,7 +330,8 @@ class Batch:
     """Sequences given as (q_len, own_len, prefix), `prefix` an index into `prefixes` (lengths) or None. Slots have
     gaps, filled with NaN: a key read from outside the ranges shows."""
 
-    def __init__(self, sequences, prefixes, hq, hk, dim, scale=1.0):
+    def __init__(self, sequences, prefixes, hq, hk, dim, scale=1.0, dtype=torch.bfloat16):
+        self.ending = ENDINGS[dtype]
         self.hq, self.hk, self.dim = hq, hk, dim
         slot, self.rows, starts = 3, [], []
         for length in prefixes:
@@ -331,8 +343,8 @@ class Batch:
             self.rows.append((query, q_len, slot, own_len, *shared))
             query, slot = query + q_len, slot + own_len + 2
         self.tokens = query
-        self.q = randn(query, hq, dim, dtype=torch.bfloat16, scale=scale)
-        self.k, self.v = (randn(slot, hk, dim, dtype=torch.bfloat16) for _ in range(2))
+        self.q = randn(query, hq, dim, dtype=dtype, scale=scale)
+        self.k, self.v = (randn(slot, hk, dim, dtype=dtype) for _ in range(2))
         unused = torch.ones(slot, dtype=torch.bool, device=DEVICE)
         for row in self.rows:
             unused[self.keys(row)] = False
@@ -372,7 +384,7 @@ class Batch:
         return out, lse
 
     def prefill(self, k, scale, softcap=0.0, window=0, lse=True):
-        k(f"attention_prefill_d{self.dim}", (self.items * self.hk,), 128, self.q, self.k, self.v, self.out,
+        k(f"attention_prefill_d{self.dim}{self.ending}", (self.items * self.hk,), 128, self.q, self.k, self.v, self.out,
           self.lse if lse else None, self.table, self.work, self.hq, self.hk, scale, softcap, window,
           shared=PREFILL_SHARED[self.dim])
 
@@ -381,17 +393,18 @@ class Batch:
                 torch.full((len(self.rows), self.hq, splits), math.nan, device=DEVICE))
 
     def decode(self, k, scale, softcap, window, split_keys, splits, partial, partial_lse):
-        k(f"attention_decode_d{self.dim}", (splits, self.hk, len(self.rows)), 128, self.q, self.k, self.v, self.out,
+        k(f"attention_decode_d{self.dim}{self.ending}", (splits, self.hk, len(self.rows)), 128, self.q, self.k, self.v, self.out,
           partial, partial_lse, self.table, self.hq, self.hk, scale, softcap, window, split_keys,
           shared=DECODE_SHARED[self.dim])
         if splits > 1:
-            k("attention_decode_reduce", (self.hq, len(self.rows)), self.dim, partial, partial_lse, self.out,
+            k(f"attention_decode_reduce{self.ending}", (self.hq, len(self.rows)), self.dim, partial, partial_lse, self.out,
               self.table, splits, window, split_keys)
 
 
 ATTENTION_CASES = [  # softcap, window, scale of q
     ("plain", 0.0, 0, 1.0), ("softcap", 30.0, 0, 6.0), ("window", 0.0, 50, 1.0), ("both", 50.0, 130, 3.0),
 ]
+ATTENTION_TOLERANCE = {torch.bfloat16: (6e-3, 1.2e-2), torch.float16: (8e-4, 1.5e-3)}
 HEADS = {64: [(14, 2), (4, 4)], 96: [(6, 2), (32, 32)], 128: [(28, 4), (16, 1), (8, 8)], 256: [(8, 4), (16, 16)]}
 
 
@@ -400,12 +413,12 @@ def check_prefill(k, report):
                  (300, 301, None), (20, 20, 1), (20, 20, 1)]
     for dim, heads in HEADS.items():
         for hq, hk in heads:
-            for name, softcap, window, scale in ATTENTION_CASES:
-                batch = Batch(sequences, [65, 257], hq, hk, dim, scale)
+            for (name, softcap, window, scale), dtype in itertools.product(ATTENTION_CASES, ENDINGS):
+                batch = Batch(sequences, [65, 257], hq, hk, dim, scale, dtype)
                 batch.prefill(k, dim ** -0.5, softcap, window)
                 out, lse = batch.reference(dim ** -0.5, softcap, window)
-                label = f"attention_prefill D={dim} {hq}/{hk} {name}"
-                report.check(label, batch.out, out, 6e-3, 1.2e-2)
+                label = f"attention_prefill {NAMES[dtype]} D={dim} {hq}/{hk} {name}"
+                report.check(label, batch.out, out, *ATTENTION_TOLERANCE[dtype])
                 report.check(f"{label} lse", batch.lse, lse, 1e-4, 1e-5)
 
 
@@ -413,14 +426,14 @@ def check_decode(k, report):
     sequences = [(1, 1, None), (1, 16, None), (1, 17, 0), (1, 640, None), (1, 63, 1), (1, 65, 1), (1, 1000, 1)]
     for dim, heads in HEADS.items():
         for hq, hk in heads:
-            for name, softcap, window, scale in ATTENTION_CASES:
+            for (name, softcap, window, scale), dtype in itertools.product(ATTENTION_CASES, ENDINGS):
                 for split_keys in (64, 192, 4096):
-                    batch = Batch(sequences, [64, 257], hq, hk, dim, scale)
+                    batch = Batch(sequences, [64, 257], hq, hk, dim, scale, dtype)
                     splits = -(-1257 // split_keys)
                     batch.decode(k, dim ** -0.5, softcap, window, split_keys, splits, *batch.buffers(splits))
                     out, _ = batch.reference(dim ** -0.5, softcap, window)
-                    label = f"attention_decode D={dim} {hq}/{hk} {name} split {split_keys}"
-                    report.check(label, batch.out, out, 6e-3, 1.2e-2)
+                    label = f"attention_decode {NAMES[dtype]} D={dim} {hq}/{hk} {name} split {split_keys}"
+                    report.check(label, batch.out, out, *ATTENTION_TOLERANCE[dtype])
 
 
 def causal_flops(batch):

@@ -9,7 +9,8 @@ use super::explain;
 use super::paint::printable;
 use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
-use crate::rubric::{Catalog, Rubric, SHIPPED};
+use crate::judge::rubric::read_toml;
+use crate::rubric::{Catalog, SHIPPED};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -67,7 +68,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
                 wrong += 1;
                 eprintln!("{shown}: {error}");
             }
-            Ok(text) => match Rubric::from_toml(&text) {
+            Ok(text) => match read_toml(&text) {
                 Ok(rubric) => {
                     say!("{shown}: {}@{} is fine, {} stages", rubric.name, rubric.version, rubric.stages.len());
                 }

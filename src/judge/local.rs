@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use self::load::Loaded;
 use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+use super::rank::check_order;
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
@@ -54,7 +55,7 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU, in float32.
     Cpu,
-    /// The first GPU, in bfloat16.
+    /// The first GPU, in float16, the sums in float32.
     Cuda,
 }
 
@@ -195,20 +196,17 @@ impl Local {
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
         let Ok(guide) = guide.downcast::<Held>() else { return Err(no_verdict("the judge lost its guide")) };
-        let order = permutation(guide.text(), candidates);
-        let order = order.ok_or_else(|| no_verdict(format!("the judge's order is no order of 1 to {candidates}")))?;
+        let order = indices(guide.text()).ok_or_else(|| no_verdict("the judge gave no order"))?;
+        check_order(&order, candidates).map_err(no_verdict)?;
         Ok(Finding { said: Said::Order(order), usage })
     }
 }
 
 /// Indices, best first, out of `{"order":[..]}` with numbers from 1.
-fn permutation(text: &[u8], candidates: usize) -> Option<Vec<usize>> {
+fn indices(text: &[u8]) -> Option<Vec<usize>> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
     let index = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok()?.checked_sub(1);
-    let order: Vec<usize> = value.get("order")?.as_array()?.iter().map(index).collect::<Option<_>>()?;
-    let mut sorted = order.clone();
-    sorted.sort_unstable();
-    sorted.into_iter().eq(0..candidates).then_some(order)
+    value.get("order")?.as_array()?.iter().map(index).collect()
 }
 
 impl Backend for Local {

@@ -21,6 +21,7 @@ mod poll;
 mod prompt;
 mod rank;
 mod remote;
+pub mod rubric;
 mod session;
 mod verdict;
 

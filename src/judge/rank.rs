@@ -50,6 +50,27 @@ pub(super) fn order(finding: &Finding) -> Result<Vec<usize>, Unavailable> {
     }
 }
 
+/// Whether an order of as many `candidates` names each once, by its index; the message counts from 1, as judges do.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_order(order: &[usize], candidates: usize) -> Result<(), String> {
+    let mut seen = vec![false; candidates];
+    for index in order {
+        let number = index.wrapping_add(1);
+        match seen.get_mut(*index) {
+            Some(seen @ false) => *seen = true,
+            Some(_) => return Err(format!("the order names candidate {number} twice")),
+            None => return Err(format!("the order names {number}, not one of 1 to {candidates}")),
+        }
+    }
+    if order.len() == candidates {
+        Ok(())
+    } else {
+        Err(format!("the order names {} of {candidates} candidates", order.len()))
+    }
+}
+
 fn no_verdict(message: String) -> Unavailable {
     Unavailable { code: UnavailableCode::NoVerdict, message }
 }
@@ -109,21 +130,13 @@ fn places(n: usize, orders: &[(Vec<usize>, bool)]) -> Result<(Vec<(f64, f64)>, b
     }
     let mut scores: Vec<Vec<f64>> = vec![Vec::with_capacity(orders.len()); n];
     for (index, (order, _)) in orders.iter().enumerate() {
-        let mut seen = vec![false; n];
+        check_order(order, n).map_err(no_verdict)?;
         for (rank, &candidate) in order.iter().enumerate() {
             // The second half was asked in reverse.
-            let candidate =
-                if index >= orders.len() / 2 { n.wrapping_sub(1).wrapping_sub(candidate) } else { candidate };
-            match (seen.get_mut(candidate), scores.get_mut(candidate)) {
-                (Some(seen @ false), Some(scores)) => {
-                    *seen = true;
-                    scores.push(1.0 - rank as f64 / (n - 1) as f64);
-                }
-                _ => return Err(no_verdict(format!("the judge's order is no order of {n} answers"))),
+            let candidate = if index >= orders.len() / 2 { n - 1 - candidate } else { candidate };
+            if let Some(scores) = scores.get_mut(candidate) {
+                scores.push(1.0 - rank as f64 / (n - 1) as f64);
             }
-        }
-        if seen.contains(&false) {
-            return Err(no_verdict(format!("the judge's order leaves out some of {n} answers")));
         }
     }
     let mean = |scores: &Vec<f64>| {

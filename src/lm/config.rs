@@ -2,9 +2,12 @@
 //! 4.x or the 5.x form. Out: a checked [`ModelConfig`]. An architecture or an option that would change the numbers and is
 //! not implemented is an error that names its key, never ignored.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::LmError;
+use super::limits::{check_length, check_vocabulary};
 
 /// The model families of which the decoder knows the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,10 +146,30 @@ impl ModelConfig {
         Keys(&map).model()
     }
 
+    /// Reads a model directory's `config.json`.
+    ///
+    /// # Errors
+    /// [`LmError::File`], or [`LmError::Config`] naming the key.
+    pub fn read(dir: &Path) -> Result<Self, LmError> {
+        Self::from_json(&read_file(dir)?)
+    }
+
+    /// Refuses a batch with a sequence beyond the context, or a token beyond the vocabulary.
+    pub(super) fn check(&self, longest: usize, tokens: &[u32]) -> Result<(), LmError> {
+        check_length(longest, self.context)?;
+        check_vocabulary(tokens, self.vocab)
+    }
+
     /// Width of a packed query, key and value row.
     pub fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
+}
+
+/// The text of a model directory's `config.json`.
+pub(super) fn read_file(dir: &Path) -> Result<String, LmError> {
+    let path = dir.join("config.json");
+    std::fs::read_to_string(&path).map_err(|e| LmError::File { path, detail: e.to_string() })
 }
 
 struct Keys<'a>(&'a Map<String, Value>);

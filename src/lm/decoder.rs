@@ -1,8 +1,13 @@
 //! The decoder: tokens of a packed batch to hidden states, and those to logits or rewards. Inference only.
 //!
 //! One code for all families; what differs between them is in [`ModelConfig`] and in which weights a layer has. On the
-//! CPU it computes in float32 with plain tensor operations, on a GPU in bfloat16 with fused kernels. The state that the
-//! layers add to is float32 on both: rounded to bfloat16 after every layer, it would lose what a deep model's layers add.
+//! CPU it computes in float32 with plain tensor operations, on a GPU in 16 bits with fused kernels. The state that the
+//! layers add to is float32 on both, and so are the products that are added to it: rounded after every layer, it would
+//! lose what a deep model's layers add, and some models' states are beyond float16.
+//!
+//! The 16 bits are those of the weights. A judge's are float16 whatever its files have: bfloat16's numbers fit it (those
+//! below 6e-5 to within 3e-8), and what is rounded on the way has eight times the precision. A policy in training keeps
+//! its bfloat16.
 
 use std::path::Path;
 
@@ -12,8 +17,9 @@ use super::LmError;
 use super::config::{Family, HeadKind, ModelConfig};
 use super::kernels::Fused;
 use super::kv::KvPool;
-use super::ops::{HeadWeights, Plan};
+use super::ops::{Addition, HeadWeights, Plan};
 use super::packed::Packed;
+use super::pieces;
 use super::rope::RopeTable;
 use super::sample::{self, Choice, Drawn};
 use super::twin;
@@ -60,17 +66,22 @@ enum Head {
     Process { first: (Tensor, Tensor), second: (Tensor, Tensor) },
 }
 
+/// Which rows' states the last layer gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    All,
+    /// Every segment's last one.
+    Last,
+}
+
 impl Decoder {
-    /// Loads a Hugging Face directory: float32 on the CPU, bfloat16 on a GPU. `context` bounds the positions.
+    /// Loads a Hugging Face directory: float32 on the CPU, float16 on a GPU. `context` bounds the positions.
     ///
     /// # Errors
     /// [`LmError`] names the key, the tensor or the file that is wrong.
     pub fn load(dir: &Path, device: &Device, context: Option<usize>) -> Result<Self, LmError> {
-        let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|e| LmError::File { path, detail: e.to_string() })?;
-        let config = ModelConfig::from_json(&text)?;
-        let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
+        let config = ModelConfig::read(dir)?;
+        let dtype = if device.is_cpu() { DType::F32 } else { DType::F16 };
         let weights = Weights::open(dir, dtype, device)?;
         Self::new(config, &weights, context)
     }
@@ -90,7 +101,7 @@ impl Decoder {
         let norm = norm.to_dtype(DType::F32)?;
         let head = Head::new(&config, weights, &embedding)?;
         let rope = RopeTable::new(&config, config.context, &device)?;
-        let fused = Fused::for_device(&device, &config)?;
+        let fused = Fused::for_device(&device, &config, embedding.dtype())?;
         Ok(Self { embedding, layers, norm, head, rope, fused, hash: weights.hash(), config })
     }
 
@@ -120,7 +131,8 @@ impl Decoder {
     /// # Errors
     /// [`LmError::TooLong`] for a sequence beyond the context; [`LmError::Compute`].
     pub fn forward(&self, packed: &Packed, pool: &mut KvPool) -> Result<Tensor, LmError> {
-        self.run(packed, pool, false)
+        self.check(packed)?;
+        self.run(packed, pool, Rows::All)
     }
 
     /// The same, but gives the states of every segment's last row only, `[segments, hidden]`: the last layer computes no
@@ -129,15 +141,18 @@ impl Decoder {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward_last(&self, packed: &Packed, pool: &mut KvPool) -> Result<Tensor, LmError> {
-        self.run(packed, pool, true)
+        self.check(packed)?;
+        match self.fused {
+            Some(_) => self.run(packed, pool, Rows::Last),
+            None => pieces::forward_last(packed, |piece| self.run(piece, pool, Rows::Last)),
+        }
     }
 
-    fn run(&self, packed: &Packed, pool: &mut KvPool, last_only: bool) -> Result<Tensor, LmError> {
-        self.check(packed)?;
+    fn run(&self, packed: &Packed, pool: &KvPool, wanted: Rows) -> Result<Tensor, LmError> {
         let config = &self.config;
         let new_plan = |packed| Plan::new(self.fused.as_ref(), packed, config, &self.rope);
         let plan = new_plan(packed)?;
-        let last = last_only.then(|| packed.last_rows());
+        let last = (wanted == Rows::Last).then(|| packed.last_rows());
         let last = last.as_ref().map(|(last, rows)| Ok::<_, LmError>((new_plan(last)?, rows))).transpose()?;
         let mut state = twin::embed(&self.embedding, &packed.tokens)?.to_dtype(DType::F32)?;
         if config.family == Family::Gemma2 {
@@ -145,10 +160,9 @@ impl Decoder {
             let factor = Tensor::new((config.hidden as f32).sqrt(), state.device())?.to_dtype(self.dtype())?;
             state = state.broadcast_mul(&factor.to_dtype(DType::F32)?)?;
         }
-        let mut delta: Option<Tensor> = None;
         let layers = self.layers.iter().zip(&pool.layers).zip(&config.windows);
         for (index, ((layer, kv), window)) in layers.enumerate() {
-            let x = plan.add_norm(&mut state, delta.as_ref(), &layer.input_norm, config.norm_eps)?;
+            let x = plan.norm(&state, &layer.input_norm, config.norm_eps)?;
             let weights = HeadWeights { bias: layer.qkv_bias.as_ref(), norms: layer.head_norms.as_ref() };
             let mut q = plan.rotate_and_store(&twin::linear(&x, &layer.qkv)?, &weights, kv)?;
             let mut plan = &plan;
@@ -156,36 +170,19 @@ impl Decoder {
                 (q, state) = (twin::rows(&q, rows)?, twin::rows(&state, rows)?);
                 plan = last_plan;
             }
-            let attended = twin::linear(&plan.attention(&q, kv, *window)?, &layer.output)?;
-            let attended = normed_if(attended, layer.after_attention.as_ref(), config.norm_eps)?;
-            let x = plan.add_norm(&mut state, Some(&attended), &layer.mlp_norm, config.norm_eps)?;
+            let attended = plan.attention(&q, kv, *window)?;
+            let addition = |weight, norm| Addition { weight, norm, eps: config.norm_eps };
+            plan.add_linear(&state, &attended, &addition(&layer.output, layer.after_attention.as_ref()))?;
+            let x = plan.norm(&state, &layer.mlp_norm, config.norm_eps)?;
             let fed = plan.gated(&twin::linear(&x, &layer.gate_up)?, config)?;
-            let fed = twin::linear(&fed, &layer.down)?;
-            delta = Some(normed_if(fed, layer.after_mlp.as_ref(), config.norm_eps)?);
+            plan.add_linear(&state, &fed, &addition(&layer.down, layer.after_mlp.as_ref()))?;
         }
-        match delta {
-            Some(delta) => Ok((state + delta.to_dtype(DType::F32)?)?),
-            None => Ok(state),
-        }
+        Ok(state)
     }
 
     fn check(&self, packed: &Packed) -> Result<(), LmError> {
         let longest = packed.segments.iter().map(super::packed::Segment::total).max().unwrap_or(0);
-        if longest > self.config.context {
-            return Err(LmError::TooLong { tokens: longest, limit: self.config.context, of: "of the model's context" });
-        }
-        self.check_vocabulary(&packed.tokens)
-    }
-
-    /// Refuses tokens beyond the vocabulary.
-    pub(super) fn check_vocabulary(&self, tokens: &[u32]) -> Result<(), LmError> {
-        match tokens.iter().find(|token| **token as usize >= self.config.vocab) {
-            Some(token) => Err(LmError::Unsupported(format!(
-                "token {token} is beyond the vocabulary of {}; tokenizer.json belongs to another model",
-                self.config.vocab
-            ))),
-            None => Ok(()),
-        }
+        self.config.check(longest, &packed.tokens)
     }
 
     /// The last norm of some rows of the states, `[rows, hidden]` in float32.
@@ -225,7 +222,7 @@ impl Decoder {
     /// The natural logarithms of some tokens' probabilities, for some rows of the states: for each row its own tokens.
     ///
     /// On a GPU the tokens' own logits are computed in float32: rounded to bfloat16, a logit near 4 would be off by up to
-    /// 0.016. The sum over the vocabulary needs no such care.
+    /// 0.016, to float16 by 0.002. The sum over the vocabulary needs no such care.
     ///
     /// # Errors
     /// As [`Self::logits`].
@@ -313,14 +310,6 @@ impl Layer {
             down: linear("mlp.down_proj", &[hidden, config.intermediate])?,
             after_mlp: gemma.then(|| norm("post_feedforward_layernorm", hidden)).transpose()?,
         })
-    }
-}
-
-/// The norm of `x`, where the model has one at this place.
-fn normed_if(x: Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor, LmError> {
-    match weight {
-        Some(weight) => twin::norm(&x, weight, eps),
-        None => Ok(x),
     }
 }
 

@@ -94,14 +94,16 @@ impl Engine {
         if tokens.is_empty() {
             return Err(LmError::Unsupported("an empty prompt has no next token".to_owned()));
         }
-        let limits = [
-            (self.decoder.config().context, "of the model's context"),
-            (self.pool.slots(), "that the key-value cache holds at a time"),
-        ];
-        match limits.into_iter().find(|(limit, _)| tokens.len() > *limit) {
-            Some((limit, of)) => Err(LmError::TooLong { tokens: tokens.len(), limit, of }),
-            None => self.decoder.check_vocabulary(tokens),
+        self.decoder.config().check(tokens.len(), tokens)?;
+        let limit = self.pool.slots();
+        if tokens.len() > limit {
+            return Err(LmError::TooLong {
+                tokens: tokens.len(),
+                limit,
+                of: "that the key-value cache holds at a time",
+            });
         }
+        Ok(())
     }
 
     /// What was done so far.

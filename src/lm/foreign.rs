@@ -17,14 +17,13 @@ use super::LmError;
 use super::engine::{LabelLogprobs, Work};
 use super::generate::{GenerateRequest, Generated};
 use super::gguf::Gguf;
+use super::limits::{OF_CONTEXT, check_length, check_vocabulary};
 use super::sample::{self, Choice};
 use super::text::Text;
 
 /// Tokens that are read at a time, most first. Few sizes, each at multiples of itself: the models' code keeps a mask for
 /// every size and place that it met.
 const PIECES: [usize; 5] = [256, 64, 16, 4, 1];
-/// What has the limit of a sequence.
-const OF_CONTEXT: &str = "of the model's context";
 
 /// A model of `candle-transformers`.
 pub struct Foreign {
@@ -123,19 +122,8 @@ impl Foreign {
         if tokens.is_empty() {
             return Err(LmError::Unsupported("an empty prompt has no next token".to_owned()));
         }
-        if tokens.len() > self.context {
-            return Err(LmError::TooLong { tokens: tokens.len(), limit: self.context, of: OF_CONTEXT });
-        }
-        self.check_vocabulary(tokens)
-    }
-
-    fn check_vocabulary(&self, tokens: &[u32]) -> Result<(), LmError> {
-        match tokens.iter().find(|token| **token as usize >= self.vocab) {
-            Some(token) => {
-                Err(LmError::Unsupported(format!("token {token} is beyond the vocabulary of {}", self.vocab)))
-            }
-            None => Ok(()),
-        }
+        check_length(tokens.len(), self.context)?;
+        check_vocabulary(tokens, self.vocab)
     }
 
     /// The log-probabilities of each prompt's labels as its next token, one prompt after the other.
@@ -148,7 +136,7 @@ impl Foreign {
 
     fn labels(&mut self, prompt: &[u32], labels: &[u32]) -> Result<LabelLogprobs, LmError> {
         self.check(prompt)?;
-        self.check_vocabulary(labels)?;
+        check_vocabulary(labels, self.vocab)?;
         self.work.batches += 1;
         let logits = self.read(prompt, 0)?.get(0)?.to_vec1::<f32>()?;
         let total = sample::log_sum_exp(&logits);

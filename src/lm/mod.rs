@@ -24,9 +24,11 @@ mod kernels;
 #[path = "no_kernels.rs"]
 mod kernels;
 mod kv;
+mod limits;
 mod model;
 mod ops;
 mod packed;
+mod pieces;
 mod prefix;
 mod reason;
 mod rope;

@@ -6,12 +6,12 @@ mod training;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::LmError;
 use super::config::ModelConfig;
 use super::kv::LayerKv;
-use super::ops::HeadWeights;
+use super::ops::{Addition, HeadWeights};
 use super::packed::Packed;
 use super::rope::RopeTable;
 use super::sample::{Choice, Drawn};
@@ -35,7 +35,7 @@ pub(super) struct FusedPlan<'p>(Infallible, PhantomData<&'p Fused>);
 
 impl Fused {
     #[expect(clippy::unnecessary_wraps, reason = "the kernels may fail to load")]
-    pub(super) fn for_device(_: &Device, _: &ModelConfig) -> Result<Option<Self>, LmError> {
+    pub(super) fn for_device(_: &Device, _: &ModelConfig, _: DType) -> Result<Option<Self>, LmError> {
         Ok(None)
     }
 
@@ -58,7 +58,11 @@ impl Fused {
 }
 
 impl FusedPlan<'_> {
-    pub(super) fn add_norm(&self, _: &mut Tensor, _: Option<&Tensor>, _: &Tensor, _: f64) -> Result<Tensor, LmError> {
+    pub(super) fn norm(&self, _: &Tensor, _: &Tensor, _: f64) -> Result<Tensor, LmError> {
+        match self.0 {}
+    }
+
+    pub(super) fn add_linear(&self, _: &Tensor, _: &Tensor, _: &Addition<'_>) -> Result<(), LmError> {
         match self.0 {}
     }
 

@@ -28,6 +28,16 @@ pub(super) struct HeadWeights<'w> {
     pub(super) norms: Option<&'w (Tensor, Tensor)>,
 }
 
+/// What a part of a layer ends with.
+pub(super) struct Addition<'w> {
+    /// `[hidden, in]`.
+    pub(super) weight: &'w Tensor,
+    /// Gemma 2 norms the product before it is added: `[hidden]`.
+    pub(super) norm: Option<&'w Tensor>,
+    /// Of that norm.
+    pub(super) eps: f64,
+}
+
 impl<'p> Plan<'p> {
     pub(super) fn new(
         fused: Option<&'p Fused>,
@@ -41,28 +51,31 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Adds `delta` to the state, `[rows, hidden]` in float32, and gives the norm of the sum in the number format of the
-    /// weights.
-    pub(super) fn add_norm(
-        &self,
-        state: &mut Tensor,
-        delta: Option<&Tensor>,
-        weight: &Tensor,
-        eps: f64,
-    ) -> Result<Tensor, LmError> {
+    /// The norm of the state, `[rows, hidden]` in float32, in the number format of the weights.
+    pub(super) fn norm(&self, state: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError> {
+        match self {
+            Self::Twin(_) => twin::norm(state, weight, eps),
+            Self::Fused(plan) => plan.norm(state, weight, eps),
+        }
+    }
+
+    /// Adds a product to the state, in place: the state is nobody else's.
+    pub(super) fn add_linear(&self, state: &Tensor, x: &Tensor, addition: &Addition<'_>) -> Result<(), LmError> {
         match self {
             Self::Twin(_) => {
-                if let Some(delta) = delta {
-                    *state = (&*state + delta)?;
-                }
-                twin::norm(state, weight, eps)
+                let product = twin::linear(x, addition.weight)?;
+                let product = match addition.norm {
+                    Some(norm) => twin::norm(&product, norm, addition.eps)?,
+                    None => product,
+                };
+                cpu::add(state, &product)
             }
-            Self::Fused(plan) => plan.add_norm(state, delta, weight, eps),
+            Self::Fused(plan) => plan.add_linear(state, x, addition),
         }
     }
 
     /// Splits `[rows, qkv_width]` into heads, norms and rotates them, and puts keys and values into their slots.
-    /// Gives the queries, `[rows, heads, head_dim]`.
+    /// The projection is nobody else's. Gives the queries, `[rows, heads * head_dim]`.
     pub(super) fn rotate_and_store(
         &self,
         qkv: &Tensor,

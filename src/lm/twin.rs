@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::LmError;
 use super::config::ModelConfig;
-use super::cpu::{self, MaskedSoftmax};
+use super::cpu::{self, Gathered, HeadRotation, MaskedSoftmax, Runs};
 use super::kv::{LayerKv, Span};
 use super::ops::HeadWeights;
 use super::packed::{Packed, Segment, narrow};
@@ -32,32 +32,30 @@ impl<'p> TwinPlan<'p> {
         Ok(Self { packed, config, cos, sin })
     }
 
-    /// Splits `[rows, qkv_width]` into heads, norms and rotates them, and puts keys and values into their slots.
-    /// Gives the queries, `[rows, heads, head_dim]`.
+    /// Splits `[rows, qkv_width]`, which is nobody else's, into heads, norms and rotates them, and puts keys and values into
+    /// their slots. Gives the queries, `[rows, heads * head_dim]`.
     pub(super) fn rotate_and_store(
         &self,
         qkv: &Tensor,
         weights: &HeadWeights<'_>,
         kv: &LayerKv,
     ) -> Result<Tensor, LmError> {
-        let config = self.config;
-        let qkv = weights.bias.map_or(Ok(qkv.clone()), |bias| qkv.broadcast_add(bias))?;
-        let (rows, dim, norms) = (qkv.dim(0)?, config.head_dim, weights.norms);
-        let heads = |start: usize, count: usize, norm: Option<&Tensor>| -> Result<Tensor, LmError> {
-            let part = qkv.narrow(1, start * dim, count * dim)?.contiguous()?.reshape((rows, count, dim))?;
-            let part = norm.map_or(Ok(part.clone()), |weight| rms_norm(&part, weight, config.norm_eps as f32))?;
-            Ok(candle_nn::rotary_emb::rope_thd(&part.unsqueeze(0)?, &self.cos, &self.sin)?.squeeze(0)?)
+        let ModelConfig { heads, kv_heads, head_dim, norm_eps, .. } = *self.config;
+        let numbers = |weight: &Tensor| weight.to_vec1::<f32>();
+        let rotation = HeadRotation {
+            heads,
+            kv_heads,
+            head_dim,
+            bias: weights.bias.map(numbers).transpose()?,
+            norms: weights.norms.map(|(q, k)| Ok::<_, LmError>((numbers(q)?, numbers(k)?))).transpose()?,
+            eps: norm_eps as f32,
         };
-        let q = heads(0, config.heads, norms.map(|(q, _)| q))?;
-        let k = heads(config.heads, config.kv_heads, norms.map(|(_, k)| k))?.flatten_from(1)?;
-        let v = qkv.narrow(1, (config.heads + config.kv_heads) * dim, config.kv_heads * dim)?.contiguous()?;
-        for segment in &self.packed.segments {
-            let (start, len) = (segment.rows.start, segment.rows.len());
-            let slot = segment.written().start;
-            kv.k.slice_set(&k.narrow(0, start, len)?.contiguous()?, 0, slot)?;
-            kv.v.slice_set(&v.narrow(0, start, len)?.contiguous()?, 0, slot)?;
-        }
-        Ok(q)
+        cpu::rotate(qkv, &self.cos, &self.sin, &rotation)?;
+        let run = |segment: &Segment| (segment.rows.start, segment.written().start, segment.rows.len());
+        let runs: Vec<_> = self.packed.segments.iter().map(run).collect();
+        cpu::put(&kv.k, qkv, Runs { column: heads * head_dim, runs: &runs })?;
+        cpu::put(&kv.v, qkv, Runs { column: (heads + kv_heads) * head_dim, runs: &runs })?;
+        Ok(qkv.narrow(1, 0, heads * head_dim)?.contiguous()?)
     }
 
     /// Causal attention of every segment over its prefix and its own tokens: `[rows, heads * head_dim]`.
@@ -67,56 +65,65 @@ impl<'p> TwinPlan<'p> {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// One segment's attention.
+    /// One segment's attention, some of its rows at a time: what they do not see is not computed.
     ///
     /// The numbers of a row are the same, bit for bit, however many keys behind it are masked: the sums run over keys in
     /// their order, in pieces at fixed places, and a masked key adds an exact zero.
     fn attend(&self, segment: &Segment, q: &Tensor, kv: &LayerKv, window: Option<usize>) -> Result<Tensor, LmError> {
+        let (heads, keys) = (self.config.kv_heads, padded(segment.total()));
+        let spans: Vec<Span> = segment.prefix.into_iter().chain([segment.own]).collect();
+        let k = cpu::gathered(&kv.k, &spans, heads, keys, Gathered::Keys)?;
+        let v = cpu::gathered(&kv.v, &spans, heads, keys, Gathered::Values)?;
+        let (all, before) = (segment.rows.len(), segment.before());
+        let blocks = all.div_ceil(QUERY_ROWS);
+        let block = |index: usize| {
+            let (start, end) = (all * index / blocks, all * (index + 1) / blocks);
+            let q = q.narrow(0, segment.rows.start + start, end - start)?;
+            let seen = padded(before + end).min(keys);
+            self.attend_rows(&q, before + start, (&k.narrow(2, 0, seen)?, &v.narrow(1, 0, seen)?), window)
+        };
+        let parts: Vec<Tensor> = (0..blocks).map(block).collect::<Result<_, LmError>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// The attention of consecutive rows of one sequence, the first of which stands at position `first`.
+    fn attend_rows(
+        &self,
+        q: &Tensor,
+        first: usize,
+        (k, v): (&Tensor, &Tensor),
+        window: Option<usize>,
+    ) -> Result<Tensor, LmError> {
         let config = self.config;
         let (heads, groups, dim) = (config.kv_heads, config.heads / config.kv_heads, config.head_dim);
-        let (rows, keys) = (segment.rows.len(), padded(segment.total()));
+        let (rows, keys) = (q.dim(0)?, k.dim(2)?);
         // Query heads that share a key head become rows of one product: [kv_heads, groups * rows, head_dim].
-        let q = q.narrow(0, segment.rows.start, rows)?.reshape((rows, heads, groups, dim))?;
+        let q = q.reshape((rows, heads, groups, dim))?;
         let q = q.permute((1, 2, 0, 3))?.contiguous()?.reshape((heads, groups * rows, dim))?;
-        let of = |pool: &Tensor| -> Result<Tensor, LmError> {
-            let at = |span: Span| pool.narrow(0, span.start, span.len);
-            let mut parts = vec![at(segment.own)?];
-            if let Some(prefix) = segment.prefix {
-                parts.insert(0, at(prefix)?);
-            }
-            if keys > segment.total() {
-                let shape = (keys - segment.total(), heads * dim);
-                parts.push(Tensor::zeros(shape, pool.dtype(), pool.device())?);
-            }
-            Ok(Tensor::cat(&parts, 0)?.reshape((keys, heads, dim))?)
-        };
-        let k = of(&kv.k)?.permute((1, 2, 0))?.contiguous()?;
-        let v = of(&kv.v)?.transpose(0, 1)?.contiguous()?;
+        let weights = q.matmul(k)?;
         let mask = MaskedSoftmax {
             rows,
-            first: segment.before(),
+            first,
             window,
             scale: config.attention_scale as f32,
             softcap: config.attention_softcap.map(|cap| cap as f32),
         };
-        let weights = cpu::masked_softmax(&q.matmul(&k)?, mask)?;
-        let out = if keys <= PIECE {
-            weights.matmul(&v)?
-        } else {
-            let piece = |start: usize| {
-                let len = PIECE.min(keys - start);
-                weights.narrow(2, start, len)?.contiguous()?.matmul(&v.narrow(1, start, len)?.contiguous()?)
-            };
-            let mut sums = piece(0)?;
-            for start in (PIECE..keys).step_by(PIECE) {
-                sums = (sums + piece(start)?)?;
-            }
-            sums
+        cpu::masked_softmax(&weights, mask)?;
+        let piece = |start: usize| -> Result<Tensor, LmError> {
+            let len = PIECE.min(keys - start);
+            Ok(weights.narrow(2, start, len)?.matmul(&v.narrow(1, start, len)?)?)
         };
+        let out = piece(0)?;
+        for start in (PIECE..keys).step_by(PIECE) {
+            cpu::add(&out, &piece(start)?)?;
+        }
         let out = out.reshape((heads, groups, rows, dim))?.permute((2, 0, 1, 3))?.contiguous()?;
         Ok(out.reshape((rows, heads * groups * dim))?)
     }
 }
+
+/// Rows of queries that are computed together, at most: with fewer, less is computed for nothing, in smaller products.
+const QUERY_ROWS: usize = 64;
 
 /// Keys that are summed up in one product. The library's product adds so many in their order.
 const PIECE: usize = 256;
@@ -128,12 +135,17 @@ fn padded(keys: usize) -> usize {
 
 /// Root-mean-square norm over the last dimension.
 pub(super) fn norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError> {
-    Ok(rms_norm(&x.contiguous()?, weight, eps as f32)?)
+    if x.device().is_cpu() { cpu::norm(x, weight, eps) } else { Ok(rms_norm(&x.contiguous()?, weight, eps as f32)?) }
 }
 
-/// `x` times the transpose of a weight `[out, in]`.
+/// `x`, `[rows, in]`, times the transpose of a weight `[out, in]`.
 pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor, LmError> {
-    Ok(x.matmul(&weight.t()?)?)
+    let weight = weight.t()?;
+    if x.device().is_cpu() && x.dim(0)? == 1 {
+        // One row alone takes another way through the product, with another rounding: it gets company.
+        return Ok(Tensor::cat(&[x, x], 0)?.matmul(&weight)?.narrow(0, 0, 1)?);
+    }
+    Ok(x.matmul(&weight)?)
 }
 
 /// A weight as [`linear`] wants it: on the CPU its transpose is contiguous, since only then a row's product is the same,

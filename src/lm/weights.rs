@@ -74,7 +74,7 @@ impl Weights {
         Ok(Self { source, device: device.clone(), dtype, hashes: Mutex::default() })
     }
 
-    /// Random weights of whatever shape `config` asks for, rounded to bfloat16. With a seed they are the same on every
+    /// Random weights of whatever shape `config` asks for, all numbers of bfloat16. With a seed they are the same on every
     /// device.
     pub fn random(config: &ModelConfig, seed: Option<u64>, dtype: DType, device: &Device) -> Self {
         // Gemma stores its norms less 1.

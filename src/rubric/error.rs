@@ -36,13 +36,13 @@ impl fmt::Display for RubricError {
 }
 
 impl RubricError {
-    /// An error at a field.
-    pub(super) fn at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+    /// An error at a field, by its JSON pointer.
+    pub fn at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self { message: message.into(), pointer: pointer.into(), location: None }
     }
 
     /// The same error with its place in a TOML text.
-    pub(super) fn located_in(mut self, text: &str) -> Self {
+    pub fn located_in(mut self, text: &str) -> Self {
         self.location = Some(locate(text, offset_of(text, &self.pointer)));
         self
     }

@@ -6,7 +6,8 @@ use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
-use super::{Shape, small_models, tokens};
+use super::verify::small_models;
+use super::{Shape, tokens};
 use crate::lm::training::{Activations, AdamW, AdamWConfig, Gradients, Predictions, Sequences, TrainableDecoder};
 use crate::lm::{ModelConfig, Weights};
 use crate::train::algorithm::{Algorithm, LossConfig, Tokens};

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::schema::JsonObject;
+use crate::judge::rubric::{read_json, read_toml};
 use crate::rubric::{Rubric, RubricError};
 use crate::stages::{Measure, Stage};
 
@@ -145,7 +146,7 @@ pub(crate) async fn get_rubric(
 /// JSON where the content type says so, else TOML.
 fn read(headers: &HeaderMap, text: &str) -> Result<Rubric, RubricError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if kind.contains("json") { Rubric::from_json(text) } else { Rubric::from_toml(text) }
+    if kind.contains("json") { read_json(text) } else { read_toml(text) }
 }
 
 /// Check a rubric file without keeping it.

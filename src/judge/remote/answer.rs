@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::failure::{Failure, quote};
 use super::reply::ChatReply;
 use crate::judge::inquiry::Said;
+use crate::judge::rank::check_order;
 
 /// A JSON object that names a label.
 #[derive(Debug, Deserialize)]
@@ -43,16 +44,8 @@ pub(super) fn chosen(reply: &ChatReply, labels: &[String]) -> Result<Said, Failu
 /// No object of the form, or an order that does not name each candidate once.
 pub(super) fn order(reply: &ChatReply, candidates: usize) -> Result<Said, Failure> {
     let (NamedOrder { order }, _) = reply.json()?;
-    let mut seen = vec![false; candidates];
-    for number in &order {
-        match number.checked_sub(1).and_then(|index| seen.get_mut(index)) {
-            Some(seen) if !*seen => *seen = true,
-            Some(_) => return Err(Failure::no_verdict(format!("the order names candidate {number} twice"))),
-            None => return Err(Failure::no_verdict(format!("the order names {number}, not one of 1 to {candidates}"))),
-        }
-    }
-    if order.len() != candidates {
-        return Err(Failure::no_verdict(format!("the order names {} of {candidates} candidates", order.len())));
-    }
-    Ok(Said::Order(order.into_iter().map(|number| number - 1).collect()))
+    // A 0, which names nobody, becomes an index that nobody has.
+    let order: Vec<usize> = order.into_iter().map(|number| number.wrapping_sub(1)).collect();
+    check_order(&order, candidates).map_err(Failure::no_verdict)?;
+    Ok(Said::Order(order))
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::network::Network;
 use crate::lm::LmError;
+use crate::lm::config::read_file;
 use crate::lm::gguf::guarded;
 use crate::lm::weights::Weights;
 
@@ -53,10 +54,7 @@ impl ModelType {
 
 /// Reads a directory's configuration.
 pub(super) fn read_config(dir: &Path) -> Result<Map<String, Value>, LmError> {
-    let path = dir.join("config.json");
-    let text = std::fs::read_to_string(&path);
-    let text = text.map_err(|e| LmError::File { path, detail: e.to_string() })?;
-    serde_json::from_str(&text).map_err(|e| LmError::config("", format!("is no JSON object: {e}")))
+    serde_json::from_str(&read_file(dir)?).map_err(|e| LmError::config("", format!("is no JSON object: {e}")))
 }
 
 /// Loads a directory; `context` bounds the positions.

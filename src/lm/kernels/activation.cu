@@ -38,8 +38,10 @@ __device__ __forceinline__ void gated(const T* packed, T* out, int inner) {
         gated<T, ACTIVATION>(packed, out, inner);                                                                      \
     }
 GATED(swiglu_bf16, bf16, Silu)
+GATED(swiglu_f16, f16, Silu)
 GATED(swiglu_f32, float, Silu)
 GATED(geglu_bf16, bf16, GeluTanh)
+GATED(geglu_f16, f16, GeluTanh)
 GATED(geglu_f32, float, GeluTanh)
 
 // With s = sigmoid(gate): d_up = d_y gate s, d_gate = d_y up s (1 + gate (1 - s)).

@@ -1,5 +1,6 @@
 //! What prefill and decode attention share: where a sequence's keys lie, and one step of the online softmax over a tile
-//! of keys held in fragments. Rows of a tile are (query, head) pairs of one kv head; scores and sums are float32.
+//! of keys held in fragments. Rows of a tile are (query, head) pairs of one kv head; scores and sums are float32. E: what
+//! queries, keys, values and weights are made of, bf16 or f16.
 #pragma once
 
 #include "mma.cuh"
@@ -39,7 +40,7 @@ struct Heads {
 
 // sums += weights * values: the weights are 16 * M rows in fragments, `values` this lane's address in a tile of 8 * N rows
 // of D columns (see row_major_lane).
-template <int D, int M, int N, int STRIDE>
+template <int D, int M, int N, int STRIDE, typename E = bf16>
 __device__ __forceinline__ void multiply_values(float (&sums)[M][D / 8][4], const float (&weights)[M][N][4],
                                                 Shared values) {
 #pragma unroll
@@ -49,10 +50,10 @@ __device__ __forceinline__ void multiply_values(float (&sums)[M][D / 8][4], cons
         for (int m = 0; m < M; ++m) {
             const float(&low)[4] = weights[m][2 * k];
             const float(&high)[4] = weights[m][2 * k + 1];
-            a[m][0] = pack_bf16(low[0], low[1]);
-            a[m][1] = pack_bf16(low[2], low[3]);
-            a[m][2] = pack_bf16(high[0], high[1]);
-            a[m][3] = pack_bf16(high[2], high[3]);
+            a[m][0] = pack<E>(low[0], low[1]);
+            a[m][1] = pack<E>(low[2], low[3]);
+            a[m][2] = pack<E>(high[0], high[1]);
+            a[m][3] = pack<E>(high[2], high[3]);
         }
 #pragma unroll
         for (int d = 0; d < D / 16; ++d) {
@@ -60,15 +61,15 @@ __device__ __forceinline__ void multiply_values(float (&sums)[M][D / 8][4], cons
             load_matrices_transposed(b, values + BYTES * (16 * k * STRIDE + 16 * d));
 #pragma unroll
             for (int m = 0; m < M; ++m) {
-                multiply_add(sums[m][2 * d], a[m], b[0], b[1]);
-                multiply_add(sums[m][2 * d + 1], a[m], b[2], b[3]);
+                multiply_add<E>(sums[m][2 * d], a[m], b[0], b[1]);
+                multiply_add<E>(sums[m][2 * d + 1], a[m], b[2], b[3]);
             }
         }
     }
 }
 
 // Running softmax of 16 * M rows over keys in tiles of 8 * N: a thread has rows g and g + 8 of each of M blocks.
-template <int D, int M> struct OnlineSoftmax {
+template <int D, int M, typename E = bf16> struct OnlineSoftmax {
     float output[M][D / 8][4];
     float top[M][2]; // highest score so far, -infinity before the first; the same in the row's four lanes
     float sum[M][2]; // this lane's part of the sum of exponentials
@@ -129,7 +130,7 @@ template <int D, int M> struct OnlineSoftmax {
     // output += weights * values, `values` being this lane's address in a tile of 8 * N rows (see row_major_lane).
     template <int N, int STRIDE>
     __device__ __forceinline__ void add_values(const float (&weights)[M][N][4], Shared values) {
-        multiply_values<D, M, N, STRIDE>(output, weights, values);
+        multiply_values<D, M, N, STRIDE, E>(output, weights, values);
     }
 
     // The row's whole sum, in all of its four lanes.
@@ -167,7 +168,7 @@ __device__ __forceinline__ void cap(float (&scores)[M][N][4], const Heads& heads
 
 // Starts copying rows of keys and of values into two neighbouring tiles [KEYS, D + 8] with THREADS threads, `thread`
 // being one of them. Keys first..first + KEYS of a kv head; from `end` on the last key is repeated, to be masked.
-template <int D, int KEYS, int THREADS> struct KeyLoader {
+template <int D, int KEYS, int THREADS, typename E = bf16> struct KeyLoader {
     static constexpr int STRIDE = D + 8;
     static constexpr int TILE_BYTES = BYTES * KEYS * STRIDE;
     // LANES neighbouring threads share a row, each COPIES times: the most that divide D / 8 evenly.
@@ -176,8 +177,8 @@ template <int D, int KEYS, int THREADS> struct KeyLoader {
     static constexpr int ROWS = THREADS / LANES;
     static_assert(D % (VECTOR * LANES) == 0 && KEYS % ROWS == 0, "every thread copies as much as any other");
 
-    const bf16* k_pool;
-    const bf16* v_pool;
+    const E* k_pool;
+    const E* v_pool;
     const Sequence& sequence;
     int kv_head, kv_heads, end;
 

@@ -17,17 +17,17 @@ namespace {
 constexpr int KEYS = 16; // of a warp's step
 
 // A warp's buffers: STAGES tiles of keys, each with its tile of values.
-template <int D, int STAGES> struct Ring {
-    using Loader = KeyLoader<D, KEYS, WARP>;
+template <int D, int STAGES, typename E> struct Ring {
+    using Loader = KeyLoader<D, KEYS, WARP, E>;
     static constexpr int BUFFER_BYTES = 2 * Loader::TILE_BYTES;
-    static constexpr int WARP_ELEMENTS = STAGES * BUFFER_BYTES / BYTES;
+    static constexpr int WARP_BYTES = STAGES * BUFFER_BYTES;
 };
 
-struct Decode {
-    const bf16* queries;
-    const bf16* k_pool;
-    const bf16* v_pool;
-    bf16* output;
+template <typename E> struct Decode {
+    const E* queries;
+    const E* k_pool;
+    const E* v_pool;
+    E* output;
     float* partial;     // [S, Hq, splits, D]
     float* partial_lse; // [S, Hq, splits], base 2
     Heads heads;
@@ -46,20 +46,20 @@ __device__ __forceinline__ Visible visible_keys(const Sequence& sequence, int wi
 }
 
 // Sixteen rows of queries, one per head and zero past the last, as A fragments straight from memory.
-template <int D>
-__device__ __forceinline__ void load_queries(uint32_t (&out)[D / 16][4], const bf16* queries, int group, int lane) {
+template <int D, typename E>
+__device__ __forceinline__ void load_queries(uint32_t (&out)[D / 16][4], const E* queries, int group, int lane) {
 #pragma unroll
     for (int d = 0; d < D / 16; ++d) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int row = lane / 4 + i % 2 * 8;
-            const bf16* from = queries + row * D + 16 * d + i / 2 * 8 + lane % 4 * 2;
+            const E* from = queries + row * D + 16 * d + i / 2 * 8 + lane % 4 * 2;
             out[d][i] = row < group ? *reinterpret_cast<const uint32_t*>(from) : 0u;
         }
     }
 }
 
-template <int D>
+template <int D, typename E>
 __device__ __forceinline__ void multiply_keys(float (&scores)[1][2][4], const uint32_t (&a)[D / 16][4], Shared keys) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) scores[0][0][i] = scores[0][1][i] = 0.0f;
@@ -67,8 +67,8 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[1][2][4], const ui
     for (int d = 0; d < D / 16; ++d) {
         uint32_t b[4];
         load_matrices(b, keys + BYTES * 16 * d);
-        multiply_add(scores[0][0], a[d], b[0], b[1]);
-        multiply_add(scores[0][1], a[d], b[2], b[3]);
+        multiply_add<E>(scores[0][0], a[d], b[0], b[1]);
+        multiply_add<E>(scores[0][1], a[d], b[2], b[3]);
     }
 }
 
@@ -83,17 +83,17 @@ __device__ __forceinline__ void mask(float (&scores)[1][2][4], int first, int en
 }
 
 // The warp's tiles of keys first.., one every ATTENTION_WARPS, through its own ring of buffers.
-template <int D, int STAGES>
-__device__ __forceinline__ void scan_keys(OnlineSoftmax<D, 1>& state, Shared ring, const Decode& a,
+template <int D, int STAGES, typename E>
+__device__ __forceinline__ void scan_keys(OnlineSoftmax<D, 1, E>& state, Shared ring, const Decode<E>& a,
                                           const Sequence& sequence, int first, int end) {
-    using R = Ring<D, STAGES>;
+    using R = Ring<D, STAGES, E>;
     constexpr int STRIDE = R::Loader::STRIDE;
     constexpr int STEP = ATTENTION_WARPS * KEYS;
     const int lane = threadIdx.x % WARP, group = a.heads.group();
     const int kv_head = blockIdx.y;
     const int64_t head = static_cast<int64_t>(sequence.q_start) * a.heads.query_heads + kv_head * group;
     uint32_t queries[D / 16][4];
-    load_queries<D>(queries, a.queries + head * D, group, lane);
+    load_queries<D, E>(queries, a.queries + head * D, group, lane);
     const typename R::Loader keys_of = {a.k_pool, a.v_pool, sequence, kv_head, a.heads.kv_heads, end};
     state.clear();
 #pragma unroll
@@ -110,7 +110,7 @@ __device__ __forceinline__ void scan_keys(OnlineSoftmax<D, 1>& state, Shared rin
         copy_commit();
         const Shared keys = ring + stage * R::BUFFER_BYTES, values = keys + R::Loader::TILE_BYTES;
         float scores[1][2][4];
-        multiply_keys<D>(scores, queries, keys + key_lane<STRIDE>(lane));
+        multiply_keys<D, E>(scores, queries, keys + key_lane<STRIDE>(lane));
         if (a.heads.softcap > 0.0f) cap(scores, a.heads);
         if (first + KEYS > end) mask(scores, first, end, lane);
         state.template weigh<2>(scores, a.heads.log2_scale());
@@ -127,8 +127,8 @@ struct Tops {
 };
 
 // `sums`: the warp's own buffers, taken as float32 [16, D].
-template <int D>
-__device__ __forceinline__ void publish(const OnlineSoftmax<D, 1>& state, Tops& tops, float* sums) {
+template <int D, typename E>
+__device__ __forceinline__ void publish(const OnlineSoftmax<D, 1, E>& state, Tops& tops, float* sums) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -146,10 +146,10 @@ __device__ __forceinline__ void publish(const OnlineSoftmax<D, 1>& state, Tops& 
     }
 }
 
-template <int D, int STAGES>
-__device__ __forceinline__ void decode(const Decode& a, const int* sequences) {
-    using R = Ring<D, STAGES>;
-    extern __shared__ __align__(16) bf16 shared[];
+template <int D, int STAGES, typename E>
+__device__ __forceinline__ void decode(const Decode<E>& a, const int* sequences) {
+    using R = Ring<D, STAGES, E>;
+    extern __shared__ __align__(16) unsigned char shared[];
     __shared__ Tops tops;
     const Sequence sequence = Sequence::read(sequences, blockIdx.z);
     const Visible visible = visible_keys(sequence, a.heads.window, a.split_keys);
@@ -157,12 +157,12 @@ __device__ __forceinline__ void decode(const Decode& a, const int* sequences) {
     if (split >= visible.splits) return;
     const int warp = threadIdx.x / WARP;
     const int begin = visible.begin + split * a.split_keys;
-    bf16* const ring = shared + warp * R::WARP_ELEMENTS;
+    unsigned char* const ring = shared + warp * R::WARP_BYTES;
 
-    OnlineSoftmax<D, 1> state;
-    scan_keys<D, STAGES>(state, shared_address(ring), a, sequence, begin + warp * KEYS,
+    OnlineSoftmax<D, 1, E> state;
+    scan_keys<D, STAGES, E>(state, shared_address(ring), a, sequence, begin + warp * KEYS,
                          min(begin + a.split_keys, visible.end));
-    publish<D>(state, tops, reinterpret_cast<float*>(ring));
+    publish<D, E>(state, tops, reinterpret_cast<float*>(ring));
     __syncthreads();
     const float scale = a.heads.log2_scale();
     for (int i = threadIdx.x; i < group * D; i += ATTENTION_THREADS) {
@@ -172,13 +172,13 @@ __device__ __forceinline__ void decode(const Decode& a, const int* sequences) {
         for (int w = 0; w < ATTENTION_WARPS; ++w) {
             const float weight = exp2_fast((tops.top[w][row] - top) * scale); // 0 for a warp without keys
             sum = fmaf(tops.sum[w][row], weight, sum);
-            output = fmaf(reinterpret_cast<float*>(shared + w * R::WARP_ELEMENTS)[i], weight, output);
+            output = fmaf(reinterpret_cast<float*>(shared + w * R::WARP_BYTES)[i], weight, output);
         }
         const int head = blockIdx.y * group + row;
         const int64_t part = (static_cast<int64_t>(blockIdx.z) * a.heads.query_heads + head) * splits + split;
         if (visible.splits == 1) {
             const int64_t to = static_cast<int64_t>(sequence.q_start) * a.heads.query_heads + head;
-            a.output[to * D + column] = __float2bfloat16_rn(output / sum);
+            store_one(a.output + to * D + column, output / sum);
         } else {
             a.partial[part * D + column] = output / sum;
             if (column == 0) a.partial_lse[part] = fmaf(top, scale, log2f(sum));
@@ -186,30 +186,18 @@ __device__ __forceinline__ void decode(const Decode& a, const int* sequences) {
     }
 }
 
-} // namespace
+struct Splits {
+    int count, window, keys;
+};
 
-#define ATTENTION_DECODE(NAME, D, STAGES)                                                                              \
-    extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)                                                    \
-        NAME(const bf16* queries, const bf16* k_pool, const bf16* v_pool, bf16* output, float* partial,                \
-             float* partial_lse, const int* sequences, int query_heads, int kv_heads, float scale, float softcap,      \
-             int window, int split_keys) {                                                                             \
-        decode<D, STAGES>({queries, k_pool, v_pool, output, partial, partial_lse,                                      \
-                           {query_heads, kv_heads, scale, softcap, window}, split_keys}, sequences);                   \
-    }
-ATTENTION_DECODE(attention_decode_d64, 64, 3)
-ATTENTION_DECODE(attention_decode_d96, 96, 3)
-ATTENTION_DECODE(attention_decode_d128, 128, 3)
-ATTENTION_DECODE(attention_decode_d256, 256, 2)
-
-// output = the splits' partial sums, each by its share of the whole. A sequence of one split is already there.
-extern "C" __global__ void __launch_bounds__(256)
-    attention_decode_reduce(const float* partial, const float* partial_lse, bf16* output, const int* sequences,
-                            int splits, int window, int split_keys) {
+template <typename E>
+__device__ __forceinline__ void reduce(const float* partial, const float* partial_lse, E* output, const int* sequences,
+                                       const Splits& splits) {
     const Sequence sequence = Sequence::read(sequences, blockIdx.y);
-    const int used = visible_keys(sequence, window, split_keys).splits;
+    const int used = visible_keys(sequence, splits.window, splits.keys).splits;
     if (used == 1) return;
     const int head = blockIdx.x, query_heads = gridDim.x, head_dim = blockDim.x;
-    const int64_t first = (static_cast<int64_t>(blockIdx.y) * query_heads + head) * splits;
+    const int64_t first = (static_cast<int64_t>(blockIdx.y) * query_heads + head) * splits.count;
     float top = negative_infinity();
     for (int i = 0; i < used; ++i) top = fmaxf(top, partial_lse[first + i]);
     float weights = 0.0f, sum = 0.0f;
@@ -219,5 +207,34 @@ extern "C" __global__ void __launch_bounds__(256)
         sum = fmaf(partial[(first + i) * head_dim + threadIdx.x], weight, sum);
     }
     const int64_t to = static_cast<int64_t>(sequence.q_start) * query_heads + head;
-    output[to * head_dim + threadIdx.x] = __float2bfloat16_rn(sum / weights);
+    store_one(output + to * head_dim + threadIdx.x, sum / weights);
 }
+
+} // namespace
+
+#define ATTENTION_DECODE(NAME, E, D, STAGES)                                                                           \
+    extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)                                                    \
+        NAME(const E* queries, const E* k_pool, const E* v_pool, E* output, float* partial, float* partial_lse,        \
+             const int* sequences, int query_heads, int kv_heads, float scale, float softcap, int window,              \
+             int split_keys) {                                                                                         \
+        decode<D, STAGES, E>({queries, k_pool, v_pool, output, partial, partial_lse,                                   \
+                              {query_heads, kv_heads, scale, softcap, window}, split_keys}, sequences);                \
+    }
+ATTENTION_DECODE(attention_decode_d64, bf16, 64, 3)
+ATTENTION_DECODE(attention_decode_d96, bf16, 96, 3)
+ATTENTION_DECODE(attention_decode_d128, bf16, 128, 3)
+ATTENTION_DECODE(attention_decode_d256, bf16, 256, 2)
+ATTENTION_DECODE(attention_decode_d64_f16, f16, 64, 3)
+ATTENTION_DECODE(attention_decode_d96_f16, f16, 96, 3)
+ATTENTION_DECODE(attention_decode_d128_f16, f16, 128, 3)
+ATTENTION_DECODE(attention_decode_d256_f16, f16, 256, 2)
+
+// output = the splits' partial sums, each by its share of the whole. A sequence of one split is already there.
+#define ATTENTION_DECODE_REDUCE(NAME, E)                                                                               \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        NAME(const float* partial, const float* partial_lse, E* output, const int* sequences, int splits, int window,  \
+             int split_keys) {                                                                                         \
+        reduce(partial, partial_lse, output, sequences, {splits, window, split_keys});                                 \
+    }
+ATTENTION_DECODE_REDUCE(attention_decode_reduce, bf16)
+ATTENTION_DECODE_REDUCE(attention_decode_reduce_f16, f16)

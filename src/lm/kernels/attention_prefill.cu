@@ -10,17 +10,17 @@
 
 namespace {
 
-struct Prefill {
-    const bf16* queries;
-    const bf16* k_pool;
-    const bf16* v_pool;
-    bf16* output;
+template <typename E> struct Prefill {
+    const E* queries;
+    const E* k_pool;
+    const E* v_pool;
+    E* output;
     float* lse; // null: not asked for
     Heads heads;
 };
 
-template <int D, int M, typename T>
-__device__ __forceinline__ void store(const OnlineSoftmax<D, M>& state, bf16* shared, const Prefill& a,
+template <int D, int M, typename T, typename E>
+__device__ __forceinline__ void store(const OnlineSoftmax<D, M, E>& state, E* shared, const Prefill<E>& a,
                                       const Job& job) {
     const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16 * M;
     float inverse[M][2];
@@ -40,11 +40,11 @@ __device__ __forceinline__ void store(const OnlineSoftmax<D, M>& state, bf16* sh
     store_rows<D, M, T>(state.output, inverse, shared, a.output, job, a.heads.query_heads);
 }
 
-template <int D, int M, int KEYS>
-__device__ __forceinline__ void prefill(const Prefill& a, const int* sequences, const int* work) {
-    using T = Tile<D, M, KEYS>;
+template <int D, int M, int KEYS, typename E>
+__device__ __forceinline__ void prefill(const Prefill<E>& a, const int* sequences, const int* work) {
+    using T = Tile<D, M, KEYS, E>;
     constexpr int N = KEYS / 8;
-    extern __shared__ __align__(16) bf16 shared[];
+    extern __shared__ __align__(16) unsigned char shared[];
     const Shared start = shared_address(shared), buffers = start + T::QUERY_BYTES;
 
     const Job job = take_job(a.heads, sequences, work, T::ROWS);
@@ -55,7 +55,7 @@ __device__ __forceinline__ void prefill(const Prefill& a, const int* sequences, 
     // The positions of the block's first and last query: every row sees the keys up to `lowest`.
     const int lowest = job.position(job.row0), highest = job.end - 1;
 
-    OnlineSoftmax<D, M> state;
+    OnlineSoftmax<D, M, E> state;
     state.clear();
     load_rows<T>(start, a.queries, job, a.heads.query_heads);
     const typename T::Loader keys_of = {a.k_pool, a.v_pool, job.sequence, job.kv_head, a.heads.kv_heads, job.end};
@@ -70,27 +70,30 @@ __device__ __forceinline__ void prefill(const Prefill& a, const int* sequences, 
         copy_commit();
         const Shared keys = buffers + stage * T::BUFFER_BYTES, values = keys + T::Loader::TILE_BYTES;
         float scores[M][N][4];
-        multiply_keys<D, M, N, T::STRIDE>(scores, queries, keys + key_lane<T::STRIDE>(lane));
+        multiply_keys<D, M, N, T::STRIDE, E>(scores, queries, keys + key_lane<T::STRIDE>(lane));
         if (a.heads.softcap > 0.0f) cap(scores, a.heads);
         const bool cut = a.heads.window > 0 && first <= highest - a.heads.window;
         if (next - 1 > lowest || cut) mask(scores, job, a.heads.window, row, first + lane % 4 * 2);
         state.template weigh<N>(scores, a.heads.log2_scale());
         state.template add_values<N, T::STRIDE>(scores, values + row_major_lane<T::STRIDE>(lane));
     }
-    store<D, M, T>(state, shared, a, job);
+    store<D, M, T, E>(state, reinterpret_cast<E*>(shared), a, job);
 }
 
 } // namespace
 
-#define ATTENTION_PREFILL(NAME, D, M, KEYS)                                                                            \
+#define ATTENTION_PREFILL(NAME, E, D, M, KEYS)                                                                         \
     extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS, 2)                                                 \
-        NAME(const bf16* queries, const bf16* k_pool, const bf16* v_pool, bf16* output, float* lse,                    \
-             const int* sequences, const int* work, int query_heads, int kv_heads, float scale, float softcap,         \
-             int window) {                                                                                             \
-        prefill<D, M, KEYS>({queries, k_pool, v_pool, output, lse, {query_heads, kv_heads, scale, softcap, window}},   \
-                            sequences, work);                                                                          \
+        NAME(const E* queries, const E* k_pool, const E* v_pool, E* output, float* lse, const int* sequences,          \
+             const int* work, int query_heads, int kv_heads, float scale, float softcap, int window) {                 \
+        prefill<D, M, KEYS, E>({queries, k_pool, v_pool, output, lse,                                                  \
+                                {query_heads, kv_heads, scale, softcap, window}}, sequences, work);                    \
     }
-ATTENTION_PREFILL(attention_prefill_d64, 64, 2, 64)
-ATTENTION_PREFILL(attention_prefill_d96, 96, 2, 64)
-ATTENTION_PREFILL(attention_prefill_d128, 128, 2, 64)
-ATTENTION_PREFILL(attention_prefill_d256, 256, 1, 32)
+ATTENTION_PREFILL(attention_prefill_d64, bf16, 64, 2, 64)
+ATTENTION_PREFILL(attention_prefill_d96, bf16, 96, 2, 64)
+ATTENTION_PREFILL(attention_prefill_d128, bf16, 128, 2, 64)
+ATTENTION_PREFILL(attention_prefill_d256, bf16, 256, 1, 32)
+ATTENTION_PREFILL(attention_prefill_d64_f16, f16, 64, 2, 64)
+ATTENTION_PREFILL(attention_prefill_d96_f16, f16, 96, 2, 64)
+ATTENTION_PREFILL(attention_prefill_d128_f16, f16, 128, 2, 64)
+ATTENTION_PREFILL(attention_prefill_d256_f16, f16, 256, 1, 32)

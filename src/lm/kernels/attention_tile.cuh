@@ -8,8 +8,9 @@
 #include "attention.cuh"
 
 // M: blocks of 16 rows per warp; KEYS: keys per step. Two buffers: one tile is loaded while another is used.
-template <int D, int M, int KEYS> struct Tile {
-    using Loader = KeyLoader<D, KEYS, ATTENTION_THREADS>;
+template <int D, int M, int KEYS, typename E = bf16> struct Tile {
+    using Element = E;
+    using Loader = KeyLoader<D, KEYS, ATTENTION_THREADS, E>;
     static constexpr int ROWS = ATTENTION_WARPS * 16 * M;
     static constexpr int STRIDE = D + 8;
     static constexpr int CHUNKS = D / VECTOR;
@@ -46,7 +47,7 @@ __device__ __forceinline__ Job take_job(const Heads& heads, const int* sequences
 
 // Starts copying the job's rows of `rows` [T, Hq, D] into a tile [ROWS, D + 8].
 template <typename T>
-__device__ __forceinline__ void load_rows(Shared shared, const bf16* rows, const Job& job, int query_heads) {
+__device__ __forceinline__ void load_rows(Shared shared, const typename T::Element* rows, const Job& job, int query_heads) {
 #pragma unroll 4
     for (int i = threadIdx.x; i < T::ROWS * T::CHUNKS; i += ATTENTION_THREADS) {
         const int row = i / T::CHUNKS, chunk = i % T::CHUNKS;
@@ -61,7 +62,8 @@ __device__ __forceinline__ void load_rows(Shared shared, const bf16* rows, const
 // that no other warp reads any more, so that stores are 16 bytes wide.
 template <int D, int M, typename T>
 __device__ __forceinline__ void store_rows(const float (&values)[M][D / 8][4], const float (&factors)[M][2],
-                                           bf16* shared, bf16* out, const Job& job, int query_heads) {
+                                           typename T::Element* shared, typename T::Element* out, const Job& job,
+                                           int query_heads) {
     const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16 * M;
     __syncwarp();
 #pragma unroll
@@ -72,7 +74,8 @@ __device__ __forceinline__ void store_rows(const float (&values)[M][D / 8][4], c
 #pragma unroll
             for (int d = 0; d < D / 8; ++d) {
                 *reinterpret_cast<uint32_t*>(shared + row * T::STRIDE + 8 * d + lane % 4 * 2) =
-                    pack_bf16(values[m][d][2 * half] * factors[m][half], values[m][d][2 * half + 1] * factors[m][half]);
+                    pack<typename T::Element>(values[m][d][2 * half] * factors[m][half],
+                                              values[m][d][2 * half + 1] * factors[m][half]);
             }
         }
     }
@@ -86,7 +89,7 @@ __device__ __forceinline__ void store_rows(const float (&values)[M][D / 8][4], c
 }
 
 // scores = queries * keys; both addresses are the lane's own.
-template <int D, int M, int N, int STRIDE>
+template <int D, int M, int N, int STRIDE, typename E = bf16>
 __device__ __forceinline__ void multiply_keys(float (&scores)[M][N][4], Shared queries, Shared keys) {
 #pragma unroll
     for (int m = 0; m < M; ++m) {
@@ -107,8 +110,8 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[M][N][4], Shared q
             load_matrices(b, keys + BYTES * (16 * n * STRIDE + 16 * d));
 #pragma unroll
             for (int m = 0; m < M; ++m) {
-                multiply_add(scores[m][2 * n], a[m], b[0], b[1]);
-                multiply_add(scores[m][2 * n + 1], a[m], b[2], b[3]);
+                multiply_add<E>(scores[m][2 * n], a[m], b[0], b[1]);
+                multiply_add<E>(scores[m][2 * n + 1], a[m], b[2], b[3]);
             }
         }
     }

@@ -11,7 +11,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Device, Shape, Storage, Tensor};
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::lm::LmError;
 
@@ -94,6 +94,7 @@ pub(super) fn pointer(tensor: &Tensor) -> Result<u64, LmError> {
     let start = layout.start_offset();
     match tensor.dtype() {
         DType::BF16 => first::<bf16>(storage, start),
+        DType::F16 => first::<f16>(storage, start),
         DType::F32 => first::<f32>(storage, start),
         DType::I16 => first::<i16>(storage, start),
         DType::U32 => first::<u32>(storage, start),

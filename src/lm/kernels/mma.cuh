@@ -1,5 +1,5 @@
 //! The instructions behind the attention kernels, one function each: asynchronous copies to shared memory, 8 x 8 matrix
-//! loads, the bf16 tensor-core product, and base-2 exponentials. sm_80 and later.
+//! loads, the tensor-core product of bf16 or of f16, and base-2 exponentials. sm_80 and later.
 //!
 //! Fragments of a 16 x 8 x 16 product, lane = 4 * g + t: A holds rows g and g + 8, columns 2t, 2t + 1 and 8 more; B
 //! holds column g, rows 2t, 2t + 1 and 8 more; C holds rows g (first two values) and g + 8 (last two), columns 2t and
@@ -16,7 +16,7 @@ __device__ __forceinline__ Shared shared_address(const void* pointer) {
 }
 
 // Starts copying 16 bytes, past L1. Both addresses are 16-byte aligned.
-__device__ __forceinline__ void copy_async(Shared to, const bf16* from) {
+__device__ __forceinline__ void copy_async(Shared to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 
@@ -50,8 +50,20 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], Sha
                  : "memory");
 }
 
-// c += a * b with a 16 x 16, b 16 x 8 (two registers), c 16 x 8.
-__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+// c += a * b with a 16 x 16, b 16 x 8 (two registers), c 16 x 8; E: what a and b are made of.
+template <typename E>
+__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+
+template <>
+__device__ __forceinline__ void multiply_add<f16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+template <>
+__device__ __forceinline__ void multiply_add<bf16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])

@@ -1,4 +1,4 @@
-//! The fused kernels and how they are launched: what `twin` computes, in bfloat16 on an NVIDIA GPU.
+//! The fused kernels and how they are launched: what `twin` computes, in 16 bits on an NVIDIA GPU.
 //!
 //! In: tensors of one device. Out: tensors of the same device, work queued on its one stream. The kernels are CUDA C++
 //! beside this file, compiled to PTX by `build.rs`. Knows no model; the only unsafe code of the program is here.
@@ -6,11 +6,12 @@
 
 mod launch;
 mod plan;
+mod product;
 mod sampling;
 mod training;
 
-use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::CudaFunction;
+use candle_core::{DType, Device};
 
 use self::launch::Library;
 pub use self::launch::cuda_device;
@@ -28,11 +29,12 @@ const PREFILL: &str = include_str!(concat!(env!("OUT_DIR"), "/attention_prefill.
 const DECODE: &str = include_str!(concat!(env!("OUT_DIR"), "/attention_decode.ptx"));
 const SAMPLE: &str = include_str!(concat!(env!("OUT_DIR"), "/sample.ptx"));
 
-/// The kernels that a model needs, loaded.
+/// The kernels that a model needs, loaded: those of its number format, float16 or bfloat16.
 #[derive(Debug)]
 pub(super) struct Fused {
-    add_rms_norm: CudaFunction,
+    dtype: DType,
     rms_norm: CudaFunction,
+    add_normed: CudaFunction,
     rope_store: CudaFunction,
     gated: CudaFunction,
     prefill: CudaFunction,
@@ -66,12 +68,18 @@ impl AttentionMemory {
 }
 
 impl Fused {
-    /// The kernels for a model on a GPU; `None` on the CPU.
+    /// The kernels for a model whose weights are of type `dtype`, on a GPU; `None` on the CPU.
     ///
     /// # Errors
-    /// [`LmError::Unsupported`] for head widths that there is no kernel for.
-    pub(super) fn for_device(device: &Device, config: &ModelConfig) -> Result<Option<Self>, LmError> {
+    /// [`LmError::Unsupported`] for head widths and number formats that there is no kernel for.
+    pub(super) fn for_device(device: &Device, config: &ModelConfig, dtype: DType) -> Result<Option<Self>, LmError> {
         let Device::Cuda(device) = device else { return Ok(None) };
+        // Training's attention has the name without an ending.
+        let (ending, of) = match dtype {
+            DType::F16 => ("_f16", "f16"),
+            DType::BF16 => ("", "bf16"),
+            other => return Err(LmError::Unsupported(format!("the CUDA kernels know F16 and BF16, not {other:?}"))),
+        };
         let dim = config.head_dim;
         let groups = config.heads / config.kv_heads;
         let Some(memory) = AttentionMemory::of(dim).filter(|_| groups <= 16) else {
@@ -84,20 +92,21 @@ impl Fused {
             return Err(LmError::Unsupported("the CUDA kernels need widths that 8 divides, up to 8192".to_owned()));
         }
         let gated = match config.activation {
-            Activation::Silu => "swiglu_bf16",
-            Activation::GeluTanh => "geglu_bf16",
+            Activation::Silu => "swiglu",
+            Activation::GeluTanh => "geglu",
         };
         let [norm, rope, activation, prefill, decode, sample] =
             [NORM, ROPE, ACTIVATION, PREFILL, DECODE, SAMPLE].map(|ptx| Library::load(device, ptx));
         let (norm, decode, sample) = (norm?, decode?, sample?);
         Ok(Some(Self {
-            add_rms_norm: norm.function("add_rms_norm_wide", 0)?,
-            rms_norm: norm.function("rms_norm_wide", 0)?,
-            rope_store: rope?.function("qk_norm_rope_store_bf16", 0)?,
-            gated: activation?.function(gated, 0)?,
-            prefill: prefill?.function(&format!("attention_prefill_d{dim}"), memory.prefill)?,
-            decode: decode.function(&format!("attention_decode_d{dim}"), memory.decode)?,
-            decode_reduce: decode.function("attention_decode_reduce", 0)?,
+            dtype,
+            rms_norm: norm.function(&format!("rms_norm_wide_{of}"), 0)?,
+            add_normed: norm.function(&format!("add_normed_wide_{of}"), 0)?,
+            rope_store: rope?.function(&format!("qk_norm_rope_store_{of}"), 0)?,
+            gated: activation?.function(&format!("{gated}_{of}"), 0)?,
+            prefill: prefill?.function(&format!("attention_prefill_d{dim}{ending}"), memory.prefill)?,
+            decode: decode.function(&format!("attention_decode_d{dim}{ending}"), memory.decode)?,
+            decode_reduce: decode.function(&format!("attention_decode_reduce{ending}"), 0)?,
             sample_chunks: sample.function("sample_chunks_f32", 0)?,
             sample_finish: sample.function("sample_finish", 0)?,
             processors: launch::processors(device)?,

@@ -1,6 +1,6 @@
 //! RMSNorm over rows, with or without a residual addition before it. In: [T, width]; out: [T, width]. Knows nothing of
 //! layers. The row is normalised from what the sum is kept as (rounded to its dtype), in float32, and rounded once. The
-//! `wide` kernels keep the residual in float32 beside bfloat16 for all else.
+//! `wide` kernels read a float32 row; `add_normed_wide` adds the norm to another float32 row instead of storing it.
 //!
 //! grid (T), block (round_up(width / 8, 32)), no dynamic shared memory; width a multiple of 8, at most 8192.
 //! rms_norm_heads_bf16, for many short rows: grid (ceil(T * lanes / 256)), lanes = next_power_of_two(width / 8), block
@@ -46,6 +46,22 @@ __device__ __forceinline__ void norm_row(const R* before, const T* delta, R* sum
     if (inside) store8(out + at, normalised(row, scales, rsqrtf(mean_square + norm.eps), offset));
 }
 
+template <typename T>
+__device__ __forceinline__ void add_normed(const float* x, const T* weight, float* total, const Norm& norm) {
+    const int column = threadIdx.x * VECTOR;
+    const bool inside = column < norm.width;
+    const int64_t at = static_cast<int64_t>(blockIdx.x) * norm.width + column;
+    Floats8 row = {};
+    if (inside) row = load8(x + at);
+    const float mean_square = block_sum(sum_of_squares(row)) / static_cast<float>(norm.width);
+    if (!inside) return;
+    const Floats8 added = normalised(row, load8(weight + column), rsqrtf(mean_square + norm.eps), 0.0f);
+    Floats8 sum = load8(total + at);
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) sum.at[i] += added.at[i];
+    store8(total + at, sum);
+}
+
 } // namespace
 
 // sum = before + delta; out = rmsnorm(sum) * weight, or * (1 + weight) where `weight_plus_one`. `sum` may be `before`,
@@ -57,7 +73,6 @@ __device__ __forceinline__ void norm_row(const R* before, const T* delta, R* sum
     }
 ADD_RMS_NORM(add_rms_norm_bf16, bf16, bf16)
 ADD_RMS_NORM(add_rms_norm_f32, float, float)
-ADD_RMS_NORM(add_rms_norm_wide, float, bf16)
 
 // out = rmsnorm(x) * weight, or * (1 + weight). `out` may be `x` where both have one dtype.
 #define RMS_NORM(NAME, R, T)                                                                                           \
@@ -67,7 +82,17 @@ ADD_RMS_NORM(add_rms_norm_wide, float, bf16)
     }
 RMS_NORM(rms_norm_bf16, bf16, bf16)
 RMS_NORM(rms_norm_f32, float, float)
-RMS_NORM(rms_norm_wide, float, bf16)
+RMS_NORM(rms_norm_wide_bf16, float, bf16)
+RMS_NORM(rms_norm_wide_f16, float, f16)
+
+// total += rmsnorm(x) * weight (Gemma's norm behind a layer).
+#define ADD_NORMED(NAME, T)                                                                                            \
+    extern "C" __global__ void __launch_bounds__(1024)                                                                 \
+        NAME(const float* x, const T* weight, float* total, int width, float eps) {                                    \
+        add_normed<T>(x, weight, total, {width, eps, 0});                                                              \
+    }
+ADD_NORMED(add_normed_wide_bf16, bf16)
+ADD_NORMED(add_normed_wide_f16, f16)
 
 // A row is normalised by `lanes` neighbouring threads of a warp.
 extern "C" __global__ void __launch_bounds__(256)

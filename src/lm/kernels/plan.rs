@@ -1,17 +1,18 @@
 //! The operations of a decoder layer for one batch. Shapes are those of `twin`, whose numbers these must give within
-//! bfloat16's rounding.
+//! the rounding of the weights' number format, float16 or bfloat16.
 
-use candle_core::Tensor;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use half::bf16;
+use candle_core::{DType, Shape, Tensor};
+use half::{bf16, f16};
 
 use super::launch::{Argument, Grid, device, launch, pointer, uninitialised, upload, uploaded};
+use super::product::{Before, product};
 use super::{AttentionMemory, Fused};
 use crate::lm::LmError;
 use crate::lm::config::ModelConfig;
 use crate::lm::kv::LayerKv;
-use crate::lm::ops::HeadWeights;
+use crate::lm::ops::{Addition, HeadWeights};
 use crate::lm::packed::{Packed, Segment};
 use crate::lm::rope::RopeTable;
 
@@ -37,6 +38,11 @@ enum Attention {
     Prefill { work: CudaSlice<i32>, items: usize },
     /// One row a segment: each segment's keys in pieces of `split_keys`.
     Decode { segments: usize, splits: usize, split_keys: usize },
+}
+
+/// A block for every row, eight columns a thread.
+fn row_grid(rows: usize, width: usize) -> Grid {
+    Grid::new((rows, 1, 1), (width / 8).next_multiple_of(32))
 }
 
 fn int(value: usize) -> i32 {
@@ -70,26 +76,35 @@ impl<'p> FusedPlan<'p> {
         })
     }
 
-    /// The state is float32, what is added and the norm are bfloat16.
-    pub(in crate::lm) fn add_norm(
-        &self,
-        state: &mut Tensor,
-        delta: Option<&Tensor>,
-        weight: &Tensor,
-        eps: f64,
-    ) -> Result<Tensor, LmError> {
+    /// A tensor of the weights' format for a kernel to fill.
+    fn new_tensor(&self, shape: impl Into<Shape>) -> Result<Tensor, LmError> {
+        match self.fused.dtype {
+            DType::F16 => uninitialised::<f16>(&self.device, shape),
+            _ => uninitialised::<bf16>(&self.device, shape),
+        }
+    }
+
+    /// A float32 state's norm, in the weights' format.
+    pub(in crate::lm) fn norm(&self, state: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError> {
         let (rows, width) = state.dims2()?;
-        let out = uninitialised::<bf16>(&self.device, (rows, width))?;
+        let out = self.new_tensor((rows, width))?;
         let at = |tensor: &Tensor| pointer(tensor).map(Argument::Pointer);
-        let ends = [at(weight)?, at(&out)?, width.into(), eps.into(), Argument::Int(0)];
-        let grid = Grid::new((rows, 1, 1), (width / 8).next_multiple_of(32));
-        let state = at(state)?;
-        let (kernel, starts) = match delta {
-            Some(delta) => (&self.fused.add_rms_norm, vec![state, at(delta)?, state]),
-            None => (&self.fused.rms_norm, vec![state]),
-        };
-        launch(&self.device, kernel, grid, &[starts.as_slice(), &ends].concat())?;
+        let arguments = [at(state)?, at(weight)?, at(&out)?, width.into(), eps.into(), Argument::Int(0)];
+        launch(&self.device, &self.fused.rms_norm, row_grid(rows, width), &arguments)?;
         Ok(out)
+    }
+
+    /// Adds to a float32 state, in place.
+    pub(in crate::lm) fn add_linear(&self, state: &Tensor, x: &Tensor, addition: &Addition<'_>) -> Result<(), LmError> {
+        let Some(norm) = addition.norm else {
+            return product(&self.device, x, addition.weight, state, Before::Kept);
+        };
+        let (rows, width) = state.dims2()?;
+        let delta = uninitialised::<f32>(&self.device, (rows, width))?;
+        product(&self.device, x, addition.weight, &delta, Before::Overwritten)?;
+        let at = |tensor: &Tensor| pointer(tensor).map(Argument::Pointer);
+        let arguments = [at(&delta)?, at(norm)?, at(state)?, width.into(), addition.eps.into()];
+        launch(&self.device, &self.fused.add_normed, row_grid(rows, width), &arguments)
     }
 
     pub(in crate::lm) fn rotate_and_store(
@@ -99,7 +114,7 @@ impl<'p> FusedPlan<'p> {
         kv: &LayerKv,
     ) -> Result<Tensor, LmError> {
         let ModelConfig { heads, kv_heads, head_dim, .. } = *self.config;
-        let q = uninitialised::<bf16>(&self.device, (self.rows, heads, head_dim))?;
+        let q = self.new_tensor((self.rows, heads * head_dim))?;
         let at = |tensor: &Tensor| pointer(tensor).map(Argument::Pointer);
         let maybe = |tensor: Option<&Tensor>| tensor.map_or(Ok(NULL), at);
         let arguments = [
@@ -129,7 +144,7 @@ impl<'p> FusedPlan<'p> {
 
     pub(in crate::lm) fn attention(&self, q: &Tensor, kv: &LayerKv, window: Option<usize>) -> Result<Tensor, LmError> {
         let ModelConfig { heads, kv_heads, head_dim, .. } = *self.config;
-        let out = uninitialised::<bf16>(&self.device, (self.rows, heads * head_dim))?;
+        let out = self.new_tensor((self.rows, heads * head_dim))?;
         let Some(memory) = AttentionMemory::of(head_dim) else {
             return Err(LmError::Unsupported(format!("heads of width {head_dim} have no CUDA kernel")));
         };
@@ -172,7 +187,7 @@ impl<'p> FusedPlan<'p> {
     pub(in crate::lm) fn gated(&self, gate_up: &Tensor) -> Result<Tensor, LmError> {
         let (rows, width) = gate_up.dims2()?;
         let inner = width / 2;
-        let out = uninitialised::<bf16>(&self.device, (rows, inner))?;
+        let out = self.new_tensor((rows, inner))?;
         let arguments = [Argument::Pointer(pointer(gate_up)?), Argument::Pointer(pointer(&out)?), inner.into()];
         launch(&self.device, &self.fused.gated, Grid::new((rows, inner.div_ceil(2048), 1), 256), &arguments)?;
         Ok(out)

@@ -117,4 +117,5 @@ template <typename T> __device__ __forceinline__ void rope_store(const RopeStore
                        query_heads, kv_heads, head_dim, eps});                                                         \
     }
 QK_NORM_ROPE_STORE(qk_norm_rope_store_bf16, bf16)
+QK_NORM_ROPE_STORE(qk_norm_rope_store_f16, f16)
 QK_NORM_ROPE_STORE(qk_norm_rope_store_f32, float)

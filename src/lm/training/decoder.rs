@@ -81,10 +81,7 @@ impl TrainableDecoder {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_as(dir: &Path, device: &Device, dtype: DType) -> Result<Self, LmError> {
-        let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|e| LmError::File { path, detail: e.to_string() })?;
-        Self::new(ModelConfig::from_json(&text)?, &Weights::open(dir, dtype, device)?)
+        Self::new(ModelConfig::read(dir)?, &Weights::open(dir, dtype, device)?)
     }
 
     /// Takes a model's weights.
@@ -275,16 +272,7 @@ impl TrainableDecoder {
 
     fn check(&self, batch: &Sequences) -> Result<(), LmError> {
         let longest = batch.rows.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-        if longest > self.config.context {
-            return Err(LmError::TooLong { tokens: longest, limit: self.config.context, of: "of the model's context" });
-        }
-        match batch.tokens.iter().find(|token| **token as usize >= self.config.vocab) {
-            Some(token) => Err(LmError::Unsupported(format!(
-                "token {token} is beyond the vocabulary of {}; tokenizer.json belongs to another model",
-                self.config.vocab
-            ))),
-            None => Ok(()),
-        }
+        self.config.check(longest, &batch.tokens)
     }
 }
 

@@ -1,0 +1,73 @@
+//! Rubrics whose judge prompts are checked, too. In: a rubric's text. Out: the rubric, or what is wrong and where.
+//! `rubric` knows no templates; whoever takes a rubric from a person reads it here.
+
+use super::PromptTemplate;
+use crate::rubric::{Rubric, RubricError};
+use crate::stages::{JudgeStage, Stage};
+
+/// Reads a rubric file.
+///
+/// # Errors
+/// With line and column: what [`Rubric::from_toml`] finds, or a judge's prompt that is no template.
+pub fn read_toml(text: &str) -> Result<Rubric, RubricError> {
+    let rubric = Rubric::from_toml(text)?;
+    check_prompts(&rubric).map_err(|error| error.located_in(text))?;
+    Ok(rubric)
+}
+
+/// Reads the JSON form.
+///
+/// # Errors
+/// With a JSON pointer: what [`Rubric::from_json`] finds, or a judge's prompt that is no template.
+pub fn read_json(text: &str) -> Result<Rubric, RubricError> {
+    let rubric = Rubric::from_json(text)?;
+    check_prompts(&rubric)?;
+    Ok(rubric)
+}
+
+fn check_prompts(rubric: &Rubric) -> Result<(), RubricError> {
+    for (index, stage) in rubric.stages.iter().enumerate() {
+        if let Some(prompt) = judge(&stage.stage).and_then(|judge| judge.prompt.as_deref()) {
+            let wrong = |error| RubricError::at(format!("/stages/{index}/prompt"), format!("{error}"));
+            PromptTemplate::parse(prompt).map_err(wrong)?;
+        }
+    }
+    Ok(())
+}
+
+fn judge(stage: &Stage) -> Option<&JudgeStage> {
+    match stage {
+        Stage::Judge(judge) => Some(judge),
+        Stage::Binary { of, .. } => judge(of),
+        Stage::Measure(_) | Stage::Expr(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rubric(kind: &str, prompt: &str) -> String {
+        format!("name = \"r\"\n\n[[stages]]\n{kind}\nmode = \"match\"\nprompt = \"{prompt}\"\n")
+    }
+
+    #[test]
+    fn a_broken_prompt_is_found_with_its_line() {
+        for kind in ["kind = \"judge\"", "kind = \"binary\"\nof = \"judge\""] {
+            let text = rubric(kind, "{{ anwser }}");
+            let error = read_toml(&text).unwrap_err();
+            let line = text.lines().position(|line| line.starts_with("prompt")).unwrap() + 1;
+            assert_eq!(error.location.map(|at| at.line), Some(line), "{error}");
+            assert!(error.message.contains("there is no variable `anwser`"), "{error}");
+            assert!(Rubric::from_toml(&text).is_ok(), "nothing else is wrong");
+        }
+    }
+
+    #[test]
+    fn a_prompt_that_is_a_template_is_fine_and_json_has_a_pointer() {
+        let rubric = read_toml(&rubric("kind = \"judge\"", "{{ answer }}")).unwrap();
+        assert!(read_json(&rubric.json).is_ok());
+        let broken = rubric.json.replace("{{ answer }}", "{{ answer");
+        assert_eq!(read_json(&broken).unwrap_err().pointer, "/stages/0/prompt");
+    }
+}
