@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use common::Server;
@@ -102,6 +103,7 @@ fn rl(folder: &Path, name: &str, algorithm: &str, steps: u64) -> TrainConfig {
         rollout = {{ prompts = 6, group_size = 4, max_tokens = 96 }}
         update = {{ minibatches = 2, micro_batch_tokens = 2048 }}
         checkpoint = {{ every = 2, keep = 2, rollouts_every = 2 }}
+        reward = {{ rubric = "short_form_qa_curriculum" }}
         "#,
         model.display()
     );
@@ -312,7 +314,6 @@ fn a_number_that_is_none_stops_the_run_with_its_batch_saved() {
 /// A run whose rewards a server gives.
 fn by_server(folder: &Path, name: &str, server: &Server, steps: u64) -> TrainConfig {
     let mut run = rl(folder, name, "vspo", steps);
-    "short_form_qa_curriculum".clone_into(&mut run.reward.rubric);
     run.reward.url = Some(format!("http://{}", server.address()));
     run.reward.patience_s = 1;
     run
@@ -322,8 +323,7 @@ fn by_server(folder: &Path, name: &str, server: &Server, steps: u64) -> TrainCon
 fn a_servers_rewards_are_those_of_this_process() {
     let folder = start(10);
     let server = Server::start(&[]);
-    let mut local = rl(folder.path(), "local", "vspo", 3);
-    local.reward.rubric = "short_form_qa_curriculum".to_owned();
+    let local = rl(folder.path(), "local", "vspo", 3);
     let remote = by_server(folder.path(), "remote", &server, 3);
     let outputs = [local.output.clone(), remote.output.clone()];
     go(local);
@@ -424,6 +424,38 @@ fn a_rollout_server_that_cannot_be_reached_is_named() {
     assert!(matches!(&error, TrainError::Rollout(why) if why.contains("resume the run")), "{error}");
 }
 
+/// `gradus train` as a process of its own, after what the shell is to do before it.
+fn train(run: &TrainConfig, before: &str) -> Command {
+    let config = run.output.with_extension("toml");
+    std::fs::write(&config, toml::to_string(run).unwrap()).unwrap();
+    let mut command = Command::new("bash");
+    let program = env!("CARGO_BIN_EXE_gradus");
+    command.arg("-c").arg(format!("{before} exec {program} --config {} train --quiet", config.display()));
+    command
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_bit() {
+    let folder = start(10);
+    let whole = rl(folder.path(), "whole", "grpo", 5);
+    let killed = rl(folder.path(), "killed", "grpo", 5);
+    let (whole_output, output) = (whole.output.clone(), killed.output.clone());
+    go(whole);
+    let mut process = train(&killed, "").spawn().unwrap();
+    let first = output.join("checkpoints/step-000002");
+    for _ in 0..1200 {
+        if first.exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(first.exists(), "no checkpoint within a minute");
+    go(killed);
+    assert_eq!(weights(&output.join("model")), weights(&whole_output.join("model")));
+}
+
 #[test]
 fn a_disk_without_room_leaves_the_checkpoint_before() {
     let folder = start(10);
@@ -435,15 +467,8 @@ fn a_disk_without_room_leaves_the_checkpoint_before() {
     // The limit on a file's size stands for the disk's end: parameters fit, the optimiser's state does not.
     let parameters = std::fs::metadata(output.join("checkpoints/step-000002/parameters.safetensors")).unwrap().len();
     run.steps = 4;
-    let config = folder.path().join("full.toml");
-    std::fs::write(&config, toml::to_string(&run).unwrap()).unwrap();
-    let limited = format!(
-        "trap '' XFSZ; ulimit -f {}; exec {} --config {} train --quiet --force",
-        parameters * 3 / 2 / 1024,
-        env!("CARGO_BIN_EXE_gradus"),
-        config.display()
-    );
-    let ended = Command::new("bash").arg("-c").arg(limited).output().unwrap();
+    let limit = parameters * 3 / 2 / 1024;
+    let ended = train(&run, &format!("trap '' XFSZ; ulimit -f {limit};")).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(!ended.status.success() && said.contains("optimizer.safetensors"), "{said}");
     assert!(said.contains("free some space and resume the run"), "{said}");
