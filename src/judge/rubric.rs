@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     fn rubric(kind: &str, prompt: &str) -> String {
-        format!("name = \"r\"\n\n[[stages]]\n{kind}\nmode = \"match\"\nprompt = \"{prompt}\"\n")
+        format!("name = \"r\"\n\n[[stages]]\n{kind}\nweight = 1.0\nmode = \"match\"\nprompt = \"{prompt}\"\n")
     }
 
     #[test]

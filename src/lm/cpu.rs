@@ -4,9 +4,11 @@
 //!
 //! A row's numbers depend on nothing but the row: the sums run in lanes at fixed places, and a masked key adds an exact
 //! zero, so that a row is the same, bit for bit, in any batch.
+#![expect(clippy::inline_always, reason = "a loop gets the vectors of `wide` only where it is compiled into it")]
 
 mod attention;
 mod heads;
+mod products;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use rayon::prelude::*;
 
 pub(super) use self::attention::{Gathered, MaskedSoftmax, gathered, masked_softmax};
 pub(super) use self::heads::{HeadRotation, Runs, put, rotate};
+pub(super) use self::products::{add_product, product};
 pub(super) use self::rows::{add, gated, norm};
 
 /// Numbers below which one thread is faster.
@@ -72,9 +75,15 @@ fn wide<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// All numbers of a storage.
+fn numbers_of(storage: &CpuStorage) -> candle_core::Result<&[f32]> {
+    let CpuStorage::F32(numbers) = storage else { bail!("the CPU's path computes in float32") };
+    Ok(numbers)
+}
+
 /// A tensor's numbers, its last dimension contiguous and its rows in their order.
 fn contiguous<'s>(storage: &'s CpuStorage, layout: &Layout) -> candle_core::Result<&'s [f32]> {
-    let CpuStorage::F32(numbers) = storage else { bail!("the CPU's path computes in float32") };
+    let numbers = numbers_of(storage)?;
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(numbers.get(start..end).unwrap_or_default()),
         None => bail!("the tensor is not contiguous"),

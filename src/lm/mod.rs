@@ -9,6 +9,8 @@ pub mod chat_template;
 mod config;
 mod constrain;
 mod cpu;
+#[path = "kernels/cpu_product.rs"]
+mod cpu_product;
 mod decoder;
 mod ends;
 mod engine;

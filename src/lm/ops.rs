@@ -63,12 +63,8 @@ impl<'p> Plan<'p> {
     pub(super) fn add_linear(&self, state: &Tensor, x: &Tensor, addition: &Addition<'_>) -> Result<(), LmError> {
         match self {
             Self::Twin(_) => {
-                let product = twin::linear(x, addition.weight)?;
-                let product = match addition.norm {
-                    Some(norm) => twin::norm(&product, norm, addition.eps)?,
-                    None => product,
-                };
-                cpu::add(state, &product)
+                let Some(norm) = addition.norm else { return cpu::add_product(state, x, &addition.weight.t()?) };
+                cpu::add(state, &twin::norm(&twin::linear(x, addition.weight)?, norm, addition.eps)?)
             }
             Self::Fused(plan) => plan.add_linear(state, x, addition),
         }

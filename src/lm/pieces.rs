@@ -31,8 +31,10 @@ pub(super) fn forward_last(
     let mut states = Vec::new();
     for pieces in waves(packed).map(|wave| cut(packed, &wave)) {
         let done: Vec<Tensor> = match pieces.as_slice() {
-            // Nobody else to wait for: its products may take all threads.
-            [piece] => vec![run(&piece.packed)?],
+            // Too few for all threads: they go one after the other, and each product takes all.
+            pieces if pieces.len() < rayon::current_num_threads() => {
+                pieces.iter().map(|piece| run(&piece.packed)).collect::<Result<_, _>>()?
+            }
             pieces => pieces.par_iter().map(|piece| run(&piece.packed)).collect::<Result<_, _>>()?,
         };
         states.extend(done);

@@ -100,7 +100,7 @@ impl<'p> TwinPlan<'p> {
         // Query heads that share a key head become rows of one product: [kv_heads, groups * rows, head_dim].
         let q = q.reshape((rows, heads, groups, dim))?;
         let q = q.permute((1, 2, 0, 3))?.contiguous()?.reshape((heads, groups * rows, dim))?;
-        let weights = q.matmul(k)?;
+        let weights = cpu::product(&q, k)?;
         let mask = MaskedSoftmax {
             rows,
             first,
@@ -111,7 +111,7 @@ impl<'p> TwinPlan<'p> {
         cpu::masked_softmax(&weights, mask)?;
         let piece = |start: usize| -> Result<Tensor, LmError> {
             let len = PIECE.min(keys - start);
-            Ok(weights.narrow(2, start, len)?.matmul(&v.narrow(1, start, len)?)?)
+            cpu::product(&weights.narrow(2, start, len)?, &v.narrow(1, start, len)?)
         };
         let out = piece(0)?;
         for start in (PIECE..keys).step_by(PIECE) {
@@ -141,11 +141,7 @@ pub(super) fn norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmEr
 /// `x`, `[rows, in]`, times the transpose of a weight `[out, in]`.
 pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor, LmError> {
     let weight = weight.t()?;
-    if x.device().is_cpu() && x.dim(0)? == 1 {
-        // One row alone takes another way through the product, with another rounding: it gets company.
-        return Ok(Tensor::cat(&[x, x], 0)?.matmul(&weight)?.narrow(0, 0, 1)?);
-    }
-    Ok(x.matmul(&weight)?)
+    if x.device().is_cpu() { cpu::product(&x.contiguous()?, &weight) } else { Ok(x.matmul(&weight)?) }
 }
 
 /// A weight as [`linear`] wants it: on the CPU its transpose is contiguous, since only then a row's product is the same,

@@ -91,18 +91,15 @@ impl CustomOp1 for Gather<'_> {
         let slots = self.spans.iter().flat_map(|span| span.start..span.start + span.len);
         for (key, slot) in slots.enumerate() {
             let row = numbers.get(slot * width..(slot + 1) * width).unwrap_or_default();
-            for (head, (row, out)) in row.chunks_exact(dim).zip(out.chunks_exact_mut(keys * dim)).enumerate() {
-                debug_assert!(head < heads);
+            for (row, out) in row.chunks_exact(dim).zip(out.chunks_exact_mut(keys * dim)) {
                 match self.as_what {
                     Gathered::Keys => {
                         let column = out.iter_mut().skip(key).step_by(keys);
                         column.zip(row).for_each(|(out, number)| *out = *number);
                     }
                     Gathered::Values => {
-                        let place = out.chunks_exact_mut(dim).nth(key);
-                        if let Some(place) = place {
-                            place.copy_from_slice(row);
-                        }
+                        let place = out.iter_mut().skip(key * dim).take(dim);
+                        place.zip(row).for_each(|(out, number)| *out = *number);
                     }
                 }
             }

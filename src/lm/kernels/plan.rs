@@ -7,10 +7,11 @@ use candle_core::{DType, Shape, Tensor};
 use half::{bf16, f16};
 
 use super::launch::{Argument, Grid, device, launch, pointer, uninitialised, upload, uploaded};
-use super::product::{Before, product};
+use super::product::product;
 use super::{AttentionMemory, Fused};
 use crate::lm::LmError;
 use crate::lm::config::ModelConfig;
+use crate::lm::cpu_product::Before;
 use crate::lm::kv::LayerKv;
 use crate::lm::ops::{Addition, HeadWeights};
 use crate::lm::packed::{Packed, Segment};

@@ -10,15 +10,7 @@ use candle_core::{DType, Tensor};
 
 use super::launch::pointer;
 use crate::lm::LmError;
-
-/// What becomes of what stands in the total.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Before {
-    /// It stays, and the product is added.
-    Kept,
-    /// It may be anything.
-    Overwritten,
-}
+use crate::lm::cpu_product::Before;
 
 /// `x` (`[rows, in]`) times the transpose of `weight` (`[out, in]`), both float16 or both bfloat16, into `total`
 /// (`[rows, out]`, float32).
