@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -90,14 +91,31 @@ pub(super) fn in_turns<R: Send>(steps: &[Range<usize>], work: impl Fn(Range<usiz
     }
     let few = QUEUED_STEPS * rayon::current_num_threads();
     let mut done: Vec<Option<R>> = steps.iter().map(|_| None).collect();
-    for (steps, done) in steps.chunks(few).zip(done.chunks_mut(few)) {
-        rayon::in_place_scope_fifo(|scope| {
-            for (step, done) in steps.iter().zip(done) {
-                scope.spawn_fifo(|_| *done = Some(work(step.clone())));
+    let (tell, told) = mpsc::channel();
+    rayon::in_place_scope_fifo(|scope| {
+        for (place, (step, done)) in steps.iter().zip(&mut done).enumerate() {
+            if place >= few {
+                // One for every step that ended: this waits for the next, and no core for the slowest.
+                let _ = told.recv();
             }
-        });
-    }
+            let (work, ended) = (&work, Ended(tell.clone()));
+            scope.spawn_fifo(move |_| {
+                let _ended = ended;
+                *done = Some(work(step.clone()));
+            });
+        }
+    });
     done.into_iter().flatten().collect()
+}
+
+/// Says that a step ended, be it in a panic.
+struct Ended(mpsc::Sender<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody listens once the last step is in the queue.
+        let _ = self.0.send(());
+    }
 }
 
 #[cfg(test)]
