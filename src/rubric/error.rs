@@ -42,6 +42,7 @@ impl RubricError {
     }
 
     /// The same error with its place in a TOML text.
+    #[must_use]
     pub fn located_in(mut self, text: &str) -> Self {
         self.location = Some(locate(text, offset_of(text, &self.pointer)));
         self

@@ -36,10 +36,14 @@ impl MaskedSoftmax {
             None => seen.iter_mut().for_each(|score| *score *= self.scale),
         }
         let most = lane_max(seen);
-        seen.iter_mut().for_each(|score| *score = exp(*score - most));
+        for score in &mut *seen {
+            *score = exp(*score - most);
+        }
         // Over the whole row: its lanes are at the same places, however much of it is masked.
         let factor = 1.0 / lane_sum(scores, |weight| weight);
-        scores.iter_mut().for_each(|weight| *weight *= factor);
+        for weight in scores {
+            *weight *= factor;
+        }
     }
 }
 
