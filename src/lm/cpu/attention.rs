@@ -36,12 +36,12 @@ impl MaskedSoftmax {
             None => seen.iter_mut().for_each(|score| *score *= self.scale),
         }
         let most = lane_max(seen);
-        for score in seen.iter_mut() {
+        for score in &mut *seen {
             *score = exp(*score - most);
         }
         // Over the whole row: its lanes are at the same places, however much of it is masked.
         let factor = 1.0 / lane_sum(scores, |weight| weight);
-        for weight in scores.iter_mut() {
+        for weight in scores {
             *weight *= factor;
         }
     }
