@@ -146,7 +146,10 @@ impl Run {
         if let Some(saved) = saved {
             run.resume(saved, options.force)?;
         }
-        run.sampler.follow(&run.policy)?;
+        // Our own engine was made with the numbers that a fresh policy has.
+        if !run.is_fresh || matches!(run.sampler, Sampler::Server(_)) {
+            run.sampler.follow(&run.policy)?;
+        }
         Ok(run)
     }
 
