@@ -107,8 +107,8 @@ impl Policy {
         Ok(Engine::new(decoder, slots, batch)?)
     }
 
-    /// Writes a model directory: `config.json`, safetensors, tokenizer and template; with LoRA the adapter as PEFT has it,
-    /// in a folder `adapter`, and the merged model besides.
+    /// Writes a model directory: `config.json`, safetensors, tokenizer and template; with LoRA the merged model, and the
+    /// adapter besides.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -123,27 +123,33 @@ impl Policy {
         let path = to.join("config.json");
         std::fs::write(&path, &self.config_json).map_err(|error| TrainError::file(&path, error))?;
         save(self.decoder.merged()?, &to.join("model.safetensors"))?;
-        if let Some(lora) = &self.settings.lora {
-            let dir = to.join("adapter");
-            std::fs::create_dir_all(&dir).map_err(|error| TrainError::file(&dir, error))?;
-            save(self.decoder.adapters()?, &dir.join("adapter_model.safetensors"))?;
-            let base = self.settings.model.as_ref().map(|dir| dir.display().to_string());
-            let config = json!({
-                "peft_type": "LORA",
-                "task_type": "CAUSAL_LM",
-                "base_model_name_or_path": base,
-                "r": lora.rank,
-                "lora_alpha": lora.alpha,
-                "lora_dropout": 0.0,
-                "bias": "none",
-                "fan_in_fan_out": false,
-                "inference_mode": true,
-                "target_modules": lora.target_modules,
-            });
-            let path = dir.join("adapter_config.json");
-            std::fs::write(&path, format!("{config:#}\n")).map_err(|error| TrainError::file(&path, error))?;
-        }
-        Ok(())
+        self.export_adapter(to)
+    }
+
+    /// Writes the adapter as PEFT has it, in a folder `adapter`; nothing without LoRA.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn export_adapter(&self, to: &Path) -> Result<(), TrainError> {
+        let Some(lora) = &self.settings.lora else { return Ok(()) };
+        let dir = to.join("adapter");
+        std::fs::create_dir_all(&dir).map_err(|error| TrainError::file(&dir, error))?;
+        save(self.decoder.adapters()?, &dir.join("adapter_model.safetensors"))?;
+        let base = self.settings.model.as_ref().map(|dir| dir.display().to_string());
+        let config = json!({
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "r": lora.rank,
+            "lora_alpha": lora.alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "target_modules": lora.target_modules,
+        });
+        let path = dir.join("adapter_config.json");
+        std::fs::write(&path, format!("{config:#}\n")).map_err(|error| TrainError::file(&path, error))
     }
 }
 

@@ -108,7 +108,10 @@ impl Server {
 
     /// Writes the policy down and lets the server load it.
     pub(super) fn follow(&self, policy: &Policy) -> Result<(), TrainError> {
-        policy.export(&self.serving)?;
+        match self.config.weights {
+            WeightUpdate::VllmLora => policy.export_adapter(&self.serving)?,
+            WeightUpdate::VllmReload | WeightUpdate::Sglang => policy.export(&self.serving)?,
+        }
         let serving = std::path::absolute(&self.serving).map_err(|error| TrainError::file(&self.serving, error))?;
         let orders = match self.config.weights {
             WeightUpdate::VllmReload => vec![
