@@ -14,14 +14,17 @@ trainer.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..client import Client
 from ..results import Score
 from ..transport import Options
+
+logger = logging.getLogger(__name__)
 
 LABEL_KEYS = ("references", "ground_truth", "answers", "golden_answers", "target", "answer")
 """Where a label that is an object keeps its references; the first one that is there counts."""
@@ -100,6 +103,26 @@ def _decoded(text: str) -> Any:
         if isinstance(value, dict) and any(key in value for key in (*LABEL_KEYS, "tools", "group")):
             return value
     return text
+
+
+def scores(
+    items: Sequence[Mapping[str, Any]], url: str | None = None, rubric: str | None = None, run_id: str | None = None
+) -> list[Score | None]:
+    """A score for each item; `None`, and a warning, for what could not be scored."""
+    try:
+        results = client(url).score(items, **settings(rubric, run_id)).results
+    except Exception as error:  # a lost batch must not end the training
+        logger.warning("%d trajectories not scored: %s", len(items), error)
+        return [None] * len(items)
+    return [valid(score) for score in results]
+
+
+def valid(score: Score) -> Score | None:
+    """The score, if it is one; otherwise a warning says why not."""
+    if score.valid and score.reward is not None:
+        return score
+    logger.warning("a trajectory was not scored: %s", first_error(score))
+    return None
 
 
 def first_error(score: Score) -> str:

@@ -9,7 +9,6 @@ key in each, as EasyR1 averages them. `format` is the lowest score of the stages
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,6 @@ from ..results import Score
 from . import common
 
 __all__ = ["REWARD_NAME", "REWARD_TYPE", "compute_score"]
-
-logger = logging.getLogger(__name__)
 
 REWARD_NAME = "gradus"
 REWARD_TYPE = "batch"
@@ -40,21 +37,11 @@ def compute_score(
         common.trajectory(None, each["response"], each.get("ground_truth"), response_tokens=each.get("response_length"))
         for each in reward_inputs
     ]
-    try:
-        results = common.client(url).score(items, **common.settings(rubric, run_id)).results
-    except Exception as error:  # a lost batch must not end the training
-        logger.warning("%d responses not scored: %s", len(items), error)
-        return [_lost() for _ in items]
-    return [_parts(result) for result in results]
+    return [_parts(score) for score in common.scores(items, url, rubric, run_id)]
 
 
-def _parts(score: Score) -> dict[str, float]:
-    if not score.valid or score.reward is None:
-        logger.warning("a response was not scored: %s", common.first_error(score))
-        return _lost()
+def _parts(score: Score | None) -> dict[str, float]:
+    if score is None or score.reward is None:
+        return {"overall": common.fallback(), "format": 0.0, "accuracy": 0.0}
     form = min((score.metrics[stage] for stage in FORM if stage in score.metrics), default=1.0)
     return {"overall": score.reward, "format": form, "accuracy": score.metrics.get("exact_match", score.reward)}
-
-
-def _lost() -> dict[str, float]:
-    return {"overall": common.fallback(), "format": 0.0, "accuracy": 0.0}

@@ -8,26 +8,18 @@ SkyRL needs a number: what could not be scored gets GRADUS_FALLBACK, and `gradus
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import common
-
-logger = logging.getLogger(__name__)
 
 
 def reward(conversation: Sequence[Any], extras: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
     """Reward and metrics of a conversation; `extras` are the environment's (`reward_spec.ground_truth`, `tools`)."""
     truth = (extras.get("reward_spec") or {}).get("ground_truth")
     item = common.trajectory(None, list(conversation), truth, tools=extras.get("tools"))
-    try:
-        score = common.client().score([item], **common.settings()).results[0]
-    except Exception as error:  # an environment that raises ends the training
-        logger.warning("a conversation was not scored: %s", error)
-        return common.fallback(), {"gradus_valid": 0.0}
-    if score.reward is None:
-        logger.warning("a conversation was not scored: %s", common.first_error(score))
+    (score,) = common.scores([item])
+    if score is None or score.reward is None:
         return common.fallback(), {"gradus_valid": 0.0}
     return score.reward, {**score.metrics, "gradus_valid": 1.0}
 

@@ -40,12 +40,7 @@ def compute_score_batch(
         _trajectory(solution, truth, extra or {})
         for solution, truth, extra in zip(solution_strs, ground_truths, extra_infos, strict=True)
     ]
-    try:
-        results = common.client(url).score(items, **common.settings(rubric, run_id)).results
-    except Exception as error:  # a lost batch must not end the training
-        logger.warning("%d samples not scored: %s", len(items), error)
-        return [_lost() for _ in items]
-    return [_flat(result) for result in results]
+    return [_flat(score) for score in common.scores(items, url, rubric, run_id)]
 
 
 def compute_score_sync(
@@ -66,8 +61,8 @@ async def compute_score(
         scores = await asyncio.wrap_future(client.portal.submit(client.asynchronous.score([item], **settings)))
     except Exception as error:  # a lost sample must not end the training
         logger.warning("a sample was not scored: %s", error)
-        return _lost()
-    return _flat(scores.results[0])
+        return _flat(None)
+    return _flat(common.valid(scores.results[0]))
 
 
 def _trajectory(solution: str, truth: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,15 +73,10 @@ def _trajectory(solution: str, truth: Any, extra: Mapping[str, Any]) -> dict[str
     return common.trajectory(None if messages is not None else prompt, completion, truth, **fields)
 
 
-def _flat(score: Score) -> dict[str, float]:
-    if not score.valid or score.reward is None:
-        logger.warning("a sample was not scored: %s", common.first_error(score))
-        return _lost()
+def _flat(score: Score | None) -> dict[str, float]:
+    if score is None or score.reward is None:
+        return {"score": common.fallback(), "acc": 0.0, "valid": 0.0}
     return {"score": score.reward, "acc": score.metrics.get("exact_match", score.reward), "valid": 1.0}
-
-
-def _lost() -> dict[str, float]:
-    return {"score": common.fallback(), "acc": 0.0, "valid": 0.0}
 
 
 def compute_vspo_advantage(
