@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 /// Longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -39,15 +40,17 @@ enum Failure {
 }
 
 impl Client {
-    /// A client; nothing is sent yet.
+    /// A client, and the runtime in which its caller waits for it; nothing is sent yet.
     ///
     /// # Errors
     /// When this machine cannot make one.
-    pub(super) fn new(endpoint: Endpoint) -> Result<Self, String> {
+    pub(super) fn new(endpoint: Endpoint) -> Result<(Self, Runtime), String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().timeout(LONGEST_ANSWER).build().map_err(|error| error.to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
         let url = endpoint.url.trim_end_matches('/').to_owned();
-        Ok(Self { http, endpoint: Endpoint { url, ..endpoint } })
+        Ok((Self { http, endpoint: Endpoint { url, ..endpoint } }, runtime))
     }
 
     /// The server's address.

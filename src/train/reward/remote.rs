@@ -50,9 +50,7 @@ impl Remote {
     /// # Errors
     /// [`TrainError::Reward`] when the server cannot be reached within the patience, or has no such rubric.
     pub fn connect(endpoint: Endpoint, rubric: &str, run: &str, tools: &str) -> Result<Self, TrainError> {
-        let client = Client::new(endpoint).map_err(TrainError::Reward)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| TrainError::Reward(error.to_string()))?;
+        let (client, runtime) = Client::new(endpoint).map_err(TrainError::Reward)?;
         let known: Value = runtime.block_on(client.get(&format!("rubrics/{rubric}"))).map_err(TrainError::Reward)?;
         let text = |key: &str| known.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(Self {

@@ -100,9 +100,7 @@ impl Server {
     pub fn new(config: ServerConfig, token: Option<String>, serving: PathBuf) -> Result<Self, TrainError> {
         let patience = Duration::from_secs(config.patience_s);
         let endpoint = Endpoint { url: config.url.clone(), token, patience };
-        let client = Client::new(endpoint).map_err(TrainError::Rollout)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| TrainError::Rollout(error.to_string()))?;
+        let (client, runtime) = Client::new(endpoint).map_err(TrainError::Rollout)?;
         Ok(Self { client, runtime, config, serving })
     }
 
