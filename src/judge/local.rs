@@ -17,7 +17,8 @@ use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
 use crate::lm::{
-    Constraints, GenerateRequest, Generated, Guide, Held, Hub, LmError, ReasonedLabel, Reasoning, Sampling, Worker,
+    Constraints, DeviceChoice, GenerateRequest, Generated, Guide, Held, Hub, LmError, ReasonedLabel, Reasoning,
+    Sampling, Worker,
 };
 use crate::stages::{Unavailable, UnavailableCode};
 
@@ -31,7 +32,7 @@ pub struct LocalConfig {
     /// Its directory (config.json, tokenizer.json, a chat template and *.safetensors), a GGUF file, or its name on the
     /// Hugging Face hub: `OWNER/NAME` or `OWNER/NAME@REVISION`.
     pub model: PathBuf,
-    /// Where it computes.
+    /// Where it computes: on the CPU in float32, on a GPU in float16 with the sums in float32.
     pub device: DeviceChoice,
     /// Longest prompt and answer together, in tokens; the model's own limit where it is lower. Default 32768.
     pub context: usize,
@@ -44,19 +45,6 @@ pub struct LocalConfig {
     pub queue_tokens: u32,
     /// Temperature of reasoning; 0 takes the likeliest token. Default 0.
     pub temperature: f64,
-}
-
-/// Where a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceChoice {
-    /// The first GPU if this build has CUDA and there is one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU, in float32.
-    Cpu,
-    /// The first GPU, in float16, the sums in float32.
-    Cuda,
 }
 
 impl Default for LocalConfig {

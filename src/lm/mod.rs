@@ -12,6 +12,7 @@ mod cpu;
 #[path = "kernels/cpu_product.rs"]
 mod cpu_product;
 mod decoder;
+mod device;
 mod ends;
 mod engine;
 mod error;
@@ -49,6 +50,7 @@ mod worker;
 pub use config::{Family, HeadKind, ModelConfig};
 pub use constrain::{Constraint, Constraints};
 pub use decoder::Decoder;
+pub use device::DeviceChoice;
 pub use ends::end_tokens;
 pub use engine::{Engine, LabelLogprobs, Work};
 pub use error::LmError;

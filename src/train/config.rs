@@ -10,6 +10,7 @@ use super::env::QaSearchConfig;
 use super::rollout::RolloutConfig;
 use super::rollout::server::{ServerConfig, WeightUpdate};
 use crate::advantage::{GaeConfig, Mode, PlanConfig, Sampling};
+use crate::lm::DeviceChoice;
 use crate::lm::training::{Activations, AdamWConfig, LoraConfig};
 
 /// A training run.
@@ -30,7 +31,7 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Steps of the run.
     pub steps: u64,
-    /// Where it computes.
+    /// Where it computes: on the CPU in float32, on a GPU in bfloat16 with float32 master weights.
     #[serde(default)]
     pub device: DeviceChoice,
     /// The policy.
@@ -76,19 +77,6 @@ pub struct TrainConfig {
     /// Checkpoints.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
-}
-
-/// Where a run computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceChoice {
-    /// The GPU where there is one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU, in float32.
-    Cpu,
-    /// The GPU, in bfloat16 with float32 master weights.
-    Cuda,
 }
 
 /// The policy that learns: a model directory, or a fresh model.

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 use super::TrainError;
-use super::config::{DeviceChoice, FreshModel, PolicyConfig};
+use super::config::{FreshModel, PolicyConfig};
 use crate::lm::training::TrainableDecoder;
 use crate::lm::{Engine, KvPool, ModelConfig, Weights};
 
@@ -35,18 +35,6 @@ pub struct Policy {
     config_json: String,
     /// Where its tokenizer and chat template are.
     files: PathBuf,
-}
-
-/// The device of a choice.
-///
-/// # Errors
-/// When a GPU is asked for and there is none.
-pub fn device(choice: DeviceChoice) -> Result<Device, TrainError> {
-    match choice {
-        DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Cuda => Ok(crate::lm::cuda_device()?),
-        DeviceChoice::Auto => Ok(crate::lm::cuda_device().unwrap_or(Device::Cpu)),
-    }
 }
 
 impl Policy {

@@ -12,7 +12,7 @@ use super::config::{EnvironmentConfig, PolicyConfig, TrainConfig};
 use super::env::{Environment, QaSearch, Split, Task};
 use super::experience::Sample;
 use super::metrics::{EventFile, Metric, MetricsLog, RunInfo, StepMetrics};
-use super::policy::{self, Policy};
+use super::policy::Policy;
 use super::protocol::Protocol;
 use super::reward::{Local, Remote, Rewarder};
 use super::rollout::{Sampler, Server, World};
@@ -95,7 +95,7 @@ impl Run {
     pub fn open(config: TrainConfig, options: &RunOptions) -> Result<Self, TrainError> {
         let dir = config.output.clone();
         std::fs::create_dir_all(&dir).map_err(|error| TrainError::file(&dir, error))?;
-        let device = policy::device(config.device)?;
+        let device = config.device.open()?;
         let critic = config.algorithm.has_critic();
         let start = draw(config.seed, Purpose::Parameters, [0, 0]);
         // Demonstrations were not drawn; their likelihood is that of the policy itself.

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use serde_json::Value;
 
-use super::{DeviceChoice, LocalConfig};
+use super::LocalConfig;
 use crate::lm::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::lm::tokenizer::Tokenizer;
-use crate::lm::{Decoder, Engine, Foreign, Gguf, HeadKind, Hub, HubId, KvPool, LmError, Model, end_tokens};
+use crate::lm::{
+    Decoder, DeviceChoice, Engine, Foreign, Gguf, HeadKind, Hub, HubId, KvPool, LmError, Model, end_tokens,
+};
 
 /// What a judge is made of.
 pub(super) struct Loaded {
@@ -37,7 +39,7 @@ fn said(error: impl std::fmt::Display) -> String {
 /// # Errors
 /// What is wrong with the model, the device or the options, in words.
 pub(super) fn load(config: &LocalConfig, hub: &Hub) -> Result<Loaded, String> {
-    let device = device(config.device)?;
+    let device = config.device.open().map_err(|error| format!("device = \"cuda\": {error}"))?;
     let path = place(&config.model, hub)?;
     let gguf = Gguf::find(&path).map_err(said)?.map(|file| Gguf::open(&file)).transpose().map_err(said)?;
     let dir = match &gguf {
@@ -176,13 +178,4 @@ fn identity(
 fn read_json(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
-}
-
-fn device(choice: DeviceChoice) -> Result<Device, String> {
-    let cuda = || crate::lm::cuda_device().map_err(|error| format!("device = \"cuda\": {error}"));
-    match choice {
-        DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Cuda => cuda(),
-        DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
-    }
 }

@@ -17,12 +17,13 @@ use self::pool::Job;
 use super::TrainError;
 use super::algorithm::Algorithm;
 use super::config::{
-    CheckpointConfig, DeviceChoice, EnvironmentConfig, EvaluationConfig, FreshModel, LearningRate, PolicyConfig,
-    RewardConfig, SftConfig, TrainConfig, UpdateConfig,
+    CheckpointConfig, EnvironmentConfig, EvaluationConfig, FreshModel, LearningRate, PolicyConfig, RewardConfig,
+    SftConfig, TrainConfig, UpdateConfig,
 };
 use super::data::hops::{Hops, HopsConfig};
 use super::env::{MatchTerms, PassageForm, QaSearchConfig};
 use super::rollout::RolloutConfig;
+use crate::lm::DeviceChoice;
 use crate::lm::training::{Activations, AdamWConfig};
 
 /// The settings of `gradus experiment paper`.
