@@ -180,16 +180,22 @@ impl Weights {
     }
 }
 
+/// Numbers from -1 to 1, all as likely, each then `scaled`: a pure function of what was hashed.
+pub(super) fn uniform(hasher: &blake3::Hasher, count: usize, scaled: impl Fn(f64) -> f32) -> Vec<f32> {
+    let mut bytes = vec![0; 4 * count];
+    hasher.finalize_xof().fill(&mut bytes);
+    let number = |bytes: &[u8]| {
+        let word = bytes.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
+        scaled(f64::from(word) / f64::from(u32::MAX) * 2.0 - 1.0)
+    };
+    bytes.chunks_exact(4).map(number).collect()
+}
+
 /// Uniform numbers of a mean and a deviation (their shape does not matter here), a pure function of seed and name.
 fn seeded(seed: u64, name: &str, shape: &[usize], (mean, deviation): (f32, f32)) -> Result<Tensor, LmError> {
     let start = blake3::hash(format!("{seed} {name}").as_bytes());
-    let mut bytes = vec![0; 4 * shape.iter().product::<usize>()];
-    blake3::Hasher::new_keyed(start.as_bytes()).finalize_xof().fill(&mut bytes);
-    let number = |bytes: &[u8]| {
-        let word = bytes.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
-        mean + deviation * 3f32.sqrt() * (f64::from(word) / f64::from(u32::MAX) * 2.0 - 1.0) as f32
-    };
-    let values: Vec<f32> = bytes.chunks_exact(4).map(number).collect();
+    let scaled = |number: f64| mean + deviation * 3f32.sqrt() * number as f32;
+    let values = uniform(&blake3::Hasher::new_keyed(start.as_bytes()), shape.iter().product(), scaled);
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 

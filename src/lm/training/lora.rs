@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 use super::decoder::TrainableDecoder;
 use super::linear::{Adapter, Linear};
 use crate::lm::LmError;
+use crate::lm::weights::uniform;
 
 /// Which weights get adapters, and how large.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -71,7 +72,9 @@ impl TrainableDecoder {
             }
             // Uniform in +-1/sqrt(in), as PEFT's Kaiming initialisation with a = sqrt(5) comes to.
             let bound = (width as f64).powf(-0.5);
-            let a = uniform(&format!("{seed} {module}"), lora.rank * width, bound);
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(format!("{seed} {module}").as_bytes());
+            let a = uniform(&hasher, lora.rank * width, |number| (bound * number) as f32);
             let a = Tensor::from_vec(a, (lora.rank, width), weight.device())?.to_dtype(weight.dtype())?;
             let b = Tensor::zeros((rows, lora.rank), weight.dtype(), weight.device())?;
             let named = |part: &str| format!("base_model.model.{module}.{part}.weight");
@@ -115,15 +118,4 @@ impl TrainableDecoder {
         named.retain(|name, _| name.starts_with("base_model."));
         named.into_iter().map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?))).collect()
     }
-}
-
-/// Numbers in +-`bound`, a pure function of `seed`.
-fn uniform(seed: &str, count: usize, bound: f64) -> Vec<f32> {
-    let mut bytes = vec![0; 4 * count];
-    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
-    let number = |bytes: &[u8]| {
-        let word = bytes.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
-        (bound * (f64::from(word) / f64::from(u32::MAX) * 2.0 - 1.0)) as f32
-    };
-    bytes.chunks_exact(4).map(number).collect()
 }
