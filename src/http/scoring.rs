@@ -83,10 +83,13 @@ struct Pass {
 impl Pass {
     /// Goes over the request when it is its turn, and gives itself back for the next time.
     async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Problem>, Self), Problem> {
-        let running = app.engine.load.begin(self.body.len()).await;
-        let work = app.clone();
-        let run = move || Ok((self.run(&work), self));
-        if running.in_steps() { on_own_thread(run).await } else { on_work_threads(run).await }
+        let (work, bytes) = (app.clone(), self.body.len());
+        let (answer, wait) = tokio::sync::oneshot::channel();
+        app.engine.load.start(bytes, move || {
+            // A panic there is a bug of ours, and one failed request, not a dead server.
+            let _ = answer.send(catch_unwind(AssertUnwindSafe(|| (self.run(&work), self))));
+        });
+        wait.await.ok().and_then(Result::ok).ok_or_else(scoring_failed)
     }
 
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
@@ -172,13 +175,6 @@ pub(crate) async fn on_work_threads<T: Send + 'static>(
         Ok(Ok(result)) => result,
         Ok(Err(_)) | Err(_) => Err(scoring_failed()),
     }
-}
-
-/// Runs work that waits for the work threads on a thread of its own; a panic counts as there.
-async fn on_own_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(scoring_failed()))
 }
 
 fn scoring_failed() -> Problem {

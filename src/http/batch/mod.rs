@@ -21,7 +21,7 @@ use self::distinct::{Task, content_hash, distinct};
 pub use self::facts::{Facts, component_names};
 use self::respond::{Entry, Extras, finish};
 pub use self::steps::Load;
-use self::steps::{cut, in_turns};
+use self::steps::{cut, each};
 use self::stop::Deadline;
 pub use self::stop::Stop;
 use super::wire::{
@@ -193,7 +193,7 @@ impl Engine {
         let read = |step: Range<usize>| -> Vec<_> {
             raw_items.get(step).unwrap_or_default().iter().map(|raw| read_item(raw, tools, format)).collect()
         };
-        let items: Vec<_> = in_turns(&steps, read).into_iter().flatten().collect();
+        let items: Vec<_> = each(&steps, &self.load, read).into_iter().flatten().collect();
         if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
             // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).
             read_request(body).map_err(BatchError::Request)?;
@@ -208,7 +208,7 @@ impl Engine {
             Ok(together.flat_map(|tasks| self.score_tasks(tasks, &work)).collect())
         };
         let done: Result<Vec<Vec<Entry>>, BatchError> =
-            in_turns(&cut(tasks.iter().map(|task| work.bytes(task))), score).into_iter().collect();
+            each(&cut(tasks.iter().map(|task| work.bytes(task))), &self.load, score).into_iter().collect();
         let mut entries: Vec<Entry> = done?.into_iter().flatten().collect();
         entries.sort_unstable_by_key(|entry| entry.index);
         finish(entries, &items, settings)

@@ -1,69 +1,93 @@
-//! How requests share the cores. In: the parts of a request and what to do with each; out: the results, in order.
+//! How requests share the cores. In: the work on a request, and the parts of a large one; out: the results, in order.
 //!
-//! A large request goes through the cores in steps of well below a millisecond that wait for nothing. The steps of all
-//! requests stand in one queue, first come first served, and a request has only a few there at a time: small requests pass
-//! between the steps of large ones, and cores that are free take the next step of any. Knows nothing of scoring.
+//! A small request is scored as a whole on one of rayon's threads. Large ones have threads of their own, one per core: the
+//! system gives both kinds their share, so that small ones need not wait for large ones to end, and what a core has read of
+//! a request is in its cache still when it scores it. Cores that nobody needs take steps of large requests off their
+//! threads. Knows nothing of scoring.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-
-/// Bytes of request that one step goes through, about.
+/// Bytes of request that one step goes through, about: what a free core takes at a time, well below a millisecond.
 const STEP_BYTES: usize = 64 * 1024;
-/// A request of at most this many steps is not worth cutting while all cores have work without it.
-const WHOLE_STEPS: usize = 4;
-/// Steps that one request has in the queue, per core: the cores need the next one at hand, and other requests wait for
-/// those in front of them.
-const QUEUED_STEPS: usize = 4;
-/// Large requests under way, per core; more wait with nothing but their body. With one for each, the cores have work while
-/// one of them reads its outline or writes its answer.
-const LARGE_REQUESTS: usize = 1;
+/// A request of more bytes than this is large.
+const SMALL_BYTES: usize = 2 * STEP_BYTES;
+/// Steps that stand ready for each free core: the next one is to be at hand when it ends one.
+const READY_STEPS: usize = 2;
+
+type Job = Box<dyn FnOnce() + Send>;
 
 /// The requests that are being scored.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Load {
-    running: AtomicUsize,
-    large: Semaphore,
-}
-
-impl Default for Load {
-    fn default() -> Self {
-        Self { running: AtomicUsize::new(0), large: Semaphore::new(LARGE_REQUESTS * rayon::current_num_threads()) }
-    }
-}
-
-/// A request that is being scored, until it is dropped.
-pub(in crate::http) struct Running<'a> {
-    load: &'a Load,
-    /// Held by one that is to go in steps.
-    large: Option<SemaphorePermit<'a>>,
+    running: Arc<AtomicUsize>,
+    /// The queue of the threads for large requests, which start with the first of them.
+    large: OnceLock<mpsc::Sender<Job>>,
 }
 
 impl Load {
-    /// Lets a request of this many bytes begin: at once if it is small, else in its turn.
-    pub(in crate::http) async fn begin(&self, bytes: usize) -> Running<'_> {
-        let busy = self.running.load(Ordering::Relaxed) >= rayon::current_num_threads();
-        let whole = bytes <= STEP_BYTES || (busy && bytes <= WHOLE_STEPS * STEP_BYTES);
-        // The semaphore is never closed: there is always a permit.
-        let large = if whole { None } else { self.large.acquire().await.ok() };
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Running { load: self, large }
+    /// Does the work on a request of this many bytes, soon, on another thread. It must not panic.
+    pub(in crate::http) fn start(&self, bytes: usize, work: impl FnOnce() + Send + 'static) {
+        if bytes <= SMALL_BYTES {
+            let running = Running::new(&self.running);
+            rayon::spawn(move || {
+                work();
+                drop(running);
+            });
+            return;
+        }
+        let counter = self.running.clone();
+        let job = move || {
+            let _running = Running::new(&counter);
+            work();
+        };
+        if let Err(mpsc::SendError(job)) = self.large.get_or_init(large_threads).send(Box::new(job)) {
+            // The system gave no threads: later than the small ones, but done.
+            rayon::spawn(job);
+        }
+    }
+
+    /// Cores that no request has.
+    fn free_cores(&self) -> usize {
+        rayon::current_num_threads().saturating_sub(self.running.load(Ordering::Relaxed).max(1))
     }
 }
 
-impl Running<'_> {
-    /// Whether it is to go in steps, from a thread that may wait for them; else as a whole, on one of the work threads.
-    pub(in crate::http) fn in_steps(&self) -> bool {
-        self.large.is_some()
+/// A request that has a core, until it is dropped.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn new(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter.clone())
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.load.running.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Starts the threads for large requests, one per core; they end with the queue.
+fn large_threads() -> mpsc::Sender<Job> {
+    let (queue, jobs) = mpsc::channel::<Job>();
+    let jobs = Arc::new(Mutex::new(jobs));
+    for index in 0..rayon::current_num_threads() {
+        let jobs = jobs.clone();
+        let next = move || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let run = move || {
+            while let Ok(job) = next() {
+                job();
+            }
+        };
+        if let Err(error) = thread::Builder::new().name(format!("large-{index}")).spawn(run) {
+            tracing::warn!("a thread for large requests could not be started: {error}");
+        }
+    }
+    queue
 }
 
 /// Cuts a row of things of these sizes in bytes into steps: consecutive ranges that cover it.
@@ -83,43 +107,47 @@ pub(super) fn cut(sizes: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {
     steps
 }
 
-/// Does every step: here and now on a work thread, since one that waits would take up other requests' work in the middle of
-/// this; else on the work threads, a few steps at a time, while this thread waits.
-pub(super) fn in_turns<R: Send>(steps: &[Range<usize>], work: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
+/// Does every step: here, and on cores that are free meanwhile. On one of rayon's threads all of it is done here, since one
+/// that waits there would take up other requests' work in the middle of this.
+pub(super) fn each<R: Send>(steps: &[Range<usize>], load: &Load, work: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
     if rayon::current_thread_index().is_some() {
         return steps.iter().cloned().map(work).collect();
     }
-    let few = QUEUED_STEPS * rayon::current_num_threads();
-    let mut done: Vec<Option<R>> = steps.iter().map(|_| None).collect();
-    let (tell, told) = mpsc::channel();
-    rayon::in_place_scope_fifo(|scope| {
-        for (place, (step, done)) in steps.iter().zip(&mut done).enumerate() {
-            if place >= few {
-                // One for every step that ended: this waits for the next, and no core for the slowest.
-                let _ = told.recv();
+    let (next, ready) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let take = || {
+        let place = next.fetch_add(1, Ordering::Relaxed);
+        steps.get(place).map(|step| (place, work(step.clone())))
+    };
+    let (give, given) = mpsc::channel();
+    let mut done = Vec::with_capacity(steps.len());
+    rayon::in_place_scope(|scope| {
+        loop {
+            let left = steps.len().saturating_sub(next.load(Ordering::Relaxed) + 1);
+            let wanted = left.min(READY_STEPS * load.free_cores());
+            for _ in ready.load(Ordering::Relaxed)..wanted {
+                ready.fetch_add(1, Ordering::Relaxed);
+                let (take, ready, give) = (&take, &ready, give.clone());
+                scope.spawn(move |_| {
+                    // Nobody has stopped listening: the scope outlives this.
+                    let _ = take().map(|result| give.send(result));
+                    ready.fetch_sub(1, Ordering::Relaxed);
+                });
             }
-            let (work, ended) = (&work, Ended(tell.clone()));
-            scope.spawn_fifo(move |_| {
-                let _ended = ended;
-                *done = Some(work(step.clone()));
-            });
+            match take() {
+                Some(result) => done.push(result),
+                None => break,
+            }
         }
     });
-    done.into_iter().flatten().collect()
-}
-
-/// Says that a step ended, be it in a panic.
-struct Ended(mpsc::Sender<()>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // Nobody listens once the last step is in the queue.
-        let _ = self.0.send(());
-    }
+    done.extend(given.try_iter());
+    done.sort_unstable_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -134,34 +162,51 @@ mod tests {
 
     #[test]
     fn results_come_in_order_from_whatever_thread() {
-        let steps = cut(vec![STEP_BYTES; 100]);
+        let (steps, load) = (cut(vec![STEP_BYTES; 100]), Load::default());
         let expected: Vec<usize> = (0..100).collect();
-        let work = |step: Range<usize>| (step.start, rayon::current_thread_index().is_some());
-        let outside = in_turns(&steps, work);
+        let slow = |step: Range<usize>| {
+            std::thread::sleep(Duration::from_micros(100));
+            (step.start, rayon::current_thread_index())
+        };
+        let outside = each(&steps, &load, slow);
         assert_eq!(outside.iter().map(|(at, _)| *at).collect::<Vec<_>>(), expected);
-        assert!(outside.iter().all(|(_, on_work_thread)| *on_work_thread));
-        let inside = rayon::scope(|_| in_turns(&steps, |step| (step.start, rayon::current_thread_index())));
+        assert!(outside.iter().any(|(_, thread)| thread.is_none()), "its own thread works too");
+        let helped = outside.iter().any(|(_, thread)| thread.is_some());
+        assert_eq!(helped, load.free_cores() > 0, "free cores help");
+        let inside = rayon::scope(|_| each(&steps, &load, slow));
         assert!(inside.iter().all(|(_, thread)| *thread == inside.first().and_then(|(_, thread)| *thread)));
         assert_eq!(inside.iter().map(|(at, _)| *at).collect::<Vec<_>>(), expected);
     }
 
-    #[tokio::test]
-    async fn only_large_requests_wait_for_a_turn() {
+    #[test]
+    fn nobody_helps_while_every_core_has_a_request() {
         let load = Load::default();
-        let cores = rayon::current_num_threads();
-        let mut running = Vec::new();
-        for _ in 0..cores {
-            running.push(load.begin(STEP_BYTES + 1).await);
+        let _running: Vec<_> = (0..rayon::current_num_threads()).map(|_| Running::new(&load.running)).collect();
+        let steps = cut(vec![STEP_BYTES; 20]);
+        assert!(each(&steps, &load, |_| rayon::current_thread_index()).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_small_request_passes_large_ones_that_hold_every_core() {
+        let load = Load::default();
+        let (begun, beginnings) = mpsc::channel();
+        let (end, ends) = mpsc::channel::<()>();
+        let ends = Arc::new(Mutex::new(ends));
+        for _ in 0..2 * rayon::current_num_threads() {
+            let (begun, ends) = (begun.clone(), ends.clone());
+            load.start(SMALL_BYTES + 1, move || {
+                begun.send(rayon::current_thread_index()).unwrap();
+                let _ = ends.lock().map(|ends| ends.recv());
+            });
         }
-        assert!(running.iter().all(Running::in_steps), "a core is free for each");
-        assert!(!load.begin(STEP_BYTES).await.in_steps());
-        assert!(!load.begin(WHOLE_STEPS * STEP_BYTES).await.in_steps(), "all cores have work");
-        for _ in cores..LARGE_REQUESTS * cores {
-            running.push(load.begin(usize::MAX).await);
-        }
-        let one_more = tokio::time::timeout(std::time::Duration::from_millis(20), load.begin(usize::MAX));
-        assert!(one_more.await.is_err());
-        running.pop();
-        assert!(load.begin(usize::MAX).await.in_steps());
+        let threads: Vec<_> = beginnings.iter().take(rayon::current_num_threads()).collect();
+        assert!(threads.iter().all(Option::is_none), "large ones have their own");
+        assert_eq!(load.free_cores(), 0);
+        let (small, done) = mpsc::channel();
+        load.start(SMALL_BYTES, move || small.send(rayon::current_thread_index()).unwrap());
+        assert!(done.recv_timeout(Duration::from_secs(30)).unwrap().is_some());
+        assert!(beginnings.try_recv().is_err(), "the other large ones wait for their turn");
+        drop(end);
+        assert_eq!(beginnings.iter().take(rayon::current_num_threads()).count(), rayon::current_num_threads());
     }
 }
