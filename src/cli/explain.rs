@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::paint::{Paint, printable};
 use crate::http::batch::Engine;
-use crate::http::wire::{Item, Object, read_item, read_request};
+use crate::http::wire::{Given, Item, Object, read_request};
 use crate::judge::Session;
 use crate::rubric::Rubric;
 use crate::score::Context as ScoreContext;
@@ -47,7 +47,7 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
     };
     let position = Position { step: step.or(sent.step), ..sent };
     for raw in items {
-        let item = read_item(raw.get(), tools, rubric.reading.format).map_err(wrong)?;
+        let item = Given::of(raw.get()).read(tools, rubric.reading.format).map_err(wrong)?;
         let tools = engine.scorer.tools(item.trajectory.tools, &rubric);
         let mut session = Session::default();
         let report = loop {

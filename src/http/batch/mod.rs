@@ -25,8 +25,8 @@ use self::steps::{cut, each};
 use self::stop::Deadline;
 pub use self::stop::Stop;
 use super::wire::{
-    CacheWire, CurriculumWire, Item, Naming, Object, OnInvalid, Pointed, RewardRequest, Split, Wrong, read_item,
-    read_names, read_request, split,
+    CacheWire, CurriculumWire, Given, Item, Naming, Object, OnInvalid, Pointed, RewardRequest, Split, Wrong,
+    read_names, read_request,
 };
 use crate::judge::{Judges, Session};
 use crate::rubric::{Catalog, Rubric, RubricError, escape_pointer};
@@ -179,8 +179,9 @@ impl Engine {
         stop: &Stop,
         judge: &dyn Judge,
     ) -> Result<Scored, BatchError> {
-        let split = Split::of_known(body, overrides.items).or_else(|| split(body));
-        let (request, raw_items) = read_apart(body, split.as_ref())?;
+        let apart = Split::of_known(body, overrides.items).or_else(|| Split::of(body));
+        let (envelope, items) = apart.map_or_else(Default::default, |split| (split.envelope, Some(split.items)));
+        let (request, given) = read_apart(body, &envelope, items)?;
         let settings = self.settings(&request, overrides)?;
         let deadline = Deadline::new(&request, stop);
         stop.answer_by(&deadline);
@@ -189,11 +190,8 @@ impl Engine {
         let shared = SharedTools::new(&self.scorer, tools, &settings.rubric, overrides.batch_id.is_some());
         let format = settings.rubric.reading.format;
 
-        let steps = cut(raw_items.iter().map(|raw| raw.len()));
-        let read = |step: Range<usize>| -> Vec<_> {
-            raw_items.get(step).unwrap_or_default().iter().map(|raw| read_item(raw, tools, format)).collect()
-        };
-        let items: Vec<_> = each(&steps, &self.load, read).into_iter().flatten().collect();
+        let raw_items: Vec<_> = given.iter().map(|item| item.raw).collect();
+        let items: Vec<_> = given.into_iter().map(|item| item.read(tools, format)).collect();
         if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
             // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).
             read_request(body).map_err(BatchError::Request)?;
@@ -366,18 +364,19 @@ impl SharedTools {
     }
 }
 
-/// The request and its items, taken apart quickly where that works, and exactly where it does not.
+/// The request and its items, as they were taken apart where that worked, and exactly where it did not.
 fn read_apart<'a>(
     body: &'a str,
-    split: Option<&'a Split<'a>>,
-) -> Result<(RewardRequest<'a>, Vec<&'a str>), BatchError> {
-    if let Some(split) = split
-        && let Ok(request) = read_request(&split.envelope)
+    envelope: &'a str,
+    items: Option<Vec<Given<'a>>>,
+) -> Result<(RewardRequest<'a>, Vec<Given<'a>>), BatchError> {
+    if let Some(items) = items
+        && let Ok(request) = read_request(envelope)
     {
-        return Ok((request, split.items.clone()));
+        return Ok((request, items));
     }
     let request = read_request(body).map_err(BatchError::Request)?;
-    let items = request.trajectories.iter().map(|raw| raw.get()).collect();
+    let items = request.trajectories.iter().map(|raw| Given::unread(raw.get())).collect();
     Ok((request, items))
 }
 

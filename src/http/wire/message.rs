@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::pointed::{Pointed, excerpt};
 use super::text::{Object, Text};
+use super::walk::{Walk, present};
 use crate::trajectory::{Content, Message, Role, Turn};
 
 /// A chat message. Fields that say nothing about the score (`name`, `tool_call_id`, ..) are skipped.
@@ -16,14 +17,14 @@ use crate::trajectory::{Content, Message, Role, Turn};
 pub(super) struct MessageWire<'a> {
     role: Text<'a>,
     content: ContentWire<'a>,
-    reasoning_content: Option<&'a RawValue>,
-    tool_calls: Option<&'a RawValue>,
+    reasoning_content: Option<&'a str>,
+    tool_calls: Option<&'a str>,
 }
 
 /// A message's content: decoded at once where the role is known to be the policy's, else still raw.
 #[derive(Debug)]
 enum ContentWire<'a> {
-    Raw(Option<&'a RawValue>),
+    Raw(Option<&'a str>),
     Read(Parts<'a>),
 }
 
@@ -47,13 +48,13 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
                         "content" if role.as_ref().is_some_and(|role| role.0 == "assistant") => {
                             content = ContentWire::Read(map.next_value()?);
                         }
-                        "content" => content = ContentWire::Raw(map.next_value()?),
+                        "content" => content = ContentWire::Raw(raw(map.next_value()?)),
                         // Servers send either name, or both with one of them null.
                         "reasoning_content" | "reasoning" => {
-                            let given: Option<&'de RawValue> = map.next_value()?;
+                            let given = raw(map.next_value()?);
                             reasoning_content = reasoning_content.or(given);
                         }
-                        "tool_calls" => tool_calls = map.next_value()?,
+                        "tool_calls" => tool_calls = raw(map.next_value()?),
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -67,12 +68,44 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
     }
 }
 
+fn raw(value: Option<&RawValue>) -> Option<&str> {
+    value.map(RawValue::get)
+}
+
 pub(super) fn read_messages<'a>(messages: Vec<MessageWire<'a>>, at: &str) -> Result<Vec<Message<'a>>, Pointed> {
     let message = |(index, message): (usize, MessageWire<'a>)| message.read(&|| format!("{at}/{index}"));
     messages.into_iter().enumerate().map(message).collect()
 }
 
 impl<'a> MessageWire<'a> {
+    /// Reads a message in passing, as its `Deserialize` does; `None` where it is unusual.
+    pub(super) fn walk(walk: &mut Walk<'a>) -> Option<Self> {
+        let mut role: Option<Cow<'a, str>> = None;
+        let mut content = ContentWire::Raw(None);
+        let (mut reasoning_content, mut tool_calls) = (None, None);
+        walk.object(|walk, key| {
+            match key {
+                "role" => role = Some(walk.string()?),
+                "content" if role.as_deref() == Some("assistant") => {
+                    content = ContentWire::Read(if walk.is_string() {
+                        Parts { text: walk.string()?, reasoning: None }
+                    } else {
+                        serde_json::from_str(walk.value()?).ok()?
+                    });
+                }
+                "content" => content = ContentWire::Raw(present(walk.value()?)),
+                "reasoning_content" | "reasoning" => {
+                    let given = present(walk.value()?);
+                    reasoning_content = reasoning_content.or(given);
+                }
+                "tool_calls" => tool_calls = present(walk.value()?),
+                _ => drop(walk.value()?),
+            }
+            Some(())
+        })?;
+        Some(Self { role: Text(role?), content, reasoning_content, tool_calls })
+    }
+
     fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {
         let Some(role) = Role::from_name(&self.role.0) else {
             let known = "system, developer, user, assistant, tool";
@@ -83,7 +116,7 @@ impl<'a> MessageWire<'a> {
         };
         if role != Role::Assistant {
             let content = match self.content {
-                ContentWire::Raw(raw) => raw.map_or("null", RawValue::get),
+                ContentWire::Raw(raw) => raw.unwrap_or("null"),
                 // Only where `role` came twice: nobody scores it.
                 ContentWire::Read(_) => "null",
             };
@@ -92,10 +125,10 @@ impl<'a> MessageWire<'a> {
         }
         let parts = match self.content {
             ContentWire::Read(parts) => parts,
-            ContentWire::Raw(raw) => raw.map_or(Ok(Parts::default()), |raw| read_content(raw.get(), at))?,
+            ContentWire::Raw(raw) => raw.map_or(Ok(Parts::default()), |raw| read_content(raw, at))?,
         };
-        let field = self.reasoning_content.map(|raw| read_content(raw.get(), at)).transpose()?.map(|parts| parts.text);
-        let native_calls = self.tool_calls.map(RawValue::get).filter(|raw| !is_empty_list(raw));
+        let field = self.reasoning_content.map(|raw| read_content(raw, at)).transpose()?.map(|parts| parts.text);
+        let native_calls = self.tool_calls.filter(|raw| !is_empty_list(raw));
         let reasoning = field.or(parts.reasoning);
         Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls }))
     }

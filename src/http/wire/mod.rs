@@ -9,14 +9,13 @@ mod request;
 mod response;
 mod split;
 mod text;
+mod walk;
 
 pub(in crate::http) use apart::{MAX_NOTED, NotTaken, Noted, take_apart};
 pub(in crate::http) use json::Put;
 pub(in crate::http) use message::PromptMessage;
 pub use pointed::{Pointed, Wrong, pointed};
-pub use request::{
-    CurriculumWire, Item, MAX_TRAJECTORIES, OnInvalid, RewardRequest, read_item, read_names, read_request,
-};
+pub use request::{CurriculumWire, Given, Item, MAX_TRAJECTORIES, OnInvalid, RewardRequest, read_names, read_request};
 pub use response::{CacheWire, ErrorWire, GroupWire, Named, Naming, ResultWire, error};
-pub use split::{Split, split};
+pub use split::Split;
 pub use text::{Object, Text};

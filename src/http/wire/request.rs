@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::message::{MessageWire, read_messages};
 use super::pointed::{Pointed, pointed};
 use super::text::{Bounded, Object, References, Scalar, Text};
+use super::walk::{Walk, present};
 use crate::trajectory::{
     Content, MAX_REFERENCE_CALLS, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
 };
@@ -129,14 +130,49 @@ pub struct Item<'a> {
     pub unknown_fields: Vec<String>,
 }
 
-/// Reads one item. `tools` is the raw tool list of the request, for items without their own, and `format` the rubric's,
-/// for those that name none.
-///
-/// # Errors
-/// With a JSON pointer into the item.
-pub fn read_item<'a>(raw: &'a str, tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
-    let fields: ItemFields<'a> = serde_json::from_str(raw).map_err(|error| pointed::<ItemFields<'_>>(raw, &error))?;
-    fields.into_item(tools, format)
+/// An item of a body.
+#[derive(Debug)]
+pub struct Given<'a> {
+    /// Its text.
+    pub raw: &'a str,
+    /// What stands in it, where that was read in passing.
+    fields: Option<ItemFields<'a>>,
+}
+
+impl<'a> Given<'a> {
+    /// An item that nobody has looked into.
+    pub fn unread(raw: &'a str) -> Self {
+        Self { raw, fields: None }
+    }
+
+    /// The item that a text is.
+    pub fn of(raw: &'a str) -> Self {
+        let mut walk = Walk::new(raw);
+        Self { raw, fields: ItemFields::walk(&mut walk).filter(|_| walk.is_done()) }
+    }
+
+    /// The item that comes next; `None` where it does not even end.
+    pub(super) fn next(walk: &mut Walk<'a>) -> Option<Self> {
+        let start = walk.start();
+        let fields = ItemFields::walk(walk);
+        if fields.is_none() {
+            walk.pass_from(start)?;
+        }
+        Some(Self { raw: walk.since(start)?, fields })
+    }
+
+    /// Reads it. `tools` is the raw tool list of the request, for items without their own, and `format` the rubric's, for
+    /// those that name none.
+    ///
+    /// # Errors
+    /// With a JSON pointer into the item.
+    pub fn read(self, tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
+        let fields = match self.fields {
+            Some(fields) => fields,
+            None => serde_json::from_str(self.raw).map_err(|error| pointed::<ItemFields<'_>>(self.raw, &error))?,
+        };
+        fields.into_item(tools, format)
+    }
 }
 
 /// The id and group of an item that could not be read whole, as far as they can be had.
@@ -155,13 +191,13 @@ pub fn read_names(raw: &str) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
 }
 
 #[derive(Debug, Default)]
-struct ItemFields<'a> {
+pub(super) struct ItemFields<'a> {
     id: Option<Scalar<'a>>,
     group: Option<Scalar<'a>>,
     messages: Option<Bounded<MessageWire<'a>, MAX_MESSAGES>>,
-    prompt: Option<&'a RawValue>,
+    prompt: Option<&'a str>,
     response: Option<Text<'a>>,
-    tools: Option<&'a RawValue>,
+    tools: Option<&'a str>,
     references: Option<References<'a>>,
     reference_calls: Option<Bounded<Object<ReferenceCallWire>, MAX_REFERENCE_CALLS>>,
     tool_format: Option<Text<'a>>,
@@ -189,9 +225,9 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
                         "id" => fields.id = map.next_value()?,
                         "group" => fields.group = map.next_value()?,
                         "messages" => fields.messages = map.next_value()?,
-                        "prompt" => fields.prompt = map.next_value()?,
+                        "prompt" => fields.prompt = map.next_value::<Option<&RawValue>>()?.map(RawValue::get),
                         "response" => fields.response = map.next_value()?,
-                        "tools" => fields.tools = map.next_value()?,
+                        "tools" => fields.tools = map.next_value::<Option<&RawValue>>()?.map(RawValue::get),
                         "references" | "golds" | "ground_truth" => fields.references = map.next_value()?,
                         "reference_calls" => fields.reference_calls = map.next_value()?,
                         "tool_format" => fields.tool_format = map.next_value()?,
@@ -201,9 +237,7 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
                             map.next_value::<IgnoredAny>()?;
                         }
                         other => {
-                            if fields.unknown.len() < UNKNOWN_FIELDS_KEPT {
-                                fields.unknown.push(other.chars().take(64).collect());
-                            }
+                            fields.note_unknown(other);
                             map.next_value::<IgnoredAny>()?;
                         }
                     }
@@ -216,6 +250,50 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
 }
 
 impl<'a> ItemFields<'a> {
+    /// Reads an item in passing, as its `Deserialize` does; `None` where it is unusual.
+    fn walk(walk: &mut Walk<'a>) -> Option<Self> {
+        let scalar = |raw: Option<&'a str>| raw.map(Scalar::from_raw).transpose().ok();
+        let mut fields = Self::default();
+        walk.object(|walk, key| {
+            match key {
+                "id" => fields.id = scalar(present(walk.value()?))?,
+                "group" => fields.group = scalar(present(walk.value()?))?,
+                "messages" => {
+                    let mut messages = Vec::new();
+                    walk.list(|walk| {
+                        messages.push(MessageWire::walk(walk)?);
+                        (messages.len() <= MAX_MESSAGES).then_some(())
+                    })?;
+                    fields.messages = Some(Bounded(messages));
+                }
+                "prompt" => fields.prompt = present(walk.value()?),
+                "response" if walk.is_string() => fields.response = Some(Text(walk.string()?)),
+                "tools" => fields.tools = present(walk.value()?),
+                "references" | "golds" | "ground_truth" => {
+                    fields.references = present(walk.value()?).map(References::from_raw).transpose().ok()?;
+                }
+                "reference_calls" => fields.reference_calls = serde_json::from_str(walk.value()?).ok()?,
+                "tool_format" => fields.tool_format = serde_json::from_str(walk.value()?).ok()?,
+                "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,
+                "response_tokens" => fields.response_tokens = serde_json::from_str(walk.value()?).ok()?,
+                "metadata" => drop(walk.value()?),
+                "response" => return None,
+                other => {
+                    fields.note_unknown(other);
+                    walk.value()?;
+                }
+            }
+            Some(())
+        })?;
+        Some(fields)
+    }
+
+    fn note_unknown(&mut self, field: &str) {
+        if self.unknown.len() < UNKNOWN_FIELDS_KEPT {
+            self.unknown.push(field.chars().take(64).collect());
+        }
+    }
+
     fn into_item(self, request_tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
         for (name, pointer) in [(&self.id, "/id"), (&self.group, "/group")] {
             if let Some(Scalar(name)) = name {
@@ -252,7 +330,7 @@ impl<'a> ItemFields<'a> {
         let own_tools = self.tools.is_some();
         let trajectory = Trajectory {
             messages,
-            tools: self.tools.map_or(request_tools, RawValue::get),
+            tools: self.tools.unwrap_or(request_tools),
             references: self.references.map_or_else(Vec::new, |references| references.0),
             reference_calls,
             tool_format,
@@ -279,8 +357,8 @@ struct ReferenceCallWire {
 }
 
 /// What was given before the rollout: context, which is never scored.
-fn read_prompt(prompt: Option<&RawValue>) -> Result<Vec<Message<'_>>, Pointed> {
-    match prompt.map(RawValue::get) {
+fn read_prompt(prompt: Option<&str>) -> Result<Vec<Message<'_>>, Pointed> {
+    match prompt {
         None => Ok(Vec::new()),
         Some(raw) if raw.starts_with('"') => Ok(vec![Message::Other { role: Role::User, content: Content::Json(raw) }]),
         Some(raw) => {
@@ -295,7 +373,7 @@ fn read_prompt(prompt: Option<&RawValue>) -> Result<Vec<Message<'_>>, Pointed> {
 }
 
 fn read_prompt_response<'a>(
-    prompt: Option<&'a RawValue>,
+    prompt: Option<&'a str>,
     response: Text<'a>,
     format: ToolFormat,
 ) -> Result<Vec<Message<'a>>, Pointed> {
@@ -333,5 +411,106 @@ fn own<'a>(message: Message<'_>) -> Message<'a> {
         Message::Other { role, content: Content::Json(_) } => {
             Message::Other { role, content: Content::Text(Cow::Borrowed("")) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Items with all that may stand in them, most of them right, some with a piece that is wrong or odd.
+    fn item() -> impl Strategy<Value = String> {
+        let text = prop::sample::select(vec![
+            r#""a""#,
+            r#""""#,
+            r#""\u00e4\n\"x\"""#,
+            r#""<answer>7</answer>""#,
+            r#""\ud800""#,
+            "null",
+            "7",
+            "-1.50",
+            "true",
+            "[]",
+            r#"["a","\n",3]"#,
+            r#"[{"type":"text","text":"a\\"},{"type":"thinking","thinking":"b"}]"#,
+            r#"{"a":[1,{"b":null}]}"#,
+            r#"[{"name":"f","arguments":{"x":1e400}}]"#,
+            r#"[{"name":"f"}]"#,
+            "\"\u{1}\"",
+            "01",
+            "1e400",
+            "[1,]",
+            "\"hermes\"",
+        ]);
+        let role = prop::sample::select(vec![r#""assistant""#, r#""user""#, r#""tool""#, r#""assi\u0073tant""#, "5"]);
+        let key = |names: Vec<&'static str>| prop::sample::select(names);
+        let message_key = key(vec![
+            "content",
+            "content",
+            "reasoning",
+            "reasoning_content",
+            "tool_calls",
+            "name",
+            "role",
+            r"\u0072ole",
+        ]);
+        let field = (message_key, text.clone()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+        let message = (role, prop::collection::vec(field, 0..4), any::<bool>()).prop_map(|(role, fields, first)| {
+            let role = [format!("\"role\":{role}")];
+            let all = if first { [&role[..], &fields].concat() } else { [&fields[..], &role].concat() };
+            format!("{{ {} }}", all.join(" , "))
+        });
+        let messages = prop::collection::vec(message, 0..4).prop_map(|all| format!("\"messages\":[{}]", all.join(",")));
+        let item_key = key(vec![
+            "id",
+            "group",
+            "prompt",
+            "response",
+            "tools",
+            "references",
+            "golds",
+            "ground_truth",
+            "reference_calls",
+            "tool_format",
+            "truncated",
+            "response_tokens",
+            "metadata",
+            "other",
+            r"\u0069d",
+        ]);
+        let field = (item_key, text).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+        (prop::collection::vec(field, 0..4), prop::option::weighted(0.8, messages), "[ \n]{0,2}", "(|x|,|\\})")
+            .prop_map(|(fields, messages, blank, after)| {
+                format!("{blank}{{{}}}{blank}{after}", fields.into_iter().chain(messages).collect::<Vec<_>>().join(","))
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn an_item_read_in_passing_is_the_item_that_serde_reads(raw in item()) {
+            let given = Given::of(&raw);
+            let exact = serde_json::from_str::<ItemFields<'_>>(&raw);
+            if let Some(passed) = &given.fields {
+                prop_assert_eq!(format!("{passed:?}"), format!("{:?}", exact.unwrap()));
+            } else if exact.is_ok() {
+                let odd = raw.contains(r#""\u0072ole""#) || raw.contains(r#""\u0069d""#) || raw.contains("\"response\":null");
+                prop_assert!(odd, "read exactly, but not in passing");
+            }
+        }
+    }
+
+    #[test]
+    fn usual_items_are_read_in_passing() {
+        let raw = r#"{"id": 7, "group": "g", "messages": [{"role": "user", "content": "q"},
+            {"role": "assistant", "content": "a \"b\"", "reasoning_content": null, "tool_calls": []}],
+            "tools": [], "references": ["x", 1], "truncated": false, "response_tokens": 3, "metadata": {"k": []}}"#;
+        assert!(Given::of(raw).fields.is_some());
+        assert!(
+            Given::of(r#"{"prompt": [{"role": "user", "content": "q"}], "response": "a", "mine": 1}"#).fields.is_some()
+        );
+        assert!(Given::of(r#"{"messages": [{"content": "no role"}]}"#).fields.is_none());
     }
 }

@@ -119,11 +119,17 @@ pub(super) struct References<'a>(pub(super) Vec<Cow<'a, str>>);
 impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
-        if raw.get().starts_with('[') {
-            let list: Bounded<Scalar<'de>, MAX_REFERENCES> =
-                serde_json::from_str(raw.get()).map_err(de::Error::custom)?;
+        Self::from_raw(raw.get()).map_err(de::Error::custom)
+    }
+}
+
+impl<'a> References<'a> {
+    pub(super) fn from_raw(raw: &'a str) -> Result<Self, String> {
+        if raw.starts_with('[') {
+            let list: Bounded<Scalar<'a>, MAX_REFERENCES> =
+                serde_json::from_str(raw).map_err(|error| error.to_string())?;
             return Ok(Self(list.0.into_iter().map(|scalar| scalar.0).collect()));
         }
-        Scalar::from_raw(raw.get()).map(|scalar| Self(vec![scalar.0])).map_err(de::Error::custom)
+        Scalar::from_raw(raw).map(|scalar| Self(vec![scalar.0]))
     }
 }
