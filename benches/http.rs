@@ -2,8 +2,8 @@
 //! trajectories on 8 connections; out: a Markdown table on standard output.
 //!
 //! CPU time per trajectory is the figure to compare: the user and system time of the server's processes over the
-//! trajectories that it answered. The parse floor is taken in this process right before and after each cell, because a
-//! machine's speed changes within minutes: on all cores at once, as the server runs, and on one alone. `--peer COMMAND` starts another server (`http/peer.py`, say) and measures it in
+//! trajectories that it answered. The parse floor is taken in this process, on all cores at once, in turns with the load of each
+//! cell, because a machine's speed changes within seconds. `--peer COMMAND` starts another server (`http/peer.py`, say) and measures it in
 //! the same run on the same bodies; `--seconds N` is how long each cell's two loads last; `--sizes small,large` and
 //! `--stores none,commit,relaxed` choose. The last latencies are those of `/healthz` at the same rate of requests: what the
 //! machine and this load generator take by themselves. `--dialects` measures instead what each trainer's dialect costs over the native
@@ -31,9 +31,8 @@ const BATCH: usize = 64;
 const CONNECTIONS: usize = 8;
 /// Bytes of distinct bodies per size: more than a cache holds, less than a run sends.
 const BODY_BYTES: usize = 12 << 20;
-/// CPU time is counted in hundredths of a second: enough of them for a figure good to a few percent.
-const FLOOR_CPU_SECONDS: f64 = 0.4;
-const FLOOR_PATIENCE: Duration = Duration::from_secs(3);
+/// A cell's load and its floor take turns this many times: a machine's speed changes from second to second.
+const SLICES: u32 = 10;
 const SECONDS: std::ops::RangeInclusive<f64> = 0.2..=30.0;
 
 // The server's own: the floor is to be what the server could reach.
@@ -60,9 +59,9 @@ fn main() -> anyhow::Result<()> {
         return measure_dialects(&inputs, options.seconds);
     }
     println!(
-        "| server | size | KB | CPU us | floor us | alone us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | healthz p50 | healthz p99 | peak MB | in flight MB | start ms | others |"
+        "| server | size | KB | CPU us | floor us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | healthz p50 | healthz p99 | peak MB | in flight MB | start ms | others |"
     );
-    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for store in &options.stores {
         let directory = tempfile::tempdir()?;
         let server = Server::start(&mut gradus(store, directory.path())?, &format!("gradus, {store}"))?;
@@ -142,26 +141,23 @@ impl Input {
         self.bodies.iter().map(String::len).sum::<usize>() as f64 / self.bodies.len() as f64
     }
 
-    /// CPU microseconds per trajectory that only parsing takes, now, on this many threads at once: a loaded server has
-    /// all cores busy, and cores that share a pipeline or a cache are slower together. Nothing else runs here meanwhile.
-    fn floor_us(&self, threads: usize) -> anyhow::Result<f64> {
+    /// Only parses, for this long, on as many threads at once as there are cores: a loaded server has all of them busy, and
+    /// cores that share a pipeline or a cache are slower together. The CPU seconds that took, and trajectories parsed.
+    fn floor(&self, duration: Duration) -> anyhow::Result<(f64, usize)> {
         let (began, cpu) = (Instant::now(), own_cpu_seconds());
         let parse = || -> anyhow::Result<usize> {
             let mut read = 0;
-            loop {
-                for body in &self.bodies {
-                    read += black_box(floor::read(black_box(body.as_bytes()))?).trajectories.len();
-                }
-                if own_cpu_seconds() - cpu >= FLOOR_CPU_SECONDS * threads as f64 || began.elapsed() > FLOOR_PATIENCE {
-                    return Ok(read);
-                }
+            for body in self.bodies.iter().cycle().take_while(|_| began.elapsed() < duration) {
+                read += black_box(floor::read(black_box(body.as_bytes()))?).trajectories.len();
             }
+            Ok(read)
         };
+        let threads = std::thread::available_parallelism()?.get();
         let read: anyhow::Result<usize> = std::thread::scope(|scope| {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(parse)).collect();
             running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(0))).sum()
         });
-        Ok((own_cpu_seconds() - cpu) * 1e6 / read?.max(1) as f64)
+        Ok((own_cpu_seconds() - cpu, read?))
     }
 }
 
@@ -169,20 +165,24 @@ fn measure(server: &Server, inputs: &[Input], seconds: Duration) -> anyhow::Resu
     for input in inputs {
         let requests = Requests::new(server.address, &input.bodies);
         closed_loop(&requests, CONNECTIONS, seconds / 4)?;
-        let cores = std::thread::available_parallelism()?.get();
-        let before = [input.floor_us(cores)?, input.floor_us(1)?];
         server.reset_peak();
-        let (cpu, busy, own) = (server.cpu_seconds(), busy_seconds(), own_cpu_seconds());
-        let load = closed_loop(&requests, CONNECTIONS, seconds)?;
-        let spent = server.cpu_seconds() - cpu;
-        let others = (busy_seconds() - busy - spent - (own_cpu_seconds() - own)) / load.seconds;
-        let peak = server.peak_mb();
-        let floor = f64::midpoint(before[0], input.floor_us(cores)?);
-        let alone = f64::midpoint(before[1], input.floor_us(1)?);
+        let (mut loads, mut spent, mut others) = (Vec::new(), 0.0, 0.0);
+        let (mut floor_cpu, mut floor_read) = (0.0, 0);
+        for _ in 0..SLICES {
+            let (cpu, read) = input.floor(seconds / SLICES / 2)?;
+            (floor_cpu, floor_read) = (floor_cpu + cpu, floor_read + read);
+            let (cpu, busy, own) = (server.cpu_seconds(), busy_seconds(), own_cpu_seconds());
+            loads.push(closed_loop(&requests, CONNECTIONS, seconds / SLICES)?);
+            let cpu = server.cpu_seconds() - cpu;
+            spent += cpu;
+            others += busy_seconds() - busy - cpu - (own_cpu_seconds() - own);
+        }
+        let (load, peak) = (Load::of_all(loads), server.peak_mb());
+        let floor = floor_cpu * 1e6 / floor_read.max(1) as f64;
         let half = open_loop(&requests, CONNECTIONS, load.per_second() / 2.0, seconds)?;
         let health = Requests::get(server.address, "/healthz");
         let still = open_loop(&health, CONNECTIONS, load.per_second() / 2.0, seconds)?;
-        row(server, input, [&load, &half, &still], [spent, floor, alone, peak, others.max(0.0)]);
+        row(server, input, [&load, &half, &still], [spent, floor, peak, (others / load.seconds).max(0.0)]);
     }
     Ok(())
 }
@@ -243,12 +243,12 @@ fn measure_meeting(directory: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(server: &Server, input: &Input, [load, half, still]: [&Load; 3], [spent, floor, alone, peak, others]: [f64; 5]) {
+fn row(server: &Server, input: &Input, [load, half, still]: [&Load; 3], [spent, floor, peak, others]: [f64; 4]) {
     let trajectories = (load.answered() * BATCH) as f64;
     let cpu = spent * 1e6 / trajectories;
     let bytes = input.mean_bytes();
     println!(
-        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {alone:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} |",
+        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} |",
         server.name,
         input.size.name(),
         bytes / BATCH as f64 / 1e3,

@@ -100,6 +100,14 @@ pub struct Load {
 }
 
 impl Load {
+    /// Several loads as one.
+    pub fn of_all(loads: Vec<Self>) -> Self {
+        let seconds = loads.iter().map(|load| load.seconds).sum();
+        let mut latencies: Vec<_> = loads.into_iter().flat_map(|load| load.latencies).collect();
+        latencies.sort_unstable();
+        Self { latencies, seconds }
+    }
+
     /// Requests that were answered with 200.
     pub fn answered(&self) -> usize {
         self.latencies.len()

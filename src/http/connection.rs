@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Most bytes of one read. The HTTP reader's buffers double as long as reads fill them: of 400 KB each, two for every
 /// connection, they were more than the bodies that went through them.
-const READ_BYTES: u64 = 32 * 1024;
+const READ_BYTES: u64 = 64 * 1024;
 
 /// Accepts connections.
 pub(super) struct Connections(pub(super) TcpListener);

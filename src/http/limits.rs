@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
+use simdutf8::compat::from_utf8;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -143,21 +144,18 @@ impl Admission<'_> {
             // A client that still sends sees a broken connection instead of the answer.
             let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
         }
-        String::from_utf8(result?).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            bad_body(&format!("byte {at} is not UTF-8; JSON must be UTF-8"))
-        })
+        result
     }
 
     /// Bytes are counted as they come: an announced length alone takes nothing from others.
-    async fn collect(&mut self, headers: &HeaderMap, body: &mut Body) -> Result<Vec<u8>, Problem> {
+    async fn collect(&mut self, headers: &HeaderMap, body: &mut Body) -> Result<String, Problem> {
         let max = self.limits.config.max_body_bytes;
         let expected = content_length(headers).unwrap_or(0).min(8 << 20);
-        let mut bytes = Vec::with_capacity(expected);
+        let mut text = Utf8::with_capacity(expected);
         while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| silent(SILENCE))? {
             let frame = frame.map_err(|error| bad_body(&error.to_string()))?;
             let Ok(data) = frame.into_data() else { continue };
-            let length = bytes.len() + data.len();
+            let length = text.len() + data.len();
             if length > max {
                 return Err(self.limits.too_large());
             }
@@ -165,10 +163,66 @@ impl Admission<'_> {
                 // In large steps, so that the semaphore is touched rarely.
                 self.grow(length.next_power_of_two().min(max))?;
             }
-            bytes.extend_from_slice(&data);
+            text.push(&data).map_err(not_utf8)?;
         }
-        Ok(bytes)
+        text.finish().map_err(not_utf8)
     }
+}
+
+/// A text whose bytes come in pieces, each checked while it is in the cache.
+#[derive(Debug, Default)]
+struct Utf8 {
+    text: String,
+    /// The first bytes of a character that the last piece broke off in; fewer than four.
+    broken: Vec<u8>,
+}
+
+impl Utf8 {
+    fn with_capacity(bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), broken: Vec::new() }
+    }
+
+    /// Bytes so far.
+    fn len(&self) -> usize {
+        self.text.len() + self.broken.len()
+    }
+
+    /// Adds a piece; fails with the place of the first byte that is not UTF-8.
+    fn push(&mut self, mut piece: &[u8]) -> Result<(), usize> {
+        while let (false, Some((first, rest))) = (self.broken.is_empty(), piece.split_first()) {
+            self.broken.push(*first);
+            piece = rest;
+            match std::str::from_utf8(&self.broken) {
+                Ok(character) => {
+                    self.text.push_str(character);
+                    self.broken.clear();
+                }
+                Err(error) if error.error_len().is_some() => return Err(self.text.len()),
+                Err(_) => {}
+            }
+        }
+        match from_utf8(piece) {
+            Ok(piece) => self.text.push_str(piece),
+            Err(error) => {
+                let (whole, rest) = piece.split_at(error.valid_up_to());
+                self.text.push_str(from_utf8(whole).map_err(|_| self.text.len())?);
+                if error.error_len().is_some() {
+                    return Err(self.text.len());
+                }
+                self.broken.extend_from_slice(rest);
+            }
+        }
+        Ok(())
+    }
+
+    /// The text; fails where it ends in the middle of a character.
+    fn finish(self) -> Result<String, usize> {
+        if self.broken.is_empty() { Ok(self.text) } else { Err(self.text.len()) }
+    }
+}
+
+fn not_utf8(at: usize) -> Problem {
+    bad_body(&format!("byte {at} is not UTF-8; JSON must be UTF-8"))
 }
 
 fn silent(limit: Duration) -> Problem {
@@ -206,5 +260,40 @@ pub struct AbandonOnDrop(pub Arc<AtomicBool>);
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn whole(bytes: &[u8], pieces: &[usize]) -> Result<String, usize> {
+        let (mut text, mut rest) = (Utf8::default(), bytes);
+        for size in pieces {
+            let (piece, after) = rest.split_at(rest.len().min(*size));
+            text.push(piece)?;
+            rest = after;
+        }
+        text.push(rest)?;
+        text.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_in_pieces_is_the_text(
+            text in "[a-zäß€\u{1f600}]{0,40}", pieces in prop::collection::vec(0_usize..9, 0..30),
+            bad in prop::option::of((any::<prop::sample::Index>(), any::<u8>())), cut in 0_usize..4,
+        ) {
+            let mut bytes = text.into_bytes();
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            if let (Some((at, byte)), false) = (bad, bytes.is_empty()) {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let expected = String::from_utf8(bytes.clone()).map_err(|error| error.utf8_error().valid_up_to());
+            prop_assert_eq!(whole(&bytes, &pieces), expected);
+        }
     }
 }

@@ -128,6 +128,16 @@ impl<'t> Evidence<'t> {
     /// # Errors
     /// When the tool list has the wrong shape.
     pub fn read(trajectory: &'t Trajectory<'t>, tools: &ToolSet, reading: &Reading) -> Result<Self, NoScore> {
+        let mut evidence = Self::parse(trajectory, tools, reading)?;
+        evidence.check(tools);
+        Ok(evidence)
+    }
+
+    /// The first half of [`Self::read`], for callers that read several trajectories: the calls have no verdicts yet.
+    ///
+    /// # Errors
+    /// When the tool list has the wrong shape.
+    pub fn parse(trajectory: &'t Trajectory<'t>, tools: &ToolSet, reading: &Reading) -> Result<Self, NoScore> {
         if let Some(problem) = tools.problem() {
             return Err(NoScore {
                 code: NoScoreCode::ItemMalformed,
@@ -149,6 +159,17 @@ impl<'t> Evidence<'t> {
             && (reading.answer != AnswerFrom::SearchR1 || answer::search_r1_format(&search_r1_text(trajectory)));
         let format = turns.iter().find_map(|turn| turn.parsed.format);
         Ok(Self { trajectory, format, turns, answer, answer_in_place, squad: OnceCell::new() })
+    }
+
+    /// The second half: checks each call against its tool.
+    pub fn check(&mut self, tools: &ToolSet) {
+        let verdict = |attempt: &Attempt<'_>| match &attempt.result {
+            Err(_) => CallVerdict::Malformed,
+            Ok(call) => check(call, tools),
+        };
+        for turn in &mut self.turns {
+            turn.verdicts = turn.parsed.attempts.iter().map(verdict).collect();
+        }
     }
 
     /// The verdicts on all attempts, in order.
@@ -205,12 +226,7 @@ fn parse_turn<'t>(message: usize, turn: &'t Turn<'t>, options: &Options, tools: 
         }
         _ => toolcall::parse(&turn.text, options, tools),
     };
-    let verdict = |attempt: &Attempt<'_>| match &attempt.result {
-        Err(_) => CallVerdict::Malformed,
-        Ok(call) => check(call, tools),
-    };
-    let verdicts = parsed.attempts.iter().map(verdict).collect();
-    ParsedTurn { message, offset: turn.offset, parsed, verdicts }
+    ParsedTurn { message, offset: turn.offset, parsed, verdicts: Vec::new() }
 }
 
 fn check(call: &Call<'_>, tools: &ToolSet) -> CallVerdict {

@@ -19,13 +19,13 @@ use serde_json::value::RawValue;
 
 use self::distinct::{Task, content_hash, distinct};
 pub use self::facts::{Facts, component_names};
-use self::respond::{Entry, Extras, finish};
+use self::respond::{Entry, Unwritten, finish};
 pub use self::steps::Load;
 use self::steps::{cut, each};
 use self::stop::Deadline;
 pub use self::stop::Stop;
 use super::wire::{
-    CacheWire, CurriculumWire, Given, Item, Naming, Object, OnInvalid, Pointed, RewardRequest, Split, Wrong,
+    CacheWire, CurriculumWire, Given, Item, Object, OnInvalid, Pointed, ResultWire, RewardRequest, Split, Wrong,
     read_names, read_request,
 };
 use crate::judge::{Judges, Session};
@@ -261,69 +261,61 @@ impl Engine {
 
     /// Scores some distinct trajectories and writes the result of every item that has one of them.
     ///
-    /// Step by step for all of them: reading, scoring and writing are each more code than a core's first cache holds
-    /// together, and going through all of it for every trajectory cost as much time as the work itself.
+    /// Step by step for all of them: each step is about as much code as a core's first cache holds, and going through all
+    /// of it for every trajectory cost as much time as the work itself.
     fn score_tasks(&self, tasks: &[Task], work: &Work<'_>) -> Vec<Entry> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
-        let read: Vec<_> = tasks.iter().map(|task| timed(|| self.evidence(task, work))).collect();
-        let scored = tasks.iter().zip(read).map(|(task, (evidence, took))| {
+        let mut watch = Watch::new(tasks.len());
+        let tools = tasks.iter().enumerate().map(|(at, task)| watch.lap(at, self.tools(task, work)));
+        let tools: Vec<_> = tools.collect();
+        let parsed = tasks.iter().zip(&tools).enumerate();
+        let parsed = parsed.map(|(at, (task, tools))| watch.lap(at, work.evidence(task, tools)));
+        let mut parsed: Vec<_> = parsed.collect();
+        for (at, (evidence, tools)) in parsed.iter_mut().zip(&tools).enumerate() {
+            if let Ok(evidence) = evidence {
+                evidence.check(tools);
+            }
+            watch.lap(at, ());
+        }
+        let reports = tasks.iter().zip(parsed).enumerate().map(|(at, (task, evidence))| {
             let context = Context { rubric, position, judge: work.judge, group: work.group(task) };
-            let (report, more) = timed(|| self.scorer.report(evidence, context));
-            (report, took + more)
+            watch.lap(at, self.scorer.report(evidence, context))
         });
-        let reports: Vec<_> = scored.collect();
-        tasks.iter().zip(&reports).flat_map(|(task, (report, took))| write(task, report, *took, work)).collect()
+        let reports: Vec<_> = reports.collect();
+        let rows = tasks.iter().zip(&reports).zip(&watch.took);
+        let rows: Vec<_> = rows.flat_map(|((task, report), took)| work.rows(task, report, *took)).collect();
+        let results: Vec<_> = rows.iter().map(|row| ResultWire::new(row.report, rubric, row.naming())).collect();
+        rows.iter().zip(results).map(|(row, result)| Entry::new(row, rubric, result)).collect()
     }
 
-    fn evidence<'t>(&self, task: &Task, work: &Work<'t>) -> Result<Evidence<'t>, NoScore> {
-        let (items, rubric) = (work.items, &*work.settings.rubric);
-        match task.owners.first().and_then(|owner| items.get(*owner)) {
-            Some(Ok(item)) if item.own_tools => {
-                let tools = self.scorer.tools(item.trajectory.tools, rubric);
-                Evidence::read(&item.trajectory, &tools, &rubric.reading)
-            }
-            Some(Ok(item)) => Evidence::read(&item.trajectory, &work.shared.tools, &rubric.reading),
-            Some(Err(wrong)) => Err(malformed(wrong)),
-            None => Err(malformed(&Pointed::shape("", "there is no such item"))),
+    fn tools(&self, task: &Task, work: &Work<'_>) -> Arc<ToolSet> {
+        match work.first(task) {
+            Some(Ok(item)) if item.own_tools => self.scorer.tools(item.trajectory.tools, &work.settings.rubric),
+            _ => work.shared.tools.clone(),
         }
     }
 }
 
-/// A value and how long it took.
-fn timed<T>(make: impl FnOnce() -> T) -> (T, Duration) {
-    let began = Instant::now();
-    let value = make();
-    (value, began.elapsed())
+/// How long each of several things took that take turns.
+struct Watch {
+    since: Instant,
+    took: Vec<Duration>,
 }
 
-/// The results of all items that have a task's trajectory.
-fn write(task: &Task, report: &Report<'_>, took: Duration, work: &Work<'_>) -> Vec<Entry> {
-    let latency_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
-    let content_hash = match task.owners.first().and_then(|owner| work.items.get(*owner)) {
-        Some(Ok(item)) if work.overrides.batch_id.is_some() => content_hash(item, work.shared.hash),
-        _ => [0; 16],
-    };
-    let facts = work.overrides.facts;
-    let entry = |(place, &index): (usize, &usize)| {
-        let names = item_names(index, work.items, work.raw_items);
-        let score_id = work.overrides.batch_id.map(|batch| format!("{batch}-{index}"));
-        let naming = Naming {
-            index,
-            id: names.0.as_deref(),
-            group: names.1.as_deref(),
-            score_id: score_id.as_deref(),
-            own_tools: matches!(work.items.get(index), Some(Ok(item)) if item.own_tools),
-            cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
-            latency_ms: if place == 0 { latency_ms } else { 0.0 },
-        };
-        Entry::new(
-            report,
-            &work.settings.rubric,
-            naming,
-            &Extras { content_hash, facts, json: !facts || work.overrides.batch_id.is_some() },
-        )
-    };
-    task.owners.iter().enumerate().map(entry).collect()
+impl Watch {
+    fn new(things: usize) -> Self {
+        Self { since: Instant::now(), took: vec![Duration::ZERO; things] }
+    }
+
+    /// Adds the time since the last call to what the thing at this place took.
+    fn lap<T>(&mut self, at: usize, made: T) -> T {
+        let now = Instant::now();
+        if let Some(took) = self.took.get_mut(at) {
+            *took += now - self.since;
+        }
+        self.since = now;
+        made
+    }
 }
 
 /// What scoring a task needs.
@@ -344,10 +336,48 @@ impl Work<'_> {
 
     /// The group of a task's first owner.
     fn group(&self, task: &Task) -> Option<&str> {
-        match task.owners.first().and_then(|owner| self.items.get(*owner)) {
+        match self.first(task) {
             Some(Ok(item)) => item.group.as_deref(),
             _ => None,
         }
+    }
+}
+
+impl<'a> Work<'a> {
+    /// A task's first owner.
+    fn first(&self, task: &Task) -> Option<&'a Result<Item<'a>, Pointed>> {
+        task.owners.first().and_then(|owner| self.items.get(*owner))
+    }
+
+    /// What a task's trajectory shows, its calls unchecked.
+    fn evidence(&self, task: &Task, tools: &ToolSet) -> Result<Evidence<'a>, NoScore> {
+        match self.first(task) {
+            Some(Ok(item)) => Evidence::parse(&item.trajectory, tools, &self.settings.rubric.reading),
+            Some(Err(wrong)) => Err(malformed(wrong)),
+            None => Err(malformed(&Pointed::shape("", "there is no such item"))),
+        }
+    }
+
+    /// The results, still to be written, of all items that have a task's trajectory.
+    fn rows<'r>(&self, task: &Task, report: &'r Report<'a>, took: Duration) -> Vec<Unwritten<'r, 'a>> {
+        let latency_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+        let content_hash = match self.first(task) {
+            Some(Ok(item)) if self.overrides.batch_id.is_some() => content_hash(item, self.shared.hash),
+            _ => [0; 16],
+        };
+        let row = |(place, &index): (usize, &usize)| Unwritten {
+            report,
+            index,
+            names: item_names(index, self.items, self.raw_items),
+            score_id: self.overrides.batch_id.map(|batch| format!("{batch}-{index}")),
+            own_tools: matches!(self.items.get(index), Some(Ok(item)) if item.own_tools),
+            cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
+            latency_ms: if place == 0 { latency_ms } else { 0.0 },
+            content_hash,
+            facts: self.overrides.facts,
+            json: !self.overrides.facts || self.overrides.batch_id.is_some(),
+        };
+        task.owners.iter().enumerate().map(row).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{BatchError, Facts, Row, Scored, Settings, Tally};
 use crate::advantage::GroupStatistics;
-use crate::http::wire::{ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, error};
+use crate::http::wire::{CacheWire, ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, error};
 use crate::rubric::Rubric;
 use crate::score::Report;
 use crate::stages::{NoScoreCode, Outcome};
@@ -31,24 +31,46 @@ pub(super) struct Entry {
     facts: Option<Facts>,
 }
 
-/// What an entry keeps beside its result.
-pub(super) struct Extras {
+/// A result before it is written.
+pub(super) struct Unwritten<'r, 't> {
+    pub(super) report: &'r Report<'t>,
+    pub(super) index: usize,
+    pub(super) names: (Option<Cow<'t, str>>, Option<Cow<'t, str>>),
+    pub(super) score_id: Option<String>,
+    pub(super) own_tools: bool,
+    pub(super) cache: CacheWire,
+    pub(super) latency_ms: f64,
     pub(super) content_hash: [u8; 16],
-    /// Whether it keeps its facts.
+    /// Whether the entry keeps its facts.
     pub(super) facts: bool,
     /// Whether anybody reads the result's JSON.
     pub(super) json: bool,
 }
 
+impl Unwritten<'_, '_> {
+    pub(super) fn naming(&self) -> Naming<'_> {
+        Naming {
+            index: self.index,
+            id: self.names.0.as_deref(),
+            group: self.names.1.as_deref(),
+            score_id: self.score_id.as_deref(),
+            own_tools: self.own_tools,
+            cache: self.cache,
+            latency_ms: self.latency_ms,
+        }
+    }
+}
+
 impl Entry {
-    pub(super) fn new(report: &Report<'_>, rubric: &Rubric, naming: Naming<'_>, extras: &Extras) -> Self {
-        let result = ResultWire::new(report, rubric, naming);
+    /// Writes a result.
+    pub(super) fn new(row: &Unwritten<'_, '_>, rubric: &Rubric, result: ResultWire<'_>) -> Self {
+        let (report, naming) = (row.report, row.naming());
         let mut json = Vec::new();
-        if extras.json {
+        if row.json {
             json.reserve(1536);
             result.put(&mut json);
         }
-        let facts = extras.facts.then(|| Facts::new(result, report));
+        let facts = row.facts.then(|| Facts::new(result, report));
         let error = report.reward.as_ref().err().map(|fault| {
             let entry = error(fault, rubric, &naming);
             let message = Cow::Owned(entry.message.into_owned());
@@ -61,7 +83,7 @@ impl Entry {
             reward: report.reward.as_ref().ok().map(|reward| reward.value),
             stage_reached: report.stage_reached(),
             failed_stage: report.failed_stage(),
-            content_hash: extras.content_hash,
+            content_hash: row.content_hash,
             scores: report.outcomes.iter().enumerate().map(score).collect(),
             outside: report.outcomes.iter().filter_map(outside).collect(),
             names: (naming.id.map(str::to_owned), naming.group.map(str::to_owned)),

@@ -79,6 +79,7 @@ fn large_threads() -> mpsc::Sender<Job> {
         let jobs = jobs.clone();
         let next = move || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let run = move || {
+            give_way();
             while let Ok(job) = next() {
                 job();
             }
@@ -89,6 +90,21 @@ fn large_threads() -> mpsc::Sender<Job> {
     }
     queue
 }
+
+/// Lowers this thread's priority: a core that a small request or a connection asks for is theirs at once, not after the
+/// system's next look. Where it is refused, they wait some milliseconds longer.
+#[cfg(target_os = "linux")]
+fn give_way() {
+    // Among equals a thread keeps its core for as long as it takes; with more, a busy machine would hardly get to it.
+    const STEPS: i32 = 5;
+    if let Err(error) = rustix::process::nice(STEPS) {
+        tracing::debug!("the priority of a thread for large requests stays as it is: {error}");
+    }
+}
+
+/// Elsewhere priorities belong to whole processes.
+#[cfg(not(target_os = "linux"))]
+fn give_way() {}
 
 /// Cuts a row of things of these sizes in bytes into steps: consecutive ranges that cover it.
 pub(super) fn cut(sizes: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::walk::special;
+
 /// A value that writes itself as JSON.
 pub(in crate::http) trait Put {
     /// Appends the JSON.
@@ -52,10 +54,7 @@ fn by_serde(value: impl serde::Serialize, out: &mut Vec<u8>) {
 
 impl Put for str {
     fn put(&self, out: &mut Vec<u8>) {
-        // One pass without early exit, so that it runs on many bytes at once.
-        #[allow(clippy::needless_bitwise_bool, reason = "a lazy operator is the early exit that must not be")]
-        let escapes = self.bytes().fold(false, |any, byte| any | (byte < 0x20) | (byte == b'"') | (byte == b'\\'));
-        if escapes {
+        if special(self.as_bytes(), 0).is_some() {
             by_serde(self, out);
             return;
         }

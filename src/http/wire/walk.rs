@@ -289,17 +289,18 @@ pub(super) fn present(value: &str) -> Option<&str> {
 
 /// The first byte from here that does not stand for itself in a string: a quote, a backslash or a control character. Looks at
 /// eight at a time.
-fn special(bytes: &[u8], from: usize) -> Option<usize> {
+pub(super) fn special(bytes: &[u8], from: usize) -> Option<usize> {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES << 7;
-    // The lowest byte that is zero has its high bit set in this, and no lower one has.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let rest = bytes.get(from..)?;
     let (words, tail) = rest.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let found = (control | zero(word ^ (ONES * 0x22)) | zero(word ^ (ONES * 0x5c))) & HIGH;
+        // A byte's high bit is set where it is below 0x21 with its second bit flipped, as a quote and control characters are
+        // and a blank is not, or zero once a backslash is taken from it; and, above the lowest such byte, where it need not.
+        let quote_or_control = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+        let found = (quote_or_control | backslash) & !word & HIGH;
         if found != 0 {
             return Some(from + index * 8 + found.trailing_zeros() as usize / 8);
         }
@@ -406,6 +407,20 @@ mod tests {
         assert_eq!(seen, ["x", "ä\"", "None", "Some(\"3\")", "c None", "d Some(\"{\\\"e\\\":[]}\")"]);
         assert!(Walk::new(r#"{"\u0061":1}"#).object(|walk, _| walk.value().map(drop)).is_none(), "an escaped key");
         assert!(Walk::new(r#""\ud800""#).string().is_none());
+    }
+
+    #[test]
+    fn every_byte_is_told_apart_at_every_place() {
+        for byte in 0..=u8::MAX {
+            for place in 0..17 {
+                let mut bytes = [b' '; 17];
+                bytes[place] = byte;
+                let expected = matches!(byte, 0..0x20 | b'"' | b'\\').then_some(place);
+                assert_eq!(special(&bytes, 0), expected, "{byte} at {place}");
+                bytes[16] = b'"';
+                assert_eq!(special(&bytes, 0), expected.or(Some(16)), "{byte} at {place}, and a quote");
+            }
+        }
     }
 
     proptest! {
