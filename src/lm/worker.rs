@@ -216,18 +216,37 @@ fn serve(mut model: Model, incoming: &Receiver<Job>, shared: &Shared) {
         waiting.retain(|job| !job.work.is_dropped());
         let now = model.room().unwrap_or(waiting.len()).min(waiting.len());
         let began = Instant::now();
-        let failures = score::score(&mut model, waiting.drain(..now), &mut texts) + texts.step(&mut model);
+        let mut outbox = Outbox::default();
+        score::score(&mut model, waiting.drain(..now), &mut texts, &mut outbox);
+        texts.step(&mut model, &mut outbox);
         let mut numbers = shared.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let work = model.work();
         (numbers.asked_tokens, numbers.computed_tokens) = (work.asked_tokens, work.computed_tokens);
         (numbers.batches, numbers.generated_tokens) = (work.batches, work.generated_tokens);
         numbers.kept_tokens = model.kept_tokens() as u64;
         numbers.busy_seconds += began.elapsed().as_secs_f64();
-        numbers.failures += failures;
+        numbers.failures += outbox.failures;
+        drop(numbers);
+        outbox.send();
     }
 }
 
-fn fail<T>(reply: Reply<T>, error: LmError) -> u64 {
-    let _ = reply.send(Err(Arc::new(error)));
-    1
+/// The replies of a turn, which leave when its numbers are written: who has an answer finds it counted.
+#[derive(Default)]
+struct Outbox {
+    replies: Vec<Box<dyn FnOnce()>>,
+    failures: u64,
+}
+
+impl Outbox {
+    /// Puts a reply in; an error counts as a failure.
+    fn put<T: 'static>(&mut self, reply: Reply<T>, result: Result<T, Arc<LmError>>) {
+        self.failures += u64::from(result.is_err());
+        // Nobody listens any more to one that was given up.
+        self.replies.push(Box::new(move || drop(reply.send(result))));
+    }
+
+    fn send(self) {
+        self.replies.into_iter().for_each(|reply| reply());
+    }
 }

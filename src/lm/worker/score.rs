@@ -1,63 +1,60 @@
 //! One turn of a model's thread: prompts and conversations scored together, texts put aside. In: jobs. Out: their
-//! replies, and how many failed.
+//! replies.
+
+use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::texts::Texts;
-use super::{Job, Reply, Work, fail};
+use super::{Job, Outbox, Reply, Work};
 use crate::lm::LmError;
 use crate::lm::model::Model;
 
-/// Scores all prompts and conversations together; puts texts aside. Gives the number of failures.
-pub(super) fn score(model: &mut Model, jobs: impl Iterator<Item = Job>, texts: &mut Texts) -> u64 {
+/// Scores all prompts and conversations together; puts texts aside.
+pub(super) fn score(model: &mut Model, jobs: impl Iterator<Item = Job>, texts: &mut Texts, outbox: &mut Outbox) {
     let (mut labels, mut rewards) = (Vec::new(), Vec::new());
-    let mut failures = 0;
     for Job { work, _room: room } in jobs {
         match work {
             Work::Labels { prompt, labels: wanted, reply } => match model.check(&prompt) {
                 Ok(()) => labels.push(((prompt, wanted), reply, room)),
-                Err(error) => failures += fail(reply, error),
+                Err(error) => outbox.put(reply, Err(Arc::new(error))),
             },
             Work::Reward { conversation, reply } => match model.check(&conversation) {
                 Ok(()) => rewards.push((conversation, reply, room)),
-                Err(error) => failures += fail(reply, error),
+                Err(error) => outbox.put(reply, Err(Arc::new(error))),
             },
             Work::Text { request, reply } => texts.wait(request, reply, room),
         }
     }
-    failures += together(model, labels, |model, prompts| {
+    together(model, labels, outbox, |model, prompts| {
         let prompts: Vec<(&[u32], &[u32])> = prompts.iter().map(|(p, l)| (p.as_slice(), l.as_slice())).collect();
         model.label_logprobs(&prompts)
     });
-    failures += together(model, rewards, |model, conversations| {
+    together(model, rewards, outbox, |model, conversations| {
         model.rewards(&conversations.iter().map(|c| c.as_slice()).collect::<Vec<_>>())
     });
-    failures
 }
 
 /// Runs all of one kind at once, and each alone if that fails, so that one bad request fails no other.
-fn together<Q, A>(
+fn together<Q, A: 'static>(
     model: &mut Model,
     asked: Vec<(Q, Reply<A>, OwnedSemaphorePermit)>,
+    outbox: &mut Outbox,
     mut run: impl FnMut(&mut Model, &[&Q]) -> Result<Vec<A>, LmError>,
-) -> u64 {
+) {
     if asked.is_empty() {
-        return 0;
+        return;
     }
     let questions: Vec<&Q> = asked.iter().map(|(question, ..)| question).collect();
     if let Ok(answers) = run(model, &questions) {
         for ((_, reply, _), answer) in asked.into_iter().zip(answers) {
-            let _ = reply.send(Ok(answer));
+            outbox.put(reply, Ok(answer));
         }
-        return 0;
+        return;
     }
-    let mut failures = 0;
     for (question, reply, _room) in asked {
-        match run(model, &[&question]).map(|mut answers| answers.pop()) {
-            Ok(Some(answer)) => drop(reply.send(Ok(answer))),
-            Ok(None) => failures += fail(reply, LmError::NotFinite("a missing answer")),
-            Err(error) => failures += fail(reply, error),
-        }
+        let answer = run(model, &[&question])
+            .and_then(|mut answers| answers.pop().ok_or(LmError::NotFinite("a missing answer")));
+        outbox.put(reply, answer.map_err(Arc::new));
     }
-    failures
 }

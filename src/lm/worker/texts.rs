@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Reply, fail};
+use super::{Outbox, Reply};
 use crate::lm::generate::{GenerateRequest, Generated};
 use crate::lm::model::Model;
 
@@ -29,8 +29,8 @@ impl Texts {
     }
 
     /// Lets in who fits, gives every text a token, and hands out those that are done.
-    pub(super) fn step(&mut self, model: &mut Model) -> u64 {
-        let mut failures = self.let_in(model);
+    pub(super) fn step(&mut self, model: &mut Model, outbox: &mut Outbox) {
+        self.let_in(model, outbox);
         let gone: Vec<u64> =
             self.waiting.iter().filter(|(_, (reply, _))| reply.is_closed()).map(|(id, _)| *id).collect();
         for id in gone {
@@ -41,25 +41,20 @@ impl Texts {
             Ok(done) => {
                 for mut text in done {
                     let Some((reply, _)) = self.waiting.remove(&text.id) else { continue };
-                    match text.failed.take() {
-                        Some(error) => failures += fail(reply, error),
-                        None => drop(reply.send(Ok(text))),
-                    }
+                    let failed = text.failed.take().map(Arc::new);
+                    outbox.put(reply, failed.map_or(Ok(text), Err));
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
                 for (_, (reply, _)) in self.waiting.drain() {
-                    let _ = reply.send(Err(error.clone()));
-                    failures += 1;
+                    outbox.put(reply, Err(error.clone()));
                 }
             }
         }
-        failures
     }
 
-    fn let_in(&mut self, model: &mut Model) -> u64 {
-        let mut failures = 0;
+    fn let_in(&mut self, model: &mut Model, outbox: &mut Outbox) {
         let mut left = Vec::new();
         for (request, reply, room) in self.outside.drain(..) {
             if reply.is_closed() {
@@ -68,10 +63,9 @@ impl Texts {
             match model.join(*request) {
                 Ok(Ok(id)) => drop(self.waiting.insert(id, (reply, room))),
                 Ok(Err(request)) => left.push((Box::new(request), reply, room)),
-                Err(error) => failures += fail(reply, error),
+                Err(error) => outbox.put(reply, Err(Arc::new(error))),
             }
         }
         self.outside = left;
-        failures
     }
 }
