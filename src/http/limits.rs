@@ -192,7 +192,7 @@ impl Utf8 {
         while let (false, Some((first, rest))) = (self.broken.is_empty(), piece.split_first()) {
             self.broken.push(*first);
             piece = rest;
-            match std::str::from_utf8(&self.broken) {
+            match from_utf8(&self.broken) {
                 Ok(character) => {
                     self.text.push_str(character);
                     self.broken.clear();

@@ -84,12 +84,7 @@ impl Pass {
     /// Goes over the request when it is its turn, and gives itself back for the next time.
     async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Problem>, Self), Problem> {
         let (work, bytes) = (app.clone(), self.body.len());
-        let (answer, wait) = tokio::sync::oneshot::channel();
-        app.engine.load.start(bytes, move || {
-            // A panic there is a bug of ours, and one failed request, not a dead server.
-            let _ = answer.send(catch_unwind(AssertUnwindSafe(|| (self.run(&work), self))));
-        });
-        wait.await.ok().and_then(Result::ok).ok_or_else(scoring_failed)
+        elsewhere(|job| app.engine.load.start(bytes, job), move || (self.run(&work), self)).await
     }
 
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
@@ -163,18 +158,23 @@ fn position_json(settings: &Settings) -> String {
     serde_json::json!({"step": settings.position.step, "mastery": settings.position.mastery}).to_string()
 }
 
-/// Runs blocking work on rayon's threads. A panic there is a bug of ours, and one failed request, not a dead server.
+/// Runs blocking work on rayon's threads.
 pub(crate) async fn on_work_threads<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
+    elsewhere(rayon::spawn, work).await?
+}
+
+/// Starts work on another thread and waits for it. A panic there is a bug of ours, and one failed request, not a dead server.
+async fn elsewhere<T: Send + 'static>(
+    start: impl FnOnce(Box<dyn FnOnce() + Send>),
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     let (answer, wait) = tokio::sync::oneshot::channel();
-    rayon::spawn(move || {
+    start(Box::new(move || {
         let _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
-    });
-    match wait.await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) | Err(_) => Err(scoring_failed()),
-    }
+    }));
+    wait.await.ok().and_then(Result::ok).ok_or_else(scoring_failed)
 }
 
 fn scoring_failed() -> Problem {

@@ -328,7 +328,7 @@ struct Work<'a> {
     judge: &'a dyn Judge,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
     /// Bytes of request that a task is.
     fn bytes(&self, task: &Task) -> usize {
         task.owners.first().and_then(|owner| self.raw_items.get(*owner)).map_or(0, |raw| raw.len())
@@ -341,9 +341,7 @@ impl Work<'_> {
             _ => None,
         }
     }
-}
 
-impl<'a> Work<'a> {
     /// A task's first owner.
     fn first(&self, task: &Task) -> Option<&'a Result<Item<'a>, Pointed>> {
         task.owners.first().and_then(|owner| self.items.get(*owner))
@@ -375,7 +373,6 @@ impl<'a> Work<'a> {
             latency_ms: if place == 0 { latency_ms } else { 0.0 },
             content_hash,
             facts: self.overrides.facts,
-            json: !self.overrides.facts || self.overrides.batch_id.is_some(),
         };
         task.owners.iter().enumerate().map(row).collect()
     }

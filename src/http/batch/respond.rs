@@ -43,8 +43,6 @@ pub(super) struct Unwritten<'r, 't> {
     pub(super) content_hash: [u8; 16],
     /// Whether the entry keeps its facts.
     pub(super) facts: bool,
-    /// Whether anybody reads the result's JSON.
-    pub(super) json: bool,
 }
 
 impl Unwritten<'_, '_> {
@@ -66,7 +64,8 @@ impl Entry {
     pub(super) fn new(row: &Unwritten<'_, '_>, rubric: &Rubric, result: ResultWire<'_>) -> Self {
         let (report, naming) = (row.report, row.naming());
         let mut json = Vec::new();
-        if row.json {
+        // Who has the facts reads no JSON; the store does.
+        if !row.facts || row.score_id.is_some() {
             json.reserve(1536);
             result.put(&mut json);
         }

@@ -2,7 +2,7 @@
 //! probably JSON. Out: the places of its values. Only strings and brackets are looked at: whoever gets a value reads it, and
 //! says what is wrong with it.
 
-use super::split::Cursor;
+use memchr::memchr2;
 
 /// A value of a text, by the places of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,89 @@ pub fn take_apart(text: &str, depth: usize) -> Result<Vec<Noted>, NotTaken> {
     }
 }
 
+/// A place in a text.
+pub(super) struct Cursor<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
+}
+
 impl Cursor<'_> {
+    /// Passes white space.
+    fn blank(&mut self) {
+        while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    /// The next byte that is not blank.
+    fn next(&mut self) -> Option<u8> {
+        self.blank();
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    /// Passes this byte, and white space before it.
+    fn take(&mut self, wanted: u8) -> Option<()> {
+        (self.next()? == wanted).then_some(())
+    }
+
+    /// Passes a string.
+    fn string(&mut self) -> Option<()> {
+        self.take(b'"')?;
+        self.string_rest()
+    }
+
+    /// Passes a string whose opening quote was passed.
+    fn string_rest(&mut self) -> Option<()> {
+        loop {
+            let found = self.at + memchr2(b'"', b'\\', self.bytes.get(self.at..)?)?;
+            self.at = found + 1;
+            if self.bytes.get(found) == Some(&b'"') {
+                return Some(());
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Passes a value.
+    pub(super) fn value(&mut self) -> Option<()> {
+        match *self.bytes.get(self.at)? {
+            b'"' => self.string(),
+            b'{' | b'[' => self.nested(),
+            _ => {
+                let start = self.at;
+                while let Some(byte) = self.bytes.get(self.at) {
+                    if matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r') {
+                        break;
+                    }
+                    self.at += 1;
+                }
+                (self.at > start).then_some(())
+            }
+        }
+    }
+
+    /// Passes an object or a list. Brackets are counted, not matched: reading the item does that.
+    fn nested(&mut self) -> Option<()> {
+        let mut depth = 0_usize;
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            match byte {
+                b'"' => self.string_rest()?,
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        return Some(());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Passes a value and notes it, and what is inside it down to `depth` levels.
     fn note(&mut self, key: (usize, usize), depth: usize, noted: &mut Vec<Noted>) -> Option<()> {
         if noted.len() >= MAX_NOTED {

@@ -267,7 +267,7 @@ impl<'a> ItemFields<'a> {
                     fields.messages = Some(Bounded(messages));
                 }
                 "prompt" => fields.prompt = present(walk.value()?),
-                "response" if walk.is_string() => fields.response = Some(Text(walk.string()?)),
+                "response" => fields.response = Some(Text(walk.string()?)),
                 "tools" => fields.tools = present(walk.value()?),
                 "references" | "golds" | "ground_truth" => {
                     fields.references = present(walk.value()?).map(References::from_raw).transpose().ok()?;
@@ -277,7 +277,6 @@ impl<'a> ItemFields<'a> {
                 "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,
                 "response_tokens" => fields.response_tokens = serde_json::from_str(walk.value()?).ok()?,
                 "metadata" => drop(walk.value()?),
-                "response" => return None,
                 other => {
                     fields.note_unknown(other);
                     walk.value()?;

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::split::Cursor;
+use super::apart::Cursor;
 use super::text::Text;
 
 /// Levels of brackets that are passed; deeper values are left to `serde_json`.
@@ -21,9 +21,7 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// The first value of a text.
     pub(super) fn new(text: &'a str) -> Self {
-        let mut walk = Self { text, at: 0 };
-        walk.blank();
-        walk
+        Self { text, at: 0 }
     }
 
     /// Where the next value starts.
