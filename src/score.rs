@@ -214,8 +214,17 @@ impl Report<'_> {
         let (outcome, plan) = self.outcomes.get(failed).zip(self.plan.get(failed))?;
         let why = self.evidence.as_ref().map_or(Cow::Borrowed(""), |e| explain(rubric.stages.get(failed), outcome, e));
         let name = rubric.stages.get(failed).map_or("", |stage| &stage.name);
-        let (score, threshold) = (outcome.score.get(), plan.threshold);
-        Some(format!("{name} scored {score:.3}, below its threshold {threshold:.3}{why}"))
+        let (score, threshold) = (thousandths(outcome.score.get()), thousandths(plan.threshold));
+        Some(format!("{name} scored {score}, below its threshold {threshold}{why}"))
+    }
+}
+
+/// A number from 0 to 1 with three digits, as `{:.3}` writes it. It takes longest where the number is exact, and these two are most of them.
+fn thousandths(number: f64) -> Cow<'static, str> {
+    match number {
+        1.0 => Cow::Borrowed("1.000"),
+        0.0 => Cow::Borrowed("0.000"),
+        _ => Cow::Owned(format!("{number:.3}")),
     }
 }
 

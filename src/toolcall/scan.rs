@@ -124,7 +124,8 @@ pub(super) fn drop_end_tokens(text: &str, format: ToolFormat) -> &str {
     let mut kept = text;
     loop {
         let trimmed = kept.trim_end();
-        if !trimmed.ends_with('>') {
+        // What stands before the `>` of these tokens, the last byte of DeepSeek's bar among it; most texts end otherwise.
+        if !matches!(trimmed.as_bytes(), [.., b'|' | b's' | b'n' | 0x9C, b'>']) {
             return kept;
         }
         // `<|end|>` closes a harmony segment; dropping it there would say that the segment was cut off.
@@ -149,5 +150,8 @@ mod tests {
         assert_eq!(drop_end_tokens("a \n", ToolFormat::Hermes), "a \n");
         assert_eq!(drop_end_tokens("a<|end|>", ToolFormat::Harmony), "a<|end|>");
         assert_eq!(drop_end_tokens("a<|end|>", ToolFormat::Phi4Mini), "a");
+        for token in END_TOKENS {
+            assert_eq!(drop_end_tokens(&format!("a{token}"), ToolFormat::Hermes), "a");
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Which items of a request are the same trajectory, and the hash that names it for good.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 
 use crate::http::wire::{Item, Pointed};
 use crate::trajectory::{Content, Message, ToolFormat, Trajectory};
@@ -15,12 +14,11 @@ pub(super) struct Task {
 pub(super) fn distinct(items: &[Result<Item<'_>, Pointed>], group_counts: bool) -> Vec<Task> {
     /// Chains of different trajectories with the same policy text stay short: comparing costs their length.
     const MAX_CHAIN: usize = 8;
-    let state = RandomState::new();
     let mut seen: HashMap<u64, Vec<usize>> = HashMap::with_capacity(items.len());
     let mut tasks: Vec<Task> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         if let Ok(item) = item {
-            let chain = seen.entry(fingerprint(&item.trajectory, &state)).or_default();
+            let chain = seen.entry(fingerprint(&item.trajectory)).or_default();
             let equal = chain.iter().copied().find(|&task| {
                 let first = tasks.get(task).and_then(|task: &Task| task.owners.first()).and_then(|&owner| items.get(owner));
                 matches!(first, Some(Ok(other)) if other.trajectory == item.trajectory && other.own_tools == item.own_tools
@@ -39,12 +37,20 @@ pub(super) fn distinct(items: &[Result<Item<'_>, Pointed>], group_counts: bool) 
     tasks
 }
 
-/// Differs for nearly all different rollouts, at the cost of a look at the last turn's end.
-fn fingerprint(trajectory: &Trajectory<'_>, state: &RandomState) -> u64 {
-    let last = trajectory.turns().next_back().map_or("", |(_, turn)| &turn.text);
+/// Differs for nearly all different rollouts, at the cost of a look at the last turn's end. Whoever makes it equal for
+/// others finds that they are compared, as far as a chain goes.
+fn fingerprint(trajectory: &Trajectory<'_>) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |mixed: u64, word: u64| (mixed.rotate_left(29) ^ word).wrapping_mul(ODD);
+    let mut last = "";
+    let lengths = trajectory.turns().fold(trajectory.messages.len() as u64, |mixed, (_, turn)| {
+        last = &turn.text;
+        mix(mixed, last.len() as u64)
+    });
     let end = last.as_bytes();
-    let lengths: Vec<usize> = trajectory.turns().map(|(_, turn)| turn.text.len()).collect();
-    state.hash_one((trajectory.messages.len(), lengths, &end[end.len().saturating_sub(64)..]))
+    let (words, rest) = end[end.len().saturating_sub(64)..].as_chunks::<8>();
+    let mixed = words.iter().fold(lengths, |mixed, word| mix(mixed, u64::from_le_bytes(*word)));
+    rest.iter().fold(mixed, |mixed, byte| mix(mixed, u64::from(*byte)))
 }
 
 /// Hash of what is scored: another id, group or order of fields is the same trajectory.

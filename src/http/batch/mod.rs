@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use self::distinct::{Task, content_hash, distinct};
 pub use self::facts::{Facts, component_names};
-use self::respond::{Entry, Unwritten, finish};
+use self::respond::{Entry, Names, Unwritten, finish};
 pub use self::steps::Load;
 use self::steps::{cut, each};
 use self::stop::Deadline;
@@ -88,9 +88,9 @@ pub struct Overrides<'a> {
 /// One scored trajectory, for the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The client's id.
+    /// The client's id, where the row is to be stored.
     pub id: Option<String>,
-    /// The client's group.
+    /// The client's group, likewise.
     pub group: Option<String>,
     /// The reward as it was sent.
     pub reward: Option<f64>,
@@ -205,11 +205,11 @@ impl Engine {
             let together = tasks.get(step).unwrap_or_default().chunks(TOGETHER);
             Ok(together.flat_map(|tasks| self.score_tasks(tasks, &work)).collect())
         };
-        let done: Result<Vec<Vec<Entry>>, BatchError> =
+        let done: Result<Vec<Vec<Entry<'_>>>, BatchError> =
             each(&cut(tasks.iter().map(|task| work.bytes(task))), &self.load, score).into_iter().collect();
-        let mut entries: Vec<Entry> = done?.into_iter().flatten().collect();
+        let mut entries: Vec<Entry<'_>> = done?.into_iter().flatten().collect();
         entries.sort_unstable_by_key(|entry| entry.index);
-        finish(entries, &items, settings)
+        finish(entries, &items, settings, overrides.batch_id.is_some())
     }
 
     /// Scores a request, and again whenever its judge stages have questions, which the judges are asked in between.
@@ -263,7 +263,7 @@ impl Engine {
     ///
     /// Step by step for all of them: each step is about as much code as a core's first cache holds, and going through all
     /// of it for every trajectory cost as much time as the work itself.
-    fn score_tasks(&self, tasks: &[Task], work: &Work<'_>) -> Vec<Entry> {
+    fn score_tasks<'a>(&self, tasks: &[Task], work: &Work<'a, '_>) -> Vec<Entry<'a>> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let mut watch = Watch::new(tasks.len());
         let tools = tasks.iter().enumerate().map(|(at, task)| watch.lap(at, self.tools(task, work)));
@@ -288,7 +288,7 @@ impl Engine {
         rows.iter().zip(results).map(|(row, result)| Entry::new(row, rubric, result)).collect()
     }
 
-    fn tools(&self, task: &Task, work: &Work<'_>) -> Arc<ToolSet> {
+    fn tools(&self, task: &Task, work: &Work<'_, '_>) -> Arc<ToolSet> {
         match work.first(task) {
             Some(Ok(item)) if item.own_tools => self.scorer.tools(item.trajectory.tools, &work.settings.rubric),
             _ => work.shared.tools.clone(),
@@ -319,16 +319,16 @@ impl Watch {
 }
 
 /// What scoring a task needs.
-struct Work<'a> {
+struct Work<'a, 's> {
     items: &'a [Result<Item<'a>, Pointed>],
     raw_items: &'a [&'a str],
-    settings: &'a Settings,
-    overrides: &'a Overrides<'a>,
-    shared: &'a SharedTools,
-    judge: &'a dyn Judge,
+    settings: &'s Settings,
+    overrides: &'s Overrides<'s>,
+    shared: &'s SharedTools,
+    judge: &'s dyn Judge,
 }
 
-impl<'a> Work<'a> {
+impl<'a> Work<'a, '_> {
     /// Bytes of request that a task is.
     fn bytes(&self, task: &Task) -> usize {
         task.owners.first().and_then(|owner| self.raw_items.get(*owner)).map_or(0, |raw| raw.len())
@@ -424,8 +424,6 @@ fn malformed(wrong: &Pointed) -> NoScore {
         field: Some(Field::Trajectory(wrong.pointer.clone())),
     }
 }
-
-type Names<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
 
 fn item_names<'a>(index: usize, items: &'a [Result<Item<'_>, Pointed>], raw_items: &[&'a str]) -> Names<'a> {
     match items.get(index) {

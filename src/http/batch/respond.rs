@@ -17,7 +17,7 @@ use crate::stages::{NoScoreCode, Outcome};
 const MAX_WARNINGS: usize = 16;
 
 /// One item's result, written.
-pub(super) struct Entry {
+pub(super) struct Entry<'t> {
     pub(super) index: usize,
     json: Vec<u8>,
     reward: Option<f64>,
@@ -26,16 +26,19 @@ pub(super) struct Entry {
     content_hash: [u8; 16],
     scores: Vec<(f64, bool)>,
     outside: Vec<f64>,
-    names: (Option<String>, Option<String>),
+    names: Names<'t>,
     error: Option<(NoScoreCode, ErrorWire<'static>)>,
     facts: Option<Facts>,
 }
+
+/// The client's id and group of an item.
+pub(super) type Names<'t> = (Option<Cow<'t, str>>, Option<Cow<'t, str>>);
 
 /// A result before it is written.
 pub(super) struct Unwritten<'r, 't> {
     pub(super) report: &'r Report<'t>,
     pub(super) index: usize,
-    pub(super) names: (Option<Cow<'t, str>>, Option<Cow<'t, str>>),
+    pub(super) names: Names<'t>,
     pub(super) score_id: Option<String>,
     pub(super) own_tools: bool,
     pub(super) cache: CacheWire,
@@ -59,9 +62,9 @@ impl Unwritten<'_, '_> {
     }
 }
 
-impl Entry {
+impl<'t> Entry<'t> {
     /// Writes a result.
-    pub(super) fn new(row: &Unwritten<'_, '_>, rubric: &Rubric, result: ResultWire<'_>) -> Self {
+    pub(super) fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: ResultWire<'_>) -> Self {
         let (report, naming) = (row.report, row.naming());
         let mut json = Vec::new();
         // Who has the facts reads no JSON; the store does.
@@ -85,7 +88,7 @@ impl Entry {
             content_hash: row.content_hash,
             scores: report.outcomes.iter().enumerate().map(score).collect(),
             outside: report.outcomes.iter().filter_map(outside).collect(),
-            names: (naming.id.map(str::to_owned), naming.group.map(str::to_owned)),
+            names: row.names.clone(),
             error,
             facts,
         }
@@ -103,11 +106,12 @@ impl Entry {
     }
 }
 
-/// Groups, `on_invalid`, and the response around the results.
+/// Groups, `on_invalid`, and the response around the results. Only what is `stored` keeps its names.
 pub(super) fn finish(
-    mut entries: Vec<Entry>,
+    mut entries: Vec<Entry<'_>>,
     items: &[Result<Item<'_>, Pointed>],
     settings: Settings,
+    stored: bool,
 ) -> Result<Scored, BatchError> {
     if settings.on_invalid == OnInvalid::Error
         && let Some((code, error)) = entries.iter().find_map(|entry| entry.error.clone())
@@ -151,8 +155,8 @@ pub(super) fn finish(
         write_body(&entries, &rewards, &groups, items, &settings)
     };
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {
-        id: entry.names.0,
-        group: entry.names.1,
+        id: entry.names.0.filter(|_| stored).map(Cow::into_owned),
+        group: entry.names.1.filter(|_| stored).map(Cow::into_owned),
         reward,
         valid: entry.reward.is_some(),
         stage_reached: entry.stage_reached,
@@ -170,7 +174,7 @@ fn outside(outcome: &Outcome) -> Option<f64> {
     outcome.detail.iter().find(|(name, _)| name == "outside").map(|(_, value)| *value)
 }
 
-fn count_errors(entries: &[Entry]) -> Vec<(NoScoreCode, u64)> {
+fn count_errors(entries: &[Entry<'_>]) -> Vec<(NoScoreCode, u64)> {
     let mut counts: Vec<(NoScoreCode, u64)> = Vec::new();
     for (code, _) in entries.iter().filter_map(|entry| entry.error.as_ref()) {
         match counts.iter_mut().find(|(known, _)| known == code) {
@@ -182,7 +186,7 @@ fn count_errors(entries: &[Entry]) -> Vec<(NoScoreCode, u64)> {
 }
 
 /// Statistics per group, in the order in which groups first appear.
-fn groups(entries: &[Entry], max_reward: f64) -> Vec<GroupWire<'static>> {
+fn groups(entries: &[Entry<'_>], max_reward: f64) -> Vec<GroupWire<'static>> {
     let mut order: Vec<&str> = Vec::new();
     let mut rewards: HashMap<&str, Vec<f64>> = HashMap::new();
     for entry in entries {
@@ -223,7 +227,7 @@ struct RubricName<'a> {
 }
 
 fn write_body(
-    entries: &[Entry],
+    entries: &[Entry<'_>],
     rewards: &[Option<f64>],
     groups: &[GroupWire<'_>],
     items: &[Result<Item<'_>, Pointed>],
@@ -235,7 +239,7 @@ fn write_body(
     body.extend_from_slice(b"{\"rubric\":");
     body.extend(json(&rubric));
     body.extend_from_slice(b",\"rewards\":");
-    body.extend(json(&rewards));
+    rewards.put(&mut body);
     body.extend_from_slice(b",\"results\":[");
     let mut ranges = Vec::with_capacity(entries.len());
     for (place, entry) in entries.iter().enumerate() {

@@ -4,8 +4,9 @@
 //! trajectory went into writing them.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
-use super::walk::special;
+use super::escapes::special;
 
 /// A value that writes itself as JSON.
 pub(in crate::http) trait Put {
@@ -25,21 +26,21 @@ macro_rules! put {
         impl $crate::http::wire::json::Put for $name<'_> {
             fn put(&self, out: &mut Vec<u8>) {
                 let Self { $($field,)* $($option,)* } = self;
-                out.push(b'{');
+                let start = out.len();
                 $(
-                    out.extend_from_slice(concat!("\"", stringify!($field), "\":").as_bytes());
+                    out.extend_from_slice(concat!(",\"", stringify!($field), "\":").as_bytes());
                     $crate::http::wire::json::Put::put($field, out);
-                    out.push(b',');
                 )*
                 $(
                     if !$crate::http::wire::json::Put::is_absent($option) {
-                        out.extend_from_slice(concat!("\"", stringify!($option), "\":").as_bytes());
+                        out.extend_from_slice(concat!(",\"", stringify!($option), "\":").as_bytes());
                         $crate::http::wire::json::Put::put($option, out);
-                        out.push(b',');
                     }
                 )*
-                // The last comma; every struct has a field that is always there.
-                out.pop();
+                // The first comma's place; every struct has a field that is always there.
+                if let Some(first) = out.get_mut(start) {
+                    *first = b'{';
+                }
                 out.push(b'}');
             }
         }
@@ -71,8 +72,41 @@ impl Put for f64 {
         } else if self.to_bits() == 1.0_f64.to_bits() {
             out.extend_from_slice(b"1.0");
         } else {
-            by_serde(self, out);
+            WRITTEN.with_borrow_mut(|written| out.extend_from_slice(written.text(*self)));
         }
+    }
+}
+
+thread_local! {
+    /// The last numbers that this thread wrote. Weights, thresholds and most scores are the same few from result to result.
+    static WRITTEN: RefCell<Written> = const { RefCell::new(Written([Number { bits: 0, text: [0; 24], length: 0 }; 64])) };
+}
+
+/// Numbers with their text, each in the place that its bits give it.
+struct Written([Number; 64]);
+
+#[derive(Clone, Copy)]
+struct Number {
+    bits: u64,
+    /// The longest is as long as `-2.2250738585072014e-308`.
+    text: [u8; 24],
+    length: u8,
+}
+
+impl Written {
+    fn text(&mut self, number: f64) -> &[u8] {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let bits = number.to_bits();
+        let place = usize::try_from(bits.wrapping_mul(ODD) >> 58).unwrap_or(0);
+        let Some(kept) = self.0.get_mut(place) else { return b"" };
+        if kept.bits != bits || kept.length == 0 {
+            let mut rest = kept.text.as_mut_slice();
+            // Cannot fail: there is room for the longest.
+            let _ = serde_json::to_writer(&mut rest, &number);
+            let left = rest.len();
+            *kept = Number { bits, length: u8::try_from(kept.text.len() - left).unwrap_or(0), ..*kept };
+        }
+        kept.text.get(..usize::from(kept.length)).unwrap_or_default()
     }
 }
 
@@ -97,7 +131,27 @@ impl Put for bool {
 
 impl Put for serde_json::Value {
     fn put(&self, out: &mut Vec<u8>) {
-        by_serde(self, out);
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Bool(value) => value.put(out),
+            Self::Number(_) => by_serde(self, out),
+            Self::String(text) => text.put(out),
+            Self::Array(list) => list.put(out),
+            Self::Object(object) => {
+                let start = out.len();
+                for (key, value) in object {
+                    out.push(b',');
+                    key.put(out);
+                    out.push(b':');
+                    value.put(out);
+                }
+                match out.get_mut(start) {
+                    Some(first) => *first = b'{',
+                    None => out.push(b'{'),
+                }
+                out.push(b'}');
+            }
+        }
     }
 }
 
@@ -169,8 +223,9 @@ impl Put for super::Named<'_> {
             if place > 0 {
                 out.push(b',');
             }
-            name.put(out);
-            out.push(b':');
+            out.push(b'"');
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
             number.put(out);
         }
         out.push(b'}');
@@ -197,6 +252,13 @@ mod tests {
             prop_assert_eq!(written(&count), serde_json::to_vec(&count).unwrap());
             prop_assert_eq!(written(&vec![Some(number), None]), serde_json::to_vec(&vec![Some(number), None]).unwrap());
         }
+    }
+
+    #[test]
+    fn values_are_written_as_serde_json_writes_them() {
+        let value = serde_json::json!({"a": [1, -2.5, u64::MAX, "\n\"ä"], "\u{1}": {}, "c": [[], null, true, {"d": {"e": 0.1}}]});
+        assert_eq!(written(&value), serde_json::to_vec(&value).unwrap());
+        assert_eq!(written(&value["c"][3]), br#"{"d":{"e":0.1}}"#);
     }
 
     #[test]

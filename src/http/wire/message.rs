@@ -93,7 +93,7 @@ impl<'a> MessageWire<'a> {
                         serde_json::from_str(walk.value()?).ok()?
                     });
                 }
-                "content" => content = ContentWire::Raw(present(walk.value()?)),
+                "content" => content = ContentWire::Raw(present(walk.familiar_value()?)),
                 "reasoning_content" | "reasoning" => {
                     let given = present(walk.value()?);
                     reasoning_content = reasoning_content.or(given);

@@ -2,6 +2,8 @@
 //! with API field names.
 
 mod apart;
+mod escapes;
+mod familiar;
 mod json;
 mod message;
 mod pointed;

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -79,6 +80,8 @@ pub struct RewardRequest<'a> {
 pub const MAX_TRAJECTORIES: usize = 4096;
 /// Most messages of a trajectory.
 const MAX_MESSAGES: usize = 4096;
+/// Room that the messages of a trajectory get at once.
+const USUAL_MESSAGES: usize = 8;
 /// Longest id, group or run, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -149,6 +152,14 @@ impl<'a> Given<'a> {
     pub fn of(raw: &'a str) -> Self {
         let mut walk = Walk::new(raw);
         Self { raw, fields: ItemFields::walk(&mut walk).filter(|_| walk.is_done()) }
+    }
+
+    /// The item at these bytes of the walk's text; `None` where there are no such bytes.
+    pub(super) fn at(walk: &mut Walk<'a>, range: &Range<usize>) -> Option<Self> {
+        walk.resume_at(range.start);
+        let fields = ItemFields::walk(walk).filter(|_| walk.start() == range.end);
+        walk.resume_at(range.end);
+        Some(Self { raw: walk.since(range.start)?, fields })
     }
 
     /// The item that comes next; `None` where it does not even end.
@@ -252,14 +263,13 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
 impl<'a> ItemFields<'a> {
     /// Reads an item in passing, as its `Deserialize` does; `None` where it is unusual.
     fn walk(walk: &mut Walk<'a>) -> Option<Self> {
-        let scalar = |raw: Option<&'a str>| raw.map(Scalar::from_raw).transpose().ok();
         let mut fields = Self::default();
         walk.object(|walk, key| {
             match key {
-                "id" => fields.id = scalar(present(walk.value()?))?,
-                "group" => fields.group = scalar(present(walk.value()?))?,
+                "id" => fields.id = Scalar::walk(walk)?,
+                "group" => fields.group = Scalar::walk(walk)?,
                 "messages" => {
-                    let mut messages = Vec::new();
+                    let mut messages = Vec::with_capacity(USUAL_MESSAGES);
                     walk.list(|walk| {
                         messages.push(MessageWire::walk(walk)?);
                         (messages.len() <= MAX_MESSAGES).then_some(())
@@ -268,10 +278,8 @@ impl<'a> ItemFields<'a> {
                 }
                 "prompt" => fields.prompt = present(walk.value()?),
                 "response" => fields.response = Some(Text(walk.string()?)),
-                "tools" => fields.tools = present(walk.value()?),
-                "references" | "golds" | "ground_truth" => {
-                    fields.references = present(walk.value()?).map(References::from_raw).transpose().ok()?;
-                }
+                "tools" => fields.tools = present(walk.familiar_value()?),
+                "references" | "golds" | "ground_truth" => fields.references = References::walk(walk)?,
                 "reference_calls" => fields.reference_calls = serde_json::from_str(walk.value()?).ok()?,
                 "tool_format" => fields.tool_format = serde_json::from_str(walk.value()?).ok()?,
                 "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,

@@ -44,7 +44,8 @@ impl<'a> Split<'a> {
     pub fn of_known(body: &'a str, items: &[Range<usize>]) -> Option<Self> {
         let (first, last) = (items.first()?, items.last()?);
         let envelope = [body.get(..first.start)?, body.get(last.end..)?].concat();
-        let items = items.iter().map(|range| body.get(range.clone()).map(Given::of)).collect::<Option<Vec<_>>>()?;
+        let mut walk = Walk::new(body);
+        let items = items.iter().map(|range| Given::at(&mut walk, range)).collect::<Option<Vec<_>>>()?;
         (items.len() <= super::MAX_TRAJECTORIES).then_some(Self { envelope, items })
     }
 }

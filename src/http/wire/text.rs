@@ -8,6 +8,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
+use super::walk::{Walk, present};
 use crate::trajectory::MAX_REFERENCES;
 
 /// A JSON string, borrowed where it has no escapes.
@@ -50,7 +51,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
 }
 
 impl<'a> Scalar<'a> {
-    pub(super) fn from_raw(raw: &'a str) -> Result<Self, String> {
+    /// Reads one in passing, or `null`; `None` where it is unusual.
+    pub(super) fn walk(walk: &mut Walk<'a>) -> Option<Option<Self>> {
+        if walk.is_string() {
+            return walk.string().map(|text| Some(Self(text)));
+        }
+        present(walk.value()?).map(Self::from_raw).transpose().ok()
+    }
+
+    fn from_raw(raw: &'a str) -> Result<Self, String> {
         match raw.as_bytes().first() {
             Some(b'"') => {
                 serde_json::from_str::<Text<'a>>(raw).map(|text| Self(text.0)).map_err(|error| error.to_string())
@@ -124,7 +133,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
 }
 
 impl<'a> References<'a> {
-    pub(super) fn from_raw(raw: &'a str) -> Result<Self, String> {
+    /// Reads them in passing, or `null`; `None` where they are unusual.
+    pub(super) fn walk(walk: &mut Walk<'a>) -> Option<Option<Self>> {
+        if !walk.is_list() {
+            return Some(Scalar::walk(walk)?.map(|scalar| Self(vec![scalar.0])));
+        }
+        let mut references = Vec::new();
+        walk.list(|walk| {
+            references.push(Scalar::walk(walk)??.0);
+            (references.len() <= MAX_REFERENCES).then_some(())
+        })?;
+        Some(Some(Self(references)))
+    }
+
+    fn from_raw(raw: &'a str) -> Result<Self, String> {
         if raw.starts_with('[') {
             let list: Bounded<Scalar<'a>, MAX_REFERENCES> =
                 serde_json::from_str(raw).map_err(|error| error.to_string())?;

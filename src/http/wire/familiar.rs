@@ -1,0 +1,73 @@
+//! Values that a text has had before. In: a text and a place where a value starts; out: how long it is, if an equal one came
+//! before. Tools and system prompts repeat from trajectory to trajectory, and are half of a short one.
+
+/// Values that are kept.
+const KEPT: usize = 64;
+/// A value is told by its first bytes: as many as it takes to come to a tool's name, behind what every tool begins with.
+const HEAD_BYTES: usize = 64;
+
+/// The last values by their first bytes.
+pub(super) struct Familiar<'a> {
+    kept: [&'a str; KEPT],
+}
+
+impl Default for Familiar<'_> {
+    fn default() -> Self {
+        Self { kept: [""; KEPT] }
+    }
+}
+
+impl<'a> Familiar<'a> {
+    /// Bytes of the value that starts here, if it came before.
+    ///
+    /// What is kept ends with its last bracket or quote, so that equal bytes are the whole of it. Comparing takes no longer than
+    /// the value is: one that differs does so before its end.
+    pub(super) fn length_at(&self, text: &'a str, at: usize) -> Option<usize> {
+        let kept = self.kept.get(slot(text, at)?).filter(|kept| !kept.is_empty())?;
+        text.as_bytes().get(at..)?.starts_with(kept.as_bytes()).then_some(kept.len())
+    }
+
+    /// Keeps the value that starts here, if it is long enough.
+    pub(super) fn keep(&mut self, text: &'a str, at: usize, value: &'a str) {
+        // No number or word: more of it may follow.
+        if value.len() < HEAD_BYTES || !value.ends_with([']', '}', '"']) {
+            return;
+        }
+        if let Some(kept) = slot(text, at).and_then(|slot| self.kept.get_mut(slot)) {
+            *kept = value;
+        }
+    }
+}
+
+/// Where the value that starts here is kept.
+fn slot(text: &str, at: usize) -> Option<usize> {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (words, _) = text.as_bytes().get(at..at + HEAD_BYTES)?.as_chunks::<8>();
+    let mixed =
+        words.iter().fold(0_u64, |mixed, word| (mixed.rotate_left(29) ^ u64::from_le_bytes(*word)).wrapping_mul(ODD));
+    usize::try_from(mixed >> (u64::BITS - KEPT.ilog2())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_equal_values_are_familiar() {
+        let tool = |end: &str| format!("{{\"name\":\"{}\",\"x\":{end}}}", "a".repeat(HEAD_BYTES));
+        let text = [tool("1"), tool("1"), tool("2"), tool("12")].concat();
+        let length = tool("1").len();
+        let mut familiar = Familiar::default();
+        assert_eq!(familiar.length_at(&text, 0), None);
+        familiar.keep(&text, 0, &text[..length]);
+        let found = [length, 2 * length, 3 * length].map(|at| familiar.length_at(&text, at));
+        assert_eq!(found, [Some(length), None, None]);
+        assert_eq!(familiar.length_at(&text, text.len() - 3), None, "too short to be told by its head");
+        let digits = "1".repeat(2 * HEAD_BYTES);
+        familiar.keep(&digits, 0, &digits[..HEAD_BYTES]);
+        assert_eq!(familiar.length_at(&digits, 0), None, "a number may go on");
+        let texts = format!("{0:?}{0:?}", "a".repeat(HEAD_BYTES));
+        familiar.keep(&texts, 0, &texts[..texts.len() / 2]);
+        assert_eq!(familiar.length_at(&texts, texts.len() / 2), Some(texts.len() / 2));
+    }
+}
