@@ -74,7 +74,7 @@ pub struct ScoringFlags {
 /// Where scores are kept.
 #[derive(Debug, Clone, Default, Args)]
 pub struct StoreFlags {
-    /// Where scores are kept: sqlite:FILE, or none [default: sqlite:gradus.db]
+    /// The database of scores: sqlite:FILE, or none [default: sqlite:gradus.db]. `gradus score` reads it for --replay only
     #[arg(long, env = "GRADUS_STORE", value_name = "URL")]
     pub store: Option<String>,
 }
@@ -287,6 +287,9 @@ impl Serve {
             let message =
                 format!("max_body_bytes = {} is out of range; it must be from 1 to {}", limits.max_body_bytes, 1 << 30);
             return Err(ConfigError::Value(message));
+        }
+        if limits.max_deadline_ms == 0 {
+            return Err(ConfigError::Value("max_deadline_ms = 0 leaves no time; give at least 1".to_owned()));
         }
         let tokens = http::Tokens {
             api: flags.api_token.or_else(|| file.tokens.api.clone()),

@@ -210,7 +210,7 @@ fn said(error: BatchError) -> String {
         }
         BatchError::Rubric(error) => format!("the rubric has an error: {error}"),
         BatchError::InlineRubric => "inline rubrics are switched off".to_owned(),
-        BatchError::Deadline { limit_ms } => format!("not scored within {limit_ms} ms"),
+        BatchError::Deadline { limit_ms, .. } => format!("not scored within {limit_ms} ms"),
         BatchError::Abandoned => "interrupted".to_owned(),
         BatchError::Invalid { code, message, pointer, .. } => format!("{pointer} {code}: {message}"),
     };

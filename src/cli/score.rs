@@ -25,8 +25,9 @@ const CHUNK_BYTES: usize = 32 << 20;
 
 /// Score a file of trajectories, or a stored run again.
 ///
-/// Each line is a trajectory, or a whole request body with `trajectories`; a `.json` file is one of either. The exit
-/// code is 1 where a trajectory could not be scored or a replay differs.
+/// Each line is a trajectory, or a whole request body with `trajectories`, which may bring its rubric and its curriculum
+/// position along; a `.json` file is one of either, not a list. A line that is neither has a result too, which says so. Nothing
+/// is stored. The exit code is 1 where a trajectory could not be scored or a replay differs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Trajectories: a .jsonl or .json file, or - for standard input
@@ -134,7 +135,7 @@ impl Job {
         if let Err(error) = serde_json::from_str::<&RawValue>(text) {
             bail!("{shown}: {error}");
         }
-        let chunk = Chunk { items: vec![text.to_owned()], lines: vec![1] };
+        let chunk = Chunk { items: vec![text.to_owned()], lines: vec![Some(1)] };
         if is_request(text) { self.request(text, shown, &[]) } else { self.chunk(&chunk, shown) }
     }
 
@@ -148,6 +149,7 @@ impl Job {
             self.progress.inc(read as u64);
             let Ok(text) = std::str::from_utf8(&line) else {
                 self.complain(&format!("{shown}, line {number}: not UTF-8"));
+                chunk.push_unreadable();
                 continue;
             };
             // Some editors start a file with a byte order mark.
@@ -164,11 +166,12 @@ impl Job {
                 _ => {
                     if let Err(error) = serde_json::from_str::<&RawValue>(text) {
                         self.complain(&format!("{shown}, line {number}: not JSON: {error}"));
+                        chunk.push_unreadable();
                         continue;
                     }
                     bytes += text.len();
                     chunk.items.push(text.to_owned());
-                    chunk.lines.push(number);
+                    chunk.lines.push(Some(number));
                 }
             }
         }
@@ -184,8 +187,8 @@ impl Job {
         self.request(&body, shown, &chunk.lines)
     }
 
-    /// Scores a request; `lines` are the lines of its items, where each has one.
-    fn request(&mut self, body: &str, shown: &str, lines: &[usize]) -> anyhow::Result<()> {
+    /// Scores a request; `lines` are the lines of its items, where each has one that was not complained of.
+    fn request(&mut self, body: &str, shown: &str, lines: &[Option<usize>]) -> anyhow::Result<()> {
         match self.runtime.block_on(self.engine.score_and_ask(body, &Overrides::default())) {
             Ok(scored) => self.record(&scored, shown, lines),
             Err(error) => {
@@ -200,12 +203,14 @@ impl Job {
         self.progress.suspend(|| eprintln!("{}", printable(what)));
     }
 
-    fn record(&mut self, scored: &Scored, shown: &str, lines: &[usize]) -> anyhow::Result<()> {
+    fn record(&mut self, scored: &Scored, shown: &str, lines: &[Option<usize>]) -> anyhow::Result<()> {
         self.summary.add(scored);
         for (index, row) in scored.rows.iter().enumerate().filter(|(_, row)| !row.valid) {
-            let place = lines
-                .get(index)
-                .map_or_else(|| format!("{shown}, trajectory {index}"), |line| format!("{shown}, line {line}"));
+            let place = match lines.get(index) {
+                None => format!("{shown}, trajectory {index}"),
+                Some(Some(line)) => format!("{shown}, line {line}"),
+                Some(None) => continue,
+            };
             let why = why_invalid(scored.body.get(row.result.clone()).unwrap_or_default());
             self.progress.suspend(|| eprintln!("{}", printable(&format!("{place}: {why}"))));
         }
@@ -223,7 +228,16 @@ impl Job {
 #[derive(Debug, Default)]
 struct Chunk {
     items: Vec<String>,
-    lines: Vec<usize>,
+    /// Nothing for a line that was complained of.
+    lines: Vec<Option<usize>>,
+}
+
+impl Chunk {
+    /// A line that cannot even stand in a request: its result is that of an item that is none, so that there is one for each.
+    fn push_unreadable(&mut self) {
+        self.items.push("null".to_owned());
+        self.lines.push(None);
+    }
 }
 
 /// The first error of a result.

@@ -63,13 +63,19 @@ impl Summary {
 impl Part {
     fn write(&self, rubric: &str, out: &mut String) -> std::fmt::Result {
         let n = self.rewards.len();
-        let mean = if n == 0 { 0.0 } else { self.rewards.iter().sum::<f64>() / n as f64 };
-        writeln!(out, "{rubric}: {n} scored, {} not; mean reward {mean:.4}", self.invalid)?;
+        write!(out, "{rubric}: {n} scored, {} not", self.invalid)?;
+        match n {
+            0 => writeln!(out)?,
+            _ => writeln!(out, "; mean reward {:.4}", self.rewards.iter().sum::<f64>() / n as f64)?,
+        }
         let width = self.stages.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(5);
         writeln!(out, "  {:width$}  {:>8}  {:>8}  {:>6}", "stage", "reached", "passed", "mean")?;
         for (name, tally) in &self.stages {
-            let mean = if tally.reached == 0 { 0.0 } else { tally.score_sum / f64::from(tally.reached) };
-            writeln!(out, "  {name:width$}  {:>8}  {:>8}  {mean:>6.3}", tally.reached, tally.passed)?;
+            let mean = match tally.reached {
+                0 => "-".to_owned(),
+                reached => format!("{:.3}", tally.score_sum / f64::from(reached)),
+            };
+            writeln!(out, "  {name:width$}  {:>8}  {:>8}  {mean:>6}", tally.reached, tally.passed)?;
         }
         if n > 0 {
             self.histogram(out)?;

@@ -40,7 +40,13 @@ impl Tokens {
             let detail = "changing rubrics is switched off; start the server with --admin-token";
             return Err(Problem::new(StatusCode::FORBIDDEN, "no-admin", "Forbidden", detail));
         }
-        compare(headers, &[self.admin.as_ref()])
+        compare(headers, &[self.admin.as_ref()]).map_err(|problem| match compare(headers, &[self.api.as_ref()]) {
+            Ok(()) => {
+                let detail = "this is the token for scoring; changing rubrics needs the one of --admin-token";
+                Problem::new(StatusCode::FORBIDDEN, "wrong-token", "Forbidden", detail)
+            }
+            Err(_) => problem,
+        })
     }
 }
 

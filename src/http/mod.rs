@@ -7,6 +7,7 @@ mod auth;
 pub mod batch;
 mod cohorts;
 mod connection;
+mod decompress;
 mod dialects;
 mod error;
 mod handlers;

@@ -6,12 +6,12 @@ use axum::response::Redirect;
 use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
-use tower_http::decompression::RequestDecompressionLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::app::App;
+use super::decompress::decompress;
 use super::dialects;
 use super::error::{Problem, ProblemWire};
 use super::handlers::{advantages, health, prompts, references, reward, rubrics, runs};
@@ -131,7 +131,7 @@ pub(super) fn router(app: App) -> Router {
         .fallback(async || Problem::not_found("no-route", "there is nothing at this path; see GET /openapi.json"))
         .layer(DefaultBodyLimit::max(2 * MAX_RUBRIC_BYTES))
         .layer(CompressionLayer::new())
-        .layer(RequestDecompressionLayer::new())
+        .layer(axum::middleware::from_fn(decompress))
         .layer(CatchPanicLayer::new())
         .layer(axum::middleware::from_fn_with_state(app.clone(), observe))
         .with_state(app)

@@ -85,10 +85,6 @@ fn of_axum(status: StatusCode) -> Problem {
             Problem::new(status, "method", "Method not allowed", "this path has other methods; see GET /openapi.json")
         }
         StatusCode::NOT_FOUND => Problem::not_found("no-route", "there is nothing at this path; see GET /openapi.json"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            let detail = "the content encoding is not supported; send gzip, zstd, or none";
-            Problem::new(status, "encoding", "Unsupported media type", detail)
-        }
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
             status,
             "too-large",

@@ -9,6 +9,8 @@ use crate::text::{Bleu, LaBleu, Smoothing, Tokenizer};
 
 const KINDS: &str =
     "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge, binary, expr";
+/// What `binary` can cut.
+const MEASURES: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge";
 
 /// The stage of an entry at a JSON pointer; `earlier` are the names of the stages before it.
 pub(super) fn stage(file: &StageFile, at: &str, earlier: &[&str]) -> Result<Stage> {
@@ -73,9 +75,10 @@ fn measure(kind: &str, options: &StageFile, at: &str) -> Result<Measure> {
         "bleu" => Measure::Bleu(bleu(options, at)?),
         "la_bleu" => Measure::LaBleu(la_bleu(options, at)?),
         other => {
-            let message = format!("{other:?} is no kind of stage; one of: {KINDS}");
-            let pointer = if at.ends_with("/of") { at.to_owned() } else { format!("{at}/kind") };
-            return Err(RubricError::at(pointer, message));
+            let of = at.ends_with("/of");
+            let (pointer, wanted) = if of { (at.to_owned(), MEASURES) } else { (format!("{at}/kind"), KINDS) };
+            let what = if of { "measure" } else { "kind of stage" };
+            return Err(RubricError::at(pointer, format!("{other:?} is no {what}; one of: {wanted}")));
         }
     };
     only(options, allowed, kind, at)?;

@@ -220,11 +220,15 @@ impl<'t> Evidence<'t> {
 }
 
 fn parse_turn<'t>(message: usize, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> ParsedTurn<'t> {
+    let native = |raw: &'t str| toolcall::parse_native(raw, options, tools);
     let parsed = match turn.native_calls {
-        Some(raw) if matches!(options.format, ToolFormat::Auto | ToolFormat::Openai) => {
-            toolcall::parse_native(raw, options, tools)
+        Some(raw) if matches!(options.format, ToolFormat::Auto | ToolFormat::Openai) => native(raw),
+        Some(raw) => {
+            // A server may have taken the calls out of the text, or copied those that it understood: the text shows more.
+            let written = toolcall::parse(&turn.text, options, tools);
+            if written.attempts.is_empty() && written.reasoning_open.is_none() { native(raw) } else { written }
         }
-        _ => toolcall::parse(&turn.text, options, tools),
+        None => toolcall::parse(&turn.text, options, tools),
     };
     ParsedTurn { message, offset: turn.offset, parsed, verdicts: Vec::new() }
 }

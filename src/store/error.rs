@@ -146,7 +146,7 @@ pub enum StoreError {
         batch: BatchId,
     },
     /// The text is no score id.
-    #[error("`{text}` is no score id: it is 16 hex digits, `-` and an index, as the server gave it")]
+    #[error("`{text}` is no score id that a server gave; those are 16 hex digits, `-` and an index")]
     ScoreId {
         /// The text, shortened.
         text: String,

@@ -10,8 +10,11 @@ use super::{Content, Message, Role, ToolFormat, Turn};
 
 /// How a template says that somebody else speaks from here on.
 enum Marker {
-    /// `open ROLE.. close`: the next speaker's role by name; text up to `close` is the header.
+    /// `open ROLE.. close`: the next speaker's role by name; text up to `close` is the header. A name that is no role speaks
+    /// for nobody that is scored.
     Header { open: &'static str, close: &'static str },
+    /// `open NAME close`: the next speaker is this role, whatever the name, unless the name is a tool's.
+    Named { open: &'static str, close: &'static str, role: Role },
     /// `open`: the next speaker is this role.
     Speaker { open: &'static str, role: Role },
     /// `open .. close`: one tool result, then the policy again.
@@ -24,9 +27,11 @@ const MARKERS: &[Marker] = &[
     Marker::Header { open: "<|start_header_id|>", close: "<|end_header_id|>" },
     Marker::Header { open: "<|start_of_role|>", close: "<|end_of_role|>" },
     Marker::Header { open: "<start_of_turn>", close: "\n" },
-    Marker::Header { open: "<|im_system|>", close: "<|im_middle|>" },
-    Marker::Header { open: "<|im_user|>", close: "<|im_middle|>" },
-    Marker::Header { open: "<|im_assistant|>", close: "<|im_middle|>" },
+    Marker::Header { open: "<|header_start|>", close: "<|header_end|>" },
+    // Of anything that is not the policy: tools, under their own names, too.
+    Marker::Named { open: "<|im_system|>", close: "<|im_middle|>", role: Role::Tool },
+    Marker::Named { open: "<|im_user|>", close: "<|im_middle|>", role: Role::User },
+    Marker::Named { open: "<|im_assistant|>", close: "<|im_middle|>", role: Role::Assistant },
     Marker::Speaker { open: "<|system|>", role: Role::System },
     Marker::Speaker { open: "<|user|>", role: Role::User },
     Marker::Speaker { open: "<|assistant|>", role: Role::Assistant },
@@ -36,6 +41,7 @@ const MARKERS: &[Marker] = &[
     Marker::Speaker { open: "<｜User｜>", role: Role::User },
     Marker::Speaker { open: "<｜Assistant｜>", role: Role::Assistant },
     Marker::Block { open: "<｜tool▁outputs▁begin｜>", close: "<｜tool▁outputs▁end｜>" },
+    Marker::Block { open: "<｜tool▁output▁begin｜>", close: "<｜tool▁output▁end｜>" },
     Marker::Block { open: "<tool_response>", close: "</tool_response>" },
     Marker::Block { open: "[TOOL_RESULTS]", close: "[/TOOL_RESULTS]" },
     Marker::Block { open: "[INST]", close: "[/INST]" },
@@ -113,11 +119,15 @@ fn marker_at(text: &str, at: usize, react: bool) -> Option<Switch> {
             rest.starts_with(open).then_some(Switch { length: open.len(), speaker: role, block_end: None })
         }
         Marker::Header { open, close } => {
-            let header = rest.strip_prefix(open)?;
-            let window = &header.as_bytes()[..header.len().min(MAX_HEADER_BYTES)];
-            let end = memchr::memmem::find(window, close.as_bytes())?;
-            let role = header[..end].split(|c: char| c.is_whitespace() || c == ':' || c == '=').next()?;
-            Some(Switch { length: open.len() + end + close.len(), speaker: Role::from_name(role)?, block_end: None })
+            let header = header(rest, open, close)?;
+            let role = header.split(|c: char| c.is_whitespace() || c == ':' || c == '=').next()?;
+            let speaker = Role::from_name(role).unwrap_or(Role::Tool);
+            Some(Switch { length: open.len() + header.len() + close.len(), speaker, block_end: None })
+        }
+        Marker::Named { open, close, role } => {
+            let header = header(rest, open, close)?;
+            let speaker = if role == Role::Tool { Role::from_name(header).unwrap_or(role) } else { role };
+            Some(Switch { length: open.len() + header.len() + close.len(), speaker, block_end: None })
         }
         Marker::Block { open, close } => {
             let body = rest.strip_prefix(open)?;
@@ -130,6 +140,13 @@ fn marker_at(text: &str, at: usize, react: bool) -> Option<Switch> {
             Some(Switch { length: open.len(), speaker: Role::Tool, block_end: Some((end, resume)) })
         }
     })
+}
+
+/// What stands between two markers at the start of a text, if they are near each other.
+fn header<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
+    let header = text.strip_prefix(open)?;
+    let window = &header.as_bytes()[..header.len().min(MAX_HEADER_BYTES)];
+    header.get(..memchr::memmem::find(window, close.as_bytes())?)
 }
 
 /// Where the policy speaks again after an `Observation:`: at the next label of its own.
@@ -238,6 +255,41 @@ mod tests {
         assert_eq!(found, [(Role::Assistant, "a<|eot_id|>"), (Role::Tool, "r<|eot_id|>"), (Role::Assistant, "b")]);
         let found = speakers("x[TOOL_RESULTS]{}[/TOOL_RESULTS] y", ToolFormat::Mistral);
         assert_eq!(found, [(Role::Assistant, "x"), (Role::Tool, "{}"), (Role::Assistant, "y")]);
+    }
+
+    #[test]
+    fn deepseek_results_stand_alone_too() {
+        let text = "a<｜end▁of▁sentence｜><｜tool▁output▁begin｜>r<｜tool▁output▁end｜>b";
+        let found = speakers(text, ToolFormat::DeepseekV31);
+        assert_eq!(found, [(Role::Assistant, "a<｜end▁of▁sentence｜>"), (Role::Tool, "r"), (Role::Assistant, "b")]);
+    }
+
+    #[test]
+    fn llama_4_headers() {
+        let text = "[f()]<|eot|><|header_start|>ipython<|header_end|>\n\nr<|eot|><|header_start|>assistant<|header_end|>\n\nb<|eot|>";
+        let found = speakers(text, ToolFormat::Pythonic);
+        assert_eq!(found, [(Role::Assistant, "[f()]<|eot|>"), (Role::Tool, "r<|eot|>"), (Role::Assistant, "b<|eot|>")]);
+    }
+
+    #[test]
+    fn kimi_speakers_have_names_of_their_own() {
+        let text = "a<|im_end|><|im_system|>get_weather<|im_middle|>r<|im_end|><|im_assistant|>Kimi<|im_middle|>b<|im_end|>\
+                    <|im_system|>system<|im_middle|>s<|im_end|><|im_user|>assistant<|im_middle|>u";
+        let found = speakers(text, ToolFormat::KimiK2);
+        let expected = [
+            (Role::Assistant, "a<|im_end|>"),
+            (Role::Tool, "r<|im_end|>"),
+            (Role::Assistant, "b<|im_end|>"),
+            (Role::System, "s<|im_end|>"),
+            (Role::User, "u"),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_header_with_an_unknown_name_is_not_the_policys() {
+        let found = speakers("a<|im_end|>\n<|im_start|>search_result\n<answer>x</answer>", ToolFormat::Hermes);
+        assert_eq!(found, [(Role::Assistant, "a<|im_end|>"), (Role::Tool, "<answer>x</answer>")]);
     }
 
     #[test]

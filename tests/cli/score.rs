@@ -140,7 +140,7 @@ fn bad_lines_are_named_by_number_and_the_others_are_scored() {
     let lines = format!("{right}\n{{\"messages\": [}}\n\n{wrong}\n{unknown}\nnot json\n{misshapen}\n{right}\n");
     let file = gradus.file("bad.jsonl", lines);
     let ran = gradus.run(&["score", &file]).exits(1);
-    assert!(ran.out.contains("3 scored, 0 not"), "{}", ran.out);
+    assert!(ran.out.contains("3 scored, 2 not"), "a line that is no JSON is no score: {}", ran.out);
     let said = |line: usize| {
         let name = format!("bad.jsonl, line {line}: ");
         ran.err
@@ -177,6 +177,7 @@ fn without_a_judge_a_judged_rubric_gives_no_reward() {
     let lines = jsonl(&right_and_wrong());
     let ran = gradus.run_with(&["score", "-", "-r", "long_form_qa"], &[], &lines).exits(1);
     assert!(ran.out.contains("0 scored, 2 not") && ran.out.contains("2 x judge_unavailable"), "{}", ran.out);
+    assert!(!ran.out.contains("mean reward"), "of nothing there is no mean: {}", ran.out);
 }
 
 #[test]
@@ -198,11 +199,19 @@ fn more_lines_than_fit_a_chunk_are_scored_once_each_and_in_order() {
         writeln!(lines, "{}", if number == 1100 { "broken".to_owned() } else { one.to_string() }).unwrap();
     }
     let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &lines).exits(1);
-    assert!(ran.out.contains("1499 scored, 0 not"), "{}", ran.out);
+    assert!(ran.out.contains("1499 scored, 1 not"), "{}", ran.out);
     assert!(ran.err.contains("line 1100: not JSON"), "{}", ran.err);
     let results = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
-    let ids: Vec<u32> = results.iter().map(|result| result["id"].as_str().unwrap().parse().unwrap()).collect();
-    assert!(ids.iter().copied().eq((1..=1500).filter(|number| *number != 1100)));
+    // One result for each line, the broken one's too: whoever joins them by number gets the right ones.
+    assert_eq!(results.len(), 1500);
+    for (number, result) in (1..).zip(&results) {
+        match number {
+            1100 => {
+                assert_eq!((&result["valid"], &result["errors"][0]["code"]), (&json!(false), &json!("item_malformed")))
+            }
+            _ => assert_eq!(result["id"], number.to_string()),
+        }
+    }
 }
 
 #[test]

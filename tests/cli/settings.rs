@@ -44,6 +44,7 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
     assert!(refused(&["--store", "mysql://x"], 1).contains("sqlite:"));
     assert!(refused(&["--store", "none", "--store-durability", "soon"], 1).contains("soon"));
     assert!(refused(&["--store", "none", "--max-body-bytes", "0"], 1).contains("max_body_bytes = 0 is out of range"));
+    assert!(refused(&["--store", "none", "--max-deadline-ms", "0"], 1).contains("max_deadline_ms = 0 leaves no time"));
     assert!(refused(&["--store", "none", "--default-rubric", "nobody"], 1).contains("nobody"));
     assert!(refused(&["--threads", "many"], 2).contains("many"));
     assert!(gradus.run(&["serve", "--listen", "somewhere"]).exits(2).err.contains("somewhere"));

@@ -259,3 +259,46 @@ fn a_truncated_rollout_is_scored() {
     assert_eq!(result["valid"], true);
     assert_eq!(result["parse"]["ok"], false);
 }
+
+#[test]
+fn a_bad_field_is_named_and_no_place_that_its_sender_cannot_see() {
+    let server = Server::start(&[]);
+    let error = |message: Value| {
+        let result = score_one(&server, conversation(json!([assistant(message)])));
+        assert_eq!((&result["valid"], &result["errors"][0]["code"]), (&json!(false), &json!("item_malformed")));
+        let [pointer, said] = ["pointer", "message"].map(|key| result["errors"][0][key].as_str().unwrap().to_owned());
+        assert!(!said.contains("column"), "{said}");
+        (pointer.strip_prefix("/trajectories/0").unwrap().to_owned(), said)
+    };
+    for field in ["content", "reasoning_content", "reasoning"] {
+        let (pointer, said) = error(with(json!({"content": "x"}), field, json!(5)));
+        assert_eq!(pointer, format!("/messages/0/{field}"), "{said}");
+    }
+    let broken = r#"{"trajectories":[{"messages":[{"role":"assistant","content":"\ud83d"}]}]}"#;
+    let said = server.post("/reward", broken).ok()["results"][0]["errors"][0]["message"].to_string();
+    assert!(said.contains("surrogate pair") && !said.contains("column"), "{said}");
+}
+
+/// A server may have taken the calls out of the text, or left them in and copied those that it understood.
+#[test]
+fn native_calls_are_read_where_a_format_is_named_and_the_text_has_none() {
+    let server = Server::start(&[]);
+    let native = |arguments: &str| json!([{"type": "function", "function": {"name": "f", "arguments": arguments}}]);
+    let parse = |content: Value, calls: Value| {
+        let turn = assistant(json!({"content": content, "tool_calls": calls}));
+        let answer = assistant(json!({"content": "<answer>Paris</answer>"}));
+        let item =
+            with(conversation(json!([turn, {"role": "tool", "content": "r"}, answer])), "tool_format", json!("hermes"));
+        let parse = score_one(&server, item)["parse"].clone();
+        (
+            parse["format"].as_str().unwrap_or_default().to_owned(),
+            parse["attempts"].as_u64().unwrap(),
+            parse["ok"] == true,
+        )
+    };
+    assert_eq!(parse(Value::Null, native("{bad")), ("openai".to_owned(), 1, false));
+    assert_eq!(parse(json!("looking"), native("{}")), ("openai".to_owned(), 1, true));
+    let two = hermes("f", &json!({})) + "<tool_call>{bad</tool_call>";
+    assert_eq!(parse(json!(two), native("{}")), ("hermes".to_owned(), 2, false), "the text shows what the copy lost");
+    assert_eq!(parse(json!("<think>open"), native("{}")).2, false);
+}

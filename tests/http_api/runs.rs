@@ -74,6 +74,16 @@ fn mastery_is_the_pass_rate_per_stage_and_goes_back_as_a_position() {
 }
 
 #[test]
+fn mastery_without_steps_is_that_of_the_whole_run() {
+    let (server, _directory) = stored();
+    for answer in ["<answer>Paris</answer>", "none"] {
+        score(&server, &json!({"run_id": "r", "trajectories": [saying(answer)]}));
+    }
+    let run = server.get("/runs/r").ok();
+    assert!(close(run["mastery"]["answer_format"].as_f64().unwrap(), 0.5), "{run}");
+}
+
+#[test]
 fn mastery_has_a_window_of_the_latest_steps() {
     let (server, _directory) = stored();
     for (step, answer) in [(1, "<answer>Paris</answer>"), (2, "none"), (3, "none")] {

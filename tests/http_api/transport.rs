@@ -54,6 +54,32 @@ fn requests_may_be_gzip_or_zstd() {
     }
 }
 
+/// A client that compresses piece by piece sends several members; names of codings are case-insensitive.
+#[test]
+fn an_encoded_body_may_come_in_several_pieces() {
+    let server = Server::start(&[]);
+    let plain = results(&server.connect().write(post_bytes("/reward", "", &request())).read().unwrap());
+    let (first, second) = (&request()[..40], &request()[40..]);
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
+    for (encoding, packed) in [
+        ("gzip", [gzip(first), gzip(second)].concat()),
+        ("GZip", gzip(&request())),
+        ("zstd", [zstd(first), zstd(second)].concat()),
+        ("identity", request()),
+    ] {
+        let bytes = post_bytes("/reward", &format!("Content-Encoding: {encoding}\r\n"), &packed);
+        assert_eq!(results(&server.connect().write(bytes).read().unwrap()), plain, "{encoding}");
+    }
+}
+
+#[test]
+fn an_unknown_encoding_is_415() {
+    let server = Server::start(&[]);
+    let bytes = post_bytes("/reward", "Content-Encoding: br\r\n", &request());
+    let problem = server.connect().write(bytes).read().unwrap().problem(415);
+    assert!(problem["detail"].as_str().unwrap().contains("\"br\""), "{problem}");
+}
+
 #[test]
 fn a_large_gzip_body_of_several_blocks_is_read() {
     let server = Server::start(&[]);
@@ -74,6 +100,8 @@ fn an_encoded_body_that_is_broken_is_400() {
         ("gzip", &request()[..]),
         ("zstd", &request()[..]),
         ("gzip", &wrong_sum[..]),
+        ("gzip", &[gzip(&request()), b"more".to_vec()].concat()[..]),
+        ("gzip", &[gzip(&request()), gzip(&request())].concat()[..]),
         ("gzip", &cut[..cut.len() / 2]),
         ("zstd", &zstd[..zstd.len() / 2]),
     ] {

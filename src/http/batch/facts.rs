@@ -39,13 +39,13 @@ pub fn component_names(rubric: &Rubric, has_base: bool) -> impl Iterator<Item = 
 }
 
 impl Facts {
-    pub(super) fn new(result: ResultWire<'_>, report: &Report<'_>) -> Self {
+    pub(super) fn new(result: &ResultWire<'_>, report: &Report<'_>) -> Self {
         let fault = report.reward.as_ref().err();
         Self {
             metrics: result.metrics.0.iter().map(|(_, score)| *score).collect(),
             components: result.components.0.iter().map(|(_, part)| *part).collect(),
             has_base: result.components.0.first().is_some_and(|(name, _)| *name == "base"),
-            reason: result.reason,
+            reason: result.reason.clone(),
             steps: result.steps.iter().map(|step| (step.message, step.reward)).collect(),
             parse_ok: result.parse.ok,
             attempts: result.parse.attempts,

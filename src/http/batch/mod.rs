@@ -37,7 +37,10 @@ use crate::toolcall::tools::ToolSet;
 
 /// Most trajectories that are read, scored and written together: what was read of them is to lie in the cache still when it
 /// is written.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 64;
+
+/// Bytes of a short result.
+const RESULT_BYTES: usize = 2048;
 
 /// What scoring needs beside a request.
 pub struct Engine {
@@ -151,6 +154,8 @@ pub enum BatchError {
     Deadline {
         /// How long it was given, in milliseconds.
         limit_ms: u64,
+        /// Whether that is the server's limit and not the request's own.
+        servers: bool,
     },
     /// Nobody waits for it any more.
     Abandoned,
@@ -266,7 +271,8 @@ impl Engine {
     fn score_tasks<'a>(&self, tasks: &[Task], work: &Work<'a, '_>) -> Vec<Entry<'a>> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let mut watch = Watch::new(tasks.len());
-        let tools = tasks.iter().enumerate().map(|(at, task)| watch.lap(at, self.tools(task, work)));
+        let mut known = Vec::new();
+        let tools = tasks.iter().enumerate().map(|(at, task)| watch.lap(at, self.tools(task, work, &mut known)));
         let tools: Vec<_> = tools.collect();
         let parsed = tasks.iter().zip(&tools).enumerate();
         let parsed = parsed.map(|(at, (task, tools))| watch.lap(at, work.evidence(task, tools)));
@@ -285,14 +291,28 @@ impl Engine {
         let rows = tasks.iter().zip(&reports).zip(&watch.took);
         let rows: Vec<_> = rows.flat_map(|((task, report), took)| work.rows(task, report, *took)).collect();
         let results: Vec<_> = rows.iter().map(|row| ResultWire::new(row.report, rubric, row.naming())).collect();
-        rows.iter().zip(results).map(|(row, result)| Entry::new(row, rubric, result)).collect()
+        // A result is about as long as the one before it, since a batch's trajectories are of a kind.
+        let mut room = RESULT_BYTES;
+        let write = |(row, result)| {
+            let entry = Entry::new(row, rubric, result, room);
+            room = RESULT_BYTES.max(entry.len() + entry.len() / 4);
+            entry
+        };
+        rows.iter().zip(&results).map(write).collect()
     }
 
-    fn tools(&self, task: &Task, work: &Work<'_, '_>) -> Arc<ToolSet> {
-        match work.first(task) {
-            Some(Ok(item)) if item.own_tools => self.scorer.tools(item.trajectory.tools, &work.settings.rubric),
-            _ => work.shared.tools.clone(),
+    /// A task's tools. Reading has made equal lists one and the same text, which is looked up once.
+    fn tools<'a>(&self, task: &Task, work: &Work<'a, '_>, known: &mut Vec<(&'a str, Arc<ToolSet>)>) -> Arc<ToolSet> {
+        let Some(Ok(Item { trajectory, own_tools: true, .. })) = work.first(task) else {
+            return work.shared.tools.clone();
+        };
+        let raw = trajectory.tools;
+        if let Some((_, tools)) = known.iter().find(|(text, _)| std::ptr::eq(*text, raw)) {
+            return tools.clone();
         }
+        let tools = self.scorer.tools(raw, &work.settings.rubric);
+        known.push((raw, tools.clone()));
+        tools
     }
 }
 

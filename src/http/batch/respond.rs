@@ -63,13 +63,13 @@ impl Unwritten<'_, '_> {
 }
 
 impl<'t> Entry<'t> {
-    /// Writes a result.
-    pub(super) fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: ResultWire<'_>) -> Self {
+    /// Writes a result; `room` is about how many bytes it will be.
+    pub(super) fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>, room: usize) -> Self {
         let (report, naming) = (row.report, row.naming());
         let mut json = Vec::new();
         // Who has the facts reads no JSON; the store does.
         if !row.facts || row.score_id.is_some() {
-            json.reserve(1536);
+            json.reserve(room);
             result.put(&mut json);
         }
         let facts = row.facts.then(|| Facts::new(result, report));
@@ -92,6 +92,11 @@ impl<'t> Entry<'t> {
             error,
             facts,
         }
+    }
+
+    /// Bytes of the result.
+    pub(super) fn len(&self) -> usize {
+        self.json.len()
     }
 
     /// Puts a number where the result of an unscored item says `null`.

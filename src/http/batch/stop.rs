@@ -32,6 +32,8 @@ impl Stop {
 /// The moment after which nobody wants the answer.
 pub(super) struct Deadline<'a> {
     at: Option<(Instant, u64)>,
+    /// Whether the limit is the server's and not the request's.
+    servers: bool,
     abandoned: &'a AtomicBool,
 }
 
@@ -42,14 +44,39 @@ impl<'a> Deadline<'a> {
             .arrived
             .zip(limit)
             .and_then(|(arrived, limit)| Some((arrived.checked_add(Duration::from_millis(limit))?, limit)));
-        Self { at, abandoned: &stop.abandoned }
+        let servers = request.deadline_ms.is_none_or(|wanted| limit.is_some_and(|limit| limit < wanted));
+        Self { at, servers, abandoned: &stop.abandoned }
     }
 
     pub(super) fn check(&self) -> Result<(), BatchError> {
         match self.at {
             _ if self.abandoned.load(Ordering::Relaxed) => Err(BatchError::Abandoned),
-            Some((at, limit_ms)) if Instant::now() >= at => Err(BatchError::Deadline { limit_ms }),
+            Some((at, limit_ms)) if Instant::now() >= at => {
+                Err(BatchError::Deadline { limit_ms, servers: self.servers })
+            }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::error::Problem;
+    use crate::http::wire::read_request;
+
+    #[test]
+    fn a_problem_says_whose_limit_it_was() {
+        let past = Instant::now().checked_sub(Duration::from_secs(1));
+        let said = |deadline_ms: u64, max_ms: u64| {
+            let body = format!("{{\"trajectories\":[],\"deadline_ms\":{deadline_ms}}}");
+            let stop = Stop { arrived: past, max_ms: Some(max_ms), ..Stop::default() };
+            let error = Deadline::new(&read_request(&body).unwrap(), &stop).check().unwrap_err();
+            Problem::from(error).detail().to_owned()
+        };
+        assert!(said(7, 60_000).contains("not scored within 7 ms; send smaller batches or raise `deadline_ms`"));
+        assert!(
+            said(60_000, 9).contains("not scored within 9 ms; send smaller batches or have --max-deadline-ms raised")
+        );
     }
 }

@@ -73,7 +73,8 @@ pub(crate) struct RunDetail {
     /// The run at a glance.
     #[serde(flatten)]
     summary: RunSummary,
-    /// Pass rate per stage over the latest steps: send it back as `curriculum.mastery`.
+    /// Pass rate per stage over the latest steps, or over the whole run where its requests name no step: send it back as
+    /// `curriculum.mastery`.
     #[schema(value_type = std::collections::BTreeMap<String, f64>)]
     mastery: std::collections::BTreeMap<String, f64>,
     /// The latest steps, stage by stage.
@@ -321,7 +322,8 @@ pub(crate) async fn get_run(
     app.tokens.require_api(&headers)?;
     let window = query(parameters)?.window.unwrap_or(DEFAULT_WINDOW).max(1);
     let run = store(&app)?.run(&run_id, window).await?.ok_or_else(|| unknown_run(&run_id))?;
-    let rates = run.recent.stages.iter().filter_map(|stage| Some((stage.stage.clone(), stage.pass_rate?)));
+    let stages = if run.recent.steps == 0 { &run.overall.stages } else { &run.recent.stages };
+    let rates = stages.iter().filter_map(|stage| Some((stage.stage.clone(), stage.pass_rate?)));
     Ok(Json(RunDetail {
         mastery: rates.collect(),
         summary: run.summary.into(),
@@ -345,6 +347,12 @@ pub(crate) async fn list_scores(
 ) -> Result<Json<ScorePage>, Problem> {
     app.tokens.require_api(&headers)?;
     let parameters = query(parameters)?;
+    for (bound, name) in [(parameters.min_reward, "min_reward"), (parameters.max_reward, "max_reward")] {
+        if bound.is_some_and(f64::is_nan) {
+            let detail = format!("`{name}` is not a number; give one, or leave it out");
+            return Err(Problem::new(axum::http::StatusCode::BAD_REQUEST, "bad-query", "Bad query parameter", detail));
+        }
+    }
     let store = store(&app)?;
     if store.run(&run_id, 1).await?.is_none() {
         return Err(unknown_run(&run_id));

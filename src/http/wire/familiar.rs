@@ -1,4 +1,4 @@
-//! Values that a text has had before. In: a text and a place where a value starts; out: how long it is, if an equal one came
+//! Values that a text has had before. In: a text and a place where a value starts; out: the first one that is equal, if one came
 //! before. Tools and system prompts repeat from trajectory to trajectory, and are half of a short one.
 
 /// Values that are kept.
@@ -18,13 +18,13 @@ impl Default for Familiar<'_> {
 }
 
 impl<'a> Familiar<'a> {
-    /// Bytes of the value that starts here, if it came before.
+    /// The value that starts here, if it came before: where it came first.
     ///
     /// What is kept ends with its last bracket or quote, so that equal bytes are the whole of it. Comparing takes no longer than
     /// the value is: one that differs does so before its end.
-    pub(super) fn length_at(&self, text: &'a str, at: usize) -> Option<usize> {
+    pub(super) fn equal_at(&self, text: &'a str, at: usize) -> Option<&'a str> {
         let kept = self.kept.get(slot(text, at)?).filter(|kept| !kept.is_empty())?;
-        text.as_bytes().get(at..)?.starts_with(kept.as_bytes()).then_some(kept.len())
+        text.as_bytes().get(at..)?.starts_with(kept.as_bytes()).then_some(*kept)
     }
 
     /// Keeps the value that starts here, if it is long enough.
@@ -58,16 +58,17 @@ mod tests {
         let text = [tool("1"), tool("1"), tool("2"), tool("12")].concat();
         let length = tool("1").len();
         let mut familiar = Familiar::default();
-        assert_eq!(familiar.length_at(&text, 0), None);
+        assert_eq!(familiar.equal_at(&text, 0), None);
         familiar.keep(&text, 0, &text[..length]);
-        let found = [length, 2 * length, 3 * length].map(|at| familiar.length_at(&text, at));
-        assert_eq!(found, [Some(length), None, None]);
-        assert_eq!(familiar.length_at(&text, text.len() - 3), None, "too short to be told by its head");
+        let found = [length, 2 * length, 3 * length].map(|at| familiar.equal_at(&text, at));
+        assert_eq!(found, [Some(&text[..length]), None, None]);
+        assert!(std::ptr::eq(found[0].unwrap(), &text[..length]), "the first one itself");
+        assert_eq!(familiar.equal_at(&text, text.len() - 3), None, "too short to be told by its head");
         let digits = "1".repeat(2 * HEAD_BYTES);
         familiar.keep(&digits, 0, &digits[..HEAD_BYTES]);
-        assert_eq!(familiar.length_at(&digits, 0), None, "a number may go on");
+        assert_eq!(familiar.equal_at(&digits, 0), None, "a number may go on");
         let texts = format!("{0:?}{0:?}", "a".repeat(HEAD_BYTES));
         familiar.keep(&texts, 0, &texts[..texts.len() / 2]);
-        assert_eq!(familiar.length_at(&texts, texts.len() / 2), Some(texts.len() / 2));
+        assert_eq!(familiar.equal_at(&texts, texts.len() / 2), Some(&texts[..texts.len() / 2]));
     }
 }

@@ -37,10 +37,7 @@ macro_rules! put {
                         $crate::http::wire::json::Put::put($option, out);
                     }
                 )*
-                // The first comma's place; every struct has a field that is always there.
-                if let Some(first) = out.get_mut(start) {
-                    *first = b'{';
-                }
+                $crate::http::wire::json::open(start, out);
                 out.push(b'}');
             }
         }
@@ -145,10 +142,7 @@ impl Put for serde_json::Value {
                     out.push(b':');
                     value.put(out);
                 }
-                match out.get_mut(start) {
-                    Some(first) => *first = b'{',
-                    None => out.push(b'{'),
-                }
+                open(start, out);
                 out.push(b'}');
             }
         }
@@ -215,20 +209,36 @@ impl<T: Put> Put for Vec<T> {
     }
 }
 
-/// Names with numbers, written as an object. The names are those of stages and the like: they need no escapes.
+/// Names with numbers, written as an object. A judge's labels are among the names, which may be any text.
+fn put_named<'a>(numbers: impl Iterator<Item = (&'a str, f64)>, out: &mut Vec<u8>) {
+    let start = out.len();
+    for (name, number) in numbers {
+        out.push(b',');
+        name.put(out);
+        out.push(b':');
+        number.put(out);
+    }
+    open(start, out);
+    out.push(b'}');
+}
+
+/// Makes the first comma since `start` the opening brace of an object, or adds it where there is none.
+pub(super) fn open(start: usize, out: &mut Vec<u8>) {
+    match out.get_mut(start) {
+        Some(comma) => *comma = b'{',
+        None => out.push(b'{'),
+    }
+}
+
 impl Put for super::Named<'_> {
     fn put(&self, out: &mut Vec<u8>) {
-        out.push(b'{');
-        for (place, (name, number)) in self.0.iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            out.push(b'"');
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
-            number.put(out);
-        }
-        out.push(b'}');
+        put_named(self.0.iter().copied(), out);
+    }
+}
+
+impl Put for super::response::Detail<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_named(self.0.iter().map(|(name, number)| (&**name, *number)), out);
     }
 }
 

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
-use super::pointed::{Pointed, excerpt};
+use super::pointed::{Pointed, excerpt, without_place};
 use super::text::{Object, Text};
 use super::walk::{Walk, present};
 use crate::trajectory::{Content, Message, Role, Turn};
@@ -17,7 +17,8 @@ use crate::trajectory::{Content, Message, Role, Turn};
 pub(super) struct MessageWire<'a> {
     role: Text<'a>,
     content: ContentWire<'a>,
-    reasoning_content: Option<&'a str>,
+    /// The field's name, and what it holds.
+    reasoning: Option<(&'static str, &'a str)>,
     tool_calls: Option<&'a str>,
 }
 
@@ -41,7 +42,7 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageWire<'de>, A::Error> {
                 let mut role: Option<Text<'de>> = None;
                 let mut content = ContentWire::Raw(None);
-                let (mut reasoning_content, mut tool_calls) = (None, None);
+                let (mut reasoning, mut tool_calls) = (None, None);
                 while let Some(Text(key)) = map.next_key()? {
                     match &*key {
                         "role" => role = Some(map.next_value()?),
@@ -50,9 +51,13 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
                         }
                         "content" => content = ContentWire::Raw(raw(map.next_value()?)),
                         // Servers send either name, or both with one of them null.
-                        "reasoning_content" | "reasoning" => {
+                        "reasoning_content" => {
                             let given = raw(map.next_value()?);
-                            reasoning_content = reasoning_content.or(given);
+                            reasoning = reasoning.or(given.map(|given| ("reasoning_content", given)));
+                        }
+                        "reasoning" => {
+                            let given = raw(map.next_value()?);
+                            reasoning = reasoning.or(given.map(|given| ("reasoning", given)));
                         }
                         "tool_calls" => tool_calls = raw(map.next_value()?),
                         _ => {
@@ -61,7 +66,7 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
                     }
                 }
                 let role = role.ok_or_else(|| de::Error::missing_field("role"))?;
-                Ok(MessageWire { role, content, reasoning_content, tool_calls })
+                Ok(MessageWire { role, content, reasoning, tool_calls })
             }
         }
         deserializer.deserialize_map(MessageVisitor)
@@ -82,7 +87,7 @@ impl<'a> MessageWire<'a> {
     pub(super) fn walk(walk: &mut Walk<'a>) -> Option<Self> {
         let mut role: Option<Cow<'a, str>> = None;
         let mut content = ContentWire::Raw(None);
-        let (mut reasoning_content, mut tool_calls) = (None, None);
+        let (mut reasoning, mut tool_calls) = (None, None);
         walk.object(|walk, key| {
             match key {
                 "role" => role = Some(walk.string()?),
@@ -94,16 +99,20 @@ impl<'a> MessageWire<'a> {
                     });
                 }
                 "content" => content = ContentWire::Raw(present(walk.familiar_value()?)),
-                "reasoning_content" | "reasoning" => {
+                "reasoning_content" => {
                     let given = present(walk.value()?);
-                    reasoning_content = reasoning_content.or(given);
+                    reasoning = reasoning.or(given.map(|given| ("reasoning_content", given)));
+                }
+                "reasoning" => {
+                    let given = present(walk.value()?);
+                    reasoning = reasoning.or(given.map(|given| ("reasoning", given)));
                 }
                 "tool_calls" => tool_calls = present(walk.value()?),
                 _ => drop(walk.value()?),
             }
             Some(())
         })?;
-        Some(Self { role: Text(role?), content, reasoning_content, tool_calls })
+        Some(Self { role: Text(role?), content, reasoning, tool_calls })
     }
 
     fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {
@@ -125,9 +134,10 @@ impl<'a> MessageWire<'a> {
         }
         let parts = match self.content {
             ContentWire::Read(parts) => parts,
-            ContentWire::Raw(raw) => raw.map_or(Ok(Parts::default()), |raw| read_content(raw, at))?,
+            ContentWire::Raw(raw) => raw.map_or(Ok(Parts::default()), |raw| read_content(raw, at, "content"))?,
         };
-        let field = self.reasoning_content.map(|raw| read_content(raw, at)).transpose()?.map(|parts| parts.text);
+        let field = self.reasoning.map(|(name, raw)| read_content(raw, at, name));
+        let field = field.transpose()?.map(|parts| parts.text);
         let native_calls = self.tool_calls.filter(|raw| !is_empty_list(raw));
         let reasoning = field.or(parts.reasoning);
         Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls }))
@@ -175,8 +185,8 @@ struct Parts<'a> {
     reasoning: Option<Cow<'a, str>>,
 }
 
-fn read_content<'a>(raw: &'a str, at: &dyn Fn() -> String) -> Result<Parts<'a>, Pointed> {
-    serde_json::from_str(raw).map_err(|error| Pointed::shape(at() + "/content", error.to_string()))
+fn read_content<'a>(raw: &'a str, at: &dyn Fn() -> String, field: &str) -> Result<Parts<'a>, Pointed> {
+    serde_json::from_str(raw).map_err(|error| Pointed::shape(format!("{}/{field}", at()), without_place(&error)))
 }
 
 impl<'de> Deserialize<'de> for Parts<'de> {

@@ -43,6 +43,21 @@ pub(super) fn excerpt(text: &str) -> String {
     }
 }
 
+/// What an error says, without the line and the column: they count from a part of the body that its sender cannot see. A half
+/// of a surrogate pair goes by a name that one can look up.
+pub(super) fn without_place(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let said = said.strip_suffix(&place).unwrap_or(&said);
+    match said {
+        "unexpected end of hex escape" | "lone leading surrogate in hex escape" => {
+            "a string has half of a surrogate pair, such as \\ud83d without \\ude00 behind it; send the whole character"
+                .to_owned()
+        }
+        said => said.replace("expected u64", "expected a whole number from 0"),
+    }
+}
+
 /// Finds the place of an error that reading `text` as `T` gave, by reading it again with its path watched: only bad
 /// input pays for that.
 pub fn pointed<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Error) -> Pointed {

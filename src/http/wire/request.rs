@@ -13,7 +13,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::message::{MessageWire, read_messages};
-use super::pointed::{Pointed, pointed};
+use super::pointed::{Pointed, excerpt, pointed, without_place};
 use super::text::{Bounded, Object, References, Scalar, Text};
 use super::walk::{Walk, present};
 use crate::trajectory::{
@@ -180,7 +180,10 @@ impl<'a> Given<'a> {
     pub fn read(self, tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
         let fields = match self.fields {
             Some(fields) => fields,
-            None => serde_json::from_str(self.raw).map_err(|error| pointed::<ItemFields<'_>>(self.raw, &error))?,
+            None => serde_json::from_str(self.raw).map_err(|error| Pointed {
+                message: excerpt(&without_place(&error)),
+                ..pointed::<ItemFields<'_>>(self.raw, &error)
+            })?,
         };
         fields.into_item(tools, format)
     }
@@ -370,7 +373,8 @@ fn read_prompt(prompt: Option<&str>) -> Result<Vec<Message<'_>>, Pointed> {
         Some(raw) if raw.starts_with('"') => Ok(vec![Message::Other { role: Role::User, content: Content::Json(raw) }]),
         Some(raw) => {
             let prompt: Bounded<MessageWire<'_>, MAX_MESSAGES> = serde_json::from_str(raw).map_err(|error| {
-                Pointed::shape("/prompt", format!("`prompt` must be a string or a list of messages: {error}"))
+                let why = without_place(&error);
+                Pointed::shape("/prompt", format!("`prompt` must be a string or a list of messages: {why}"))
             })?;
             let prompt = read_messages(prompt.0, "/prompt")?;
             // What stands in the prompt was not written in this rollout, whoever wrote it.

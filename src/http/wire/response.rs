@@ -11,13 +11,17 @@ use utoipa::ToSchema;
 use super::json::{Put, put};
 
 use crate::rubric::Rubric;
-use crate::score::{Fault, Report};
+use crate::score::{Fault, Report, StepReward};
 use crate::stages::{CallVerdict, Evidence, Field, ParsedTurn};
 use crate::toolcall::{Attempt, ErrorCode};
 
 /// Names with numbers, written as an object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Named<'a>(pub Vec<(&'a str, f64)>);
+
+/// The numbers that a stage's score was made of, written as an object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Detail<'a>(pub &'a [(Cow<'static, str>, f64)]);
 
 /// How one trajectory was scored.
 #[derive(Debug, ToSchema)]
@@ -62,7 +66,8 @@ pub struct ResultWire<'a> {
     /// The answer that was found.
     pub answer: AnswerWire<'a>,
     /// What each assistant turn earned; sums to the shaped reward (before scaling and penalties).
-    pub steps: Vec<StepWire>,
+    #[schema(value_type = Vec<StepWire>)]
+    pub steps: &'a [StepReward],
     /// Why there is no reward; empty for a valid result.
     pub errors: Vec<ErrorWire<'a>>,
     /// `miss`: scored for this request. `hit`: taken from an equal trajectory of the same batch, or all its judges' verdicts
@@ -101,7 +106,7 @@ pub struct StageWire<'a> {
     pub passed: bool,
     /// Named numbers that the score was made of.
     #[schema(value_type = std::collections::BTreeMap<String, f64>)]
-    pub detail: Named<'a>,
+    pub detail: Detail<'a>,
 }
 
 /// One call attempt.
@@ -194,6 +199,7 @@ pub struct AnswerWire<'a> {
 }
 
 /// What one assistant turn earned.
+#[allow(dead_code, reason = "the shape of a `StepReward`, for the document")]
 #[derive(Debug, ToSchema)]
 #[schema(as = Step, example = json!({"message": 2, "reward": 0.2}))]
 pub struct StepWire {
@@ -247,7 +253,7 @@ put!(ParseErrorWire { code, message, message_index, span } optional {});
 put!(AnswerWire { text, message } optional {});
 put!(ErrorWire { code, message, pointer, stage } optional {});
 
-impl Put for StepWire {
+impl Put for StepReward {
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"message\":");
         self.message.put(out);
@@ -309,7 +315,7 @@ impl<'a> ResultWire<'a> {
                 text: answer.map(|answer| &*answer.text),
                 message: answer.map(|answer| answer.message),
             },
-            steps: report.steps.iter().map(|s| StepWire { message: s.message, reward: s.reward }).collect(),
+            steps: &report.steps,
             errors: report.reward.as_ref().err().map_or_else(Vec::new, |fault| vec![error(fault, rubric, &naming)]),
             cache: naming.cache,
             latency_ms: naming.latency_ms,
@@ -345,9 +351,7 @@ fn stages<'a>(report: &'a Report<'_>, rubric: &'a Rubric) -> Vec<StageWire<'a>> 
             threshold: plan.threshold,
             open: reached.is_some_and(|reached| index <= reached),
             passed: report.passed(index),
-            detail: Named(outcome.map_or_else(Vec::new, |outcome| {
-                outcome.detail.iter().map(|(name, number)| (&**name, *number)).collect()
-            })),
+            detail: Detail(outcome.map_or(&[], |outcome| &outcome.detail)),
         }
     };
     rubric.stages.iter().zip(&report.plan).enumerate().map(stage).collect()

@@ -86,7 +86,46 @@ mod tests {
         }
     }
 
+    /// Items whose prompts and tools repeat, nearly repeat, or are wrong somewhere.
+    fn repeating() -> impl Strategy<Value = Vec<String>> {
+        let tool = (0..3_usize, 0..3_usize).prop_map(|(name, end)| {
+            let end = ["{}}", "{\"a\":1}}", "{\"a\":01}}"][end];
+            format!(
+                r#"{{"type":"function","function":{{"name":"{}"}},"more":"{}","x":{end}"#,
+                "n".repeat(name + 1),
+                "m".repeat(40)
+            )
+        });
+        let tools = prop::collection::vec(tool, 0..3).prop_map(|tools| format!("[{}]", tools.join(" , ")));
+        let content = (0..3_usize, any::<bool>()).prop_map(|(more, open)| {
+            let text = format!("\"{}{}\"", "prompt ".repeat(12), "!".repeat(more));
+            if open { format!("[{{\"type\":\"text\",\"text\":{text}}}]") } else { text }
+        });
+        let item = (tools, content).prop_map(|(tools, content)| {
+            format!(r#"{{"messages":[{{"role":"user","content":{content}}},{{"role":"assistant","content":"a"}}],"tools":{tools}}}"#)
+        });
+        prop::collection::vec(item, 1..6)
+    }
+
     proptest! {
+        #[test]
+        fn what_came_before_is_read_as_if_it_had_not(items in repeating()) {
+            let body = format!("{{\"trajectories\":[{}]}}", items.join(", "));
+            let shown = |given: Given<'_>| format!("{:?}", given.read("", crate::trajectory::ToolFormat::Auto).map_err(|wrong| wrong.pointer));
+            let expected: Vec<_> = items.iter().map(|item| shown(Given::unread(item))).collect();
+            let starts = items.iter().scan(body.find('[').unwrap() + 1, |at, item| {
+                let start = *at;
+                *at += item.len() + 2;
+                Some(start..start + item.len())
+            });
+            let known: Vec<_> = starts.collect();
+            for found in [Split::of(&body).unwrap(), Split::of_known(&body, &known).unwrap()] {
+                prop_assert_eq!(raw(&found), items.iter().map(String::as_str).collect::<Vec<_>>());
+                let found: Vec<_> = found.items.into_iter().map(shown).collect();
+                prop_assert_eq!(&found, &expected);
+            }
+        }
+
         #[test]
         fn no_text_panics_and_what_is_json_is_taken_apart_as_json(text in "[\\[\\]{}\",:\\\\ a1]{0,40}") {
             let _ = Split::of(&text);

@@ -101,32 +101,36 @@ impl<'a> Walk<'a> {
     }
 
     /// Passes a value that may have come before, as the prompts of a group do, or whose elements may, as tools do: equal text
-    /// is compared, not looked into.
+    /// is compared, not looked into. Gives the first of equal ones.
     pub(super) fn familiar_value(&mut self) -> Option<&'a str> {
-        let start = self.start();
-        if let Some(length) = self.familiar.length_at(self.text, start) {
-            self.at += length;
-        } else if self.is_list() {
-            self.list(|walk| walk.familiar_element())?;
-            self.familiar.keep(self.text, start, self.since(start)?);
-        } else {
-            let value = self.value()?;
-            self.familiar.keep(self.text, start, value);
+        if !self.is_list() {
+            return self.familiar_element();
         }
-        self.since(start)
+        let start = self.at;
+        if let Some(equal) = self.pass_familiar() {
+            return Some(equal);
+        }
+        self.list(|walk| walk.familiar_element().map(drop))?;
+        let list = self.since(start)?;
+        self.familiar.keep(self.text, start, list);
+        Some(list)
     }
 
     /// The same for a value that is looked into, if it is, as a whole.
-    fn familiar_element(&mut self) -> Option<()> {
+    fn familiar_element(&mut self) -> Option<&'a str> {
         let start = self.start();
-        match self.familiar.length_at(self.text, start) {
-            Some(length) => self.at += length,
-            None => {
-                let element = self.value()?;
-                self.familiar.keep(self.text, start, element);
-            }
+        if let Some(equal) = self.pass_familiar() {
+            return Some(equal);
         }
-        Some(())
+        let value = self.value()?;
+        self.familiar.keep(self.text, start, value);
+        Some(value)
+    }
+
+    fn pass_familiar(&mut self) -> Option<&'a str> {
+        let equal = self.familiar.equal_at(self.text, self.at)?;
+        self.at += equal.len();
+        Some(equal)
     }
 
     /// Reads a string.

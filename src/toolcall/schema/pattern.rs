@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
         let Some(byte) = self.next() else { return Ok(()) };
         match byte {
             b'1'..=b'9' | b'k' => self.backtrack(),
-            b'g' => return Err(r"a pattern uses \g, which is not ECMA-262; use \1 or \k<name>".into()),
+            b'g' => return Err(r"a pattern uses \g, which is not ECMA-262; use \1".into()),
             b'A' | b'z' | b'Z' | b'G' | b'K' | b'R' | b'X' | b'h' | b'H' | b'O' | b'N' | b'e' => {
                 self.backtrack();
             }

@@ -1,0 +1,63 @@
+//! Request bodies decompressed on the way in. In: a request whose `Content-Encoding` is gzip or zstd; out: the same request
+//! with a plain body. How large that may become is for whoever reads it to bound.
+
+use std::io;
+
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body_util::BodyExt;
+use tokio::io::AsyncRead;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::error::Problem;
+
+/// Most bytes that are decompressed at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Decompresses the request's body. A body may be several compressed pieces, one after the other (RFC 1952, 2.2); what
+/// stands behind them and is none breaks the body.
+///
+/// # Errors
+/// 415 for another encoding.
+pub(super) async fn decompress(mut request: Request, next: Next) -> Result<Response, Problem> {
+    let Some(coding) = request.headers_mut().remove(header::CONTENT_ENCODING) else {
+        return Ok(next.run(request).await);
+    };
+    // The names of codings are case-insensitive (RFC 9110, 8.4.1).
+    let name = String::from_utf8_lossy(coding.as_bytes()).trim().to_ascii_lowercase();
+    let (mut parts, body) = request.into_parts();
+    let body = match name.as_str() {
+        "identity" => body,
+        "gzip" | "x-gzip" => {
+            let mut decoder = GzipDecoder::new(reader(body));
+            decoder.multiple_members(true);
+            plain(decoder)
+        }
+        "zstd" => {
+            let mut decoder = ZstdDecoder::new(reader(body));
+            decoder.multiple_members(true);
+            plain(decoder)
+        }
+        _ => {
+            let detail = format!("the content encoding {name:?} is not supported; send gzip, zstd or identity");
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoding", "Unsupported encoding", detail));
+        }
+    };
+    if name != "identity" {
+        // It counted the bytes before.
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+fn reader(body: Body) -> impl tokio::io::AsyncBufRead + Send + Unpin + 'static {
+    StreamReader::new(body.map_err(io::Error::other).into_data_stream())
+}
+
+fn plain(decoder: impl AsyncRead + Send + 'static) -> Body {
+    Body::from_stream(ReaderStream::with_capacity(decoder, PIECE_BYTES))
+}
