@@ -207,7 +207,7 @@ fn more_lines_than_fit_a_chunk_are_scored_once_each_and_in_order() {
     for (number, result) in (1..).zip(&results) {
         match number {
             1100 => {
-                assert_eq!((&result["valid"], &result["errors"][0]["code"]), (&json!(false), &json!("item_malformed")))
+                assert_eq!((&result["valid"], &result["errors"][0]["code"]), (&json!(false), &json!("item_malformed")));
             }
             _ => assert_eq!(result["id"], number.to_string()),
         }

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use self::distinct::{Task, content_hash, distinct};
 pub use self::facts::{Facts, component_names};
-use self::respond::{Entry, Names, Unwritten, finish};
+use self::respond::{Names, Unwritten, Written, finish};
 pub use self::steps::Load;
 use self::steps::{cut, each};
 use self::stop::Deadline;
@@ -40,7 +40,7 @@ use crate::toolcall::tools::ToolSet;
 const TOGETHER: usize = 64;
 
 /// Bytes of a short result.
-const RESULT_BYTES: usize = 2048;
+const RESULT_BYTES: usize = 1536;
 
 /// What scoring needs beside a request.
 pub struct Engine {
@@ -208,13 +208,12 @@ impl Engine {
         let score = |step: Range<usize>| {
             deadline.check()?;
             let together = tasks.get(step).unwrap_or_default().chunks(TOGETHER);
-            Ok(together.flat_map(|tasks| self.score_tasks(tasks, &work)).collect())
+            Ok(together.map(|tasks| self.score_tasks(tasks, &work)).collect())
         };
-        let done: Result<Vec<Vec<Entry<'_>>>, BatchError> =
+        let done: Result<Vec<Vec<Written<'_>>>, BatchError> =
             each(&cut(tasks.iter().map(|task| work.bytes(task))), &self.load, score).into_iter().collect();
-        let mut entries: Vec<Entry<'_>> = done?.into_iter().flatten().collect();
-        entries.sort_unstable_by_key(|entry| entry.index);
-        finish(entries, &items, settings, overrides.batch_id.is_some())
+        let written = done?.into_iter().flatten().collect();
+        finish(written, &items, settings, overrides.batch_id.is_some())
     }
 
     /// Scores a request, and again whenever its judge stages have questions, which the judges are asked in between.
@@ -268,15 +267,15 @@ impl Engine {
     ///
     /// Step by step for all of them: each step is about as much code as a core's first cache holds, and going through all
     /// of it for every trajectory cost as much time as the work itself.
-    fn score_tasks<'a>(&self, tasks: &[Task], work: &Work<'a, '_>) -> Vec<Entry<'a>> {
+    fn score_tasks<'a>(&self, tasks: &[Task], work: &Work<'a, '_>) -> Written<'a> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let mut watch = Watch::new(tasks.len());
         let mut known = Vec::new();
-        let tools = tasks.iter().enumerate().map(|(at, task)| watch.lap(at, self.tools(task, work, &mut known)));
-        let tools: Vec<_> = tools.collect();
-        let parsed = tasks.iter().zip(&tools).enumerate();
-        let parsed = parsed.map(|(at, (task, tools))| watch.lap(at, work.evidence(task, tools)));
-        let mut parsed: Vec<_> = parsed.collect();
+        let parsed = tasks.iter().enumerate().map(|(at, task)| {
+            let tools = self.tools(task, work, &mut known);
+            watch.lap(at, (work.evidence(task, &tools), tools))
+        });
+        let (mut parsed, tools): (Vec<_>, Vec<_>) = parsed.unzip();
         for (at, (evidence, tools)) in parsed.iter_mut().zip(&tools).enumerate() {
             if let Ok(evidence) = evidence {
                 evidence.check(tools);
@@ -291,14 +290,11 @@ impl Engine {
         let rows = tasks.iter().zip(&reports).zip(&watch.took);
         let rows: Vec<_> = rows.flat_map(|((task, report), took)| work.rows(task, report, *took)).collect();
         let results: Vec<_> = rows.iter().map(|row| ResultWire::new(row.report, rubric, row.naming())).collect();
-        // A result is about as long as the one before it, since a batch's trajectories are of a kind.
-        let mut room = RESULT_BYTES;
-        let write = |(row, result)| {
-            let entry = Entry::new(row, rubric, result, room);
-            room = RESULT_BYTES.max(entry.len() + entry.len() / 4);
-            entry
-        };
-        rows.iter().zip(&results).map(write).collect()
+        let mut written = Written::with_capacity(rows.len(), RESULT_BYTES);
+        for (row, result) in rows.iter().zip(&results) {
+            written.add(row, rubric, result);
+        }
+        written
     }
 
     /// A task's tools. Reading has made equal lists one and the same text, which is looked up once.

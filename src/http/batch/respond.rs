@@ -16,10 +16,22 @@ use crate::stages::{NoScoreCode, Outcome};
 /// Most warnings of a response.
 const MAX_WARNINGS: usize = 16;
 
-/// One item's result, written.
-pub(super) struct Entry<'t> {
-    pub(super) index: usize,
+/// The results of some items, written one after the other.
+#[derive(Default)]
+pub(super) struct Written<'t> {
     json: Vec<u8>,
+    entries: Vec<Entry<'t>>,
+}
+
+/// One item's result, written.
+struct Entry<'t> {
+    index: usize,
+    /// Which of the texts it is in, once they are all there.
+    text: usize,
+    /// Its bytes there; none where nobody reads them.
+    json: Range<usize>,
+    /// What stands for the reward that it has not.
+    fill: Option<f64>,
     reward: Option<f64>,
     stage_reached: Option<usize>,
     failed_stage: Option<usize>,
@@ -62,16 +74,26 @@ impl Unwritten<'_, '_> {
     }
 }
 
-impl<'t> Entry<'t> {
-    /// Writes a result; `room` is about how many bytes it will be.
-    pub(super) fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>, room: usize) -> Self {
-        let (report, naming) = (row.report, row.naming());
-        let mut json = Vec::new();
+impl<'t> Written<'t> {
+    /// Room for results, each of about this many bytes.
+    pub(super) fn with_capacity(results: usize, bytes_each: usize) -> Self {
+        Self { json: Vec::with_capacity(results * bytes_each), entries: Vec::with_capacity(results) }
+    }
+
+    /// Writes a result.
+    pub(super) fn add(&mut self, row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>) {
+        let start = self.json.len();
         // Who has the facts reads no JSON; the store does.
         if !row.facts || row.score_id.is_some() {
-            json.reserve(room);
-            result.put(&mut json);
+            result.put(&mut self.json);
         }
+        self.entries.push(Entry::new(row, rubric, result, start..self.json.len()));
+    }
+}
+
+impl<'t> Entry<'t> {
+    fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>, json: Range<usize>) -> Self {
+        let (report, naming) = (row.report, row.naming());
         let facts = row.facts.then(|| Facts::new(result, report));
         let error = report.reward.as_ref().err().map(|fault| {
             let entry = error(fault, rubric, &naming);
@@ -81,7 +103,9 @@ impl<'t> Entry<'t> {
         let score = |(index, outcome): (usize, &Outcome)| (outcome.score.get(), report.passed(index));
         Self {
             index: naming.index,
+            text: 0,
             json,
+            fill: None,
             reward: report.reward.as_ref().ok().map(|reward| reward.value),
             stage_reached: report.stage_reached(),
             failed_stage: report.failed_stage(),
@@ -94,30 +118,36 @@ impl<'t> Entry<'t> {
         }
     }
 
-    /// Bytes of the result.
-    pub(super) fn len(&self) -> usize {
-        self.json.len()
-    }
-
-    /// Puts a number where the result of an unscored item says `null`.
-    fn fill(&mut self, reward: f64) {
+    /// Copies the result, with a number where an unscored item's says `null`.
+    fn copy(&self, written: &[u8], body: &mut Vec<u8>) {
         // Quotes are escaped inside strings, so that this text can only be the field itself.
         const FIELD: &[u8] = b"\"reward\":null";
-        if let Some(at) = memchr::memmem::find(&self.json, FIELD) {
-            let end = at + FIELD.len();
-            let number = serde_json::to_vec(&reward).unwrap_or_else(|_| b"null".to_vec());
-            self.json.splice(end - b"null".len()..end, number);
-        }
+        let json = written.get(self.json.clone()).unwrap_or_default();
+        let filled = self.fill.and_then(|reward| Some((reward, memchr::memmem::find(json, FIELD)? + FIELD.len())));
+        let Some((reward, end)) = filled else {
+            body.extend_from_slice(json);
+            return;
+        };
+        let (before, after) = json.split_at(end);
+        body.extend_from_slice(before.strip_suffix(b"null").unwrap_or(before));
+        reward.put(body);
+        body.extend_from_slice(after);
     }
 }
 
 /// Groups, `on_invalid`, and the response around the results. Only what is `stored` keeps its names.
 pub(super) fn finish(
-    mut entries: Vec<Entry<'_>>,
+    written: Vec<Written<'_>>,
     items: &[Result<Item<'_>, Pointed>],
     settings: Settings,
     stored: bool,
 ) -> Result<Scored, BatchError> {
+    let (mut texts, mut entries) = (Vec::with_capacity(written.len()), Vec::with_capacity(items.len()));
+    for Written { json, entries: its } in written {
+        entries.extend(its.into_iter().map(|entry| Entry { text: texts.len(), ..entry }));
+        texts.push(json);
+    }
+    entries.sort_unstable_by_key(|entry| entry.index);
     if settings.on_invalid == OnInvalid::Error
         && let Some((code, error)) = entries.iter().find_map(|entry| entry.error.clone())
     {
@@ -133,15 +163,12 @@ pub(super) fn finish(
         groups.iter().filter(|group| group.n > 0).map(|group| (&*group.group, group.mean)).collect();
     let mut rewards: Vec<Option<f64>> = Vec::with_capacity(entries.len());
     for entry in &mut entries {
-        let fill = match (entry.reward, settings.on_invalid) {
+        entry.fill = match (entry.reward, settings.on_invalid) {
             (Some(_), _) | (None, OnInvalid::Null | OnInvalid::Error) => None,
             (None, OnInvalid::Zero) => Some(settings.rubric.range.min()),
             (None, OnInvalid::Mean) => entry.names.1.as_deref().and_then(|group| means.get(group).copied()),
         };
-        if let Some(fill) = fill {
-            entry.fill(fill);
-        }
-        rewards.push(entry.reward.or(fill));
+        rewards.push(entry.reward.or(entry.fill));
     }
     let mut tallies = vec![Tally::default(); settings.rubric.stages.len()];
     for entry in entries.iter().filter(|entry| entry.reward.is_some()) {
@@ -157,7 +184,7 @@ pub(super) fn finish(
     let (body, ranges) = if unread {
         (Vec::new(), vec![0..0; entries.len()])
     } else {
-        write_body(&entries, &rewards, &groups, items, &settings)
+        write_body(&texts, &entries, &rewards, &groups, items, &settings)
     };
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {
         id: entry.names.0.filter(|_| stored).map(Cow::into_owned),
@@ -232,6 +259,7 @@ struct RubricName<'a> {
 }
 
 fn write_body(
+    texts: &[Vec<u8>],
     entries: &[Entry<'_>],
     rewards: &[Option<f64>],
     groups: &[GroupWire<'_>],
@@ -251,8 +279,9 @@ fn write_body(
         if place > 0 {
             body.push(b',');
         }
-        ranges.push(body.len()..body.len() + entry.json.len());
-        body.extend_from_slice(&entry.json);
+        let start = body.len();
+        entry.copy(texts.get(entry.text).map_or(&[], Vec::as_slice), &mut body);
+        ranges.push(start..body.len());
     }
     body.extend_from_slice(b"],");
     let position = &settings.position;

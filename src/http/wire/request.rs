@@ -269,8 +269,8 @@ impl<'a> ItemFields<'a> {
         let mut fields = Self::default();
         walk.object(|walk, key| {
             match key {
-                "id" => fields.id = Scalar::walk(walk)?,
-                "group" => fields.group = Scalar::walk(walk)?,
+                "id" => Scalar::walk(walk, &mut fields.id)?,
+                "group" => Scalar::walk(walk, &mut fields.group)?,
                 "messages" => {
                     let mut messages = Vec::with_capacity(USUAL_MESSAGES);
                     walk.list(|walk| {
@@ -282,7 +282,7 @@ impl<'a> ItemFields<'a> {
                 "prompt" => fields.prompt = present(walk.value()?),
                 "response" => fields.response = Some(Text(walk.string()?)),
                 "tools" => fields.tools = present(walk.familiar_value()?),
-                "references" | "golds" | "ground_truth" => fields.references = References::walk(walk)?,
+                "references" | "golds" | "ground_truth" => References::walk(walk, &mut fields.references)?,
                 "reference_calls" => fields.reference_calls = serde_json::from_str(walk.value()?).ok()?,
                 "tool_format" => fields.tool_format = serde_json::from_str(walk.value()?).ok()?,
                 "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,

@@ -51,12 +51,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
 }
 
 impl<'a> Scalar<'a> {
-    /// Reads one in passing, or `null`; `None` where it is unusual.
-    pub(super) fn walk(walk: &mut Walk<'a>) -> Option<Option<Self>> {
-        if walk.is_string() {
-            return walk.string().map(|text| Some(Self(text)));
-        }
-        present(walk.value()?).map(Self::from_raw).transpose().ok()
+    /// Reads one in passing, or `null`, into its place; `None` where it is unusual.
+    pub(super) fn walk(walk: &mut Walk<'a>, place: &mut Option<Self>) -> Option<()> {
+        *place = if walk.is_string() {
+            Some(Self(walk.string()?))
+        } else {
+            present(walk.value()?).map(Self::from_raw).transpose().ok()?
+        };
+        Some(())
     }
 
     fn from_raw(raw: &'a str) -> Result<Self, String> {
@@ -133,17 +135,22 @@ impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
 }
 
 impl<'a> References<'a> {
-    /// Reads them in passing, or `null`; `None` where they are unusual.
-    pub(super) fn walk(walk: &mut Walk<'a>) -> Option<Option<Self>> {
+    /// Reads them in passing, or `null`, into their place; `None` where they are unusual.
+    pub(super) fn walk(walk: &mut Walk<'a>, place: &mut Option<Self>) -> Option<()> {
+        let mut read = None;
         if !walk.is_list() {
-            return Some(Scalar::walk(walk)?.map(|scalar| Self(vec![scalar.0])));
+            Scalar::walk(walk, &mut read)?;
+            *place = read.map(|scalar| Self(vec![scalar.0]));
+            return Some(());
         }
         let mut references = Vec::new();
         walk.list(|walk| {
-            references.push(Scalar::walk(walk)??.0);
+            Scalar::walk(walk, &mut read)?;
+            references.push(read.take()?.0);
             (references.len() <= MAX_REFERENCES).then_some(())
         })?;
-        Some(Some(Self(references)))
+        *place = Some(Self(references));
+        Some(())
     }
 
     fn from_raw(raw: &'a str) -> Result<Self, String> {
