@@ -130,6 +130,11 @@ async def reward(request: Request) -> Response:
     return Response(orjson.dumps({"results": [score(t) for t in body["trajectories"]]}), media_type="application/json")
 
 
+@app.get("/healthz")
+async def healthz() -> Response:
+    return Response()
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 takes a free one")
