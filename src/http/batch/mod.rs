@@ -39,9 +39,6 @@ use crate::toolcall::tools::ToolSet;
 /// is written.
 const TOGETHER: usize = 64;
 
-/// Bytes of a short result.
-const RESULT_BYTES: usize = 1536;
-
 /// What scoring needs beside a request.
 pub struct Engine {
     /// The pipeline.
@@ -290,7 +287,7 @@ impl Engine {
         let rows = tasks.iter().zip(&reports).zip(&watch.took);
         let rows: Vec<_> = rows.flat_map(|((task, report), took)| work.rows(task, report, *took)).collect();
         let results: Vec<_> = rows.iter().map(|row| ResultWire::new(row.report, rubric, row.naming())).collect();
-        let mut written = Written::with_capacity(rows.len(), RESULT_BYTES);
+        let mut written = Written::with_room_for(&rows);
         for (row, result) in rows.iter().zip(&results) {
             written.add(row, rubric, result);
         }

@@ -13,11 +13,13 @@ use crate::rubric::Rubric;
 use crate::score::Report;
 use crate::stages::{NoScoreCode, Outcome};
 
+/// Bytes of a short result.
+const RESULT_BYTES: usize = 1536;
+
 /// Most warnings of a response.
 const MAX_WARNINGS: usize = 16;
 
 /// The results of some items, written one after the other.
-#[derive(Default)]
 pub(super) struct Written<'t> {
     json: Vec<u8>,
     entries: Vec<Entry<'t>>,
@@ -61,6 +63,11 @@ pub(super) struct Unwritten<'r, 't> {
 }
 
 impl Unwritten<'_, '_> {
+    /// Whether anybody reads its JSON: who has the facts does not, the store does.
+    fn is_read(&self) -> bool {
+        !self.facts || self.score_id.is_some()
+    }
+
     pub(super) fn naming(&self) -> Naming<'_> {
         Naming {
             index: self.index,
@@ -75,16 +82,16 @@ impl Unwritten<'_, '_> {
 }
 
 impl<'t> Written<'t> {
-    /// Room for results, each of about this many bytes.
-    pub(super) fn with_capacity(results: usize, bytes_each: usize) -> Self {
-        Self { json: Vec::with_capacity(results * bytes_each), entries: Vec::with_capacity(results) }
+    /// Room for the results of these rows.
+    pub(super) fn with_room_for(rows: &[Unwritten<'_, '_>]) -> Self {
+        let read = rows.iter().filter(|row| row.is_read()).count();
+        Self { json: Vec::with_capacity(read * RESULT_BYTES), entries: Vec::with_capacity(rows.len()) }
     }
 
     /// Writes a result.
     pub(super) fn add(&mut self, row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>) {
         let start = self.json.len();
-        // Who has the facts reads no JSON; the store does.
-        if !row.facts || row.score_id.is_some() {
+        if row.is_read() {
             result.put(&mut self.json);
         }
         self.entries.push(Entry::new(row, rubric, result, start..self.json.len()));
