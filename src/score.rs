@@ -219,7 +219,8 @@ impl Report<'_> {
     }
 }
 
-/// A number from 0 to 1 with three digits, as `{:.3}` writes it. It takes longest where the number is exact, and these two are most of them.
+/// A number from 0 to 1 with three digits, as `{:.3}` writes it, which takes longest where the number is exact: these two are
+/// most of them.
 fn thousandths(number: f64) -> Cow<'static, str> {
     match number {
         1.0 => Cow::Borrowed("1.000"),

@@ -7,9 +7,7 @@ use super::file::{NumberOrOff, StageFile};
 use crate::stages::{Expr, MatchMode, Measure, Stage, ToolMatch};
 use crate::text::{Bleu, LaBleu, Smoothing, Tokenizer};
 
-const KINDS: &str =
-    "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge, binary, expr";
-/// What `binary` can cut.
+/// What `binary` can cut: every kind of stage but `binary` and `expr`.
 const MEASURES: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge";
 
 /// The stage of an entry at a JSON pointer; `earlier` are the names of the stages before it.
@@ -75,10 +73,12 @@ fn measure(kind: &str, options: &StageFile, at: &str) -> Result<Measure> {
         "bleu" => Measure::Bleu(bleu(options, at)?),
         "la_bleu" => Measure::LaBleu(la_bleu(options, at)?),
         other => {
-            let of = at.ends_with("/of");
-            let (pointer, wanted) = if of { (at.to_owned(), MEASURES) } else { (format!("{at}/kind"), KINDS) };
-            let what = if of { "measure" } else { "kind of stage" };
-            return Err(RubricError::at(pointer, format!("{other:?} is no {what}; one of: {wanted}")));
+            return Err(if at.ends_with("/of") {
+                RubricError::at(at, format!("{other:?} is no measure; one of: {MEASURES}"))
+            } else {
+                let message = format!("{other:?} is no kind of stage; one of: {MEASURES}, binary, expr");
+                RubricError::at(format!("{at}/kind"), message)
+            });
         }
     };
     only(options, allowed, kind, at)?;

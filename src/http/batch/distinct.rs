@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::http::wire::{Item, Pointed};
+use crate::http::wire::{Item, Pointed, mix};
 use crate::trajectory::{Content, Message, ToolFormat, Trajectory};
 
 /// A distinct trajectory and the items that have it.
@@ -40,8 +40,6 @@ pub(super) fn distinct(items: &[Result<Item<'_>, Pointed>], group_counts: bool) 
 /// Differs for nearly all different rollouts, at the cost of a look at the last turn's end. Whoever makes it equal for
 /// others finds that they are compared, as far as a chain goes.
 fn fingerprint(trajectory: &Trajectory<'_>) -> u64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mix = |mixed: u64, word: u64| (mixed.rotate_left(29) ^ word).wrapping_mul(ODD);
     let mut last = "";
     let lengths = trajectory.turns().fold(trajectory.messages.len() as u64, |mixed, (_, turn)| {
         last = &turn.text;

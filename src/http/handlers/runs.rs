@@ -258,19 +258,19 @@ pub(crate) struct ScoresQuery {
 const DEFAULT_LIMIT: usize = 100;
 
 pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query.map(|query| query.0).map_err(|error| {
-        let detail = format!("{}; GET /openapi.json has this path's parameters", error.body_text());
-        Problem::new(axum::http::StatusCode::BAD_REQUEST, "bad-query", "Bad query parameter", detail)
-    })
+    query
+        .map(|query| query.0)
+        .map_err(|error| bad_query(format!("{}; GET /openapi.json has this path's parameters", error.body_text())))
+}
+
+fn bad_query(detail: String) -> Problem {
+    Problem::new(axum::http::StatusCode::BAD_REQUEST, "bad-query", "Bad query parameter", detail)
 }
 
 pub(super) fn limit(limit: Option<usize>) -> Result<usize, Problem> {
     match limit.unwrap_or(DEFAULT_LIMIT) {
         limit @ 1..=store::MAX_PAGE => Ok(limit),
-        other => {
-            let detail = format!("limit = {other} is out of range; it must be from 1 to {}", store::MAX_PAGE);
-            Err(Problem::new(axum::http::StatusCode::BAD_REQUEST, "bad-query", "Bad query parameter", detail))
-        }
+        other => Err(bad_query(format!("limit = {other} is out of range; it must be from 1 to {}", store::MAX_PAGE))),
     }
 }
 
@@ -349,8 +349,7 @@ pub(crate) async fn list_scores(
     let parameters = query(parameters)?;
     for (bound, name) in [(parameters.min_reward, "min_reward"), (parameters.max_reward, "max_reward")] {
         if bound.is_some_and(f64::is_nan) {
-            let detail = format!("`{name}` is not a number; give one, or leave it out");
-            return Err(Problem::new(axum::http::StatusCode::BAD_REQUEST, "bad-query", "Bad query parameter", detail));
+            return Err(bad_query(format!("`{name}` is not a number; give one, or leave it out")));
         }
     }
     let store = store(&app)?;

@@ -41,11 +41,15 @@ impl<'a> Familiar<'a> {
 
 /// Where the value that starts here is kept.
 fn slot(text: &str, at: usize) -> Option<usize> {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let (words, _) = text.as_bytes().get(at..at + HEAD_BYTES)?.as_chunks::<8>();
-    let mixed =
-        words.iter().fold(0_u64, |mixed, word| (mixed.rotate_left(29) ^ u64::from_le_bytes(*word)).wrapping_mul(ODD));
+    let mixed = words.iter().fold(0, |mixed, word| mix(mixed, u64::from_le_bytes(*word)));
     usize::try_from(mixed >> (u64::BITS - KEPT.ilog2())).ok()
+}
+
+/// Mixes a word into what was mixed so far: cheap, the same every time, and no defence against who aims at collisions.
+pub(in crate::http) fn mix(mixed: u64, word: u64) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    (mixed.rotate_left(29) ^ word).wrapping_mul(ODD)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 
 use super::escapes::special;
+use super::familiar::mix;
 
 /// A value that writes itself as JSON.
 pub(in crate::http) trait Put {
@@ -92,9 +93,8 @@ struct Number {
 
 impl Written {
     fn text(&mut self, number: f64) -> &[u8] {
-        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
         let bits = number.to_bits();
-        let place = usize::try_from(bits.wrapping_mul(ODD) >> 58).unwrap_or(0);
+        let place = usize::try_from(mix(0, bits) >> 58).unwrap_or(0);
         let Some(kept) = self.0.get_mut(place) else { return b"" };
         if kept.bits != bits || kept.length == 0 {
             let mut rest = kept.text.as_mut_slice();
@@ -134,17 +134,7 @@ impl Put for serde_json::Value {
             Self::Number(_) => by_serde(self, out),
             Self::String(text) => text.put(out),
             Self::Array(list) => list.put(out),
-            Self::Object(object) => {
-                let start = out.len();
-                for (key, value) in object {
-                    out.push(b',');
-                    key.put(out);
-                    out.push(b':');
-                    value.put(out);
-                }
-                open(start, out);
-                out.push(b'}');
-            }
+            Self::Object(object) => put_object(object, out),
         }
     }
 }
@@ -209,14 +199,14 @@ impl<T: Put> Put for Vec<T> {
     }
 }
 
-/// Names with numbers, written as an object. A judge's labels are among the names, which may be any text.
-fn put_named<'a>(numbers: impl Iterator<Item = (&'a str, f64)>, out: &mut Vec<u8>) {
+/// Names with values, written as an object. A judge's labels are among the names, which may be any text.
+fn put_object<K: Put, V: Put>(fields: impl IntoIterator<Item = (K, V)>, out: &mut Vec<u8>) {
     let start = out.len();
-    for (name, number) in numbers {
+    for (name, value) in fields {
         out.push(b',');
         name.put(out);
         out.push(b':');
-        number.put(out);
+        value.put(out);
     }
     open(start, out);
     out.push(b'}');
@@ -232,13 +222,13 @@ pub(super) fn open(start: usize, out: &mut Vec<u8>) {
 
 impl Put for super::Named<'_> {
     fn put(&self, out: &mut Vec<u8>) {
-        put_named(self.0.iter().copied(), out);
+        put_object(self.0.iter().copied(), out);
     }
 }
 
 impl Put for super::response::Detail<'_> {
     fn put(&self, out: &mut Vec<u8>) {
-        put_named(self.0.iter().map(|(name, number)| (&**name, *number)), out);
+        put_object(self.0.iter().map(|(name, number)| (name, *number)), out);
     }
 }
 

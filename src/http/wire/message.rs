@@ -18,7 +18,7 @@ pub(super) struct MessageWire<'a> {
     role: Text<'a>,
     content: ContentWire<'a>,
     /// The field's name, and what it holds.
-    reasoning: Option<(&'static str, &'a str)>,
+    reasoning: Option<(&'a str, &'a str)>,
     tool_calls: Option<&'a str>,
 }
 
@@ -51,13 +51,10 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
                         }
                         "content" => content = ContentWire::Raw(raw(map.next_value()?)),
                         // Servers send either name, or both with one of them null.
-                        "reasoning_content" => {
+                        name @ ("reasoning_content" | "reasoning") => {
+                            let name = if name == "reasoning" { "reasoning" } else { "reasoning_content" };
                             let given = raw(map.next_value()?);
-                            reasoning = reasoning.or(given.map(|given| ("reasoning_content", given)));
-                        }
-                        "reasoning" => {
-                            let given = raw(map.next_value()?);
-                            reasoning = reasoning.or(given.map(|given| ("reasoning", given)));
+                            reasoning = reasoning.or(given.map(|given| (name, given)));
                         }
                         "tool_calls" => tool_calls = raw(map.next_value()?),
                         _ => {
@@ -99,13 +96,9 @@ impl<'a> MessageWire<'a> {
                     });
                 }
                 "content" => content = ContentWire::Raw(present(walk.familiar_value()?)),
-                "reasoning_content" => {
+                "reasoning_content" | "reasoning" => {
                     let given = present(walk.value()?);
-                    reasoning = reasoning.or(given.map(|given| ("reasoning_content", given)));
-                }
-                "reasoning" => {
-                    let given = present(walk.value()?);
-                    reasoning = reasoning.or(given.map(|given| ("reasoning", given)));
+                    reasoning = reasoning.or(given.map(|given| (key, given)));
                 }
                 "tool_calls" => tool_calls = present(walk.value()?),
                 _ => drop(walk.value()?),

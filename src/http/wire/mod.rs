@@ -14,6 +14,7 @@ mod text;
 mod walk;
 
 pub(in crate::http) use apart::{MAX_NOTED, NotTaken, Noted, take_apart};
+pub(in crate::http) use familiar::mix;
 pub(in crate::http) use json::Put;
 pub(in crate::http) use message::PromptMessage;
 pub use pointed::{Pointed, Wrong, pointed};
