@@ -19,8 +19,6 @@ const PERMIT_BYTES: usize = 1024;
 const MIN_REQUEST_BYTES: usize = 16 * 1024;
 /// Longest silence of a client that is sending its body.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long a refused client may go on sending, so that it sees the answer.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// The limits, all configurable.
 #[derive(Debug, Clone)]
@@ -136,15 +134,7 @@ impl Admission<'_> {
     /// silent, 429 when too much is in flight.
     pub async fn read(&mut self, headers: &HeaderMap, mut body: Body) -> Result<String, Problem> {
         let whole = Duration::from_millis(self.limits.config.max_deadline_ms);
-        let result = match timeout(whole, self.collect(headers, &mut body)).await {
-            Ok(result) => result,
-            Err(_) => Err(silent(whole)),
-        };
-        if result.as_ref().is_err_and(|problem| problem.status() == StatusCode::TOO_MANY_REQUESTS) {
-            // A client that still sends sees a broken connection instead of the answer.
-            let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
-        }
-        result
+        timeout(whole, self.collect(headers, &mut body)).await.unwrap_or_else(|_| Err(silent(whole)))
     }
 
     /// Bytes are counted as they come: an announced length alone takes nothing from others.

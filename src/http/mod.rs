@@ -13,6 +13,7 @@ mod error;
 mod handlers;
 mod idempotency;
 mod limits;
+mod linger;
 mod metrics;
 mod prompt;
 mod references;

@@ -15,6 +15,7 @@ use super::decompress::decompress;
 use super::dialects;
 use super::error::{Problem, ProblemWire};
 use super::handlers::{advantages, health, prompts, references, reward, rubrics, runs};
+use super::linger::hear_out;
 use super::telemetry::observe;
 use crate::rubric::MAX_RUBRIC_BYTES;
 
@@ -133,6 +134,7 @@ pub(super) fn router(app: App) -> Router {
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn(decompress))
         .layer(CatchPanicLayer::new())
+        .layer(axum::middleware::from_fn(hear_out))
         .layer(axum::middleware::from_fn_with_state(app.clone(), observe))
         .with_state(app)
 }

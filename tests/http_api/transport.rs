@@ -1,5 +1,7 @@
 //! Below the API: encodings both ways, keep-alive, chunks, and bytes that are no HTTP.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::common::{Answer, Server, answering, post_bytes, stable};
@@ -191,6 +193,27 @@ fn a_client_that_waits_for_100_continue_gets_it() {
     );
     assert_eq!(connection.write(head).read().unwrap().status, 100);
     connection.write(request()).read().unwrap().ok();
+}
+
+#[test]
+fn a_refused_client_may_finish_its_body_and_go_on() {
+    let server = Server::start(&["--max-body-bytes", "65536", "--api-token", "open"]);
+    let refused = [
+        ("POST /reward", "Authorization: Bearer open\r\nContent-Encoding: br\r\n", 400, 415),
+        ("POST /reward", "Authorization: Bearer open\r\nContent-Type: text/plain\r\n", 400, 415),
+        ("POST /reward", "Authorization: Bearer open\r\n", 3 << 20, 413),
+        ("POST /reward", "", 400, 401),
+        ("POST /nothing", "", 400, 404),
+        ("POST /healthz", "", 400, 405),
+    ];
+    let mut connection = server.connect();
+    for (target, headers, length, status) in refused {
+        connection.write(format!("{target} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n"));
+        // The refusal is decided before the body comes.
+        std::thread::sleep(Duration::from_millis(50));
+        connection.write(" ".repeat(length)).read().unwrap_or_else(|| panic!("{target} {status}")).problem(status);
+    }
+    connection.write("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").read().unwrap().ok();
 }
 
 #[test]
