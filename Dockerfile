@@ -25,11 +25,9 @@ RUN useradd --system --uid 10001 --home-dir /data --create-home gradus
 COPY --from=build /gradus /usr/local/bin/gradus
 USER 10001
 WORKDIR /data
-# The allocator gives memory back after 10 ms, not a second.
 ENV GRADUS_LISTEN=0.0.0.0:8080 \
     GRADUS_STORE=sqlite:/data/gradus.db \
-    GRADUS_LOG_FORMAT=json \
-    MIMALLOC_PURGE_DELAY=10
+    GRADUS_LOG_FORMAT=json
 VOLUME /data
 EXPOSE 8080
 # Bash opens the connection itself: the image needs no HTTP client.

@@ -215,7 +215,7 @@ impl Report<'_> {
         let why = self.evidence.as_ref().map_or(Cow::Borrowed(""), |e| explain(rubric.stages.get(failed), outcome, e));
         let name = rubric.stages.get(failed).map_or("", |stage| &stage.name);
         let (score, threshold) = (thousandths(outcome.score.get()), thousandths(plan.threshold));
-        Some(format!("{name} scored {score}, below its threshold {threshold}{why}"))
+        Some([name, " scored ", &score, ", below its threshold ", &threshold, &why].concat())
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let store = Store::open(&settings.store)?;
     let engine = super::engine(&settings.scoring, super::memory(store.as_ref()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(http_threads())
         .thread_name("http")
         .enable_all()
         .build()
@@ -39,6 +40,12 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         serve(listener, app, stop).await.context("serving failed")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// One thread for connections for every four cores: they have a fifth of the work at most, and the more they are the more
+/// often they wake each other up.
+fn http_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))
 }
 
 /// Resolves at SIGTERM or SIGINT.

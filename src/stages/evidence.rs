@@ -29,6 +29,14 @@ pub struct Reading {
     pub assert_format: bool,
 }
 
+impl Reading {
+    /// How the turns of a trajectory are parsed.
+    fn options(&self, trajectory: &Trajectory<'_>) -> Options {
+        let format = trajectory.tool_format.unwrap_or(self.format);
+        Options { format, mode: self.mode, max_calls: self.max_calls }
+    }
+}
+
 /// What became of one call attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallVerdict {
@@ -123,21 +131,26 @@ pub struct Evidence<'t> {
 }
 
 impl<'t> Evidence<'t> {
-    /// Parses the policy's turns and checks their calls.
+    /// Reads a trajectory: its turns, what their calls are worth, its answer.
     ///
     /// # Errors
     /// When the tool list has the wrong shape.
     pub fn read(trajectory: &'t Trajectory<'t>, tools: &ToolSet, reading: &Reading) -> Result<Self, NoScore> {
-        let mut evidence = Self::parse(trajectory, tools, reading)?;
-        evidence.check(tools);
+        let mut evidence = Self::begin(trajectory, tools, reading)?;
+        for step in Self::STEPS {
+            step(&mut evidence, tools, reading);
+        }
         Ok(evidence)
     }
 
-    /// The first half of [`Self::read`], for callers that read several trajectories: the calls have no verdicts yet.
+    /// What follows on [`Self::begin`], in this order; for callers that read several trajectories, step by step.
+    pub const STEPS: [fn(&mut Self, &ToolSet, &Reading); 2] = [Self::parse, Self::settle];
+
+    /// Finds out the formats of the turns, and reads nothing yet.
     ///
     /// # Errors
     /// When the tool list has the wrong shape.
-    pub fn parse(trajectory: &'t Trajectory<'t>, tools: &ToolSet, reading: &Reading) -> Result<Self, NoScore> {
+    pub fn begin(trajectory: &'t Trajectory<'t>, tools: &ToolSet, reading: &Reading) -> Result<Self, NoScore> {
         if let Some(problem) = tools.problem() {
             return Err(NoScore {
                 code: NoScoreCode::ItemMalformed,
@@ -145,24 +158,36 @@ impl<'t> Evidence<'t> {
                 field: Some(Field::Tools(problem.pointer.clone())),
             });
         }
-        let options = Options {
-            format: trajectory.tool_format.unwrap_or(reading.format),
-            mode: reading.mode,
-            max_calls: reading.max_calls,
+        let options = reading.options(trajectory);
+        let unread = |(message, turn): (usize, &'t Turn<'t>)| {
+            let format = match turn.native_calls {
+                Some(_) if options.format == ToolFormat::Auto => Some(ToolFormat::Openai),
+                _ => toolcall::format_of(&turn.text, &options),
+            };
+            let parsed = Parsed { format, ..Parsed::default() };
+            ParsedTurn { message, offset: turn.offset, parsed, verdicts: Vec::new() }
         };
-        let turns: Vec<_> =
-            trajectory.turns().map(|(message, turn)| parse_turn(message, turn, &options, tools)).collect();
-        let last = trajectory.turns().next_back().zip(turns.last());
-        let answer = last.and_then(|((_, turn), parsed)| find_answer(turn, parsed, reading.answer));
-        // An empty frame is no answer: its credit could be had without trying.
-        let answer_in_place = answer.as_ref().is_some_and(|answer| !answer.text.is_empty())
-            && (reading.answer != AnswerFrom::SearchR1 || answer::search_r1_format(&search_r1_text(trajectory)));
-        let format = turns.iter().find_map(|turn| turn.parsed.format);
-        Ok(Self { trajectory, format, turns, answer, answer_in_place, squad: OnceCell::new() })
+        Ok(Self {
+            trajectory,
+            format: None,
+            turns: trajectory.turns().map(unread).collect(),
+            answer: None,
+            answer_in_place: false,
+            squad: OnceCell::new(),
+        })
     }
 
-    /// The second half: checks each call against its tool.
-    pub fn check(&mut self, tools: &ToolSet) {
+    /// Parses the turns.
+    fn parse(&mut self, tools: &ToolSet, reading: &Reading) {
+        let options = reading.options(self.trajectory);
+        for (turn, (_, source)) in self.turns.iter_mut().zip(self.trajectory.turns()) {
+            turn.parsed = parse_turn(turn.parsed.format, source, &options, tools);
+        }
+        self.format = self.turns.iter().find_map(|turn| turn.parsed.format);
+    }
+
+    /// Checks each call against its tool, and finds the answer.
+    fn settle(&mut self, tools: &ToolSet, reading: &Reading) {
         let verdict = |attempt: &Attempt<'_>| match &attempt.result {
             Err(_) => CallVerdict::Malformed,
             Ok(call) => check(call, tools),
@@ -170,6 +195,11 @@ impl<'t> Evidence<'t> {
         for turn in &mut self.turns {
             turn.verdicts = turn.parsed.attempts.iter().map(verdict).collect();
         }
+        let last = self.trajectory.turns().next_back().zip(self.turns.last());
+        self.answer = last.and_then(|((_, turn), parsed)| find_answer(turn, parsed, reading.answer));
+        // An empty frame is no answer: its credit could be had without trying.
+        self.answer_in_place = self.answer.as_ref().is_some_and(|answer| !answer.text.is_empty())
+            && (reading.answer != AnswerFrom::SearchR1 || answer::search_r1_format(&search_r1_text(self.trajectory)));
     }
 
     /// The verdicts on all attempts, in order.
@@ -219,18 +249,17 @@ impl<'t> Evidence<'t> {
     }
 }
 
-fn parse_turn<'t>(message: usize, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> ParsedTurn<'t> {
+fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> Parsed<'t> {
     let native = |raw: &'t str| toolcall::parse_native(raw, options, tools);
-    let parsed = match turn.native_calls {
-        Some(raw) if matches!(options.format, ToolFormat::Auto | ToolFormat::Openai) => native(raw),
+    match turn.native_calls {
+        Some(raw) if format == Some(ToolFormat::Openai) => native(raw),
         Some(raw) => {
             // A server may have taken the calls out of the text, or copied those that it understood: the text shows more.
-            let written = toolcall::parse(&turn.text, options, tools);
+            let written = toolcall::parse_as(format, &turn.text, options, tools);
             if written.attempts.is_empty() && written.reasoning_open.is_none() { native(raw) } else { written }
         }
-        None => toolcall::parse(&turn.text, options, tools),
-    };
-    ParsedTurn { message, offset: turn.offset, parsed, verdicts: Vec::new() }
+        None => toolcall::parse_as(format, &turn.text, options, tools),
+    }
 }
 
 fn check(call: &Call<'_>, tools: &ToolSet) -> CallVerdict {

@@ -1,7 +1,7 @@
 //! `auto`: which format a text is written in. In: a text; out: the format of its first distinctive marker outside
 //! reasoning. Knows the markers, not the formats' syntax.
 
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memchr3_iter};
 
 use super::call::CallObject;
 use super::find::{find, find_iter};
@@ -116,18 +116,23 @@ fn marker_in(text: &str, from: usize, end: usize) -> Option<(ToolFormat, usize)>
     let angle = memchr_iter(b'<', piece).find_map(|at| Some((angle_marker(text, from + at)?, from + at)));
     // The other markers matter only if they come first.
     let piece = piece.get(..angle.map_or(piece.len(), |(_, at)| at - from))?;
-    let first = |marker: &str| find(piece, marker).map(|at| from + at);
-    let brackets = first("[TOOL_CALLS]").map(|at| (ToolFormat::Mistral, at));
-    let functools = first("functools[").map(|at| (ToolFormat::Phi4Mini, at));
-    let action = find_iter(piece, "Action:")
-        .map(|at| from + at)
-        .find(|at| react::starts_line(text, *at))
-        .map(|at| (ToolFormat::React, at));
-    let recipient = find_iter(piece, ">>>")
-        .map(|at| from + at)
-        .find(|at| is_recipient(text, *at))
-        .map(|at| (ToolFormat::FunctionaryV32, at));
-    [angle, brackets, functools, action, recipient].into_iter().flatten().min_by_key(|(_, at)| *at)
+    memchr3_iter(b'[', b':', b'>', piece).find_map(|anchor| other_marker(text, piece, from, anchor)).or(angle)
+}
+
+/// The marker without a `<` that has its first rare byte at `anchor` of a piece of the text, which starts at `from`. No such
+/// byte stands before it in any marker, so that the first one found is the first one there is.
+fn other_marker(text: &str, piece: &[u8], from: usize, anchor: usize) -> Option<(ToolFormat, usize)> {
+    let starts = |marker: &str, ahead: usize| {
+        let start = anchor.checked_sub(ahead)?;
+        piece.get(start..)?.starts_with(marker.as_bytes()).then_some(from + start)
+    };
+    match piece.get(anchor)? {
+        b'[' => starts("[TOOL_CALLS]", 0)
+            .map(|at| (ToolFormat::Mistral, at))
+            .or_else(|| Some((ToolFormat::Phi4Mini, starts("functools[", 9)?))),
+        b':' => starts("Action:", 6).filter(|at| react::starts_line(text, *at)).map(|at| (ToolFormat::React, at)),
+        _ => starts(">>>", 0).filter(|at| is_recipient(text, *at)).map(|at| (ToolFormat::FunctionaryV32, at)),
+    }
 }
 
 /// Whether a name alone on its line follows `>>>`, unlike in the prompt of a Python shell.

@@ -138,21 +138,40 @@ pub struct Call<'t> {
 ///
 /// Tolerant parsing repairs what strict parsing refuses, and touches nothing that it accepts.
 pub fn parse<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
+    parse_as(format_of(text, options), text, options, offered)
+}
+
+/// The format that a text is read in: the one that is asked for, or the one that it shows.
+pub fn format_of(text: &str, options: &Options) -> Option<ToolFormat> {
+    match options.format {
+        ToolFormat::Auto => detect(text),
+        format => Some(format),
+    }
+}
+
+/// The second half of [`parse`], for callers that look for the formats of several texts before they read them.
+pub fn parse_as<'t>(
+    format: Option<ToolFormat>,
+    text: &'t str,
+    options: &Options,
+    offered: &impl Offered,
+) -> Parsed<'t> {
     if options.mode == ParseMode::Tolerant {
-        let strict = parse_as_told(text, &Options { mode: ParseMode::Strict, ..*options }, offered);
+        let strict = parse_as_told(format, text, &Options { mode: ParseMode::Strict, ..*options }, offered);
         if strict.ok() {
             return strict;
         }
     }
-    parse_as_told(text, options, offered)
+    parse_as_told(format, text, options, offered)
 }
 
-fn parse_as_told<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
+fn parse_as_told<'t>(
+    format: Option<ToolFormat>,
+    text: &'t str,
+    options: &Options,
+    offered: &impl Offered,
+) -> Parsed<'t> {
     let text = scan::drop_end_tokens(text, options.format);
-    let format = match options.format {
-        ToolFormat::Auto => detect(text),
-        format => Some(format),
-    };
     let mut scan = Scan::new(text, options, offered);
     match format {
         None | Some(ToolFormat::Auto | ToolFormat::Openai) => reasoning::only(&mut scan),

@@ -51,8 +51,8 @@ fn fingerprint(trajectory: &Trajectory<'_>) -> u64 {
     rest.iter().fold(mixed, |mixed, byte| mix(mixed, u64::from(*byte)))
 }
 
-/// Hash of what is scored: another id, group or order of fields is the same trajectory.
-pub(super) fn content_hash(item: &Item<'_>, shared_tools: blake3::Hash) -> [u8; 16] {
+/// Hash of what is scored: another id, group or order of fields is the same trajectory. `tools` is the hash of its tool list.
+pub(super) fn content_hash(item: &Item<'_>, tools: blake3::Hash) -> [u8; 16] {
     let trajectory = &item.trajectory;
     let mut hashing = Gathered::default();
     let mut part = |kind: &str, text: &str| {
@@ -71,7 +71,6 @@ pub(super) fn content_hash(item: &Item<'_>, shared_tools: blake3::Hash) -> [u8; 
             Message::Other { role, content: Content::Text(text) } => part(role.as_str(), text),
         }
     }
-    let tools = if item.own_tools { blake3::hash(trajectory.tools.as_bytes()) } else { shared_tools };
     part("tools", &tools.to_hex());
     trajectory.references.iter().for_each(|reference| part("reference", reference));
     for call in trajectory.reference_calls.iter().flatten() {

@@ -189,7 +189,7 @@ impl Engine {
         stop.answer_by(&deadline);
         deadline.check()?;
         let tools = request.tools.map_or("", |tools| tools.get());
-        let shared = SharedTools::new(&self.scorer, tools, &settings.rubric, overrides.batch_id.is_some());
+        let shared = self.tools_of(tools, &settings, overrides);
         let format = settings.rubric.reading.format;
 
         let raw_items: Vec<_> = given.iter().map(|item| item.raw).collect();
@@ -267,25 +267,26 @@ impl Engine {
     fn score_tasks<'a>(&self, tasks: &[Task], work: &Work<'a, '_>) -> Written<'a> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let mut watch = Watch::new(tasks.len());
-        let mut known = Vec::new();
-        let parsed = tasks.iter().enumerate().map(|(at, task)| {
-            let tools = self.tools(task, work, &mut known);
-            watch.lap(at, (work.evidence(task, &tools), tools))
-        });
-        let (mut parsed, tools): (Vec<_>, Vec<_>) = parsed.unzip();
-        for (at, (evidence, tools)) in parsed.iter_mut().zip(&tools).enumerate() {
-            if let Ok(evidence) = evidence {
-                evidence.check(tools);
+        let tools = self.tools(tasks, work);
+        let begun = tasks.iter().zip(&tools).enumerate();
+        let mut read: Vec<_> =
+            begun.map(|(at, (task, tools))| watch.lap(at, work.evidence(task, &tools.set))).collect();
+        for step in Evidence::STEPS {
+            for (at, (evidence, tools)) in read.iter_mut().zip(&tools).enumerate() {
+                if let Ok(evidence) = evidence {
+                    step(evidence, &tools.set, &rubric.reading);
+                }
+                watch.lap(at, ());
             }
-            watch.lap(at, ());
         }
-        let reports = tasks.iter().zip(parsed).enumerate().map(|(at, (task, evidence))| {
+        let reports = tasks.iter().zip(read).enumerate().map(|(at, (task, evidence))| {
             let context = Context { rubric, position, judge: work.judge, group: work.group(task) };
             watch.lap(at, self.scorer.report(evidence, context))
         });
         let reports: Vec<_> = reports.collect();
-        let rows = tasks.iter().zip(&reports).zip(&watch.took);
-        let rows: Vec<_> = rows.flat_map(|((task, report), took)| work.rows(task, report, *took)).collect();
+        let scored = tasks.iter().zip(&tools).zip(&reports).zip(&watch.took);
+        let rows = scored.flat_map(|(((task, tools), report), took)| work.rows(task, tools, report, *took));
+        let rows: Vec<_> = rows.collect();
         let results: Vec<_> = rows.iter().map(|row| ResultWire::new(row.report, rubric, row.naming())).collect();
         let mut written = Written::with_room_for(&rows);
         for (row, result) in rows.iter().zip(&results) {
@@ -294,18 +295,29 @@ impl Engine {
         written
     }
 
-    /// A task's tools. Reading has made equal lists one and the same text, which is looked up once.
-    fn tools<'a>(&self, task: &Task, work: &Work<'a, '_>, known: &mut Vec<(&'a str, Arc<ToolSet>)>) -> Arc<ToolSet> {
-        let Some(Ok(Item { trajectory, own_tools: true, .. })) = work.first(task) else {
-            return work.shared.tools.clone();
-        };
-        let raw = trajectory.tools;
-        if let Some((_, tools)) = known.iter().find(|(text, _)| std::ptr::eq(*text, raw)) {
-            return tools.clone();
-        }
-        let tools = self.scorer.tools(raw, &work.settings.rubric);
-        known.push((raw, tools.clone()));
-        tools
+    /// The tools of each task. Reading has made equal lists one and the same text, which is looked up once.
+    fn tools(&self, tasks: &[Task], work: &Work<'_, '_>) -> Vec<Arc<Tools>> {
+        let mut known: Vec<(&str, Arc<Tools>)> = Vec::new();
+        let tools = tasks.iter().map(|task| {
+            let Some(Ok(Item { trajectory, own_tools: true, .. })) = work.first(task) else {
+                return work.shared.clone();
+            };
+            let raw = trajectory.tools;
+            if let Some((_, tools)) = known.iter().find(|(text, _)| std::ptr::eq(*text, raw)) {
+                return tools.clone();
+            }
+            let tools = self.tools_of(raw, work.settings, work.overrides);
+            known.push((raw, tools.clone()));
+            tools
+        });
+        tools.collect()
+    }
+
+    /// A tool list, looked up, and hashed where something is stored.
+    fn tools_of(&self, raw: &str, settings: &Settings, overrides: &Overrides<'_>) -> Arc<Tools> {
+        let stored = overrides.batch_id.is_some();
+        let hash = if stored { blake3::hash(raw.as_bytes()) } else { blake3::Hash::from_bytes([0; blake3::OUT_LEN]) };
+        Arc::new(Tools { set: self.scorer.tools(raw, &settings.rubric), hash })
     }
 }
 
@@ -337,7 +349,8 @@ struct Work<'a, 's> {
     raw_items: &'a [&'a str],
     settings: &'s Settings,
     overrides: &'s Overrides<'s>,
-    shared: &'s SharedTools,
+    /// The request's own tool list.
+    shared: &'s Arc<Tools>,
     judge: &'s dyn Judge,
 }
 
@@ -360,20 +373,20 @@ impl<'a> Work<'a, '_> {
         task.owners.first().and_then(|owner| self.items.get(*owner))
     }
 
-    /// What a task's trajectory shows, its calls unchecked.
+    /// What a task's trajectory shows, of which nothing is read yet.
     fn evidence(&self, task: &Task, tools: &ToolSet) -> Result<Evidence<'a>, NoScore> {
         match self.first(task) {
-            Some(Ok(item)) => Evidence::parse(&item.trajectory, tools, &self.settings.rubric.reading),
+            Some(Ok(item)) => Evidence::begin(&item.trajectory, tools, &self.settings.rubric.reading),
             Some(Err(wrong)) => Err(malformed(wrong)),
             None => Err(malformed(&Pointed::shape("", "there is no such item"))),
         }
     }
 
     /// The results, still to be written, of all items that have a task's trajectory.
-    fn rows<'r>(&self, task: &Task, report: &'r Report<'a>, took: Duration) -> Vec<Unwritten<'r, 'a>> {
+    fn rows<'r>(&self, task: &Task, tools: &Tools, report: &'r Report<'a>, took: Duration) -> Vec<Unwritten<'r, 'a>> {
         let latency_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
         let content_hash = match self.first(task) {
-            Some(Ok(item)) if self.overrides.batch_id.is_some() => content_hash(item, self.shared.hash),
+            Some(Ok(item)) if self.overrides.batch_id.is_some() => content_hash(item, tools.hash),
             _ => [0; 16],
         };
         let row = |(place, &index): (usize, &usize)| Unwritten {
@@ -391,17 +404,10 @@ impl<'a> Work<'a, '_> {
     }
 }
 
-/// The request's own tool list, looked up and hashed once for all items that use it.
-struct SharedTools {
-    tools: Arc<ToolSet>,
+/// A tool list, looked up and hashed once for all items that have it.
+struct Tools {
+    set: Arc<ToolSet>,
     hash: blake3::Hash,
-}
-
-impl SharedTools {
-    fn new(scorer: &Scorer, raw: &str, rubric: &Rubric, hashed: bool) -> Self {
-        let hash = blake3::hash(if hashed { raw.as_bytes() } else { b"" });
-        Self { tools: scorer.tools(raw, rubric), hash }
-    }
 }
 
 /// The request and its items, as they were taken apart where that worked, and exactly where it did not.

@@ -61,23 +61,35 @@ fn unit(text: &str, at: usize) -> Option<u32> {
 /// The first byte from here that does not stand for itself in a string: a quote, a backslash or a control character. Looks at
 /// eight at a time; sixteen, in a vector, were no faster.
 pub(super) fn special(bytes: &[u8], from: usize) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 0xff;
-    const HIGH: u64 = ONES << 7;
     let rest = bytes.get(from..)?;
     let (words, tail) = rest.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // A byte's high bit is set where it is below 0x21 with its second bit flipped, as a quote and control characters are
-        // and a blank is not, or zero once a backslash is taken from it; and, above the lowest such byte, where it need not.
-        let quote_or_control = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
-        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
-        let found = (quote_or_control | backslash) & !word & HIGH;
-        if found != 0 {
-            return Some(from + index * 8 + found.trailing_zeros() as usize / 8);
+        if let Some(found) = special_of(*word) {
+            return Some(from + index * 8 + found);
         }
     }
+    if tail.is_empty() {
+        return None;
+    }
+    if let Some(last) = rest.last_chunk::<8>() {
+        // Of these eight the first ones were looked at before, and found to be none.
+        return special_of(*last).map(|found| bytes.len() - 8 + found);
+    }
     let found = tail.iter().position(|byte| matches!(byte, ..0x20 | b'"' | b'\\'))?;
-    Some(from + words.len() * 8 + found)
+    Some(from + found)
+}
+
+/// The first of eight bytes that does not stand for itself.
+fn special_of(word: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_le_bytes(word);
+    // A byte's high bit is set where it is below 0x21 with its second bit flipped, as a quote and control characters are and a
+    // blank is not, or zero once a backslash is taken from it; and, above the lowest such byte, where it need not.
+    let quote_or_control = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+    let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    let found = (quote_or_control | backslash) & !word & HIGH;
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Writing JSON fast: keys are literals, strings without escapes are copied, common numbers are known.
+//! Writing JSON fast: keys are literals, what needs no escapes is copied, common numbers are known.
 //!
 //! Everything else goes through `serde_json`. A result has some hundred small values, and half of the time of a short
 //! trajectory went into writing them.
@@ -53,14 +53,37 @@ fn by_serde(value: impl serde::Serialize, out: &mut Vec<u8>) {
 
 impl Put for str {
     fn put(&self, out: &mut Vec<u8>) {
-        if special(self.as_bytes(), 0).is_some() {
-            by_serde(self, out);
-            return;
-        }
+        out.reserve(self.len() + 2);
         out.push(b'"');
-        out.extend_from_slice(self.as_bytes());
+        let mut rest = self.as_bytes();
+        while let Some(found) = special(rest, 0)
+            && let Some((plain, [byte, after @ ..])) = rest.split_at_checked(found)
+        {
+            out.extend_from_slice(plain);
+            escape(*byte, out);
+            rest = after;
+        }
+        out.extend_from_slice(rest);
         out.push(b'"');
     }
+}
+
+/// Writes a byte that does not stand for itself.
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    let letter = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        b'\t' => b't',
+        b'\n' => b'n',
+        0x0c => b'f',
+        b'\r' => b'r',
+        _ => {
+            const DIGITS: &[u8; 16] = b"0123456789abcdef";
+            let digit = |place: u8| DIGITS.get(usize::from(byte >> place & 0xf)).copied().unwrap_or(b'0');
+            return out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(4), digit(0)]);
+        }
+    };
+    out.extend_from_slice(&[b'\\', letter]);
 }
 
 impl Put for f64 {
@@ -134,7 +157,7 @@ impl Put for serde_json::Value {
             Self::Number(_) => by_serde(self, out),
             Self::String(text) => text.put(out),
             Self::Array(list) => list.put(out),
-            Self::Object(object) => put_object(object, out),
+            Self::Object(object) => put_object(object, String::put, out),
         }
     }
 }
@@ -199,17 +222,29 @@ impl<T: Put> Put for Vec<T> {
     }
 }
 
-/// Names with values, written as an object. A judge's labels are among the names, which may be any text.
-fn put_object<K: Put, V: Put>(fields: impl IntoIterator<Item = (K, V)>, out: &mut Vec<u8>) {
+/// Names with values, written as an object.
+fn put_object<N, V: Put>(
+    fields: impl IntoIterator<Item = (N, V)>,
+    put_name: impl Fn(N, &mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
     let start = out.len();
     for (name, value) in fields {
         out.push(b',');
-        name.put(out);
+        put_name(name, out);
         out.push(b':');
         value.put(out);
     }
     open(start, out);
     out.push(b'}');
+}
+
+/// Writes a name that is known to need no escapes.
+fn put_plain(name: &str, out: &mut Vec<u8>) {
+    debug_assert!(special(name.as_bytes(), 0).is_none(), "{name:?}");
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'"');
 }
 
 /// Makes the first comma since `start` the opening brace of an object, or adds it where there is none.
@@ -220,15 +255,21 @@ pub(super) fn open(start: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// A rubric's own names, which are letters, digits, `_`, `-` and `.`.
 impl Put for super::Named<'_> {
     fn put(&self, out: &mut Vec<u8>) {
-        put_object(self.0.iter().copied(), out);
+        put_object(self.0.iter().copied(), put_plain, out);
     }
 }
 
+/// Names that stand in this program, and a judge's labels, which may be any text.
 impl Put for super::response::Detail<'_> {
     fn put(&self, out: &mut Vec<u8>) {
-        put_object(self.0.iter().map(|(name, number)| (name, *number)), out);
+        let put_name = |name: &Cow<'static, str>, out: &mut Vec<u8>| match name {
+            Cow::Borrowed(name) => put_plain(name, out),
+            Cow::Owned(label) => label.put(out),
+        };
+        put_object(self.0.iter().map(|(name, number)| (name, *number)), put_name, out);
     }
 }
 
