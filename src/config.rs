@@ -12,6 +12,9 @@ use crate::http;
 use crate::judge::{self, JudgeConfig};
 use crate::store::{self, Durability};
 
+/// Most threads that score: far more than any machine has cores.
+const MAX_THREADS: usize = 1024;
+
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -223,7 +226,14 @@ impl Scoring {
                 .or_else(|| file.default_rubric.clone())
                 .unwrap_or_else(|| "short_form_qa".to_owned()),
             inline_rubrics: inline_rubrics.or(file.inline_rubrics).unwrap_or(true),
-            threads: flags.threads.or(file.threads).unwrap_or(0),
+            threads: match flags.threads.or(file.threads).unwrap_or(0) {
+                threads @ 0..=MAX_THREADS => threads,
+                more => {
+                    return Err(ConfigError::Value(format!(
+                        "threads = {more}: at most {MAX_THREADS}; 0 is one per core"
+                    )));
+                }
+            },
             schema_cache_bytes: flags.schema_cache_bytes.or(file.schema_cache_bytes).unwrap_or(16 << 20),
             judges: judge::Config { judges, cache_bytes },
         })

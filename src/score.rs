@@ -272,9 +272,7 @@ fn first_malformed(evidence: &Evidence<'_>) -> Option<String> {
             let start = open.start + turn.offset;
             Some(format!("message {}, byte {start}: reasoning is never closed (reasoning_open)", turn.message))
         };
-        let many =
-            || turn.parsed.too_many.then(|| format!("message {}: too many calls (too_many_calls)", turn.message));
-        call.or_else(open).or_else(many)
+        call.or_else(open)
     })
 }
 

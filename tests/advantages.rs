@@ -154,6 +154,13 @@ fn the_value_table_has_the_latest_visit_and_the_averages() {
         (first("order=mean"), first("order=visits"), first("order=value_average")),
         (json!("q2"), json!("q1"), json!("q1"))
     );
+    // A run that went back to an earlier checkpoint.
+    let again = [with(answering("Lyon"), "group", json!("q2"))];
+    server.reward(&json!({"rubric": "binary_em", "run_id": "r", "step": 9, "trajectories": again})).ok();
+    server.reward(&json!({"rubric": "binary_em", "run_id": "r", "step": 3, "trajectories": again})).ok();
+    let items = server.get("/runs/r/prompts").ok()["items"].clone();
+    let visited = items.as_array().unwrap().iter().find(|item| item["group"] == "q2").unwrap();
+    assert_eq!((&visited["n"], &visited["last_step"]), (&json!(1), &json!(3)), "both are the latest visit's");
     server.get("/runs/r/prompts?order=luck").problem(400);
     server.get("/runs/r/prompts?limit=0").problem(400);
     server.get("/runs/nobody/prompts").problem(404);

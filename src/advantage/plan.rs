@@ -62,7 +62,7 @@ pub enum PlanConfigError {
     #[error("gamma = {0} is out of range; it must be from 0 to 1")]
     Gamma(f64),
     /// `w_max` lets nothing count.
-    #[error("w_max = {0} is out of range; it must be above 0 (infinite is allowed: no limit)")]
+    #[error("w_max = {0} is out of range; it must be above 0; no limit is `null` in JSON and `inf` in TOML")]
     WMax(f64),
 }
 

@@ -21,7 +21,7 @@ mod serve;
 mod summary;
 mod train;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -60,9 +60,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the HTTP API
     Serve(serve::Args),
-    /// Score a file of trajectories, or a stored run again
     Score(score::Args),
     /// Check, explain, list and show rubrics
     #[command(subcommand)]
@@ -72,11 +70,8 @@ enum Command {
     Judge(judge::Command),
     /// Print the OpenAPI document
     Openapi,
-    /// Measure the language-model engine.
     Bench(bench::Args),
-    /// Train a policy with the scores that Gradus gives
     Train(train::Args),
-    /// Draw the curves of trainings and compare them over seeds
     Report(report::Args),
     /// Make data to learn from
     #[command(subcommand)]
@@ -118,10 +113,14 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints to standard output. Whoever closed the pipe has read enough: that is no error, and nothing is left to do.
+/// Prints to standard output. Whoever closed the pipe has read enough: that is no error, and changes no exit code.
 fn say_text(text: &str) {
-    if std::io::stdout().write_all(text.as_bytes()).is_err() {
-        std::process::exit(0);
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("gradus: cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
+        _ => {}
     }
 }
 
@@ -137,7 +136,13 @@ fn default_command() -> Command {
 
 fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no filter"))?;
+    // A word that is no level would be taken for the name of a part, and everything else go silent.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = |word: &str| levels.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let known = |part: &str| level(part) || part.contains(['=', '[', ':']) || part.starts_with("gradus");
+    let help = || format!("--log {filter:?} is no filter; use one of {levels:?}, or a filter such as gradus=debug");
+    anyhow::ensure!(filter.split(',').all(|part| known(part.trim())), help());
+    let filter = EnvFilter::try_new(filter).with_context(help)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,9 +1,12 @@
 //! `gradus score`: trajectories from a file or standard input, results to a file, a summary to the terminal.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File as FsFile;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,11 +20,15 @@ use crate::config::{File, Scoring, ScoringFlags, StoreFlags};
 use tokio::runtime::Runtime;
 
 use crate::http::batch::{Engine, Overrides, Scored};
+use crate::http::wire::read_names;
+use crate::rubric::Rubric;
 
 /// Lines that are scored together.
 const CHUNK_LINES: usize = 512;
 /// Bytes of lines that are scored together.
 const CHUNK_BYTES: usize = 32 << 20;
+/// Most lines that are scored together because they are of one group.
+const GROUP_LINES: usize = 4096;
 
 /// Score a file of trajectories, or a stored run again.
 ///
@@ -33,10 +40,10 @@ pub(super) struct Args {
     /// Trajectories: a .jsonl or .json file, or - for standard input
     #[arg(value_name = "FILE", required_unless_present = "replay", conflicts_with = "replay")]
     file: Option<PathBuf>,
-    /// Rubric: a name, name@version, or a rubric file [default: --default-rubric]
+    /// Rubric, whatever a request names: a name, name@version, or a rubric file [default: the request's, or --default-rubric]
     #[arg(long, short, value_name = "RUBRIC", conflicts_with = "replay")]
     rubric: Option<String>,
-    /// Curriculum step to score at
+    /// Curriculum step to score at, whatever a request says
     #[arg(long, value_name = "N", conflicts_with = "replay")]
     step: Option<u64>,
     /// Write one result per line to this file; - is standard output
@@ -56,21 +63,28 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     if let Some(run) = &args.replay {
         return replay::run(&scoring, run, args.store, file);
     }
-    let mut engine = super::engine(&scoring, None)?;
-    if let Some(rubric) = &args.rubric {
-        engine.default_rubric = super::named_or_file(&engine.catalog, rubric)?;
-    }
     let path = args.file.context("no FILE was given")?;
+    let input = Input::open(&path)?;
+    let engine = super::engine(&scoring, None)?;
+    let rubric = match &args.rubric {
+        Some(rubric) => engine.catalog.get(&super::named_or_file(&engine.catalog, rubric)?),
+        None => None,
+    };
+    let ranks =
+        rubric.clone().or_else(|| engine.catalog.get(&engine.default_rubric)).is_some_and(|rubric| rubric.ranks());
     let mut job = Job {
         engine,
         runtime: super::runtime()?,
-        out: output(args.out.as_deref())?,
+        // After all that can fail without it: what stood in the file is gone from here on.
+        out: output(args.out.as_deref(), &path)?,
         summary: Summary::default(),
+        rubric,
         step: args.step,
+        earlier: ranks.then(HashSet::new),
         progress: progress(&path)?,
         broken: 0,
     };
-    job.score_all(&path)?;
+    job.score_all(input, &path.display().to_string())?;
     job.progress.finish_and_clear();
     if let Some(out) = &mut job.out {
         out.flush()?;
@@ -85,11 +99,37 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn output(path: Option<&Path>) -> anyhow::Result<Option<Box<dyn Write>>> {
+/// What is scored, opened.
+enum Input {
+    /// One trajectory or one request.
+    Document(String),
+    /// One of either on each line.
+    Lines(Box<dyn BufRead>),
+}
+
+impl Input {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self::Lines(Box::new(BufReader::new(std::io::stdin()))));
+        }
+        let cannot = || format!("cannot read {}", path.display());
+        let mut file = FsFile::open(path).with_context(cannot)?;
+        if path.extension().is_none_or(|extension| extension != "json") {
+            return Ok(Self::Lines(Box::new(BufReader::new(file))));
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(cannot)?;
+        Ok(Self::Document(text))
+    }
+}
+
+fn output(path: Option<&Path>, input: &Path) -> anyhow::Result<Option<Box<dyn Write>>> {
     Ok(match path {
         None => None,
         Some(path) if path == Path::new("-") => Some(Box::new(BufWriter::new(std::io::stdout()))),
         Some(path) => {
+            let same = path.canonicalize().is_ok_and(|path| input.canonicalize().is_ok_and(|input| path == input));
+            anyhow::ensure!(!same, "--out {} is the file that is read; name another", path.display());
             let file = FsFile::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             Some(Box::new(BufWriter::new(file)))
         }
@@ -107,27 +147,22 @@ struct Job {
     runtime: Runtime,
     out: Option<Box<dyn Write>>,
     summary: Summary,
+    /// Instead of those that requests name.
+    rubric: Option<Arc<Rubric>>,
     step: Option<u64>,
+    /// The groups of lines that were scored before, where a rubric puts the answers of a group in order.
+    earlier: Option<HashSet<String>>,
     progress: ProgressBar,
     /// Lines that are no JSON, and requests that were refused.
     broken: usize,
 }
 
 impl Job {
-    fn score_all(&mut self, path: &Path) -> anyhow::Result<()> {
-        let shown = path.display().to_string();
-        let open = || FsFile::open(path).with_context(|| format!("cannot read {shown}"));
-        if path.extension().is_some_and(|extension| extension == "json") {
-            let mut text = String::new();
-            open()?.read_to_string(&mut text).with_context(|| format!("cannot read {shown}"))?;
-            return self.document(&text, &shown);
+    fn score_all(&mut self, input: Input, shown: &str) -> anyhow::Result<()> {
+        match input {
+            Input::Document(text) => self.document(without_mark(&text), shown),
+            Input::Lines(reader) => self.lines(reader, shown),
         }
-        let reader: Box<dyn BufRead> = if path == Path::new("-") {
-            Box::new(BufReader::new(std::io::stdin()))
-        } else {
-            Box::new(BufReader::new(open()?))
-        };
-        self.lines(reader, &shown)
     }
 
     /// A whole file: one trajectory or one request.
@@ -135,8 +170,12 @@ impl Job {
         if let Err(error) = serde_json::from_str::<&RawValue>(text) {
             bail!("{shown}: {error}");
         }
-        let chunk = Chunk { items: vec![text.to_owned()], lines: vec![Some(1)] };
-        if is_request(text) { self.request(text, shown, &[]) } else { self.chunk(&chunk, shown) }
+        if is_request(text) {
+            return self.request(text, shown, &[]);
+        }
+        let mut chunk = Chunk::default();
+        chunk.push(text, 1, None);
+        self.chunk(&chunk, shown)
     }
 
     fn lines(&mut self, mut reader: Box<dyn BufRead>, shown: &str) -> anyhow::Result<()> {
@@ -147,49 +186,62 @@ impl Job {
             let read = reader.read_until(b'\n', &mut line).with_context(|| format!("cannot read {shown}"))?;
             number += usize::from(read > 0);
             self.progress.inc(read as u64);
-            let Ok(text) = std::str::from_utf8(&line) else {
-                self.complain(&format!("{shown}, line {number}: not UTF-8"));
-                chunk.push_unreadable();
-                continue;
-            };
-            // Some editors start a file with a byte order mark.
-            let text = text.trim_start_matches('\u{FEFF}').trim();
-            let request = text.contains("\"trajectories\"") && is_request(text);
-            if read == 0 || request || chunk.items.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES {
+            let text = std::str::from_utf8(&line).map(|text| without_mark(text).trim());
+            let request = text.is_ok_and(|text| text.contains("\"trajectories\"") && is_request(text));
+            let group = self.earlier.as_ref().and_then(|_| read_names(text.unwrap_or_default()).1.map(Cow::into_owned));
+            // A group that goes on is not torn apart.
+            let goes_on = group.is_some() && group == chunk.group && chunk.items.len() < GROUP_LINES;
+            let full = (chunk.items.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES) && !goes_on;
+            if read == 0 || request || full {
                 self.chunk(&std::mem::take(&mut chunk), shown)?;
                 bytes = 0;
             }
+            if let (Some(group), Some(earlier)) = (&group, &self.earlier)
+                && earlier.contains(group)
+            {
+                self.complain(&format!(
+                    "{shown}, line {number}: the group {group:?} has members too far before this line to be put in order \
+                     with it; bring the lines of a group together"
+                ));
+            }
             match text {
                 _ if read == 0 => return Ok(()),
-                "" => {}
-                _ if request => self.request(text, &format!("{shown}, line {number}"), &[])?,
-                _ => {
-                    if let Err(error) = serde_json::from_str::<&RawValue>(text) {
+                Ok("") => {}
+                Ok(text) if request => self.request(text, &format!("{shown}, line {number}"), &[])?,
+                Ok(text) => match serde_json::from_str::<&RawValue>(text) {
+                    Ok(_) => {
+                        bytes += text.len();
+                        chunk.push(text, number, group);
+                    }
+                    Err(error) => {
                         self.complain(&format!("{shown}, line {number}: not JSON: {error}"));
                         chunk.push_unreadable();
-                        continue;
                     }
-                    bytes += text.len();
-                    chunk.items.push(text.to_owned());
-                    chunk.lines.push(Some(number));
+                },
+                Err(_) => {
+                    self.complain(&format!("{shown}, line {number}: not UTF-8"));
+                    chunk.push_unreadable();
                 }
             }
         }
     }
 
-    /// Trajectories as one request with the default rubric.
+    /// Trajectories as one request.
     fn chunk(&mut self, chunk: &Chunk, shown: &str) -> anyhow::Result<()> {
         if chunk.items.is_empty() {
             return Ok(());
         }
-        let step = self.step.map_or_else(String::new, |step| format!("\"step\":{step},"));
-        let body = format!("{{{step}\"trajectories\":[{}]}}", chunk.items.join(","));
+        if let Some(earlier) = &mut self.earlier {
+            earlier.extend(chunk.groups.iter().cloned());
+        }
+        let body = format!("{{\"trajectories\":[{}]}}", chunk.items.join(","));
         self.request(&body, shown, &chunk.lines)
     }
 
     /// Scores a request; `lines` are the lines of its items, where each has one that was not complained of.
     fn request(&mut self, body: &str, shown: &str, lines: &[Option<usize>]) -> anyhow::Result<()> {
-        match self.runtime.block_on(self.engine.score_and_ask(body, &Overrides::default())) {
+        let overrides = Overrides { rubric: self.rubric.clone(), step: self.step, ..Overrides::default() };
+        match self.runtime.block_on(self.engine.score_and_ask(body, &overrides)) {
             Ok(scored) => self.record(&scored, shown, lines),
             Err(error) => {
                 self.complain(&format!("{shown}: {}", super::said(error)));
@@ -230,14 +282,30 @@ struct Chunk {
     items: Vec<String>,
     /// Nothing for a line that was complained of.
     lines: Vec<Option<usize>>,
+    /// Their groups, where these are looked at.
+    groups: HashSet<String>,
+    /// The group of the last one.
+    group: Option<String>,
 }
 
 impl Chunk {
+    fn push(&mut self, text: &str, line: usize, group: Option<String>) {
+        self.items.push(text.to_owned());
+        self.lines.push(Some(line));
+        self.groups.extend(group.clone());
+        self.group = group;
+    }
+
     /// A line that cannot even stand in a request: its result is that of an item that is none, so that there is one for each.
     fn push_unreadable(&mut self) {
         self.items.push("null".to_owned());
         self.lines.push(None);
     }
+}
+
+/// A text without the byte order mark that some editors start a file with.
+fn without_mark(text: &str) -> &str {
+    text.trim_start_matches('\u{FEFF}')
 }
 
 /// The first error of a result.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::Model;
 use super::local::{Local, LocalConfig};
@@ -30,16 +31,26 @@ pub struct Config {
 }
 
 /// One judge. A table with `model` as a directory, a GGUF file or a hub's name is local; one with `endpoints` is remote.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "a judge is a local model (`model = \"DIRECTORY\"`) or remote (`endpoints`, `model`, `flavor`)"
-)]
+#[derive(Debug, Clone)]
 pub enum JudgeConfig {
     /// Endpoints elsewhere.
     Remote(Box<remote::Config>),
     /// A model on this machine.
     Local(LocalConfig),
+}
+
+impl<'de> Deserialize<'de> for JudgeConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = toml::Table::deserialize(deserializer)?;
+        if table.contains_key("endpoints") {
+            return table.try_into().map(|remote| Self::Remote(Box::new(remote))).map_err(D::Error::custom);
+        }
+        let local = table.try_into().map_err(|error| {
+            let error = error.to_string();
+            D::Error::custom(format!("{} (a judge without `endpoints` is a model on this machine)", error.trim_end()))
+        });
+        local.map(Self::Local)
+    }
 }
 
 impl JudgeConfig {

@@ -73,7 +73,7 @@ pub struct ParsedTurn<'t> {
 }
 
 impl ParsedTurn<'_> {
-    /// Attempts, open reasoning and an overflow of calls counting as one each.
+    /// Attempts, of which an overflow of calls is the last, and open reasoning, which counts as one.
     pub(super) fn attempts(&self) -> usize {
         self.parsed.attempts.len() + self.faults()
     }
@@ -83,9 +83,9 @@ impl ParsedTurn<'_> {
         self.parsed.attempts.iter().filter(|attempt| attempt.result.is_err()).count()
     }
 
-    /// What is no call and does not parse either: open reasoning, an overflow of calls.
+    /// What is no call and does not parse either: open reasoning.
     pub(super) fn faults(&self) -> usize {
-        usize::from(self.parsed.reasoning_open.is_some()) + usize::from(self.parsed.too_many)
+        usize::from(self.parsed.reasoning_open.is_some())
     }
 
     /// What the attempts earn, one each at most.
@@ -256,7 +256,7 @@ fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Opti
         Some(raw) => {
             // A server may have taken the calls out of the text, or copied those that it understood: the text shows more.
             let written = toolcall::parse_as(format, &turn.text, options, tools);
-            if written.attempts.is_empty() && written.reasoning_open.is_none() { native(raw) } else { written }
+            if written.attempts.is_empty() { native(raw) } else { written }
         }
         None => toolcall::parse_as(format, &turn.text, options, tools),
     }

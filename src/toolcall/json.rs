@@ -16,9 +16,18 @@ pub(super) fn read<'t, T: Deserialize<'t>>(text: &'t str, at: usize) -> Result<(
     let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<T>();
     match stream.next() {
         Some(Ok(value)) => Ok((value, at + stream.byte_offset())),
-        Some(Err(error)) => Err(fault(rest, at, &error)),
+        Some(Err(error)) => before_text(rest, at, &error).ok_or_else(|| fault(rest, at, &error)),
         None => Err(Fault::new(ErrorCode::Truncated, text.len(), "the text ends where JSON should stand")),
     }
+}
+
+/// The number or word that text follows at once: there is one, whatever the text is; the stream wants a delimiter.
+fn before_text<'t, T: Deserialize<'t>>(rest: &'t str, at: usize, error: &serde_json::Error) -> Option<(T, usize)> {
+    if !error.is_syntax() || !error.to_string().starts_with("trailing characters") {
+        return None;
+    }
+    let end = place(rest, error) - 1;
+    Some((serde_json::from_str(rest.get(..end)?).ok()?, at + end))
 }
 
 /// Reads a text that is one value and nothing else but blanks.
@@ -41,12 +50,17 @@ fn fault(rest: &str, at: usize, error: &serde_json::Error) -> Fault {
         "recursion limit exceeded" => ErrorCode::TooDeep,
         _ => ErrorCode::JsonSyntax,
     };
+    let fault = Fault::new(code, at + rest.floor_char_boundary(place(rest, error)), format!("broken JSON: {what}"));
+    if error.is_eof() { fault } else { fault.past() }
+}
+
+/// Bytes up to and with the one that an error is at.
+fn place(rest: &str, error: &serde_json::Error) -> usize {
     let line = match error.line() {
         0 | 1 => 0,
         line => memchr_iter(b'\n', rest.as_bytes()).nth(line - 2).map_or(0, |newline| newline + 1),
     };
-    let fault = Fault::new(code, at + rest.floor_char_boundary(line + error.column()), format!("broken JSON: {what}"));
-    if error.is_eof() { fault } else { fault.past() }
+    line + error.column()
 }
 
 /// A value read strictly: the last one of duplicate keys wins, and no key has a meaning of its own (`Value`'s own

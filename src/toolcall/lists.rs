@@ -19,7 +19,7 @@ pub(super) fn granite(scan: &mut Scan<'_, '_>) {
         let tagged = cursor.eat("<|tool_call|>") || cursor.eat("<tool_call>");
         cursor.skip_blanks();
         let opens = cursor.peek() == Some(b'[');
-        if opens && (tagged || holds_object(cursor)) {
+        if opens && (tagged || holds_object(cursor) || holds_call(scan, cursor.at)) {
             walk.resume(read(scan, at..cursor.at).end);
         } else if tagged {
             let (code, what) = if cursor.is_at_end() {
@@ -33,11 +33,16 @@ pub(super) fn granite(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// Without a tag, only a list that opens with an object is an attempt: prose may start with a bracket, too.
+/// Without a tag, only a list that opens with an object, or that has a call in it, is an attempt: prose may start with a
+/// bracket, too.
 fn holds_object(mut cursor: Cursor<'_>) -> bool {
     cursor.at += 1;
     cursor.skip_blanks();
     cursor.peek() == Some(b'{')
+}
+
+fn holds_call(scan: &Scan<'_, '_>, at: usize) -> bool {
+    elements(scan, at).is_ok_and(|(found, _)| found.iter().any(|(_, reading)| reading.call.is_ok()))
 }
 
 /// `functools[..]` anywhere.
@@ -141,6 +146,8 @@ mod tests {
         }
         assert_eq!(codes(Granite, &format!("Sure. <|tool_call|>{list}")), [""; 0]);
         assert_eq!(codes(Granite, "[1] says so"), [""; 0]);
+        assert_eq!(codes(Granite, r#"[1, {"a": 2}]"#), [""; 0]);
+        assert_eq!(codes(Granite, r#"[1, {"name":"f","arguments":{}}]"#), ["not_an_object", "ok"]);
         assert_eq!(codes(Granite, "<|tool_call|>"), ["truncated"]);
         assert_eq!(codes(Granite, r#"<|tool_call|>{"name":"f","arguments":{}}"#), ["unexpected_text"]);
     }

@@ -144,12 +144,16 @@ fn leave(scan: &mut Scan<'_, '_>, section: Section, at: usize, syntax: &Syntax, 
         (Leaving::Closed(_), true, None) => (ErrorCode::UnexpectedText, "a section without a call"),
         (Leaving::End, true, None) => (ErrorCode::Truncated, "the text ends before the section's first call"),
         (Leaving::Closed(_) | Leaving::End, false, None) => return,
+        // The malformed call before says it all.
+        (Leaving::Unclosed, false, None) if section.expect.is_none() => return,
         (Leaving::Closed(_), _, Some(_)) => (ErrorCode::UnexpectedText, "text between the calls of a section"),
         (Leaving::End | Leaving::Unclosed, ..) => (ErrorCode::MissingCloser, "the section is not closed"),
     };
     let start = if section.empty { section.at } else { stray.unwrap_or(at) };
     let end = match leaving {
         Leaving::Closed(end) if section.empty => end,
+        // What closes nothing is the next opener.
+        Leaving::Unclosed if start == at => at + syntax.open.len(),
         _ => at,
     };
     let place = stray.unwrap_or(start);
@@ -250,7 +254,7 @@ fn fence_end(text: &str, at: usize) -> Result<usize, Fault> {
 mod tests {
     use serde_json::json;
 
-    use super::super::laws::{calls, codes, tolerant};
+    use super::super::laws::{calls, codes, parsed, tolerant};
     use crate::trajectory::ToolFormat::{DeepseekV3, DeepseekV31, KimiK2};
 
     const OPEN: &str = "<｜tool▁calls▁begin｜>";
@@ -295,6 +299,11 @@ mod tests {
         assert_eq!(codes(DeepseekV31, &call), [""; 0]);
         assert_eq!(codes(DeepseekV31, &format!("{OPEN}{call} hello")), ["ok", "missing_closer"]);
         assert_eq!(codes(DeepseekV31, &format!("{OPEN}{call}{OPEN}{call}")), ["ok", "missing_closer", "ok"]);
+        let cut = call.replace("{}", "{\"a\":");
+        assert_eq!(codes(DeepseekV31, &format!("{OPEN}{cut}{OPEN}{call}{CLOSE}")), ["json_syntax", "ok"]);
+        let unclosed = format!("{OPEN}{call}{OPEN}{call}");
+        let spans: Vec<_> = parsed(DeepseekV31, &unclosed).attempts.into_iter().map(|attempt| attempt.span).collect();
+        assert!(spans.iter().all(|span| !span.is_empty()) && spans.is_sorted_by(|a, b| a.end <= b.start), "{spans:?}");
         assert_eq!(codes(DeepseekV31, &format!("{OPEN}{CLOSE}")), ["unexpected_text"]);
         assert_eq!(codes(DeepseekV31, OPEN), ["truncated"]);
         let unclosed = call.replace("<｜tool▁call▁end｜>", "");

@@ -215,6 +215,98 @@ fn more_lines_than_fit_a_chunk_are_scored_once_each_and_in_order() {
 }
 
 #[test]
+fn the_output_is_touched_only_when_there_is_something_to_score() {
+    let gradus = Gradus::new();
+    let lines = jsonl(&right_and_wrong());
+    let file = gradus.file("lines.jsonl", &lines);
+    let said = gradus.run(&["score", &file, "--out", "./lines.jsonl"]).exits(1).err;
+    assert!(said.contains("--out ./lines.jsonl is the file that is read"), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
+    let earlier = gradus.file("earlier.jsonl", "precious");
+    gradus.run(&["score", "typo.jsonl", "--out", &earlier]).exits(1);
+    gradus.run(&["score", &file, "--out", &earlier, "--rubric", "nobody"]).exits(1);
+    assert_eq!(std::fs::read_to_string(&earlier).unwrap(), "precious");
+    gradus.run(&["score", &file, "--out", &earlier]).exits(0);
+    assert_eq!(results(&std::fs::read_to_string(&earlier).unwrap()).len(), 2);
+}
+
+#[test]
+fn lines_that_are_no_text_have_results_however_many_there_are() {
+    let gradus = Gradus::new();
+    let [right, _] = right_and_wrong();
+    let mut lines = format!("{right}\n").into_bytes();
+    for _ in 0..5000 {
+        lines.extend(b"caf\xe9\n");
+    }
+    lines.extend(format!("{right}\n").bytes());
+    let file = gradus.file("latin.jsonl", lines);
+    let ran = gradus.run(&["score", &file, "--out", "out"]).exits(1);
+    assert!(ran.err.contains("latin.jsonl, line 5001: not UTF-8"), "{}", ran.err);
+    let results = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    assert_eq!(results.len(), 5002);
+    assert_eq!((&results[0]["reward"], &results[5001]["reward"]), (&json!(1.0), &json!(1.0)));
+}
+
+/// The same trajectory as a line, as a request, and as a request that says otherwise.
+#[test]
+fn the_arguments_win_over_what_a_request_says() {
+    let gradus = Gradus::new();
+    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let [_, wrong] = right_and_wrong();
+    for line in [
+        wrong.clone(),
+        json!({"trajectories": [wrong]}),
+        json!({"rubric": "binary_em", "step": 0, "trajectories": [wrong]}),
+    ] {
+        let arguments = ["score", "-", "--rubric", rubric.to_str().unwrap(), "--step", "100"];
+        let out = gradus.run_with(&arguments, &[], &jsonl(&[line])).exits(0).out;
+        assert!(out.lines().next().unwrap().ends_with(" 0.5000"), "{out}");
+    }
+}
+
+#[test]
+fn a_group_that_is_to_be_put_in_order_is_not_torn_apart_unsaid() {
+    let gradus = Gradus::new();
+    let rank =
+        "name = \"order\"\n[[stages]]\nkind = \"judge\"\nmode = \"rank\"\ncriteria = \"Is it right?\"\nweight = 1\n";
+    let rubric = gradus.file("order.toml", rank);
+    let [right, _] = right_and_wrong();
+    let line = |group: &str| {
+        let mut one = right.clone();
+        one["group"] = json!(group);
+        one
+    };
+    let said = |groups: &[(&str, usize)], code| {
+        let lines: Vec<_> = groups.iter().flat_map(|(group, times)| vec![line(group); *times]).collect();
+        gradus.run_with(&["score", "-", "--rubric", &rubric], &[], &jsonl(&lines)).exits(code).err
+    };
+    // Equal answers need no judge.
+    assert!(!said(&[("a", 510), ("b", 8)], 0).contains("bring the lines of a group together"));
+    let apart = said(&[("a", 1), ("b", 512), ("a", 1)], 1);
+    assert!(apart.contains("line 514: the group \"a\" has members too far before"), "{apart}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_a_failure_and_a_closed_pipe_changes_nothing() {
+    let gradus = Gradus::new();
+    for arguments in [&["score", "-"][..], &["openapi"], &["rubric", "show", "short_form_qa"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = gradus.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(jsonl(&right_and_wrong()).as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"), "{arguments:?}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = gradus.command(&["score", "-"]).stdin(Stdio::piped()).stdout(writer).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"no json\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "a line was not scored");
+}
+
+#[test]
 fn wrong_arguments_say_what_to_do() {
     let gradus = Gradus::new();
     assert!(gradus.run(&["score"]).exits(2).err.contains("<FILE>"));

@@ -50,3 +50,34 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
     assert!(gradus.run(&["serve", "--listen", "somewhere"]).exits(2).err.contains("somewhere"));
     assert!(gradus.run(&["--log", "=[", "rubric", "list"]).exits(1).err.contains("--log"));
 }
+
+#[test]
+fn a_log_filter_that_would_silence_everything_is_refused() {
+    let gradus = Gradus::new();
+    for filter in ["warning", "", "nonsense", "warn,loud"] {
+        let said = gradus.run_with(&["rubric", "list"], &[("GRADUS_LOG", filter)], "").exits(1).err;
+        assert!(said.contains("is no filter; use one of") && said.contains("\"warn\""), "{filter}: {said}");
+    }
+    for filter in ["warn", "WARN", "off", "gradus=debug", "error,gradus::http=trace", "gradus"] {
+        gradus.run(&["--log", filter, "rubric", "list"]).exits(0);
+    }
+}
+
+#[test]
+fn a_mistake_in_a_judge_is_named() {
+    let gradus = Gradus::new();
+    let said = |table: &str| {
+        let file = gradus.file("judges.toml", format!("[judges.default]\n{table}\n"));
+        gradus.run(&["--config", &file, "score", "-"]).exits(1).err
+    };
+    let devcie = said("model = \"x\"\ndevcie = \"cpu\"");
+    assert!(devcie.contains("unknown field `devcie`") && devcie.contains("`device`"), "{devcie}");
+    assert!(devcie.contains("judges.toml"), "{devcie}");
+    let flavor = said("endpoints = [{ url = \"http://127.0.0.1:1\" }]\nmodel = \"m\"\nflavor = \"bogus\"");
+    assert!(flavor.contains("bogus") && flavor.contains("`vllm`"), "{flavor}");
+    let endpoint = said("endpoints = [{ url = \"http://127.0.0.1:1\", max_concurency = 3 }]\nmodel = \"m\"");
+    assert!(endpoint.contains("unknown field `max_concurency`"), "{endpoint}");
+    // A model alone is local: what is missing is the directory, not endpoints.
+    let missing = said("model = \"/nowhere\"");
+    assert!(missing.contains("/nowhere") && !missing.contains("endpoints` is empty"), "{missing}");
+}

@@ -79,7 +79,7 @@ fn a_bad_line_refuses_the_upload_and_is_named() {
 fn a_text_without_markers_says_nothing_of_its_prompt() {
     let server = Server::start(&[]);
     let body = json!({"query": ["What? Paris"]}).to_string();
-    let problem = server.post("/get_reward?on_invalid=error", &body).problem(422);
+    let problem = server.post("/get_reward?on_invalid=error", &body).problem(503);
     assert!(problem["detail"].as_str().unwrap().contains("where the prompt ends"), "{problem}");
     assert_eq!(server.post("/get_reward", &body).ok()["rewards"], json!([0.0]));
 }

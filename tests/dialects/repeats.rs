@@ -35,7 +35,7 @@ fn a_key_stands_for_the_path_the_query_and_the_body() {
     keyed(&server, path, "k", &body("Lyon")).problem(409);
     keyed(&server, "/slime?rubric=binary_em&format=dict", "k", &body("Paris")).problem(409);
     keyed(&server, "/reward", "k", &json!({"trajectories": []}).to_string()).problem(409);
-    keyed(&server, path, &"k".repeat(10_000), &body("Paris")).problem(400);
+    keyed(&server, &format!("{path}&on_invalid=error"), &"k".repeat(10_000), &body("Paris")).problem(400);
     assert_eq!(keyed(&server, path, "k", &body("Paris")).ok(), json!(1.0), "the first answer stays");
 }
 

@@ -8,14 +8,19 @@ use crate::contents::{contents, prompt_messages, server, templated_prompt, tools
 /// Rubrics with everything that makes a reward more than a sum of stages.
 fn shaped() -> Server {
     let server = Server::start(&["--admin-token", "secret"]);
-    let rubric = "name = \"shaped\"\n[reward]\nmin = -0.5\nmax = 2.0\n\
+    let rubric = "[reward]\nmin = -0.5\nmax = 2.0\n\
         [[stages]]\nkind = \"tool_parse\"\nweight = 1\nthreshold = 0.5\n\
         [[stages]]\nkind = \"exact_match\"\nweight = 3\n\
         [[penalties]]\nkind = \"repeat_calls\"\nweight = 3.0\nmax = 9.0\n";
-    let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
-    let answer = server.send("PUT", "/rubrics/shaped", &headers, Some(rubric.as_bytes()));
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    add_rubric(&server, "shaped", rubric);
     server
+}
+
+fn add_rubric(server: &Server, name: &str, rubric: &str) {
+    let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
+    let rubric = format!("name = \"{name}\"\n{rubric}");
+    let answer = server.send("PUT", &format!("/rubrics/{name}"), &headers, Some(rubric.as_bytes()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 fn keys(value: &Value) -> Vec<&String> {
@@ -52,6 +57,31 @@ fn trap_2_every_item_of_verl_has_the_same_keys() {
     assert_eq!((&all[3]["score"], &all[3]["acc"], &all[3]["valid"]), (&json!(0.0), &json!(0.0), &json!(0.0)));
     // One alone has the same keys, too.
     assert_eq!(keys(&server.post("/verl", &of("?").to_string()).ok()), keys(&all[0]));
+}
+
+#[test]
+fn acc_of_verl_is_exact_match_where_the_rubric_measures_it_and_else_the_score() {
+    let server = shaped();
+    let near = "[answer]\nfrom = \"answer_tag\"\n[[stages]]\nkind = \"f1\"\nweight = 1\n";
+    add_rubric(&server, "near", near);
+    add_rubric(&server, "reported", &format!("report = [\"exact_match\"]\n{near}"));
+    let found = |rubric: &str, said: &str| {
+        let body = json!({"solution_str": format!("<answer>{said}</answer>"), "ground_truth": "Paris"});
+        server.post(&format!("/verl?rubric={rubric}"), &body.to_string()).ok()
+    };
+    // None of these rubrics has a threshold that a wrong answer could miss.
+    let wrong = found("shaped", "Lyon");
+    assert_eq!((&wrong["acc"], &wrong["exact_match"], &wrong["valid"]), (&json!(0.0), &json!(0.0), &json!(1.0)));
+    assert_eq!(found("reported", "Paris")["acc"], 1.0);
+    let near = found("reported", "Paris it is");
+    assert!(near["score"].as_f64().unwrap() > 0.0, "{near}");
+    assert_eq!(near["acc"], 0.0);
+    let near = found("near", "Paris it is");
+    assert!(near["score"].as_f64().unwrap() > 0.0, "{near}");
+    assert_eq!(near["acc"], near["score"]);
+    // What could not be scored is not right, whatever it gets.
+    let invalid = server.post("/verl?rubric=shaped", r#"{"solution_str": 7, "ground_truth": "Paris"}"#).ok();
+    assert_eq!((&invalid["score"], &invalid["acc"], &invalid["valid"]), (&json!(-0.5), &json!(0.0), &json!(0.0)));
 }
 
 #[test]
@@ -118,13 +148,61 @@ fn trap_5_what_can_never_be_scored_is_200_where_the_client_retries_4xx() {
     // Who asks for errors gets them.
     server.post("/get_reward?rubric=nobody&on_invalid=error", &shard).problem(404);
     server.post("/slime?on_invalid=error", "{").problem(400);
-    server.post("/get_reward?on_invalid=error", &odd).problem(422);
-    // What is worth another try is no 200: the judge may be there next time.
+    // An item without a score is 503 then, even one that never gets one.
+    server.post("/get_reward?on_invalid=error", &odd).problem(503);
+    server.post("/slime?on_invalid=error", r#"{"response": 7, "label": "x"}"#).problem(503);
     server
         .post("/slime?rubric=long_form_qa&on_invalid=error", &json!({"response": "x", "label": "x"}).to_string())
         .problem(503);
-    // A URL that is wrong is seen at once.
-    server.post("/slime?rubrik=x", &sample).problem(400);
+}
+
+#[test]
+fn trap_5_a_url_that_is_wrong_is_200_unless_it_asks_for_errors() {
+    let server = shaped();
+    let shard = json!({"query": ["a", "b"], "labels": ["x", "y"]}).to_string();
+    let sample = json!({"prompt": "q", "response": "a", "label": "x"}).to_string();
+    for wrong in ["rubrik=x", "tool_format=bogus", "step=x", "group_size=0", "rubric=shaped&rubric=shaped"] {
+        let lowest = if wrong.contains("shaped") { -0.5 } else { 0.0 };
+        assert_eq!(server.post(&format!("/slime?{wrong}"), &sample).ok(), json!(lowest), "{wrong}");
+        assert_eq!(server.post(&format!("/slime?{wrong}&on_invalid=null"), &sample).ok(), Value::Null);
+        let path = format!("/get_reward?rubric=shaped&{wrong}");
+        assert_eq!(server.post(&path, &shard).ok()["rewards"], json!([-0.5, -0.5]), "{wrong}");
+        for path in [format!("/slime?{wrong}&on_invalid=error"), format!("/get_reward?on_invalid=error&{wrong}")] {
+            server.post(&path, &shard).problem(400);
+        }
+    }
+    let dict = server.post("/slime?format=dict&rubric=shaped&bogus=1", &sample).ok();
+    assert_eq!((&dict["score"], &dict["valid"]), (&json!(-0.5), &json!(0.0)));
+}
+
+#[test]
+fn trap_5_a_broken_request_is_worth_no_more_than_a_wrong_answer() {
+    let server = shaped();
+    let wrong = json!({"response": "<answer>Lyon</answer>", "label": "Paris"}).to_string();
+    let keys_of_a_score = server.post("/slime?rubric=shaped&format=dict", &wrong).ok();
+    for broken in ["{", "[]", "{}"] {
+        assert_eq!(server.post("/slime?rubric=shaped", broken).ok(), json!(-0.5), "{broken}");
+        assert_eq!(server.post("/slime?rubric=shaped&on_invalid=mean", broken).ok(), json!(-0.5), "{broken}");
+        let dict = server.post("/slime?rubric=shaped&format=dict", broken).ok();
+        assert_eq!((&dict["score"], &dict["valid"]), (&json!(-0.5), &json!(0.0)), "{broken}");
+        assert_eq!(keys(&dict), keys(&keys_of_a_score), "{broken}");
+        let null = server.post("/slime?rubric=shaped&format=dict&on_invalid=null", broken).ok();
+        assert_eq!((&null["score"], &null["valid"]), (&Value::Null, &json!(0.0)), "{broken}");
+    }
+    // Of a rubric that there is not, nobody knows the lowest reward.
+    assert_eq!(server.post("/slime?rubric=nobody&format=dict", &wrong).ok(), json!({"score": 0.0, "valid": 0.0}));
+    // One entry for each query, as far as they can be counted.
+    for odd in [
+        json!({"query": ["a", "b"], "prompts": ["a"]}),
+        json!({"query": ["a", "b"], "labels": ["x", "y", "z"]}),
+        json!({"query": ["a", "b"], "prompts": "a"}),
+    ] {
+        let answer = server.post("/get_reward?rubric=shaped", &odd.to_string()).ok();
+        assert_eq!((&answer["rewards"], &answer["scores"]), (&json!([-0.5, -0.5]), &json!([0.0, 0.0])), "{odd}");
+        assert_eq!(answer["extra_logs"]["valid"], json!([0.0, 0.0]), "{odd}");
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+    assert_eq!(server.post("/get_reward?rubric=shaped", r#"{"query": "a"}"#).ok()["rewards"], json!([]));
 }
 
 #[test]
@@ -214,6 +292,15 @@ fn trap_11_error_bodies_of_llama_factory_have_scores() {
     assert_eq!(problem["scores"], json!([0.0, 0.0]));
     assert_eq!(server.post("/v1/score/evaluation?on_invalid=error", &body).problem(422)["scores"], json!([0.0, 0.0]));
     assert_eq!(server.post("/v1/score/evaluation", "{").problem(400)["scores"], json!([]));
+    for wrong in ["tool_format=bogus", "bogus=1", "on_invalid=guess"] {
+        let path = format!("/v1/score/evaluation?{wrong}");
+        assert_eq!(server.post(&path, &body).problem(400)["scores"], json!([0.0, 0.0]), "{wrong}");
+        assert_eq!(server.post(&path, "{").problem(400)["scores"], json!([]), "{wrong}");
+    }
+    let odd = json!({"messages": ["a", "b"], "model": 7}).to_string();
+    assert_eq!(server.post("/v1/score/evaluation", &odd).problem(422)["scores"], json!([0.0, 0.0]));
+    let server = Server::start(&["--api-token", "secret"]);
+    assert_eq!(server.post("/v1/score/evaluation", &body).problem(401)["scores"], json!([]));
 }
 
 #[test]
@@ -290,6 +377,24 @@ fn nemo_hears_that_a_failed_judge_is_no_measurement() {
     assert_eq!(answer["_ng_failure_judge_error"], "unavailable");
     assert_eq!(answer["instance_config"], json!({"x": 1, "mask_sample": true}));
     assert!(answer.get("reward_components").is_none(), "{answer}");
+}
+
+#[test]
+fn what_nemo_cannot_score_is_0_whatever_the_lowest_reward_is() {
+    let server = shaped();
+    // There is nothing to compare with.
+    let body = json!({"responses_create_params": {"input": "q"},
+        "response": {"output": [{"type": "message", "role": "assistant", "content": "<answer>Paris</answer>"}]}});
+    let verify = |query: &str| server.post(&format!("/verify?rubric=shaped{query}"), &body.to_string()).ok();
+    for query in ["", "&on_invalid=null"] {
+        let answer = verify(query);
+        assert_eq!((&answer["reward"], &answer["mask_sample"]), (&json!(0.0), &json!(true)), "{query}");
+        assert_eq!(answer["_ng_failure_class"], "verify_failed");
+        assert_eq!(answer["instance_config"], json!({"mask_sample": true}));
+    }
+    // Who asks for the rubric's lowest reward gets it.
+    let answer = verify("&on_invalid=zero");
+    assert_eq!((&answer["reward"], &answer["mask_sample"]), (&json!(-0.5), &json!(true)));
 }
 
 #[test]

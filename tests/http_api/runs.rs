@@ -191,6 +191,7 @@ fn bad_parameters_are_400() {
         "/runs/r/scores?nonsense=1",
         "/runs/r/scores?step_from=x",
         "/runs/r?window=x",
+        "/runs/r?window=0",
     ] {
         server.get(path).problem(400);
     }

@@ -75,6 +75,8 @@ pub struct Settings {
 pub struct Overrides<'a> {
     /// Used instead of the request's rubric: scoring again with the very rubric of a stored score.
     pub rubric: Option<Arc<Rubric>>,
+    /// Used instead of the request's step.
+    pub step: Option<u64>,
     /// Prefix of the score ids; `None` where nothing is stored.
     pub batch_id: Option<&'a str>,
     /// Whether every row gets its [`Facts`].
@@ -250,7 +252,10 @@ impl Engine {
         Ok(Settings {
             rubric,
             inline,
-            position: Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery },
+            position: Position {
+                step: overrides.step.or(curriculum.step).or(request.step),
+                mastery: curriculum.mastery,
+            },
             run_id: request.run_id.as_ref().map(|text| text.0.to_string()),
             on_invalid: request.on_invalid.unwrap_or_default(),
         })

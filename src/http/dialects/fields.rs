@@ -20,6 +20,13 @@ pub(super) struct Value<'t, 'b> {
     noted: &'t [Noted],
 }
 
+/// How many elements the list has that stands under this name in a text's object; 0 where there is none.
+pub(super) fn length_of(text: &str, name: &str) -> usize {
+    let Ok(parts) = Parts::read(text, 2) else { return 0 };
+    let list = parts.object(text).ok().and_then(|object| object.get(name)?.list("").ok());
+    list.map_or(0, |list| list.inside().count())
+}
+
 impl Parts {
     /// Takes a text apart down to `depth` levels: 1 for the fields of an object or the elements of a list, 2 for those inside
     /// them, and so on. What lies deeper is there, too, but seems empty.

@@ -11,6 +11,7 @@ use super::draft::{Draft, Written};
 use super::fields::Parts;
 use super::options::{Options, Repeatable};
 use super::sheet::{Sheet, written};
+use super::unscored::Unscored;
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -51,6 +52,7 @@ struct LlamaFactory {
 impl Dialect for LlamaFactory {
     const ON_INVALID: OnInvalid = OnInvalid::Zero;
     const DEADLINE_MS: Option<u64> = None;
+    const LIST: Option<&'static str> = Some("messages");
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
         let parts = Parts::read(body, 2)?;
@@ -66,8 +68,8 @@ impl Dialect for LlamaFactory {
         written(&ScoreEvaluationResponse { id, object, model: &self.model, scores: sheet.numbers() })
     }
 
-    fn failed(problem: Problem, items: usize, on_invalid: OnInvalid) -> Result<Response, Problem> {
-        let scores = vec![(on_invalid != OnInvalid::Null).then_some(0.0); items];
+    fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {
+        let scores = vec![unscored.reward(); unscored.items];
         Err(problem.with("scores", serde_json::json!(scores)))
     }
 }

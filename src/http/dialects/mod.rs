@@ -20,6 +20,7 @@ mod prepare;
 mod sheet;
 mod slime;
 mod trl;
+mod unscored;
 mod verl;
 
 use std::sync::Arc;
@@ -27,14 +28,17 @@ use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use self::draft::Draft;
+use self::fields::length_of;
 use self::options::Options;
-use self::prepare::{Prepared, prepare};
+use self::prepare::{Prepared, Refused, prepare};
 use self::sheet::{Scoring, Sheet};
+use self::unscored::Unscored;
 use super::app::App;
 use super::cohorts::{self, CohortKey, Joining, Share};
 use super::error::Problem;
@@ -71,6 +75,11 @@ trait Dialect: Sized + Send + 'static {
     const DEADLINE_MS: Option<u64>;
     /// The rubric where neither the query nor the body names one; `None` is the server's.
     const RUBRIC: Option<&'static str> = None;
+    /// The body's list that has an entry for each item, where the answer has one for each though nothing was scored.
+    const LIST: Option<&'static str> = None;
+    /// Whether its client tries again whatever is not 200: where `on_invalid` is `error`, an item without a score is 503
+    /// then, whether or not that may help.
+    const RETRIES_ALL: bool = false;
 
     /// Whether the answer has the body in it, which is kept until then.
     const ECHOES: bool = false;
@@ -99,11 +108,11 @@ trait Dialect: Sized + Send + 'static {
     /// The answer's JSON; `body` is empty where it is not echoed.
     fn write(&self, body: &str, sheet: &Sheet<'_>) -> Vec<u8>;
 
-    /// The answer where there are no scores; `items` is how many the body had, as far as that is known.
+    /// The answer where there are no scores.
     ///
     /// # Errors
     /// The problem, where the client does well to hear of it.
-    fn failed(problem: Problem, _items: usize, _on_invalid: OnInvalid) -> Result<Response, Problem> {
+    fn failed(problem: Problem, _unscored: &Unscored) -> Result<Response, Problem> {
         Err(problem)
     }
 }
@@ -117,33 +126,68 @@ struct Asked {
 
 /// Answers a request in a dialect.
 async fn serve<D: Dialect>(app: App, id: RequestId, request: Request) -> Result<Response, Problem> {
-    let arrived = Instant::now();
     let (parts, body) = request.into_parts();
+    let mut items = 0;
+    let answer = respond::<D>(&app, id, &parts, body, &mut items).await;
+    answer.map(json).or_else(|problem| D::failed(problem, &unscored::<D>(&app, &parts.uri, items)))
+}
+
+/// Reads a request and answers it; tells how many items it has as soon as that is known.
+async fn respond<D: Dialect>(
+    app: &App,
+    id: RequestId,
+    parts: &Parts,
+    body: Body,
+    items: &mut usize,
+) -> Result<Bytes, Problem> {
+    let arrived = Instant::now();
     app.tokens.require_api(&parts.headers)?;
-    let key = idempotency::key(&parts.headers)?;
-    let mut options = Options::read(&parts.uri)?;
-    options.settle(D::ON_INVALID, D::DEADLINE_MS);
     app.refuse_when_draining()?;
-    let (mut items, on_invalid) = (0, options.on_invalid());
-    let answer = async {
-        let mut admission = app.limits.admit(&parts.headers)?;
-        let body = admission.read(&parts.headers, body).await?;
-        let asked = Asked { options, arrived, request_id: id.0 };
-        let Some(key) = key else { return answer::<D>(&app, body, asked, &mut items).await };
-        let request_hash = hash(&parts.uri, &body);
-        let make = async {
-            let body = answer::<D>(&app, body, asked, &mut items).await?;
-            Ok(Arc::new(Answer { body_hash: request_hash, body }))
-        };
-        app.idempotency.answer(&key, request_hash, make).await
+    let mut admission = app.limits.admit(&parts.headers)?;
+    // Before anything else is refused: that may be answered by 200 and an entry for each item.
+    let body = admission.read(&parts.headers, body).await?;
+    let (key, mut options) = match (idempotency::key(&parts.headers), Options::read(&parts.uri)) {
+        (Ok(key), Ok(options)) => (key, options),
+        (Err(problem), _) | (_, Err(problem)) => {
+            *items = count::<D>(body).await?;
+            return Err(problem);
+        }
     };
-    let answer = answer.await;
-    answer.map(json).or_else(|problem: Problem| D::failed(problem, items, on_invalid))
+    options.settle(D::ON_INVALID, D::DEADLINE_MS);
+    let asked = Asked { options, arrived, request_id: id.0 };
+    let Some(key) = key else { return answer::<D>(app, body, asked, items).await };
+    let request_hash = hash(&parts.uri, &body);
+    let make = async {
+        let body = answer::<D>(app, body, asked, items).await?;
+        Ok(Arc::new(Answer { body_hash: request_hash, body }))
+    };
+    app.idempotency.answer(&key, request_hash, make).await
+}
+
+/// How many items a body has that is not read further.
+async fn count<D: Dialect>(body: String) -> Result<usize, Problem> {
+    let Some(list) = D::LIST else { return Ok(0) };
+    on_work_threads(move || Ok(length_of(&body, list))).await
+}
+
+/// What is known of a request that has no scores.
+fn unscored<D: Dialect>(app: &App, uri: &Uri, items: usize) -> Unscored {
+    let mut options = Options::readable(uri);
+    options.settle(D::ON_INVALID, D::DEADLINE_MS);
+    let name = options.rubric.as_deref().or(D::RUBRIC).unwrap_or(&app.engine.default_rubric);
+    let rubric = app.engine.catalog.get(name);
+    Unscored { items, options, rubric }
 }
 
 /// Scores a body and writes the answer; tells how many items the body has as soon as that is known.
 async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut usize) -> Result<Bytes, Problem> {
-    let mut prepared = read::<D>(app, body, asked.options).await?;
+    let mut prepared = match read::<D>(app, body, asked.options).await {
+        Ok(prepared) => prepared,
+        Err(refused) => {
+            *items = refused.items;
+            return Err(refused.problem);
+        }
+    };
     *items = prepared.items.len();
     let scores = score(app, &mut prepared, asked.arrived, asked.request_id).await?;
     let sheet = Sheet::new(&prepared, &scores)?;
@@ -159,12 +203,12 @@ fn hash(uri: &Uri, body: &str) -> [u8; 32] {
 }
 
 /// Reads a body, on the work threads where that takes long.
-async fn read<D: Dialect>(app: &App, body: String, options: Options) -> Result<Prepared<D>, Problem> {
+async fn read<D: Dialect>(app: &App, body: String, options: Options) -> Result<Prepared<D>, Refused> {
     if body.len() <= INLINE_BYTES {
         return prepare(app, body, options);
     }
     let app = app.clone();
-    on_work_threads(move || prepare(&app, body, options)).await
+    on_work_threads(move || Ok(prepare(&app, body, options))).await?
 }
 
 /// Scores the items: at once where each stands for itself, else each with its group.

@@ -15,6 +15,7 @@ use super::fields::{Parts, Value};
 use super::label::{self, Label};
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
+use super::unscored::Unscored;
 use super::{Dialect, is_permanent, json, serve, warn_of};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -61,6 +62,8 @@ impl Dialect for OpenRlhf {
     const ON_INVALID: OnInvalid = OnInvalid::Zero;
     // Its client waits for 180 s.
     const DEADLINE_MS: Option<u64> = Some(170_000);
+    const LIST: Option<&'static str> = Some("query");
+    const RETRIES_ALL: bool = true;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
         let parts = Parts::read(body, 2 + label::DEPTH)?;
@@ -90,27 +93,34 @@ impl Dialect for OpenRlhf {
         });
         let valid = sheet.outcomes.iter().map(|outcome| f64::from(u8::from(outcome.valid()))).collect();
         written(&OpenRlhfResponse {
-            scores: rewards.iter().map(|reward| reward.map(|reward| reward.clamp(0.0, 1.0))).collect(),
+            scores: cut(&rewards),
             rewards,
             extra_logs: Named { metrics: columns.collect(), own: vec![("valid", valid)] },
             error: None,
         })
     }
 
-    fn failed(problem: Problem, items: usize, on_invalid: OnInvalid) -> Result<Response, Problem> {
-        if on_invalid == OnInvalid::Error || !is_permanent(&problem) {
+    fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {
+        if unscored.options.on_invalid() == OnInvalid::Error || !is_permanent(&problem) {
             return Err(problem);
         }
         warn_of("openrlhf", &problem);
-        let rewards = vec![(on_invalid != OnInvalid::Null).then_some(0.0); items];
-        let extra_logs = Named { own: vec![("valid", vec![0.0; items])], metrics: Vec::new() };
+        let zeros = || vec![0.0; unscored.items];
+        let rewards = vec![unscored.reward(); unscored.items];
+        let metrics = unscored.metric_names().map(|name| (name, zeros())).collect();
+        let extra_logs = Named { own: vec![("valid", zeros())], metrics };
         Ok(json(written(&OpenRlhfResponse {
-            scores: rewards.clone(),
+            scores: cut(&rewards),
             rewards,
             extra_logs,
             error: Some(problem.detail()),
         })))
     }
+}
+
+/// Rewards within 0 and 1.
+fn cut(rewards: &[Option<f64>]) -> Vec<Option<f64>> {
+    rewards.iter().map(|reward| reward.map(|reward| reward.clamp(0.0, 1.0))).collect()
 }
 
 /// An item of a whole text and its prompt, both raw JSON.
@@ -136,13 +146,14 @@ fn response_after<'b>(query: &'b str, prompt: &str) -> Option<Written<'b>> {
 
 /// Score a shard as `OpenRLHF` sends it.
 ///
-/// What cannot be scored gets the rubric's lowest reward, and so does a request that can never be scored: this client
-/// retries whatever is not 200. `on_invalid=error` gives the statuses of `POST /reward` instead.
+/// What cannot be scored gets the rubric's lowest reward, and so does every query of a request that can never be scored (0
+/// where there is no such rubric): this client retries whatever is not 200. With `on_invalid=error` a shard with an item
+/// that cannot be scored is 503, and such a request has the status that it has at `POST /reward`.
 #[utoipa::path(post, path = "/get_reward", tag = "dialects", operation_id = "openrlhf_get_reward", params(Options, Repeatable),
     request_body(content = OpenRlhfRequestDoc, description = "The body of `--reward.remote_url`"),
     responses(
         (status = 200, description = "Rewards in order", body = OpenRlhfResponse<'static>),
-        (status = 503, description = "Try again: draining, or the judge is down and `on_invalid` is `error`", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 503, description = "Draining, or an item has no score and `on_invalid` is `error`", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn get_reward(
     State(app): State<App>,
     Extension(id): Extension<RequestId>,

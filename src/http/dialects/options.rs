@@ -71,7 +71,7 @@ impl Options {
     /// Reads a URL's query.
     ///
     /// # Errors
-    /// 400 for a parameter that is unknown or has no such value: whoever wrote the URL is there to see it.
+    /// 400 for a parameter that is unknown or has no such value.
     pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
         let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "bad-query", "Bad query parameter", detail);
         let options = Query::<Self>::try_from_uri(uri)
@@ -86,6 +86,19 @@ impl Options {
             }
             _ => Ok(options),
         }
+    }
+
+    /// What an answer without scores depends on, of a query that may have something else in it that cannot be read. Of
+    /// two parameters of one name the first counts.
+    pub(super) fn readable(uri: &Uri) -> Self {
+        let read = |pair: &str| Query::<Self>::try_from_uri(&format!("/?{pair}").parse::<Uri>().ok()?).ok();
+        let parameters = uri.query().unwrap_or_default().split('&').filter_map(read);
+        parameters.fold(Self::default(), |found, Query(one)| Self {
+            rubric: found.rubric.or(one.rubric),
+            on_invalid: found.on_invalid.or(one.on_invalid),
+            format: found.format.or(one.format),
+            ..found
+        })
     }
 
     /// Fills in what the dialect does where nothing was asked for.
@@ -175,6 +188,16 @@ mod tests {
         ] {
             assert_eq!(read(query).unwrap_err().status(), StatusCode::BAD_REQUEST, "{query}");
         }
+    }
+
+    #[test]
+    fn what_can_be_read_of_a_bad_query_is_read() {
+        let readable = |query: &str| Options::readable(&format!("/slime?{query}").parse().unwrap());
+        let options = readable("bogus=1&rubric=a%40b3-1&&step=x&format=dict&tool_format=morse&on_invalid=error");
+        assert_eq!(options.rubric.as_deref(), Some("a@b3-1"));
+        assert_eq!((options.on_invalid(), options.wants_dict()), (OnInvalid::Error, true));
+        assert_eq!(readable("on_invalid=guess&on_invalid=zero&on_invalid=mean").on_invalid(), OnInvalid::Zero);
+        assert_eq!(Options::readable(&"/slime".parse().unwrap()), Options::default());
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::Dialect;
 use super::draft::{Desk, Outline};
+use super::fields::length_of;
 use super::options::Options;
 use crate::http::app::App;
 use crate::http::error::Problem;
-use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid};
+use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid, Pointed};
 use crate::rubric::Rubric;
 use crate::stages::Stage;
 
@@ -49,12 +50,30 @@ pub(super) struct GroupOfItems {
     pub(super) members: Vec<usize>,
 }
 
+/// A body that is none of its dialect.
+pub(super) struct Refused {
+    /// Why.
+    pub(super) problem: Problem,
+    /// How many items it has, as far as that can be told.
+    pub(super) items: usize,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self { problem, items: 0 }
+    }
+}
+
 /// Reads a body.
 ///
 /// # Errors
 /// When it is none of this dialect.
-pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options) -> Result<Prepared<D>, Problem> {
-    let (dialect, drafts) = D::read(&body)?;
+pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options) -> Result<Prepared<D>, Refused> {
+    let refuse = |wrong: Pointed| {
+        let items = D::LIST.map_or(0, |list| length_of(&body, list));
+        Refused { problem: wrong.into(), items }
+    };
+    let (dialect, drafts) = D::read(&body).map_err(refuse)?;
     options.step = options.step.or(dialect.step());
     options.deadline_ms = options.deadline_ms.or(dialect.deadline_ms());
     let name = options.rubric.as_deref().or_else(|| dialect.rubric()).or(D::RUBRIC);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::Dialect;
 use super::options::Options;
 use super::prepare::Prepared;
 use crate::http::batch::{Facts, Row, Scored, component_names};
@@ -41,7 +42,7 @@ impl<'s> Sheet<'s> {
     ///
     /// # Errors
     /// The first item's fault where `on_invalid` is `error`.
-    pub(super) fn new<D>(prepared: &'s Prepared<D>, scores: &'s [Scoring]) -> Result<Self, Problem> {
+    pub(super) fn new<D: Dialect>(prepared: &'s Prepared<D>, scores: &'s [Scoring]) -> Result<Self, Problem> {
         let outcome = |(item, scoring): (&'s super::prepare::PreparedItem, &'s Scoring)| {
             let row = scoring.scored.rows.get(scoring.row)?;
             let (facts, rubric) = (row.facts.as_ref()?, &*scoring.scored.settings.rubric);
@@ -51,7 +52,9 @@ impl<'s> Sheet<'s> {
         let outcomes = outcomes.ok_or_else(|| Problem::internal("a result was lost; please report this"))?;
         let sheet = Self { options: &prepared.options, outcomes };
         match sheet.outcomes.iter().enumerate().find(|(_, outcome)| !outcome.valid()) {
-            Some((item, outcome)) if prepared.options.on_invalid() == OnInvalid::Error => Err(outcome.problem(item)),
+            Some((item, outcome)) if prepared.options.on_invalid() == OnInvalid::Error => {
+                Err(outcome.problem(item, D::RETRIES_ALL))
+            }
             _ => Ok(sheet),
         }
     }
@@ -92,9 +95,7 @@ impl<'s> Outcome<'s> {
 
     /// Score per stage and reported measure.
     pub(super) fn metrics(&self) -> impl Iterator<Item = (&'s str, f64)> {
-        let stages = self.rubric.stages.iter().map(|stage| &*stage.name);
-        let report = self.rubric.report.iter().map(|(name, _)| &**name);
-        stages.chain(report).zip(self.facts.metrics.iter().copied())
+        names_of(self.rubric).zip(self.facts.metrics.iter().copied())
     }
 
     /// What the reward is made of, in reward units; they sum to it.
@@ -124,14 +125,20 @@ impl<'s> Outcome<'s> {
         Some((code.as_str(), self.fault.unwrap_or(message)))
     }
 
-    fn problem(&self, item: usize) -> Problem {
+    /// `retried` says that the client tries again whatever the status is.
+    fn problem(&self, item: usize, retried: bool) -> Problem {
         let (code, message) = self.fault().unwrap_or(("not_scored", "there is no score"));
         let detail = format!("item {item}: {code}: {message}");
-        match &self.facts.fault {
-            Some((code, _)) if code.is_transient() => Problem::unavailable("not-scored", detail, 5),
-            _ => Problem::shape("", detail),
-        }
+        let transient = self.facts.fault.as_ref().is_some_and(|(code, _)| code.is_transient());
+        if transient || retried { Problem::unavailable("not-scored", detail, 5) } else { Problem::shape("", detail) }
     }
+}
+
+/// The names of a rubric's stages and reported measures, in the order of [`Facts::metrics`].
+pub(super) fn names_of(rubric: &Rubric) -> impl Iterator<Item = &str> {
+    let stages = rubric.stages.iter().map(|stage| &*stage.name);
+    let report = rubric.report.iter().map(|(name, _)| &**name);
+    stages.chain(report)
 }
 
 /// Names with values, written as an object. A name that is taken is written as `metric_` and the name.

@@ -15,6 +15,7 @@ use super::fields::Parts;
 use super::label::{self, Label};
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
+use super::unscored::Unscored;
 use super::{Dialect, is_permanent, json, serve, warn_of};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -56,6 +57,7 @@ impl Dialect for Slime {
     const ON_INVALID: OnInvalid = OnInvalid::Zero;
     // Its client waits for 120 s.
     const DEADLINE_MS: Option<u64> = Some(110_000);
+    const RETRIES_ALL: bool = true;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
         let parts = Parts::read(body, 1 + label::DEPTH)?;
@@ -81,24 +83,30 @@ impl Dialect for Slime {
         }
     }
 
-    fn failed(problem: Problem, _: usize, on_invalid: OnInvalid) -> Result<Response, Problem> {
-        if on_invalid == OnInvalid::Error || !is_permanent(&problem) {
+    fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {
+        if unscored.options.on_invalid() == OnInvalid::Error || !is_permanent(&problem) {
             return Err(problem);
         }
         warn_of("slime", &problem);
-        Ok(json(written(&(on_invalid != OnInvalid::Null).then_some(0.0))))
+        let reward = unscored.reward();
+        if !unscored.options.wants_dict() {
+            return Ok(json(written(&reward)));
+        }
+        let metrics = unscored.metric_names().map(|name| (name, Some(0.0))).collect();
+        Ok(json(written(&Named { own: vec![("score", reward), ("valid", Some(0.0))], metrics })))
     }
 }
 
 /// Score a sample as slime and miles send it.
 ///
-/// What cannot be scored gets the rubric's lowest reward; a request that can never be scored gets 0, and the server's log
-/// says why: this client retries whatever is not 200. `on_invalid=error` gives the statuses of `POST /reward` instead.
+/// What cannot be scored gets the rubric's lowest reward, and so does a request that can never be scored (0 where there is
+/// no such rubric), and the server's log says why: this client retries whatever is not 200. With `on_invalid=error` a
+/// sample that cannot be scored is 503, and such a request has the status that it has at `POST /reward`.
 #[utoipa::path(post, path = "/slime", tag = "dialects", operation_id = "slime_score", params(Options, Repeatable),
     request_body(content = SlimeRequestDoc, description = "The body of `--rm-type remote_rm`"),
     responses(
         (status = 200, description = "The reward", body = SlimeResponseDoc),
-        (status = 503, description = "Try again: draining, or the judge is down and `on_invalid` is `error`", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 503, description = "Draining, or the sample has no score and `on_invalid` is `error`", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn score_sample(
     State(app): State<App>,
     Extension(id): Extension<RequestId>,

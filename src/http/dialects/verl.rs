@@ -42,14 +42,14 @@ pub(crate) struct VerlRequestDoc {
     extra_info: Option<serde_json::Value>,
 }
 
-/// `score`, `acc` (1 where every stage passed), `valid`, and every metric: the same keys for every item.
+/// `score`, `acc`, `valid`, and every metric: the same keys for every item.
 #[allow(dead_code, reason = "exists for its schema")]
 #[derive(Serialize, ToSchema)]
 #[schema(as = VerlResponse, example = json!({"score": 0.93, "acc": 1.0, "valid": 1.0, "tool_parse": 1.0, "la_bleu": 0.9}))]
 pub(crate) struct VerlResponseDoc {
     /// The reward.
     score: f64,
-    /// 1 where every stage reached its threshold, else 0.
+    /// `exact_match` where the rubric measures it, else the score; 0 where the sample could not be scored.
     acc: f64,
     /// 1 where the sample could be scored, else 0.
     valid: f64,
@@ -109,11 +109,20 @@ fn draft<'b>(body: Value<'_, 'b>, pointer: fmt::Arguments<'_>) -> Result<Draft<'
 }
 
 fn fields<'s>(outcome: &Outcome<'s>, options: &Options) -> Named<'s, Option<f64>> {
-    let bit = |bit: bool| Some(f64::from(u8::from(bit)));
+    let valid = f64::from(u8::from(outcome.valid()));
     Named {
-        own: vec![("score", outcome.number(options)), ("acc", bit(outcome.passed())), ("valid", bit(outcome.valid()))],
+        own: vec![("score", outcome.number(options)), ("acc", Some(accuracy(outcome))), ("valid", Some(valid))],
         metrics: outcome.metrics().map(|(name, score)| (name, Some(score))).collect(),
     }
+}
+
+/// `exact_match`, where a stage or a reported measure has that name, else the score: as the Python adapter has it.
+fn accuracy(outcome: &Outcome<'_>) -> f64 {
+    if !outcome.valid() {
+        return 0.0;
+    }
+    let exact = outcome.metrics().find(|(name, _)| *name == "exact_match");
+    exact.map_or_else(|| outcome.fallback(), |(_, score)| score)
 }
 
 /// Score what verl's `compute_score` gets.

@@ -150,7 +150,7 @@ fn table(visits: &RunVisits) -> Vec<PromptValue> {
         let max_reward = rubrics.get(&*visit.rubric_hash).copied().unwrap_or(1.0);
         let (history, last_step) = prompts.entry(&visit.group).or_default();
         history.visit(GroupStatistics::of(&mut visit.rewards.clone(), max_reward));
-        *last_step = (*last_step).max(visit.step);
+        *last_step = visit.step;
     }
     let value = |(group, (history, last_step)): (&str, (PromptHistory, Option<i64>))| PromptValue {
         group: group.to_owned(),

@@ -320,7 +320,10 @@ pub(crate) async fn get_run(
     parameters: Result<Query<RunQuery>, QueryRejection>,
 ) -> Result<Json<RunDetail>, Problem> {
     app.tokens.require_api(&headers)?;
-    let window = query(parameters)?.window.unwrap_or(DEFAULT_WINDOW).max(1);
+    let window = query(parameters)?.window.unwrap_or(DEFAULT_WINDOW);
+    if window == 0 {
+        return Err(bad_query("window = 0 is out of range; it must be 1 or more".to_owned()));
+    }
     let run = store(&app)?.run(&run_id, window).await?.ok_or_else(|| unknown_run(&run_id))?;
     let stages = if run.recent.steps == 0 { &run.overall.stages } else { &run.recent.stages };
     let rates = stages.iter().filter_map(|stage| Some((stage.stage.clone(), stage.pass_rate?)));

@@ -471,14 +471,5 @@ fn parse_errors<'a>(turn: &'a ParsedTurn<'_>) -> impl Iterator<Item = ParseError
     });
     let open = turn.parsed.reasoning_open.as_ref();
     let open = open.map(move |span| entry(ErrorCode::ReasoningOpen, "reasoning is never closed".into(), span));
-    let end = turn.parsed.attempts.last().map_or(0, |attempt| attempt.span.end);
-    let many = turn.parsed.too_many;
-    let many = many.then(|| {
-        entry(
-            ErrorCode::TooManyCalls,
-            "more calls than the rubric's `max_calls`; the rest is ignored".into(),
-            &(end..end),
-        )
-    });
-    malformed.chain(open).chain(many)
+    malformed.chain(open)
 }

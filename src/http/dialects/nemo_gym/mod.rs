@@ -1,5 +1,6 @@
 //! `NeMo` Gym: `POST /verify` and what a resources server answers beside it. The answer is the body, every field as it was
-//! sent, with the reward and the metrics added. What cannot be scored has reward 0 and says that it is no measurement.
+//! sent, with the reward and the metrics added. What cannot be scored has reward 0, whatever the rubric's lowest is, unless
+//! the query asks for another one; it says that it is no measurement.
 
 mod aggregate;
 mod responses_api;
@@ -83,7 +84,7 @@ pub(crate) struct VerifyResponseDoc {
     /// As sent.
     #[schema(value_type = JsonObject)]
     response: serde_json::Value,
-    /// The reward; where there is none, the rubric's lowest.
+    /// The reward; 0 where there is none, or what the query's `on_invalid` asks for (`zero` is the rubric's lowest).
     reward: f64,
     /// What the reward is made of; they sum to it. Absent where there is none.
     #[schema(required = false)]
@@ -111,7 +112,8 @@ struct NemoGym {
 }
 
 impl Dialect for NemoGym {
-    const ON_INVALID: OnInvalid = OnInvalid::Zero;
+    // No reward at all: the answer has 0 for it.
+    const ON_INVALID: OnInvalid = OnInvalid::Null;
     const DEADLINE_MS: Option<u64> = None;
     const ECHOES: bool = true;
 
@@ -166,7 +168,7 @@ fn answer(body: Value<'_, '_>, outcome: &Outcome<'_>) -> Vec<u8> {
     for field in body.inside().filter(|field| !ours(&field.key())) {
         put_raw(&mut out, field.raw_key(), field.raw().as_bytes());
     }
-    put(&mut out, "reward", &written(&outcome.fallback()));
+    put(&mut out, "reward", &written(&outcome.reward().unwrap_or(0.0)));
     for (name, score) in &metrics {
         put(&mut out, name, &written(score));
     }
