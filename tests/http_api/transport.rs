@@ -213,6 +213,13 @@ fn a_refused_client_may_finish_its_body_and_go_on() {
         std::thread::sleep(Duration::from_millis(50));
         connection.write(" ".repeat(length)).read().unwrap_or_else(|| panic!("{target} {status}")).problem(status);
     }
+    // slime is told of no refusal: it would try again.
+    let length = 3 << 20;
+    let head =
+        format!("POST /slime HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer open\r\nContent-Length: {length}\r\n\r\n");
+    connection.write(head);
+    std::thread::sleep(Duration::from_millis(50));
+    connection.write(" ".repeat(length)).read().unwrap().ok();
     connection.write("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").read().unwrap().ok();
 }
 
