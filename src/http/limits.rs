@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -133,16 +133,16 @@ impl Admission<'_> {
     /// 413 when it is too large, 400 when it breaks off, cannot be decompressed or is not UTF-8, 408 when the client falls
     /// silent, 429 when too much is in flight.
     pub async fn read(&mut self, headers: &HeaderMap, mut body: Body) -> Result<String, Problem> {
-        let whole = Duration::from_millis(self.limits.config.max_deadline_ms);
-        timeout(whole, self.collect(headers, &mut body)).await.unwrap_or_else(|_| Err(silent(whole)))
-    }
-
-    /// Bytes are counted as they come: an announced length alone takes nothing from others.
-    async fn collect(&mut self, headers: &HeaderMap, body: &mut Body) -> Result<String, Problem> {
         let max = self.limits.config.max_body_bytes;
+        let whole = Duration::from_millis(self.limits.config.max_deadline_ms);
+        let began = Instant::now();
         let expected = content_length(headers).unwrap_or(0).min(8 << 20);
         let mut text = Utf8::with_capacity(expected);
-        while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| silent(SILENCE))? {
+        loop {
+            // One timer for both limits: each that is set wakes the thread that waits for connections.
+            let left = whole.saturating_sub(began.elapsed());
+            let late = |_| silent(if left < SILENCE { whole } else { SILENCE });
+            let Some(frame) = timeout(left.min(SILENCE), body.frame()).await.map_err(late)? else { break };
             let frame = frame.map_err(|error| bad_body(&error.to_string()))?;
             let Ok(data) = frame.into_data() else { continue };
             let length = text.len() + data.len();
@@ -150,7 +150,7 @@ impl Admission<'_> {
                 return Err(self.limits.too_large());
             }
             if length > self.bytes {
-                // In large steps, so that the semaphore is touched rarely.
+                // In large steps, so that the semaphore is touched rarely: an announced length alone takes nothing from others.
                 self.grow(length.next_power_of_two().min(max))?;
             }
             text.push(&data).map_err(not_utf8)?;
