@@ -207,6 +207,24 @@ fn more_bytes_in_flight_than_allowed_are_429_with_retry_after() {
 }
 
 #[test]
+fn a_body_that_does_not_come_in_time_is_408() {
+    let server = Server::start(&["--max-deadline-ms", "300"]);
+    let head = "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
+    let silent = server.connect().write(head).read().unwrap().problem(408);
+    assert!(silent["detail"].as_str().unwrap().contains("the body did not come within 0.3 s"), "{silent}");
+    // Nor does it help to send a byte now and then.
+    let mut slow = server.connect();
+    slow.write(head);
+    for _ in 0..5 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        slow.write(" ");
+    }
+    slow.read().unwrap().problem(408);
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) < 0.5);
+    server.reward(&json!({"trajectories": [answering("Paris")]})).ok();
+}
+
+#[test]
 fn a_deadline_of_0_has_passed_and_is_504() {
     let server = Server::start(&[]);
     let passed = server.reward(&json!({"deadline_ms": 0, "trajectories": [answering("Paris")]})).problem(504);
