@@ -216,7 +216,8 @@ fn not_utf8(at: usize) -> Problem {
 }
 
 fn silent(limit: Duration) -> Problem {
-    let detail = format!("the body did not come within {} s; send it faster, or in smaller batches", limit.as_secs_f64());
+    let detail =
+        format!("the body did not come within {} s; send it faster, or in smaller batches", limit.as_secs_f64());
     Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body came too slowly", detail)
 }
 
