@@ -211,7 +211,7 @@ impl Scoring {
     /// Composes flags and file.
     ///
     /// # Errors
-    /// When `--judge` is a URL without a model's name.
+    /// When `--judge` is a URL without a model's name, or there are more than [`MAX_THREADS`].
     pub fn compose(flags: ScoringFlags, inline_rubrics: Option<bool>, file: &File) -> Result<Self, ConfigError> {
         let mut judges = file.judges.clone();
         if let Some(judge) = &flags.judge {
@@ -219,6 +219,10 @@ impl Scoring {
             judges.insert("default".to_owned(), judge);
         }
         let cache_bytes = flags.judge_cache_bytes.or(file.judge_cache_bytes).unwrap_or(64 << 20);
+        let threads = flags.threads.or(file.threads).unwrap_or(0);
+        if threads > MAX_THREADS {
+            return Err(ConfigError::Value(format!("threads = {threads}: at most {MAX_THREADS}; 0 is one per core")));
+        }
         Ok(Self {
             rubrics: flags.rubrics.or_else(|| file.rubrics.clone()),
             default_rubric: flags
@@ -226,14 +230,7 @@ impl Scoring {
                 .or_else(|| file.default_rubric.clone())
                 .unwrap_or_else(|| "short_form_qa".to_owned()),
             inline_rubrics: inline_rubrics.or(file.inline_rubrics).unwrap_or(true),
-            threads: match flags.threads.or(file.threads).unwrap_or(0) {
-                threads @ 0..=MAX_THREADS => threads,
-                more => {
-                    return Err(ConfigError::Value(format!(
-                        "threads = {more}: at most {MAX_THREADS}; 0 is one per core"
-                    )));
-                }
-            },
+            threads,
             schema_cache_bytes: flags.schema_cache_bytes.or(file.schema_cache_bytes).unwrap_or(16 << 20),
             judges: judge::Config { judges, cache_bytes },
         })

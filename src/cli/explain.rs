@@ -22,8 +22,7 @@ use crate::trajectory::{Content, Message, Turn};
 const OTHERS_SHOWN: usize = 400;
 
 pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>) -> anyhow::Result<ExitCode> {
-    let name = super::named_or_file(&engine.catalog, rubric)?;
-    let rubric = engine.catalog.get(&name).context("the rubric is gone")?;
+    let rubric = super::named_or_file(&engine.catalog, rubric)?;
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = match path.extension() {
         Some(extension) if extension == "jsonl" => text.lines().find(|line| !line.trim().is_empty()).unwrap_or(""),

@@ -192,18 +192,17 @@ fn engine(scoring: &Scoring, memory: Option<Arc<dyn Memory>>) -> anyhow::Result<
     })
 }
 
-/// The name to score by: a known rubric's, or that of a file, which is added to the catalogue.
-fn named_or_file(catalog: &Catalog, rubric: &str) -> anyhow::Result<String> {
+/// The rubric to score by: a known one, or that of a file, which is added to the catalogue.
+fn named_or_file(catalog: &Catalog, rubric: &str) -> anyhow::Result<Arc<Rubric>> {
     let path = Path::new(rubric);
     if path.extension().is_some_and(|extension| extension == "toml") {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {rubric}"))?;
         let read = Rubric::from_toml(&text).map_err(|error| anyhow::anyhow!("{rubric}: {error}"))?;
-        return Ok(catalog.insert(read)?.name.to_string());
+        return Ok(catalog.insert(read)?);
     }
-    match catalog.get(rubric) {
-        Some(_) => Ok(rubric.to_owned()),
-        None => anyhow::bail!("there is no rubric {rubric:?}; give a .toml file, or a name from `gradus rubric list`"),
-    }
+    catalog.get(rubric).with_context(|| {
+        format!("there is no rubric {rubric:?}; give a .toml file, or a name from `gradus rubric list`")
+    })
 }
 
 /// A batch error in words, for people.

@@ -20,15 +20,13 @@ use crate::config::{File, Scoring, ScoringFlags, StoreFlags};
 use tokio::runtime::Runtime;
 
 use crate::http::batch::{Engine, Overrides, Scored};
-use crate::http::wire::read_names;
+use crate::http::wire::{MAX_TRAJECTORIES, read_names};
 use crate::rubric::Rubric;
 
 /// Lines that are scored together.
 const CHUNK_LINES: usize = 512;
 /// Bytes of lines that are scored together.
 const CHUNK_BYTES: usize = 32 << 20;
-/// Most lines that are scored together because they are of one group.
-const GROUP_LINES: usize = 4096;
 
 /// Score a file of trajectories, or a stored run again.
 ///
@@ -66,10 +64,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let path = args.file.context("no FILE was given")?;
     let input = Input::open(&path)?;
     let engine = super::engine(&scoring, None)?;
-    let rubric = match &args.rubric {
-        Some(rubric) => engine.catalog.get(&super::named_or_file(&engine.catalog, rubric)?),
-        None => None,
-    };
+    let rubric = args.rubric.map(|rubric| super::named_or_file(&engine.catalog, &rubric)).transpose()?;
     let ranks =
         rubric.clone().or_else(|| engine.catalog.get(&engine.default_rubric)).is_some_and(|rubric| rubric.ranks());
     let mut job = Job {
@@ -190,7 +185,7 @@ impl Job {
             let request = text.is_ok_and(|text| text.contains("\"trajectories\"") && is_request(text));
             let group = self.earlier.as_ref().and_then(|_| read_names(text.unwrap_or_default()).1.map(Cow::into_owned));
             // A group that goes on is not torn apart.
-            let goes_on = group.is_some() && group == chunk.group && chunk.items.len() < GROUP_LINES;
+            let goes_on = group.is_some() && group == chunk.group && chunk.items.len() < MAX_TRAJECTORIES;
             let full = (chunk.items.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES) && !goes_on;
             if read == 0 || request || full {
                 self.chunk(&std::mem::take(&mut chunk), shown)?;

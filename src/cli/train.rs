@@ -88,8 +88,7 @@ fn options(config: &TrainConfig, flags: ScoringFlags, force: bool) -> anyhow::Re
         return Ok(RunOptions { judges: (Judges::none(), None), rubric: None, reward_token, rollout_token, force });
     }
     let catalog = Catalog::open(scoring.rubrics.as_deref())?;
-    let name = super::named_or_file(&catalog, &config.reward.rubric).context("reward.rubric")?;
-    let rubric = catalog.get(&name);
+    let rubric = Some(super::named_or_file(&catalog, &config.reward.rubric).context("reward.rubric")?);
     let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), None)?;
     let runtime = if judges.is_empty() { None } else { Some(Arc::new(super::runtime()?)) };
     Ok(RunOptions { judges: (judges, runtime), rubric, reward_token, rollout_token, force })

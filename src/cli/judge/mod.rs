@@ -105,10 +105,10 @@ impl Asking {
 
 /// The first judge stage of a rubric, and what to call it.
 fn stage(catalog: &Catalog, rubric: Option<&str>) -> anyhow::Result<(String, JudgeStage)> {
-    let name = super::named_or_file(catalog, rubric.unwrap_or(DEFAULT_RUBRIC))?;
-    let found = catalog.get(&name).context("the rubric is gone")?;
+    let found = super::named_or_file(catalog, rubric.unwrap_or(DEFAULT_RUBRIC))?;
     let judge = found.stages.iter().find_map(|stage| Some((&stage.name, judge_of(&stage.stage)?)));
-    let (stage, judge) = judge.with_context(|| format!("the rubric {name:?} has no judge stage; name one that has"))?;
+    let (stage, judge) =
+        judge.with_context(|| format!("the rubric {:?} has no judge stage; name one that has", &*found.name))?;
     let asked_by = format!("{}@{}, stage {stage}", found.name, found.version);
     Ok(match rubric {
         Some(_) => (asked_by, judge.clone()),

@@ -272,7 +272,9 @@ impl Engine {
     fn score_tasks<'a>(&self, tasks: &[Task], work: &Work<'a, '_>) -> Written<'a> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let mut watch = Watch::new(tasks.len());
-        let tools = self.tools(tasks, work);
+        let mut known = Vec::new();
+        let tools = tasks.iter().enumerate().map(|(at, task)| watch.lap(at, self.tools(task, work, &mut known)));
+        let tools: Vec<_> = tools.collect();
         let begun = tasks.iter().zip(&tools).enumerate();
         let mut read: Vec<_> =
             begun.map(|(at, (task, tools))| watch.lap(at, work.evidence(task, &tools.set))).collect();
@@ -300,22 +302,18 @@ impl Engine {
         written
     }
 
-    /// The tools of each task. Reading has made equal lists one and the same text, which is looked up once.
-    fn tools(&self, tasks: &[Task], work: &Work<'_, '_>) -> Vec<Arc<Tools>> {
-        let mut known: Vec<(&str, Arc<Tools>)> = Vec::new();
-        let tools = tasks.iter().map(|task| {
-            let Some(Ok(Item { trajectory, own_tools: true, .. })) = work.first(task) else {
-                return work.shared.clone();
-            };
-            let raw = trajectory.tools;
-            if let Some((_, tools)) = known.iter().find(|(text, _)| std::ptr::eq(*text, raw)) {
-                return tools.clone();
-            }
-            let tools = self.tools_of(raw, work.settings, work.overrides);
-            known.push((raw, tools.clone()));
-            tools
-        });
-        tools.collect()
+    /// A task's tools. Reading has made equal lists one and the same text, which is looked up once.
+    fn tools<'a>(&self, task: &Task, work: &Work<'a, '_>, known: &mut Vec<(&'a str, Arc<Tools>)>) -> Arc<Tools> {
+        let Some(Ok(Item { trajectory, own_tools: true, .. })) = work.first(task) else {
+            return work.shared.clone();
+        };
+        let raw = trajectory.tools;
+        if let Some((_, tools)) = known.iter().find(|(text, _)| std::ptr::eq(*text, raw)) {
+            return tools.clone();
+        }
+        let tools = self.tools_of(raw, work.settings, work.overrides);
+        known.push((raw, tools.clone()));
+        tools
     }
 
     /// A tool list, looked up, and hashed where something is stored.

@@ -34,9 +34,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use self::draft::Draft;
-use self::fields::length_of;
 use self::options::Options;
-use self::prepare::{Prepared, Refused, prepare};
+use self::prepare::{Prepared, Refused, count, prepare};
 use self::sheet::{Scoring, Sheet};
 use self::unscored::Unscored;
 use super::app::App;
@@ -149,7 +148,7 @@ async fn respond<D: Dialect>(
     let (key, mut options) = match (idempotency::key(&parts.headers), Options::read(&parts.uri)) {
         (Ok(key), Ok(options)) => (key, options),
         (Err(problem), _) | (_, Err(problem)) => {
-            *items = count::<D>(body).await?;
+            *items = on_work_threads(move || Ok(count::<D>(&body))).await?;
             return Err(problem);
         }
     };
@@ -162,12 +161,6 @@ async fn respond<D: Dialect>(
         Ok(Arc::new(Answer { body_hash: request_hash, body }))
     };
     app.idempotency.answer(&key, request_hash, make).await
-}
-
-/// How many items a body has that is not read further.
-async fn count<D: Dialect>(body: String) -> Result<usize, Problem> {
-    let Some(list) = D::LIST else { return Ok(0) };
-    on_work_threads(move || Ok(length_of(&body, list))).await
 }
 
 /// What is known of a request that has no scores.
@@ -292,8 +285,15 @@ fn object<'b, T: Deserialize<'b>>(body: &'b str) -> Result<T, Pointed> {
     read.map(|object| object.0).map_err(|error| pointed::<Object<T>>(body, &error))
 }
 
-/// Said once per request that has no scores, where its answer cannot say so.
-fn warn_of(dialect: &'static str, problem: &Problem) {
+/// A problem that is told as a reward, for clients that try again whatever is not 200: where that cannot help, and nobody
+/// asked for errors. Said in the log, since the answer cannot say so.
+///
+/// # Errors
+/// The problem, where it is told as one.
+fn as_reward(dialect: &'static str, problem: Problem, unscored: &Unscored) -> Result<Problem, Problem> {
+    if unscored.options.on_invalid() == OnInvalid::Error || !is_permanent(&problem) {
+        return Err(problem);
+    }
     let status = problem.status().as_u16();
     tracing::warn!(
         dialect,
@@ -301,6 +301,7 @@ fn warn_of(dialect: &'static str, problem: &Problem) {
         detail = problem.detail(),
         "nothing was scored; the client was told so as a reward"
     );
+    Ok(problem)
 }
 
 fn json(body: impl Into<Body>) -> Response {

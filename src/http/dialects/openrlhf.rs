@@ -16,7 +16,7 @@ use super::label::{self, Label};
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::unscored::Unscored;
-use super::{Dialect, is_permanent, json, serve, warn_of};
+use super::{Dialect, as_reward, json, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::prompt::{strip_trailing_tokens, without_trailing_tokens};
@@ -101,10 +101,7 @@ impl Dialect for OpenRlhf {
     }
 
     fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {
-        if unscored.options.on_invalid() == OnInvalid::Error || !is_permanent(&problem) {
-            return Err(problem);
-        }
-        warn_of("openrlhf", &problem);
+        let problem = as_reward("openrlhf", problem, unscored)?;
         let zeros = || vec![0.0; unscored.items];
         let rewards = vec![unscored.reward(); unscored.items];
         let metrics = unscored.metric_names().map(|name| (name, zeros())).collect();

@@ -64,15 +64,17 @@ impl From<Problem> for Refused {
     }
 }
 
+/// How many items a body has that is not read further.
+pub(super) fn count<D: Dialect>(body: &str) -> usize {
+    D::LIST.map_or(0, |list| length_of(body, list))
+}
+
 /// Reads a body.
 ///
 /// # Errors
 /// When it is none of this dialect.
 pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options) -> Result<Prepared<D>, Refused> {
-    let refuse = |wrong: Pointed| {
-        let items = D::LIST.map_or(0, |list| length_of(&body, list));
-        Refused { problem: wrong.into(), items }
-    };
+    let refuse = |wrong: Pointed| Refused { problem: wrong.into(), items: count::<D>(&body) };
     let (dialect, drafts) = D::read(&body).map_err(refuse)?;
     options.step = options.step.or(dialect.step());
     options.deadline_ms = options.deadline_ms.or(dialect.deadline_ms());

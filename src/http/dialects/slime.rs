@@ -16,7 +16,7 @@ use super::label::{self, Label};
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Sheet, written};
 use super::unscored::Unscored;
-use super::{Dialect, is_permanent, json, serve, warn_of};
+use super::{Dialect, as_reward, json, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::telemetry::RequestId;
@@ -84,10 +84,7 @@ impl Dialect for Slime {
     }
 
     fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {
-        if unscored.options.on_invalid() == OnInvalid::Error || !is_permanent(&problem) {
-            return Err(problem);
-        }
-        warn_of("slime", &problem);
+        as_reward("slime", problem, unscored)?;
         let reward = unscored.reward();
         if !unscored.options.wants_dict() {
             return Ok(json(written(&reward)));
