@@ -2,15 +2,23 @@
 //! the unpacking. Packs as LZ4 frames; unpacks those and the zstd frames of older versions, which differ in their first four
 //! bytes. Packing runs on the caller's thread. Knows no database.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use lz4_flex::block::{CompressError, compress_into, get_maximum_output_size};
+use lz4_flex::frame::FrameDecoder;
 
 use super::StoreError;
 
 /// Bytes that are packed at once: a larger body takes no more memory for it, and as blocks of 64 KB (LZ4's window) would
 /// pack to a tenth more.
-const BLOCK: BlockSize = BlockSize::Max256KB;
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// How an LZ4 frame begins: its magic number, independent blocks without checksums (version 1), of at most [`BLOCK_BYTES`],
+/// and the header's own checksum.
+const HEADER: [u8; 7] = [0x04, 0x22, 0x4D, 0x18, 0x60, 0x50, 0xFB];
+
+/// Set in the length of a block that is kept as it is, since packing would make it longer.
+const AS_IT_IS: u32 = 1 << 31;
 
 /// The first four bytes of every zstd frame.
 const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
@@ -75,11 +83,24 @@ impl Compressed {
     }
 }
 
-fn pack(data: &[u8]) -> Result<Vec<u8>, lz4_flex::frame::Error> {
-    let info = FrameInfo::new().block_size(BLOCK).block_mode(BlockMode::Independent);
-    let mut frame = FrameEncoder::with_frame_info(info, Vec::with_capacity(data.len() / 2));
-    frame.write_all(data)?;
-    frame.finish()
+/// Writes the frame itself: the library's writer copies what it packs, which takes as long as packing it.
+fn pack(data: &[u8]) -> Result<Vec<u8>, CompressError> {
+    let mut room = vec![0; get_maximum_output_size(data.len().min(BLOCK_BYTES))];
+    let mut frame = Vec::with_capacity(data.len() / 2 + HEADER.len() + 8);
+    frame.extend_from_slice(&HEADER);
+    for block in data.chunks(BLOCK_BYTES) {
+        let packed = compress_into(block, &mut room)?;
+        let (bytes, as_it_is) = match room.get(..packed) {
+            Some(packed) if packed.len() < block.len() => (packed, 0),
+            _ => (block, AS_IT_IS),
+        };
+        // No block is longer than `BLOCK_BYTES`.
+        frame.extend_from_slice(&(bytes.len() as u32 | as_it_is).to_le_bytes());
+        frame.extend_from_slice(bytes);
+    }
+    // A block of no bytes ends the frame.
+    frame.extend_from_slice(&[0; 4]);
+    Ok(frame)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
+use twox_hash::xxhash3_128;
 
 use self::distinct::{Task, content_hash, distinct};
 pub use self::facts::{Facts, component_names};
@@ -319,7 +320,7 @@ impl Engine {
     /// A tool list, looked up, and hashed where something is stored.
     fn tools_of(&self, raw: &str, settings: &Settings, overrides: &Overrides<'_>) -> Arc<Tools> {
         let stored = overrides.batch_id.is_some();
-        let hash = if stored { blake3::hash(raw.as_bytes()) } else { blake3::Hash::from_bytes([0; blake3::OUT_LEN]) };
+        let hash = if stored { xxhash3_128::Hasher::oneshot(raw.as_bytes()) } else { 0 };
         Arc::new(Tools { set: self.scorer.tools(raw, &settings.rubric), hash })
     }
 }
@@ -396,7 +397,7 @@ impl<'a> Work<'a, '_> {
             report,
             index,
             names: item_names(index, self.items, self.raw_items),
-            score_id: self.overrides.batch_id.map(|batch| format!("{batch}-{index}")),
+            score_id: self.overrides.batch_id.map(|batch| [batch, &index.to_string()].join("-")),
             own_tools: matches!(self.items.get(index), Some(Ok(item)) if item.own_tools),
             cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
             latency_ms: if place == 0 { latency_ms } else { 0.0 },
@@ -410,7 +411,7 @@ impl<'a> Work<'a, '_> {
 /// A tool list, looked up and hashed once for all items that have it.
 struct Tools {
     set: Arc<ToolSet>,
-    hash: blake3::Hash,
+    hash: u128,
 }
 
 /// The request and its items, as they were taken apart where that worked, and exactly where it did not.

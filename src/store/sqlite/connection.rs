@@ -12,9 +12,6 @@ use crate::store::{Durability, StoreError};
 /// Bytes of a database page: large bodies take few pages, small counters rewrite little.
 const PAGE_BYTES: u32 = 8192;
 
-/// Pages of the write-ahead log after which a commit also copies it into the database.
-const CHECKPOINT_PAGES: u32 = 4096;
-
 /// Size the write-ahead log shrinks to after a burst, in bytes.
 const LOG_BYTES: u32 = 64 << 20;
 
@@ -88,7 +85,7 @@ impl Place {
         let synchronous = if durability == Durability::Commit { "FULL" } else { "NORMAL" };
         connection.execute_batch(&format!(
             "PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
-             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {LOG_BYTES};
+             PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {LOG_BYTES};
              PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -4096;"
         ))
     }

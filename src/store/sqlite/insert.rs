@@ -21,6 +21,12 @@ const INSERT_SCORE: &str = "INSERT INTO scores (batch, \"index\", trajectory_id,
 const INSERT_FINDING: &str = "INSERT INTO judge_findings (key, value, created_at_ms) VALUES (?1, ?2, ?3)
      ON CONFLICT DO NOTHING";
 
+const LOG_PAGES: &str = "PRAGMA wal_checkpoint(NOOP)";
+const COPY_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// Pages of the write-ahead log from which on it is copied into the database.
+const CHECKPOINT_PAGES: i64 = 1024;
+
 /// Why a whole transaction failed.
 enum Failure {
     /// It could not begin: no entry is to blame, and none would fare better alone.
@@ -36,12 +42,14 @@ pub(super) struct Ledger {
     busy_timeout_ms: u64,
     /// Transactions committed so far.
     pub(super) commits: u64,
+    /// Whether the log could not be copied the last time.
+    untidy: bool,
 }
 
 impl Ledger {
     /// Writes over `connection`, whose schema is current.
     pub(super) fn new(connection: Connection, place: Place, busy_timeout_ms: u64) -> Self {
-        Self { connection, place, busy_timeout_ms, commits: 0 }
+        Self { connection, place, busy_timeout_ms, commits: 0, untidy: false }
     }
 
     /// Writes the entries in one transaction. When that fails, each is tried alone, so that only those that cannot be kept
@@ -52,6 +60,28 @@ impl Ledger {
             Err(Failure::Write(_)) if entries.len() > 1 => entries.iter().map(|entry| self.alone(entry)).collect(),
             Err(Failure::Begin(error) | Failure::Write(error)) => vec![Err(error); entries.len()],
         }
+    }
+
+    /// Copies the log into the database when it has grown long. Nobody has to wait for that: what it copies is on the disk.
+    pub(super) fn tidy(&mut self) {
+        let pages = self.connection.prepare_cached(LOG_PAGES).and_then(|mut pages| {
+            let pages: i64 = pages.query_row([], |row| row.get(1))?;
+            Ok(pages)
+        });
+        let copied = pages.and_then(|pages| {
+            if pages < CHECKPOINT_PAGES {
+                return Ok(());
+            }
+            self.connection.prepare_cached(COPY_LOG)?.query_row([], |_| Ok(()))
+        });
+        let failed = copied.is_err();
+        if let Err(error) = copied
+            && !self.untidy
+        {
+            let error = self.explain("copy its log", error.into());
+            tracing::warn!(%error, "the store's log grows until it can be copied into the database");
+        }
+        self.untidy = failed;
     }
 
     /// Copies the log into the database and empties it.
@@ -69,7 +99,7 @@ impl Ledger {
 
     /// One transaction: all or nothing, except batches that are refused before they write anything.
     fn transaction(&mut self, entries: &[&Entry]) -> Result<Vec<Result<(), StoreError>>, Failure> {
-        let Self { connection, place, busy_timeout_ms, commits } = self;
+        let Self { connection, place, busy_timeout_ms, commits, .. } = self;
         let explain = |fault: Fault| place.explain("write", *busy_timeout_ms, fault);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)

@@ -173,6 +173,7 @@ fn work(mut ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
         for (job, outcome) in group.into_iter().zip(outcomes) {
             finish(job, outcome, totals);
         }
+        ledger.tidy();
     }
     if let Err(error) = ledger.checkpoint() {
         tracing::warn!(%error, "the store's log stays beside the database; the next start reads it");
