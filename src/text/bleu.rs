@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::overlap::{Clip, Overlap};
 use super::scratch;
 use super::tokenizer::{Case, Tokenizer};
+use super::without_repeats;
 
 /// The sacreBLEU version whose numbers these are: the fixtures in the tests come from it.
 pub const SACREBLEU_VERSION: &str = "2.6.0";
@@ -154,8 +155,8 @@ pub(super) fn read<S: AsRef<str>>(
     references: &[S],
 ) {
     overlap.clear();
-    for reference in references {
-        tokenizer.for_each_token(reference.as_ref(), case, |token| overlap.push_reference_token(token));
+    for reference in without_repeats(references) {
+        tokenizer.for_each_token(reference, case, |token| overlap.push_reference_token(token));
         overlap.end_reference();
     }
     tokenizer.for_each_token(hypothesis, case, |token| overlap.push_hypothesis_token(token));

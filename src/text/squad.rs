@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::overlap::{Clip, Overlap, spans};
 use super::scratch::{self, Scratch};
-use super::unicode;
+use super::{unicode, without_repeats};
 
 /// Both `SQuAD` scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,16 +25,8 @@ pub fn exact_match<S: AsRef<str>>(answer: &str, references: &[S]) -> bool {
         return true;
     }
     scratch::with(|scratch| {
-        let (mut begin, mut longest) = (0, None);
-        scratch.clear();
-        for reference in references {
-            normalize_into(reference.as_ref(), &mut scratch.references, usize::MAX, |_| {});
-            scratch.reference_ends.push(scratch.references.len());
-            longest = longest.max(Some(scratch.references.len() - begin));
-            begin = scratch.references.len();
-        }
-        longest
-            .is_some_and(|limit| normalize_into(answer, &mut scratch.answer, limit, |_| {}) && scratch.is_exact_match())
+        let longest = scratch.read(references);
+        longest.is_some_and(|limit| normalize_into(answer, &mut scratch.answer, limit) && scratch.is_exact_match())
     })
 }
 
@@ -51,18 +43,13 @@ pub fn squad<S: AsRef<str>>(answer: &str, references: &[S]) -> Squad {
         return Squad { exact_match: true, f1: 1.0 };
     }
     scratch::with(|scratch| {
-        scratch.clear();
-        for reference in references {
-            let overlap = &mut scratch.overlap;
-            normalize_into(reference.as_ref(), &mut scratch.references, usize::MAX, |word| {
-                overlap.push_reference_token(word);
-            });
-            overlap.end_reference();
-            scratch.reference_ends.push(scratch.references.len());
+        scratch.read(references);
+        normalize_into(answer, &mut scratch.answer, usize::MAX);
+        if scratch.is_exact_match() {
+            // All words are shared, if there are any.
+            return Squad { exact_match: true, f1: if scratch.answer.is_empty() { 0.0 } else { 1.0 } };
         }
-        let overlap = &mut scratch.overlap;
-        normalize_into(answer, &mut scratch.answer, usize::MAX, |word| overlap.push_hypothesis_token(word));
-        Squad { exact_match: scratch.is_exact_match(), f1: best_f1(&mut scratch.overlap) }
+        Squad { exact_match: false, f1: scratch.best_f1() }
     })
 }
 
@@ -75,32 +62,53 @@ fn has_long_word(text: &str) -> bool {
 /// `SQuAD`'s normal form: lower case, no ASCII punctuation, no articles, single blanks between words.
 pub fn normalize(text: &str) -> String {
     let mut out = Vec::new();
-    normalize_into(text, &mut out, usize::MAX, |_| {});
+    normalize_into(text, &mut out, usize::MAX);
     String::from_utf8_lossy(&out).into_owned()
 }
 
 impl Scratch {
-    fn clear(&mut self) {
-        self.overlap.clear();
+    /// Normalises the references; the length of the longest one, if there is any.
+    fn read<S: AsRef<str>>(&mut self, references: &[S]) -> Option<usize> {
+        let (mut begin, mut longest) = (0, None);
         self.answer.clear();
         self.references.clear();
         self.reference_ends.clear();
+        for reference in without_repeats(references) {
+            normalize_into(reference, &mut self.references, usize::MAX);
+            self.reference_ends.push(self.references.len());
+            longest = longest.max(Some(self.references.len() - begin));
+            begin = self.references.len();
+        }
+        longest
     }
 
     fn is_exact_match(&self) -> bool {
         spans(&self.reference_ends).any(|(start, end)| self.references.get(start..end) == Some(&self.answer))
     }
+
+    fn best_f1(&mut self) -> f64 {
+        let overlap = &mut self.overlap;
+        overlap.clear();
+        for (start, end) in spans(&self.reference_ends) {
+            let reference = self.references.get(start..end).unwrap_or_default();
+            words(reference).for_each(|word| overlap.push_reference_token(word));
+            overlap.end_reference();
+        }
+        words(&self.answer).for_each(|word| overlap.push_hypothesis_token(word));
+        overlap.count(1, Clip::EachReference);
+        let answer_words = overlap.hypothesis_len() as f64;
+        let scores = overlap.reference_lens().zip(overlap.matches()).map(|(reference_words, &shared)| {
+            let precision = f64::from(shared) / answer_words;
+            let recall = f64::from(shared) / reference_words as f64;
+            if shared == 0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }
+        });
+        scores.fold(0.0, f64::max)
+    }
 }
 
-fn best_f1(overlap: &mut Overlap) -> f64 {
-    overlap.count(1, Clip::EachReference);
-    let answer_words = overlap.hypothesis_len() as f64;
-    let scores = overlap.reference_lens().zip(overlap.matches()).map(|(reference_words, &shared)| {
-        let precision = f64::from(shared) / answer_words;
-        let recall = f64::from(shared) / reference_words as f64;
-        if shared == 0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }
-    });
-    scores.fold(0.0, f64::max)
+/// The words of a normal form.
+fn words(normal: &[u8]) -> impl Iterator<Item = &[u8]> {
+    normal.split(|byte| *byte == b' ').filter(|word| !word.is_empty())
 }
 
 /// What normalisation does with a byte.
@@ -132,14 +140,12 @@ static ACTIONS: [Action; 256] = {
     actions
 };
 
-/// Appends the normal form of `text` and calls `word` with each of its words. Stops and returns `false` once it is
-/// known to be longer than `limit` bytes.
-#[inline]
-fn normalize_into(text: &str, out: &mut Vec<u8>, limit: usize, word: impl FnMut(&[u8])) -> bool {
+/// Appends the normal form of `text`. Stops and returns `false` once it is known to be longer than `limit` bytes.
+fn normalize_into(text: &str, out: &mut Vec<u8>, limit: usize) -> bool {
     // ASCII is lowered below, run by run. Beyond it, lower case depends on the neighbours (the Greek final sigma).
     let lowered = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) };
     let begin = out.len();
-    let mut normal = Normal { begin, word: begin, run: begin, out, sink: word };
+    let mut normal = Normal { begin, word: begin, run: begin, out };
     let mut at = 0;
     while let Some((&byte, rest)) = lowered.as_bytes().get(at..).and_then(<[u8]>::split_first) {
         at += 1;
@@ -170,7 +176,7 @@ fn normalize_into(text: &str, out: &mut Vec<u8>, limit: usize, word: impl FnMut(
 }
 
 /// A normal form that is being written.
-struct Normal<'a, F> {
+struct Normal<'a> {
     out: &'a mut Vec<u8>,
     /// Where it begins in `out`.
     begin: usize,
@@ -178,10 +184,9 @@ struct Normal<'a, F> {
     word: usize,
     /// Where its last run of letters and digits begins, that is what `\b` delimits.
     run: usize,
-    sink: F,
 }
 
-impl<F: FnMut(&[u8])> Normal<'_, F> {
+impl Normal<'_> {
     fn len(&self) -> usize {
         self.out.len() - self.begin
     }
@@ -206,7 +211,6 @@ impl<F: FnMut(&[u8])> Normal<'_, F> {
     #[inline]
     fn blank(&mut self) {
         if self.out.len() > self.word {
-            (self.sink)(self.out.get(self.word..).unwrap_or_default());
             self.out.push(b' ');
         }
         self.word = self.out.len();
