@@ -158,8 +158,8 @@ impl TagSeek {
     }
 
     fn next(&mut self, text: &str, from: usize) -> Option<Tag> {
-        let angle = next_tag(&mut self.angle, text, from, ["<", "</", "</think>"]);
-        let bracket = self.bracket.as_mut().and_then(|seek| next_tag(seek, text, from, ["[", "[/", "[/THINK]"]));
+        let angle = next_tag(&mut self.angle, text, from, b'<', "</think>");
+        let bracket = self.bracket.as_mut().and_then(|seek| next_tag(seek, text, from, b'[', "[/THINK]"));
         match (angle, bracket) {
             (Some(angle), Some(bracket)) => Some(if angle.at < bracket.at { angle } else { bracket }),
             (angle, bracket) => angle.or(bracket),
@@ -167,19 +167,18 @@ impl TagSeek {
     }
 }
 
-fn next_tag(seek: &mut Seek, text: &str, from: usize, [opens, closes, closer]: [&'static str; 3]) -> Option<Tag> {
+fn next_tag(seek: &mut Seek, text: &str, from: usize, bracket: u8, closer: &'static str) -> Option<Tag> {
     let mut searched = from;
     loop {
         let tail = seek.next(text, searched)?;
         let end = tail + seek.marker.len();
-        let before = text.get(from..tail).unwrap_or_default();
-        if before.ends_with(opens) {
-            return Some(Tag { at: tail - opens.len(), end, kind: TagKind::Opens { closer } });
+        match text.as_bytes().get(from..tail).unwrap_or_default() {
+            [.., byte] if *byte == bracket => {
+                return Some(Tag { at: tail - 1, end, kind: TagKind::Opens { closer } });
+            }
+            [.., byte, b'/'] if *byte == bracket => return Some(Tag { at: tail - 2, end, kind: TagKind::Closes }),
+            _ => searched = end,
         }
-        if before.ends_with(closes) {
-            return Some(Tag { at: tail - closes.len(), end, kind: TagKind::Closes });
-        }
-        searched = end;
     }
 }
 

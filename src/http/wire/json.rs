@@ -93,7 +93,7 @@ impl Put for f64 {
         } else if self.to_bits() == 1.0_f64.to_bits() {
             out.extend_from_slice(b"1.0");
         } else {
-            WRITTEN.with_borrow_mut(|written| out.extend_from_slice(written.text(*self)));
+            WRITTEN.with_borrow_mut(|written| written.put(*self, out));
         }
     }
 }
@@ -115,10 +115,10 @@ struct Number {
 }
 
 impl Written {
-    fn text(&mut self, number: f64) -> &[u8] {
+    fn put(&mut self, number: f64, out: &mut Vec<u8>) {
         let bits = number.to_bits();
         let place = usize::try_from(mix(0, bits) >> 58).unwrap_or(0);
-        let Some(kept) = self.0.get_mut(place) else { return b"" };
+        let Some(kept) = self.0.get_mut(place) else { return };
         if kept.bits != bits || kept.length == 0 {
             let mut rest = kept.text.as_mut_slice();
             // Cannot fail: there is room for the longest.
@@ -126,7 +126,10 @@ impl Written {
             let left = rest.len();
             *kept = Number { bits, length: u8::try_from(kept.text.len() - left).unwrap_or(0), ..*kept };
         }
-        kept.text.get(..usize::from(kept.length)).unwrap_or_default()
+        // Copying all of it and taking back what is too much beats copying as many bytes as it has.
+        let end = out.len() + usize::from(kept.length);
+        out.extend_from_slice(&kept.text);
+        out.truncate(end);
     }
 }
 
