@@ -145,16 +145,14 @@ fn normalize_into(text: &str, out: &mut Vec<u8>, limit: usize) -> bool {
     // ASCII is lowered below, run by run. Beyond it, lower case depends on the neighbours (the Greek final sigma).
     let lowered = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) };
     let begin = out.len();
+    out.reserve(lowered.len() + 1);
     let mut normal = Normal { begin, word: begin, run: begin, out };
     let mut at = 0;
-    while let Some((&byte, rest)) = lowered.as_bytes().get(at..).and_then(<[u8]>::split_first) {
+    while let Some(&byte) = lowered.as_bytes().get(at) {
         at += 1;
         match ACTIONS[usize::from(byte)] {
-            Action::Word => {
-                let more = rest.iter().take_while(|&&byte| ACTIONS[usize::from(byte)] == Action::Word).count();
-                normal.letters(lowered.as_bytes().get(at - 1..at + more).unwrap_or_default());
-                at += more;
-            }
+            // Bit 5 is set in all letters and digits but the upper-case letters, so setting it lowers those.
+            Action::Word => normal.out.push(byte | 0x20),
             Action::Drop => {}
             Action::Space => {
                 normal.end_run();
@@ -189,12 +187,6 @@ struct Normal<'a> {
 impl Normal<'_> {
     fn len(&self) -> usize {
         self.out.len() - self.begin
-    }
-
-    /// ASCII letters and digits. Bit 5 is set in all of them but the upper-case letters, so setting it lowers those.
-    #[inline]
-    fn letters(&mut self, letters: &[u8]) {
-        self.out.extend(letters.iter().map(|letter| letter | 0x20));
     }
 
     /// Ends a run of letters and digits, and makes it a blank if it is an article: `\b(a|an|the)\b`.
