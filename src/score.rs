@@ -235,9 +235,10 @@ fn push_thousandths(number: f64, out: &mut String) {
         let _ = write!(out, "{number:.3}");
         return;
     }
-    let rounded = scaled.round() as u16;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 9000")]
+    let rounded = scaled.round() as u32;
     for place in [1000, 100, 10, 1] {
-        out.push(char::from(b'0' + (rounded / place % 10) as u8));
+        out.extend(char::from_digit(rounded / place % 10, 10));
         if place == 1000 {
             out.push('.');
         }

@@ -94,8 +94,9 @@ fn pack(data: &[u8]) -> Result<Vec<u8>, CompressError> {
             Some(packed) if packed.len() < block.len() => (packed, 0),
             _ => (block, AS_IT_IS),
         };
-        // No block is longer than `BLOCK_BYTES`.
-        frame.extend_from_slice(&(bytes.len() as u32 | as_it_is).to_le_bytes());
+        #[expect(clippy::cast_possible_truncation, reason = "no block is longer than `BLOCK_BYTES`")]
+        let length = bytes.len() as u32;
+        frame.extend_from_slice(&(length | as_it_is).to_le_bytes());
         frame.extend_from_slice(bytes);
     }
     // A block of no bytes ends the frame.
@@ -115,6 +116,30 @@ mod tests {
         assert_eq!(Compressed::from_parts(packed.clone(), body.len()).unpack(), Some(body.clone()));
         assert_eq!(Compressed::from_parts(packed.clone(), body.len() - 1).unpack(), None);
         assert_eq!(Compressed::from_parts(packed, body.len() + 1).unpack(), None);
+    }
+
+    #[test]
+    fn what_does_not_pack_is_kept_as_it_is() {
+        let noise: Vec<u8> =
+            (0..600_000_u32).map(|at| (at.wrapping_mul(0x9e37_79b9) ^ at.rotate_left(13)).to_le_bytes()[2]).collect();
+        let mixed = [&noise[..], &[b'x'; 300_000], &noise[..10]].concat();
+        for body in [&noise, &mixed] {
+            let packed = Compressed::new(body).unwrap();
+            assert!(packed.bytes().len() <= body.len() + HEADER.len() + 4 + 4 * body.len().div_ceil(BLOCK_BYTES));
+            assert_eq!(packed.unpack().as_ref(), Some(body));
+        }
+    }
+
+    #[test]
+    fn frames_are_those_of_lz4() {
+        use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+        use std::io::Write;
+
+        let info = FrameInfo::new().block_size(BlockSize::Max256KB).block_mode(BlockMode::Independent);
+        let mut frame = FrameEncoder::with_frame_info(info, Vec::new());
+        let body = b"a body, a body, a body. ".repeat(20);
+        frame.write_all(&body).unwrap();
+        assert_eq!(Compressed::new(&body).unwrap().bytes(), frame.finish().unwrap());
     }
 
     #[test]

@@ -61,6 +61,17 @@ fn words(count: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = String
 
 proptest! {
     #[test]
+    fn repeated_references_change_nothing(
+        answer in segment(), references in prop::collection::vec(segment(), 0..4), bleu in bleu(), la_bleu in la_bleu()
+    ) {
+        let repeated: Vec<&String> = references.iter().flat_map(|reference| [reference; 3]).collect();
+        prop_assert_eq!(squad(&answer, &references), squad(&answer, &repeated));
+        prop_assert_eq!(exact_match(&answer, &references), exact_match(&answer, &repeated));
+        prop_assert_eq!(bleu.sentence(&answer, &references).to_bits(), bleu.sentence(&answer, &repeated).to_bits());
+        prop_assert_eq!(la_bleu.score(&answer, &references).to_bits(), la_bleu.score(&answer, &repeated).to_bits());
+    }
+
+    #[test]
     fn every_score_is_in_the_unit_interval(
         answer in segment(), references in prop::collection::vec(segment(), 0..4), bleu in bleu(), la_bleu in la_bleu()
     ) {

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::overlap::{Clip, Overlap, spans};
+use super::overlap::{Clip, spans};
 use super::scratch::{self, Scratch};
 use super::{unicode, without_repeats};
 
