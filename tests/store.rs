@@ -605,27 +605,23 @@ fn a_committed_batch_is_in_the_files_while_they_are_open() {
 
 #[test]
 fn the_log_is_copied_into_the_database_while_batches_come() {
-    const BATCHES: usize = 24;
-    const BODY_BYTES: usize = 1 << 20;
+    const BATCHES: u32 = 24;
+    const BODY_BYTES: u32 = 1 << 20;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gradus.db");
-    let noise = |seed: u32| {
-        (0..BODY_BYTES as u32).map(move |at| ((at ^ seed).wrapping_mul(0x9e37_79b9) >> 24) as u8 ^ (at >> 7) as u8)
-    };
+    let noise = |seed: u32| (0..BODY_BYTES).map(move |at| (at ^ seed).wrapping_mul(at | 1).to_be_bytes()[1]);
     block_on(async {
         let store = open(&config(&path));
         for step in 0..BATCHES {
-            let request = Compressed::new(&noise(step as u32).collect::<Vec<u8>>()).unwrap();
-            assert!(request.bytes().len() > BODY_BYTES / 2, "noise does not pack");
-            store
-                .append(Batch { request: Some(request), ..batch(&store, "exp", step as i64, &[Some(1.0)]) })
-                .await
-                .unwrap();
+            let request = Compressed::new(&noise(step).collect::<Vec<u8>>()).unwrap();
+            assert!(request.bytes().len() as u64 > u64::from(BODY_BYTES / 2), "noise does not pack");
+            let sent = batch(&store, "exp", i64::from(step), &[Some(1.0)]);
+            store.append(Batch { request: Some(request), ..sent }).await.unwrap();
         }
-        let bytes = |path: &Path| std::fs::metadata(path).unwrap().len() as usize;
+        let bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
         let (database, log) = (bytes(&path), bytes(&path.with_extension("db-wal")));
-        assert!(log < BATCHES * BODY_BYTES / 2, "the log is used again: {log}");
-        assert!(database > BATCHES * BODY_BYTES / 4, "what it held is in the database: {database}");
+        assert!(log < u64::from(BATCHES * BODY_BYTES / 2), "the log is used again: {log}");
+        assert!(database > u64::from(BATCHES * BODY_BYTES / 4), "what it held is in the database: {database}");
         store.close().await;
     });
 }

@@ -122,7 +122,7 @@ mod tests {
     fn what_does_not_pack_is_kept_as_it_is() {
         let noise: Vec<u8> =
             (0..600_000_u32).map(|at| (at.wrapping_mul(0x9e37_79b9) ^ at.rotate_left(13)).to_le_bytes()[2]).collect();
-        let mixed = [&noise[..], &[b'x'; 300_000], &noise[..10]].concat();
+        let mixed = [&noise[..], &b"x".repeat(300_000), &noise[..10]].concat();
         for body in [&noise, &mixed] {
             let packed = Compressed::new(body).unwrap();
             assert!(packed.bytes().len() <= body.len() + HEADER.len() + 4 + 4 * body.len().div_ceil(BLOCK_BYTES));
