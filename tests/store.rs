@@ -609,7 +609,12 @@ fn the_log_is_copied_into_the_database_while_batches_come() {
     const BODY_BYTES: u32 = 1 << 20;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gradus.db");
-    let noise = |seed: u32| (0..BODY_BYTES).map(move |at| (at ^ seed).wrapping_mul(at | 1).to_be_bytes()[1]);
+    let noise = |seed: u32| {
+        (0..BODY_BYTES).scan(seed, |state, _| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some(state.to_be_bytes()[0])
+        })
+    };
     block_on(async {
         let store = open(&config(&path));
         for step in 0..BATCHES {
