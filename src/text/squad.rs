@@ -142,7 +142,7 @@ static ACTIONS: [Action; 256] = {
 
 /// Appends the normal form of `text`. Stops and returns `false` once it is known to be longer than `limit` bytes.
 fn normalize_into(text: &str, out: &mut Vec<u8>, limit: usize) -> bool {
-    // ASCII is lowered below, run by run. Beyond it, lower case depends on the neighbours (the Greek final sigma).
+    // ASCII is lowered below, byte by byte. Beyond it, lower case depends on the neighbours (the Greek final sigma).
     let lowered = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) };
     let begin = out.len();
     out.reserve(lowered.len() + 1);

@@ -64,16 +64,7 @@ impl Ledger {
 
     /// Copies the log into the database when it has grown long. Nobody has to wait for that: what it copies is on the disk.
     pub(super) fn tidy(&mut self) {
-        let pages = self.connection.prepare_cached(LOG_PAGES).and_then(|mut pages| {
-            let pages: i64 = pages.query_row([], |row| row.get(1))?;
-            Ok(pages)
-        });
-        let copied = pages.and_then(|pages| {
-            if pages < CHECKPOINT_PAGES {
-                return Ok(());
-            }
-            self.connection.prepare_cached(COPY_LOG)?.query_row([], |_| Ok(()))
-        });
+        let copied = self.copy_long_log();
         let failed = copied.is_err();
         if let Err(error) = copied
             && !self.untidy
@@ -82,6 +73,14 @@ impl Ledger {
             tracing::warn!(%error, "the store's log grows until it can be copied into the database");
         }
         self.untidy = failed;
+    }
+
+    fn copy_long_log(&self) -> rusqlite::Result<()> {
+        let pages: i64 = self.connection.prepare_cached(LOG_PAGES)?.query_row([], |row| row.get(1))?;
+        if pages < CHECKPOINT_PAGES {
+            return Ok(());
+        }
+        self.connection.prepare_cached(COPY_LOG)?.query_row([], |_| Ok(()))
     }
 
     /// Copies the log into the database and empties it.
