@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::Redirect;
 use axum::routing::{MethodRouter, get, post};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -130,11 +131,15 @@ pub(super) fn router(app: App) -> Router {
                 .config(utoipa_swagger_ui::Config::default().validator_url("none")),
         )
         .fallback(async || Problem::not_found("no-route", "there is nothing at this path; see GET /openapi.json"))
-        .layer(DefaultBodyLimit::max(2 * MAX_RUBRIC_BYTES))
-        .layer(CompressionLayer::new())
-        .layer(axum::middleware::from_fn(decompress))
-        .layer(CatchPanicLayer::new())
-        .layer(axum::middleware::from_fn(hear_out))
-        .layer(axum::middleware::from_fn_with_state(app.clone(), observe))
+        // As one layer, the outermost first: a request passes each layer that a router has for itself through a box.
+        .layer(
+            ServiceBuilder::new()
+                .layer(axum::middleware::from_fn_with_state(app.clone(), observe))
+                .layer(axum::middleware::from_fn(hear_out))
+                .layer(CatchPanicLayer::new())
+                .layer(axum::middleware::from_fn(decompress))
+                .layer(CompressionLayer::new())
+                .layer(DefaultBodyLimit::max(2 * MAX_RUBRIC_BYTES)),
+        )
         .with_state(app)
 }

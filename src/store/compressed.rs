@@ -2,9 +2,10 @@
 //! the unpacking. Packs as LZ4 frames; unpacks those and the zstd frames of older versions, which differ in their first four
 //! bytes. Packing runs on the caller's thread. Knows no database.
 
+use std::cell::RefCell;
 use std::io::Read;
 
-use lz4_flex::block::{CompressError, compress_into, get_maximum_output_size};
+use lz4_flex::block::{CompressError, CompressTable, compress_into_with_table, get_maximum_output_size};
 use lz4_flex::frame::FrameDecoder;
 
 use super::StoreError;
@@ -46,7 +47,7 @@ impl Compressed {
         if data.len() > MAX_BYTES {
             return Err(fail("too large".to_owned()));
         }
-        let bytes = pack(data).map_err(|error| fail(error.to_string()))?;
+        let bytes = PACKER.with_borrow_mut(|packer| packer.pack(data)).map_err(|error| fail(error.to_string()))?;
         Ok(Self { bytes: bytes.into_boxed_slice(), original_bytes: data.len() })
     }
 
@@ -83,25 +84,42 @@ impl Compressed {
     }
 }
 
-/// Writes the frame itself: the library's writer copies what it packs, which takes as long as packing it.
-fn pack(data: &[u8]) -> Result<Vec<u8>, CompressError> {
-    let mut room = vec![0; get_maximum_output_size(data.len().min(BLOCK_BYTES))];
-    let mut frame = Vec::with_capacity(data.len() / 2 + HEADER.len() + 8);
-    frame.extend_from_slice(&HEADER);
-    for block in data.chunks(BLOCK_BYTES) {
-        let packed = compress_into(block, &mut room)?;
-        let (bytes, as_it_is) = match room.get(..packed) {
-            Some(packed) if packed.len() < block.len() => (packed, 0),
-            _ => (block, AS_IT_IS),
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "no block is longer than `BLOCK_BYTES`")]
-        let length = bytes.len() as u32;
-        frame.extend_from_slice(&(length | as_it_is).to_le_bytes());
-        frame.extend_from_slice(bytes);
+thread_local! {
+    /// Kept, since making it anew for every body took a tenth of the time of packing a short one.
+    static PACKER: RefCell<Packer> = RefCell::new(Packer { table: CompressTable::large(), room: Vec::new() });
+}
+
+/// What packing needs beside the body.
+struct Packer {
+    table: CompressTable,
+    /// Room for a packed block.
+    room: Vec<u8>,
+}
+
+impl Packer {
+    /// Writes the frame itself: the library's writer copies what it packs, which takes as long as packing it.
+    fn pack(&mut self, data: &[u8]) -> Result<Vec<u8>, CompressError> {
+        let longest = get_maximum_output_size(data.len().min(BLOCK_BYTES));
+        if self.room.len() < longest {
+            self.room.resize(longest, 0);
+        }
+        let mut frame = Vec::with_capacity(data.len() / 2 + HEADER.len() + 8);
+        frame.extend_from_slice(&HEADER);
+        for block in data.chunks(BLOCK_BYTES) {
+            let packed = compress_into_with_table(block, &mut self.room, &mut self.table)?;
+            let (bytes, as_it_is) = match self.room.get(..packed) {
+                Some(packed) if packed.len() < block.len() => (packed, 0),
+                _ => (block, AS_IT_IS),
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "no block is longer than `BLOCK_BYTES`")]
+            let length = bytes.len() as u32;
+            frame.extend_from_slice(&(length | as_it_is).to_le_bytes());
+            frame.extend_from_slice(bytes);
+        }
+        // A block of no bytes ends the frame.
+        frame.extend_from_slice(&[0; 4]);
+        Ok(frame)
     }
-    // A block of no bytes ends the frame.
-    frame.extend_from_slice(&[0; 4]);
-    Ok(frame)
 }
 
 #[cfg(test)]
