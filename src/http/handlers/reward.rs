@@ -14,7 +14,7 @@ use crate::http::error::Problem;
 use crate::http::idempotency::{self, Answer};
 use crate::http::limits::{AbandonOnDrop, require_json};
 use crate::http::schema::{RewardRequestDoc, RewardResponseDoc};
-use crate::http::scoring::{self, Job};
+use crate::http::scoring::{self, Job, by_size};
 use crate::http::telemetry::RequestId;
 use crate::store::Idempotency;
 
@@ -70,7 +70,9 @@ fn json(body: Bytes) -> Response {
 
 /// Answers from memory or the store where the key is known, and scores otherwise.
 async fn repeatable(app: &App, body: String, arrived: Instant, id: String, key: &str) -> Result<Bytes, Problem> {
-    let body_hash = *blake3::hash(body.as_bytes()).as_bytes();
+    let bytes = body.len();
+    let hash = move || Ok((*blake3::hash(body.as_bytes()).as_bytes(), body));
+    let (body_hash, body) = by_size(bytes, hash).await?;
     let make = async {
         if let Some(answer) = stored(app, key).await? {
             return Ok(answer);
