@@ -76,6 +76,7 @@ fn every_native_endpoint_is_in_the_document() {
         ("post", "/runs/{run_id}/sample"),
         ("post", "/references"),
         ("get", "/healthz"),
+        ("get", "/health"),
         ("get", "/readyz"),
         ("get", "/metrics"),
     ] {
@@ -188,6 +189,9 @@ fn a_wrong_request_is_none_for_the_document_either() {
         json!({"trajectories": {}}),
         json!({"trajectories": [], "step": "x"}),
         json!({"trajectories": [], "on_invalid": "guess"}),
+        json!({"trajectories": [], "trajectorys": []}),
+        json!({"trajectories": [], "curriculum": {"stage": 3}}),
+        json!({"trajectories": [{"messages": [{"role": "assistant", "reasoning": 5}]}]}),
     ] {
         assert!(!schema.is_valid(&request), "{request}");
     }
@@ -205,6 +209,55 @@ fn problems_are_what_the_document_says() {
         server.get("/rubrics/nobody"),
     ] {
         assert_eq!(errors(&schema, &answer.json()), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn every_status_that_occurs_is_in_the_document() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("g.db").display());
+    let server =
+        Server::start(&["--store", &url, "--api-token", "t", "--admin-token", "s", "--max-body-bytes", "100000"]);
+    let document = generated();
+    let long = "x".repeat(600_000);
+    for method in ["get", "post", "put"] {
+        for (template, item) in document["paths"].as_object().unwrap() {
+            let Some(operation) = item.get(method) else { continue };
+            let known = |status: u16| operation["responses"].get(status.to_string()).is_some();
+            let path = template.replace("{name}", "a").replace("{run_id}", "a").replace("{id}", "a");
+            let odd = template.replace("{name}", "%ff").replace("{run_id}", "%ff").replace("{id}", "%ff");
+            let (right, wrong) = (("Authorization", "Bearer s"), ("Authorization", "Bearer wrong"));
+            let error = "on_invalid=error";
+            let (queried, strange) = (format!("{path}?{error}"), format!("{path}?window=0&on_invalid=guess&limit=0"));
+            let json = ("Content-Type", "application/json");
+            let (mut sent, method) = (Vec::new(), method.to_ascii_uppercase());
+            let mut send = |path: &str, headers: &[(&str, &str)], body: &str| {
+                let body = (method != "GET").then_some(body.as_bytes());
+                sent.push((path.to_owned(), server.send(&method, path, headers, body).status));
+            };
+            send(&path, &[json], "{}");
+            send(&path, &[json, wrong], "{}");
+            for path in [&path, &odd, &queried, &strange] {
+                for body in ["{}", "[[", "", "{\"query\":[\"x\"],\"messages\":[],\"trajectories\":[7]}"] {
+                    send(path, &[json, right], body);
+                }
+            }
+            if method != "GET" && template != "/seed_session" && template != "/reset" {
+                for path in [&path, &queried] {
+                    send(path, &[json, right], &long);
+                    send(path, &[json, right, ("Content-Encoding", "br")], "{}");
+                    send(path, &[("Content-Type", "text/plain"), right], "{}");
+                    send(
+                        &format!("{path}&rubric=nobody").replacen('&', if path.contains('?') { "&" } else { "?" }, 1),
+                        &[json, right],
+                        "{}",
+                    );
+                }
+            }
+            for (path, status) in sent {
+                assert!(known(status), "{method} {path} is answered with {status}, which {template} does not tell");
+            }
+        }
     }
 }
 
