@@ -288,3 +288,16 @@ impl From<StoreError> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_can_never_take_is_not_to_be_tried_again() {
+        let problem = Problem::from(StoreError::Compress { bytes: 9, limit: 8, detail: "too long".to_owned() });
+        assert_eq!((problem.status(), problem.retry_after_s), (StatusCode::PAYLOAD_TOO_LARGE, None));
+        let problem = Problem::from(StoreError::Closed);
+        assert_eq!((problem.status(), problem.retry_after_s), (StatusCode::SERVICE_UNAVAILABLE, Some(5)));
+    }
+}

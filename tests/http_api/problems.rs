@@ -1,6 +1,7 @@
 //! Errors of a whole request: the status, and a problem document (RFC 9457) with the request's id.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -238,6 +239,20 @@ fn a_deadline_of_0_has_passed_and_is_504() {
     let passed = server.reward(&json!({"deadline_ms": 0, "trajectories": [answering("Paris")]})).problem(504);
     assert!(passed["detail"].as_str().unwrap().contains("raise `deadline_ms`"));
     server.reward(&json!({"deadline_ms": 60_000, "trajectories": [answering("Paris")]})).ok();
+}
+
+#[test]
+fn a_store_that_does_not_take_the_scores_in_time_is_504() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = Instant::now();
+    server.reward(&json!({"deadline_ms": 500, "trajectories": [answering("Paris")]})).problem(504);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    other.execute_batch("ROLLBACK").unwrap();
+    server.reward(&json!({"trajectories": [answering("Paris")]})).ok();
 }
 
 #[test]

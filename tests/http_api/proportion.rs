@@ -110,6 +110,11 @@ fn thousands_of_broken_calls_are_counted_and_some_of_them_listed() {
     assert!(left_out("tool_calls") > 0 && calls.len() > 50);
     assert_eq!(calls.len() + left_out("tool_calls"), attempts);
     assert!(parse["errors"].as_array().unwrap().len() + left_out("parse_errors") >= attempts);
+    assert!(
+        calls
+            .iter()
+            .all(|call| call["errors"][0]["code"] == "not_an_object" || call["errors"][0]["code"] == "too_many_calls")
+    );
     assert_eq!(parse["ok"], false);
     // Small items of one request have no more room each.
     let item = format!("{{\"messages\":[{{\"role\":\"assistant\",\"tool_calls\":[{}1]}}]}}", "1,".repeat(1000));

@@ -155,11 +155,12 @@ async fn respond<D: Dialect>(
     let uri = parts.uri.clone();
     let (request_hash, body) = by_size(body.len(), move || Ok((hash(&uri, &body), body))).await?;
     let mut waiting = Some(body);
-    let make = async {
+    // In a place of its own: whoever waits for it would be as large as it is, more than once.
+    let make = Box::pin(async {
         let body = waiting.take().ok_or_else(|| Problem::internal("the body was taken; please report this"))?;
         let body = answer::<D>(app, body, asked, items).await?;
         Ok(Arc::new(Answer { body_hash: request_hash, body }))
-    };
+    });
     let answered = app.idempotency.answer(&key, request_hash, make).await;
     // One that hears of another one's failure was not read.
     if let (Err(_), Some(body)) = (&answered, waiting) {

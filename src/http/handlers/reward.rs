@@ -73,7 +73,8 @@ async fn repeatable(app: &App, body: String, arrived: Instant, id: String, key: 
     let bytes = body.len();
     let hash = move || Ok((*blake3::hash(body.as_bytes()).as_bytes(), body));
     let (body_hash, body) = by_size(bytes, hash).await?;
-    let make = async {
+    // In a place of its own: whoever waits for it would be as large as it is, more than once.
+    let make = Box::pin(async {
         if let Some(answer) = stored(app, key).await? {
             return Ok(answer);
         }
@@ -86,7 +87,7 @@ async fn repeatable(app: &App, body: String, arrived: Instant, id: String, key: 
                 None => Err(problem),
             },
         }
-    };
+    });
     app.idempotency.answer(key, body_hash, make).await
 }
 

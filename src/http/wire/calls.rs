@@ -194,7 +194,9 @@ fn tool_calls<'a>(
             if room.take(ENTRY_BYTES) {
                 let (attempt, verdict) = found;
                 let mut errors = call_errors(attempt, verdict);
-                let kept = errors.iter().take_while(|error| room.take(error.bytes())).count();
+                // The first one always: a call that is listed as wrong says why.
+                let fits = |(place, error): &(usize, &CallErrorWire<'_>)| room.take(error.bytes()) || *place == 0;
+                let kept = errors.iter().enumerate().take_while(fits).count();
                 left_out.call_errors += errors.len() - kept;
                 errors.truncate(kept);
                 all.push(tool_call(turn, index, found, errors));
