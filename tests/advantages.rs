@@ -181,3 +181,32 @@ fn prompts_are_drawn_by_value_and_seed() {
     }
     server.post("/runs/nobody/sample", r#"{"count": 1}"#).problem(404);
 }
+
+#[test]
+fn a_choice_of_another_type_is_a_wrong_shape() {
+    let server = Server::start(&[]);
+    let wrong = [json!(5), json!(null), json!(true), json!([]), json!({}), json!({"value": null}), json!("guess")];
+    for wrong in &wrong {
+        for (path, body, pointer) in [
+            ("/advantages", json!({"algorithm": wrong, "groups": []}), "/algorithm"),
+            ("/advantages", json!({"algorithm": "vspo", "groups": [], "vspo": {"mode": wrong}}), "/vspo/mode"),
+            ("/advantages", json!({"algorithm": "vspo", "groups": [], "vspo": {"sampling": wrong}}), "/vspo/sampling"),
+            ("/runs/r/sample", json!({"count": 1, "sampling": wrong}), "/sampling"),
+            ("/runs/r/sample", json!({"count": 1, "by": wrong}), "/by"),
+        ] {
+            assert_eq!(server.post(path, &body.to_string()).problem(422)["pointer"], pointer, "{body}");
+        }
+    }
+}
+
+#[test]
+fn a_group_without_a_reward_has_no_numbers() {
+    let server = Server::start(&[]);
+    for algorithm in ["vspo", "grpo", "dapo", "rloo", "dr_grpo"] {
+        let request = json!({"algorithm": algorithm, "groups": [{"group": "a", "rewards": [null, null]}, {"group": "b", "rewards": []}]});
+        for group in advantages(&server, &request)["groups"].as_array().unwrap() {
+            assert_eq!(group["n"], 0);
+            assert!(["mean", "std", "value"].iter().all(|name| group[*name].is_null()), "{group}");
+        }
+    }
+}

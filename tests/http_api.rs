@@ -23,6 +23,8 @@ mod openapi;
 mod operation;
 #[path = "http_api/problems.rs"]
 mod problems;
+#[path = "http_api/proportion.rs"]
+mod proportion;
 #[path = "http_api/responses.rs"]
 mod responses;
 #[path = "http_api/rubrics.rs"]

@@ -19,7 +19,7 @@ pub enum Deviation {
 pub struct GroupStatistics {
     /// How many rewards.
     pub n: usize,
-    /// Their mean; 0 for none.
+    /// Their mean; 0 for none, which is no mean: see [`Self::known`].
     pub mean: f64,
     /// Their standard deviation.
     pub std: f64,
@@ -28,6 +28,11 @@ pub struct GroupStatistics {
 }
 
 impl GroupStatistics {
+    /// The statistics, unless there is no reward: then nothing is known, and zeros would be made up.
+    pub fn known(self) -> Option<Self> {
+        (self.n > 0).then_some(self)
+    }
+
     /// The statistics of these rewards with the population's deviation; see [`Self::with`].
     pub fn of(rewards: &mut [f64], max_reward: f64) -> Self {
         Self::with(Deviation::Population, rewards, max_reward)
@@ -74,7 +79,9 @@ mod tests {
     fn equal_rewards_have_no_value() {
         let found = GroupStatistics::of(&mut [0.1; 7], 1.0);
         assert_eq!((found.mean, found.std, found.value), (0.1, 0.0, 0.0));
-        assert_eq!(GroupStatistics::of(&mut [], 1.0), GroupStatistics::default());
+        let none = GroupStatistics::of(&mut [], 1.0);
+        assert_eq!((none, none.known()), (GroupStatistics::default(), None));
+        assert_eq!(found.known(), Some(found));
         let single = GroupStatistics::with(Deviation::Unbiased, &mut [0.3], 1.0);
         assert_eq!((single.n, single.mean, single.std), (1, 0.3, 0.0));
         // -0.0 and 0.0 are the same reward.

@@ -16,6 +16,7 @@ use super::wire::{Pointed, Wrong};
 use crate::advantage::PlanConfigError;
 use crate::rubric::{CatalogError, RubricError};
 use crate::store::StoreError;
+use crate::toolcall::schema::bounded_pointer;
 
 /// Media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -80,7 +81,7 @@ impl Problem {
     }
 
     /// The request's body has the wrong shape.
-    pub fn shape(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn shape(pointer: impl AsRef<str>, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong-shape", "The request has the wrong shape", detail)
             .at(pointer)
     }
@@ -106,10 +107,10 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "Unavailable", detail).retry_after(retry_after_s)
     }
 
-    /// With the field at fault.
+    /// With the field at fault; a very long pointer is cut.
     #[must_use]
-    pub fn at(mut self, pointer: impl Into<String>) -> Self {
-        self.pointer = Some(pointer.into()).filter(|pointer| !pointer.is_empty());
+    pub fn at(mut self, pointer: impl AsRef<str>) -> Self {
+        self.pointer = Some(bounded_pointer(pointer.as_ref())).filter(|pointer| !pointer.is_empty());
         self
     }
 
@@ -239,10 +240,10 @@ impl From<BatchError> for Problem {
                 "The client went away",
                 "the connection was closed before the answer was ready",
             ),
-            BatchError::Invalid { transient: true, code, message, pointer } => {
+            BatchError::Invalid { transient: true, code, message, pointer, .. } => {
                 Self::unavailable("not-scored", format!("{code}: {message}"), 5).at(pointer)
             }
-            BatchError::Invalid { transient: false, code, message, pointer } => {
+            BatchError::Invalid { transient: false, code, message, pointer, .. } => {
                 Self::shape(pointer, format!("{code}: {message}"))
             }
         }
@@ -277,7 +278,26 @@ impl From<StoreError> for Problem {
                 error.to_string(),
             ),
             StoreError::ScoreId { .. } => Self::not_found("unknown-score", error.to_string()),
+            // Neither a later try nor another database makes it smaller.
+            StoreError::Compress { .. } => {
+                let detail = format!("{error}; send smaller batches");
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+            }
+            StoreError::Batch { .. } => Self::internal(format!("the scores could not be stored: {error}")),
             error => Self::unavailable("store", format!("the scores could not be stored or read: {error}"), 5),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_can_never_take_is_not_to_be_tried_again() {
+        let problem = Problem::from(StoreError::Compress { bytes: 9, limit: 8, detail: "too long".to_owned() });
+        assert_eq!((problem.status(), problem.retry_after_s), (StatusCode::PAYLOAD_TOO_LARGE, None));
+        let problem = Problem::from(StoreError::Closed);
+        assert_eq!((problem.status(), problem.retry_after_s), (StatusCode::SERVICE_UNAVAILABLE, Some(5)));
     }
 }

@@ -22,6 +22,12 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// A request that has no answer. Those that waited for it under its key hear why, if their body is the same.
+struct Failed {
+    body_hash: [u8; 32],
+    problem: Problem,
+}
+
 /// Answers by key.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
@@ -40,16 +46,19 @@ impl Idempotency {
     /// The answer of this key: the stored one, or the one that `make` gives. Of several at once one makes it.
     ///
     /// # Errors
-    /// 409 when the key was used for another body; otherwise the problem that `make` gave, which is not kept.
+    /// 409 when the key was used for another body, or is by a request that came before; otherwise the problem that `make`
+    /// gave, which is not kept.
     pub async fn answer(
         &self,
         key: &str,
         body_hash: [u8; 32],
         make: impl Future<Output = Result<Arc<Answer>, Problem>>,
     ) -> Result<Bytes, Problem> {
-        let answer = self.answers.try_get_with_by_ref(key, make).await.map_err(|problem| (*problem).clone())?;
-        if answer.body_hash == body_hash {
-            return Ok(answer.body.clone());
+        let make = async { make.await.map_err(|problem| Failed { body_hash, problem }) };
+        match self.answers.try_get_with_by_ref(key, make).await {
+            Ok(answer) if answer.body_hash == body_hash => return Ok(answer.body.clone()),
+            Err(failed) if failed.body_hash == body_hash => return Err(failed.problem.clone()),
+            Ok(_) | Err(_) => {}
         }
         let detail = format!("the idempotency key {key:?} was used for another body; use a new key");
         Err(Problem::new(StatusCode::CONFLICT, "idempotency-conflict", "The key was used for another request", detail))
@@ -68,5 +77,38 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
             let detail = format!("an Idempotency-Key has 1 to {MAX_KEY_BYTES} printable ASCII characters");
             Err(Problem::new(StatusCode::BAD_REQUEST, "bad-key", "Bad idempotency key", detail))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks with a body that fails after a while, and meanwhile with another body under the same key.
+    #[tokio::test]
+    async fn another_bodys_failure_is_no_answer() {
+        let answers = Idempotency::new(1 << 20);
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (fail, fails) = tokio::sync::oneshot::channel::<()>();
+        let first = answers.answer("key", [1; 32], async {
+            let _ = begun.send(());
+            let _ = fails.await;
+            Err(Problem::shape("/a", "the first one's"))
+        });
+        let later = async {
+            begins.await.unwrap();
+            let make = async { Ok(Arc::new(Answer { body_hash: [2; 32], body: Bytes::from_static(b"mine") })) };
+            let other = answers.answer("key", [2; 32], make);
+            let same = answers.answer("key", [1; 32], async { Err(Problem::internal("runs once only")) });
+            let end = async { fail.send(()).unwrap() };
+            let (other, same, ()) = tokio::join!(other, same, end);
+            (other, same)
+        };
+        let (first, (other, same)) = tokio::join!(first, later);
+        assert_eq!(first.unwrap_err().detail(), "the first one's");
+        assert_eq!(same.unwrap_err().detail(), "the first one's");
+        assert_eq!(other.unwrap_err().status(), StatusCode::CONFLICT);
+        let again = async { Ok(Arc::new(Answer { body_hash: [2; 32], body: Bytes::from_static(b"mine") })) };
+        assert_eq!(answers.answer("key", [2; 32], again).await.unwrap(), "mine", "the failure is not kept");
     }
 }

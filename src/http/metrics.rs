@@ -18,6 +18,7 @@ use self::judges::JudgeCollector;
 use super::batch::Scored;
 use super::limits::Limits;
 use crate::judge::Judges;
+use crate::stages::NoScoreCode;
 use crate::store::Counters;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -178,7 +179,12 @@ impl Metrics {
         for outside in &scored.outside {
             self.outside.get_or_create(&JudgedLabels { rubric: name() }).observe(*outside);
         }
-        for (code, n) in &scored.errors {
+        self.count_errors(&scored.errors);
+    }
+
+    /// Counts the errors of items, also of a request that has no other answer.
+    pub fn count_errors(&self, errors: &[(NoScoreCode, u64)]) {
+        for (code, n) in errors {
             self.item_errors.get_or_create(&CodeLabels { code: Name(code.as_str().to_owned()) }).inc_by(*n);
         }
     }

@@ -9,6 +9,7 @@ mod cohorts;
 mod connection;
 mod decompress;
 mod dialects;
+mod documented;
 mod error;
 mod handlers;
 mod idempotency;

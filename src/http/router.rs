@@ -14,6 +14,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use super::app::App;
 use super::decompress::decompress;
 use super::dialects;
+use super::documented::Shared;
 use super::error::{Problem, ProblemWire};
 use super::handlers::{advantages, health, prompts, references, reward, rubrics, runs};
 use super::linger::hear_out;
@@ -41,10 +42,10 @@ use crate::rubric::MAX_RUBRIC_BYTES;
         dialects::verify, dialects::seed_session, dialects::aggregate_metrics, dialects::reverify_mode,
         dialects::run_grader, dialects::validate_grader, dialects::classify, dialects::embeddings,
         dialects::compute_score, dialects::score_columns, dialects::verify_answer, dialects::step, dialects::reset,
-        health::healthz, health::readyz, health::metrics,
+        health::healthz, health::alive, health::readyz, health::metrics,
     ),
     components(schemas(ProblemWire, dialects::Format)),
-    modifiers(&Tokens),
+    modifiers(&Tokens, &Shared),
     tags(
         (name = "scoring", description = "Score trajectories"),
         (name = "rubrics", description = "What is scored by"),
@@ -119,8 +120,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/runs/{run_id}/sample", whole(post(prompts::sample_prompts)))
         .route("/scores/{id}", get(runs::get_score))
         .route("/healthz", get(health::healthz))
-        // The name that PipelineRL asks for.
-        .route("/health", get(health::healthz))
+        .route("/health", get(health::alive))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/", get(async || Redirect::temporary("/docs/")))

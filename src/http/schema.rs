@@ -168,7 +168,8 @@ pub(crate) enum PromptDoc {
     Messages(Vec<MessageDoc>),
 }
 
-/// An OpenAI chat message. Other fields are taken and ignored.
+/// An OpenAI chat message. Fields that are not listed here are taken and ignored; one that is listed makes its item malformed
+/// where it has another type.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Message, example = json!({"role": "assistant", "content": "<answer>Paris</answer>"}))]
 pub(crate) struct MessageDoc {
@@ -178,9 +179,12 @@ pub(crate) struct MessageDoc {
     /// Text, null, or a list of parts, of which the text parts are joined.
     #[schema(required = false)]
     content: Option<ContentDoc>,
-    /// Reasoning in a field of its own: never an answer, never searched for calls.
+    /// Reasoning in a field of its own: never an answer, never searched for calls. Text, null, or a list of parts.
     #[schema(required = false)]
-    reasoning_content: Option<String>,
+    reasoning_content: Option<ContentDoc>,
+    /// The same under its other name; the first of the two that is not null counts.
+    #[schema(required = false)]
+    reasoning: Option<ContentDoc>,
     /// Native tool calls; `function.arguments` is a string or an object.
     #[schema(required = false, value_type = Option<Vec<NativeToolCallDoc>>)]
     tool_calls: Option<Value>,

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use tokio::time::timeout_at;
+
 use super::app::App;
-use super::batch::{Overrides, Scored, Settings, Stop};
+use super::batch::{BatchError, Due, Overrides, Scored, Settings, Stop};
 use super::error::Problem;
 use crate::judge::Session;
 use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRow, StageTally, StoreError};
@@ -49,16 +51,44 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
         (result, pass) = pass.take_turn(app).await?;
         // A result with questions left open is none.
         if !pass.session.put_to(&app.engine.judges, pass.stop.judges_answer_by.get().copied()).await {
+            if let Err(Unanswered::Batch(BatchError::Invalid { errors, .. })) = &result {
+                app.metrics.count_errors(errors);
+            }
             break result?;
         }
     };
     // The body is packed in the batch: no second one waits for the disk.
+    let deadline = pass.stop.deadline.get().copied();
     drop(pass);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
-        store.append(batch).await?;
+        by_deadline(deadline, store.append(batch)).await??;
     }
     app.metrics.count(&scored);
     Ok(scored)
+}
+
+/// Waits for the store no longer than the request's deadline: its queue may be full, or another process hold the database.
+/// What is in the queue already is kept nevertheless, for a repeat with the same key.
+async fn by_deadline<T>(deadline: Option<Due>, work: impl Future<Output = T>) -> Result<T, Problem> {
+    match deadline {
+        None => Ok(work.await),
+        Some(due) => timeout_at(due.at.into(), work).await.map_err(|_| due.passed().into()),
+    }
+}
+
+/// Why a pass over a request gives no result.
+enum Unanswered {
+    Batch(BatchError),
+    Store(StoreError),
+}
+
+impl From<Unanswered> for Problem {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Batch(error) => error.into(),
+            Unanswered::Store(error) => error.into(),
+        }
+    }
 }
 
 /// What names a stored batch.
@@ -82,21 +112,23 @@ struct Pass {
 
 impl Pass {
     /// Goes over the request when it is its turn, and gives itself back for the next time.
-    async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Problem>, Self), Problem> {
+    async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Unanswered>, Self), Problem> {
         let (work, bytes) = (app.clone(), self.body.len());
         elsewhere(|job| app.engine.load.start(bytes, job), move || (self.run(&work), self)).await
     }
 
-    fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
+    fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Unanswered> {
         let batch_id = self.stamp.as_ref().map(|stamp| stamp.id.to_string());
         let overrides =
             Overrides { batch_id: batch_id.as_deref(), facts: self.facts, items: &self.items, ..Overrides::default() };
-        let scored = app.engine.score(&self.body, &overrides, &self.stop, &self.session)?;
+        let scored = app.engine.score(&self.body, &overrides, &self.stop, &self.session);
+        let scored = scored.map_err(Unanswered::Batch)?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
         let kept =
             |stamp: &&Stamp| !self.session.has_questions() && (!scored.rows.is_empty() || stamp.idempotency.is_some());
         let stamp = self.stamp.as_ref().filter(kept);
-        let batch = stamp.map(|stamp| self.to_batch(app, &scored, stamp.clone())).transpose()?;
+        let batch = stamp.map(|stamp| self.to_batch(app, &scored, stamp.clone())).transpose();
+        let batch = batch.map_err(Unanswered::Store)?;
         Ok((scored, batch))
     }
 
@@ -156,6 +188,17 @@ impl Pass {
 
 fn position_json(settings: &Settings) -> String {
     serde_json::json!({"step": settings.position.step, "mastery": settings.position.mastery}).to_string()
+}
+
+/// Work on larger texts is done on the work threads: on a small one it takes less time than handing it over.
+const INLINE_BYTES: usize = 64 * 1024;
+
+/// Does work that grows with a text of this many bytes: here where that is short, else on the work threads.
+pub(crate) async fn by_size<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if bytes <= INLINE_BYTES { work() } else { on_work_threads(work).await }
 }
 
 /// Runs blocking work on rayon's threads.

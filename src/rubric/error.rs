@@ -4,6 +4,8 @@ use std::fmt;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::toolcall::schema::bounded_pointer;
+
 /// Line and column of a text, both counted from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
@@ -75,10 +77,10 @@ fn offset_of(text: &str, pointer: &str) -> usize {
     offset
 }
 
-/// The path of a serde error as a JSON pointer (RFC 6901).
+/// The path of a serde error as a JSON pointer (RFC 6901), cut where it is very long: keys are anybody's.
 pub fn json_pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
-    path.iter().fold(String::new(), |mut pointer, segment| {
+    let whole = path.iter().fold(String::new(), |mut pointer, segment| {
         match segment {
             Segment::Map { key } => {
                 pointer.push('/');
@@ -91,7 +93,8 @@ pub fn json_pointer(path: &serde_path_to_error::Path) -> String {
             Segment::Enum { .. } | Segment::Unknown => {}
         }
         pointer
-    })
+    });
+    bounded_pointer(&whole)
 }
 
 /// A key as it stands in a JSON pointer.

@@ -6,14 +6,14 @@
 //! another `type` without a name are built-in tools of an API (a web search, say): nothing can call them by name, so
 //! they are skipped. Of duplicate names the last one wins, like duplicate keys in JSON.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
 use super::{
     offered::{Declared, Offered},
-    schema::{Check, Schema, SchemaProblem},
+    schema::{Check, Schema, SchemaProblem, bounded, bounded_pointer},
 };
 
 /// Longest text of a tool list, in bytes.
@@ -26,15 +26,15 @@ pub const MAX_TOOLS: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("tools{pointer}: {message}")]
 pub struct ToolsProblem {
-    /// JSON Pointer into the `tools` value.
+    /// JSON Pointer into the `tools` value, bounded.
     pub pointer: String,
-    /// What is wrong, and the fix.
+    /// What is wrong, and the fix, bounded: every item of a request has its request's.
     pub message: String,
 }
 
 impl ToolsProblem {
-    fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into() }
+    fn new(pointer: impl AsRef<str>, message: impl fmt::Display) -> Self {
+        Self { pointer: bounded_pointer(pointer.as_ref()), message: bounded(&message) }
     }
 }
 
@@ -165,8 +165,9 @@ fn elements(text: &str) -> Result<Vec<&RawValue>, ToolsProblem> {
         let message = format!("the list has {} bytes; at most {MAX_LIST_BYTES} are read", text.len());
         return Err(ToolsProblem::new("", message));
     }
-    let elements: Option<Vec<&RawValue>> = serde_json::from_str(text)
-        .map_err(|error| ToolsProblem::new("", format!("not a list of tools ({error}); give a JSON array")))?;
+    let elements: Option<Vec<&RawValue>> = serde_json::from_str(text).map_err(|error| {
+        ToolsProblem::new("", format_args!("give a JSON array; this is not a list of tools: {error}"))
+    })?;
     let elements = elements.unwrap_or_default();
     if elements.len() > MAX_TOOLS {
         let message = format!("the list has {} tools; at most {MAX_TOOLS} are read", elements.len());
@@ -284,6 +285,13 @@ mod tests {
             let set = ToolSet::read(text, |text| Arc::new(Schema::new(text, Formats::Annotate)));
             assert!(set.problem().is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_list_of_another_type_is_not_quoted_whole() {
+        let text = json!("z".repeat(1 << 20)).to_string();
+        let set = ToolSet::read(&text, |text| Arc::new(Schema::new(text, Formats::Annotate)));
+        assert!(set.problem().is_some_and(|problem| problem.message.len() < 400), "{:?}", set.problem());
     }
 
     #[test]

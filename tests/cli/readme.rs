@@ -35,7 +35,7 @@ fn the_example_is_what_the_server_answers() {
         assert!(result.remove("latency_ms").unwrap().is_f64());
         assert_eq!(result.remove("score_id").unwrap().as_str().unwrap().len(), "0123456789abcdef-0".len());
     }
-    assert_eq!(answer, promised);
+    assert_eq!(answer.to_string(), promised.to_string(), "the order of the fields, too");
 }
 
 /// Each block of a command and what it prints, as far as it shows it.

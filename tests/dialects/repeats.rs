@@ -86,3 +86,20 @@ fn a_repeat_takes_the_place_of_a_client_that_went_away() {
         assert_eq!(repeat.join().unwrap(), json!(1.0));
     });
 }
+
+#[test]
+fn who_shares_anothers_failure_gets_an_entry_for_each_of_its_items() {
+    let server = Server::start(&[]);
+    // One more than is taken: it takes a while to see that nothing can be scored.
+    let query = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>";
+    let body = json!({"query": vec![query; 4097]}).to_string();
+    for round in 0..4 {
+        let key = format!("k{round}");
+        let lengths: Vec<usize> = std::thread::scope(|scope| {
+            let ask = || keyed(&server, "/get_reward", &key, &body).ok()["rewards"].as_array().unwrap().len();
+            let clients: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        assert_eq!(lengths, [4097; 8]);
+    }
+}

@@ -120,6 +120,10 @@ fn check_result(result: &Value) {
             assert!(error["code"].is_string() && error["message"].is_string());
             assert!(error["pointer"].as_str().is_some_and(|pointer| pointer.starts_with('/')), "{error}");
         }
+        match result["reward"].as_f64() {
+            None => assert_eq!(result["components"], serde_json::json!({})),
+            Some(reward) => assert_eq!(result["components"], serde_json::json!({"filled": reward})),
+        }
     }
 }
 
@@ -177,7 +181,9 @@ fn check_calls(result: &Value) {
         }
     }
     if result["valid"] == true {
-        assert_eq!(result["parse"]["attempts"], calls.len());
+        let left_out =
+            |list: &str| result["left_out"][list].as_u64().map_or(0, |count| usize::try_from(count).unwrap());
+        assert_eq!(result["parse"]["attempts"], calls.len() + left_out("tool_calls"));
         let malformed = calls.iter().any(|call| call["parsed"] == false);
         assert!(!malformed || result["parse"]["ok"] == false, "{result}");
         assert_eq!(result["parse"]["ok"] == false, !list(&result["parse"]["errors"]).is_empty());
@@ -204,6 +210,7 @@ fn check_groups(results: &[Value], groups: &Value) {
         let n = rewards.len() as f64;
         assert_eq!(group["n"], rewards.len());
         if rewards.is_empty() {
+            assert!(["mean", "std", "value"].iter().all(|name| group[*name].is_null()), "{group}");
             continue;
         }
         let mean = rewards.iter().sum::<f64>() / n;

@@ -21,6 +21,8 @@ fn malformed() -> Vec<(Value, &'static str)> {
         (message(json!({"role": 1, "content": "x"})), "/messages/0/role"),
         (message(json!({"role": "assistant", "content": 5})), "/messages/0/content"),
         (message(json!({"role": "user", "content": 5})), "/messages/0/content"),
+        (message(json!({"role": "user", "content": {}})), "/messages/0/content"),
+        (message(json!({"role": "tool", "content": {"text": "x"}})), "/messages/0/content"),
         (with(answering("Paris"), "tool_format", json!("morse")), "/tool_format"),
         (with(answering("Paris"), "references", json!({"a": 1})), "/references"),
         (with(answering("Paris"), "references", json!([["Paris"]])), "/references"),
@@ -57,6 +59,8 @@ fn a_list_is_no_object() {
         let result = score_one(&server, item.clone());
         assert_eq!(result["errors"][0]["code"], "item_malformed", "{item}");
     }
+    let response = score(&server, &json!({"trajectories": [["fromlist", "grp"]]}));
+    assert!(response["results"][0]["id"].is_null() && response["groups"] == json!([]), "{response}");
     server.reward(&json!([null, null, null, null, null, null, null, []])).problem(422);
     server.reward(&json!({"curriculum": [3, {}], "trajectories": []})).problem(422);
 }
@@ -121,6 +125,25 @@ fn on_invalid_mean_gives_the_mean_of_the_groups_valid_rewards() {
     assert_eq!(response["rewards"][5], 0.0);
     assert!(response["rewards"][6].is_null(), "a group without a valid reward has no mean, and none is made up");
     assert_eq!(response["groups"][0]["n"], 3, "statistics count valid rewards only");
+    assert_eq!(response["groups"][2], json!({"group": "c", "n": 0, "mean": null, "std": null, "value": null}));
+}
+
+#[test]
+fn a_reward_that_was_filled_in_is_made_of_that() {
+    let server = Server::start(&[]);
+    // What stands for the reward, and what it is made of, in the words of a call that comes behind them.
+    let words = json!({"reward": null, "components": {}});
+    let call = json!({"function": {"name": "f", "arguments": words}});
+    let unanswerable = json!({"id": "\"reward\":null", "group": "\"components\":{}",
+        "messages": [{"role": "assistant", "content": words.to_string(), "tool_calls": [call]}], "tools": [{"name": "f"}]});
+    let rubric = json!({"name": "signed", "reward": {"min": -2.0, "max": 1.0}, "stages": [{"kind": "exact_match", "weight": 1}]});
+    let request = json!({"rubric": rubric, "on_invalid": "zero", "trajectories": [unanswerable, 7]});
+    let response = score(&server, &request);
+    for result in response["results"].as_array().unwrap() {
+        assert_eq!((&result["valid"], &result["reward"]), (&json!(false), &json!(-2.0)));
+        assert_eq!(result["components"], json!({"filled": -2.0}));
+    }
+    assert_eq!(response["results"][0]["tool_calls"][0]["arguments"], words);
 }
 
 #[test]
@@ -129,6 +152,8 @@ fn on_invalid_error_fails_the_whole_request_with_422() {
     let request = json!({"on_invalid": "error", "trajectories": [answering("Paris"), {"messages": 3}]});
     let problem = server.reward(&request).problem(422);
     assert!(problem["pointer"].as_str().unwrap().starts_with("/trajectories/1"), "{problem}");
+    let counted = server.metric("gradus_item_errors_total", &[("code", "item_malformed")]);
+    assert!((counted - 1.0).abs() < 0.5, "it counts, though the request has no results: {counted}");
     let fine = json!({"on_invalid": "error", "trajectories": [answering("Paris"), saying("no answer")]});
     score(&server, &fine);
 }
@@ -145,8 +170,10 @@ fn on_invalid_error_is_503_with_retry_after_when_the_judge_is_down() {
 #[test]
 fn an_unknown_on_invalid_is_a_wrong_shape() {
     let server = Server::start(&[]);
-    let problem = server.reward(&json!({"on_invalid": "guess", "trajectories": []})).problem(422);
-    assert_eq!(problem["pointer"], "/on_invalid");
+    for wrong in [json!("guess"), json!(5), json!(1.5), json!(true), json!([]), json!({}), json!({"zero": null})] {
+        let problem = server.reward(&json!({"on_invalid": wrong, "trajectories": []})).problem(422);
+        assert_eq!(problem["pointer"], "/on_invalid", "{wrong}");
+    }
 }
 
 #[test]

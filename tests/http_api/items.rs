@@ -40,6 +40,12 @@ fn null_stands_for_absent_in_every_optional_field() {
     ] {
         trajectory[field] = Value::Null;
     }
+    for (first, second) in [("references", "ground_truth"), ("golds", "references"), ("ground_truth", "golds")] {
+        let mut item = json!({"messages": trajectory["messages"], first: ["Paris"], second: null});
+        assert_eq!(score_one(&server, item.clone())["reward"], 1.0, "a second name that is null takes nothing away");
+        item["\u{69}d\n"] = Value::Null;
+        assert_eq!(score_one(&server, item)["reward"], 1.0, "nor where an item is read the other way");
+    }
     let mut request = json!({"trajectories": [trajectory]});
     for field in ["rubric", "run_id", "step", "curriculum", "deadline_ms", "on_invalid", "tools"] {
         request[field] = Value::Null;

@@ -76,6 +76,7 @@ fn every_native_endpoint_is_in_the_document() {
         ("post", "/runs/{run_id}/sample"),
         ("post", "/references"),
         ("get", "/healthz"),
+        ("get", "/health"),
         ("get", "/readyz"),
         ("get", "/metrics"),
     ] {
@@ -188,6 +189,9 @@ fn a_wrong_request_is_none_for_the_document_either() {
         json!({"trajectories": {}}),
         json!({"trajectories": [], "step": "x"}),
         json!({"trajectories": [], "on_invalid": "guess"}),
+        json!({"trajectories": [], "trajectorys": []}),
+        json!({"trajectories": [], "curriculum": {"stage": 3}}),
+        json!({"trajectories": [{"messages": [{"role": "assistant", "reasoning": 5}]}]}),
     ] {
         assert!(!schema.is_valid(&request), "{request}");
     }
@@ -205,6 +209,56 @@ fn problems_are_what_the_document_says() {
         server.get("/rubrics/nobody"),
     ] {
         assert_eq!(errors(&schema, &answer.json()), Vec::<String>::new());
+    }
+}
+
+/// A path with its query, headers and a body.
+type Asked = (String, Vec<(&'static str, &'static str)>, String);
+
+/// What an operation is asked with, beside its own path: paths with their queries, headers and bodies, right and wrong.
+fn odd_requests(template: &str, is_read: bool) -> Vec<Asked> {
+    let with_names = |name: &str| {
+        ["{name}", "{run_id}", "{id}"].iter().fold(template.to_owned(), |path, part| path.replace(part, name))
+    };
+    let (path, json) = (with_names("a"), ("Content-Type", "application/json"));
+    let (right, wrong) = (("Authorization", "Bearer s"), ("Authorization", "Bearer wrong"));
+    let failing = format!("{path}?on_invalid=error");
+    let mut all = vec![(path.clone(), vec![json], "{}".to_owned()), (path.clone(), vec![json, wrong], "{}".to_owned())];
+    for path in [path.clone(), with_names("%ff"), failing.clone(), format!("{path}?window=0&on_invalid=guess&limit=0")]
+    {
+        for body in ["{}", "[[", "", r#"{"query":["x"],"messages":[],"trajectories":[7]}"#] {
+            all.push((path.clone(), vec![json, right], body.to_owned()));
+        }
+    }
+    if is_read {
+        for path in [path, failing.clone()] {
+            all.push((path.clone(), vec![json, right], "x".repeat(600_000)));
+            all.push((path.clone(), vec![json, right, ("Content-Encoding", "br")], "{}".to_owned()));
+            all.push((path, vec![("Content-Type", "text/plain"), right], "{}".to_owned()));
+        }
+        all.push((format!("{failing}&rubric=nobody"), vec![json, right], "{}".to_owned()));
+    }
+    all
+}
+
+#[test]
+fn every_status_that_occurs_is_in_the_document() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("g.db").display());
+    let options = ["--store", &url, "--api-token", "t", "--admin-token", "s", "--max-body-bytes", "100000"];
+    let server = Server::start(&options);
+    let document = generated();
+    for (template, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let method = method.to_ascii_uppercase();
+            let is_read = method != "GET" && template != "/seed_session" && template != "/reset";
+            for (path, headers, body) in odd_requests(template, is_read) {
+                let body = (method != "GET").then_some(body.as_bytes());
+                let status = server.send(&method, &path, &headers, body).status;
+                let told = operation["responses"].get(status.to_string()).is_some();
+                assert!(told, "{method} {path} is answered with {status}, which {template} does not tell");
+            }
+        }
     }
 }
 

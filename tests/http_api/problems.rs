@@ -1,8 +1,11 @@
 //! Errors of a whole request: the status, and a problem document (RFC 9457) with the request's id.
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
-use crate::common::{Answer, Server, answering, post_bytes};
+use crate::common::{Answer, Server, answering, package, post_bytes};
 
 fn post_as(server: &Server, kind: &str, body: &[u8]) -> Answer {
     server.send("POST", "/reward", &[("Content-Type", kind)], Some(body))
@@ -26,6 +29,10 @@ fn what_is_no_json_is_400() {
         "{\"run_id\":\"\\ud800\",\"trajectories\":[]}",
         "{\"run_id\":\"a\u{0}b\",\"trajectories\":[]}",
         "\u{feff}{\"trajectories\":[]}",
+        "[[[[",
+        "{\"step\":\"x\",\"trajectories\":[",
+        "{\"on_invalid\":5,\"trajectories\":[]} x",
+        "{\"trajectories\":[{\"id\":[],\"messages\":[}]}",
     ] {
         server.post("/reward", text).problem(400);
     }
@@ -47,6 +54,8 @@ fn json_of_the_wrong_shape_is_422_and_points_at_the_field() {
         ("{\"trajectories\":null}", "/trajectories"),
         ("{\"trajectories\":\"x\"}", "/trajectories"),
         ("{\"run_id\":5,\"trajectories\":[]}", "/run_id"),
+        ("{\"step\":9223372036854775808,\"trajectories\":[]}", "/step"),
+        ("{\"curriculum\":{\"step\":18446744073709551615},\"trajectories\":[]}", "/curriculum/step"),
         ("{\"deadline_ms\":-5,\"trajectories\":[]}", "/deadline_ms"),
         ("{\"trajectorys\":[],\"trajectories\":[]}", ""),
     ] {
@@ -233,6 +242,20 @@ fn a_deadline_of_0_has_passed_and_is_504() {
 }
 
 #[test]
+fn a_store_that_does_not_take_the_scores_in_time_is_504() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = Instant::now();
+    server.reward(&json!({"deadline_ms": 500, "trajectories": [answering("Paris")]})).problem(504);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    other.execute_batch("ROLLBACK").unwrap();
+    server.reward(&json!({"trajectories": [answering("Paris")]})).ok();
+}
+
+#[test]
 fn a_problem_shows_no_internals() {
     let server = Server::start(&[]);
     for text in ["{", "[]", "{\"rubric\":\"nobody\",\"trajectories\":[]}"] {
@@ -285,4 +308,42 @@ fn a_request_id_that_cannot_be_printed_or_is_endless_is_replaced() {
         let echoed = answer.header("x-request-id");
         assert!(!echoed.is_empty() && echoed != id.trim() && echoed.len() <= 128, "{id:?} gave {echoed:?}");
     }
+}
+
+/// Words between quotes or backticks that may name a kind.
+fn named(text: &str, quote: char) -> impl Iterator<Item = &str> {
+    let is_name = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    text.split(quote).skip(1).step_by(2).filter(is_name)
+}
+
+/// The kinds that the code makes: the first name in every call that makes a problem.
+fn kinds_of(source: &str) -> impl Iterator<Item = &str> {
+    let made = ["Problem::new(", "Self::new(", "not_found(", "unavailable("];
+    let calls = made.into_iter().flat_map(|call| source.split(call).skip(1));
+    calls.filter_map(|rest| named(rest.split(';').next()?, '"').next())
+}
+
+#[test]
+fn the_list_of_kinds_in_the_readme_is_the_codes() {
+    let mut made: BTreeSet<String> = BTreeSet::new();
+    let mut directories = vec![package("src/http")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            let code = source.split("#[cfg(test)]").next().unwrap();
+            if code.contains("Problem") {
+                made.extend(kinds_of(code).map(str::to_owned));
+            }
+        }
+    }
+    let readme = std::fs::read_to_string(package("README.md")).unwrap();
+    let table = readme.split("| status | kinds |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let listed: BTreeSet<String> = named(table, '`').map(str::to_owned).collect();
+    assert!(made.len() > 25, "{made:?}");
+    assert_eq!(listed, made);
 }

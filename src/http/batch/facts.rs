@@ -11,7 +11,8 @@ use crate::stages::NoScoreCode;
 pub struct Facts {
     /// Score per stage and reported measure, in the order of [`crate::rubric::Rubric::stages`], then of its `report`.
     pub metrics: Vec<f64>,
-    /// What the reward is made of, in reward units; they sum to it. Names are those of [`component_names`].
+    /// What the reward is made of, in reward units; they sum to it. Names are those of [`component_names`]. Empty where there
+    /// is none, whatever is told instead.
     pub components: Vec<f64>,
     /// Whether the first component is the rubric's lowest reward.
     pub has_base: bool,

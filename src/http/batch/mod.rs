@@ -1,8 +1,8 @@
 //! One request, scored: bytes in, the whole response out. Server, command line and replay all score through
 //! [`Engine::score`].
 //!
-//! Items are read, then scored and written, in steps on whatever core is free; equal trajectories are scored once. Blocks:
-//! never call it from an async thread. Knows no HTTP status and no store.
+//! Items are read one after the other, then scored and written in steps on whatever core is free; equal trajectories are
+//! scored once. Blocks: never call it from an async thread. Knows no HTTP status and no store.
 
 mod distinct;
 mod facts;
@@ -24,13 +24,13 @@ use self::respond::{Names, Unwritten, Written, finish};
 pub use self::steps::Load;
 use self::steps::{cut, each};
 use self::stop::Deadline;
-pub use self::stop::Stop;
+pub use self::stop::{Due, Stop};
 use super::wire::{
-    CacheWire, CurriculumWire, Given, Item, Object, OnInvalid, Pointed, ResultWire, RewardRequest, Split, Wrong,
-    read_names, read_request,
+    CacheWire, Given, Item, Object, OnInvalid, Pointed, ResultWire, RewardRequest, Split, Wrong, read_names,
+    read_request,
 };
 use crate::judge::{Judges, Session};
-use crate::rubric::{Catalog, Rubric, RubricError, escape_pointer};
+use crate::rubric::{Catalog, Rubric, RubricError};
 use crate::score::{Context, Report, Scorer};
 use crate::shaping::Position;
 use crate::stages::{Evidence, Field, Judge, NoScore, NoScoreCode};
@@ -103,7 +103,7 @@ pub struct Row {
     pub stage_reached: Option<usize>,
     /// Index of the stage that failed.
     pub failed_stage: Option<usize>,
-    /// First 16 bytes of the BLAKE3 hash of the trajectory.
+    /// The trajectory's XXH3 hash of 128 bits; zeros where nothing is stored.
     pub content_hash: [u8; 16],
     /// Bytes of its result in the response.
     pub result: Range<usize>,
@@ -169,6 +169,8 @@ pub enum BatchError {
         message: String,
         /// Where, in the request.
         pointer: String,
+        /// How often each error came up.
+        errors: Vec<(NoScoreCode, u64)>,
     },
 }
 
@@ -196,7 +198,13 @@ impl Engine {
         let format = settings.rubric.reading.format;
 
         let raw_items: Vec<_> = given.iter().map(|item| item.raw).collect();
-        let items: Vec<_> = given.into_iter().map(|item| item.read(tools, format)).collect();
+        let mut items = Vec::with_capacity(given.len());
+        for (place, item) in given.into_iter().enumerate() {
+            if place.is_multiple_of(TOGETHER) {
+                deadline.check()?;
+            }
+            items.push(item.read(tools, format));
+        }
         if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
             // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).
             read_request(body).map_err(BatchError::Request)?;
@@ -249,7 +257,6 @@ impl Engine {
             }
         };
         let curriculum = request.curriculum.as_ref().map(|Object(curriculum)| curriculum.clone()).unwrap_or_default();
-        check_mastery(&curriculum)?;
         Ok(Settings {
             rubric,
             inline,
@@ -258,7 +265,7 @@ impl Engine {
                 mastery: curriculum.mastery,
             },
             run_id: request.run_id.as_ref().map(|text| text.0.to_string()),
-            on_invalid: request.on_invalid.unwrap_or_default(),
+            on_invalid: request.on_invalid.map(|chosen| chosen.0).unwrap_or_default(),
         })
     }
 
@@ -402,6 +409,7 @@ impl<'a> Work<'a, '_> {
             cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
             latency_ms: if place == 0 { latency_ms } else { 0.0 },
             content_hash,
+            bytes: self.raw_items.get(index).map_or(0, |raw| raw.len()),
             facts: self.overrides.facts,
         };
         task.owners.iter().enumerate().map(row).collect()
@@ -428,16 +436,6 @@ fn read_apart<'a>(
     let request = read_request(body).map_err(BatchError::Request)?;
     let items = request.trajectories.iter().map(|raw| Given::unread(raw.get())).collect();
     Ok((request, items))
-}
-
-fn check_mastery(curriculum: &CurriculumWire) -> Result<(), BatchError> {
-    match curriculum.mastery.iter().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
-        Some((stage, value)) => {
-            let message = format!("{value} is no pass rate; it must be from 0 to 1");
-            Err(BatchError::Request(Pointed::shape(format!("/curriculum/mastery/{}", escape_pointer(stage)), message)))
-        }
-        None => Ok(()),
-    }
 }
 
 fn malformed(wrong: &Pointed) -> NoScore {

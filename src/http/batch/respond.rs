@@ -58,6 +58,8 @@ pub(super) struct Unwritten<'r, 't> {
     pub(super) cache: CacheWire,
     pub(super) latency_ms: f64,
     pub(super) content_hash: [u8; 16],
+    /// Bytes of the item in the request.
+    pub(super) bytes: usize,
     /// Whether the entry keeps its facts.
     pub(super) facts: bool,
 }
@@ -77,6 +79,7 @@ impl Unwritten<'_, '_> {
             own_tools: self.own_tools,
             cache: self.cache,
             latency_ms: self.latency_ms,
+            bytes: self.bytes,
         }
     }
 }
@@ -125,21 +128,35 @@ impl<'t> Entry<'t> {
         }
     }
 
-    /// Copies the result, with a number where an unscored item's says `null`.
+    /// Copies the result; where an unscored item gets a reward, with that in the place of `null`, and as what it is made of.
     fn copy(&self, written: &[u8], body: &mut Vec<u8>) {
-        // Quotes are escaped inside strings, so that this text can only be the field itself.
-        const FIELD: &[u8] = b"\"reward\":null";
+        // Quotes are escaped inside strings, and a call's arguments, which may have such a field, come later: the first one
+        // is the result's own.
+        const REWARD: &[u8] = b"\"reward\":null";
+        const COMPONENTS: &[u8] = b"\"components\":{}";
         let json = written.get(self.json.clone()).unwrap_or_default();
-        let filled = self.fill.and_then(|reward| Some((reward, memchr::memmem::find(json, FIELD)? + FIELD.len())));
-        let Some((reward, end)) = filled else {
+        let filled = self.fill.and_then(|reward| {
+            let (before, rest) = split_after(json, REWARD)?;
+            let (between, after) = split_after(rest, COMPONENTS)?;
+            Some((reward, before.strip_suffix(b"null")?, between.strip_suffix(b"}")?, after))
+        });
+        let Some((reward, before, between, after)) = filled else {
             body.extend_from_slice(json);
             return;
         };
-        let (before, after) = json.split_at(end);
-        body.extend_from_slice(before.strip_suffix(b"null").unwrap_or(before));
+        body.extend_from_slice(before);
         reward.put(body);
+        body.extend_from_slice(between);
+        body.extend_from_slice(b"\"filled\":");
+        reward.put(body);
+        body.push(b'}');
         body.extend_from_slice(after);
     }
+}
+
+/// A text in two, the first of which ends with the first place that has `field`.
+fn split_after<'j>(json: &'j [u8], field: &[u8]) -> Option<(&'j [u8], &'j [u8])> {
+    Some(json.split_at(memchr::memmem::find(json, field)? + field.len()))
 }
 
 /// Groups, `on_invalid`, and the response around the results. Only what is `stored` keeps its names.
@@ -163,11 +180,11 @@ pub(super) fn finish(
             code: error.code,
             message: error.message.into_owned(),
             pointer: error.pointer.unwrap_or_default(),
+            errors: count_errors(&entries),
         });
     }
     let groups = groups(&entries, settings.rubric.range.max());
-    let means: HashMap<&str, f64> =
-        groups.iter().filter(|group| group.n > 0).map(|group| (&*group.group, group.mean)).collect();
+    let means: HashMap<&str, f64> = groups.iter().filter_map(|group| Some((&*group.group, group.mean?))).collect();
     let mut rewards: Vec<Option<f64>> = Vec::with_capacity(entries.len());
     for entry in &mut entries {
         entry.fill = match (entry.reward, settings.on_invalid) {
@@ -239,7 +256,14 @@ fn groups(entries: &[Entry<'_>], max_reward: f64) -> Vec<GroupWire<'static>> {
     let wire = |group: &str| {
         let mut empty = Vec::new();
         let found = GroupStatistics::of(rewards.get_mut(group).unwrap_or(&mut empty), max_reward);
-        GroupWire { group: group.to_owned().into(), n: found.n, mean: found.mean, std: found.std, value: found.value }
+        let known = found.known();
+        GroupWire {
+            group: group.to_owned().into(),
+            n: found.n,
+            mean: known.map(|known| known.mean),
+            std: known.map(|known| known.std),
+            value: known.map(|known| known.value),
+        }
     };
     order.into_iter().map(wire).collect()
 }

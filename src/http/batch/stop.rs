@@ -16,13 +16,33 @@ pub struct Stop {
     pub max_ms: Option<u64>,
     /// Set when nobody waits for the answer any more.
     pub abandoned: Arc<AtomicBool>,
+    /// Set by scoring: when the answer must be there.
+    pub deadline: Arc<OnceLock<Due>>,
     /// Set by scoring: when a judge must have answered, so that there is time left to score with its answer.
     pub judges_answer_by: Arc<OnceLock<Instant>>,
 }
 
+/// The moment when an answer is due.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    /// The moment.
+    pub at: Instant,
+    limit_ms: u64,
+    /// Whether the limit is the server's and not the request's.
+    servers: bool,
+}
+
+impl Due {
+    /// What is said after it.
+    pub fn passed(self) -> BatchError {
+        BatchError::Deadline { limit_ms: self.limit_ms, servers: self.servers }
+    }
+}
+
 impl Stop {
     pub(super) fn answer_by(&self, deadline: &Deadline<'_>) {
-        if let Some((at, limit_ms)) = deadline.at {
+        if let Some(due @ Due { at, limit_ms, .. }) = deadline.due {
+            let _ = self.deadline.set(due);
             let reserve = Duration::from_millis((limit_ms / 20).clamp(5, 500));
             let _ = self.judges_answer_by.set(at.checked_sub(reserve).unwrap_or(at));
         }
@@ -31,29 +51,24 @@ impl Stop {
 
 /// The moment after which nobody wants the answer.
 pub(super) struct Deadline<'a> {
-    at: Option<(Instant, u64)>,
-    /// Whether the limit is the server's and not the request's.
-    servers: bool,
+    due: Option<Due>,
     abandoned: &'a AtomicBool,
 }
 
 impl<'a> Deadline<'a> {
     pub(super) fn new(request: &RewardRequest<'_>, stop: &'a Stop) -> Self {
         let limit = [request.deadline_ms, stop.max_ms].into_iter().flatten().min();
-        let at = stop
-            .arrived
-            .zip(limit)
-            .and_then(|(arrived, limit)| Some((arrived.checked_add(Duration::from_millis(limit))?, limit)));
         let servers = request.deadline_ms.is_none_or(|wanted| limit.is_some_and(|limit| limit < wanted));
-        Self { at, servers, abandoned: &stop.abandoned }
+        let due = stop.arrived.zip(limit).and_then(|(arrived, limit_ms)| {
+            Some(Due { at: arrived.checked_add(Duration::from_millis(limit_ms))?, limit_ms, servers })
+        });
+        Self { due, abandoned: &stop.abandoned }
     }
 
     pub(super) fn check(&self) -> Result<(), BatchError> {
-        match self.at {
+        match self.due {
             _ if self.abandoned.load(Ordering::Relaxed) => Err(BatchError::Abandoned),
-            Some((at, limit_ms)) if Instant::now() >= at => {
-                Err(BatchError::Deadline { limit_ms, servers: self.servers })
-            }
+            Some(due) if Instant::now() >= due.at => Err(due.passed()),
             _ => Ok(()),
         }
     }

@@ -43,7 +43,7 @@ use super::cohorts::{self, CohortKey, Joining, Share};
 use super::error::Problem;
 use super::idempotency::{self, Answer};
 use super::limits::AbandonOnDrop;
-use super::scoring::{self, Job, on_work_threads};
+use super::scoring::{self, Job, by_size};
 use super::telemetry::RequestId;
 use super::wire::{Object, OnInvalid, Pointed, pointed};
 
@@ -62,9 +62,6 @@ pub(super) use pipeline_rl::{__path_verify_answer, verify_answer};
 pub(super) use slime::{__path_score_sample, score_sample};
 pub(super) use trl::{__path_score_columns, score_columns};
 pub(super) use verl::{__path_compute_score, compute_score};
-
-/// Bodies above this are read on the work threads: reading a small one takes less time than handing it over.
-const INLINE_BYTES: usize = 64 * 1024;
 
 /// What a trainer sends and wants back.
 trait Dialect: Sized + Send + 'static {
@@ -148,19 +145,28 @@ async fn respond<D: Dialect>(
     let (key, mut options) = match (idempotency::key(&parts.headers), Options::read(&parts.uri)) {
         (Ok(key), Ok(options)) => (key, options),
         (Err(problem), _) | (_, Err(problem)) => {
-            *items = on_work_threads(move || Ok(count::<D>(&body))).await?;
+            *items = by_size(body.len(), move || Ok(count::<D>(&body))).await?;
             return Err(problem);
         }
     };
     options.settle(D::ON_INVALID, D::DEADLINE_MS);
     let asked = Asked { options, arrived, request_id: id.0 };
     let Some(key) = key else { return answer::<D>(app, body, asked, items).await };
-    let request_hash = hash(&parts.uri, &body);
-    let make = async {
+    let uri = parts.uri.clone();
+    let (request_hash, body) = by_size(body.len(), move || Ok((hash(&uri, &body), body))).await?;
+    let mut waiting = Some(body);
+    // In a place of its own: whoever waits for it would be as large as it is, more than once.
+    let make = Box::pin(async {
+        let body = waiting.take().ok_or_else(|| Problem::internal("the body was taken; please report this"))?;
         let body = answer::<D>(app, body, asked, items).await?;
         Ok(Arc::new(Answer { body_hash: request_hash, body }))
-    };
-    app.idempotency.answer(&key, request_hash, make).await
+    });
+    let answered = app.idempotency.answer(&key, request_hash, make).await;
+    // One that hears of another one's failure was not read.
+    if let (Err(_), Some(body)) = (&answered, waiting) {
+        *items = by_size(body.len(), move || Ok(count::<D>(&body))).await?;
+    }
+    answered
 }
 
 /// What is known of a request that has no scores.
@@ -174,6 +180,7 @@ fn unscored<D: Dialect>(app: &App, uri: &Uri, items: usize) -> Unscored {
 
 /// Scores a body and writes the answer; tells how many items the body has as soon as that is known.
 async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut usize) -> Result<Bytes, Problem> {
+    let bytes = body.len();
     let mut prepared = match read::<D>(app, body, asked.options).await {
         Ok(prepared) => prepared,
         Err(refused) => {
@@ -183,8 +190,11 @@ async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut u
     };
     *items = prepared.items.len();
     let scores = score(app, &mut prepared, asked.arrived, asked.request_id).await?;
-    let sheet = Sheet::new(&prepared, &scores)?;
-    Ok(prepared.dialect.write(&prepared.body, &sheet).into())
+    by_size(bytes, move || {
+        let sheet = Sheet::new(&prepared, &scores)?;
+        Ok(prepared.dialect.write(&prepared.body, &sheet).into())
+    })
+    .await
 }
 
 /// What a key stands for: the query chooses as much as the body does.
@@ -197,11 +207,8 @@ fn hash(uri: &Uri, body: &str) -> [u8; 32] {
 
 /// Reads a body, on the work threads where that takes long.
 async fn read<D: Dialect>(app: &App, body: String, options: Options) -> Result<Prepared<D>, Refused> {
-    if body.len() <= INLINE_BYTES {
-        return prepare(app, body, options);
-    }
     let app = app.clone();
-    on_work_threads(move || Ok(prepare(&app, body, options))).await?
+    by_size(body.len(), move || Ok(prepare(&app, body, options))).await?
 }
 
 /// Scores the items: at once where each stands for itself, else each with its group.

@@ -15,7 +15,7 @@ use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
 use crate::http::limits::require_json;
 use crate::http::scoring::on_work_threads;
-use crate::http::wire::{Object, pointed};
+use crate::http::wire::{Object, choice, pointed};
 use crate::store::MAX_REWARD;
 
 /// Most groups of a request.
@@ -87,9 +87,11 @@ pub(crate) struct VspoWire {
     /// Groups whose deviation is below this are replaced; 1e-6 where absent.
     sigma_min: f64,
     /// `reuse` or `regenerate`.
+    #[serde(deserialize_with = "choice")]
     #[schema(inline = false)]
     mode: ModeWire,
     /// `value` or `uniform`.
+    #[serde(deserialize_with = "choice")]
     #[schema(inline = false)]
     sampling: SamplingWire,
 }
@@ -132,6 +134,7 @@ impl From<SamplingWire> for Sampling {
 #[schema(as = AdvantagesRequest, example = json!({"algorithm": "vspo", "seed": 7, "groups": [{"group": "q1", "rewards": [0.0, 1.0, 0.5]}, {"group": "q2", "rewards": [1.0, 1.0, 1.0]}]}))]
 pub(crate) struct AdvantagesRequest {
     /// Whose formula.
+    #[serde(deserialize_with = "choice")]
     algorithm: AlgorithmWire,
     /// The groups, in batch order.
     groups: Vec<GroupRewards>,
@@ -203,12 +206,15 @@ pub(crate) struct GroupAdvantages {
     group: Box<RawValue>,
     /// How many rewards counted.
     n: usize,
-    /// Their mean.
-    mean: f64,
+    /// Their mean; null where none counted, as the other two.
+    #[schema(required = true)]
+    mean: Option<f64>,
     /// Their standard deviation.
-    std: f64,
+    #[schema(required = true)]
+    std: Option<f64>,
     /// The task value: `(max_reward - mean) * std`.
-    value: f64,
+    #[schema(required = true)]
+    value: Option<f64>,
     /// How often the group is in the batch: 0 when it left it.
     multiplicity: u32,
     /// What the advantages are multiplied by when the group is computed once for all its copies; they are not yet.
@@ -271,9 +277,9 @@ fn answer(request: AdvantagesRequest) -> Result<AdvantagesResponse, Problem> {
         advantages: advantages(algorithm.into(), &group.rewards, statistics, epsilon),
         group: group.group,
         n: statistics.n,
-        mean: statistics.mean,
-        std: statistics.std,
-        value: statistics.value,
+        mean: statistics.known().map(|known| known.mean),
+        std: statistics.known().map(|known| known.std),
+        value: statistics.known().map(|known| known.value),
         multiplicity,
         factor,
         kept: multiplicity > 0,

@@ -1,4 +1,4 @@
-//! `GET /healthz`, `/readyz`, `/metrics`: for whoever operates the server.
+//! `GET /healthz` (and `/health`), `/readyz`, `/metrics`: for whoever operates the server.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +34,13 @@ fn health(app: &App) -> Json<Health> {
 #[utoipa::path(get, path = "/healthz", tag = "operation", operation_id = "healthz",
     responses((status = 200, description = "Alive", body = Health)))]
 pub(crate) async fn healthz(State(app): State<App>) -> Json<Health> {
+    health(&app)
+}
+
+/// Is the process alive? The same under the name that `PipelineRL` asks for.
+#[utoipa::path(get, path = "/health", tag = "operation", operation_id = "health",
+    responses((status = 200, description = "Alive", body = Health)))]
+pub(crate) async fn alive(State(app): State<App>) -> Json<Health> {
     health(&app)
 }
 

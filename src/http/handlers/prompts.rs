@@ -16,8 +16,8 @@ use crate::advantage::{GroupStatistics, PromptHistory, systematic_draws, unit_fr
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
-use crate::http::scoring::on_work_threads;
-use crate::http::wire::{Object, pointed};
+use crate::http::scoring::{by_size, on_work_threads};
+use crate::http::wire::{Object, choice, pointed};
 use crate::rubric::Rubric;
 use crate::store::RunVisits;
 
@@ -116,11 +116,11 @@ pub(crate) struct SampleRequest {
     #[schema(required = false)]
     seed: u64,
     /// By value, or all alike.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     #[schema(required = false, inline = false)]
     sampling: SamplingWire,
     /// Which value.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     #[schema(required = false, inline = false)]
     by: SampleBy,
 }
@@ -220,8 +220,11 @@ pub(crate) async fn sample_prompts(
     request: Request,
 ) -> Result<Json<SampleResponse>, Problem> {
     let (_admission, text) = read_text(&app, request).await?;
-    let read = serde_json::from_str::<Object<SampleRequest>>(&text);
-    let Object(request) = read.map_err(|error| pointed::<Object<SampleRequest>>(&text, &error))?;
+    let read = by_size(text.len(), move || {
+        let read = serde_json::from_str::<Object<SampleRequest>>(&text);
+        read.map_err(|error| pointed::<Object<SampleRequest>>(&text, &error).into())
+    });
+    let Object(request) = read.await?;
     if !(1..=MAX_DRAWS).contains(&request.count) {
         let detail = format!("{} is out of range; it must be from 1 to {MAX_DRAWS}", request.count);
         return Err(Problem::shape("/count", detail));

@@ -14,7 +14,7 @@ use crate::http::error::Problem;
 use crate::http::idempotency::{self, Answer};
 use crate::http::limits::{AbandonOnDrop, require_json};
 use crate::http::schema::{RewardRequestDoc, RewardResponseDoc};
-use crate::http::scoring::{self, Job};
+use crate::http::scoring::{self, Job, by_size};
 use crate::http::telemetry::RequestId;
 use crate::store::Idempotency;
 
@@ -70,8 +70,11 @@ fn json(body: Bytes) -> Response {
 
 /// Answers from memory or the store where the key is known, and scores otherwise.
 async fn repeatable(app: &App, body: String, arrived: Instant, id: String, key: &str) -> Result<Bytes, Problem> {
-    let body_hash = *blake3::hash(body.as_bytes()).as_bytes();
-    let make = async {
+    let bytes = body.len();
+    let hash = move || Ok((*blake3::hash(body.as_bytes()).as_bytes(), body));
+    let (body_hash, body) = by_size(bytes, hash).await?;
+    // In a place of its own: whoever waits for it would be as large as it is, more than once.
+    let make = Box::pin(async {
         if let Some(answer) = stored(app, key).await? {
             return Ok(answer);
         }
@@ -84,7 +87,7 @@ async fn repeatable(app: &App, body: String, arrived: Instant, id: String, key: 
                 None => Err(problem),
             },
         }
-    };
+    });
     app.idempotency.answer(key, body_hash, make).await
 }
 

@@ -1,9 +1,11 @@
 //! Where in a JSON text something is wrong: serde's errors with a JSON pointer (RFC 6901).
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
 use crate::rubric::json_pointer;
+use crate::toolcall::schema::bounded_pointer;
 
 /// Whether a text is no JSON at all, or JSON of the wrong shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub enum Wrong {
 pub struct Pointed {
     /// What kind of error.
     pub wrong: Wrong,
-    /// A JSON pointer into the text that was read.
+    /// A JSON pointer into the text that was read; cut where it is very long.
     pub pointer: String,
     /// What is wrong there.
     pub message: String,
@@ -27,8 +29,9 @@ pub struct Pointed {
 
 impl Pointed {
     /// An error of shape.
-    pub fn shape(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { wrong: Wrong::Shape, pointer: pointer.into(), message: excerpt(&message.into()) }
+    pub fn shape(pointer: impl AsRef<str>, message: impl AsRef<str>) -> Self {
+        let (pointer, message) = (bounded_pointer(pointer.as_ref()), excerpt(message.as_ref()));
+        Self { wrong: Wrong::Shape, pointer, message }
     }
 }
 
@@ -59,8 +62,11 @@ pub(super) fn without_place(error: &serde_json::Error) -> String {
 }
 
 /// Finds the place of an error that reading `text` as `T` gave, by reading it again with its path watched: only bad
-/// input pays for that.
+/// input pays for that. A text that has the wrong shape and then breaks off is no JSON.
 pub fn pointed<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Error) -> Pointed {
+    if let (Category::Data, Err(error)) = (error.classify(), serde_json::from_str::<IgnoredAny>(text)) {
+        return Pointed { wrong: Wrong::Syntax, pointer: String::new(), message: excerpt(&error.to_string()) };
+    }
     let wrong = match error.classify() {
         Category::Data => Wrong::Shape,
         Category::Io | Category::Syntax | Category::Eof => Wrong::Syntax,

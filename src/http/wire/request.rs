@@ -1,7 +1,7 @@
 //! Reading `POST /reward`: bytes to a request whose items are still raw, and each item to a trajectory.
 //!
-//! Items are read one by one (and on all cores), so that a bad one is an error of its own. Strings are borrowed where
-//! JSON allows it; what nobody scores (tool results, metadata) is skipped without being decoded.
+//! Items are read one by one, so that a bad one is an error of its own. Strings are borrowed where JSON allows it; what
+//! nobody scores (tool results, metadata) is skipped without being decoded.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,8 +14,9 @@ use serde_json::value::RawValue;
 
 use super::message::{MessageWire, read_messages};
 use super::pointed::{Pointed, excerpt, pointed, without_place};
-use super::text::{Bounded, Object, References, Scalar, Text};
+use super::text::{Bounded, Choice, Object, References, Scalar, Text};
 use super::walk::{Walk, present};
+use crate::rubric::escape_pointer;
 use crate::trajectory::{
     Content, MAX_REFERENCE_CALLS, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
 };
@@ -67,7 +68,7 @@ pub struct RewardRequest<'a> {
     pub deadline_ms: Option<u64>,
     /// What to do about items that cannot be scored.
     #[serde(default)]
-    pub on_invalid: Option<OnInvalid>,
+    pub on_invalid: Option<Choice<OnInvalid>>,
     /// Tools of all trajectories that bring none of their own.
     #[serde(borrow, default)]
     pub tools: Option<&'a RawValue>,
@@ -82,8 +83,12 @@ pub const MAX_TRAJECTORIES: usize = 4096;
 const MAX_MESSAGES: usize = 4096;
 /// Room that the messages of a trajectory get at once.
 const USUAL_MESSAGES: usize = 8;
-/// Longest id, group or run, in bytes.
+/// Longest id, group, run or stage, in bytes.
 const MAX_NAME_BYTES: usize = 256;
+/// Most pass rates of a request; twice as many as a rubric has stages.
+const MAX_MASTERY: usize = 64;
+/// Largest step: what a database keeps.
+const MAX_STEP: u64 = i64::MAX.unsigned_abs();
 
 fn items<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'a RawValue>, D::Error> {
     Bounded::<&'de RawValue, MAX_TRAJECTORIES>::deserialize(deserializer).map(|list| list.0)
@@ -110,7 +115,35 @@ pub fn read_request(body: &str) -> Result<RewardRequest<'_>, Pointed> {
             return Err(Pointed::shape("/run_id", "the name of a run must not be empty; leave the field out for none"));
         }
     }
+    check_step(request.step, "/step")?;
+    if let Some(Object(curriculum)) = &request.curriculum {
+        check_step(curriculum.step, "/curriculum/step")?;
+        check_mastery(&curriculum.mastery)?;
+    }
     Ok(request)
+}
+
+fn check_step(step: Option<u64>, pointer: &str) -> Result<(), Pointed> {
+    match step.filter(|step| *step > MAX_STEP) {
+        Some(step) => Err(Pointed::shape(pointer, format!("{step} is out of range; a step is at most {MAX_STEP}"))),
+        None => Ok(()),
+    }
+}
+
+fn check_mastery(mastery: &BTreeMap<String, f64>) -> Result<(), Pointed> {
+    const PLACE: &str = "/curriculum/mastery";
+    if mastery.len() > MAX_MASTERY {
+        let found = mastery.len();
+        return Err(Pointed::shape(PLACE, format!("{found} pass rates are more than the limit of {MAX_MASTERY}")));
+    }
+    for (stage, value) in mastery {
+        let pointer = || format!("{PLACE}/{}", escape_pointer(stage));
+        check_name(stage, &pointer())?;
+        if !(0.0..=1.0).contains(value) {
+            return Err(Pointed::shape(pointer(), format!("{value} is no pass rate; it must be from 0 to 1")));
+        }
+    }
+    Ok(())
 }
 
 fn read_object(body: &str) -> Result<RewardRequest<'_>, Pointed> {
@@ -189,7 +222,7 @@ impl<'a> Given<'a> {
     }
 }
 
-/// The id and group of an item that could not be read whole, as far as they can be had.
+/// The id and group of an item that could not be read whole, as far as they can be had and are short enough to be told.
 pub fn read_names(raw: &str) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     #[derive(Deserialize)]
     struct Names<'a> {
@@ -199,9 +232,11 @@ pub fn read_names(raw: &str) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
         group: Option<&'a RawValue>,
     }
     let scalar = |raw: Option<&'_ RawValue>| {
-        raw.and_then(|raw| serde_json::from_str::<Scalar<'_>>(raw.get()).ok()).map(|text| text.0.into_owned().into())
+        let read = raw.and_then(|raw| serde_json::from_str::<Scalar<'_>>(raw.get()).ok());
+        read.filter(|name| name.0.len() <= MAX_NAME_BYTES).map(|name| name.0.into_owned().into())
     };
-    serde_json::from_str::<Names<'_>>(raw).map_or((None, None), |names| (scalar(names.id), scalar(names.group)))
+    let read = serde_json::from_str::<Object<Names<'_>>>(raw);
+    read.map_or((None, None), |Object(names)| (scalar(names.id), scalar(names.group)))
 }
 
 #[derive(Debug, Default)]
@@ -242,7 +277,10 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
                         "prompt" => fields.prompt = map.next_value::<Option<&RawValue>>()?.map(RawValue::get),
                         "response" => fields.response = map.next_value()?,
                         "tools" => fields.tools = map.next_value::<Option<&RawValue>>()?.map(RawValue::get),
-                        "references" | "golds" | "ground_truth" => fields.references = map.next_value()?,
+                        // Null means absent, also under a second name.
+                        "references" | "golds" | "ground_truth" => {
+                            fields.references = map.next_value::<Option<_>>()?.or(fields.references);
+                        }
                         "reference_calls" => fields.reference_calls = map.next_value()?,
                         "tool_format" => fields.tool_format = map.next_value()?,
                         "truncated" => fields.truncated = map.next_value()?,

@@ -8,12 +8,12 @@ use std::borrow::Cow;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::calls::{LeftOut, Lists, ParseWire, ToolCallWire};
 use super::json::{Put, put};
 
 use crate::rubric::Rubric;
 use crate::score::{Fault, Report, StepReward};
-use crate::stages::{CallVerdict, Evidence, Field, ParsedTurn};
-use crate::toolcall::{Attempt, ErrorCode};
+use crate::stages::Field;
 
 /// Names with numbers, written as an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,21 +34,27 @@ pub struct Detail<'a>(pub &'a [(Cow<'static, str>, f64)]);
     "steps": [{"message": 2, "reward": 0.2}, {"message": 4, "reward": 0.73}], "errors": [], "cache": "miss", "latency_ms": 0.4}))]
 pub struct ResultWire<'a> {
     /// The trajectory's `id`, as sent.
+    #[schema(required = true)]
     pub id: Option<&'a str>,
     /// The trajectory's `group`, as sent.
+    #[schema(required = true)]
     pub group: Option<&'a str>,
     /// Names this score in `GET /scores/{id}`; absent where nothing is stored.
     #[schema(required = false)]
     pub score_id: Option<&'a str>,
     /// The reward, within the rubric's range; for an item that could not be scored, what `on_invalid` says.
+    #[schema(required = true)]
     pub reward: Option<f64>,
     /// Whether the trajectory could be scored. A wrong, unparseable or missing answer is scored, low.
     pub valid: bool,
     /// The last stage that opened.
+    #[schema(required = true)]
     pub stage_reached: Option<&'a str>,
     /// The stage that was scored below its threshold and closed the ones after it.
+    #[schema(required = true)]
     pub failed_stage: Option<&'a str>,
     /// Why it failed, in words.
+    #[schema(required = true)]
     pub reason: Option<String>,
     /// Every stage of the rubric, in order.
     pub stages: Vec<StageWire<'a>>,
@@ -56,10 +62,11 @@ pub struct ResultWire<'a> {
     #[schema(value_type = std::collections::BTreeMap<String, f64>)]
     pub metrics: Named<'a>,
     /// What the reward is made of, in reward units: stages, penalties (negative), and `base` and `clamp` where the
-    /// rubric can have them. They sum to `reward`.
+    /// rubric can have them. A reward that `on_invalid` filled in is the one component `filled`, and one that is null has
+    /// none. They sum to `reward`.
     #[schema(value_type = std::collections::BTreeMap<String, f64>)]
     pub components: Named<'a>,
-    /// Every call attempt in order, malformed ones too.
+    /// Every call attempt in order, malformed ones too. `left_out` says how many are not listed, if any.
     pub tool_calls: Vec<ToolCallWire<'a>>,
     /// Whether everything parsed.
     pub parse: ParseWire<'a>,
@@ -73,8 +80,11 @@ pub struct ResultWire<'a> {
     /// `miss`: scored for this request. `hit`: taken from an equal trajectory of the same batch, or all its judges' verdicts
     /// were known before.
     pub cache: CacheWire,
-    /// Time that scoring this trajectory took, in milliseconds; 0 for a hit.
+    /// Time that scoring this trajectory took, in milliseconds; 0 for one that is equal to another one of its batch.
     pub latency_ms: f64,
+    /// How much is not listed, where the lists would be much longer than the trajectory; absent where nothing was left out.
+    #[schema(required = false)]
+    pub left_out: Option<LeftOut>,
 }
 
 /// Where a result came from.
@@ -82,7 +92,7 @@ pub struct ResultWire<'a> {
 #[serde(rename_all = "snake_case")]
 #[schema(as = Cache, example = json!("miss"))]
 pub enum CacheWire {
-    /// From an equal trajectory of the same batch.
+    /// From an equal trajectory of the same batch, or with verdicts of its judges that were all known before.
     Hit,
     /// Scored for this request.
     Miss,
@@ -109,92 +119,15 @@ pub struct StageWire<'a> {
     pub detail: Detail<'a>,
 }
 
-/// One call attempt.
-#[allow(clippy::struct_excessive_bools, reason = "the API's shape: four answers to four questions")]
-#[derive(Debug, ToSchema)]
-#[schema(as = ToolCall, example = json!({"message": 2, "index": 0, "span": [17, 99], "name": "search", "arguments": {"query": "capital of France"}, "parsed": true, "known": true, "schema_valid": true, "errors": []}))]
-pub struct ToolCallWire<'a> {
-    /// Index of its message.
-    pub message: usize,
-    /// Its place among the attempts of that message, from 0.
-    pub index: usize,
-    /// Start and end in bytes of the message's text (of `response` where that was sent; of the raw `tool_calls` array for
-    /// native calls).
-    pub span: [usize; 2],
-    /// The tool's name, where it could be read.
-    pub name: Option<&'a str>,
-    /// The decoded arguments; null for a malformed attempt.
-    #[schema(value_type = Option<crate::http::schema::JsonObject>)]
-    pub arguments: Option<&'a serde_json::Value>,
-    /// Whether it is well-formed.
-    pub parsed: bool,
-    /// Whether it is well-formed and the tool is offered.
-    pub known: bool,
-    /// Whether the arguments satisfy the tool's schema.
-    pub schema_valid: bool,
-    /// Whether it parses only after repairs (tolerant mode).
-    #[schema(required = false)]
-    pub repaired: bool,
-    /// What was repaired.
-    #[schema(required = false)]
-    pub repairs: Vec<&'static str>,
-    /// What is wrong with it.
-    pub errors: Vec<CallErrorWire<'a>>,
-}
-
-/// What is wrong with a call.
-#[derive(Debug, ToSchema)]
-#[schema(as = CallError, example = json!({"code": "schema_violation", "message": "\"five\" is not of type \"integer\"", "pointer": "/top_k", "schema_pointer": "/properties/top_k/type"}))]
-pub struct CallErrorWire<'a> {
-    /// One of the closed list of codes.
-    #[schema(value_type = String, example = "json_syntax")]
-    pub code: &'static str,
-    /// What is wrong, for a human.
-    pub message: Cow<'a, str>,
-    /// JSON pointer into the arguments, for schema errors.
-    #[schema(required = false)]
-    pub pointer: Option<&'a str>,
-    /// JSON pointer into the schema, for schema errors.
-    #[schema(required = false)]
-    pub schema_pointer: Option<&'a str>,
-}
-
-/// Whether everything parsed.
-#[derive(Debug, ToSchema)]
-#[schema(as = Parse, example = json!({"ok": true, "format": "hermes", "attempts": 1, "errors": []}))]
-pub struct ParseWire<'a> {
-    /// False if a call attempt is malformed, reasoning stays open, or there are too many calls.
-    pub ok: bool,
-    /// The format that was read; null where no turn has a call.
-    pub format: Option<&'static str>,
-    /// Call attempts in all turns.
-    pub attempts: usize,
-    /// What makes `ok` false.
-    pub errors: Vec<ParseErrorWire<'a>>,
-}
-
-/// Something that does not parse.
-#[derive(Debug, ToSchema)]
-#[schema(as = ParseError, example = json!({"code": "reasoning_open", "message": "reasoning is never closed", "message_index": 2, "span": [0, 512]}))]
-pub struct ParseErrorWire<'a> {
-    /// One of the closed list of codes.
-    #[schema(value_type = String, example = "reasoning_open")]
-    pub code: &'static str,
-    /// What is wrong, for a human.
-    pub message: Cow<'a, str>,
-    /// Index of the message, as in `tool_calls`.
-    pub message_index: usize,
-    /// Start and end in bytes, as in `tool_calls`.
-    pub span: [usize; 2],
-}
-
 /// The answer that was found.
 #[derive(Debug, ToSchema)]
 #[schema(as = Answer, example = json!({"text": "Paris", "message": 4}))]
 pub struct AnswerWire<'a> {
     /// Its text; null where there is none.
+    #[schema(required = true)]
     pub text: Option<&'a str>,
     /// Index of its message.
+    #[schema(required = true)]
     pub message: Option<usize>,
 }
 
@@ -219,9 +152,11 @@ pub struct ErrorWire<'a> {
     pub code: &'static str,
     /// What is wrong, the value, and the fix.
     pub message: Cow<'a, str>,
-    /// JSON pointer into the request.
+    /// JSON pointer into the request. A long one has `…` in its middle, as every pointer in an answer has: 1 KiB is told.
+    #[schema(required = true)]
     pub pointer: Option<String>,
     /// The stage in which it came up.
+    #[schema(required = true)]
     pub stage: Option<&'a str>,
 }
 
@@ -233,23 +168,22 @@ pub struct GroupWire<'a> {
     pub group: Cow<'a, str>,
     /// How many valid rewards.
     pub n: usize,
-    /// Their mean.
-    pub mean: f64,
+    /// Their mean; null where there is no valid reward, as the other two.
+    #[schema(required = true)]
+    pub mean: Option<f64>,
     /// Their population standard deviation (dividing by n).
-    pub std: f64,
+    #[schema(required = true)]
+    pub std: Option<f64>,
     /// VSPO's task value: (largest reward of the rubric - mean) * std.
-    pub value: f64,
+    #[schema(required = true)]
+    pub value: Option<f64>,
 }
 
 put!(ResultWire {
     id, group, reward, valid, stage_reached, failed_stage, reason, stages, metrics, components, tool_calls, parse, answer,
     steps, errors, cache, latency_ms,
-} optional { score_id });
+} optional { score_id, left_out });
 put!(StageWire { name, score, weight, threshold, open, passed, detail } optional {});
-put!(ToolCallWire { message, index, span, name, arguments, parsed, known, schema_valid, errors } optional { repaired, repairs });
-put!(CallErrorWire { code, message } optional { pointer, schema_pointer });
-put!(ParseWire { ok, format, attempts, errors } optional {});
-put!(ParseErrorWire { code, message, message_index, span } optional {});
 put!(AnswerWire { text, message } optional {});
 put!(ErrorWire { code, message, pointer, stage } optional {});
 
@@ -287,8 +221,10 @@ pub struct Naming<'a> {
     pub own_tools: bool,
     /// Where the result came from.
     pub cache: CacheWire,
-    /// CPU time in milliseconds.
+    /// Time that scoring it took, by the clock, in milliseconds.
     pub latency_ms: f64,
+    /// Bytes of the item in the request: what its lists may take goes by them.
+    pub bytes: usize,
 }
 
 impl<'a> ResultWire<'a> {
@@ -297,6 +233,7 @@ impl<'a> ResultWire<'a> {
         let stage_name = |index: usize| rubric.stages.get(index).map(|stage| &*stage.name);
         let evidence = report.evidence.as_ref();
         let answer = evidence.and_then(|evidence| evidence.answer.as_ref());
+        let lists = evidence.map_or_else(Lists::nothing, |evidence| Lists::of(evidence, naming.bytes));
         Self {
             id: naming.id,
             group: naming.group,
@@ -309,8 +246,8 @@ impl<'a> ResultWire<'a> {
             stages: stages(report, rubric),
             metrics: metrics(report, rubric),
             components: components(report, rubric),
-            tool_calls: evidence.map_or_else(Vec::new, tool_calls),
-            parse: evidence.map_or(ParseWire { ok: false, format: None, attempts: 0, errors: Vec::new() }, parse),
+            tool_calls: lists.tool_calls,
+            parse: lists.parse,
             answer: AnswerWire {
                 text: answer.map(|answer| &*answer.text),
                 message: answer.map(|answer| answer.message),
@@ -319,6 +256,7 @@ impl<'a> ResultWire<'a> {
             errors: report.reward.as_ref().err().map_or_else(Vec::new, |fault| vec![error(fault, rubric, &naming)]),
             cache: naming.cache,
             latency_ms: naming.latency_ms,
+            left_out: lists.left_out,
         }
     }
 }
@@ -377,99 +315,4 @@ fn components<'a>(report: &Report<'_>, rubric: &'a Rubric) -> Named<'a> {
         all.push(("clamp", reward.clamp));
     }
     Named(all)
-}
-
-fn tool_calls<'a>(evidence: &'a Evidence<'_>) -> Vec<ToolCallWire<'a>> {
-    let mut all = Vec::with_capacity(evidence.turns.iter().map(|turn| turn.parsed.attempts.len()).sum());
-    for turn in &evidence.turns {
-        let attempts = turn.parsed.attempts.iter().zip(&turn.verdicts).enumerate();
-        all.extend(attempts.map(|(index, (attempt, verdict))| tool_call(turn, index, attempt, verdict)));
-    }
-    all
-}
-
-fn tool_call<'a>(
-    turn: &ParsedTurn<'_>,
-    index: usize,
-    attempt: &'a Attempt<'_>,
-    verdict: &'a CallVerdict,
-) -> ToolCallWire<'a> {
-    let call = attempt.result.as_ref().ok();
-    let name = match &attempt.result {
-        Ok(call) => Some(&*call.name),
-        Err(malformed) => malformed.name.as_deref(),
-    };
-    ToolCallWire {
-        message: turn.message,
-        index,
-        span: [attempt.span.start + turn.offset, attempt.span.end + turn.offset],
-        name,
-        arguments: call.map(|call| &call.arguments),
-        parsed: call.is_some(),
-        known: !matches!(verdict, CallVerdict::Malformed | CallVerdict::UnknownTool),
-        schema_valid: matches!(verdict, CallVerdict::Valid),
-        repaired: !attempt.repairs.is_empty(),
-        repairs: attempt.repairs.iter().map(|repair| repair.as_str()).collect(),
-        errors: call_errors(attempt, verdict),
-    }
-}
-
-fn call_errors<'a>(attempt: &'a Attempt<'_>, verdict: &'a CallVerdict) -> Vec<CallErrorWire<'a>> {
-    let plain = |code: &'static str, message: Cow<'a, str>| CallErrorWire {
-        code,
-        message,
-        pointer: None,
-        schema_pointer: None,
-    };
-    match (verdict, &attempt.result) {
-        (_, Err(malformed)) => vec![plain(malformed.code.as_str(), Cow::Borrowed(&malformed.message))],
-        (CallVerdict::Valid | CallVerdict::Malformed, Ok(_)) => Vec::new(),
-        (CallVerdict::UnknownTool, Ok(call)) => {
-            let name: String = call.name.chars().take(64).collect();
-            vec![plain(ErrorCode::UnknownTool.as_str(), format!("the tool {name:?} is not offered").into())]
-        }
-        (CallVerdict::Violations(violations), Ok(_)) => violations
-            .iter()
-            .map(|violation| CallErrorWire {
-                code: ErrorCode::SchemaViolation.as_str(),
-                message: Cow::Borrowed(&violation.message),
-                pointer: Some(&violation.pointer),
-                schema_pointer: Some(&violation.schema_pointer),
-            })
-            .collect(),
-        (CallVerdict::TooCostly(problem) | CallVerdict::Problem { problem, .. }, Ok(_)) => {
-            vec![CallErrorWire {
-                code: problem.code.as_str(),
-                message: Cow::Borrowed(&problem.message),
-                pointer: None,
-                schema_pointer: Some(&problem.pointer),
-            }]
-        }
-    }
-}
-
-fn parse<'a>(evidence: &'a Evidence<'_>) -> ParseWire<'a> {
-    let errors: Vec<_> = evidence.turns.iter().flat_map(parse_errors).collect();
-    ParseWire {
-        ok: errors.is_empty(),
-        format: evidence.format.map(crate::trajectory::ToolFormat::as_str),
-        attempts: evidence.turns.iter().map(|turn| turn.parsed.attempts.len()).sum(),
-        errors,
-    }
-}
-
-fn parse_errors<'a>(turn: &'a ParsedTurn<'_>) -> impl Iterator<Item = ParseErrorWire<'a>> {
-    let entry = |code: ErrorCode, message: Cow<'a, str>, span: &std::ops::Range<usize>| ParseErrorWire {
-        code: code.as_str(),
-        message,
-        message_index: turn.message,
-        span: [span.start + turn.offset, span.end + turn.offset],
-    };
-    let malformed = turn.parsed.attempts.iter().filter_map(move |attempt| {
-        let malformed = attempt.result.as_ref().err()?;
-        Some(entry(malformed.code, Cow::Borrowed(&malformed.message), &attempt.span))
-    });
-    let open = turn.parsed.reasoning_open.as_ref();
-    let open = open.map(move |span| entry(ErrorCode::ReasoningOpen, "reasoning is never closed".into(), span));
-    malformed.chain(open)
 }

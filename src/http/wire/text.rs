@@ -1,10 +1,10 @@
 //! The small things of a request: borrowed strings, strings that may be numbers, lists with a limit, objects that are no
-//! lists.
+//! lists, names that are one of a few.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
@@ -94,6 +94,23 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// One of a few names, read through a string: serde would take an object for it, too, and `serde_json` calls a value of
+/// another type no JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Choice<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        choice(deserializer).map(Self)
+    }
+}
+
+/// The same for a field that is no [`Choice`].
+pub(in crate::http) fn choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    let Text(name) = Text::deserialize(deserializer)?;
+    T::deserialize(name.into_deserializer())
+}
+
 /// A list that stops being read where it is longer than it may be.
 #[derive(Debug)]
 pub(super) struct Bounded<T, const MAX: usize>(pub(super) Vec<T>);
@@ -140,7 +157,10 @@ impl<'a> References<'a> {
         let mut read = None;
         if !walk.is_list() {
             Scalar::walk(walk, &mut read)?;
-            *place = read.map(|scalar| Self(vec![scalar.0]));
+            // Null means absent, also under a second name.
+            if let Some(scalar) = read {
+                *place = Some(Self(vec![scalar.0]));
+            }
             return Some(());
         }
         let mut references = Vec::new();

@@ -6,6 +6,7 @@
 //! value, expensive patterns and oversized documents are unsupported when compiled, and arguments that could take
 //! more than [`BUDGET`] units of work are unsupported for them.
 
+mod bounded;
 mod cache;
 mod cost;
 mod declared;
@@ -19,7 +20,6 @@ mod tests;
 mod text_hash;
 
 use std::{
-    fmt::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::OnceLock,
 };
@@ -28,6 +28,8 @@ use jsonschema::{Draft, PatternOptions, Validator, error::ValidationErrorKind};
 use serde_json::Value;
 use thiserror::Error;
 
+pub(in crate::toolcall) use self::bounded::bounded;
+pub use self::bounded::{MAX_MESSAGE_BYTES, MAX_POINTER_BYTES, bounded_pointer};
 pub use self::cache::SchemaCache;
 use self::{cost::Cost, declared::Parameters, graph::NoFetch, limits::Contents, size::Size};
 use crate::toolcall::offered::Declared;
@@ -44,8 +46,8 @@ const MAX_STACK: u32 = 1000;
 /// Most violations that are listed.
 pub const MAX_VIOLATIONS: usize = 16;
 
-/// Longest message, in bytes, give or take a character.
-pub const MAX_MESSAGE_BYTES: usize = 300;
+/// Bytes of messages and pointers after which no further violation of a call is listed.
+const VIOLATION_BYTES: usize = 8 << 10;
 
 /// Backtracking steps of one match before it is given up.
 const BACKTRACK_LIMIT: usize = 20_000;
@@ -83,26 +85,30 @@ pub struct SchemaProblem {
     pub code: ProblemCode,
     /// What is wrong, and the fix or the limit.
     pub message: String,
-    /// JSON Pointer into the schema.
+    /// JSON Pointer into the schema, at most [`MAX_POINTER_BYTES`] long.
     pub pointer: String,
 }
 
 impl SchemaProblem {
-    fn invalid(message: impl Into<String>, pointer: String) -> Self {
-        Self { code: ProblemCode::Invalid, message: bounded(&message.into()), pointer }
+    fn new(code: ProblemCode, message: &str, pointer: &str) -> Self {
+        Self { code, message: bounded(&message), pointer: bounded_pointer(pointer) }
     }
 
-    fn unsupported(message: impl Into<String>, pointer: String) -> Self {
-        Self { code: ProblemCode::Unsupported, message: bounded(&message.into()), pointer }
+    fn invalid(message: impl AsRef<str>, pointer: impl AsRef<str>) -> Self {
+        Self::new(ProblemCode::Invalid, message.as_ref(), pointer.as_ref())
+    }
+
+    fn unsupported(message: impl AsRef<str>, pointer: impl AsRef<str>) -> Self {
+        Self::new(ProblemCode::Unsupported, message.as_ref(), pointer.as_ref())
     }
 }
 
-/// One way in which arguments break their schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One way in which arguments break their schema. They are ordered by their places.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Violation {
-    /// JSON Pointer into the arguments.
+    /// JSON Pointer into the arguments, at most [`MAX_POINTER_BYTES`] long.
     pub pointer: String,
-    /// JSON Pointer into the schema.
+    /// JSON Pointer into the schema, likewise.
     pub schema_pointer: String,
     /// What is wrong, at most about [`MAX_MESSAGE_BYTES`] long.
     pub message: String,
@@ -214,7 +220,7 @@ impl Compiled {
     }
 
     fn list(&self, arguments: &Value) -> Check {
-        let mut violations = Vec::new();
+        let (mut violations, mut bytes) = (Vec::new(), 0);
         for error in self.validator.iter_errors(arguments) {
             let given_up = matches!(
                 error.kind(),
@@ -222,27 +228,29 @@ impl Compiled {
             );
             if given_up {
                 let message = format!("a pattern took more than {BACKTRACK_LIMIT} steps; make it unambiguous");
-                return Check::Problem(SchemaProblem::unsupported(message, error.schema_path().as_str().to_owned()));
+                return Check::Problem(SchemaProblem::unsupported(message, error.schema_path().as_str()));
             }
-            if violations.len() < MAX_VIOLATIONS {
-                violations.push(Violation {
-                    pointer: error.instance_path().as_str().to_owned(),
-                    schema_pointer: error.schema_path().as_str().to_owned(),
+            if violations.len() < MAX_VIOLATIONS && bytes < VIOLATION_BYTES {
+                let violation = Violation {
+                    pointer: bounded_pointer(error.instance_path().as_str()),
+                    schema_pointer: bounded_pointer(error.schema_path().as_str()),
                     message: bounded(&error),
-                });
+                };
+                bytes += violation.pointer.len() + violation.schema_pointer.len() + violation.message.len();
+                violations.push(violation);
             }
         }
         if violations.is_empty() {
             return unsupported("the validator found the arguments invalid and gave no reason".into());
         }
         // In an order that does not hang on the order in which the policy wrote its arguments.
-        violations.sort_by(|a, b| (&a.pointer, &a.schema_pointer).cmp(&(&b.pointer, &b.schema_pointer)));
+        violations.sort();
         Check::Invalid(violations)
     }
 }
 
 fn unsupported(message: String) -> Check {
-    Check::Problem(SchemaProblem::unsupported(message, String::new()))
+    Check::Problem(SchemaProblem::unsupported(message, ""))
 }
 
 /// Compiles the text of a schema, whatever it holds.
@@ -250,17 +258,17 @@ fn compile(text: &str, formats: Formats) -> Result<Compiled, SchemaProblem> {
     if text.len() > limits::MAX_SCHEMA_BYTES {
         let limit = limits::MAX_SCHEMA_BYTES;
         let message = format!("the schema has {} bytes; at most {limit} are compiled", text.len());
-        return Err(SchemaProblem::unsupported(message, String::new()));
+        return Err(SchemaProblem::unsupported(message, ""));
     }
     let schema: Value = serde_json::from_str(text)
-        .map_err(|error| SchemaProblem::invalid(format!("the schema is not usable JSON: {error}"), String::new()))?;
+        .map_err(|error| SchemaProblem::invalid(format!("the schema is not usable JSON: {error}"), ""))?;
     if !schema.is_object() && !schema.is_boolean() {
-        return Err(SchemaProblem::invalid("a schema is an object, true or false", String::new()));
+        return Err(SchemaProblem::invalid("a schema is an object, true or false", ""));
     }
     Contents::of(&schema).check()?;
     // The validator is a dependency that meets hostile input: a panic in it is this schema's problem alone.
     let compiled = catch_unwind(AssertUnwindSafe(|| compile_value(&schema, formats)));
-    compiled.unwrap_or_else(|_| Err(SchemaProblem::unsupported("the schema cannot be compiled", String::new())))
+    compiled.unwrap_or_else(|_| Err(SchemaProblem::unsupported("the schema cannot be compiled", "")))
 }
 
 fn compile_value(schema: &Value, formats: Formats) -> Result<Compiled, SchemaProblem> {
@@ -283,7 +291,7 @@ fn draft_of(schema: &Value) -> Result<Draft, SchemaProblem> {
     let draft = Draft::default().detect(schema);
     if draft == Draft::Unknown {
         let message = "$schema names no known draft; use 4, 6, 7, 2019-09 or 2020-12, or leave it out";
-        return Err(SchemaProblem::invalid(message, "/$schema".into()));
+        return Err(SchemaProblem::invalid(message, "/$schema"));
     }
     Ok(draft)
 }
@@ -306,35 +314,12 @@ fn validator_of_pattern(schema: &Value) -> Option<Validator> {
 fn unusable(error: &jsonschema::ValidationError<'static>) -> SchemaProblem {
     // A pattern fails where it stands in the schema; everything else is a violation of the draft's own schema.
     if !matches!(error.kind(), ValidationErrorKind::Format { format } if format == "regex") {
-        return SchemaProblem::invalid(bounded(error), error.instance_path().as_str().to_owned());
+        return SchemaProblem::invalid(bounded(error), error.instance_path().as_str());
     }
-    let place = error.schema_path().as_str().to_owned();
+    let place = error.schema_path().as_str();
     let cost = error.instance().as_str().map(pattern::cost);
     if cost.is_some_and(|cost| cost.is_ok_and(|cost| cost.states > SURELY_FITS_STATES)) {
         return SchemaProblem::unsupported("a pattern does not compile within 4 MiB; simplify it", place);
     }
     SchemaProblem::invalid(bounded(error), place)
-}
-
-/// Writes `message` up to [`MAX_MESSAGE_BYTES`]; the rest is never formatted.
-fn bounded(message: &impl fmt::Display) -> String {
-    let mut writer = Bounded(String::new());
-    // The only error is the writer's own, when it is full.
-    let _ = write!(writer, "{message}");
-    writer.0
-}
-
-struct Bounded(String);
-
-impl Write for Bounded {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = MAX_MESSAGE_BYTES.saturating_sub(self.0.len());
-        if text.len() <= room {
-            self.0.push_str(text);
-            return Ok(());
-        }
-        self.0.push_str(&text[..text.floor_char_boundary(room)]);
-        self.0.push('…');
-        Err(fmt::Error)
-    }
 }

@@ -15,6 +15,7 @@ use crate::http::dialects::object;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
 use crate::http::schema::JsonObject;
+use crate::http::scoring::by_size;
 
 /// The field that names a task.
 const TASK: &str = "_ng_task_index";
@@ -98,8 +99,11 @@ fn aggregate(responses: &[Map<String, Value>]) -> Aggregate {
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn aggregate_metrics(State(app): State<App>, request: Request) -> Result<Json<Aggregate>, Problem> {
     let (_admission, text) = read_text(&app, request).await?;
-    let request: AggregateRequest = object(&text)?;
-    Ok(Json(aggregate(&request.verify_responses)))
+    let answer = by_size(text.len(), move || {
+        let request: AggregateRequest = object(&text)?;
+        Ok(aggregate(&request.verify_responses))
+    });
+    answer.await.map(Json)
 }
 
 #[cfg(test)]

@@ -1,0 +1,107 @@
+//! What the OpenAPI document says of many paths alike: the problems that every one of them can answer with, and which
+//! objects take no other fields. In: the document as the handlers describe it. Out: the same, complete. What a handler says
+//! of a status itself stays.
+
+use utoipa::Modify;
+use utoipa::openapi::path::{Operation, Parameter, PathItem};
+use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
+
+use super::error::PROBLEM_JSON;
+
+/// Paths that need no token and read no body.
+const OPEN: [&str; 5] = ["/healthz", "/health", "/readyz", "/metrics", "/reverify_mode"];
+
+/// Paths whose body nobody reads.
+const UNREAD: [&str; 2] = ["/seed_session", "/reset"];
+
+/// Objects that are refused with a field that they do not know.
+const CLOSED: [&str; 3] = ["RewardRequest", "Curriculum", "ReferenceCall"];
+
+/// Completes the document.
+pub(super) struct Shared;
+
+impl Modify for Shared {
+    fn modify(&self, document: &mut OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let PathItem { get, post, put, .. } = item;
+            for (method, operation) in [(Method::Get, get), (Method::Post, post), (Method::Put, put)] {
+                if let Some(operation) = operation {
+                    complete(operation, &problems(path, method, is_repeatable(operation)));
+                }
+            }
+        }
+        let components = document.components.get_or_insert_default();
+        for name in CLOSED {
+            if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(name) {
+                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Get,
+    Post,
+    Put,
+}
+
+type Problems = Vec<(&'static str, &'static str)>;
+
+/// The problems that a path can answer with, by status.
+fn problems(path: &str, method: Method, repeatable: bool) -> Problems {
+    if OPEN.contains(&path) {
+        return Vec::new();
+    }
+    let mut all = vec![("401", "A token is needed"), ("403", "The token is wrong")];
+    let is_read = method != Method::Get && !UNREAD.contains(&path);
+    if is_read {
+        all.extend([
+            ("400", "The body, or a parameter, cannot be read"),
+            ("413", "The body is too large"),
+            ("415", "The content type or encoding is not supported"),
+        ]);
+    }
+    if path.contains('{') {
+        all.push(("400", "A part of the path, or a parameter, cannot be read"));
+    }
+    if is_read && method == Method::Post && path != "/rubrics/check" {
+        all.extend([
+            ("408", "The body came too slowly"),
+            ("429", "Too much is in flight; see Retry-After"),
+            ("503", "Draining, or the store failed; see Retry-After"),
+        ]);
+    }
+    if repeatable {
+        all.extend([
+            ("404", "No such rubric"),
+            ("409", "The idempotency key was used for another request"),
+            ("422", "The request has the wrong shape, or an item could not be scored and `on_invalid` is `error`"),
+            ("504", "The deadline passed"),
+        ]);
+    }
+    if path.starts_with("/runs") || path.starts_with("/scores") {
+        all.push(("503", "The store failed; see Retry-After"));
+    }
+    if method == Method::Put {
+        all.push(("409", "There are too many rubrics"));
+    }
+    all
+}
+
+/// Whether it scores: what scores takes a key that makes it repeatable.
+fn is_repeatable(operation: &Operation) -> bool {
+    let is_key = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(found) if found.name == "Idempotency-Key");
+    operation.parameters.iter().flatten().any(is_key)
+}
+
+/// Adds what the operation does not say itself.
+fn complete(operation: &mut Operation, problems: &[(&str, &str)]) {
+    for (status, description) in problems {
+        operation.responses.responses.entry((*status).to_owned()).or_insert_with(|| {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+            ResponseBuilder::new().description(*description).content(PROBLEM_JSON, content).build().into()
+        });
+    }
+}
