@@ -234,7 +234,7 @@ mod tests {
         std::fs::remove_dir_all(directory.path()).unwrap();
         assert!(matches!(put(&catalog, 2.0), Err(CatalogError::Io { .. })));
         assert_eq!(catalog.get("mine").unwrap().version, first.version);
-        assert_eq!(catalog.versions("mine"), [first.version.clone()]);
+        assert_eq!(catalog.versions("mine"), std::slice::from_ref(&first.version));
     }
 
     #[test]

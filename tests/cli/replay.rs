@@ -102,9 +102,9 @@ fn columns_that_were_changed_are_found_and_named() {
         ((format!("DELETE FROM scores WHERE {first}"), 4), "one of the two has no such row"),
         (
             (format!("UPDATE batches SET position = '{{\"step\":7,\"mastery\":{{}}}}' {whole}"), 4),
-            "-3: /batch/position/step was 7, is null",
+            "-3: /batch/position/step was 7, is 15",
         ),
-        ((format!("UPDATE batches SET step = 7 {whole}"), 4), "/row/step was 7, is null"),
+        ((format!("UPDATE batches SET step = 7 {whole}"), 4), "/row/step was 7, is 15"),
     ] {
         let copy = gradus.path("copy.db");
         std::fs::copy(gradus.path("scores.db"), &copy).unwrap();

@@ -70,9 +70,10 @@ impl Drop for Verdict {
 
 /// Says what nobody waits to be told.
 fn log_untold(batch: Option<BatchId>, error: &StoreError) {
-    match batch {
-        Some(batch) => tracing::error!(%batch, %error, "a batch was not stored"),
-        None => tracing::error!(%error, "references by prompt were not stored"),
+    if let Some(batch) = batch {
+        tracing::error!(%batch, %error, "a batch was not stored");
+    } else {
+        tracing::error!(%error, "references by prompt were not stored");
     }
 }
 
