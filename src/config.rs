@@ -309,14 +309,27 @@ impl Serve {
             }
         }
         let kept = store(flags.store, flags.store_durability, flags.store_keep_trajectories, file)?;
+        let store = store::Config {
+            queue_bytes: flags.store_queue_bytes.unwrap_or(kept.queue_bytes),
+            busy_timeout_ms: flags.store_busy_timeout_ms.unwrap_or(kept.busy_timeout_ms),
+            ..kept
+        };
+        if store.busy_timeout_ms > store::MAX_BUSY_TIMEOUT_MS {
+            let (given, most) = (store.busy_timeout_ms, store::MAX_BUSY_TIMEOUT_MS);
+            return Err(ConfigError::Value(format!("store_busy_timeout_ms = {given}: at most {most}")));
+        }
+        if store.keeps_requests() && limits.max_body_bytes > store::MAX_BYTES {
+            let (given, most) = (limits.max_body_bytes, store::MAX_BYTES);
+            let message = format!(
+                "max_body_bytes = {given}: the store keeps requests of at most {most} bytes; allow no more, or set \
+                 store_keep_trajectories to false"
+            );
+            return Err(ConfigError::Value(message));
+        }
         Ok(Self {
             listen: flags.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
             scoring: Scoring::compose(flags.scoring, flags.inline_rubrics, file)?,
-            store: store::Config {
-                queue_bytes: flags.store_queue_bytes.unwrap_or(kept.queue_bytes),
-                busy_timeout_ms: flags.store_busy_timeout_ms.unwrap_or(kept.busy_timeout_ms),
-                ..kept
-            },
+            store,
             http: http::Config { limits, tokens, ..http::Config::default() },
         })
     }

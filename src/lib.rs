@@ -34,9 +34,13 @@
 //! 2. A policy's broken output is data with a low score, never an `Err`. A judge that fails is `Unavailable`, never 0.
 //! 3. A score depends only on (trajectory, rubric hash, curriculum position, judge identity, seed). The server keeps no
 //!    curriculum state: the client sends the position and the report echoes it.
-//! 4. There is one scoring path. Serialisation lives at the edges (`http`, `store`, `rubric`).
-//! 5. Schemas are compiled once and never fetched: jsonschema's http and file resolving is off.
-//! 6. `#[cfg(feature = ..)]` stands on `mod` lines and in Cargo.toml, not inside functions.
+//! 4. There is one scoring path. Serialisation lives at the edges (`http`, `store`, `rubric`, checkpoints).
+//! 5. candle's fused inference ops (`softmax_last_dim`, `rms_norm` and `RmsNorm::forward`, `layer_norm`, `rope`, `sdpa`,
+//!    flash attention) have no backward: `backward()` returns `Ok` and the gradient is silently missing, and a residual path
+//!    hides it. They stand behind one inference switch; the training path is checked, per parameter, against goldens and
+//!    finite differences.
+//! 6. Schemas are compiled once and never fetched: jsonschema's http and file resolving is off.
+//! 7. `#[cfg(feature = ..)]` stands on `mod` lines and in Cargo.toml, not inside functions.
 
 #[warn(clippy::disallowed_methods)]
 pub mod advantage;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A module's rank: it uses only modules of a strictly lower one. The last three are still to come.
+/// A module's rank: it uses only modules of a strictly lower one.
 const RANKS: [(&str, u8); 15] = [
     ("trajectory", 0),
     ("toolcall", 1),
@@ -17,14 +17,14 @@ const RANKS: [(&str, u8); 15] = [
     ("shaping", 3),
     ("rubric", 4),
     ("score", 5),
+    ("lm", 6),
+    ("judge", 7),
     ("store", 7),
     ("advantage", 7),
     ("http", 8),
+    ("train", 8),
     ("config", 9),
     ("cli", 10),
-    ("lm", 6),
-    ("judge", 7),
-    ("train", 8),
 ];
 
 /// No IO, no clock, no environment, no randomness of their own.

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use gradus::http::batch::{Engine, Load, Overrides, Stop};
 use gradus::judge::Judges;
-use gradus::rubric::{Catalog, Rubric, SHIPPED};
+use gradus::judge::rubric::read_json;
+use gradus::rubric::{Catalog, Location, Rubric, SHIPPED};
 use gradus::score::Scorer;
 use gradus::stages::{Judge, JudgeAnswer, NoJudge, Question, UnitScore, Verdict};
 use serde_json::{Value, json};
@@ -92,6 +93,49 @@ mod files {
             assert!((sum - 1.0).abs() < 1e-12, "{name}: {sum}");
         }
     }
+}
+
+/// A list for a struct, field by field, is what serde takes and nobody means.
+#[test]
+fn lists_are_no_objects() {
+    let whole = r#"["x", "", {}, {}, {}, [], [{"kind": "f1", "weight": 1}], [], []]"#;
+    assert!(Rubric::from_json(whole).unwrap_err().message.contains("expected an object"));
+    let stages = r#""stages": [{"kind": "f1", "weight": 1}]"#;
+    for (field, pointer) in [
+        (r#""reward": [0, 2]"#, "/reward"),
+        (r#""answer": ["answer_tag"]"#, "/answer"),
+        (r#""calls": ["auto"]"#, "/calls"),
+        (r#""penalties": [["repeat_calls", "r", 0.1]]"#, "/penalties/0"),
+        (r#""schedules": [["f1", "weight", "step", [[0, 1], [1, 2]]]]"#, "/schedules/0"),
+    ] {
+        let error = Rubric::from_json(&format!("{{\"name\": \"x\", {stages}, {field}}}")).unwrap_err();
+        assert_eq!(error.pointer, pointer, "{error}");
+        assert!(error.message.contains("expected an object"), "{error}");
+    }
+    let error = Rubric::from_json(r#"{"name": "x", "stages": [["f1", null, 1]]}"#).unwrap_err();
+    assert_eq!(error.pointer, "/stages/0");
+    let error =
+        Rubric::from_toml("name = \"x\"\nreward = [0, 2]\nstages = [{ kind = \"f1\", weight = 1 }]\n").unwrap_err();
+    assert_eq!(error.location, Some(Location { line: 2, column: 10 }), "{error}");
+}
+
+#[test]
+fn errors_in_json_have_line_and_column() {
+    let place = |text: &str| {
+        let error = read_json(text).unwrap_err();
+        let Location { line, column } = error.location.unwrap();
+        assert!(!error.message.contains("at line"), "{error}");
+        (error.pointer.clone(), line, column)
+    };
+    let rubric = |stage: &str| format!("{{\"name\": \"x\",\n \"description\": \"é\", \"stages\": [\n  {stage}\n]}}");
+    let at = |pointer: &str, line, column| (pointer.to_owned(), line, column);
+    // After parsing, while the shape is read, and where it is no JSON at all.
+    assert_eq!(place(&rubric(r#"{"kind": "f1", "weight": 1, "threshold": 1.5}"#)), at("/stages/0/threshold", 3, 44));
+    assert_eq!(place(&rubric(r#"{"kind": "f1", "weight": "much"}"#)), at("/stages/0/weight", 3, 28));
+    assert_eq!(place(&rubric(r#"{"kind": "f1"}"#)), at("/stages/0", 3, 3));
+    assert_eq!(place(&rubric(r#"{"kind": "é", weight}"#)).1, 3);
+    assert_eq!(place("{\"name\": \"x\",\n \"reward\": [0, 2], \"stages\": []}"), at("/reward", 2, 12));
+    assert_eq!(place(""), at("", 1, 1));
 }
 
 /// A judge that always says the same: what is tested here is what a rubric makes of a verdict.

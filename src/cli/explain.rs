@@ -202,7 +202,7 @@ fn call_line(attempt: &crate::toolcall::Attempt<'_>, verdict: &CallVerdict, pain
             paint.bad(format!("call {name}: {}", printable(&all.join("; "))))
         }
         (CallVerdict::TooCostly(problem) | CallVerdict::Problem { problem, .. }, _) => {
-            paint.bad(format!("call {name}: {}", problem.message))
+            paint.bad(format!("call {name}: {}", printable(&problem.message)))
         }
         (CallVerdict::Malformed, Err(malformed)) => {
             paint.bad(format!("call malformed ({}): {}", malformed.code.as_str(), printable(&malformed.message)))

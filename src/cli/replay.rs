@@ -1,33 +1,38 @@
 //! `gradus score --replay RUN`: scores the stored requests of a run again, with the very rubrics they were scored with,
-//! and reports every difference. Judges are not needed: what they said is stored, too.
+//! and reports every difference, in the answers and in what the store keeps apart from them. Judges are not needed: what
+//! they said is stored, too. Only reads.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
+use super::findings::PastFindings;
+use super::paint::printable;
 use super::said;
 use crate::config::{self, File, Scoring, StoreFlags};
-use crate::http::batch::{Engine, Overrides};
+use crate::http::batch::{Engine, Overrides, Scored};
 use crate::rubric::Rubric;
-use crate::store::{Durability, Store, StoreError, StoredRequest};
+use crate::store::{Store, StoreError, StoredRequest};
 
 /// Most differences that are printed; all are counted.
 const SHOWN: usize = 20;
 
 pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) -> anyhow::Result<ExitCode> {
     let settings = config::store(flags, None, None, file)?;
-    if let Some(path) = settings.url.strip_prefix("sqlite:")
-        && !std::path::Path::new(path).exists()
+    if let Some(path) = settings.file()?
+        && !path.exists()
     {
-        bail!("there is no database {path}; name the one that the server wrote with --store sqlite:FILE");
+        bail!("there is no database {}; name the one that the server wrote with --store sqlite:FILE", path.display());
     }
-    // Reading does not depend on how the server wrote.
-    let settings = crate::store::Config { durability: Durability::Commit, ..settings };
-    let Some(store) = Store::open(&settings)? else { bail!("--store none keeps nothing to replay; name the database") };
-    let engine = super::engine(scoring, super::memory(Some(&store)))?;
+    let Some(store) = Store::open_to_read(&settings)? else {
+        bail!("--store none keeps nothing to replay; name the database")
+    };
+    let engine = super::engine(scoring, Some(Arc::new(PastFindings(store.clone()))))?;
     let runtime = super::runtime()?;
     let found = runtime.block_on(replay(&engine, &store, run))?;
     runtime.block_on(store.close());
@@ -58,7 +63,7 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
     loop {
         match replay.next().await {
             Ok(None) => return Ok(found),
-            Ok(Some(request)) => compare(engine, &request, &mut found).await?,
+            Ok(Some(request)) => compare(engine, run, &request, &mut found).await?,
             Err(error @ (StoreError::NotKept { .. } | StoreError::Damaged { .. })) => {
                 found.unreadable += 1;
                 say!("{error}");
@@ -68,7 +73,7 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
     }
 }
 
-async fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> anyhow::Result<()> {
+async fn compare(engine: &Engine, run: &str, stored: &StoredRequest, found: &mut Found) -> anyhow::Result<()> {
     let batch = stored.batch.to_string();
     let rubric =
         Rubric::from_json(&stored.rubric_json).with_context(|| format!("the stored rubric of batch {batch}"))?;
@@ -82,7 +87,7 @@ async fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> 
         Overrides { rubric: Some(Arc::new(rubric)), batch_id: Some(&batch), judges, ..Overrides::default() };
     let body = std::str::from_utf8(&stored.request).with_context(|| format!("the stored request of batch {batch}"))?;
     let again = match engine.score_and_ask(body, &overrides).await {
-        Ok(scored) => scored.body,
+        Ok(scored) => scored,
         Err(error) => {
             found.unreadable += 1;
             say!("batch {batch}: {}", said(error));
@@ -90,21 +95,105 @@ async fn compare(engine: &Engine, stored: &StoredRequest, found: &mut Found) -> 
         }
     };
     found.requests += 1;
-    let (then, now) = (results(&stored.response)?, results(&again)?);
+    let (then, now) = (results(&stored.response)?, results(&again.body)?);
     found.trajectories += now.len();
-    for index in 0..then.len().max(now.len()) {
+    let (kept, same) = (Kept::of(stored)?, batch_difference(stored, run, &again));
+    for index in 0..then.len().max(now.len()).max(stored.rows.len()) {
         let difference = match (then.get(index), now.get(index)) {
             (Some(then), Some(now)) => lost_score(then, now).or_else(|| first_difference(then, now, "")),
             _ => Some("one of the two has no such result".to_owned()),
         };
+        let difference = difference.or_else(|| kept.row_difference(&again, index)).or_else(|| same.clone());
         if let Some(difference) = difference {
             found.different += 1;
             if found.different <= SHOWN {
-                say!("{batch}-{index}: {difference}");
+                say!("{batch}-{index}: {}", printable(&difference));
             }
         }
     }
     Ok(())
+}
+
+/// What the store keeps of a request in columns.
+struct Kept<'a> {
+    stored: &'a StoredRequest,
+    /// Where the results stand in the stored response.
+    results: Vec<&'a RawValue>,
+}
+
+impl<'a> Kept<'a> {
+    fn of(stored: &'a StoredRequest) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Response<'a> {
+            #[serde(borrow)]
+            results: Vec<&'a RawValue>,
+        }
+        let response: Response<'a> = serde_json::from_slice(&stored.response)?;
+        Ok(Self { stored, results: response.results })
+    }
+
+    /// How the row of a result differs from what it would be now.
+    fn row_difference(&self, again: &Scored, index: usize) -> Option<String> {
+        let (Some(then), Some(now)) = (self.stored.rows.get(index), again.rows.get(index)) else {
+            return Some("one of the two has no such row".to_owned());
+        };
+        let range = self.stored.results.get(index).cloned().unwrap_or_default();
+        let result = self.stored.response.get(range.start as usize..range.end as usize);
+        if result != self.results.get(index).map(|raw| raw.get().as_bytes()) {
+            return Some(format!("its result does not stand at {range:?} of the response"));
+        }
+        // Hashes of older versions name the trajectory in another way.
+        let comparable = !self.stored.older_hashes && is_of_this_version(self.stored);
+        let hash = |hash: [u8; 16]| comparable.then(|| format!("{:032x}", u128::from_be_bytes(hash)));
+        let stage =
+            |at: Option<usize>| at.and_then(|at| again.settings.rubric.stages.get(at)).map(|stage| &*stage.name);
+        let then = json!({
+            "index": then.id.index,
+            "trajectory_id": then.trajectory_id,
+            "group": then.group,
+            "reward": then.reward,
+            "valid": then.valid,
+            "stage_reached": then.stage_reached,
+            "failed_stage": then.failed_stage,
+            "content_hash": hash(then.content_hash),
+            "step": then.step,
+        });
+        let now = json!({
+            "index": index,
+            "trajectory_id": now.id,
+            "group": now.group,
+            "reward": now.reward,
+            "valid": now.valid,
+            "stage_reached": stage(now.stage_reached),
+            "failed_stage": stage(now.failed_stage),
+            "content_hash": hash(now.content_hash),
+            "step": again.settings.position.step.and_then(|step| i64::try_from(step).ok()),
+        });
+        first_difference(&then, &now, "/row")
+    }
+}
+
+/// What is kept once for all results of a request: a difference there is one of each of them.
+fn batch_difference(stored: &StoredRequest, run: &str, again: &Scored) -> Option<String> {
+    let settings = &again.settings;
+    let of_then = json!({
+        "run_id": run,
+        "position": serde_json::from_str::<Value>(&stored.position).unwrap_or_default(),
+        "rubric_name": stored.rubric_name,
+        // A later version may write the same rubric in another way.
+        "rubric_hash": is_of_this_version(stored).then_some(&stored.rubric_hash),
+    });
+    let of_now = json!({
+        "run_id": settings.run_id,
+        "position": {"step": settings.position.step, "mastery": settings.position.mastery},
+        "rubric_name": &*settings.rubric.name,
+        "rubric_hash": is_of_this_version(stored).then_some(&*settings.rubric.hash),
+    });
+    first_difference(&of_then, &of_now, "/batch")
+}
+
+fn is_of_this_version(stored: &StoredRequest) -> bool {
+    stored.engine_version == env!("CARGO_PKG_VERSION")
 }
 
 /// The results of a response without what may differ from run to run.
@@ -126,7 +215,7 @@ fn lost_score(then: &Value, now: &Value) -> Option<String> {
         return None;
     }
     let text = |field: &str| now["errors"][0][field].as_str().unwrap_or_default().to_owned();
-    Some(super::paint::printable(&format!("it has no score now: {}: {}", text("code"), text("message"))))
+    Some(format!("it has no score now: {}: {}", text("code"), text("message")))
 }
 
 /// The first place where two values differ, as a JSON pointer with both values.

@@ -31,24 +31,25 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// Score a file of trajectories, or a stored run again.
 ///
 /// Each line is a trajectory, or a whole request body with `trajectories`, which may bring its rubric and its curriculum
-/// position along; a `.json` file is one of either, not a list. A line that is neither has a result too, which says so. Nothing
-/// is stored. The exit code is 1 where a trajectory could not be scored or a replay differs.
+/// position along; a `.json` file is one of either, not a list. A line that is neither has a result too, which says so, and a
+/// request that is refused has one for all of it. Nothing is stored. The exit code is 1 where a trajectory could not be
+/// scored or a replay differs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Trajectories: a .jsonl or .json file, or - for standard input
     #[arg(value_name = "FILE", required_unless_present = "replay", conflicts_with = "replay")]
     file: Option<PathBuf>,
     /// Rubric, whatever a request names: a name, name@version, or a rubric file [default: the request's, or --default-rubric]
-    #[arg(long, short, value_name = "RUBRIC", conflicts_with = "replay")]
+    #[arg(long, short, env = "GRADUS_RUBRIC", value_name = "RUBRIC", conflicts_with = "replay")]
     rubric: Option<String>,
     /// Curriculum step to score at, whatever a request says
-    #[arg(long, value_name = "N", conflicts_with = "replay")]
+    #[arg(long, env = "GRADUS_STEP", value_name = "N", conflicts_with = "replay")]
     step: Option<u64>,
     /// Write one result per line to this file; - is standard output
-    #[arg(long, short, value_name = "FILE", conflicts_with = "replay")]
+    #[arg(long, short, env = "GRADUS_OUT", value_name = "FILE", conflicts_with = "replay")]
     out: Option<PathBuf>,
     /// Score the stored requests of this run again and report every difference
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, env = "GRADUS_REPLAY", value_name = "RUN")]
     replay: Option<String>,
     #[command(flatten)]
     store: StoreFlags,
@@ -239,10 +240,30 @@ impl Job {
         match self.runtime.block_on(self.engine.score_and_ask(body, &overrides)) {
             Ok(scored) => self.record(&scored, shown, lines),
             Err(error) => {
-                self.complain(&format!("{shown}: {}", super::said(error)));
-                Ok(())
+                let why = super::said(error);
+                self.complain(&format!("{shown}: {why}"));
+                self.refused(&why)
             }
         }
+    }
+
+    /// The result of a request that was refused: that of an item that is none, but for the reason.
+    fn refused(&mut self, why: &str) -> anyhow::Result<()> {
+        let overrides = Overrides { rubric: self.rubric.clone(), ..Overrides::default() };
+        let scored = self.runtime.block_on(self.engine.score_and_ask("{\"trajectories\":[null]}", &overrides));
+        let mut scored = scored.map_err(|error| anyhow::anyhow!(super::said(error)))?;
+        for row in &mut scored.rows {
+            let result = scored.body.get(row.result.clone()).unwrap_or_default();
+            let mut result: serde_json::Value = serde_json::from_slice(result)?;
+            for error in result["errors"].as_array_mut().into_iter().flatten() {
+                error["message"] = why.into();
+                // The line is the request: there is nothing above it.
+                error["pointer"] = "".into();
+            }
+            scored.body = serde_json::to_vec(&result)?;
+            row.result = 0..scored.body.len();
+        }
+        self.record(&scored, "", &[None])
     }
 
     fn complain(&mut self, what: &str) {

@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{File, Serve, ServeFlags};
 use crate::http::{App, serve};
 use crate::store::Store;
+
+/// Connections that may wait to be taken.
+const WAITING: u32 = 1024;
 
 /// Serve the HTTP API.
 #[derive(Debug, Default, clap::Args)]
@@ -21,6 +24,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let settings = Serve::compose(args.flags, file)?;
+    // Before anything is made: where another server has the address, this one must leave no database behind.
+    let cannot = || format!("cannot listen on {}; choose another address with --listen", settings.listen);
+    let socket = reserve(settings.listen).with_context(cannot)?;
     let store = Store::open(&settings.store)?;
     let engine = super::engine(&settings.scoring, super::memory(store.as_ref()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -30,9 +36,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         .build()
         .context("the HTTP threads could not be started")?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}; choose another address with --listen", settings.listen))?;
+        let listener = socket.listen(WAITING).with_context(cannot)?;
         let address = listener.local_addr()?;
         let app = App::new(engine, store, settings.http);
         let stop = stop_signal()?;
@@ -40,6 +44,15 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         serve(listener, app, stop).await.context("serving failed")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes an address. Whoever connects before the engine is ready is refused, and does not wait in vain.
+fn reserve(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Connections of a server that ended just now do not keep it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// One thread for connections for every four cores: they have a fifth of the work at most, and the more they are the more

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::prompt::{KnownPrompts, PromptKey};
 
@@ -54,7 +55,10 @@ pub struct TableFull {
 
 /// The table.
 #[derive(Debug, Default)]
-pub struct References(RwLock<Table>);
+pub struct References {
+    table: RwLock<Table>,
+    uploading: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -72,12 +76,26 @@ impl References {
 
     /// How many prompts it has.
     pub fn len(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).entries.len()
+        self.table.read().unwrap_or_else(PoisonError::into_inner).entries.len()
     }
 
     /// The entry of a prompt.
     pub fn find(&self, key: PromptKey) -> Option<Arc<Entry>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).entries.get(&key).cloned()
+        self.table.read().unwrap_or_else(PoisonError::into_inner).entries.get(&key).cloned()
+    }
+
+    /// Waits until no other upload is under way, and keeps others from it while the guard lives: between the moment that an
+    /// upload is known to fit and that in which it is taken, it is stored.
+    pub(crate) async fn uploading(&self) -> MutexGuard<'_, ()> {
+        self.uploading.lock().await
+    }
+
+    /// Whether entries fit.
+    ///
+    /// # Errors
+    /// [`TableFull`].
+    pub fn check(&self, entries: &[(PromptKey, Entry)]) -> Result<(), TableFull> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).check(entries).map(|_known| ())
     }
 
     /// Adds entries; a later one of the same prompt replaces an earlier one. Gives how many prompts were known before.
@@ -85,21 +103,29 @@ impl References {
     /// # Errors
     /// [`TableFull`]; nothing is taken then.
     pub fn insert(&self, entries: Vec<(PromptKey, Entry)>) -> Result<usize, TableFull> {
-        let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let replaced = |key| table.entries.get(key).map_or(0, |old| old.bytes());
-        let known = entries.iter().filter(|(key, _)| table.entries.contains_key(key)).count();
-        let added: usize = entries.iter().map(|(_, entry)| entry.bytes()).sum();
-        let freed: usize = entries.iter().map(|(key, _)| replaced(key)).sum();
-        let bytes = (table.bytes + added).saturating_sub(freed);
-        let prompts = table.entries.len() + entries.len() - known;
-        if prompts > MAX_PROMPTS || bytes > MAX_BYTES {
-            return Err(TableFull { prompts, bytes });
-        }
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let known = table.check(&entries)?;
         for (key, entry) in entries {
             let bytes = entry.bytes();
             table.most_turns = table.most_turns.max(entry.turns);
             let old = table.entries.insert(key, Arc::new(entry));
             table.bytes = (table.bytes + bytes).saturating_sub(old.map_or(0, |old| old.bytes()));
+        }
+        Ok(known)
+    }
+}
+
+impl Table {
+    /// How many of the entries' prompts are known, where all fit.
+    fn check(&self, entries: &[(PromptKey, Entry)]) -> Result<usize, TableFull> {
+        let replaced = |key| self.entries.get(key).map_or(0, |old| old.bytes());
+        let known = entries.iter().filter(|(key, _)| self.entries.contains_key(key)).count();
+        let added: usize = entries.iter().map(|(_, entry)| entry.bytes()).sum();
+        let freed: usize = entries.iter().map(|(key, _)| replaced(key)).sum();
+        let bytes = (self.bytes + added).saturating_sub(freed);
+        let prompts = self.entries.len() + entries.len() - known;
+        if prompts > MAX_PROMPTS || bytes > MAX_BYTES {
+            return Err(TableFull { prompts, bytes });
         }
         Ok(known)
     }
@@ -111,7 +137,7 @@ impl KnownPrompts for References {
     }
 
     fn most_turns(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).most_turns
+        self.table.read().unwrap_or_else(PoisonError::into_inner).most_turns
     }
 }
 
@@ -132,7 +158,7 @@ mod tests {
         assert_eq!(table.len(), 2);
         assert_eq!(table.find(key).unwrap().references.as_ref().unwrap().get(), "[\"Paris\"]");
         assert!(table.find(PromptKey([3; 16])).is_none());
-        let bytes = table.0.read().unwrap().bytes;
+        let bytes = table.table.read().unwrap().bytes;
         assert_eq!(bytes, 2 * OVERHEAD + "[\"Paris\"]".len());
     }
 
@@ -145,7 +171,9 @@ mod tests {
             key[..4].copy_from_slice(&n.to_le_bytes());
             (PromptKey(key), entry(&long))
         });
-        assert!(table.insert(entries.collect()).is_err());
+        let entries: Vec<_> = entries.collect();
+        assert!(table.check(&entries).is_err() && table.check(&entries[..1000]).is_ok());
+        assert!(table.insert(entries).is_err());
         assert!(table.is_empty());
     }
 }

@@ -18,11 +18,10 @@ pub fn read_toml(text: &str) -> Result<Rubric, RubricError> {
 /// Reads the JSON form.
 ///
 /// # Errors
-/// With a JSON pointer: what [`Rubric::from_json`] finds, or a judge's prompt that is no template.
+/// With a JSON pointer, line and column: what [`Rubric::from_json`] finds, or a judge's prompt that is no template.
 pub fn read_json(text: &str) -> Result<Rubric, RubricError> {
-    let rubric = Rubric::from_json(text)?;
-    check_prompts(&rubric)?;
-    Ok(rubric)
+    let read = Rubric::from_json(text).and_then(|rubric| check_prompts(&rubric).map(|()| rubric));
+    read.map_err(|error| error.located_in_json(text))
 }
 
 fn check_prompts(rubric: &Rubric) -> Result<(), RubricError> {

@@ -4,9 +4,10 @@
 //! pinned version keeps working after a change.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::{Rubric, RubricError};
 
@@ -62,16 +63,20 @@ pub enum CatalogError {
 #[derive(Debug)]
 pub struct Catalog {
     directory: Option<PathBuf>,
+    /// Held by whoever puts a rubric: the file that was written last is the one that is current.
+    putting: Mutex<()>,
     rubrics: RwLock<BTreeMap<String, Vec<Arc<Rubric>>>>,
 }
 
 impl Catalog {
-    /// The shipped rubrics, and those of the directory (`*.toml`), which win over shipped ones of the same name.
+    /// The shipped rubrics, and those of the directory (`*.toml`), which win over shipped ones of the same name. Names that
+    /// begin with a dot are left out: editors and [`Self::put`] keep their own files under such.
     ///
     /// # Errors
     /// When the directory cannot be read or one of its files is no rubric.
     pub fn open(directory: Option<&Path>) -> Result<Self, CatalogError> {
-        let catalog = Self { directory: directory.map(Path::to_path_buf), rubrics: RwLock::default() };
+        let catalog =
+            Self { directory: directory.map(Path::to_path_buf), putting: Mutex::default(), rubrics: RwLock::default() };
         for (name, text) in SHIPPED {
             let rubric = Rubric::from_toml(text)
                 .map_err(|error| CatalogError::Rubric { path: format!("shipped {name}.toml").into(), error })?;
@@ -91,7 +96,8 @@ impl Catalog {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(directory).map_err(io(directory))? {
             let path = entry.map_err(io(directory))?.path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
                 files.push(path);
             }
         }
@@ -140,9 +146,7 @@ impl Catalog {
     /// When there are too many.
     pub fn insert(&self, rubric: Rubric) -> Result<Arc<Rubric>, CatalogError> {
         let mut rubrics = self.rubrics.write().unwrap_or_else(PoisonError::into_inner);
-        if rubrics.len() >= MAX_NAMES && !rubrics.contains_key(&*rubric.name) {
-            return Err(CatalogError::Full);
-        }
+        room(&rubrics, &rubric.name)?;
         let rubric = Arc::new(rubric);
         let versions = rubrics.entry(rubric.name.to_string()).or_default();
         versions.retain(|known| known.version != rubric.version);
@@ -153,22 +157,117 @@ impl Catalog {
         Ok(rubric)
     }
 
-    /// Adds a rubric and, where there is a directory, writes its text there (through a temporary file, so that a crash
-    /// leaves the old one whole). Returns whether it was written.
+    /// Adds a rubric and, where there is a directory, writes its text there first (through a temporary file, so that a
+    /// crash leaves the old one whole). Returns whether it was written.
     ///
     /// # Errors
-    /// When the file cannot be written, or there are too many rubrics.
+    /// When the file cannot be written, or there are too many rubrics; nothing has changed then.
     pub fn put(&self, rubric: Rubric, text: &str) -> Result<(Arc<Rubric>, bool), CatalogError> {
+        let _putting = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(directory) = &self.directory else {
             return Ok((self.insert(rubric)?, false));
         };
-        let rubric = self.insert(rubric)?;
+        room(&self.rubrics.read().unwrap_or_else(PoisonError::into_inner), &rubric.name)?;
         let path = directory.join(format!("{}.toml", rubric.name));
-        // One temporary file per version: two writers of one name never share it.
+        // One temporary file per version: two processes that write one name do not share it.
         let temporary = directory.join(format!(".{}.{}.new", rubric.name, rubric.version));
-        let io = |error| CatalogError::Io { path: path.clone(), error };
-        std::fs::write(&temporary, text).map_err(io)?;
-        std::fs::rename(&temporary, &path).map_err(io)?;
-        Ok((rubric, true))
+        if let Err(error) = write_whole(&temporary, &path, text) {
+            // Where it was not even made there is nothing to remove.
+            let _ = std::fs::remove_file(&temporary);
+            return Err(CatalogError::Io { path, error });
+        }
+        Ok((self.insert(rubric)?, true))
+    }
+}
+
+fn room(rubrics: &BTreeMap<String, Vec<Arc<Rubric>>>, name: &str) -> Result<(), CatalogError> {
+    if rubrics.len() >= MAX_NAMES && !rubrics.contains_key(name) {
+        return Err(CatalogError::Full);
+    }
+    Ok(())
+}
+
+/// Writes a file so that it has its old or its new content at any time, also after the loss of power.
+fn write_whole(temporary: &Path, path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(weight: f64) -> String {
+        format!(
+            "name = \"mine\"\nstages = [{{ kind = \"f1\", weight = {weight} }}, {{ kind = \"bleu\", weight = 1 }}]\n"
+        )
+    }
+
+    fn put(catalog: &Catalog, weight: f64) -> Result<(Arc<Rubric>, bool), CatalogError> {
+        catalog.put(Rubric::from_toml(&text(weight)).unwrap(), &text(weight))
+    }
+
+    fn files(directory: &Path) -> Vec<String> {
+        let name = |entry: io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        std::fs::read_dir(directory).unwrap().map(name).collect()
+    }
+
+    #[test]
+    fn what_was_put_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(Some(directory.path())).unwrap();
+        let (first, _) = put(&catalog, 1.0).unwrap();
+        let (second, persisted) = put(&catalog, 2.0).unwrap();
+        assert!(persisted && first.version != second.version);
+        assert_eq!(files(directory.path()), ["mine.toml"]);
+        let again = Catalog::open(Some(directory.path())).unwrap();
+        assert_eq!(again.get("mine").unwrap().version, second.version);
+    }
+
+    #[test]
+    fn a_rubric_that_could_not_be_written_is_not_in_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(Some(directory.path())).unwrap();
+        let (first, _) = put(&catalog, 1.0).unwrap();
+        std::fs::remove_dir_all(directory.path()).unwrap();
+        assert!(matches!(put(&catalog, 2.0), Err(CatalogError::Io { .. })));
+        assert_eq!(catalog.get("mine").unwrap().version, first.version);
+        assert_eq!(catalog.versions("mine"), std::slice::from_ref(&first.version));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_no_file_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(Some(directory.path())).unwrap();
+        // A directory in the place of the file: only the last step fails.
+        std::fs::create_dir(directory.path().join("mine.toml")).unwrap();
+        assert!(matches!(put(&catalog, 1.0), Err(CatalogError::Io { .. })));
+        assert!(catalog.get("mine").is_none());
+        assert_eq!(files(directory.path()), ["mine.toml"]);
+    }
+
+    #[test]
+    fn the_file_is_that_of_the_current_version_however_many_put_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(Some(directory.path())).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let catalog = &catalog;
+                scope.spawn(move || (1..=8).for_each(|n| _ = put(catalog, f64::from(writer * 8 + n)).unwrap()));
+            }
+        });
+        let again = Catalog::open(Some(directory.path())).unwrap();
+        assert_eq!(again.get("mine").unwrap().version, catalog.get("mine").unwrap().version);
+    }
+
+    #[test]
+    fn hidden_files_are_no_rubrics() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(".mine.toml"), text(1.0)).unwrap();
+        std::fs::write(directory.path().join(".#mine.toml"), [0xff]).unwrap();
+        let catalog = Catalog::open(Some(directory.path())).unwrap();
+        assert!(catalog.get("mine").is_none());
     }
 }

@@ -1,7 +1,10 @@
 //! What is wrong with a rubric, and where: line and column of a file, or a JSON pointer.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
+use serde_json::value::RawValue;
 use toml::de::{DeTable, DeValue};
 
 use crate::toolcall::schema::bounded_pointer;
@@ -49,6 +52,51 @@ impl RubricError {
         self.location = Some(locate(text, offset_of(text, &self.pointer)));
         self
     }
+
+    /// The same error with its place in a JSON text.
+    #[must_use]
+    pub fn located_in_json(mut self, text: &str) -> Self {
+        self.location = Some(locate(text, offset_in_json(text, &self.pointer)));
+        self
+    }
+}
+
+/// What a JSON error says, without the place that it ends with.
+pub(super) fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).map_or_else(|| text.clone(), str::to_owned)
+}
+
+/// Where the value at a JSON pointer starts in a JSON text; where there is none, its nearest ancestor. Where the text is no
+/// JSON, the place up to which it is.
+fn offset_in_json(text: &str, pointer: &str) -> usize {
+    let mut here: &RawValue = match serde_json::from_str(text) {
+        Ok(whole) => whole,
+        Err(error) => {
+            let line_starts = text.match_indices('\n').map(|(newline, _)| newline + 1);
+            let start = std::iter::once(0).chain(line_starts).nth(error.line().saturating_sub(1)).unwrap_or(0);
+            let mut offset = text.len().min(start + error.column().saturating_sub(1));
+            while !text.is_char_boundary(offset) {
+                offset -= 1;
+            }
+            return offset;
+        }
+    };
+    for key in pointer.split('/').skip(1).map(|key| key.replace("~1", "/").replace("~0", "~")) {
+        let raw = here.get();
+        let next = if raw.starts_with('[') {
+            let list: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
+            key.parse::<usize>().ok().and_then(|index| list.get(index).copied())
+        } else {
+            let object: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(raw).unwrap_or_default();
+            object.get(&*key).copied()
+        };
+        let Some(next) = next else { break };
+        here = next;
+    }
+    // What was read is a part of the text.
+    here.get().as_ptr().addr() - text.as_ptr().addr()
 }
 
 /// Line and column of a byte offset.

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::object::{object, objects};
+
 /// A whole rubric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,19 +15,20 @@ pub(super) struct RubricFile {
     pub(super) name: String,
     #[serde(default)]
     pub(super) description: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub(super) reward: RewardFile,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub(super) calls: CallsFile,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub(super) answer: AnswerFile,
     /// Measures that are reported beside the stages and weigh nothing.
     #[serde(default)]
     pub(super) report: Vec<String>,
+    #[serde(deserialize_with = "objects")]
     pub(super) stages: Vec<StageFile>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub(super) penalties: Vec<PenaltyFile>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub(super) schedules: Vec<ScheduleFile>,
 }
 

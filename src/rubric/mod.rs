@@ -9,6 +9,7 @@ mod check_judge;
 mod check_stage;
 mod error;
 mod file;
+mod object;
 mod resolved;
 
 use std::borrow::Cow;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use catalog::{Catalog, CatalogError, SHIPPED};
 pub use error::{Location, RubricError, escape_pointer, json_pointer};
+pub use object::Object;
 
 use crate::shaping::{Over, Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
 use crate::stages::{Measure, Reading, Stage};
@@ -94,7 +96,7 @@ impl Rubric {
                 format!("{} bytes are more than the limit of {MAX_RUBRIC_BYTES}", text.len()),
             ));
         }
-        let file: file::RubricFile = toml::from_str(text).map_err(|error| {
+        let Object(file) = toml::from_str::<Object<file::RubricFile>>(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
             let message = error.message().to_owned();
             RubricError { message, pointer: String::new(), location: Some(error::locate(text, offset)) }
@@ -105,7 +107,7 @@ impl Rubric {
     /// Reads the JSON form.
     ///
     /// # Errors
-    /// With a JSON pointer.
+    /// With a JSON pointer; [`RubricError::located_in_json`] finds line and column.
     pub fn from_json(text: &str) -> Result<Self, RubricError> {
         if text.len() > MAX_RUBRIC_BYTES {
             return Err(RubricError::at(
@@ -114,8 +116,11 @@ impl Rubric {
             ));
         }
         let mut reader = serde_json::Deserializer::from_str(text);
-        let file: file::RubricFile = serde_path_to_error::deserialize(&mut reader)
-            .map_err(|error| RubricError::at(json_pointer(error.path()), error.inner().to_string()))?;
+        let read: Result<Object<file::RubricFile>, _> = serde_path_to_error::deserialize(&mut reader);
+        let Object(file) =
+            read.map_err(|error| RubricError::at(json_pointer(error.path()), error::without_place(error.inner())))?;
+        // The rest of the text is no part of it.
+        reader.end().map_err(|error| RubricError::at("", error::without_place(&error)))?;
         check::rubric(file)
     }
 

@@ -11,7 +11,7 @@ use crate::toolcall::Call;
 use crate::trajectory::ReferenceCall;
 
 /// Most policy calls that take part in the assignment, which is cubic; later ones count as surplus.
-const MAX_CALLS: usize = 256;
+pub(crate) const MAX_MATCHED_CALLS: usize = 256;
 
 /// How matches become a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl ToolMatch {
             let similarity = similarity(reference, call);
             if exact && similarity < 1.0 { 0.0 } else { similarity }
         };
-        references.iter().map(|r| calls.iter().take(MAX_CALLS).map(|call| cell(r, call)).collect()).collect()
+        references.iter().map(|r| calls.iter().take(MAX_MATCHED_CALLS).map(|call| cell(r, call)).collect()).collect()
     }
 }
 
@@ -81,9 +81,21 @@ fn similarity(reference: &ReferenceCall, call: &Call<'_>) -> f64 {
     let none = Map::new();
     let wanted = reference.arguments.as_object().unwrap_or(&none);
     let given = call.arguments.as_object().unwrap_or(&none);
-    let equal = wanted.iter().filter(|(key, value)| given.get(*key).is_some_and(|v| json_equal(v, value))).count();
-    let either = wanted.len() + given.keys().filter(|key| !wanted.contains_key(*key)).count();
-    (1 + equal) as f64 / (1 + either) as f64
+    overlap(wanted, given)
+}
+
+/// `(1 + equal) / (1 + either)`. Looks at the arguments of the smaller side only: a call with very many must not cost them
+/// once for each reference.
+fn overlap(wanted: &Map<String, Value>, given: &Map<String, Value>) -> f64 {
+    let (fewer, more) = if wanted.len() <= given.len() { (wanted, given) } else { (given, wanted) };
+    let (mut both, mut equal) = (0, 0);
+    for (key, value) in fewer {
+        if let Some(other) = more.get(key) {
+            both += 1;
+            equal += usize::from(json_equal(value, other));
+        }
+    }
+    (1 + equal) as f64 / (1 + wanted.len() + given.len() - both) as f64
 }
 
 /// Equality of JSON values where 1 is 1.0 and true is not 1.
@@ -218,7 +230,21 @@ mod tests {
             .prop_flat_map(|(r, c)| prop::collection::vec(prop::collection::vec(0.0..=1.0_f64, c), r))
     }
 
+    fn arguments() -> impl Strategy<Value = Map<String, Value>> {
+        let value = prop_oneof![Just(json!(1)), Just(json!(1.0)), Just(json!(true)), Just(json!({"a": [1]}))];
+        prop::collection::btree_map("[a-f]", value, 0..6).prop_map(|map| map.into_iter().collect())
+    }
+
     proptest! {
+        #[test]
+        fn the_overlap_is_that_of_its_definition(wanted in arguments(), given in arguments()) {
+            let same = |(key, value): &(&String, &Value)| given.get(*key).is_some_and(|v| json_equal(v, value));
+            let equal = wanted.iter().filter(same).count();
+            let either = wanted.len() + given.keys().filter(|key| !wanted.contains_key(*key)).count();
+            prop_assert_eq!(overlap(&wanted, &given), (1 + equal) as f64 / (1 + either) as f64);
+            prop_assert_eq!(overlap(&wanted, &given), overlap(&given, &wanted));
+        }
+
         #[test]
         fn the_assignment_is_the_best_one(table in tables()) {
             prop_assert!((best_assignment(&table) - brute(&table, 0, 0)).abs() < 1e-9);

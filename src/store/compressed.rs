@@ -56,6 +56,11 @@ impl Compressed {
         Self { bytes: bytes.into_boxed_slice(), original_bytes }
     }
 
+    /// Whether an older version packed these bytes.
+    pub(super) fn packed_by_older(bytes: &[u8]) -> bool {
+        bytes.starts_with(&ZSTD)
+    }
+
     /// The packed bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -71,7 +76,7 @@ impl Compressed {
         if self.original_bytes > MAX_BYTES {
             return None;
         }
-        let body = if self.bytes.starts_with(&ZSTD) {
+        let body = if Self::packed_by_older(&self.bytes) {
             zstd::bulk::decompress(&self.bytes, self.original_bytes).ok()?
         } else {
             // One byte more than it should have, to see whether it has.

@@ -7,6 +7,12 @@ use std::str::FromStr;
 
 use super::StoreError;
 
+/// Longest wait for another process, in milliseconds: what the database library can count to.
+pub const MAX_BUSY_TIMEOUT_MS: u64 = i32::MAX as u64;
+
+/// The url of no store.
+const NOTHING: &str = "none";
+
 /// Settings of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -18,8 +24,27 @@ pub struct Config {
     pub keep_trajectories: bool,
     /// About how much may wait to be written, in bytes; more makes `append` wait.
     pub queue_bytes: usize,
-    /// How long to wait for another process that writes to the same database, in milliseconds.
+    /// How long to wait for another process that writes to the same database, in milliseconds; at most
+    /// [`MAX_BUSY_TIMEOUT_MS`], which also stands for anything longer.
     pub busy_timeout_ms: u64,
+}
+
+impl Config {
+    /// Whether requests are stored; false also where nothing is.
+    pub fn keeps_requests(&self) -> bool {
+        self.keep_trajectories && self.durability != Durability::Off && self.url != NOTHING
+    }
+
+    /// The file that the url names; `None` where it names none.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`].
+    pub fn file(&self) -> Result<Option<PathBuf>, StoreError> {
+        match self.url.parse()? {
+            Target::SqliteFile(path) => Ok(Some(path)),
+            Target::SqliteMemory | Target::None => Ok(None),
+        }
+    }
 }
 
 impl Default for Config {
@@ -84,7 +109,7 @@ impl FromStr for Target {
     type Err = StoreError;
 
     fn from_str(url: &str) -> Result<Self, StoreError> {
-        if url == "none" {
+        if url == NOTHING {
             return Ok(Self::None);
         }
         match url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest)) {

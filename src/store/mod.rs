@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use self::compressed::{Compressed, MAX_BYTES};
-pub use self::config::{Config, Durability};
+pub use self::config::{Config, Durability, MAX_BUSY_TIMEOUT_MS};
 pub use self::error::StoreError;
 pub use self::id::{BatchId, BatchIds, MAX_SCORES, ScoreId};
 pub use self::prompts::{GroupVisit, RunVisits, StoredReference};
@@ -86,12 +86,31 @@ impl Store {
             (Target::SqliteFile(path), _) => Some(path),
             (Target::SqliteMemory, _) => None,
         };
-        let sqlite = Sqlite::open(path, config)?;
+        Ok(Some(Self::of(Sqlite::open(path, config)?, config)))
+    }
+
+    /// Opens the store for reading alone, also where the database may not be written or another process writes to it; one
+    /// of an older version must be upgraded, for which it is opened as by [`Self::open`]. `None` when the url names none.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// A [`StoreError`] that names the database and the fix. [`Self::append`] and [`Self::keep_references`] give
+    /// [`StoreError::Closed`].
+    pub fn open_to_read(config: &Config) -> Result<Option<Self>, StoreError> {
+        // Reading does not depend on how somebody writes.
+        let config = &Config { durability: Durability::Commit, ..config.clone() };
+        match config.file()?.map(|path| Sqlite::open_to_read(path, config)).transpose()?.flatten() {
+            Some(sqlite) => Ok(Some(Self::of(sqlite, config))),
+            None => Self::open(config),
+        }
+    }
+
+    fn of(sqlite: Sqlite, config: &Config) -> Self {
         // Random, so that two servers on one database draw different ids in the same millisecond.
         let salt = RandomState::new().hash_one(std::process::id());
         let ids = BatchIds::new(sqlite.last_batch(), salt);
         let inner = Inner { backend: Backend::Sqlite(sqlite), ids, keep_trajectories: config.keep_trajectories };
-        Ok(Some(Self { inner: Arc::new(inner) }))
+        Self { inner: Arc::new(inner) }
     }
 
     /// A fresh id for a batch scored at `now_ms` Unix milliseconds; larger than all before it.

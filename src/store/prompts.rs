@@ -1,6 +1,8 @@
 //! What the store keeps and finds by prompt: right answers, and the rewards of each visit of a group. Knows no key's
 //! meaning and no statistics.
 
+use std::sync::Arc;
+
 /// What is right for a prompt, as the caller wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredReference {
@@ -14,13 +16,13 @@ pub struct StoredReference {
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupVisit {
     /// The group.
-    pub group: String,
+    pub group: Arc<str>,
     /// The trainer's step.
     pub step: Option<i64>,
     /// The rewards, in the order of their scores' ids.
     pub rewards: Vec<f64>,
-    /// Content hash of the rubric that gave the first of them.
-    pub rubric_hash: String,
+    /// The rubric that gave the first of them: its place in [`RunVisits::rubrics`].
+    pub rubric: usize,
 }
 
 /// The visits of a run.
@@ -28,6 +30,6 @@ pub struct GroupVisit {
 pub struct RunVisits {
     /// The visits, the one whose first score is oldest first.
     pub visits: Vec<GroupVisit>,
-    /// The JSON of every rubric of the run, by content hash.
+    /// Content hash and JSON of every rubric of the run.
     pub rubrics: Vec<(String, String)>,
 }

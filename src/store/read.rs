@@ -1,6 +1,8 @@
 //! What is read back from the store: scores, runs, mastery, stored answers and requests to replay, and the filters
 //! and cursors that choose them. Knows no database.
 
+use std::ops::Range;
+
 use super::id::parse_hex;
 use super::{BatchId, ScoreId, StoreError};
 
@@ -181,6 +183,12 @@ pub struct StoredRequest {
     pub engine_version: String,
     /// The identities of the judges that were asked then, by their names, JSON; `None` where none was.
     pub judges: Option<String>,
+    /// Its scores as they were kept apart from the response, in the order of their ids.
+    pub rows: Vec<StoredRow>,
+    /// Where the result of each row stands in the response, in bytes.
+    pub results: Vec<Range<u32>>,
+    /// Whether the rows' content hashes are of a kind that older versions made, which none of today can equal.
+    pub older_hashes: bool,
 }
 
 /// The place after the last run of a page: runs come latest first.

@@ -144,7 +144,14 @@ impl Batch {
     pub(super) fn weight(&self) -> usize {
         const ROW: usize = size_of::<ScoreRow>() + 48;
         let bodies = self.response.bytes().len() + self.request.as_ref().map_or(0, |request| request.bytes().len());
-        size_of::<Self>() + bodies + self.position.len() + self.scores.len() * ROW
+        let name = |name: &Option<String>| name.as_ref().map_or(0, String::len);
+        let key = self.idempotency.as_ref().map_or(0, |idempotency| idempotency.key.len());
+        let texts = [&self.request_id, &self.position, &self.rubric_name, &self.rubric_hash].map(String::len);
+        let names = name(&self.run_id) + name(&self.judges) + key + texts.iter().sum::<usize>();
+        // A score's ids and group may be longer than all else; the names of its stages are short.
+        let rows = self.scores.iter().map(|score| ROW + name(&score.trajectory_id) + name(&score.group));
+        let stages = self.stages.iter().map(|tally| size_of::<StageTally>() + tally.stage.len());
+        size_of::<Self>() + bodies + names + rows.sum::<usize>() + stages.sum::<usize>()
     }
 }
 
@@ -164,4 +171,51 @@ impl Entry {
 /// False for what is no number.
 fn in_range(value: f64) -> bool {
     value.abs() <= MAX_REWARD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::BatchIds;
+
+    #[test]
+    fn a_batch_weighs_what_its_texts_are_long() {
+        let plain = Batch {
+            id: BatchIds::new(None, 0).next(1),
+            request_id: String::new(),
+            created_at_ms: 1,
+            run_id: None,
+            step: None,
+            position: String::new(),
+            rubric_name: String::new(),
+            rubric_hash: String::new(),
+            rubric_json: "{}".into(),
+            engine_version: "0",
+            judges: None,
+            request: None,
+            response: Compressed::new(b"").unwrap(),
+            idempotency: None,
+            scores: vec![ScoreRow {
+                trajectory_id: None,
+                group: None,
+                reward: None,
+                valid: false,
+                stage_reached: None,
+                failed_stage: None,
+                content_hash: [0; 16],
+                result: 0..0,
+            }],
+            stages: Vec::new(),
+        };
+        let before = plain.weight();
+        let long = || "x".repeat(1000);
+        let mut batch = plain;
+        for text in [&mut batch.request_id, &mut batch.position, &mut batch.rubric_name, &mut batch.rubric_hash] {
+            *text = long();
+        }
+        (batch.run_id, batch.judges) = (Some(long()), Some(long()));
+        batch.idempotency = Some(Idempotency { key: long(), body_hash: [0; 32], status: 200 });
+        (batch.scores[0].trajectory_id, batch.scores[0].group) = (Some(long()), Some(long()));
+        assert_eq!(batch.weight() - before, 9000);
+    }
 }

@@ -80,6 +80,106 @@ fn a_reward_that_was_changed_is_found_and_named() {
     assert!(ran.out.ends_with("10 trajectories scored again, 1 differ, 0 requests could not be read\n"), "{}", ran.out);
 }
 
+/// What lists and means are made from stands in columns, and the answers would still be right.
+#[test]
+fn columns_that_were_changed_are_found_and_named() {
+    let gradus = Gradus::new();
+    stored_run(&gradus);
+    let first = "(batch, \"index\") = (SELECT min(batch), 0 FROM scores)";
+    let whole = "WHERE id = (SELECT min(id) FROM batches)";
+    let scores = |set: &str| (format!("UPDATE scores SET {set} WHERE {first}"), 1);
+    for ((change, differ), words) in [
+        (scores("reward = 0.125"), "-0: /row/reward was 0.125, is 1.0"),
+        (
+            scores("content_hash = x'000102030405060708090a0b0c0d0e0f'"),
+            "/row/content_hash was \"000102030405060708090a",
+        ),
+        (scores("\"group\" = 'elsewhere'"), "/row/group was \"elsewhere\", is "),
+        (scores("trajectory_id = NULL"), "/row/trajectory_id was null, is "),
+        (scores("failed_stage = 'f1'"), "/row/failed_stage was \"f1\", is null"),
+        (scores("result_end = result_end - 1"), "its result does not stand at "),
+        ((format!("UPDATE scores SET \"index\" = 99 WHERE {first}"), 4), "-3: its result does not stand at "),
+        ((format!("DELETE FROM scores WHERE {first}"), 4), "one of the two has no such row"),
+        (
+            (format!("UPDATE batches SET position = '{{\"step\":7,\"mastery\":{{}}}}' {whole}"), 4),
+            "-3: /batch/position/step was 7, is 15",
+        ),
+        ((format!("UPDATE batches SET step = 7 {whole}"), 4), "/row/step was 7, is 15"),
+    ] {
+        let copy = gradus.path("copy.db");
+        std::fs::copy(gradus.path("scores.db"), &copy).unwrap();
+        let database = rusqlite::Connection::open(&copy).unwrap();
+        assert_eq!(database.execute(&change, []).unwrap(), 1, "{change}");
+        database.close().unwrap();
+        let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &format!("sqlite:{copy}")]).exits(1);
+        assert!(ran.out.contains(words), "{change}: {}", ran.out);
+        assert!(ran.out.contains(&format!(" {differ} differ, ")), "{change}: {}", ran.out);
+    }
+}
+
+/// Older versions named trajectories by another hash.
+#[test]
+fn hashes_of_older_versions_are_not_compared() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    tamper(&gradus, |database| {
+        let sql = "UPDATE scores SET content_hash = x'000102030405060708090a0b0c0d0e0f'";
+        assert_eq!(database.execute(sql, []).unwrap(), 10);
+        assert_eq!(database.execute("UPDATE batches SET engine_version = '0.0.9'", []).unwrap(), 3);
+    });
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+    assert!(ran.out.contains(" 0 differ, "), "{}", ran.out);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_named_and_the_other_requests_are_scored() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    tamper(&gradus, |database| {
+        let sql = "UPDATE scores SET content_hash = x'00' WHERE batch = (SELECT min(batch) FROM scores)";
+        assert_eq!(database.execute(sql, []).unwrap(), 4);
+    });
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    assert!(
+        ran.out.contains("stored row of batch ") && ran.out.contains(" 0 differ, 1 requests could not"),
+        "{}",
+        ran.out
+    );
+}
+
+#[test]
+fn every_url_that_the_server_takes_is_replayed() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus).replacen("sqlite:", "sqlite://", 1);
+    gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", "sqlite://nowhere.db"]).exits(1);
+    assert!(ran.err.contains("there is no database nowhere.db"), "{}", ran.err);
+    assert!(!Path::new(&gradus.path("nowhere.db")).exists());
+}
+
+/// A replay waits for nobody and writes nothing: a backup stays as it is, and may be read-only.
+#[test]
+fn a_replay_only_reads() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    let before = std::fs::read(gradus.path("scores.db")).unwrap();
+    let database = rusqlite::Connection::open(gradus.path("scores.db")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+    drop(database);
+    assert!(std::fs::read(gradus.path("scores.db")).unwrap() == before, "the file is as it was");
+}
+
+#[test]
+fn a_database_of_an_older_version_is_upgraded_first() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    tamper(&gradus, |database| {
+        database.execute_batch("DROP TABLE prompt_references; PRAGMA user_version = 2").unwrap();
+    });
+    gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+}
+
 #[test]
 fn a_rubric_that_was_changed_is_found() {
     let gradus = Gradus::new();

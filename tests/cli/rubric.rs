@@ -111,6 +111,20 @@ fn explain_shows_control_characters_and_obeys_none() {
         "references": ["a"]});
     let file = gradus.file("hostile.json", hostile.to_string());
     let ran = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(0);
-    let obeyed: Vec<_> = ran.out.chars().filter(|c| c.is_control() && *c != '\n').collect();
-    assert!(obeyed.is_empty() && ran.out.contains('\u{FFFD}'), "{:?}", ran.out);
+    let obeyed = |out: &str| out.chars().filter(|c| c.is_control() && *c != '\n').collect::<Vec<_>>();
+    assert!(obeyed(&ran.out).is_empty() && ran.out.contains('\u{FFFD}'), "{:?}", ran.out);
+    // What is wrong with a schema quotes the schema.
+    for schema in [
+        json!({"$ref": "#/\u{9b}31m"}),
+        json!({"type": "\u{9b}31m"}),
+        json!({"properties": {"a": {"pattern": "(\u{9b}31m"}}}),
+    ] {
+        let hostile = json!({"messages": [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"b\"}}</tool_call>"}],
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}], "references": ["a"]});
+        let file = gradus.file("hostile.json", hostile.to_string());
+        let ran = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(0);
+        assert!(ran.out.contains("call f: ") && obeyed(&ran.out).is_empty(), "{:?}", ran.out);
+    }
 }

@@ -140,7 +140,7 @@ fn bad_lines_are_named_by_number_and_the_others_are_scored() {
     let lines = format!("{right}\n{{\"messages\": [}}\n\n{wrong}\n{unknown}\nnot json\n{misshapen}\n{right}\n");
     let file = gradus.file("bad.jsonl", lines);
     let ran = gradus.run(&["score", &file]).exits(1);
-    assert!(ran.out.contains("3 scored, 2 not"), "a line that is no JSON is no score: {}", ran.out);
+    assert!(ran.out.contains("3 scored, 4 not"), "a line that cannot be read is no score: {}", ran.out);
     let said = |line: usize| {
         let name = format!("bad.jsonl, line {line}: ");
         ran.err
@@ -314,4 +314,38 @@ fn wrong_arguments_say_what_to_do() {
     assert!(gradus.run(&["score", "missing.jsonl"]).exits(1).err.contains("cannot read missing.jsonl"));
     let broken = gradus.file("broken.json", "{\"messages\": ");
     assert!(gradus.run(&["score", &broken]).exits(1).err.contains("broken.json"));
+}
+
+/// Whoever puts results beside their lines must not come to another one.
+#[test]
+fn a_request_that_is_refused_has_a_result_for_all_of_it() {
+    let gradus = Gradus::new();
+    let [right, wrong] = right_and_wrong();
+    let nobody = json!({"rubric": "nobody", "trajectories": [right, wrong]});
+    let lines = format!("{right}\n{{\"trajectories\": 5}}\n{nobody}\n{wrong}\n");
+    let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &lines).exits(1);
+    let found = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    let valid: Vec<_> = found.iter().map(|result| result["valid"].as_bool().unwrap()).collect();
+    assert_eq!(valid, [true, false, false, true]);
+    let message = |index: usize| found[index]["errors"][0]["message"].as_str().unwrap();
+    assert!(message(1).contains("/trajectories") && message(2).contains("there is no rubric \"nobody\""), "{found:?}");
+    assert_eq!((&found[2]["reward"], &found[2]["errors"][0]["pointer"]), (&Value::Null, &json!("")));
+    assert!(ran.out.contains("2 scored, 2 not"), "{}", ran.out);
+    assert_eq!(ran.err.lines().count(), 2, "{}", ran.err);
+    assert!(ran.err.contains("line 2: ") && ran.err.contains("line 3: "), "{}", ran.err);
+}
+
+#[test]
+fn every_option_has_its_variable() {
+    let gradus = Gradus::new();
+    let help = gradus.run(&["score", "--help"]).exits(0).out;
+    for name in ["rubric", "step", "out", "replay"] {
+        assert!(help.contains(&format!("[env: GRADUS_{}=]", name.to_uppercase())), "{help}");
+    }
+    let environment = [("GRADUS_RUBRIC", "binary_em"), ("GRADUS_OUT", "out")];
+    let ran = gradus.run_with(&["score", "-"], &environment, &jsonl(&right_and_wrong())).exits(0);
+    assert!(ran.out.starts_with("binary_em@"), "{}", ran.out);
+    assert_eq!(results(&std::fs::read_to_string(gradus.path("out")).unwrap()).len(), 2);
+    let ran = gradus.run_with(&["score", "--store", "sqlite:none.db"], &[("GRADUS_REPLAY", "exp")], "").exits(1);
+    assert!(ran.err.contains("there is no database none.db"), "{}", ran.err);
 }

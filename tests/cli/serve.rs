@@ -21,8 +21,9 @@ fn a_port_that_is_taken_is_an_error_with_a_way_out() {
     let gradus = Gradus::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ran = gradus.run(&["serve", "--store", "none", "--listen", &address]).exits(1);
+    let ran = gradus.run(&["serve", "--listen", &address]).exits(1);
     assert!(ran.err.contains(&address) && ran.err.contains("--listen"), "{}", ran.err);
+    assert!(!Path::new(&gradus.path("gradus.db")).exists(), "a server that never ran leaves no database");
 }
 
 #[test]

@@ -46,6 +46,10 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
     assert!(refused(&["--store", "none", "--max-body-bytes", "0"], 1).contains("max_body_bytes = 0 is out of range"));
     assert!(refused(&["--store", "none", "--max-deadline-ms", "0"], 1).contains("max_deadline_ms = 0 leaves no time"));
     assert!(refused(&["--store", "none", "--default-rubric", "nobody"], 1).contains("nobody"));
+    let waiting = refused(&["--store", "none", "--store-busy-timeout-ms", "3000000000"], 1);
+    assert!(waiting.contains("store_busy_timeout_ms = 3000000000: at most 2147483647"), "{waiting}");
+    let large = refused(&["--store", "sqlite:s.db", "--max-body-bytes", "1000000000"], 1);
+    assert!(large.contains("max_body_bytes = 1000000000") && large.contains("943718400"), "{large}");
     assert!(refused(&["--threads", "many"], 2).contains("many"));
     assert!(gradus.run(&["serve", "--listen", "somewhere"]).exits(2).err.contains("somewhere"));
     assert!(gradus.run(&["--log", "=[", "rubric", "list"]).exits(1).err.contains("--log"));

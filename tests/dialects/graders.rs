@@ -55,6 +55,11 @@ fn what_goes_wrong_is_a_flag() {
     let unknown =
         json!({"type": "string_check", "name": "c", "input": "{{item.nothing}}", "reference": "x", "operation": "eq"});
     assert_eq!(run(&server, unknown, "x")["metadata"]["errors"]["invalid_variable_error"], true);
+    // A megabyte, 45,000 times.
+    let long = "{{sample.output_text}}".repeat(45_000);
+    let long = json!({"type": "string_check", "name": "c", "input": long, "reference": "x", "operation": "eq"});
+    let errors = &run(&server, long, &"x".repeat(1 << 20))["metadata"]["errors"];
+    assert_eq!((&errors["other_error"], &errors["invalid_variable_error"]), (&json!(true), &json!(false)));
 }
 
 #[test]

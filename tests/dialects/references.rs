@@ -75,6 +75,21 @@ fn a_bad_line_refuses_the_upload_and_is_named() {
     assert_eq!(scores["scores"], json!([null]));
 }
 
+/// Else the trainer is scored by it until the server is started again, and then no more.
+#[test]
+fn what_could_not_be_stored_is_not_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute_batch("ALTER TABLE prompt_references RENAME TO elsewhere").unwrap();
+    server.post("/references", &reference_line()).problem(503);
+    database.execute_batch("ALTER TABLE elsewhere RENAME TO prompt_references").unwrap();
+    let answer = server.post("/references", &reference_line()).ok();
+    assert_eq!(answer, json!({"lines": 1, "replaced": 0, "prompts": 1}), "nothing of the first upload was taken");
+    assert_eq!(score(&server, &whole("Paris")), 1.0);
+}
+
 #[test]
 fn a_text_without_markers_says_nothing_of_its_prompt() {
     let server = Server::start(&[]);

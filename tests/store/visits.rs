@@ -11,15 +11,15 @@ fn visits(batches: &[&Batch]) -> Vec<GroupVisit> {
         for score in &batch.scores {
             let (Some(group), Some(reward)) = (&score.group, score.reward) else { continue };
             let same =
-                |visit: &&mut GroupVisit| visit.group == *group && visit.step == batch.step && batch.step.is_some();
+                |visit: &&mut GroupVisit| *visit.group == **group && visit.step == batch.step && batch.step.is_some();
             // Without a step every batch is a visit of its own.
             match visits.iter_mut().find(same) {
                 Some(visit) => visit.rewards.push(reward),
                 None => visits.push(GroupVisit {
-                    group: group.clone(),
+                    group: group.as_str().into(),
                     step: batch.step,
                     rewards: vec![reward],
-                    rubric_hash: batch.rubric_hash.clone(),
+                    rubric: 0,
                 }),
             }
         }
@@ -55,6 +55,24 @@ fn a_batch_that_began_earlier_and_was_written_later_comes_first() {
         assert_eq!(store.run_visits("exp").await.unwrap().unwrap().visits, visits(&[&late]));
         store.append(early.clone()).await.unwrap();
         assert_eq!(store.run_visits("exp").await.unwrap().unwrap().visits, visits(&[&early, &late]));
+    });
+}
+
+#[test]
+fn a_visit_knows_its_rubric_whenever_that_came() {
+    on_each(async |store| {
+        // In an order that is not that of the hashes.
+        for (step, hash) in [(0, "b3-5"), (1, "b3-9"), (2, "b3-1"), (3, "b3-9")] {
+            let mut batch = batch(&store, "exp", step, &[Some(0.5)]);
+            hash.clone_into(&mut batch.rubric_hash);
+            batch.rubric_json = format!("{{\"name\":\"{hash}\"}}").into();
+            store.append(batch).await.unwrap();
+            store.run_visits("exp").await.unwrap().unwrap();
+        }
+        let found = store.run_visits("exp").await.unwrap().unwrap();
+        let rubrics: Vec<&str> = found.visits.iter().map(|visit| &*found.rubrics[visit.rubric].0).collect();
+        assert_eq!(rubrics, ["b3-5", "b3-9", "b3-1", "b3-9"]);
+        assert!(found.rubrics.iter().all(|(hash, json)| json.contains(hash.as_str())), "{:?}", found.rubrics);
     });
 }
 

@@ -19,6 +19,8 @@ use crate::http::error::{Problem, ProblemWire};
 use crate::http::schema::{JsonObject, NativeToolCallDoc};
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
+use crate::stages::MAX_MATCHED_CALLS;
+use crate::trajectory::MAX_REFERENCE_CALLS;
 
 /// One rollout.
 #[allow(dead_code, reason = "exists for its schema")]
@@ -140,7 +142,7 @@ fn status(outcome: &Outcome<'_>) -> AnswerStatus {
     }
 }
 
-/// The calls that were made: name and arguments.
+/// The calls that were made: name and arguments; of many those that are matched with references.
 fn made(calls: &str) -> Vec<(String, Map<String, Value>)> {
     let calls: Vec<Value> = serde_json::from_str(calls).unwrap_or_default();
     let call = |call: &Value| {
@@ -152,13 +154,15 @@ fn made(calls: &str) -> Vec<(String, Map<String, Value>)> {
         };
         Some((function.get("name")?.as_str()?.to_owned(), arguments))
     };
-    calls.iter().filter_map(call).collect()
+    calls.iter().filter_map(call).take(MAX_MATCHED_CALLS).collect()
 }
 
 /// Reference calls as the native request has them: for each argument the value that a call of this name made, where that
-/// is among the right ones, else the first right one. `None` where the truth is no list of calls.
+/// is among the right ones, else the first right one. `None` where the truth is no list of calls. One that is too long is
+/// compared with nothing: the native reader refuses it, and says why.
 fn reference_calls(truth: &str, made: &[(String, Map<String, Value>)]) -> Option<String> {
     let truth: Vec<Map<String, Value>> = serde_json::from_str(truth).ok()?;
+    let made = if truth.len() > MAX_REFERENCE_CALLS { &[] } else { made };
     let mut calls = Vec::with_capacity(truth.len());
     for call in truth {
         let (name, Value::Object(arguments)) = call.into_iter().next()? else { return None };
@@ -246,6 +250,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const MADE: &str = r#"[{"function": {"name": "f", "arguments": {"n": 7}}}]"#;
+
     fn references(truth: &Value, made: &Value) -> Value {
         let calls = json!([{"function": {"name": "f", "arguments": made.to_string()}}]).to_string();
         serde_json::from_str::<Value>(&reference_calls(&truth.to_string(), &super::made(&calls)).unwrap()).unwrap()
@@ -264,6 +270,31 @@ mod tests {
         let truth = json!([{"f": {"limit": ["", 10]}}]);
         assert_eq!(references(&truth, &json!({}))[0]["arguments"], json!({}));
         assert_eq!(references(&truth, &json!({"limit": 5}))[0]["arguments"], json!({"limit": 10}));
+    }
+
+    #[test]
+    fn many_calls_are_compared_as_far_as_they_are_matched() {
+        let call = |n: usize| json!({"function": {"name": "f", "arguments": {"n": n}}});
+        let truth = json!([{"f": {"n": [0, 7]}}]);
+        let chosen = |wrong: usize| {
+            let calls: Vec<Value> = (0..wrong).map(|_| call(1)).chain([call(7)]).collect();
+            reference_calls(&truth.to_string(), &super::made(&Value::from(calls).to_string())).unwrap()
+        };
+        assert_eq!(chosen(MAX_MATCHED_CALLS - 1), r#"[{"name":"f","arguments":{"n":7}}]"#);
+        assert_eq!(chosen(MAX_MATCHED_CALLS), r#"[{"name":"f","arguments":{"n":0}}]"#);
+    }
+
+    /// Each of its calls would be compared with each of those made, only to be refused.
+    #[test]
+    fn a_truth_that_is_too_long_is_compared_with_nothing() {
+        let chosen = |length: usize| {
+            let truth = Value::from(vec![json!({"f": {"n": [0, 7]}}); length]);
+            let calls: Value =
+                serde_json::from_str(&reference_calls(&truth.to_string(), &super::made(MADE)).unwrap()).unwrap();
+            assert_eq!(calls.as_array().unwrap().len(), length);
+            calls[0]["arguments"]["n"].clone()
+        };
+        assert_eq!((chosen(MAX_REFERENCE_CALLS), chosen(MAX_REFERENCE_CALLS + 1)), (json!(7), json!(0)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The value table of a run: which prompts it visited, what they were worth, and a draw of the next ones. From the stored
 //! scores; the numbers are those of the trainer's own module.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -144,10 +144,10 @@ pub(crate) struct SampleResponse {
 /// The table, by name.
 fn table(visits: &RunVisits) -> Vec<PromptValue> {
     let largest = |json: &str| Rubric::from_json(json).map_or(1.0, |rubric| rubric.range.max());
-    let rubrics: HashMap<&str, f64> = visits.rubrics.iter().map(|(hash, json)| (&**hash, largest(json))).collect();
+    let rubrics: Vec<f64> = visits.rubrics.iter().map(|(_, json)| largest(json)).collect();
     let mut prompts: BTreeMap<&str, (PromptHistory, Option<i64>)> = BTreeMap::new();
     for visit in &visits.visits {
-        let max_reward = rubrics.get(&*visit.rubric_hash).copied().unwrap_or(1.0);
+        let max_reward = rubrics.get(visit.rubric).copied().unwrap_or(1.0);
         let (history, last_step) = prompts.entry(&visit.group).or_default();
         history.visit(GroupStatistics::of(&mut visit.rewards.clone(), max_reward));
         *last_step = visit.step;

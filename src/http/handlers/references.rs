@@ -113,25 +113,35 @@ fn read(text: &str) -> Result<Vec<(PromptKey, Entry)>, Problem> {
         (status = 422, description = "A line cannot be read; nothing was taken", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn load_references(State(app): State<App>, request: Request) -> Result<Json<Loaded>, Problem> {
     let (_admission, text) = read_text(&app, request).await?;
-    let work = app.clone();
-    let (lines, replaced, rows) = on_work_threads(move || {
+    let stored = app.store.is_some();
+    let (entries, rows) = on_work_threads(move || {
         let entries = read(&text)?;
         let row = |(key, entry): &(PromptKey, Entry)| {
             let value = serde_json::to_string(entry).map_err(|error| Problem::internal(error.to_string()))?;
             Ok(StoredReference { key: key.0, value })
         };
-        let rows: Vec<StoredReference> = match &work.store {
-            Some(_) => entries.iter().map(row).collect::<Result<_, Problem>>()?,
-            None => Vec::new(),
-        };
-        let lines = entries.len();
-        Ok((lines, work.references.insert(entries)?, rows))
+        let rows = if stored { entries.iter().map(row).collect::<Result<_, Problem>>()? } else { Vec::new() };
+        Ok((entries, rows))
     })
     .await?;
+    // On a task of its own: what was stored is taken up, also where the client goes away in between.
+    let work = app.clone();
+    let taken = tokio::spawn(async move { take(&work, entries, rows).await });
+    taken.await.map_err(|error| Problem::internal(error.to_string()))?.map(Json)
+}
+
+/// Takes an upload: all of it into the store and then into the table, or nothing into either.
+async fn take(app: &App, entries: Vec<(PromptKey, Entry)>, rows: Vec<StoredReference>) -> Result<Loaded, Problem> {
+    let lines = entries.len();
+    let _uploading = app.references.uploading().await;
+    let work = app.clone();
+    let entries = on_work_threads(move || Ok(work.references.check(&entries).map(|()| entries)?)).await?;
     if let Some(store) = app.store.as_ref().filter(|_| !rows.is_empty()) {
         store.keep_references(rows).await?;
     }
-    Ok(Json(Loaded { lines, replaced, prompts: app.references.len() }))
+    let work = app.clone();
+    let replaced = on_work_threads(move || Ok(work.references.insert(entries)?)).await?;
+    Ok(Loaded { lines, replaced, prompts: app.references.len() })
 }
 
 /// Takes up what the store keeps. A row that cannot be read is left out, and said.

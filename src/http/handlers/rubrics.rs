@@ -76,9 +76,9 @@ pub(crate) struct RubricCheckError {
     message: String,
     /// The field, as a JSON pointer.
     pointer: String,
-    /// Line from 1; null for JSON.
+    /// Line from 1.
     line: Option<usize>,
-    /// Column in characters from 1; null for JSON.
+    /// Column in characters from 1.
     column: Option<usize>,
 }
 

@@ -1,14 +1,15 @@
-//! The small things of a request: borrowed strings, strings that may be numbers, lists with a limit, objects that are no
-//! lists, names that are one of a few.
+//! The small things of a request: borrowed strings, strings that may be numbers, lists with a limit, names that are one of
+//! a few.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
 use super::walk::{Walk, present};
+pub use crate::rubric::Object;
 use crate::trajectory::MAX_REFERENCES;
 
 /// A JSON string, borrowed where it has no escapes.
@@ -69,28 +70,6 @@ impl<'a> Scalar<'a> {
             Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(Self(Cow::Borrowed(raw))),
             _ => Err("a string or a number is expected".to_owned()),
         }
-    }
-}
-
-/// An object: serde would take a list for a struct, too, field by field.
-#[derive(Debug)]
-pub struct Object<T>(pub T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-                T::deserialize(de::value::MapAccessDeserializer::new(map))
-            }
-        }
-        deserializer.deserialize_map(ObjectVisitor(std::marker::PhantomData)).map(Self)
     }
 }
 

@@ -1,13 +1,15 @@
 //! Opening the database file and saying what went wrong with it. In: a place and how it is used; out: a connection
 //! with its settings, or a named error. Knows no table.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::store::{Durability, StoreError};
+use crate::store::{Durability, MAX_BUSY_TIMEOUT_MS, StoreError};
 
 /// Bytes of a database page: large bodies take few pages, small counters rewrite little.
 const PAGE_BYTES: u32 = 8192;
@@ -23,6 +25,8 @@ const STATEMENTS: usize = 32;
 pub(super) enum Place {
     /// In a file.
     File(PathBuf),
+    /// In a file that nobody writes to, where this process may not even put a log beside it.
+    Still(PathBuf),
     /// In this process's memory, under a name that its connections share.
     Memory(PathBuf),
 }
@@ -58,7 +62,7 @@ impl Place {
     /// The file, or the name in memory.
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::File(path) | Self::Memory(path) => path,
+            Self::File(path) | Self::Still(path) | Self::Memory(path) => path,
         }
     }
 
@@ -90,7 +94,16 @@ impl Place {
         ))
     }
 
-    /// A connection that can only read. The writer is open, so the file and its log exist.
+    /// The same file, if it can be taken as it lies there: without a log that has more.
+    pub(super) fn still(&self) -> Option<Self> {
+        let Self::File(path) = self else { return None };
+        let mut log = path.clone().into_os_string();
+        log.push("-wal");
+        let whole = std::fs::metadata(log).map_or(true, |log| log.len() == 0);
+        whole.then(|| Self::Still(path.clone()))
+    }
+
+    /// A connection that can only read. Where a writer is open, the file and its log exist.
     pub(super) fn reader(&self, busy_timeout_ms: u64) -> Result<Connection, rusqlite::Error> {
         self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, busy_timeout_ms)
     }
@@ -99,9 +112,10 @@ impl Place {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match self {
             Self::File(path) => Connection::open_with_flags(path, flags)?,
+            Self::Still(path) => Connection::open_with_flags(still_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)?,
             Self::Memory(name) => Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI)?,
         };
-        connection.busy_timeout(Duration::from_millis(busy_timeout_ms))?;
+        connection.busy_timeout(Duration::from_millis(busy_timeout_ms.min(MAX_BUSY_TIMEOUT_MS)))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(connection)
     }
@@ -125,7 +139,66 @@ impl Place {
     }
 }
 
+/// A path as an address that says that nobody writes to the file. Bytes that would end the path are escaped.
+fn still_uri(path: &Path) -> PathBuf {
+    let mut uri = OsString::from("file:");
+    let mut rest = path.as_os_str().as_bytes();
+    // After two slashes comes a host, which is none; a relative path has neither.
+    if path.is_absolute() {
+        uri.push("//");
+    }
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'%' | b'?' | b'#')) {
+        let (before, from) = rest.split_at(at);
+        uri.push(OsStr::from_bytes(before));
+        uri.push(from.first().map_or_else(String::new, |byte| format!("%{byte:02x}")));
+        rest = from.get(1..).unwrap_or_default();
+    }
+    uri.push(OsStr::from_bytes(rest));
+    uri.push("?immutable=1");
+    uri.into()
+}
+
 /// A length as a column holds it.
 pub(super) fn integer(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn setting<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> T {
+        connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).unwrap()
+    }
+
+    /// What a commit promises rests on these: FULL is 2, NORMAL is 1.
+    #[test]
+    fn a_commit_syncs_and_a_relaxed_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        for (durability, synchronous) in [(Durability::Commit, 2), (Durability::Relaxed, 1)] {
+            let place = Place::File(directory.path().join(format!("{durability}.db")));
+            let connection = place.writer(1000).unwrap();
+            Place::configure(&connection, durability).unwrap();
+            assert_eq!(setting::<i64>(&connection, "synchronous"), synchronous, "{durability}");
+            assert_eq!(setting::<String>(&connection, "journal_mode"), "wal");
+        }
+    }
+
+    #[test]
+    fn a_file_that_lies_still_is_read_whatever_it_is_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a?b#c%41 d.db");
+        let place = Place::File(path.clone());
+        let connection = place.writer(1000).unwrap();
+        Place::configure(&connection, Durability::Commit).unwrap();
+        connection.execute_batch("CREATE TABLE t (n INTEGER); INSERT INTO t VALUES (7)").unwrap();
+        assert_eq!(place.still(), None, "its log has more");
+        connection.close().unwrap();
+        let connection = place.still().unwrap().reader(1000).unwrap();
+        assert_eq!(connection.query_row("SELECT n FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 7);
+        assert!(connection.execute_batch("INSERT INTO t VALUES (8)").is_err());
+        let beside = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(beside, 1, "nothing is put beside it");
+    }
 }

@@ -266,7 +266,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::File(directory.path().join("gradus.db"));
         let mut ledger = ledger(&place);
+        let described = |connection: &Connection| -> Vec<(String, String, Option<String>)> {
+            let mut statement = connection.prepare("SELECT type, name, sql FROM sqlite_schema ORDER BY name").unwrap();
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+            rows.collect::<Result<_, _>>().unwrap()
+        };
+        let before = described(&ledger.connection);
+        assert!(before.len() > 10 && schema::is_current(&ledger.connection, &place).unwrap());
+        assert_eq!(ledger.write(&[&finding(100)]), [Ok(())]);
         schema::migrate(&mut ledger.connection, &place).unwrap();
-        assert_eq!(schema::version(&ledger.connection, &place).unwrap(), 3);
+        assert_eq!(described(&ledger.connection), before);
+        assert!(schema::is_current(&ledger.connection, &place).unwrap());
+        let findings = "SELECT count(*) FROM judge_findings";
+        assert_eq!(ledger.connection.query_row(findings, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
     }
 }

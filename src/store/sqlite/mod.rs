@@ -56,6 +56,30 @@ impl Sqlite {
         Ok(Self { writer, readers, last_batch, visits: Arc::default() })
     }
 
+    /// Opens the database at `path` for reading alone, without a word to whoever writes to it; `None` where its schema is
+    /// of an older version. Blocks.
+    pub(super) fn open_to_read(path: PathBuf, config: &Config) -> Result<Option<Self>, StoreError> {
+        let timeout = config.busy_timeout_ms;
+        let mut place = Place::File(path);
+        let is_current = |place: &Place| {
+            let looked = place.reader(timeout).map_err(Fault::from);
+            let looked = looked.and_then(|connection| schema::is_current(&connection, place));
+            looked.map_err(|fault| place.explain("open", timeout, fault))
+        };
+        let current = match (is_current(&place), place.still()) {
+            (Err(StoreError::CannotOpen { .. } | StoreError::ReadOnly { .. }), Some(still)) => {
+                place = still;
+                is_current(&place)?
+            }
+            (current, _) => current?,
+        };
+        if !current {
+            return Ok(None);
+        }
+        let (writer, readers) = (Arc::new(Writer::none()), Arc::new(Readers::new(place, timeout)));
+        Ok(Some(Self { writer, readers, last_batch: None, visits: Arc::default() }))
+    }
+
     /// The largest batch id when it was opened.
     pub(super) fn last_batch(&self) -> Option<BatchId> {
         self.last_batch

@@ -1,6 +1,7 @@
 //! A few connections that only read, and the look-ups of single scores, answers, requests and findings. In: ids; out: what is
 //! stored under them. Never waits for the writer, nor it for them. Knows no list.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -20,9 +21,11 @@ const FIND_SCORE: &str = "SELECT s.trajectory_id, s.\"group\", s.reward, s.valid
 const FIND_ANSWER: &str = "SELECT i.batch, i.body_hash, i.status, y.response, y.response_bytes
      FROM idempotency i JOIN bodies y ON y.batch = i.batch WHERE i.key = ?1";
 const NEXT_REQUEST: &str = "SELECT b.id, b.rubric_name, b.rubric_hash, r.json, b.position, b.engine_version,
-     y.request, y.request_bytes, y.response, y.response_bytes, b.judges
+     y.request, y.request_bytes, y.response, y.response_bytes, b.judges, b.step, b.created_at_ms
      FROM batches b JOIN bodies y ON y.batch = b.id JOIN rubrics r ON r.hash = b.rubric_hash
      WHERE b.run_id = ?1 AND b.id > ?2 ORDER BY b.id LIMIT 1";
+const BATCH_ROWS: &str = "SELECT trajectory_id, \"group\", reward, valid, stage_reached, failed_stage, content_hash,
+     ?2, ?3, \"index\", result_start, result_end FROM scores WHERE batch = ?1 ORDER BY \"index\"";
 const FIND_FINDING: &str = "SELECT value FROM judge_findings WHERE key = ?1";
 
 /// A batch of a replay, and its request or why there is none.
@@ -163,18 +166,23 @@ pub(super) fn replay(connection: &Connection, run_id: &str, after: Option<BatchI
     let mut rows = statement.query(params![run_id, after.map_or(-1, BatchId::to_column)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let batch = BatchId::from_column(row.get(0)?);
-    match request(row, batch) {
+    match request(connection, row, batch) {
         Ok(request) => Ok(Some((batch, Ok(request)))),
         Err(Fault::Store(error)) => Ok(Some((batch, Err(error)))),
         Err(fault) => Err(fault),
     }
 }
 
-fn request(row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
+fn request(connection: &Connection, row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
     let packed: Option<Vec<u8>> = row.get(6)?;
     let packed = packed.ok_or(StoreError::NotKept { batch })?;
+    let (rows, results) = rows(connection, batch, row.get(11)?, row.get(12)?)?;
     Ok(StoredRequest {
         batch,
+        rows,
+        results,
+        // The hash was changed after the packing.
+        older_hashes: Compressed::packed_by_older(&packed),
         request: unpack(packed, row.get(7)?, batch, "request")?,
         response: unpack(row.get(8)?, row.get(9)?, batch, "response")?,
         rubric_name: row.get(1)?,
@@ -184,6 +192,27 @@ fn request(row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
         engine_version: row.get(5)?,
         judges: row.get(10)?,
     })
+}
+
+/// The rows of a batch and where their results stand. A row that cannot be read is damage to this batch alone.
+fn rows(
+    connection: &Connection,
+    batch: BatchId,
+    step: Option<i64>,
+    created_at_ms: i64,
+) -> Result<(Vec<StoredRow>, Vec<Range<u32>>), Fault> {
+    let read = |row: &Row<'_>| {
+        Ok((read_row(row, ScoreId { batch, index: row.get(9)? })?, row.get::<_, u32>(10)?..row.get::<_, u32>(11)?))
+    };
+    let mut statement = connection.prepare_cached(BATCH_ROWS)?;
+    let mut found = statement.query(params![batch.to_column(), step, created_at_ms])?;
+    let (mut rows, mut results) = (Vec::new(), Vec::new());
+    while let Some(row) = found.next()? {
+        let (row, result) = read(row).map_err(|_: rusqlite::Error| StoreError::Damaged { batch, what: "row" })?;
+        rows.push(row);
+        results.push(result);
+    }
+    Ok((rows, results))
 }
 
 fn unpack(bytes: Vec<u8>, original_bytes: i64, batch: BatchId, what: &'static str) -> Result<Vec<u8>, StoreError> {

@@ -33,6 +33,11 @@ pub(super) fn version(connection: &Connection, place: &Place) -> Result<usize, F
     }
 }
 
+/// Whether a database has every step.
+pub(super) fn is_current(connection: &Connection, place: &Place) -> Result<bool, Fault> {
+    Ok(version(connection, place)? == MIGRATIONS.len())
+}
+
 /// Applies the missing steps in one transaction. Another process that starts at the same time waits and finds them done.
 pub(super) fn migrate(connection: &mut Connection, place: &Place) -> Result<(), Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

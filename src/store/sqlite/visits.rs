@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, params};
 
 use super::connection::Fault;
-use crate::store::{GroupVisit, RunVisits};
+use crate::store::{BatchId, GroupVisit, RunVisits, StoreError};
 
 const RUN_EXISTS: &str = "SELECT 1 FROM runs WHERE run_id = ?1";
 const RUN_RUBRICS: &str =
@@ -18,10 +18,15 @@ const REWARDS_AFTER: &str = "SELECT b.id, b.step, b.rubric_hash, s.\"group\", s.
      JOIN scores s ON s.batch = b.id WHERE b.run_id = ?1 AND b.id > ?2 AND s.valid = 1 AND s.\"group\" IS NOT NULL
      AND s.reward IS NOT NULL ORDER BY b.id, s.\"index\"";
 
-/// Runs that stay in memory.
+/// Most runs that stay in memory.
 const RUNS: usize = 4;
-/// Rewards of a run up to which it stays in memory.
-const REWARDS: usize = 4 << 20;
+/// About how many bytes they take together. A run that is larger is read anew each time.
+const BYTES: usize = 64 << 20;
+/// What a visit takes beside its group's name and its rewards, about: itself, its place, and room that grew ahead.
+const VISIT_BYTES: usize = size_of::<GroupVisit>() + size_of::<(Key, usize)>() + 64;
+
+/// A group at a step; where that is missing, in a batch.
+type Key = (Arc<str>, Result<i64, i64>);
 
 /// The runs that were asked for last, the latest one last.
 #[derive(Default)]
@@ -34,9 +39,12 @@ struct Known {
     last: i64,
     batches: i64,
     visits: Arc<RunVisits>,
-    rewards: usize,
+    /// About what all of it takes.
+    bytes: usize,
     /// A group's members may come in batches of their own: the step keeps them together.
-    places: HashMap<(String, Result<i64, i64>), usize>,
+    places: HashMap<Key, usize>,
+    /// The rubrics' places by their hashes.
+    rubrics: HashMap<String, usize>,
 }
 
 impl KnownVisits {
@@ -47,9 +55,7 @@ impl KnownVisits {
             return Ok(None);
         }
         let visits = Arc::clone(&known.visits);
-        if known.rewards <= REWARDS {
-            self.put_back(known);
-        }
+        self.put_back(known);
         Ok(Some(visits))
     }
 
@@ -62,20 +68,24 @@ impl KnownVisits {
         }
     }
 
+    /// Keeps what is known of a run, and forgets the runs that were not asked for the longest where it is too much.
     fn put_back(&self, known: Known) {
+        if known.bytes > BYTES {
+            return;
+        }
         let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         runs.retain(|other| other.run_id != known.run_id);
-        if runs.len() >= RUNS {
+        runs.push(known);
+        while runs.len() > RUNS || runs.iter().map(|known| known.bytes).sum::<usize>() > BYTES {
             runs.remove(0);
         }
-        runs.push(known);
     }
 }
 
 impl Known {
     fn nothing(run_id: String) -> Self {
-        let visits = Arc::default();
-        Self { run_id, last: i64::MIN, batches: 0, visits, rewards: 0, places: HashMap::new() }
+        let (visits, places, rubrics) = (Arc::default(), HashMap::new(), HashMap::new());
+        Self { run_id, last: i64::MIN, batches: 0, visits, bytes: 0, places, rubrics }
     }
 
     /// Reads what came since; false where there is no such run.
@@ -93,26 +103,92 @@ impl Known {
         let after = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let (more, last): (i64, Option<i64>) =
             count(BATCHES_AFTER)?.query_row(params![self.run_id, self.last], after)?;
+        let known = Arc::make_mut(&mut self.visits);
+        let mut rubrics = moment.prepare_cached(RUN_RUBRICS)?;
+        let mut rows = rubrics.query([&self.run_id])?;
+        while let Some(row) = rows.next()? {
+            let hash: String = row.get(0)?;
+            if !self.rubrics.contains_key(&hash) {
+                let json: String = row.get(1)?;
+                self.bytes += 2 * hash.len() + json.len();
+                self.rubrics.insert(hash.clone(), known.rubrics.len());
+                known.rubrics.push((hash, json));
+            }
+        }
         let mut rewards = moment.prepare_cached(REWARDS_AFTER)?;
         let mut rows = rewards.query(params![self.run_id, self.last])?;
-        let known = Arc::make_mut(&mut self.visits);
         while let Some(row) = rows.next()? {
             let (batch, step): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
-            let group: String = row.get(3)?;
-            let place = *self.places.entry((group.clone(), step.ok_or(batch))).or_insert(known.visits.len());
+            let group: Arc<str> = row.get(3)?;
+            let place = *self.places.entry((Arc::clone(&group), step.ok_or(batch))).or_insert(known.visits.len());
             if place == known.visits.len() {
-                known.visits.push(GroupVisit { group, step, rewards: Vec::new(), rubric_hash: row.get(2)? });
+                let rubric = row.get_ref(2)?.as_str().ok().and_then(|hash| self.rubrics.get(hash));
+                let damaged = StoreError::Damaged { batch: BatchId::from_column(batch), what: "rubric" };
+                self.bytes += VISIT_BYTES + group.len();
+                known.visits.push(GroupVisit { group, step, rewards: Vec::new(), rubric: *rubric.ok_or(damaged)? });
             }
             if let Some(visit) = known.visits.get_mut(place) {
                 visit.rewards.push(row.get(4)?);
-                self.rewards += 1;
+                self.bytes += size_of::<f64>();
             }
         }
-        let mut rubrics = moment.prepare_cached(RUN_RUBRICS)?;
-        let rubrics = rubrics.query_map([&self.run_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        known.rubrics = rubrics.collect::<Result<_, _>>()?;
         self.batches += more;
         self.last = last.unwrap_or(self.last);
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_size(run_id: &str, bytes: usize) -> Known {
+        Known { bytes, ..Known::nothing(run_id.to_owned()) }
+    }
+
+    fn kept(visits: &KnownVisits) -> Vec<String> {
+        visits.0.lock().unwrap().iter().map(|known| known.run_id.clone()).collect()
+    }
+
+    #[test]
+    fn runs_stay_while_they_fit_together() {
+        let visits = KnownVisits::default();
+        for (run, bytes) in [("a", BYTES / 3), ("b", BYTES / 3), ("c", BYTES / 3)] {
+            visits.put_back(of_size(run, bytes));
+        }
+        assert_eq!(kept(&visits), ["a", "b", "c"]);
+        visits.put_back(of_size("d", BYTES / 2));
+        assert_eq!(kept(&visits), ["c", "d"], "those that were not asked for the longest went");
+        visits.put_back(of_size("e", BYTES + 1));
+        assert_eq!(kept(&visits), ["c", "d"], "one that is too large is not worth the others");
+        for run in ["f", "g", "h", "i"] {
+            visits.put_back(of_size(run, 0));
+        }
+        assert_eq!(kept(&visits), ["f", "g", "h", "i"]);
+    }
+
+    /// With one reward for each group its name and its place are nearly all there is.
+    #[test]
+    fn groups_are_counted_and_not_rewards_alone() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        super::super::schema::migrate(&mut connection, &super::super::connection::Place::memory()).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO runs VALUES ('exp', 1000, 1000, 0, 0, 0, 1, 1, 0);
+                 INSERT INTO rubrics VALUES ('b3-1', 'r', '{}');
+                 INSERT INTO run_rubrics VALUES ('exp', 'b3-1');
+                 INSERT INTO batches (id, request_id, created_at_ms, run_id, step, position, rubric_name, rubric_hash,
+                     engine_version) VALUES (1, '', 1, 'exp', 0, '', 'r', 'b3-1', '0');
+                 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999)
+                 INSERT INTO scores SELECT 1, i, NULL, printf('%0100d', i), 0.5, 1, NULL, NULL, x'', 0, 0 FROM n;",
+            )
+            .unwrap();
+        let mut known = Known::nothing("exp".to_owned());
+        assert!(known.read_on(&connection).unwrap());
+        assert_eq!(known.visits.visits.len(), 1000);
+        assert!((250_000..500_000).contains(&known.bytes), "{}", known.bytes);
+        let before = known.bytes;
+        assert!(known.read_on(&connection).unwrap());
+        assert_eq!(known.bytes, before, "nothing came in between");
     }
 }

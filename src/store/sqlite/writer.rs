@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::insert::Ledger;
 use crate::store::record::{Entry, Finding};
-use crate::store::{Batch, Counters, Durability, StoreError, StoredReference};
+use crate::store::{Batch, BatchId, Counters, Durability, StoreError, StoredReference};
 
 /// Most entries in one transaction: bounds how long the first one waits and how much is undone on a failure.
 const GROUP_ENTRIES: usize = 256;
@@ -36,6 +36,45 @@ struct Job {
     entry: Entry,
     room: OwnedSemaphorePermit,
     done: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Job {
+    /// About the memory that its entry takes: of one larger than the queue, what the queue is.
+    fn bytes(&self) -> usize {
+        self.room.num_permits() * UNIT
+    }
+}
+
+/// The end that waits for an entry's outcome. Where that came and was not heard, since nobody waits or whoever waited gave
+/// up, a failure is logged; one that comes later is logged by whoever sends it.
+struct Verdict {
+    /// Nothing for references.
+    batch: Option<BatchId>,
+    outcome: oneshot::Receiver<Result<(), StoreError>>,
+}
+
+impl Verdict {
+    async fn wait(&mut self) -> Result<(), StoreError> {
+        (&mut self.outcome).await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Drop for Verdict {
+    fn drop(&mut self) {
+        self.outcome.close();
+        if let Ok(Err(error)) = self.outcome.try_recv() {
+            log_untold(self.batch, &error);
+        }
+    }
+}
+
+/// Says what nobody waits to be told.
+fn log_untold(batch: Option<BatchId>, error: &StoreError) {
+    if let Some(batch) = batch {
+        tracing::error!(%batch, %error, "a batch was not stored");
+    } else {
+        tracing::error!(%error, "references by prompt were not stored");
+    }
 }
 
 #[derive(Default)]
@@ -71,16 +110,31 @@ impl Writer {
         Ok(Self { jobs, thread, room: Arc::new(Semaphore::new(units as usize)), units, durability, totals })
     }
 
+    /// The writing end of a store that is only read: it takes nothing.
+    pub(super) fn none() -> Self {
+        let room = Semaphore::new(0);
+        room.close();
+        Self {
+            jobs: Mutex::default(),
+            thread: Mutex::default(),
+            room: Arc::new(room),
+            units: 0,
+            durability: Durability::Off,
+            totals: Arc::default(),
+        }
+    }
+
     /// Queues a batch and waits as long as the durability asks.
     pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
         // A key must be known to be taken before the client hears of success, whatever the durability.
         let waits = self.durability == Durability::Commit || batch.idempotency.is_some();
-        let entry = Entry::Batch(Box::new(batch));
+        let (batch, entry) = (Some(batch.id), Entry::Batch(Box::new(batch)));
         let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&entry)).await;
         let room = room.map_err(|_| StoreError::Closed)?;
         let (done, outcome) = oneshot::channel();
+        let mut verdict = Verdict { batch, outcome };
         self.send(Job { entry, room, done: Some(done) })?;
-        if waits { outcome.await.map_err(|_| StoreError::Closed)? } else { Ok(()) }
+        if waits { verdict.wait().await } else { Ok(()) }
     }
 
     /// Queues references and waits until they are written.
@@ -89,8 +143,9 @@ impl Writer {
         let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&entry)).await;
         let room = room.map_err(|_| StoreError::Closed)?;
         let (done, outcome) = oneshot::channel();
+        let mut verdict = Verdict { batch: None, outcome };
         self.send(Job { entry, room, done: Some(done) })?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+        verdict.wait().await
     }
 
     /// Queues a finding if there is room at once, and loses it otherwise.
@@ -182,13 +237,13 @@ fn work(mut ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
 
 /// The first entry and what else waits, up to the limits of a transaction.
 fn gather(first: Job, waiting: &mpsc::Receiver<Job>) -> Vec<Job> {
-    let mut bytes = first.entry.weight();
+    let mut bytes = first.bytes();
     let mut group = vec![first];
     while group.len() < GROUP_ENTRIES
         && bytes < GROUP_BYTES
         && let Ok(job) = waiting.try_recv()
     {
-        bytes += job.entry.weight();
+        bytes += job.bytes();
         group.push(job);
     }
     group
@@ -205,12 +260,66 @@ fn finish(Job { entry, room, done }: Job, outcome: Result<(), StoreError>, total
         (Entry::Batch(_), Err(_)) => _ = add(&totals.failures, 1),
         (Entry::Finding(_), Ok(())) => _ = add(&totals.findings, 1),
         (Entry::Finding(_), Err(error)) => totals.lost(&error.to_string()),
-        // Who sent them waits for the outcome.
         (Entry::References(_), _) => {}
     }
     drop(room);
-    let untold = done.and_then(|done| done.send(outcome).err());
-    if let (Entry::Batch(batch), Some(Err(error))) = (&entry, untold) {
-        tracing::error!(batch = %batch.id, %error, "a batch was not stored");
+    if let Some(Err(Err(error))) = done.map(|done| done.send(outcome)) {
+        let batch = if let Entry::Batch(batch) = &entry { Some(batch.id) } else { None };
+        log_untold(batch, &error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::BatchIds;
+
+    /// What is logged on this thread meanwhile.
+    fn logged(work: impl FnOnce()) -> String {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
+        let log = tracing_subscriber::fmt().with_writer(move || Lines(Arc::clone(&sink))).finish();
+        tracing::subscriber::with_default(log, work);
+        String::from_utf8(lock(&lines).clone()).unwrap()
+    }
+
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            lock(&self.0).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The outcome may come before or after whoever does not wait for it has gone.
+    #[test]
+    fn a_failure_that_nobody_hears_is_logged_once() {
+        let id = BatchIds::new(None, 0).next(1);
+        let failed = || Err(StoreError::Duplicate { batch: id });
+        let verdict = || {
+            let (done, outcome) = oneshot::channel();
+            (done, Verdict { batch: Some(id), outcome })
+        };
+        let early = logged(|| {
+            let (done, verdict) = verdict();
+            done.send(failed()).unwrap();
+            drop(verdict);
+        });
+        assert!(early.contains(&id.to_string()) && early.contains("a batch was not stored"), "{early}");
+        let (done, gone) = verdict();
+        drop(gone);
+        assert_eq!(done.send(failed()), Err(failed()), "the sender is given it back, and logs it");
+        let heard = logged(|| {
+            let (done, mut verdict) = verdict();
+            done.send(failed()).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            assert_eq!(runtime.block_on(verdict.wait()), failed());
+        });
+        assert_eq!(heard, "");
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::formula::{FormulaError, evaluate};
-use super::template::{UnknownVariable, Variables, fill};
+use super::template::{FillError, Variables, fill};
 use crate::text::{Bleu, LaBleu, exact_match, f1};
 
 /// A grader.
@@ -58,9 +58,9 @@ pub(super) enum Metric {
 /// Why a grader has no score.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(super) enum GradeError {
-    /// A template names what there is not.
+    /// A template cannot be filled in.
     #[error(transparent)]
-    Variable(#[from] UnknownVariable),
+    Template(#[from] FillError),
     /// The formula is none.
     #[error(transparent)]
     Formula(#[from] FormulaError),
@@ -174,7 +174,7 @@ mod tests {
 
     fn grade(grader: &Value, sample: &str) -> Result<Grade, GradeError> {
         let item = json!({"ref": "Paris"});
-        Grader::read(grader).unwrap().grade(&Variables { sample, item: &item })
+        Grader::read(grader).unwrap().grade(&Variables::new(sample, &item))
     }
 
     fn check(operation: &str) -> Value {

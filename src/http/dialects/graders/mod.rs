@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use self::grader::{Grade, GradeError, Grader, Refusal};
-use self::template::Variables;
+use self::template::{FillError, Variables};
 use super::object;
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -106,7 +106,7 @@ pub(crate) struct GraderErrors {
     model_grader_server_error: bool,
     /// Never.
     model_grader_server_error_details: Option<String>,
-    /// Never.
+    /// The templates come to texts that are too long.
     other_error: bool,
     /// Never.
     python_grader_runtime_error: bool,
@@ -147,10 +147,11 @@ impl From<Refusal> for Problem {
 fn run(request: &RunRequest) -> Result<RunResponse, Refusal> {
     let began = Instant::now();
     let grader = Grader::read(&request.grader)?;
-    let graded = grader.grade(&Variables { sample: &request.model_sample, item: &request.item });
+    let graded = grader.grade(&Variables::new(&request.model_sample, &request.item));
     let errors = GraderErrors {
         formula_parse_error: matches!(graded, Err(GradeError::Formula(_))),
-        invalid_variable_error: matches!(graded, Err(GradeError::Variable(_))),
+        invalid_variable_error: matches!(graded, Err(GradeError::Template(FillError::UnknownVariable(_)))),
+        other_error: matches!(graded, Err(GradeError::Template(FillError::TooLong { .. }))),
         ..GraderErrors::default()
     };
     let Grade { score, parts } = graded.unwrap_or(Grade { score: 0.0, parts: BTreeMap::new() });
