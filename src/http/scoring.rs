@@ -136,7 +136,7 @@ impl Pass {
     fn to_batch(&self, app: &App, scored: &Scored, stamp: Stamp) -> Result<Batch, StoreError> {
         let settings = &scored.settings;
         let stage = |index: Option<usize>| {
-            index.and_then(|index| settings.rubric.stages.get(index)).map(|stage| stage.name.to_string().into())
+            index.and_then(|index| settings.rubric.stages.get(index)).map(|stage| stage.name.clone())
         };
         let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
         let judges = self.session.judges_asked();
@@ -176,7 +176,7 @@ impl Pass {
                 .iter()
                 .zip(&scored.tallies)
                 .map(|(stage, tally)| StageTally {
-                    stage: stage.name.to_string().into(),
+                    stage: stage.name.clone(),
                     reached: tally.reached,
                     passed: tally.passed,
                     score_sum: tally.score_sum,

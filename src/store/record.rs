@@ -1,7 +1,6 @@
 //! What is stored of one scored request. In: ids, packed bodies and one narrow row per trajectory; out: the same,
 //! checked. Knows neither how it was scored nor how it is kept.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -87,9 +86,9 @@ pub struct ScoreRow {
     /// Whether it could be scored.
     pub valid: bool,
     /// The last stage that was reached.
-    pub stage_reached: Option<Cow<'static, str>>,
+    pub stage_reached: Option<Arc<str>>,
     /// The first stage that failed.
-    pub failed_stage: Option<Cow<'static, str>>,
+    pub failed_stage: Option<Arc<str>>,
     /// Hash of the trajectory.
     pub content_hash: [u8; 16],
     /// Where its result stands in the response, in bytes before packing.
@@ -100,7 +99,7 @@ pub struct ScoreRow {
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageTally {
     /// Name of the stage.
-    pub stage: Cow<'static, str>,
+    pub stage: Arc<str>,
     /// Trajectories that reached it.
     pub reached: u32,
     /// Trajectories that passed it.

@@ -108,7 +108,7 @@ pub struct Row {
     /// Bytes of its result in the response.
     pub result: Range<usize>,
     /// What else a dialect says of it; only where asked for.
-    pub facts: Option<Facts>,
+    pub facts: Option<Box<Facts>>,
 }
 
 /// What one stage did to the trajectories of a request.

@@ -41,8 +41,8 @@ struct Entry<'t> {
     scores: Vec<(f64, bool)>,
     outside: Vec<f64>,
     names: Names<'t>,
-    error: Option<(NoScoreCode, ErrorWire<'static>)>,
-    facts: Option<Facts>,
+    error: Option<Box<(NoScoreCode, ErrorWire<'static>)>>,
+    facts: Option<Box<Facts>>,
 }
 
 /// The client's id and group of an item.
@@ -104,11 +104,11 @@ impl<'t> Written<'t> {
 impl<'t> Entry<'t> {
     fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>, json: Range<usize>) -> Self {
         let (report, naming) = (row.report, row.naming());
-        let facts = row.facts.then(|| Facts::new(result, report));
+        let facts = row.facts.then(|| Box::new(Facts::new(result, report)));
         let error = report.reward.as_ref().err().map(|fault| {
             let entry = error(fault, rubric, &naming);
             let message = Cow::Owned(entry.message.into_owned());
-            (fault.cause.code, ErrorWire { code: entry.code, message, pointer: entry.pointer, stage: None })
+            Box::new((fault.cause.code, ErrorWire { code: entry.code, message, pointer: entry.pointer, stage: None }))
         });
         let score = |(index, outcome): (usize, &Outcome)| (outcome.score.get(), report.passed(index));
         Self {
@@ -173,13 +173,13 @@ pub(super) fn finish(
     }
     entries.sort_unstable_by_key(|entry| entry.index);
     if settings.on_invalid == OnInvalid::Error
-        && let Some((code, error)) = entries.iter().find_map(|entry| entry.error.clone())
+        && let Some((code, error)) = entries.iter().find_map(|entry| entry.error.as_deref())
     {
         return Err(BatchError::Invalid {
             transient: code.is_transient(),
             code: error.code,
-            message: error.message.into_owned(),
-            pointer: error.pointer.unwrap_or_default(),
+            message: error.message.to_string(),
+            pointer: error.pointer.clone().unwrap_or_default(),
             errors: count_errors(&entries),
         });
     }
@@ -232,7 +232,7 @@ fn outside(outcome: &Outcome) -> Option<f64> {
 
 fn count_errors(entries: &[Entry<'_>]) -> Vec<(NoScoreCode, u64)> {
     let mut counts: Vec<(NoScoreCode, u64)> = Vec::new();
-    for (code, _) in entries.iter().filter_map(|entry| entry.error.as_ref()) {
+    for (code, _) in entries.iter().filter_map(|entry| entry.error.as_deref()) {
         match counts.iter_mut().find(|(known, _)| known == code) {
             Some((_, count)) => *count += 1,
             None => counts.push((*code, 1)),

@@ -45,7 +45,7 @@ impl<'s> Sheet<'s> {
     pub(super) fn new<D: Dialect>(prepared: &'s Prepared<D>, scores: &'s [Scoring]) -> Result<Self, Problem> {
         let outcome = |(item, scoring): (&'s super::prepare::PreparedItem, &'s Scoring)| {
             let row = scoring.scored.rows.get(scoring.row)?;
-            let (facts, rubric) = (row.facts.as_ref()?, &*scoring.scored.settings.rubric);
+            let (facts, rubric) = (row.facts.as_deref()?, &*scoring.scored.settings.rubric);
             Some(Outcome { row, facts, rubric, fault: item.outline.fault.as_deref() })
         };
         let outcomes: Option<Vec<_>> = prepared.items.iter().zip(scores).map(outcome).collect();
