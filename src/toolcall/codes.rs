@@ -201,7 +201,7 @@ impl Fault {
 }
 
 /// At most the first 200 bytes of `text`, so that no report repeats megabytes of hostile input.
-pub(super) fn clip(text: &str) -> &str {
+pub fn clip(text: &str) -> &str {
     const LONGEST: usize = 200;
     text.get(..text.floor_char_boundary(LONGEST)).unwrap_or(text)
 }

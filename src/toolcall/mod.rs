@@ -49,7 +49,7 @@ use serde_json::Value;
 
 use crate::trajectory::{ParseMode, ToolFormat};
 
-pub use codes::{ErrorCode, Malformed, Repair};
+pub use codes::{ErrorCode, Malformed, Repair, clip};
 pub use detect::detect;
 pub use offered::{Declared, NoTools, Offered};
 
@@ -129,6 +129,13 @@ pub struct Call<'t> {
     pub name: Cow<'t, str>,
     /// The arguments: always a [`Value::Object`].
     pub arguments: Value,
+}
+
+impl Call<'_> {
+    /// The name for a message to people: at most its first 64 characters, since a policy may write megabytes.
+    pub fn short_name(&self) -> &str {
+        self.name.char_indices().nth(64).and_then(|(end, _)| self.name.get(..end)).unwrap_or(&self.name)
+    }
 }
 
 /// Parses the text of one assistant turn.
