@@ -89,6 +89,8 @@ impl<'s> Rules<'s> {
     }
 }
 
+const MISSING_ARGUMENTS: &str = "the call object has neither `arguments` nor `parameters`";
+
 /// What was read where a call object should stand.
 pub(super) enum CallObject<'t> {
     Fields(Fields<'t>),
@@ -152,10 +154,17 @@ impl<'t> CallObject<'t> {
             return Err(Fault::new(ErrorCode::NotAnObject, at, what).named(None));
         };
         let fault = |code, what: &'static str, name| Err(Fault::new(code, at, what).named(name));
+        let missing_arguments = arguments.is_none() && parameters.is_none();
         let name = match name {
             Name::Missing => return fault(ErrorCode::MissingName, "the call object has no `name`", None),
+            // What lacks both parts of a call may be meant as none; a name that is none says less.
+            Name::NoString if missing_arguments => {
+                return fault(ErrorCode::MissingArguments, MISSING_ARGUMENTS, None);
+            }
             Name::NoString => return fault(ErrorCode::BadName, "`name` is no string", None),
-            Name::Text(name) if name.is_empty() => return fault(ErrorCode::BadName, "`name` is empty", None),
+            Name::Text(name) if name.is_empty() && !missing_arguments => {
+                return fault(ErrorCode::BadName, "`name` is empty", None);
+            }
             Name::Text(name) => name,
         };
         let arguments = match (arguments, parameters) {
@@ -164,8 +173,7 @@ impl<'t> CallObject<'t> {
                 return fault(ErrorCode::AmbiguousArguments, what, Some(&name));
             }
             (None, None) => {
-                let what = "the call object has neither `arguments` nor `parameters`";
-                return fault(ErrorCode::MissingArguments, what, Some(&name));
+                return fault(ErrorCode::MissingArguments, MISSING_ARGUMENTS, Some(&name));
             }
             (Some(arguments), None) | (None, Some(arguments)) => arguments,
         };
