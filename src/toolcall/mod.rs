@@ -143,7 +143,8 @@ impl Call<'_> {
 /// For `openai` the text is never searched for calls: only its reasoning is found, the calls come from
 /// [`parse_native`].
 ///
-/// Tolerant parsing repairs what strict parsing refuses, and touches nothing that it accepts.
+/// Tolerant parsing repairs what strict parsing refuses, and touches nothing that it accepts but for values of XML formats
+/// that are lists or objects only once repaired.
 pub fn parse<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
     parse_as(format_of(text, options), text, options, offered)
 }
@@ -163,7 +164,9 @@ pub fn parse_as<'t>(
     options: &Options,
     offered: &impl Offered,
 ) -> Parsed<'t> {
-    if options.mode == ParseMode::Tolerant {
+    // Where values are plain text, any text is right for strict mode, so that only reading it again tells what to repair.
+    let plain_values = matches!(format, Some(ToolFormat::Qwen3Coder | ToolFormat::Glm45));
+    if options.mode == ParseMode::Tolerant && !plain_values {
         let strict = parse_as_told(format, text, &Options { mode: ParseMode::Strict, ..*options }, offered);
         if strict.ok() {
             return strict;
