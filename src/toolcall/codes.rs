@@ -41,7 +41,7 @@ pub enum ErrorCode {
     ReasoningOpen,
     /// Values nest deeper than the parser follows.
     TooDeep,
-    /// The turn holds more attempts than are looked at.
+    /// The turn, or all turns together, hold more attempts than are looked at.
     TooManyCalls,
     /// The call names a tool that was not offered.
     UnknownTool,

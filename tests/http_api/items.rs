@@ -298,7 +298,11 @@ fn native_calls_are_read_where_a_format_is_named_and_the_text_has_none() {
     };
     assert_eq!(parse(Value::Null, native("{bad")), ("openai".to_owned(), 1, false));
     assert_eq!(parse(json!("looking"), native("{}")), ("openai".to_owned(), 1, true));
-    assert_eq!(parse(json!("<think>looking"), native("{}")), ("openai".to_owned(), 1, true), "as with no format named");
+    assert_eq!(
+        parse(json!("<think>looking"), native("{}")),
+        ("openai".to_owned(), 1, false),
+        "as with no format named"
+    );
     let two = hermes("f", &json!({})) + "<tool_call>{bad</tool_call>";
     assert_eq!(parse(json!(two), native("{}")), ("hermes".to_owned(), 2, false), "the text shows what the copy lost");
 }
