@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::rubric::Rubric;
 use crate::shaping::{Position, Reward, StagePlan, shape};
 use crate::stages::{Evidence, Judge, JudgeAnswer, Measure, NoScore, Outcome, ParsedTurn, Question, Stage, UnitScore};
+use crate::toolcall::clip;
 use crate::toolcall::schema::SchemaCache;
 use crate::toolcall::tools::ToolSet;
 use crate::trajectory::Trajectory;
@@ -297,17 +298,23 @@ fn first_violation(evidence: &Evidence<'_>) -> Option<String> {
     evidence.turns.iter().find_map(|turn| {
         turn.parsed.attempts.iter().zip(&turn.verdicts).find_map(|(attempt, verdict)| {
             let call = attempt.result.as_ref().ok()?;
+            // Names and places are the policy's words, of any length.
             match verdict {
-                CallVerdict::UnknownTool => {
-                    Some(format!("message {}: the tool {:?} is not offered (unknown_tool)", turn.message, call.name))
-                }
+                CallVerdict::UnknownTool => Some(format!(
+                    "message {}: the tool {:?} is not offered (unknown_tool)",
+                    turn.message,
+                    call.short_name()
+                )),
                 CallVerdict::Violations(violations) => violations.first().map(|violation| {
-                    let (message, name, pointer) = (turn.message, &call.name, &violation.pointer);
+                    let (message, name, pointer) = (turn.message, call.short_name(), clip(&violation.pointer));
                     format!("message {message}: {name} at {pointer:?}: {} (schema_violation)", violation.message)
                 }),
-                CallVerdict::TooCostly(problem) => {
-                    Some(format!("message {}: {}: {} (schema_unsupported)", turn.message, call.name, problem.message))
-                }
+                CallVerdict::TooCostly(problem) => Some(format!(
+                    "message {}: {}: {} (schema_unsupported)",
+                    turn.message,
+                    call.short_name(),
+                    problem.message
+                )),
                 _ => None,
             }
         })

@@ -11,8 +11,12 @@ use crate::text::{self, Squad};
 use crate::toolcall::answer::{self, AnswerFrom};
 use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, Violation};
 use crate::toolcall::tools::ToolSet;
-use crate::toolcall::{self, Attempt, Call, NoTools, Options, Parsed};
+use crate::toolcall::{self, Attempt, Call, Options, Parsed};
 use crate::trajectory::{Message, ParseMode, ToolFormat, Trajectory, Turn};
+
+/// Most call attempts of a trajectory, over all its turns; one more gives a `too_many_calls` error, and nothing after it is
+/// parsed. Each attempt costs memory and a part of the answer, and a trajectory may have thousands of turns.
+pub const MAX_ATTEMPTS: usize = 4096;
 
 /// How a rubric reads a trajectory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,11 +181,27 @@ impl<'t> Evidence<'t> {
         })
     }
 
-    /// Parses the turns.
+    /// Parses the turns, until there are more attempts than the whole trajectory may have.
     fn parse(&mut self, tools: &ToolSet, reading: &Reading) {
         let options = reading.options(self.trajectory);
-        for (turn, (_, source)) in self.turns.iter_mut().zip(self.trajectory.turns()) {
-            turn.parsed = parse_turn(turn.parsed.format, source, &options, tools);
+        let last = self.turns.len().saturating_sub(1);
+        let mut left = Some(MAX_ATTEMPTS);
+        for (index, (turn, (_, source))) in self.turns.iter_mut().zip(self.trajectory.turns()).enumerate() {
+            let Some(few) = left else {
+                // Nothing after the error is looked at, but that the last turn's answer is not looked for in its reasoning.
+                if index == last {
+                    let parsed = parse_turn(turn.parsed.format, source, &Options { max_calls: 0, ..options }, tools);
+                    turn.parsed = Parsed { attempts: Vec::new(), too_many: false, ..parsed };
+                }
+                continue;
+            };
+            let max_calls = options.max_calls.min(few);
+            turn.parsed = parse_turn(turn.parsed.format, source, &Options { max_calls, ..options }, tools);
+            left = Some(few.saturating_sub(turn.parsed.attempts.len()));
+            if turn.parsed.too_many && max_calls < options.max_calls {
+                left = None;
+                say_that_the_trajectory_has_too_many(&mut turn.parsed);
+            }
         }
         self.format = self.turns.iter().find_map(|turn| turn.parsed.format);
     }
@@ -249,16 +269,26 @@ impl<'t> Evidence<'t> {
     }
 }
 
+/// Makes the error about the turn's attempts one about all turns'.
+fn say_that_the_trajectory_has_too_many(parsed: &mut Parsed<'_>) {
+    if let Some(Attempt { result: Err(malformed), .. }) = parsed.attempts.last_mut() {
+        malformed.message = format!(
+            "more than {MAX_ATTEMPTS} call attempts in all turns; the rest is ignored; split the trajectory or stop it earlier"
+        );
+    }
+}
+
 fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> Parsed<'t> {
     let native = |raw: &'t str| toolcall::parse_native(raw, options, tools);
+    let written = toolcall::parse_as(format, &turn.text, options, tools);
     match turn.native_calls {
-        Some(raw) if format == Some(ToolFormat::Openai) => native(raw),
-        Some(raw) => {
-            // A server may have taken the calls out of the text, or copied those that it understood: the text shows more.
-            let written = toolcall::parse_as(format, &turn.text, options, tools);
-            if written.attempts.is_empty() { native(raw) } else { written }
+        // A server may have taken the calls out of the text, or copied those that it understood: the text shows more. It has
+        // the reasoning in any case.
+        Some(raw) if written.attempts.is_empty() => {
+            let Parsed { format, attempts, too_many, .. } = native(raw);
+            Parsed { format, attempts, too_many, ..written }
         }
-        None => toolcall::parse_as(format, &turn.text, options, tools),
+        _ => written,
     }
 }
 
@@ -274,14 +304,11 @@ fn check(call: &Call<'_>, tools: &ToolSet) -> CallVerdict {
     }
 }
 
-/// The answer of the last turn. Native calls leave the text whole, so its reasoning is read from the text itself.
+/// The answer of the last turn. Native calls leave the text whole.
 fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom) -> Option<Answer<'t>> {
     // A right answer in a wrong frame is an answer: the frame is `answer_format`'s question.
     let from = if from == AnswerFrom::SearchR1 { AnswerFrom::AnswerTag } else { from };
-    let (text, span) = if turn.native_calls.is_some() {
-        let options = Options { format: ToolFormat::Openai, ..Options::default() };
-        answer::extract(&turn.text, &toolcall::parse(&turn.text, &options, &NoTools).hidden(), from)?
-    } else if from == AnswerFrom::LastMessage {
+    let (text, span) = if from == AnswerFrom::LastMessage && parsed.parsed.format != Some(ToolFormat::Openai) {
         let mut hidden = parsed.parsed.hidden().into_owned();
         hidden.extend(parsed.parsed.attempts.iter().map(|attempt| attempt.span.clone()));
         hidden.sort_unstable_by_key(|span| span.start);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::codes::Fault;
@@ -89,6 +89,8 @@ impl<'s> Rules<'s> {
     }
 }
 
+const MISSING_ARGUMENTS: &str = "the call object has neither `arguments` nor `parameters`";
+
 /// What was read where a call object should stand.
 pub(super) enum CallObject<'t> {
     Fields(Fields<'t>),
@@ -152,10 +154,17 @@ impl<'t> CallObject<'t> {
             return Err(Fault::new(ErrorCode::NotAnObject, at, what).named(None));
         };
         let fault = |code, what: &'static str, name| Err(Fault::new(code, at, what).named(name));
+        let missing_arguments = arguments.is_none() && parameters.is_none();
         let name = match name {
             Name::Missing => return fault(ErrorCode::MissingName, "the call object has no `name`", None),
+            // What lacks both parts of a call may be meant as none; a name that is none says less.
+            Name::NoString if missing_arguments => {
+                return fault(ErrorCode::MissingArguments, MISSING_ARGUMENTS, None);
+            }
             Name::NoString => return fault(ErrorCode::BadName, "`name` is no string", None),
-            Name::Text(name) if name.is_empty() => return fault(ErrorCode::BadName, "`name` is empty", None),
+            Name::Text(name) if name.is_empty() && !missing_arguments => {
+                return fault(ErrorCode::BadName, "`name` is empty", None);
+            }
             Name::Text(name) => name,
         };
         let arguments = match (arguments, parameters) {
@@ -164,8 +173,7 @@ impl<'t> CallObject<'t> {
                 return fault(ErrorCode::AmbiguousArguments, what, Some(&name));
             }
             (None, None) => {
-                let what = "the call object has neither `arguments` nor `parameters`";
-                return fault(ErrorCode::MissingArguments, what, Some(&name));
+                return fault(ErrorCode::MissingArguments, MISSING_ARGUMENTS, Some(&name));
             }
             (Some(arguments), None) | (None, Some(arguments)) => arguments,
         };
@@ -239,30 +247,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         Ok(CallObject::Fields(fields))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<Checked>()?.is_some() {}
-        Ok(CallObject::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
+    json::visit_scalars_and_lists!(CallObject::Other);
 
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
         Ok(CallObject::Other)
@@ -325,30 +310,7 @@ impl<'de> Deserialize<'de> for Name<'de> {
                 Ok(Name::NoString)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                while seq.next_element::<Checked>()?.is_some() {}
-                Ok(Name::NoString)
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Name::NoString)
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Name::NoString)
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-                Ok(Name::NoString)
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-                Ok(Name::NoString)
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-                Ok(Name::NoString)
-            }
+            json::visit_scalars_and_lists!(Name::NoString);
         }
 
         deserializer.deserialize_any(NameVisitor)

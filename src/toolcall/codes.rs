@@ -41,7 +41,7 @@ pub enum ErrorCode {
     ReasoningOpen,
     /// Values nest deeper than the parser follows.
     TooDeep,
-    /// The turn holds more attempts than are looked at.
+    /// The turn, or all turns together, hold more attempts than are looked at.
     TooManyCalls,
     /// The call names a tool that was not offered.
     UnknownTool,
@@ -118,6 +118,8 @@ impl fmt::Display for ErrorCode {
 /// Something that tolerant parsing put right in a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Repair {
+    /// The marker that opens the block is missing, and what follows it tells all the same.
+    MissingOpener,
     /// The closing marker is missing at the end of the text.
     MissingCloser,
     /// A comma stands before a closing bracket.
@@ -134,7 +136,8 @@ pub enum Repair {
 
 impl Repair {
     /// Every repair.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::MissingOpener,
         Self::MissingCloser,
         Self::TrailingComma,
         Self::SingleQuotes,
@@ -146,6 +149,7 @@ impl Repair {
     /// The name used in reports.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::MissingOpener => "missing_opener",
             Self::MissingCloser => "missing_closer",
             Self::TrailingComma => "trailing_comma",
             Self::SingleQuotes => "single_quotes",
@@ -201,7 +205,7 @@ impl Fault {
 }
 
 /// At most the first 200 bytes of `text`, so that no report repeats megabytes of hostile input.
-pub(super) fn clip(text: &str) -> &str {
+pub fn clip(text: &str) -> &str {
     const LONGEST: usize = 200;
     text.get(..text.floor_char_boundary(LONGEST)).unwrap_or(text)
 }

@@ -6,7 +6,7 @@ use memchr::{memchr_iter, memchr3_iter};
 use super::call::CallObject;
 use super::find::{find, find_iter};
 use super::scan;
-use super::{NoTools, Options, cursor, json, parse, pythonic, react, sections};
+use super::{NoTools, Options, Parsed, cursor, functionary, json, parse, pythonic, react, sections, xml};
 use crate::trajectory::{ParseMode, ToolFormat};
 
 /// The format of a text, or `None` if it holds no marker.
@@ -21,13 +21,17 @@ pub fn detect(text: &str) -> Option<ToolFormat> {
     if !closes {
         return Some(first.format);
     }
-    let options = Options { format: first.format, mode: ParseMode::Strict, ..Options::default() };
-    match parse(text, &options, &NoTools).reasoning.first() {
+    match holds(text, first.format).reasoning.first() {
         Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => {
             first_marker(text, reasoning.end, Tag::Met).map(|marker| marker.format)
         }
         _ => Some(first.format),
     }
+}
+
+/// What a text holds when read in a format.
+fn holds(text: &str, format: ToolFormat) -> Parsed<'_> {
+    parse(text, &Options { format, mode: ParseMode::Strict, ..Options::default() }, &NoTools)
 }
 
 /// Whether a reasoning tag was passed.
@@ -100,6 +104,9 @@ fn next_tag(text: &str, from: usize) -> Option<(usize, Kind)> {
 /// The format of a message that starts at `at` without a marker.
 fn bare(text: &str, at: usize) -> Option<ToolFormat> {
     let rest = text.get(at..)?;
+    if rest.starts_with("[THINK]") {
+        return Some(ToolFormat::Mistral);
+    }
     if pythonic::is_message(text, at) {
         return Some(ToolFormat::Pythonic);
     }
@@ -131,16 +138,10 @@ fn other_marker(text: &str, piece: &[u8], from: usize, anchor: usize) -> Option<
             .map(|at| (ToolFormat::Mistral, at))
             .or_else(|| Some((ToolFormat::Phi4Mini, starts("functools[", 9)?))),
         b':' => starts("Action:", 6).filter(|at| react::starts_line(text, *at)).map(|at| (ToolFormat::React, at)),
-        _ => starts(">>>", 0).filter(|at| is_recipient(text, *at)).map(|at| (ToolFormat::FunctionaryV32, at)),
+        _ => starts(">>>", 0)
+            .filter(|at| functionary::is_recipient(text, *at))
+            .map(|at| (ToolFormat::FunctionaryV32, at)),
     }
-}
-
-/// Whether a name alone on its line follows `>>>`, unlike in the prompt of a Python shell.
-fn is_recipient(text: &str, at: usize) -> bool {
-    let line = text.get(at + 3..).unwrap_or_default();
-    let length = line.bytes().take(200).take_while(|byte| !byte.is_ascii_whitespace() && *byte != b'>').count();
-    let after = line.get(length..).unwrap_or_default().trim_start_matches([' ', '\t', '\r']);
-    length > 0 && after.starts_with('\n')
 }
 
 /// The format of a marker that starts with `<` at `at`.
@@ -169,11 +170,22 @@ fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
         return Some(match inside {
             _ if inside.starts_with('{') => ToolFormat::Hermes,
             _ if inside.starts_with("<function=") => ToolFormat::Qwen3Coder,
+            // A list is no name: granite's, if it stands where granite writes it, or else broken calls of the usual form.
+            _ if inside.starts_with('[') && holds(text, ToolFormat::Granite).calls().next().is_some() => {
+                ToolFormat::Granite
+            }
+            _ if inside.starts_with('[') => ToolFormat::Hermes,
             _ => ToolFormat::Glm45,
         });
     }
     let (_, format) = PLAIN.iter().find(|(marker, _)| rest.starts_with(marker))?;
     match format {
+        // The first tag of such a block is often forgotten.
+        ToolFormat::FunctionaryV31
+            if xml::is_function(text, at) && !holds(text, ToolFormat::Qwen3Coder).attempts.is_empty() =>
+        {
+            Some(ToolFormat::Qwen3Coder)
+        }
         ToolFormat::DeepseekV31 if sections::is_deepseek_v3(text, at) => Some(ToolFormat::DeepseekV3),
         format => Some(*format),
     }
@@ -181,6 +193,7 @@ fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::laws::{calls, codes};
     use super::*;
 
     #[test]
@@ -190,6 +203,12 @@ mod tests {
             ("a <tool_call>\n{}", Some(F::Hermes)),
             ("<tool_call>\n<function=f>", Some(F::Qwen3Coder)),
             ("<tool_call>f\n", Some(F::Glm45)),
+            ("ok <function=f>\n<parameter=a>\nx</parameter>", Some(F::FunctionaryV31)),
+            ("ok <function=f>\n<parameter=a>\nx</parameter></function></tool_call>", Some(F::Qwen3Coder)),
+            ("<function=f>\n</function>\n</tool_call>", Some(F::Qwen3Coder)),
+            ("<tool_call>[{\"name\":\"f\",\"arguments\":{}}]</tool_call>", Some(F::Granite)),
+            ("hi <tool_call>[{\"name\":\"f\",\"arguments\":{}}]</tool_call>", Some(F::Hermes)),
+            ("<tool_call> [{\"name\":", Some(F::Hermes)),
             ("hi [TOOL_CALLS]f{}", Some(F::Mistral)),
             ("hi <|python_tag|>{", Some(F::Llama3Json)),
             ("{\"name\": \"f\", \"parameters\": {}} x", Some(F::Llama3Json)),
@@ -229,5 +248,12 @@ mod tests {
         let data = r#"<tool_call>{"name":"f","arguments":{"a":"</think>[TOOL_CALLS]"}}</tool_call>"#;
         assert_eq!(detect(data), Some(ToolFormat::Hermes));
         assert_eq!(detect("hm</think>\n[f(a=1)]"), Some(ToolFormat::Pythonic));
+        let mistral = "\n[THINK]Let me see.\nAction: think\n[/THINK][TOOL_CALLS]f{\"a\":1}";
+        assert_eq!(detect(mistral), Some(ToolFormat::Mistral));
+        assert_eq!(calls(ToolFormat::Auto, mistral), [("f".into(), serde_json::json!({"a": 1}))]);
+        let list = "<tool_call>[{\"name\":\"f\",\"arguments\":{}}]</tool_call>";
+        assert_eq!(codes(ToolFormat::Auto, list), ["ok"]);
+        assert_eq!(codes(ToolFormat::Auto, &format!("hi {list}")), ["not_an_object"]);
+        assert_eq!(detect("The [THINK] tag. <search>a</search>"), Some(ToolFormat::SearchR1));
     }
 }

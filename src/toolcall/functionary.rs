@@ -28,16 +28,39 @@ pub(super) fn v31(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// `>>>name`, a newline and an object; `>>>all` is content (U2).
+/// `>>>name`, a newline and an object; `>>>all` is content (U2), in which `>>>` may be the prompt of a Python shell.
 pub(super) fn v32(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([V32.opener], Tags::Think, Stops::StartAndOpeners);
+    let mut in_content = false;
     while let Some(mark) = walk.next(scan) {
+        in_content &= !walk.take_restart();
         let next = match mark {
-            Mark::Start { at } => first_recipient(scan, at),
-            Mark::Opener { at, end, .. } => recipient(scan, at..end),
+            Mark::Start { at } => {
+                in_content = is_content(scan.rest(at));
+                first_recipient(scan, at)
+            }
+            Mark::Opener { at, .. } if in_content && !is_recipient(scan.text, at) => continue,
+            Mark::Opener { at, end, .. } => {
+                in_content = is_content(scan.rest(end));
+                recipient(scan, at..end)
+            }
         };
         walk.resume(next);
     }
+}
+
+/// Whether a name alone on its line follows the `>>>` at `at`, unlike in the prompt of a Python shell.
+pub(super) fn is_recipient(text: &str, at: usize) -> bool {
+    let line = text.get(at + V32.opener.len()..).unwrap_or_default();
+    let length = line.bytes().take(200).take_while(|byte| !byte.is_ascii_whitespace() && *byte != b'>').count();
+    let after = line.get(length..).unwrap_or_default().trim_start_matches([' ', '\t', '\r']);
+    length > 0 && after.starts_with('\n')
+}
+
+/// Whether the recipient that `text` starts with is everybody.
+fn is_content(text: &str) -> bool {
+    let line = text.split(['\n', '>', '{']).next().unwrap_or_default();
+    line.split_whitespace().next() == Some("all")
 }
 
 /// The first `>>>` may be missing, since the prompt's template writes it: a name alone on its line, then `{`.
@@ -54,10 +77,10 @@ fn first_recipient(scan: &mut Scan<'_, '_>, at: usize) -> usize {
 
 fn recipient(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
     let mut cursor = Cursor::new(scan.text, opener.end);
-    let line = cursor.until3(b'\n', b'>', b'{');
-    if line.unwrap_or(cursor.rest()).split_whitespace().next() == Some("all") {
+    if is_content(cursor.rest()) {
         return opener.end;
     }
+    let line = cursor.until3(b'\n', b'>', b'{');
     let name = match line {
         Some(name) if cursor.eat_byte(b'\n') => Ok(name.trim()),
         Some(_) => Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "no newline after the recipient's name")),
@@ -125,6 +148,11 @@ mod tests {
         assert_eq!(calls(FunctionaryV32, text), [("f".into(), json!({"a": ">>>g"})), ("g".into(), json!({}))]);
         assert_eq!(calls(FunctionaryV32, "f\n{\"a\":1}"), [("f".into(), json!({"a": 1}))]);
         assert_eq!(codes(FunctionaryV32, "Hello\nthere"), [""; 0]);
+        for lead in [">>>", ""] {
+            let shell = format!("{lead}all\nIn Python:\n>>> print(1)\n>>>\n1\n");
+            assert_eq!(codes(FunctionaryV32, &shell), [""; 0]);
+            assert_eq!(codes(FunctionaryV32, &format!("{shell}>>>f\n{{}}>>>g {{}}")), ["ok", "unexpected_text"]);
+        }
         assert_eq!(codes(FunctionaryV32, ">>>f {}"), ["unexpected_text"]);
         assert_eq!(codes(FunctionaryV32, ">>>f\nno"), ["json_syntax"]);
         assert_eq!(codes(FunctionaryV32, ">>>f"), ["truncated"]);

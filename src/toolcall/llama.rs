@@ -74,7 +74,7 @@ fn skip_separators(text: &str, mut at: usize) -> usize {
 mod tests {
     use serde_json::json;
 
-    use super::super::laws::{calls, codes};
+    use super::super::laws::{calls, codes, tolerant};
     use crate::trajectory::ToolFormat::Llama3Json;
 
     #[test]
@@ -93,7 +93,13 @@ mod tests {
     #[test]
     fn l4_an_object_that_is_no_call() {
         assert_eq!(codes(Llama3Json, r#"{"answer": 42}"#), [""; 0]);
-        assert_eq!(codes(Llama3Json, r#"{"name": "Bob"}"#), [""; 0]);
+        for name in [r#""Bob""#, "null", r#"{"first": "A"}"#, r#""""#, r#""\u0041""#, "[]"] {
+            assert_eq!(codes(Llama3Json, &format!(r#"{{"name": {name}, "age": 3}}"#)), [""; 0], "{name}");
+            let tolerant = tolerant(Llama3Json, &format!(r#"{{"name": {name}, "age": 3,}}"#));
+            assert!(tolerant.is_empty(), "{name}");
+        }
+        assert_eq!(codes(Llama3Json, r#"{"name": null, "parameters": {}}"#), ["bad_name"]);
+        assert_eq!(codes(Llama3Json, r#"<|python_tag|>{"name": null}"#), ["missing_arguments"]);
         assert_eq!(codes(Llama3Json, r#"<|python_tag|>{"answer": 42}"#), ["missing_name"]);
         assert_eq!(codes(Llama3Json, "<|python_tag|>print(1)"), ["json_syntax"]);
         assert_eq!(codes(Llama3Json, r#"{"name": "f", "parameters": {"#), ["truncated"]);

@@ -49,7 +49,7 @@ use serde_json::Value;
 
 use crate::trajectory::{ParseMode, ToolFormat};
 
-pub use codes::{ErrorCode, Malformed, Repair};
+pub use codes::{ErrorCode, Malformed, Repair, clip};
 pub use detect::detect;
 pub use offered::{Declared, NoTools, Offered};
 
@@ -131,12 +131,20 @@ pub struct Call<'t> {
     pub arguments: Value,
 }
 
+impl Call<'_> {
+    /// The name for a message to people: at most its first 64 characters, since a policy may write megabytes.
+    pub fn short_name(&self) -> &str {
+        self.name.char_indices().nth(64).and_then(|(end, _)| self.name.get(..end)).unwrap_or(&self.name)
+    }
+}
+
 /// Parses the text of one assistant turn.
 ///
 /// For `openai` the text is never searched for calls: only its reasoning is found, the calls come from
 /// [`parse_native`].
 ///
-/// Tolerant parsing repairs what strict parsing refuses, and touches nothing that it accepts.
+/// Tolerant parsing repairs what strict parsing refuses, and touches nothing that it accepts but for values of XML formats
+/// that are lists or objects only once repaired.
 pub fn parse<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
     parse_as(format_of(text, options), text, options, offered)
 }
@@ -156,7 +164,9 @@ pub fn parse_as<'t>(
     options: &Options,
     offered: &impl Offered,
 ) -> Parsed<'t> {
-    if options.mode == ParseMode::Tolerant {
+    // Where values are plain text, any text is right for strict mode, so that only reading it again tells what to repair.
+    let plain_values = matches!(format, Some(ToolFormat::Qwen3Coder | ToolFormat::Glm45));
+    if options.mode == ParseMode::Tolerant && !plain_values {
         let strict = parse_as_told(format, text, &Options { mode: ParseMode::Strict, ..*options }, offered);
         if strict.ok() {
             return strict;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::ErrorCode;
 use super::call::{Blank, CallObject, Fields, Rules};
@@ -81,30 +81,7 @@ impl<'de> Visitor<'de> for ElementVisitor {
         Ok(function.unwrap_or_else(|| CallObject::Fields(Fields::default())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<Checked>()?.is_some() {}
-        Ok(CallObject::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(CallObject::Other)
-    }
+    json::visit_scalars_and_lists!(CallObject::Other);
 
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
         Ok(CallObject::Other)

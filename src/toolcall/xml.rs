@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 
 use super::codes::Fault;
 use super::cursor::Cursor;
-use super::find::find;
+use super::find::find_iter;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::{Call, ErrorCode, Repair, typed};
+use super::{Call, ErrorCode, Repair, lenient, typed};
 
 const MARKERS: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
 const FUNCTION: &str = "<function=";
@@ -27,15 +27,50 @@ const VALUE_END: &str = "</arg_value>";
 /// A block that was read, or the name it had when it broke and why it did.
 type Block<'t> = Result<(Call<'t>, Vec<Repair>), (Option<&'t str>, Fault)>;
 
-/// `<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`.
+/// `<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`. Models often forget the first
+/// tag: what is a whole block otherwise is an attempt, too, and right only in tolerant mode.
 pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
-    let mut walk = Walk::new([MARKERS.opener], Tags::Think, Stops::Openers);
+    let mut walk = Walk::new([MARKERS.opener, FUNCTION], Tags::Think, Stops::Openers);
     let mut doomed = None;
-    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
-        let mut cursor = Cursor::new(scan.text, end);
+    while let Some(Mark::Opener { which, at, end }) = walk.next(scan) {
+        let opened = which == 0;
+        // What stands in a malformed block belongs to it.
+        let inside = scan.parsed.attempts.last().is_some_and(|attempt| at < attempt.span.end);
+        if !opened && (inside || !is_function(scan.text, at)) {
+            continue;
+        }
+        let mut cursor = Cursor::new(scan.text, if opened { end } else { at });
         let block = qwen_block(scan, &mut cursor, &mut doomed);
-        walk.resume(record(scan, at..end, cursor.at, block));
+        if opened {
+            walk.resume(record(scan, at..end, cursor.at, block));
+        } else if let Ok((call, repairs)) = block
+            && !repairs.contains(&Repair::MissingCloser)
+        {
+            unopened(scan, at..cursor.at, call, repairs);
+            walk.resume(cursor.at);
+        }
     }
+}
+
+/// Records a block that lacks its first tag only.
+fn unopened<'t>(scan: &mut Scan<'t, '_>, span: Range<usize>, call: Call<'t>, mut repairs: Vec<Repair>) {
+    if scan.tolerant() {
+        repairs.insert(0, Repair::MissingOpener);
+        scan.push(span, repairs, Ok(call));
+        return;
+    }
+    let fault = Fault::new(ErrorCode::UnexpectedText, span.start, "`<function=` without `<tool_call>` before it");
+    scan.push(span, Vec::new(), Err(fault.named(Some(&call.name))));
+}
+
+/// Whether the `<function=` at `at` is one whose parameters are tags: a name, and then a parameter or nothing.
+pub(super) fn is_function(text: &str, at: usize) -> bool {
+    let mut cursor = Cursor::new(text, at);
+    if tag_name(&mut cursor, FUNCTION).is_err() {
+        return false;
+    }
+    cursor.skip_blanks();
+    cursor.rest().starts_with(PARAMETER) || cursor.rest().starts_with(FUNCTION_END)
 }
 
 /// `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
@@ -94,6 +129,7 @@ fn qwen_parameters(
     seen: &mut Option<(usize, usize)>,
 ) -> Result<(Map<String, Value>, Vec<Repair>), Fault> {
     let mut arguments = Map::new();
+    let mut repairs = Vec::new();
     loop {
         cursor.skip_blanks();
         if cursor.rest().starts_with(PARAMETER) {
@@ -105,19 +141,18 @@ fn qwen_parameters(
             *seen = Some((seen.map_or(cursor.at, |(first, _)| first), cursor.at));
             let key = tag_name(cursor, PARAMETER)?;
             let text = qwen_value(cursor)?;
-            let value = typed::value(trim_newlines(text), scan.offered.declared(tool, key));
+            let value = typed::read(scan, trim_newlines(text), scan.offered.declared(tool, key), &mut repairs);
             arguments.insert(key.to_owned(), value);
-        } else if cursor.eat(MARKERS.closer) {
-            return Ok((arguments, Vec::new()));
-        } else if cursor.eat(FUNCTION_END) {
-            cursor.skip_blanks();
-            if cursor.eat(MARKERS.closer) {
-                return Ok((arguments, Vec::new()));
-            }
-            return unclosed(scan, cursor).map(|repairs| (arguments, repairs));
-        } else {
-            return unclosed(scan, cursor).map(|repairs| (arguments, repairs));
+            continue;
         }
+        let ended = cursor.eat(FUNCTION_END);
+        if ended {
+            cursor.skip_blanks();
+        }
+        if !cursor.eat(MARKERS.closer) {
+            unclosed(scan, cursor, &mut repairs)?;
+        }
+        return Ok((arguments, repairs));
     }
 }
 
@@ -165,12 +200,13 @@ fn trim_newlines(value: &str) -> &str {
 }
 
 /// What a block without its closer is: repaired at the end of the text in tolerant mode, malformed otherwise.
-fn unclosed(scan: &Scan<'_, '_>, cursor: &mut Cursor<'_>) -> Result<Vec<Repair>, Fault> {
+fn unclosed(scan: &Scan<'_, '_>, cursor: &mut Cursor<'_>, repairs: &mut Vec<Repair>) -> Result<(), Fault> {
     let at = cursor.at;
     if cursor.cut(MARKERS.closer) {
         if scan.tolerant() {
             cursor.at = cursor.text.len();
-            return Ok(vec![Repair::MissingCloser]);
+            lenient::note(repairs, Repair::MissingCloser);
+            return Ok(());
         }
         return Err(Fault::new(ErrorCode::MissingCloser, at, "the text ends without `</tool_call>`"));
     }
@@ -191,19 +227,18 @@ fn glm_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
         return Err((None, Fault::new(ErrorCode::BadName, start, "the tool's name is empty")));
     }
     let mut arguments = Map::new();
+    let mut repairs = Vec::new();
     loop {
         cursor.skip_blanks();
         if cursor.rest().starts_with(KEY) {
             let (key, value) = glm_pair(cursor).map_err(|fault| (Some(name), fault))?;
-            let value = typed::value(value, scan.offered.declared(name, key));
+            let value = typed::read(scan, value, scan.offered.declared(name, key), &mut repairs);
             arguments.insert(key.to_owned(), value);
             continue;
         }
-        let repairs = if cursor.eat(MARKERS.closer) {
-            Vec::new()
-        } else {
-            unclosed(scan, cursor).map_err(|fault| (Some(name), fault))?
-        };
+        if !cursor.eat(MARKERS.closer) {
+            unclosed(scan, cursor, &mut repairs).map_err(|fault| (Some(name), fault))?;
+        }
         return Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs));
     }
 }
@@ -221,8 +256,11 @@ fn glm_pair<'t>(cursor: &mut Cursor<'t>) -> Result<(&'t str, &'t str), Fault> {
     }
     let rest = cursor.rest();
     // Markers in a value are data, but a second `<arg_value>` says that the first was never closed.
-    let tail = find(rest.as_bytes(), "arg_value>").and_then(|tail| rest.split_at_checked(tail));
-    let Some((before, _)) = tail else {
+    let tag = find_iter(rest.as_bytes(), "arg_value>").find_map(|tail| {
+        let before = rest.get(..tail)?;
+        (before.ends_with('<') || before.ends_with("</")).then_some(before)
+    });
+    let Some(before) = tag else {
         return Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), "the text ends inside a value"));
     };
     match before.strip_suffix("</") {
@@ -280,6 +318,24 @@ mod tests {
     }
 
     #[test]
+    fn a_function_without_the_first_tag_is_an_attempt() {
+        let bare = "I look.\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>";
+        assert_eq!(codes(Qwen3Coder, bare), ["unexpected_text"]);
+        assert_eq!(tolerant(Qwen3Coder, bare), [vec!["missing_opener"]]);
+        let whole = "<tool_call><function=g></function></tool_call>";
+        assert_eq!(codes(Qwen3Coder, &format!("{bare}\n{whole}")), ["unexpected_text", "ok"]);
+        for text in ["<function=f></function>", "<function=f><parameter=a>x", "<function=f></function>x</tool_call>"] {
+            assert_eq!(codes(Qwen3Coder, text), [""; 0], "{text}");
+            assert!(tolerant(Qwen3Coder, text).is_empty(), "{text}");
+        }
+        // Tags that are named in prose, and calls of another format.
+        assert_eq!(codes(Qwen3Coder, "Write <function=name> first. <function=f>{}</function>"), [""; 0]);
+        assert_eq!(calls(Qwen3Coder, &format!("<think>{bare}</think>{whole}")), [("g".into(), json!({}))]);
+        let value = "<tool_call><function=f><parameter=a><function=g></parameter></function></tool_call>";
+        assert_eq!(calls(Qwen3Coder, value), [("f".into(), json!({"a": "<function=g>"}))]);
+    }
+
+    #[test]
     fn x5_glm45() {
         let text = "a<tool_call>f\n<arg_key> k </arg_key>\n<arg_value> </tool_call> v\n</arg_value>\n</tool_call><tool_call>g</tool_call>";
         assert_eq!(calls(Glm45, text), [("f".into(), json!({"k": "</tool_call> v"})), ("g".into(), json!({}))]);
@@ -293,6 +349,9 @@ mod tests {
         ] {
             assert_eq!(codes(Glm45, text), [code], "{text}");
         }
+        let words =
+            "<tool_call>t\n<arg_key>s</arg_key>\n<arg_value>if arg_value>0: /arg_value></arg_value>\n</tool_call>";
+        assert_eq!(calls(Glm45, words), [("t".into(), json!({"s": "if arg_value>0: /arg_value>"}))]);
         let unclosed = "<tool_call>f<arg_key>k</arg_key><arg_value>v</tool_call>";
         let good = "<tool_call>g<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>";
         assert_eq!(codes(Glm45, &format!("{unclosed}{good}")), ["unexpected_text", "ok"]);

@@ -5,6 +5,8 @@
 //! no tool-call syntax.
 
 mod format;
+mod markers;
+mod quoted;
 mod response;
 
 use std::borrow::Cow;

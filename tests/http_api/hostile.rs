@@ -369,6 +369,47 @@ fn thousands_of_calls_are_bounded_and_scored() {
     assert_eq!(between(&server, &item.to_string())["valid"], true);
 }
 
+/// `max_calls` bounds a turn; thousands of turns have a bound, too.
+#[test]
+fn the_calls_of_all_turns_are_bounded() {
+    let server = Server::start(&[]);
+    let turn = |calls: usize| json!({"role": "assistant", "content": "<tool_call>{</tool_call>".repeat(calls)});
+    let last = json!({"role": "assistant", "content": "<think><answer>Lyon</answer></think><answer>Paris</answer>"});
+    for (turns, attempts, message) in
+        [(15, 15 * 256, None), (16, 4096, None), (17, 4097, Some(16)), (400, 4097, Some(16))]
+    {
+        let mut messages: Vec<Value> = (0..turns).map(|_| turn(256)).collect();
+        messages.push(last.clone());
+        let result = between(&server, &json!({"messages": messages, "references": ["Paris"]}).to_string());
+        assert_eq!(result["tool_calls"].as_array().unwrap().len(), attempts, "{turns}");
+        assert_eq!((&result["parse"]["attempts"], &result["answer"]["text"]), (&json!(attempts), &json!("Paris")));
+        let errors = result["parse"]["errors"].as_array().unwrap();
+        let over: Vec<_> = errors.iter().filter(|error| error["code"] == "too_many_calls").collect();
+        assert_eq!(over.len(), usize::from(message.is_some()), "{turns}");
+        if let (Some(message), Some(error)) = (message, over.first()) {
+            assert_eq!(error["message_index"], message);
+            assert!(error["message"].as_str().unwrap().contains("4096 call attempts in all turns"), "{error}");
+        }
+    }
+    let native: Vec<Value> = (0..256).map(|_| json!({"function": {"name": "f", "arguments": "{"}})).collect();
+    let turns: Vec<Value> = (0..40).map(|_| json!({"role": "assistant", "tool_calls": native})).collect();
+    assert_eq!(between(&server, &json!({"messages": turns}).to_string())["parse"]["attempts"], 4097);
+}
+
+#[test]
+fn reasons_repeat_no_name_whole() {
+    let server = Server::start(&[]);
+    let long = "f".repeat(100_000);
+    let closed =
+        tool("f", json!({"properties": {"o": {"type": "object", "additionalProperties": {"type": "string"}}}}));
+    for call in [hermes(&long, &json!({})), hermes("f", &json!({"o": {long.clone(): 1}}))] {
+        let item = with(saying(&call), "tools", json!([closed]));
+        let result = score(&server, &json!({"rubric": "short_form_qa", "trajectories": [item]}))["results"][0].clone();
+        assert_eq!(result["failed_stage"], "tool_schema", "{}", result["failed_stage"]);
+        assert!(result["reason"].as_str().unwrap().len() < 1000);
+    }
+}
+
 #[test]
 fn thousands_of_items_tools_and_references_are_scored() {
     let server = Server::start(&[]);

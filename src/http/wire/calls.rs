@@ -253,8 +253,8 @@ fn call_errors<'a>(attempt: &'a Attempt<'_>, verdict: &'a CallVerdict) -> Vec<Ca
         (_, Err(malformed)) => vec![plain(malformed.code.as_str(), Cow::Borrowed(&malformed.message))],
         (CallVerdict::Valid | CallVerdict::Malformed, Ok(_)) => Vec::new(),
         (CallVerdict::UnknownTool, Ok(call)) => {
-            let name: String = call.name.chars().take(64).collect();
-            vec![plain(ErrorCode::UnknownTool.as_str(), format!("the tool {name:?} is not offered").into())]
+            let message = format!("the tool {:?} is not offered", call.short_name());
+            vec![plain(ErrorCode::UnknownTool.as_str(), message.into())]
         }
         (CallVerdict::Violations(violations), Ok(_)) => violations
             .iter()

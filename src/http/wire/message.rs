@@ -131,6 +131,9 @@ impl<'a> MessageWire<'a> {
         };
         let field = self.reasoning.map(|(name, raw)| read_content(raw, at, name));
         let field = field.transpose()?.map(|parts| parts.text);
+        if self.tool_calls.is_some_and(|raw| !raw.starts_with('[')) {
+            return Err(Pointed::shape(at() + "/tool_calls", "`tool_calls` must be a list or null"));
+        }
         let native_calls = self.tool_calls.filter(|raw| !is_empty_list(raw));
         let reasoning = field.or(parts.reasoning);
         Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls }))

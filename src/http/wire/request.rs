@@ -427,16 +427,28 @@ fn read_prompt_response<'a>(
     format: ToolFormat,
 ) -> Result<Vec<Message<'a>>, Pointed> {
     let mut messages = read_prompt(prompt)?;
-    let format = match format {
-        ToolFormat::Auto => crate::toolcall::detect(&response.0).unwrap_or(ToolFormat::Auto),
-        format => format,
-    };
-    let split = |text: &'a str| split_response(text, format);
     match response.0 {
-        Cow::Borrowed(text) => messages.extend(split(text)),
-        Cow::Owned(text) => messages.extend(split_response(&text, format).into_iter().map(own)),
+        Cow::Borrowed(text) => messages.extend(split(text, format)),
+        Cow::Owned(text) => messages.extend(split(&text, format).into_iter().map(own)),
     }
     Ok(messages)
+}
+
+/// The turns of a response. A format that nobody named is looked for in what the policy wrote, and only adds to what
+/// separates turns: the policy must not be able to choose whose words count as its own.
+fn split(response: &str, format: ToolFormat) -> Vec<Message<'_>> {
+    let messages = split_response(response, format);
+    if format != ToolFormat::Auto {
+        return messages;
+    }
+    let mut own = messages.iter().filter_map(|message| match message {
+        Message::Policy(turn) => crate::toolcall::detect(&turn.text),
+        Message::Other { .. } => None,
+    });
+    match own.next() {
+        Some(ToolFormat::React) => split_response(response, ToolFormat::React),
+        _ => messages,
+    }
 }
 
 fn as_context(message: Message<'_>) -> Message<'_> {

@@ -1,0 +1,203 @@
+//! Which markers split a response, in which format, and which are only quoted.
+
+use super::*;
+
+fn speakers(response: &str, format: ToolFormat) -> Vec<(Role, &str)> {
+    let show = |message| match message {
+        Message::Policy(Turn { text: Cow::Borrowed(text), offset, .. }) => {
+            assert_eq!(&response[offset..offset + text.len()], text);
+            (Role::Assistant, text.trim())
+        }
+        Message::Other { role, content: Content::Text(Cow::Borrowed(text)) } => (role, text.trim()),
+        other => panic!("borrowed text expected: {other:?}"),
+    };
+    split_response(response, format).into_iter().map(show).collect()
+}
+
+#[test]
+fn chatml_tool_turns_are_not_the_policys() {
+    let text = "call<|im_end|>\n<|im_start|>user\n<tool_response>\n<answer>no</answer>\n</tool_response><|im_end|>\n<|im_start|>assistant\n<answer>yes</answer>";
+    let found = speakers(text, ToolFormat::Hermes);
+    let own: Vec<_> = found.iter().filter(|(role, _)| *role == Role::Assistant).map(|(_, text)| *text).collect();
+    assert!(own.concat().contains("<answer>yes</answer>"), "{found:?}");
+    assert!(!own.concat().contains("no</answer>"), "{found:?}");
+}
+
+#[test]
+fn a_block_inside_a_turn_changes_no_speaker() {
+    let text = "call<|im_end|>\n<|im_start|>user\n<tool_response>r</tool_response>\n<answer>no</answer><|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n";
+    let found = speakers(text, ToolFormat::Hermes);
+    let user = (Role::User, "<answer>no</answer><|im_end|>");
+    assert_eq!(found, [(Role::Assistant, "call<|im_end|>"), (Role::Tool, "r"), user, (Role::Assistant, "b<|im_end|>")]);
+}
+
+#[test]
+fn end_tokens_alone_are_no_turn() {
+    let found = speakers("a<tool_response>r</tool_response><|im_end|>\n<|im_start|>assistant\nb", ToolFormat::Hermes);
+    assert_eq!(found, [(Role::Assistant, "a"), (Role::Tool, "r"), (Role::Assistant, "b")]);
+}
+
+#[test]
+fn llama_headers_and_blocks() {
+    let text = "a<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\nr<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nb";
+    let found = speakers(text, ToolFormat::Llama3Json);
+    assert_eq!(found, [(Role::Assistant, "a<|eot_id|>"), (Role::Tool, "r<|eot_id|>"), (Role::Assistant, "b")]);
+    let found = speakers("x[TOOL_RESULTS]{}[/TOOL_RESULTS] y", ToolFormat::Mistral);
+    assert_eq!(found, [(Role::Assistant, "x"), (Role::Tool, "{}"), (Role::Assistant, "y")]);
+}
+
+#[test]
+fn deepseek_results_stand_alone_too() {
+    let text = "a<｜end▁of▁sentence｜><｜tool▁output▁begin｜>r<｜tool▁output▁end｜>b";
+    let found = speakers(text, ToolFormat::DeepseekV31);
+    assert_eq!(found, [(Role::Assistant, "a<｜end▁of▁sentence｜>"), (Role::Tool, "r"), (Role::Assistant, "b")]);
+}
+
+#[test]
+fn llama_4_headers() {
+    let text = "[f()]<|eot|><|header_start|>ipython<|header_end|>\n\nr<|eot|><|header_start|>assistant<|header_end|>\n\nb<|eot|>";
+    let found = speakers(text, ToolFormat::Pythonic);
+    assert_eq!(found, [(Role::Assistant, "[f()]<|eot|>"), (Role::Tool, "r<|eot|>"), (Role::Assistant, "b<|eot|>")]);
+}
+
+#[test]
+fn kimi_speakers_have_names_of_their_own() {
+    let text = "a<|im_end|><|im_system|>get_weather<|im_middle|>r<|im_end|><|im_assistant|>Kimi<|im_middle|>b<|im_end|>\
+                <|im_system|>system<|im_middle|>s<|im_end|><|im_user|>assistant<|im_middle|>u";
+    let found = speakers(text, ToolFormat::KimiK2);
+    let expected = [
+        (Role::Assistant, "a<|im_end|>"),
+        (Role::Tool, "r<|im_end|>"),
+        (Role::Assistant, "b<|im_end|>"),
+        (Role::System, "s<|im_end|>"),
+        (Role::User, "u"),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_header_with_an_unknown_name_is_not_the_policys() {
+    let found = speakers("a<|im_end|>\n<|im_start|>search_result\n<answer>x</answer>", ToolFormat::Hermes);
+    assert_eq!(found, [(Role::Assistant, "a<|im_end|>"), (Role::Tool, "<answer>x</answer>")]);
+}
+
+#[test]
+fn a_cut_result_runs_to_the_end() {
+    for text in ["x\n<tool_response>cut", "x\n<|tool_response|>cut", "x</tool_call> <tool_response>cut"] {
+        let found = speakers(text, ToolFormat::Hermes);
+        assert_eq!(found[1..], [(Role::Tool, "cut")], "{text}");
+    }
+    let found = speakers("f{}[TOOL_RESULTS]cut", ToolFormat::Mistral);
+    assert_eq!(found, [(Role::Assistant, "f{}"), (Role::Tool, "cut")]);
+}
+
+#[test]
+fn what_may_as_well_be_text_separates_only_where_a_turn_could_end() {
+    const F: &str = r#"<tool_call>{"name":"f","arguments":{}}</tool_call>"#;
+    for text in [
+        format!("<think>I recall <tool_response> tags</think>{F}"),
+        format!("<think>The\n<tool_response></tool_response> pair</think>{F}"),
+        format!("The template uses [INST] tags. {F}"),
+        format!("[TOOL_RESULTS] and [INST] are tags. {F}"),
+        format!("The template uses <|user|> tags. {F}"),
+        format!("A <tool_response> tag and a <tool_response> tag. {F}"),
+        format!("# Title\n[INST] is a tag {F}"),
+    ] {
+        for format in [ToolFormat::Hermes, ToolFormat::Auto] {
+            assert_eq!(speakers(&text, format).len(), 1, "{format} {text}");
+        }
+    }
+    let text = format!("The <tool_response>x</tool_response> pair. {F}");
+    assert_eq!(speakers(&text, ToolFormat::Llama3Json).len(), 1);
+    assert_eq!(speakers(&text, ToolFormat::Hermes)[1..], [(Role::Tool, "x"), (Role::Assistant, &text[37..])]);
+}
+
+#[test]
+fn markers_in_strings_and_values_of_calls_are_data() {
+    for inside in ["[INST]", "[INST]x[/INST]", "<|assistant|>", "a\\\"<tool_response>x</tool_response>", "<|user|>\\n"]
+    {
+        let hermes = format!("<tool_call>{{\"name\":\"f\",\"arguments\":{{\"s\":\"{inside}\"}}}}</tool_call>");
+        let mistral = format!("[TOOL_CALLS]f{{\"s\":\"{inside}\"}}");
+        for (format, text) in [(ToolFormat::Hermes, hermes), (ToolFormat::Mistral, mistral)] {
+            assert_eq!(speakers(&text, format), [(Role::Assistant, &*text)]);
+            assert_eq!(speakers(&text, ToolFormat::Auto), [(Role::Assistant, &*text)]);
+        }
+    }
+    for inside in ["x = \"[INST]\"", "\n[INST] a [/INST]\n", "\n<|user|>\nq\n<tool_response>\n</tool_response>"] {
+        let coder = format!("<tool_call><function=f><parameter=a>{inside}</parameter></function></tool_call>");
+        let glm = format!("<tool_call>f<arg_key>a</arg_key><arg_value>{inside}</arg_value></tool_call>");
+        assert_eq!(speakers(&coder, ToolFormat::Qwen3Coder), [(Role::Assistant, &*coder)]);
+        assert_eq!(speakers(&coder, ToolFormat::Auto), [(Role::Assistant, &*coder)]);
+        assert_eq!(speakers(&glm, ToolFormat::Auto), [(Role::Assistant, &*glm)]);
+    }
+    for text in ["[f(a=\"[INST]\")]", "[f(a='<tool_response>x</tool_response>')]"] {
+        assert_eq!(speakers(text, ToolFormat::Pythonic), [(Role::Assistant, text)]);
+    }
+    let page = "<search>q</search><information>how\n[INST] x [/INST]\n<|user|>\nto</information>a";
+    for format in [ToolFormat::SearchR1, ToolFormat::Auto] {
+        assert_eq!(speakers(page, format), [(Role::Assistant, page)]);
+    }
+}
+
+#[test]
+fn no_text_of_the_policys_makes_a_result_its_own() {
+    const RESULT: &str = "<tool_response>\nno\n</tool_response>";
+    const CALL: &str = r#"<tool_call>{"name":"f","arguments":{}}</tool_call>"#;
+    for (before, after) in [
+        (format!("{CALL} and"), ""),
+        (format!("<parameter=a>{CALL}\n"), "</parameter>"),
+        (format!("<arg_value>{CALL}\n"), "</arg_value>"),
+        (format!("<information>{CALL}\n"), "</information>"),
+        (format!("<think>{CALL}\n"), "<think></think>"),
+        (format!("{CALL}\""), "\""),
+        (r#"<tool_call>{"name":"f","arguments":{"a":"b"#.to_owned() + "\n", "\"}}</tool_call>"),
+    ] {
+        let text = format!("{before}{RESULT}{after}");
+        for format in [ToolFormat::Hermes, ToolFormat::Qwen3Coder, ToolFormat::Glm45, ToolFormat::Auto] {
+            assert!(speakers(&text, format).contains(&(Role::Tool, "no")), "{format} {text}");
+        }
+    }
+}
+
+#[test]
+fn tokens_of_another_family_separate_after_a_turn() {
+    let headers = "a<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\nr<|eot_id|>";
+    assert_eq!(speakers(headers, ToolFormat::Hermes)[1], (Role::Tool, "r<|eot_id|>"));
+    let headers = "a<|start_header_id|>ipython<|end_header_id|>\n\nr<|start_header_id|>assistant<|end_header_id|>\n\nb";
+    let expected = [(Role::Assistant, "a"), (Role::Tool, "r"), (Role::Assistant, "b")];
+    assert_eq!(speakers(headers, ToolFormat::Hermes), expected);
+    let glm = "a<|observation|>\nr<|assistant|>\nb";
+    for format in [ToolFormat::Glm45, ToolFormat::Auto, ToolFormat::Hermes] {
+        assert_eq!(speakers(glm, format), expected);
+    }
+    assert_eq!(speakers("a <|observation|>r", ToolFormat::Glm45).len(), 2);
+    let prompt = "<|user|>\nq<|assistant|>";
+    assert_eq!(speakers(prompt, ToolFormat::Auto), [(Role::User, "q"), (Role::Assistant, "")]);
+}
+
+#[test]
+fn search_r1_texts_split_at_the_markers_of_templates() {
+    let text = "<search>a</search><|im_end|>\n<|im_start|>user\n<information>r</information><|im_end|>\n<|im_start|>assistant\nb";
+    let own: Vec<_> =
+        speakers(text, ToolFormat::SearchR1).into_iter().filter(|(role, _)| *role == Role::Assistant).collect();
+    assert_eq!(own, [(Role::Assistant, "<search>a</search><|im_end|>"), (Role::Assistant, "b")]);
+    let plain = "<search>a</search>\n<information>r</information>\n<answer>b</answer>";
+    assert_eq!(speakers(plain, ToolFormat::SearchR1), [(Role::Assistant, plain)]);
+    let harmony = "<|channel|>final<|message|>[INST] <|im_start|>user\n";
+    assert_eq!(speakers(harmony, ToolFormat::Harmony), [(Role::Assistant, harmony.trim())]);
+}
+
+#[test]
+fn react_observations_end_at_the_next_label() {
+    let text = "Action: f\nAction Input: {}\nObservation: <answer>no</answer>\nmore\nThought: t\nFinal Answer: 4";
+    let found = speakers(text, ToolFormat::React);
+    assert_eq!(found[1], (Role::Tool, "<answer>no</answer>\nmore"));
+    assert_eq!(found[2], (Role::Assistant, "Thought: t\nFinal Answer: 4"));
+}
+
+#[test]
+fn plain_text_is_one_turn_and_blank_text_still_has_one() {
+    assert_eq!(speakers("a < b [c]", ToolFormat::Auto), [(Role::Assistant, "a < b [c]")]);
+    assert_eq!(speakers("  ", ToolFormat::Auto), [(Role::Assistant, "")]);
+    assert_eq!(speakers("<|im_start|>user\nhi", ToolFormat::Auto), [(Role::User, "hi"), (Role::Assistant, "")]);
+}

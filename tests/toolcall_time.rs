@@ -1,0 +1,181 @@
+//! Parsing takes time linear in the text, whatever the text is: texts of one opener after the other, which would be read
+//! again from every opener. In: such texts in two lengths; out: whether the time grew as they did. Measured against itself,
+//! not against a clock on the wall, since nobody knows how fast the machine is.
+
+use std::time::{Duration, Instant};
+
+use gradus::toolcall::answer::{AnswerFrom, extract};
+use gradus::toolcall::{NoTools, Options, parse};
+use gradus::trajectory::{ParseMode, ToolFormat, split_response};
+
+const SHORT: usize = 16 * 1024;
+const FACTOR: usize = 4;
+/// Growth beyond this, where linear is [`FACTOR`] and quadratic its square.
+const TOO_FAST: f64 = 10.0;
+/// Below this nothing can be measured, and nothing is wrong.
+const QUICK: Duration = Duration::from_millis(8);
+
+const UNITS: &[&str] = &[
+    "<tool_call>",
+    "<tool_call>{\"name\":",
+    "<tool_call>{\"name\":\"",
+    "<tool_call>[\"",
+    "<tool_call>{/*",
+    "<tool_call>{//",
+    "<tool_call><function=f><parameter=a>",
+    "<tool_call><function=f><parameter=a></parameter>",
+    "<tool_call><function=",
+    "<tool_call>f<arg_key>k</arg_key><arg_value>",
+    "<tool_call>f<arg_key>",
+    "<think>",
+    "</think>",
+    "<think></think>",
+    "[TOOL_CALLS]",
+    "[TOOL_CALLS]a",
+    "[TOOL_CALLS][{\"name\":\"",
+    "[TOOL_CALLS]a{\"",
+    "[TOOL_CALLS]a[CALL_ID]",
+    "<|python_tag|>",
+    "<|python_tag|>{\"a\":\"",
+    "{\"name\":",
+    "[",
+    "{",
+    "[f(",
+    "[f(a='",
+    "functools[",
+    "functools[\"",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>a",
+    "<｜tool▁call▁begin｜>a<｜tool▁sep｜>b\n```json\n{\"",
+    "<|tool_calls_section_begin|><|tool_call_begin|>",
+    "<|tool_call_begin|>f:0<|tool_call_argument_begin|>{\"",
+    "<|start|>",
+    "<|start|>assistant to=functions.f<|message|>",
+    "<|start|>assistant to=functions.f<|message|>{\"a\":\"",
+    "<|channel|>",
+    "<|message|>",
+    "<function=",
+    "<function=f>",
+    ">>>",
+    ">>>f\n",
+    ">>>f\n{\"",
+    "Action:",
+    "Action:\n",
+    "\nAction: f",
+    "Action: f\nAction Input: {\"",
+    "<search>",
+    "<search>a<answer>",
+    "<information>",
+    "<answer>",
+    "<answer></answer>",
+    r"\boxed{",
+    r"\boxed{}",
+    "####",
+    "#",
+    "Final Answer:",
+    "\n Final Answer:",
+    "</s>",
+    "<|im_end|> ",
+    "<",
+    "\\",
+    "<|",
+    "think>",
+    "<|action_start|>",
+    "<|action_start|><|plugin|>{\"a\":\"",
+    "<function_call>{\"a\":[\"",
+    "[INST]",
+    "\n[INST] ",
+    "\n[TOOL_RESULTS]",
+    "\n[TOOL_RESULTS]\" [/TOOL_RESULTS]",
+    "x <tool_response>",
+    "<tool_call>\"<tool_response></tool_response>",
+    "<tool_call>\" <|user|>",
+    "} <|user|>",
+    "<think>\n<|user|>\n",
+    "<parameter=a>\n[INST]",
+    "<arg_value>",
+    "<arg_value>arg_value>",
+    "<information><information>\n<|user|>",
+    "<|im_start|>",
+    "<|im_start|>user",
+    "<｜tool▁outputs▁begin｜>",
+    "\nObservation:",
+    "<function=f></function>",
+    "<function=f></function></tool_call>",
+    "<function=f><parameter=a>",
+    "<tool_call>[",
+];
+
+/// The text of a unit, about as long as asked.
+fn text(unit: &str, bytes: usize) -> String {
+    unit.repeat(bytes / unit.len())
+}
+
+fn time(work: &dyn Fn(&str), text: &str) -> Duration {
+    let start = Instant::now();
+    work(text);
+    start.elapsed()
+}
+
+/// Whether the time grows faster than the text: every one of several measurements has to say so, the later ones with the least
+/// time of a few runs, since others use the machine, too.
+fn grows_too_fast(unit: &str, work: &dyn Fn(&str)) -> bool {
+    let (short, long) = (text(unit, SHORT), text(unit, SHORT * FACTOR));
+    let least = |text: &str, runs: usize| (0..runs).map(|_| time(work, text)).min().unwrap_or_default();
+    [1, 3, 3, 3, 3].into_iter().all(|runs| {
+        let took = least(&long, runs);
+        took > QUICK && took.as_secs_f64() > TOO_FAST * least(&short, runs).as_secs_f64()
+    })
+}
+
+#[test]
+fn parsing_time_is_linear_for_hostile_text() {
+    for unit in UNITS {
+        for format in ToolFormat::ALL {
+            let options = Options { format, mode: ParseMode::Tolerant, ..Options::default() };
+            let read = |text: &str| drop(parse(text, &options, &NoTools));
+            assert!(!grows_too_fast(unit, &read), "{format} {unit:?}");
+            // Calls of these formats count in a section only.
+            if matches!(format, ToolFormat::DeepseekV3 | ToolFormat::DeepseekV31 | ToolFormat::KimiK2) {
+                let opened = |text: &str| read(&format!("<｜tool▁calls▁begin｜><|tool_calls_section_begin|>{text}"));
+                assert!(!grows_too_fast(unit, &opened), "{format} {unit:?} in a section");
+            }
+        }
+    }
+}
+
+#[test]
+fn splitting_time_is_linear_for_hostile_text() {
+    for unit in UNITS {
+        for format in ToolFormat::ALL {
+            let split = |text: &str| drop(split_response(text, format));
+            assert!(!grows_too_fast(unit, &split), "{format} {unit:?}");
+        }
+    }
+}
+
+#[test]
+fn answers_are_found_in_linear_time() {
+    for unit in UNITS {
+        for from in AnswerFrom::ALL {
+            let find = |text: &str| {
+                let options = Options { format: ToolFormat::Hermes, ..Options::default() };
+                extract(text, &parse(text, &options, &NoTools).hidden(), from);
+            };
+            assert!(!grows_too_fast(unit, &find), "{from} {unit:?}");
+        }
+    }
+}
+
+/// What the tests above look for is found where it is.
+#[test]
+fn quadratic_time_is_noticed() {
+    let quadratic = |text: &str| {
+        let bytes = text.as_bytes();
+        let hits = (0..bytes.len()).step_by(4).filter(|at| !bytes[*at..].contains(&b'!'));
+        assert!(hits.count() > 0);
+    };
+    assert!(grows_too_fast("<", &quadratic));
+    let linear = |text: &str| assert!((0..40).all(|_| text.bytes().filter(|byte| *byte == b'<').count() > 0));
+    assert!(!grows_too_fast("<", &linear));
+}
