@@ -100,9 +100,15 @@ fn thousands_of_broken_calls_are_counted_and_some_of_them_listed() {
     let server = Server::start(&[]);
     let calls = format!("[{}1]", "1,".repeat(255));
     let message = format!("{{\"role\":\"assistant\",\"tool_calls\":{calls}}}");
-    let messages = vec![message; 2000].join(",");
-    let body = format!("{{\"trajectories\":[{{\"messages\":[{messages}]}}]}}");
-    let response = below(&server, &body, 20 * body.len());
+    let body = |turns: usize| {
+        let messages = vec![&*message; turns].join(",");
+        format!("{{\"trajectories\":[{{\"messages\":[{messages}]}}]}}")
+    };
+    // No more than that many are looked at, and all of them fit.
+    let response = below(&server, &body(2000), 4 * body(2000).len());
+    assert_eq!(response["results"][0]["parse"]["attempts"], 4097);
+    assert!(response["results"][0].get("left_out").is_none());
+    let response = below(&server, &body(15), 40 * body(15).len());
     let result = &response["results"][0];
     let (calls, parse) = (result["tool_calls"].as_array().unwrap(), &result["parse"]);
     let left_out = |list: &str| usize::try_from(result["left_out"][list].as_u64().unwrap()).unwrap();
