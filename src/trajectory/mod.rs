@@ -6,7 +6,6 @@
 
 mod format;
 mod markers;
-mod quoted;
 mod response;
 
 use std::borrow::Cow;

@@ -1,25 +1,29 @@
 //! Reading a response text that holds several turns: what a rollout loop appended between the policy's own
 //! words (tool results, user turns) in the markers of a chat template.
 //!
-//! In: the response as one string. Out: messages whose spans count bytes of that string. A marker that is a token of the
-//! format's models separates wherever it stands; what may as well be text about templates separates only where a turn
-//! could end. Does not look into tool calls further than to tell their strings and values.
+//! In: the response as one string. Out: messages whose spans count bytes of that string. A marker that is a token of some
+//! template separates wherever it stands, even where the policy only writes about it: that costs the policy its words, and
+//! the other way round a policy could make a tool's words its own. Does not look into tool calls.
 
 use std::borrow::Cow;
 
-use memchr::{memchr2, memchr3, memmem};
+use memchr::{memchr_iter, memchr2, memchr3, memmem};
 
-use super::markers::{self, Found, MAX_HEADER_BYTES};
-use super::quoted::Quoted;
+use super::markers::{self, Block, Family, Found, MAX_HEADER_BYTES, Standing};
 use super::{Content, Message, Role, ToolFormat, Turn};
 
 /// What a marker at some position means.
 struct Switch {
     /// Bytes of the marker.
     length: usize,
-    speaker: Role,
-    /// For a block: where its content ends and where the policy's text resumes.
-    block_end: Option<(usize, usize)>,
+    to: To,
+}
+
+enum To {
+    /// Somebody speaks from here on, in a turn of this family.
+    Speaker(Role, Family),
+    /// Where the content of a block ends, and where whoever spoke before goes on.
+    Block(usize, usize),
 }
 
 /// Splits a response into turns at the markers of chat templates.
@@ -44,39 +48,47 @@ pub fn split_response(response: &str, format: ToolFormat) -> Vec<Message<'_>> {
 struct Splitter<'a> {
     text: &'a str,
     format: ToolFormat,
-    /// Where the segment under way starts.
+    /// The segment under way: who speaks, since where, and in a turn of which family, unless it is the policy's.
+    speaker: Role,
     start: usize,
-    quoted: Quoted<'a>,
-    /// Blocks, by the place of their marker, whose closer does not come any more.
+    family: Option<Family>,
+    /// Whether something in the segment may be a call, as far as was looked.
+    called: bool,
+    looked: usize,
+    /// Blocks, by their places, whose closer does not come any more.
     unclosed: u32,
 }
 
 impl<'a> Splitter<'a> {
     fn new(text: &'a str, format: ToolFormat) -> Self {
-        Self { text, format, start: 0, quoted: Quoted::new(text, format), unclosed: 0 }
+        let (start, looked) = (0, 0);
+        Self { text, format, speaker: Role::Assistant, start, family: None, called: false, looked, unclosed: 0 }
     }
 
     fn split(mut self, segments: &mut Vec<Message<'a>>) {
-        let text = self.text;
-        let (mut speaker, mut at) = (Role::Assistant, 0);
+        let (text, mut at) = (self.text, 0);
         while let Some(found) = self.next_candidate(at) {
-            self.quoted.pass(found);
-            let Some(switch) = self.switch_at(found) else {
+            let Some(Switch { length, to }) = self.switch_at(found) else {
                 at = found + 1;
                 continue;
             };
-            push(segments, speaker, self.start, &text[self.start..found]);
-            let before = speaker;
-            (speaker, at) = (switch.speaker, found + switch.length);
-            if let Some((end, resume)) = switch.block_end {
-                push(segments, Role::Tool, at, &text[at..end]);
+            push(segments, self.speaker, self.start, &text[self.start..found]);
+            let inside = found + length;
+            match to {
+                To::Speaker(speaker, family) => {
+                    self.family = (speaker != Role::Assistant).then_some(family);
+                    (self.speaker, self.called, at) = (speaker, false, inside);
+                }
                 // Whoever was speaking goes on: a block inside a user's turn does not make the rest of it the policy's.
-                (speaker, at) = (before, resume);
+                To::Block(end, resume) => {
+                    push(segments, Role::Tool, inside, &text[inside..end]);
+                    // Another result may follow.
+                    (self.called, at) = (true, resume);
+                }
             }
-            self.start = at;
-            self.quoted.restart(at);
+            (self.start, self.looked) = (at, at);
         }
-        push(segments, speaker, self.start, &text[self.start..]);
+        push(segments, self.speaker, self.start, &text[self.start..]);
     }
 
     /// The next byte at which a marker could start.
@@ -94,83 +106,97 @@ impl<'a> Splitter<'a> {
         if rest.starts_with('O') {
             return self.observation(at);
         }
-        let found = markers::at_start(rest)?;
-        if found.is_plain() {
-            return self.plain_block(at, &found);
+        match markers::at_start(rest, self.format)? {
+            // A page that shows another template's markers gives nobody the floor.
+            Found::Turn { family, .. } if self.family.is_some_and(|own| own != family) => None,
+            Found::Turn { family, length, speaker } => Some(Switch { length, to: To::Speaker(speaker, family) }),
+            Found::Block { block, length, index } => {
+                let (end, resume) = self.block(at, length, block, 1 << index)?;
+                Some(Switch { length, to: To::Block(end, resume) })
+            }
+            Found::Message { .. } if self.speaker != Role::Assistant => None,
+            Found::Message { length } => {
+                let end = at + length + message_end(&rest[length..]);
+                Some(Switch { length, to: To::Block(end, end) })
+            }
         }
-        let end = at + found.length;
-        // A line that ends with a marker, as in many templates, is no sentence about it.
-        let ends_line = matches!(self.text.as_bytes().get(end), None | Some(b'\n'));
-        let separates =
-            found.is_token_of(self.format) || (!self.quoted.in_region(at) && (ends_line || self.may_end_turn(at)));
-        if !separates {
-            return None;
-        }
-        // A result whose closer was cut off runs to the end: it is not the policy's text either way.
-        let to_the_end = (self.text.len(), self.text.len());
-        let block_end = found.closer().map(|close| self.close(end, close).unwrap_or(to_the_end));
-        Some(Switch { length: found.length, speaker: found.speaker, block_end })
     }
 
     /// An `Observation:` of the tool, up to the next label of the policy's.
     fn observation(&self, at: usize) -> Option<Switch> {
         const LABEL: &str = "Observation:";
         let after = self.text[at..].strip_prefix(LABEL)?;
-        if !starts_line(self.text, at) || self.quoted.in_region(at) {
-            return None;
-        }
         let end = at + LABEL.len() + react_resume(after);
-        Some(Switch { length: LABEL.len(), speaker: Role::Tool, block_end: Some((end, end)) })
+        starts_line(self.text, at).then_some(Switch { length: LABEL.len(), to: To::Block(end, end) })
     }
 
-    /// A block in characters that the policy may write about. A whole one is honoured wherever it does not stand in reasoning,
-    /// a value or a string, so that no text before it makes a tool's result the policy's. One without its end is a
-    /// result that was cut off if it stands where a turn could end, and otherwise text.
-    fn plain_block(&mut self, at: usize, found: &Found) -> Option<Switch> {
-        let own = found.is_token_of(self.format);
-        if self.quoted.in_region(at) || (found.is_bracketed() && !own) {
+    /// Where the content of the block at `at` ends and where its speaker goes on, if it is one.
+    fn block(&mut self, at: usize, length: usize, block: &Block, bit: u32) -> Option<(usize, usize)> {
+        if !self.stands(at, block.standing) {
             return None;
         }
-        let apart = self.may_end_turn(at);
-        if !apart && (!own || self.quoted.in_string(at)) {
-            return None;
+        let start = at + length;
+        let closer = (self.unclosed & bit == 0)
+            .then(|| memmem::find(&self.text.as_bytes()[start..], block.close.as_bytes()))
+            .flatten();
+        if let Some(end) = closer {
+            return Some((start + end, start + end + block.close.len()));
         }
-        let start = at + found.length;
-        let bit = 1 << found.index;
-        let closed = if self.unclosed & bit == 0 { self.close(start, found.closer()?) } else { None };
-        let block_end = match closed {
-            Some(end) => end,
-            None if apart && !found.is_question() && !self.text[..at].trim_start().is_empty() => {
-                (self.text.len(), self.text.len())
+        self.unclosed |= bit;
+        // A result whose closer was cut off runs to the end: it is not the policy's text either way.
+        let follows = self.called || matches!(block.standing, Standing::Anywhere | Standing::AfterSearch);
+        let cut = block.may_be_cut && follows && self.speaker == Role::Assistant;
+        cut.then_some((self.text.len(), self.text.len()))
+    }
+
+    /// Whether a block may stand at `at`.
+    fn stands(&mut self, at: usize, standing: Standing) -> bool {
+        let before = self.text[self.start..at].trim_end();
+        match standing {
+            Standing::Anywhere => true,
+            Standing::AfterCall => self.may_have_called(at) || is_start(before),
+            Standing::Bracketed => match self.format {
+                ToolFormat::Mistral
+                | ToolFormat::Auto
+                | ToolFormat::React
+                | ToolFormat::SearchR1
+                | ToolFormat::Openai => self.may_have_called(at) || is_start(before),
+                _ => END_TOKENS.iter().any(|token| before.ends_with(token)),
+            },
+            Standing::AfterSearch => {
+                matches!(self.format, ToolFormat::Auto | ToolFormat::SearchR1) && before.ends_with("</search>")
             }
-            None => {
-                self.unclosed |= bit;
-                return None;
-            }
+        }
+    }
+
+    /// Whether the segment has, up to `at`, what every call ends with: a result comes after one. Looks at every byte once.
+    fn may_have_called(&mut self, at: usize) -> bool {
+        const ENDS: [&str; 4] = ["</tool_call>", "</function>", "</search>", "</s>"];
+        if self.called || self.speaker != Role::Assistant {
+            return true;
+        }
+        let (seen, bytes) = (self.looked, self.text.as_bytes());
+        self.looked = at;
+        let new = &bytes[seen..at];
+        let tag = |place: usize| {
+            let rest = &self.text[seen + place..];
+            ENDS.iter().any(|end| rest.starts_with(end)) || END_TOKENS.iter().any(|end| rest.starts_with(end))
         };
-        Some(Switch { length: found.length, speaker: Role::Tool, block_end: Some(block_end) })
+        self.called = memchr2(b'}', b')', new).is_some() || memchr_iter(b'<', new).any(tag);
+        self.called
     }
+}
 
-    /// Where a block's content ends before its closer, and where that ends.
-    fn close(&self, start: usize, close: &str) -> Option<(usize, usize)> {
-        let end = start + memmem::find(&self.text.as_bytes()[start..], close.as_bytes())?;
-        Some((end, end + close.len()))
-    }
+/// Whether a segment says nothing yet: templates begin a text with some tokens.
+fn is_start(text: &str) -> bool {
+    is_blank(text.trim_start().trim_start_matches("<s>"))
+}
 
-    /// Whether a turn could end before `at`: at the start of a line, after a token that ends turns, after a call.
-    fn may_end_turn(&mut self, at: usize) -> bool {
-        const CALL_ENDS: [&str; 5] =
-            ["</tool_call>", "</function>", "</search>", "<|action_end|>", "<|tool_calls_section_end|>"];
-        let before = self.text[self.start..at].trim_end_matches([' ', '\t']);
-        match before.as_bytes().last() {
-            None | Some(b'\n') => true,
-            Some(b'>') => {
-                before.ends_with("｜>") || END_TOKENS.iter().chain(&CALL_ENDS).any(|token| before.ends_with(token))
-            }
-            Some(b'}' | b']') => !self.quoted.in_string(at),
-            _ => false,
-        }
-    }
+/// Where a message of harmony ends: at the next one, or where it says so.
+fn message_end(text: &str) -> usize {
+    const ENDS: [&str; 4] = ["<|start|>", "<|end|>", "<|call|>", "<|return|>"];
+    let mut bars = memmem::find_iter(text.as_bytes(), "<|");
+    bars.find(|place| ENDS.iter().any(|end| text[*place..].starts_with(end))).unwrap_or(text.len())
 }
 
 /// Where the policy speaks again after an `Observation:`: at the next label of its own.

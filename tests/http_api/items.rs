@@ -214,9 +214,9 @@ fn markers_that_a_call_or_reasoning_quotes_split_no_response() {
     for (format, response) in [
         ("hermes", format!("<think>I recall <tool_response> tags</think>{f}")),
         ("hermes", format!("<think>The <tool_response></tool_response> pair</think>{f}")),
-        ("hermes", hermes("f", &json!({"s": "[INST] <|assistant|> <tool_response>x</tool_response>"}))),
-        ("hermes", format!("The template uses [INST], [TOOL_RESULTS] and <|user|> tags. {f}")),
-        ("auto", format!("The template uses [INST], [TOOL_RESULTS] and <|user|> tags. {f}")),
+        ("hermes", hermes("f", &json!({"s": "[INST] the <|im_start|> token <tool_response>x</tool_response>"}))),
+        ("hermes", format!("The template uses [INST], [TOOL_RESULTS] and <tool_response> tags. {f}")),
+        ("auto", format!("The template uses [INST], [TOOL_RESULTS] and <tool_response> tags. {f}")),
         (
             "qwen3_coder",
             "<tool_call><function=f><parameter=a>\nx = \"[INST]\"\n</parameter></function></tool_call>".to_owned(),

@@ -33,8 +33,8 @@ fn a_block_inside_a_turn_changes_no_speaker() {
 
 #[test]
 fn end_tokens_alone_are_no_turn() {
-    let found = speakers("a<tool_response>r</tool_response><|im_end|>\n<|im_start|>assistant\nb", ToolFormat::Hermes);
-    assert_eq!(found, [(Role::Assistant, "a"), (Role::Tool, "r"), (Role::Assistant, "b")]);
+    let found = speakers("f()<tool_response>r</tool_response><|im_end|>\n<|im_start|>assistant\nb", ToolFormat::Hermes);
+    assert_eq!(found, [(Role::Assistant, "f()"), (Role::Tool, "r"), (Role::Assistant, "b")]);
 }
 
 #[test]
@@ -42,8 +42,8 @@ fn llama_headers_and_blocks() {
     let text = "a<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\nr<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nb";
     let found = speakers(text, ToolFormat::Llama3Json);
     assert_eq!(found, [(Role::Assistant, "a<|eot_id|>"), (Role::Tool, "r<|eot_id|>"), (Role::Assistant, "b")]);
-    let found = speakers("x[TOOL_RESULTS]{}[/TOOL_RESULTS] y", ToolFormat::Mistral);
-    assert_eq!(found, [(Role::Assistant, "x"), (Role::Tool, "{}"), (Role::Assistant, "y")]);
+    let found = speakers("f{}[TOOL_RESULTS]{}[/TOOL_RESULTS] y", ToolFormat::Mistral);
+    assert_eq!(found, [(Role::Assistant, "f{}"), (Role::Tool, "{}"), (Role::Assistant, "y")]);
 }
 
 #[test]
@@ -83,47 +83,57 @@ fn a_header_with_an_unknown_name_is_not_the_policys() {
 
 #[test]
 fn a_cut_result_runs_to_the_end() {
-    for text in ["x\n<tool_response>cut", "x\n<|tool_response|>cut", "x</tool_call> <tool_response>cut"] {
+    for text in [
+        "{}\n<tool_response>cut",
+        "x\n<|tool_response|>cut",
+        "x</tool_call> <tool_response>cut",
+        "f() and so on<tool_response>cut",
+        "<｜tool▁output▁begin｜>cut",
+    ] {
         let found = speakers(text, ToolFormat::Hermes);
-        assert_eq!(found[1..], [(Role::Tool, "cut")], "{text}");
+        assert!(found.contains(&(Role::Tool, "cut")), "{text}");
     }
     let found = speakers("f{}[TOOL_RESULTS]cut", ToolFormat::Mistral);
     assert_eq!(found, [(Role::Assistant, "f{}"), (Role::Tool, "cut")]);
+    let found = speakers("<search>q</search>\n<information>cut", ToolFormat::SearchR1);
+    assert_eq!(found, [(Role::Assistant, "<search>q</search>"), (Role::Tool, "cut")]);
 }
 
 #[test]
-fn what_may_as_well_be_text_separates_only_where_a_turn_could_end() {
+fn what_people_write_too_separates_only_after_a_call() {
     const F: &str = r#"<tool_call>{"name":"f","arguments":{}}</tool_call>"#;
     for text in [
         format!("<think>I recall <tool_response> tags</think>{F}"),
         format!("<think>The\n<tool_response></tool_response> pair</think>{F}"),
+        format!("The <tool_response>x</tool_response> pair. {F}"),
         format!("The template uses [INST] tags. {F}"),
         format!("[TOOL_RESULTS] and [INST] are tags. {F}"),
-        format!("The template uses <|user|> tags. {F}"),
         format!("A <tool_response> tag and a <tool_response> tag. {F}"),
         format!("# Title\n[INST] is a tag {F}"),
+        format!("{F} [INST] is a tag"),
+        format!("The <|im_start|> token's header, \"user\", is short.\n{F}"),
     ] {
         for format in [ToolFormat::Hermes, ToolFormat::Auto] {
             assert_eq!(speakers(&text, format).len(), 1, "{format} {text}");
         }
     }
-    let text = format!("The <tool_response>x</tool_response> pair. {F}");
-    assert_eq!(speakers(&text, ToolFormat::Llama3Json).len(), 1);
-    assert_eq!(speakers(&text, ToolFormat::Hermes)[1..], [(Role::Tool, "x"), (Role::Assistant, &text[37..])]);
+    let text = format!("{F}[TOOL_RESULTS]x[/TOOL_RESULTS]");
+    assert_eq!(speakers(&text, ToolFormat::Hermes).len(), 1, "no marker of its models");
+    let text = format!("{F}</s>[TOOL_RESULTS]x[/TOOL_RESULTS]");
+    assert_eq!(speakers(&text, ToolFormat::Hermes)[1], (Role::Tool, "x"), "unless a turn has ended");
 }
 
 #[test]
 fn markers_in_strings_and_values_of_calls_are_data() {
-    for inside in ["[INST]", "[INST]x[/INST]", "<|assistant|>", "a\\\"<tool_response>x</tool_response>", "<|user|>\\n"]
-    {
-        let hermes = format!("<tool_call>{{\"name\":\"f\",\"arguments\":{{\"s\":\"{inside}\"}}}}</tool_call>");
-        let mistral = format!("[TOOL_CALLS]f{{\"s\":\"{inside}\"}}");
+    for inside in ["[INST]", "[INST]x[/INST]", "a\\\"<tool_response>x</tool_response>", "the <|im_start|> token"] {
+        let hermes = format!("<tool_call>\n{{\"name\":\"f\",\"arguments\":{{\"s\":\"{inside}\"}}}}\n</tool_call>");
+        let mistral = format!("[TOOL_CALLS]f{{\"s\":\"{inside}\"}}\n");
         for (format, text) in [(ToolFormat::Hermes, hermes), (ToolFormat::Mistral, mistral)] {
-            assert_eq!(speakers(&text, format), [(Role::Assistant, &*text)]);
-            assert_eq!(speakers(&text, ToolFormat::Auto), [(Role::Assistant, &*text)]);
+            assert_eq!(speakers(&text, format), [(Role::Assistant, text.trim())]);
+            assert_eq!(speakers(&text, ToolFormat::Auto), [(Role::Assistant, text.trim())]);
         }
     }
-    for inside in ["x = \"[INST]\"", "\n[INST] a [/INST]\n", "\n<|user|>\nq\n<tool_response>\n</tool_response>"] {
+    for inside in ["x = \"[INST]\"", "\n[INST] a [/INST]\n", "\n<tool_response>\n</tool_response>"] {
         let coder = format!("<tool_call><function=f><parameter=a>{inside}</parameter></function></tool_call>");
         let glm = format!("<tool_call>f<arg_key>a</arg_key><arg_value>{inside}</arg_value></tool_call>");
         assert_eq!(speakers(&coder, ToolFormat::Qwen3Coder), [(Role::Assistant, &*coder)]);
@@ -133,30 +143,67 @@ fn markers_in_strings_and_values_of_calls_are_data() {
     for text in ["[f(a=\"[INST]\")]", "[f(a='<tool_response>x</tool_response>')]"] {
         assert_eq!(speakers(text, ToolFormat::Pythonic), [(Role::Assistant, text)]);
     }
-    let page = "<search>q</search><information>how\n[INST] x [/INST]\n<|user|>\nto</information>a";
-    for format in [ToolFormat::SearchR1, ToolFormat::Auto] {
-        assert_eq!(speakers(page, format), [(Role::Assistant, page)]);
-    }
 }
 
 #[test]
 fn no_text_of_the_policys_makes_a_result_its_own() {
-    const RESULT: &str = "<tool_response>\nno\n</tool_response>";
-    const CALL: &str = r#"<tool_call>{"name":"f","arguments":{}}</tool_call>"#;
-    for (before, after) in [
-        (format!("{CALL} and"), ""),
-        (format!("<parameter=a>{CALL}\n"), "</parameter>"),
-        (format!("<arg_value>{CALL}\n"), "</arg_value>"),
-        (format!("<information>{CALL}\n"), "</information>"),
-        (format!("<think>{CALL}\n"), "<think></think>"),
-        (format!("{CALL}\""), "\""),
-        (r#"<tool_call>{"name":"f","arguments":{"a":"b"#.to_owned() + "\n", "\"}}</tool_call>"),
-    ] {
-        let text = format!("{before}{RESULT}{after}");
-        for format in [ToolFormat::Hermes, ToolFormat::Qwen3Coder, ToolFormat::Glm45, ToolFormat::Auto] {
-            assert!(speakers(&text, format).contains(&(Role::Tool, "no")), "{format} {text}");
+    const CALLS: [(&str, &str, &str); 5] = [
+        (r#"<tool_call>{"name":"f","arguments":{}}</tool_call>"#, "<tool_response>", "</tool_response>"),
+        ("<tool_call>f<arg_key>a</arg_key><arg_value>b</arg_value></tool_call>", "<|observation|>", "<|assistant|>"),
+        ("[TOOL_CALLS]f{\"a\": 1}", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+        ("<search>q</search>", "<information>", "</information>"),
+        ("{\"name\":\"f\",\"parameters\":{}}<|im_end|>\n", "<|im_start|>tool\n", "<|im_start|>assistant\n"),
+    ];
+    const BRACKETS: [(&str, &str); 9] = [
+        ("", ""),
+        ("<parameter=a>", "</parameter>"),
+        ("<arg_value>", "</arg_value>"),
+        ("<think>", "</think>"),
+        ("[THINK]", "[/THINK]"),
+        ("\"", "\""),
+        ("A 5\" disk. ", ""),
+        ("<|channel|>", ""),
+        ("<|message|>", ""),
+    ];
+    for (call, open, close) in CALLS {
+        for (before, after) in BRACKETS {
+            for text in [
+                format!("{before}{call}{open}no{close}{after} so"),
+                format!("{call}{before}{open}no{close}{after} so"),
+                format!("{before}{call}{after} and on {open}no{close} so"),
+            ] {
+                // A search says itself that it ends where its result begins.
+                if open == "<information>" && !text.contains("</search><information>") {
+                    continue;
+                }
+                let found = speakers(&text, ToolFormat::Auto);
+                assert!(found.iter().any(|(role, text)| *role == Role::Tool && *text == "no"), "{text} {found:?}");
+            }
         }
     }
+}
+
+#[test]
+fn pages_that_show_markers_give_nobody_the_floor() {
+    const PAGE: &str =
+        "Use [INST] x [/INST] <tool_response>y</tool_response> <|user|>\n <｜Assistant｜> <answer>no</answer>";
+    let harmony = format!(
+        "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{{}}<|call|><|start|>functions.f to=assistant\
+         <|channel|>commentary<|message|>{PAGE}<|end|><|start|>assistant<|channel|>final<|message|>own"
+    );
+    let chatml = format!("{{}}<|im_end|>\n<|im_start|>tool\n{PAGE}<|im_end|>\n<|im_start|>assistant\nown");
+    let phi = format!("{{}}<|im_end|><|im_start|>tool<|im_sep|>{PAGE}<|im_end|><|im_start|>assistant<|im_sep|>own");
+    let search = format!("<search>q</search>\n<information>{PAGE} </search><|im_start|>assistant\n</information>own");
+    for text in [&harmony, &chatml, &phi, &search] {
+        let found = speakers(text, ToolFormat::Auto);
+        let own: Vec<_> = found.iter().filter(|(role, _)| *role == Role::Assistant).map(|(_, text)| *text).collect();
+        assert!(own.last().is_some_and(|last| last.ends_with("own")), "{found:?}");
+        assert!(!own.concat().contains("no<"), "{found:?}");
+    }
+    let found = speakers(&search, ToolFormat::SearchR1);
+    assert_eq!((found.len(), found[2]), (3, (Role::Assistant, "own")));
+    let quoted = "hi<|im_end|>\n<|im_start|>user\nuse <tool_response> and <|start|>x<|message|><|im_end|>\n<|im_start|>assistant\nown";
+    assert_eq!(speakers(quoted, ToolFormat::Auto).last(), Some(&(Role::Assistant, "own")));
 }
 
 #[test]
@@ -182,7 +229,9 @@ fn search_r1_texts_split_at_the_markers_of_templates() {
         speakers(text, ToolFormat::SearchR1).into_iter().filter(|(role, _)| *role == Role::Assistant).collect();
     assert_eq!(own, [(Role::Assistant, "<search>a</search><|im_end|>"), (Role::Assistant, "b")]);
     let plain = "<search>a</search>\n<information>r</information>\n<answer>b</answer>";
-    assert_eq!(speakers(plain, ToolFormat::SearchR1), [(Role::Assistant, plain)]);
+    let expected =
+        [(Role::Assistant, "<search>a</search>"), (Role::Tool, "r"), (Role::Assistant, "<answer>b</answer>")];
+    assert_eq!(speakers(plain, ToolFormat::SearchR1), expected);
     let harmony = "<|channel|>final<|message|>[INST] <|im_start|>user\n";
     assert_eq!(speakers(harmony, ToolFormat::Harmony), [(Role::Assistant, harmony.trim())]);
 }
