@@ -108,6 +108,12 @@ fn what_is_out_of_range_is_named() {
         ("vspo", json!({"gama": 1.0}), "/vspo/gama"),
         ("algorithm", json!("ppo"), "/algorithm"),
         ("groups", json!([{"group": "a", "rewards": ["x"]}]), "/groups/0/rewards/0"),
+        // A list is no object, whatever stands in it.
+        ("groups", json!([["a", [1.0, 0.0]]]), "/groups/0"),
+        ("groups", json!([{"group": "a", "rewards": []}, []]), "/groups/1"),
+        ("vspo", json!([1.0]), "/vspo"),
+        ("vspo", json!([]), "/vspo"),
+        ("vspo", json!(null), "/vspo"),
     ] {
         let problem = server.post("/advantages", &with(fine.clone(), field, value).to_string()).problem(422);
         assert_eq!(problem["pointer"], pointer, "{problem}");

@@ -708,6 +708,27 @@ fn damage_inside_a_body_is_found() {
     });
 }
 
+/// A score whose body is gone is damaged, and not one that never was.
+#[test]
+fn a_body_that_is_lost_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&config(&path));
+        let mut sent = batch(&store, "exp", 0, &[Some(1.0)]);
+        sent.idempotency = Some(Idempotency { key: "key".to_owned(), body_hash: [1; 32], status: 200 });
+        let id = ScoreId { batch: sent.id, index: 0 };
+        store.append(sent).await.unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch("DELETE FROM bodies").unwrap();
+        let damaged = |what| StoreError::Damaged { batch: id.batch, what };
+        assert_eq!(store.score(id).await, Err(damaged("response")));
+        assert_eq!(store.idempotent("key").await, Err(damaged("response")));
+        let mut replay = store.replay("exp");
+        assert_eq!(replay.next().await, Err(damaged("body")));
+        assert_eq!(replay.next().await, Ok(None));
+    });
+}
+
 #[test]
 fn a_newer_or_foreign_database_is_refused_untouched() {
     let directory = tempfile::tempdir().unwrap();

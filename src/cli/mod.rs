@@ -17,6 +17,7 @@ mod replay;
 mod report;
 mod rubric;
 mod score;
+mod score_options;
 mod serve;
 mod summary;
 mod train;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -63,7 +63,12 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
     loop {
         match replay.next().await {
             Ok(None) => return Ok(found),
-            Ok(Some(request)) => compare(engine, run, &request, &mut found).await?,
+            Ok(Some(request)) => {
+                if let Err(error) = compare(engine, run, &request, &mut found).await {
+                    found.unreadable += 1;
+                    say!("batch {}: {}", request.batch, printable(&format!("{error:#}")));
+                }
+            }
             Err(error @ (StoreError::NotKept { .. } | StoreError::Damaged { .. })) => {
                 found.unreadable += 1;
                 say!("{error}");
@@ -73,31 +78,28 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
     }
 }
 
+/// Scores a request again and counts what differs.
+///
+/// # Errors
+/// Where what is stored of it cannot be read: nothing of it was counted then.
 async fn compare(engine: &Engine, run: &str, stored: &StoredRequest, found: &mut Found) -> anyhow::Result<()> {
     let batch = stored.batch.to_string();
-    let rubric =
-        Rubric::from_json(&stored.rubric_json).with_context(|| format!("the stored rubric of batch {batch}"))?;
+    let rubric = Rubric::from_json(&stored.rubric_json).context("its stored rubric is damaged")?;
     // A judge that this command has is asked; of any other it is known what it said then.
     let past: BTreeMap<String, String> = match &stored.judges {
-        Some(judges) => serde_json::from_str(judges).with_context(|| format!("the stored judges of batch {batch}"))?,
+        Some(judges) => serde_json::from_str(judges).context("its stored judges are damaged")?,
         None => BTreeMap::new(),
     };
     let judges = Some(engine.judges.with_past(past));
     let overrides =
         Overrides { rubric: Some(Arc::new(rubric)), batch_id: Some(&batch), judges, ..Overrides::default() };
-    let body = std::str::from_utf8(&stored.request).with_context(|| format!("the stored request of batch {batch}"))?;
-    let again = match engine.score_and_ask(body, &overrides).await {
-        Ok(scored) => scored,
-        Err(error) => {
-            found.unreadable += 1;
-            say!("batch {batch}: {}", said(error));
-            return Ok(());
-        }
-    };
+    let body = std::str::from_utf8(&stored.request).context("its stored request is damaged")?;
+    let then = results(&stored.response).context("its stored response is damaged")?;
+    let kept = Kept::of(stored).context("its stored response is damaged")?;
+    let again = engine.score_and_ask(body, &overrides).await.map_err(|error| anyhow!(said(error)))?;
+    let (now, same) = (results(&again.body)?, batch_difference(stored, run, &again));
     found.requests += 1;
-    let (then, now) = (results(&stored.response)?, results(&again.body)?);
     found.trajectories += now.len();
-    let (kept, same) = (Kept::of(stored)?, batch_difference(stored, run, &again));
     for index in 0..then.len().max(now.len()).max(stored.rows.len()) {
         let difference = match (then.get(index), now.get(index)) {
             (Some(then), Some(now)) => lost_score(then, now).or_else(|| first_difference(then, now, "")),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File as FsFile;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,8 +15,10 @@ use serde_json::value::RawValue;
 use super::paint::printable;
 use super::replay;
 use super::say_text;
+use super::score_options as options;
+pub(super) use super::score_options::Args;
 use super::summary::Summary;
-use crate::config::{File, Scoring, ScoringFlags, StoreFlags};
+use crate::config::{File, Scoring};
 use tokio::runtime::Runtime;
 
 use crate::http::batch::{Engine, Overrides, Scored};
@@ -28,54 +30,25 @@ const CHUNK_LINES: usize = 512;
 /// Bytes of lines that are scored together.
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// Score a file of trajectories, or a stored run again.
-///
-/// Each line is a trajectory, or a whole request body with `trajectories`, which may bring its rubric and its curriculum
-/// position along; a `.json` file is one of either, not a list. A line that is neither has a result too, which says so, and a
-/// request that is refused has one for all of it. Nothing is stored. The exit code is 1 where a trajectory could not be
-/// scored or a replay differs.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Trajectories: a .jsonl or .json file, or - for standard input
-    #[arg(value_name = "FILE", required_unless_present = "replay", conflicts_with = "replay")]
-    file: Option<PathBuf>,
-    /// Rubric, whatever a request names: a name, name@version, or a rubric file [default: the request's, or --default-rubric]
-    #[arg(long, short, env = "GRADUS_RUBRIC", value_name = "RUBRIC", conflicts_with = "replay")]
-    rubric: Option<String>,
-    /// Curriculum step to score at, whatever a request says
-    #[arg(long, env = "GRADUS_STEP", value_name = "N", conflicts_with = "replay")]
-    step: Option<u64>,
-    /// Write one result per line to this file; - is standard output
-    #[arg(long, short, env = "GRADUS_OUT", value_name = "FILE", conflicts_with = "replay")]
-    out: Option<PathBuf>,
-    /// Score the stored requests of this run again and report every difference
-    #[arg(long, env = "GRADUS_REPLAY", value_name = "RUN")]
-    replay: Option<String>,
-    #[command(flatten)]
-    store: StoreFlags,
-    #[command(flatten)]
-    scoring: ScoringFlags,
-}
-
 pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
-    let scoring = Scoring::compose(args.scoring.clone(), None, file)?;
-    if let Some(run) = &args.replay {
-        return replay::run(&scoring, run, args.store, file);
-    }
-    let path = args.file.context("no FILE was given")?;
+    let scoring = Scoring::compose(args.scoring, None, file)?;
+    let (path, rubric, step, out) = match args.input {
+        options::Input::Replay(run) => return replay::run(&scoring, &run, args.store, file),
+        options::Input::File { file, rubric, step, out } => (file, rubric, step, out),
+    };
     let input = Input::open(&path)?;
     let engine = super::engine(&scoring, None)?;
-    let rubric = args.rubric.map(|rubric| super::named_or_file(&engine.catalog, &rubric)).transpose()?;
+    let rubric = rubric.map(|rubric| super::named_or_file(&engine.catalog, &rubric)).transpose()?;
     let ranks =
         rubric.clone().or_else(|| engine.catalog.get(&engine.default_rubric)).is_some_and(|rubric| rubric.ranks());
     let mut job = Job {
         engine,
         runtime: super::runtime()?,
         // After all that can fail without it: what stood in the file is gone from here on.
-        out: output(args.out.as_deref(), &path)?,
+        out: output(out.as_deref(), &path)?,
         summary: Summary::default(),
         rubric,
-        step: args.step,
+        step,
         earlier: ranks.then(HashSet::new),
         progress: progress(&path)?,
         broken: 0,
@@ -86,7 +59,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         out.flush()?;
     }
     let text = job.summary.text();
-    if args.out.is_some_and(|out| out == Path::new("-")) {
+    if out.is_some_and(|out| out == Path::new("-")) {
         eprint!("{text}");
     } else {
         say_text(&text);

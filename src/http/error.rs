@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::batch::BatchError;
+use super::batch::{BatchError, Due};
 use super::references::TableFull;
 use super::wire::{Pointed, Wrong};
 use crate::advantage::PlanConfigError;
@@ -107,6 +107,17 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "Unavailable", detail).retry_after(retry_after_s)
     }
 
+    /// The request was scored, but its scores were not stored when its answer was due.
+    pub fn not_stored(due: Due) -> Self {
+        let detail = format!(
+            "scored, but not stored within {} ms: the scores may still be stored; repeat the request with the same \
+             Idempotency-Key (without one it would be stored twice), or {}",
+            due.limit_ms,
+            raise(due.servers)
+        );
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "The deadline passed", detail)
+    }
+
     /// With the field at fault; a very long pointer is cut.
     #[must_use]
     pub fn at(mut self, pointer: impl AsRef<str>) -> Self {
@@ -162,6 +173,11 @@ impl Problem {
         };
         serde_json::to_vec(&document).unwrap_or_default()
     }
+}
+
+/// How a request gets more time.
+fn raise(servers: bool) -> &'static str {
+    if servers { "have --max-deadline-ms raised" } else { "raise `deadline_ms`" }
 }
 
 impl IntoResponse for Problem {
@@ -230,7 +246,7 @@ impl From<BatchError> for Problem {
                 Self::new(StatusCode::FORBIDDEN, "inline-rubric", "Inline rubrics are off", detail).at("/rubric")
             }
             BatchError::Deadline { limit_ms, servers } => {
-                let raise = if servers { "have --max-deadline-ms raised" } else { "raise `deadline_ms`" };
+                let raise = raise(servers);
                 let detail = format!("not scored within {limit_ms} ms; send smaller batches or {raise}");
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "The deadline passed", detail)
             }

@@ -72,7 +72,7 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
 async fn by_deadline<T>(deadline: Option<Due>, work: impl Future<Output = T>) -> Result<T, Problem> {
     match deadline {
         None => Ok(work.await),
-        Some(due) => timeout_at(due.at.into(), work).await.map_err(|_| due.passed().into()),
+        Some(due) => timeout_at(due.at.into(), work).await.map_err(|_| Problem::not_stored(due)),
     }
 }
 

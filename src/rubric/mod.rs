@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use catalog::{Catalog, CatalogError, SHIPPED};
 pub use error::{Location, RubricError, escape_pointer, json_pointer};
-pub use object::Object;
+pub use object::{Object, object, objects};
 
 use crate::shaping::{Over, Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
 use crate::stages::{Measure, Reading, Stage};

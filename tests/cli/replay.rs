@@ -193,6 +193,38 @@ fn a_rubric_that_was_changed_is_found() {
     assert!(ran.out.contains("4 differ, "), "{}", ran.out);
 }
 
+/// Nothing that was lost is passed over: a run of which a part is gone is not the same.
+#[test]
+fn what_was_lost_or_cannot_be_read_is_named_and_the_others_are_scored() {
+    let gradus = Gradus::new();
+    stored_run(&gradus);
+    let of_first = "= (SELECT min(id) FROM batches)";
+    let rubric = format!("hash = (SELECT rubric_hash FROM batches WHERE id {of_first})");
+    for (change, words) in [
+        (format!("DELETE FROM bodies WHERE batch {of_first}"), "stored body of batch "),
+        (format!("UPDATE bodies SET request_bytes = NULL WHERE batch {of_first}"), "stored request of batch "),
+        (format!("DELETE FROM rubrics WHERE {rubric}"), "stored rubric of batch "),
+        (format!("UPDATE rubrics SET json = 'x' WHERE {rubric}"), ": its stored rubric is damaged: "),
+        (format!("UPDATE rubrics SET json = '{{}}' WHERE {rubric}"), ": its stored rubric is damaged: "),
+        (format!("UPDATE rubrics SET json = CAST(x'ff' AS TEXT) WHERE {rubric}"), "stored rubric of batch "),
+        (format!("UPDATE batches SET judges = '[]' WHERE id {of_first}"), ": its stored judges are damaged: "),
+    ] {
+        let copy = gradus.path("copy.db");
+        std::fs::copy(gradus.path("scores.db"), &copy).unwrap();
+        let database = rusqlite::Connection::open(&copy).unwrap();
+        assert_eq!(database.execute(&change, []).unwrap(), 1, "{change}");
+        database.close().unwrap();
+        let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &format!("sqlite:{copy}")]).exits(1);
+        assert!(ran.out.contains(words), "{change}: {}", ran.out);
+        assert!(ran.out.ends_with(" 0 differ, 1 requests could not be read\n"), "{change}: {}", ran.out);
+        assert!(ran.out.contains("exp-17: 2 requests, 6 trajectories"), "{change}: {}", ran.out);
+    }
+    tamper(&gradus, |database| assert_eq!(database.execute("DELETE FROM rubrics", []).unwrap(), 3));
+    let url = format!("sqlite:{}", gradus.path("scores.db"));
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    assert!(ran.out.ends_with("0 requests, 0 trajectories scored again, 0 differ, 3 requests could not be read\n"));
+}
+
 #[test]
 fn a_request_that_was_damaged_is_named_and_the_others_are_scored() {
     let gradus = Gradus::new();

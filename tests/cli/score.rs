@@ -335,6 +335,52 @@ fn a_request_that_is_refused_has_a_result_for_all_of_it() {
     assert!(ran.err.contains("line 2: ") && ran.err.contains("line 3: "), "{}", ran.err);
 }
 
+/// Options win over the environment: what it says for other calls does not stand in the way of this one.
+#[test]
+fn the_environment_never_stands_against_the_command_line() {
+    let gradus = Gradus::new();
+    let lines = jsonl(&right_and_wrong());
+    let score = |arguments: &[&str], environment: &[(&str, &str)]| {
+        gradus.run_with(&[&["score"], arguments].concat(), environment, &lines)
+    };
+    let all = [("GRADUS_REPLAY", "run"), ("GRADUS_RUBRIC", "binary_em"), ("GRADUS_STEP", "3"), ("GRADUS_OUT", "out")];
+    let ran = score(&["-"], &all).exits(0);
+    assert!(ran.out.starts_with("binary_em@"), "{}", ran.out);
+    let ran = score(&["-", "--rubric", "search_r1", "--step", "1", "--out", "mine"], &all).exits(0);
+    assert!(ran.out.starts_with("search_r1@") && Path::new(&gradus.path("mine")).exists(), "{}", ran.out);
+    std::fs::remove_file(gradus.path("out")).unwrap();
+    // A replay needs none of the others, from the command line or the environment.
+    for arguments in [&["--replay", "run", "--store", "sqlite:none.db"][..], &["--store", "sqlite:none.db"]] {
+        let ran = score(arguments, &all).exits(1);
+        assert!(ran.err.contains("there is no database none.db"), "{}", ran.err);
+        assert!(!Path::new(&gradus.path("out")).exists());
+    }
+    score(&["--replay", "run", "--store", "sqlite:none.db"], &[("GRADUS_STEP", "x")]).exits(1);
+    let said = score(&["-"], &[("GRADUS_STEP", "x")]).exits(2).err;
+    assert!(said.contains("invalid value 'x' for '--step <N>'"), "{said}");
+    // What only a file has is asked for, and there is none.
+    let said = score(&["--rubric", "binary_em"], &all).exits(2).err;
+    assert!(said.contains("not provided") && said.contains("<FILE>") && said.contains("gradus score"), "{said}");
+    for option in [&["--rubric", "x"][..], &["--step", "1"], &["--out", "x"]] {
+        let said = score(&[&["--replay", "run"], option].concat(), &[]).exits(2).err;
+        assert!(
+            said.contains(&format!("'{} <", option[0])) && said.contains("cannot be used with '--replay"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_variable_that_is_empty_says_nothing() {
+    let gradus = Gradus::new();
+    let empty = [("GRADUS_REPLAY", ""), ("GRADUS_RUBRIC", ""), ("GRADUS_STEP", ""), ("GRADUS_OUT", "")];
+    let ran = gradus.run_with(&["score", "-"], &empty, &jsonl(&right_and_wrong())).exits(0);
+    assert!(ran.out.starts_with("short_form_qa@"), "{}", ran.out);
+    let ran = gradus.run_with(&["score", "--replay", "run", "--store", "sqlite:none.db"], &empty, "").exits(1);
+    assert!(ran.err.contains("there is no database none.db"), "{}", ran.err);
+    assert!(gradus.run_with(&["score"], &empty, "").exits(2).err.contains("<FILE>"));
+}
+
 #[test]
 fn every_option_has_its_variable() {
     let gradus = Gradus::new();

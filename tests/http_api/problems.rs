@@ -249,7 +249,13 @@ fn a_store_that_does_not_take_the_scores_in_time_is_504() {
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let began = Instant::now();
-    server.reward(&json!({"deadline_ms": 500, "trajectories": [answering("Paris")]})).problem(504);
+    let late = server.reward(&json!({"deadline_ms": 500, "trajectories": [answering("Paris")]})).problem(504);
+    let detail = late["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("scored, but not stored within 500 ms: the scores may still be stored; repeat"),
+        "{late}"
+    );
+    assert!(detail.contains("Idempotency-Key") && detail.ends_with("raise `deadline_ms`"), "{late}");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     other.execute_batch("ROLLBACK").unwrap();
     server.reward(&json!({"trajectories": [answering("Paris")]})).ok();

@@ -7,7 +7,7 @@ use crate::common::{Server, answering, hermes, saying, tool, with};
 use crate::contract::score_one;
 
 /// Longest pointer that is told, in bytes.
-const POINTER_BYTES: usize = 1024;
+const POINTER_BYTES: usize = 256;
 
 /// Sends a body and gives the answer, which must be below a length in bytes.
 #[track_caller]
@@ -56,6 +56,20 @@ fn the_names_in_a_schema_are_not_told_once_per_call() {
         pointer.starts_with("/tools/0/function/parameters/properties/zz") && pointer.ends_with("/type"),
         "{pointer}"
     );
+}
+
+#[test]
+fn a_schema_of_the_request_is_not_told_once_per_item() {
+    let server = Server::start(&[]);
+    let schema = json!({"properties": {"z".repeat(100_000): {"type": "nope"}}});
+    let items = 1000;
+    let body = calling(&json!([tool("f", schema)]), &hermes("f", &json!({})), 1, items);
+    let response = below(&server, &body, 2048 * items);
+    for index in [0, items - 1] {
+        let pointer = response["results"][index]["errors"][0]["pointer"].as_str().unwrap();
+        assert!(pointer.len() <= POINTER_BYTES && pointer.matches('…').count() == 1, "{pointer}");
+        assert!(pointer.starts_with("/tools/0/") && pointer.ends_with("/type"), "{pointer}");
+    }
 }
 
 #[test]

@@ -27,9 +27,10 @@ pub struct Stop {
 pub struct Due {
     /// The moment.
     pub at: Instant,
-    limit_ms: u64,
+    /// How long the request was given, in milliseconds.
+    pub limit_ms: u64,
     /// Whether the limit is the server's and not the request's.
-    servers: bool,
+    pub servers: bool,
 }
 
 impl Due {

@@ -15,7 +15,7 @@ use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
 use crate::http::limits::require_json;
 use crate::http::scoring::on_work_threads;
-use crate::http::wire::{Object, choice, pointed};
+use crate::http::wire::{Object, choice, object, objects, pointed};
 use crate::store::MAX_REWARD;
 
 /// Most groups of a request.
@@ -137,6 +137,8 @@ pub(crate) struct AdvantagesRequest {
     #[serde(deserialize_with = "choice")]
     algorithm: AlgorithmWire,
     /// The groups, in batch order.
+    #[serde(deserialize_with = "objects")]
+    #[schema(inline = false)]
     groups: Vec<GroupRewards>,
     /// Where the draw of VSPO starts: the same seed draws the same; 0 where absent.
     #[serde(default)]
@@ -159,8 +161,8 @@ pub(crate) struct AdvantagesRequest {
     #[schema(required = false)]
     epsilon: f64,
     /// Settings of VSPO.
-    #[serde(default)]
-    #[schema(required = false)]
+    #[serde(default, deserialize_with = "object")]
+    #[schema(required = false, inline = false)]
     vspo: VspoWire,
 }
 

@@ -22,5 +22,5 @@ pub use pointed::{Pointed, Wrong, pointed};
 pub use request::{CurriculumWire, Given, Item, MAX_TRAJECTORIES, OnInvalid, RewardRequest, read_names, read_request};
 pub use response::{CacheWire, ErrorWire, GroupWire, Named, Naming, ResultWire, error};
 pub use split::Split;
-pub(in crate::http) use text::choice;
 pub use text::{Choice, Object, Text};
+pub(in crate::http) use text::{choice, object, objects};

@@ -14,6 +14,7 @@ use super::json::{Put, put};
 use crate::rubric::Rubric;
 use crate::score::{Fault, Report, StepReward};
 use crate::stages::Field;
+use crate::toolcall::schema::bounded_pointer;
 
 /// Names with numbers, written as an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,7 +153,7 @@ pub struct ErrorWire<'a> {
     pub code: &'static str,
     /// What is wrong, the value, and the fix.
     pub message: Cow<'a, str>,
-    /// JSON pointer into the request. A long one has `…` in its middle, as every pointer in an answer has: 1 KiB is told.
+    /// JSON pointer into the request. A long one has `…` in its middle, as every pointer in an answer has: 256 bytes are told.
     #[schema(required = true)]
     pub pointer: Option<String>,
     /// The stage in which it came up.
@@ -273,7 +274,8 @@ pub fn error<'a>(fault: &'a Fault, rubric: &'a Rubric, naming: &Naming<'_>) -> E
     ErrorWire {
         code: fault.cause.code.as_str(),
         message: Cow::Borrowed(&fault.cause.message),
-        pointer: Some(pointer),
+        // Told once per item, whoever sent it once for all of them.
+        pointer: Some(bounded_pointer(&pointer)),
         stage: fault.stage.and_then(|stage| rubric.stages.get(stage)).map(|stage| &*stage.name),
     }
 }

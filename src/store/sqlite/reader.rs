@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
@@ -13,16 +14,17 @@ use crate::store::{BatchId, Compressed, ScoreId, StoreError, StoredAnswer, Store
 /// Reads that run at the same time; more wait.
 const CONNECTIONS: usize = 4;
 
+// Left joins: what was lost from a table is damage to a batch, which would otherwise seem never to have been.
 const FIND_SCORE: &str = "SELECT s.trajectory_id, s.\"group\", s.reward, s.valid, s.stage_reached, s.failed_stage,
      s.content_hash, b.step, b.created_at_ms, s.result_start, s.result_end, b.request_id, b.run_id, b.position,
      b.rubric_name, b.rubric_hash, b.engine_version, y.response, y.response_bytes
-     FROM scores s JOIN batches b ON b.id = s.batch JOIN bodies y ON y.batch = s.batch
+     FROM scores s JOIN batches b ON b.id = s.batch LEFT JOIN bodies y ON y.batch = s.batch
      WHERE s.batch = ?1 AND s.\"index\" = ?2";
 const FIND_ANSWER: &str = "SELECT i.batch, i.body_hash, i.status, y.response, y.response_bytes
-     FROM idempotency i JOIN bodies y ON y.batch = i.batch WHERE i.key = ?1";
+     FROM idempotency i LEFT JOIN bodies y ON y.batch = i.batch WHERE i.key = ?1";
 const NEXT_REQUEST: &str = "SELECT b.id, b.rubric_name, b.rubric_hash, r.json, b.position, b.engine_version,
-     y.request, y.request_bytes, y.response, y.response_bytes, b.judges, b.step, b.created_at_ms
-     FROM batches b JOIN bodies y ON y.batch = b.id JOIN rubrics r ON r.hash = b.rubric_hash
+     y.request, y.request_bytes, y.response, y.response_bytes, b.judges, b.step, b.created_at_ms, y.batch IS NULL
+     FROM batches b LEFT JOIN bodies y ON y.batch = b.id LEFT JOIN rubrics r ON r.hash = b.rubric_hash
      WHERE b.run_id = ?1 AND b.id > ?2 ORDER BY b.id LIMIT 1";
 const BATCH_ROWS: &str = "SELECT trajectory_id, \"group\", reward, valid, stage_reached, failed_stage, content_hash,
      ?2, ?3, \"index\", result_start, result_end FROM scores WHERE batch = ?1 ORDER BY \"index\"";
@@ -174,23 +176,28 @@ pub(super) fn replay(connection: &Connection, run_id: &str, after: Option<BatchI
 }
 
 fn request(connection: &Connection, row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
-    let packed: Option<Vec<u8>> = row.get(6)?;
-    let packed = packed.ok_or(StoreError::NotKept { batch })?;
-    let (rows, results) = rows(connection, batch, row.get(11)?, row.get(12)?)?;
+    let packed: Option<Vec<u8>> = column(row, 6, batch, "request")?;
+    let lost: bool = column(row, 13, batch, "body")?;
+    let packed = match packed {
+        Some(packed) => packed,
+        None if lost => return Err(StoreError::Damaged { batch, what: "body" }.into()),
+        None => return Err(StoreError::NotKept { batch }.into()),
+    };
+    let (rows, results) = rows(connection, batch, column(row, 11, batch, "step")?, column(row, 12, batch, "time")?)?;
     Ok(StoredRequest {
         batch,
         rows,
         results,
         // The hash was changed after the packing.
         older_hashes: Compressed::packed_by_older(&packed),
-        request: unpack(packed, row.get(7)?, batch, "request")?,
-        response: unpack(row.get(8)?, row.get(9)?, batch, "response")?,
-        rubric_name: row.get(1)?,
-        rubric_hash: row.get(2)?,
-        rubric_json: row.get(3)?,
-        position: row.get(4)?,
-        engine_version: row.get(5)?,
-        judges: row.get(10)?,
+        request: unpack(Some(packed), column(row, 7, batch, "request")?, batch, "request")?,
+        response: unpack(column(row, 8, batch, "response")?, column(row, 9, batch, "response")?, batch, "response")?,
+        rubric_name: column(row, 1, batch, "rubric")?,
+        rubric_hash: column(row, 2, batch, "rubric")?,
+        rubric_json: column(row, 3, batch, "rubric")?,
+        position: column(row, 4, batch, "position")?,
+        engine_version: column(row, 5, batch, "version")?,
+        judges: column(row, 10, batch, "judges")?,
     })
 }
 
@@ -215,8 +222,19 @@ fn rows(
     Ok((rows, results))
 }
 
-fn unpack(bytes: Vec<u8>, original_bytes: i64, batch: BatchId, what: &'static str) -> Result<Vec<u8>, StoreError> {
-    let original_bytes = usize::try_from(original_bytes).ok();
-    let body = original_bytes.and_then(|length| Compressed::from_parts(bytes, length).unpack());
+/// A column of a batch. One that cannot be read is damage to this batch alone.
+fn column<T: FromSql>(row: &Row<'_>, index: usize, batch: BatchId, what: &'static str) -> Result<T, StoreError> {
+    row.get(index).map_err(|_: rusqlite::Error| StoreError::Damaged { batch, what })
+}
+
+fn unpack(
+    bytes: Option<Vec<u8>>,
+    original_bytes: Option<i64>,
+    batch: BatchId,
+    what: &'static str,
+) -> Result<Vec<u8>, StoreError> {
+    let original_bytes = original_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    let parts = bytes.zip(original_bytes);
+    let body = parts.and_then(|(bytes, length)| Compressed::from_parts(bytes, length).unpack());
     body.ok_or(StoreError::Damaged { batch, what })
 }

@@ -7,10 +7,10 @@ use std::fmt::{self, Write};
 pub const MAX_MESSAGE_BYTES: usize = 300;
 
 /// Longest pointer that is told whole, in bytes. Of a longer one both ends are told, with `…` between them.
-pub const MAX_POINTER_BYTES: usize = 1024;
+pub const MAX_POINTER_BYTES: usize = 256;
 
 /// Bytes of a cut pointer's end, which names the field; the rest of its room is its beginning's.
-const POINTER_END_BYTES: usize = 256;
+const POINTER_END_BYTES: usize = 96;
 
 /// Writes `message` up to [`MAX_MESSAGE_BYTES`]; the rest is never formatted.
 pub(in crate::toolcall) fn bounded(message: &impl fmt::Display) -> String {
