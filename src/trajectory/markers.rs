@@ -18,7 +18,7 @@ pub(super) enum Family {
 }
 
 /// How a template says that somebody else speaks from here on.
-enum Turn {
+enum Opening {
     /// `open ROLE.. close`: the next speaker's role by name; text up to the first closer is the header. A name that is no role
     /// speaks for nobody that is scored.
     Header { open: &'static str, close: &'static [&'static str] },
@@ -28,21 +28,21 @@ enum Turn {
     Speaker { open: &'static str, role: Role },
 }
 
-const fn kimi(open: &'static str, role: Role) -> (Family, Turn) {
-    (Family::Kimi, Turn::Named { open, close: &["<|im_middle|>"], role })
+const fn kimi(open: &'static str, role: Role) -> (Family, Opening) {
+    (Family::Kimi, Opening::Named { open, close: &["<|im_middle|>"], role })
 }
 
-const fn bars(open: &'static str, role: Role) -> (Family, Turn) {
-    (Family::Bars, Turn::Speaker { open, role })
+const fn bars(open: &'static str, role: Role) -> (Family, Opening) {
+    (Family::Bars, Opening::Speaker { open, role })
 }
 
 /// What begins a turn in the supported model families.
-static TURNS: [(Family, Turn); 16] = [
-    (Family::ChatMl, Turn::Header { open: "<|im_start|>", close: &["\n", "<|im_sep|>"] }),
-    (Family::Llama3, Turn::Header { open: "<|start_header_id|>", close: &["<|end_header_id|>"] }),
-    (Family::Granite, Turn::Header { open: "<|start_of_role|>", close: &["<|end_of_role|>"] }),
-    (Family::Gemma, Turn::Header { open: "<start_of_turn>", close: &["\n"] }),
-    (Family::Llama4, Turn::Header { open: "<|header_start|>", close: &["<|header_end|>"] }),
+static TURNS: [(Family, Opening); 16] = [
+    (Family::ChatMl, Opening::Header { open: "<|im_start|>", close: &["\n", "<|im_sep|>"] }),
+    (Family::Llama3, Opening::Header { open: "<|start_header_id|>", close: &["<|end_header_id|>"] }),
+    (Family::Granite, Opening::Header { open: "<|start_of_role|>", close: &["<|end_of_role|>"] }),
+    (Family::Gemma, Opening::Header { open: "<start_of_turn>", close: &["\n"] }),
+    (Family::Llama4, Opening::Header { open: "<|header_start|>", close: &["<|header_end|>"] }),
     // Of anything that is not the policy: tools, under their own names, too.
     kimi("<|im_system|>", Role::Tool),
     kimi("<|im_user|>", Role::User),
@@ -53,8 +53,8 @@ static TURNS: [(Family, Turn); 16] = [
     bars("<|observation|>", Role::Tool),
     bars("<|tool|>", Role::Tool),
     bars("<|tool_response|>", Role::Tool),
-    (Family::DeepSeek, Turn::Speaker { open: "<｜User｜>", role: Role::User }),
-    (Family::DeepSeek, Turn::Speaker { open: "<｜Assistant｜>", role: Role::Assistant }),
+    (Family::DeepSeek, Opening::Speaker { open: "<｜User｜>", role: Role::User }),
+    (Family::DeepSeek, Opening::Speaker { open: "<｜Assistant｜>", role: Role::Assistant }),
 ];
 
 /// Where a block counts as a tool's result.
@@ -100,7 +100,7 @@ pub(super) const MAX_HEADER_BYTES: usize = 256;
 /// A marker that a text starts with.
 pub(super) enum Found {
     /// A turn begins: the bytes of its marker, a header included, and who speaks.
-    Turn { family: Family, length: usize, speaker: Role },
+    Opening { family: Family, length: usize, speaker: Role },
     /// A block begins: the bytes of its marker, and its place among all blocks.
     Block { block: &'static Block, length: usize, index: usize },
     /// Harmony's message of somebody else: it runs to the next message.
@@ -115,7 +115,7 @@ pub(super) fn at_start(text: &str, format: ToolFormat) -> Option<Found> {
     }
     let turn = TURNS.iter().find_map(|(family, turn)| {
         let (length, speaker) = turn.at_start(text)?;
-        Some(Found::Turn { family: *family, length, speaker })
+        Some(Found::Opening { family: *family, length, speaker })
     });
     let block = || {
         let (index, block) = BLOCKS.iter().enumerate().find(|(_, block)| text.starts_with(block.open))?;
@@ -124,7 +124,7 @@ pub(super) fn at_start(text: &str, format: ToolFormat) -> Option<Found> {
     turn.or_else(block).or_else(|| (format == ToolFormat::Auto).then(|| message(text)).flatten())
 }
 
-impl Turn {
+impl Opening {
     /// The bytes of the marker that a text starts with, and who speaks after it.
     fn at_start(&self, text: &str) -> Option<(usize, Role)> {
         match *self {

@@ -108,8 +108,8 @@ impl<'a> Splitter<'a> {
         }
         match markers::at_start(rest, self.format)? {
             // A page that shows another template's markers gives nobody the floor.
-            Found::Turn { family, .. } if self.family.is_some_and(|own| own != family) => None,
-            Found::Turn { family, length, speaker } => Some(Switch { length, to: To::Speaker(speaker, family) }),
+            Found::Opening { family, .. } if self.family.is_some_and(|own| own != family) => None,
+            Found::Opening { family, length, speaker } => Some(Switch { length, to: To::Speaker(speaker, family) }),
             Found::Block { block, length, index } => {
                 let (end, resume) = self.block(at, length, block, 1 << index)?;
                 Some(Switch { length, to: To::Block(end, resume) })
