@@ -6,10 +6,11 @@ use crate::judge::Memory;
 use crate::store::Store;
 
 /// Findings, kept beside the scores.
-pub(super) struct StoredFindings(pub(super) Store);
-
-/// Findings of a store that is only read: what is found out now is forgotten.
-pub(super) struct PastFindings(pub(super) Store);
+pub(super) struct StoredFindings {
+    pub(super) store: Store,
+    /// Whether what is found out now is kept, too; not in a store that is only read.
+    pub(super) keeps: bool,
+}
 
 impl fmt::Debug for StoredFindings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,24 +20,12 @@ impl fmt::Debug for StoredFindings {
 
 impl Memory for StoredFindings {
     fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
-        self.0.recall(key)
+        self.store.recall(key)
     }
 
     fn put(&self, key: &[u8; 32], value: &[u8]) {
-        self.0.remember(key, value);
+        if self.keeps {
+            self.store.remember(key, value);
+        }
     }
-}
-
-impl fmt::Debug for PastFindings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PastFindings")
-    }
-}
-
-impl Memory for PastFindings {
-    fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
-        self.0.recall(key)
-    }
-
-    fn put(&self, _: &[u8; 32], _: &[u8]) {}
 }

@@ -33,7 +33,7 @@ use tokio::runtime::Runtime;
 
 use self::findings::StoredFindings;
 use crate::config::{File, LogFormat, Scoring};
-use crate::http::batch::{BatchError, Engine, Load};
+use crate::http::batch::{BatchError, Due, Engine, Load};
 use crate::judge::{Judges, Memory};
 use crate::rubric::{Catalog, Rubric};
 use crate::score::Scorer;
@@ -166,7 +166,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 
 /// Where judges keep what they said: in the store, if there is one.
 fn memory(store: Option<&Store>) -> Option<Arc<dyn Memory>> {
-    store.map(|store| -> Arc<dyn Memory> { Arc::new(StoredFindings(store.clone())) })
+    store.map(|store| -> Arc<dyn Memory> { Arc::new(StoredFindings { store: store.clone(), keeps: true }) })
 }
 
 /// The engine that all scoring commands share.
@@ -215,7 +215,7 @@ fn said(error: BatchError) -> String {
         }
         BatchError::Rubric(error) => format!("the rubric has an error: {error}"),
         BatchError::InlineRubric => "inline rubrics are switched off".to_owned(),
-        BatchError::Deadline { limit_ms, .. } => format!("not scored within {limit_ms} ms"),
+        BatchError::Deadline(Due { limit_ms, .. }) => format!("not scored within {limit_ms} ms"),
         BatchError::Abandoned => "interrupted".to_owned(),
         BatchError::Invalid { code, message, pointer, .. } => format!("{pointer} {code}: {message}"),
     };

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::findings::PastFindings;
+use super::findings::StoredFindings;
 use super::paint::printable;
 use super::said;
 use crate::config::{self, File, Scoring, StoreFlags};
@@ -32,7 +32,7 @@ pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) 
     let Some(store) = Store::open_to_read(&settings)? else {
         bail!("--store none keeps nothing to replay; name the database")
     };
-    let engine = super::engine(scoring, Some(Arc::new(PastFindings(store.clone()))))?;
+    let engine = super::engine(scoring, Some(Arc::new(StoredFindings { store: store.clone(), keeps: false })))?;
     let runtime = super::runtime()?;
     let found = runtime.block_on(replay(&engine, &store, run))?;
     runtime.block_on(store.close());
@@ -147,8 +147,7 @@ impl<'a> Kept<'a> {
         // Hashes of older versions name the trajectory in another way.
         let comparable = !self.stored.older_hashes && is_of_this_version(self.stored);
         let hash = |hash: [u8; 16]| comparable.then(|| format!("{:032x}", u128::from_be_bytes(hash)));
-        let stage =
-            |at: Option<usize>| at.and_then(|at| again.settings.rubric.stages.get(at)).map(|stage| &*stage.name);
+        let stage = |at: Option<usize>| again.settings.stage_name(at).map(|name| &**name);
         let then = json!({
             "index": then.id.index,
             "trajectory_id": then.trajectory_id,
@@ -187,7 +186,7 @@ fn batch_difference(stored: &StoredRequest, run: &str, again: &Scored) -> Option
     });
     let of_now = json!({
         "run_id": settings.run_id,
-        "position": {"step": settings.position.step, "mastery": settings.position.mastery},
+        "position": settings.position_json(),
         "rubric_name": &*settings.rubric.name,
         "rubric_hash": is_of_this_version(stored).then_some(&*settings.rubric.hash),
     });

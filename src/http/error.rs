@@ -245,7 +245,7 @@ impl From<BatchError> for Problem {
                 let detail = "inline rubrics are switched off on this server; use the name of a rubric";
                 Self::new(StatusCode::FORBIDDEN, "inline-rubric", "Inline rubrics are off", detail).at("/rubric")
             }
-            BatchError::Deadline { limit_ms, servers } => {
+            BatchError::Deadline(Due { limit_ms, servers, .. }) => {
                 let raise = raise(servers);
                 let detail = format!("not scored within {limit_ms} ms; send smaller batches or {raise}");
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "The deadline passed", detail)

@@ -12,7 +12,7 @@ use std::time::Instant;
 use tokio::time::timeout_at;
 
 use super::app::App;
-use super::batch::{BatchError, Due, Overrides, Scored, Settings, Stop};
+use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
 use crate::judge::Session;
 use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRow, StageTally, StoreError};
@@ -51,9 +51,6 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
         (result, pass) = pass.take_turn(app).await?;
         // A result with questions left open is none.
         if !pass.session.put_to(&app.engine.judges, pass.stop.judges_answer_by.get().copied()).await {
-            if let Err(Unanswered::Batch(BatchError::Invalid { errors, .. })) = &result {
-                app.metrics.count_errors(errors);
-            }
             break result?;
         }
     };
@@ -73,21 +70,6 @@ async fn by_deadline<T>(deadline: Option<Due>, work: impl Future<Output = T>) ->
     match deadline {
         None => Ok(work.await),
         Some(due) => timeout_at(due.at.into(), work).await.map_err(|_| Problem::not_stored(due)),
-    }
-}
-
-/// Why a pass over a request gives no result.
-enum Unanswered {
-    Batch(BatchError),
-    Store(StoreError),
-}
-
-impl From<Unanswered> for Problem {
-    fn from(why: Unanswered) -> Self {
-        match why {
-            Unanswered::Batch(error) => error.into(),
-            Unanswered::Store(error) => error.into(),
-        }
     }
 }
 
@@ -112,32 +94,33 @@ struct Pass {
 
 impl Pass {
     /// Goes over the request when it is its turn, and gives itself back for the next time.
-    async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Unanswered>, Self), Problem> {
+    async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Problem>, Self), Problem> {
         let (work, bytes) = (app.clone(), self.body.len());
         elsewhere(|job| app.engine.load.start(bytes, job), move || (self.run(&work), self)).await
     }
 
-    fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Unanswered> {
+    fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
         let batch_id = self.stamp.as_ref().map(|stamp| stamp.id.to_string());
         let overrides =
             Overrides { batch_id: batch_id.as_deref(), facts: self.facts, items: &self.items, ..Overrides::default() };
         let scored = app.engine.score(&self.body, &overrides, &self.stop, &self.session);
-        let scored = scored.map_err(Unanswered::Batch)?;
+        // Where questions are open this was not the last pass.
+        let done = !self.session.has_questions();
+        if let (Err(BatchError::Invalid { errors, .. }), true) = (&scored, done) {
+            app.metrics.count_errors(errors);
+        }
+        let scored = scored?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
-        let kept =
-            |stamp: &&Stamp| !self.session.has_questions() && (!scored.rows.is_empty() || stamp.idempotency.is_some());
+        let kept = |stamp: &&Stamp| done && (!scored.rows.is_empty() || stamp.idempotency.is_some());
         let stamp = self.stamp.as_ref().filter(kept);
-        let batch = stamp.map(|stamp| self.to_batch(app, &scored, stamp.clone())).transpose();
-        let batch = batch.map_err(Unanswered::Store)?;
+        let batch = stamp.map(|stamp| self.to_batch(app, &scored, stamp.clone())).transpose()?;
         Ok((scored, batch))
     }
 
     /// Packs a scored request for the store; on the work threads, since it compresses.
     fn to_batch(&self, app: &App, scored: &Scored, stamp: Stamp) -> Result<Batch, StoreError> {
         let settings = &scored.settings;
-        let stage = |index: Option<usize>| {
-            index.and_then(|index| settings.rubric.stages.get(index)).map(|stage| stage.name.clone())
-        };
+        let stage = |index: Option<usize>| settings.stage_name(index).cloned();
         let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
         let judges = self.session.judges_asked();
         let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
@@ -147,7 +130,7 @@ impl Pass {
             created_at_ms: stamp.created_at_ms,
             run_id: settings.run_id.clone(),
             step: settings.position.step.and_then(|step| i64::try_from(step).ok()),
-            position: position_json(settings),
+            position: settings.position_json().to_string(),
             rubric_name: settings.rubric.name.to_string(),
             rubric_hash: settings.rubric.hash.to_string(),
             rubric_json: settings.rubric.json.clone(),
@@ -184,10 +167,6 @@ impl Pass {
                 .collect(),
         })
     }
-}
-
-fn position_json(settings: &Settings) -> String {
-    serde_json::json!({"step": settings.position.step, "mastery": settings.position.mastery}).to_string()
 }
 
 /// Work on larger texts is done on the work threads: on a small one it takes less time than handing it over.

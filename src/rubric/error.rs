@@ -62,7 +62,7 @@ impl RubricError {
 }
 
 /// What a JSON error says, without the place that it ends with.
-pub(super) fn without_place(error: &serde_json::Error) -> String {
+pub fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     text.strip_suffix(&place).map_or_else(|| text.clone(), str::to_owned)

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use catalog::{Catalog, CatalogError, SHIPPED};
-pub use error::{Location, RubricError, escape_pointer, json_pointer};
+pub use error::{Location, RubricError, escape_pointer, json_pointer, without_place};
 pub use object::{Object, object, objects};
 
 use crate::shaping::{Over, Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
@@ -118,9 +118,9 @@ impl Rubric {
         let mut reader = serde_json::Deserializer::from_str(text);
         let read: Result<Object<file::RubricFile>, _> = serde_path_to_error::deserialize(&mut reader);
         let Object(file) =
-            read.map_err(|error| RubricError::at(json_pointer(error.path()), error::without_place(error.inner())))?;
+            read.map_err(|error| RubricError::at(json_pointer(error.path()), without_place(error.inner())))?;
         // The rest of the text is no part of it.
-        reader.end().map_err(|error| RubricError::at("", error::without_place(&error)))?;
+        reader.end().map_err(|error| RubricError::at("", without_place(&error)))?;
         check::rubric(file)
     }
 

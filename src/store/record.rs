@@ -173,14 +173,12 @@ fn in_range(value: f64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::BatchIds;
-
-    #[test]
-    fn a_batch_weighs_what_its_texts_are_long() {
-        let plain = Batch {
-            id: BatchIds::new(None, 0).next(1),
+impl Batch {
+    /// A batch of nothing, for tests to fill in.
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn empty(id: BatchId) -> Self {
+        Self {
+            id,
             request_id: String::new(),
             created_at_ms: 1,
             run_id: None,
@@ -194,6 +192,20 @@ mod tests {
             request: None,
             response: Compressed::new(b"").unwrap(),
             idempotency: None,
+            scores: Vec::new(),
+            stages: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::BatchIds;
+
+    #[test]
+    fn a_batch_weighs_what_its_texts_are_long() {
+        let plain = Batch {
             scores: vec![ScoreRow {
                 trajectory_id: None,
                 group: None,
@@ -204,7 +216,7 @@ mod tests {
                 content_hash: [0; 16],
                 result: 0..0,
             }],
-            stages: Vec::new(),
+            ..Batch::empty(BatchIds::new(None, 0).next(1))
         };
         let before = plain.weight();
         let long = || "x".repeat(1000);

@@ -154,24 +154,23 @@ impl<'a> Splitter<'a> {
         let before = self.text[self.start..at].trim_end();
         match standing {
             Standing::Anywhere => true,
-            Standing::AfterCall => self.may_have_called(at) || is_start(before),
-            Standing::Bracketed => match self.format {
-                ToolFormat::Mistral
-                | ToolFormat::Auto
-                | ToolFormat::React
-                | ToolFormat::SearchR1
-                | ToolFormat::Openai => self.may_have_called(at) || is_start(before),
-                _ => END_TOKENS.iter().any(|token| before.ends_with(token)),
-            },
+            Standing::Bracketed if !self.has_brackets() => END_TOKENS.iter().any(|token| before.ends_with(token)),
+            Standing::AfterCall | Standing::Bracketed => self.may_have_called(at) || is_start(before),
             Standing::AfterSearch => {
                 matches!(self.format, ToolFormat::Auto | ToolFormat::SearchR1) && before.ends_with("</search>")
             }
         }
     }
 
+    /// Whether markers in square brackets are the format's own.
+    fn has_brackets(&self) -> bool {
+        use ToolFormat::{Auto, Mistral, Openai, React, SearchR1};
+        matches!(self.format, Mistral | Auto | React | SearchR1 | Openai)
+    }
+
     /// Whether the segment has, up to `at`, what every call ends with: a result comes after one. Looks at every byte once.
     fn may_have_called(&mut self, at: usize) -> bool {
-        const ENDS: [&str; 4] = ["</tool_call>", "</function>", "</search>", "</s>"];
+        const ENDS: [&str; 3] = ["</tool_call>", "</function>", "</search>"];
         if self.called || self.speaker != Role::Assistant {
             return true;
         }
@@ -180,7 +179,7 @@ impl<'a> Splitter<'a> {
         let new = &bytes[seen..at];
         let tag = |place: usize| {
             let rest = &self.text[seen + place..];
-            ENDS.iter().any(|end| rest.starts_with(end)) || END_TOKENS.iter().any(|end| rest.starts_with(end))
+            ENDS.iter().chain(&END_TOKENS).any(|end| rest.starts_with(end))
         };
         self.called = memchr2(b'}', b')', new).is_some() || memchr_iter(b'<', new).any(tag);
         self.called

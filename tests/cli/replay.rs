@@ -23,11 +23,16 @@ fn stored_run(gradus: &Gradus) -> String {
     url
 }
 
+/// Scores the run of a database again.
+fn replay(gradus: &Gradus, url: &str) -> Ran {
+    gradus.run(&["score", "--replay", "exp-17", "--store", url])
+}
+
 #[test]
 fn a_run_scored_again_is_the_same() {
     let gradus = Gradus::new();
     let url = stored_run(&gradus);
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+    let ran = replay(&gradus, &url).exits(0);
     let all = "exp-17: 3 requests, 10 trajectories scored again, 0 differ, 0 requests could not be read\n";
     assert_eq!(ran.out, all);
     // With the rubrics that were stored, whatever is the default now.
@@ -41,7 +46,7 @@ fn an_unknown_run_is_an_error() {
     let url = stored_run(&gradus);
     let ran = gradus.run(&["score", "--replay", "exp-18", "--store", &url]).exits(1);
     assert!(ran.err.contains("there is no run \"exp-18\""), "{}", ran.err);
-    assert!(gradus.run(&["score", "--replay", "exp-17", "--store", "none"]).exits(1).err.contains("none"));
+    assert!(replay(&gradus, "none").exits(1).err.contains("none"));
 }
 
 /// Opens the database as somebody with an editor would.
@@ -75,7 +80,7 @@ fn a_reward_that_was_changed_is_found_and_named() {
             text.replacen("\"reward\":1.0,\"valid\":true", "\"reward\":0.9,\"valid\":true", 1)
         });
     });
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    let ran = replay(&gradus, &url).exits(1);
     assert!(ran.out.contains("-0: /reward was 0.9, is 1.0\n"), "{}", ran.out);
     assert!(ran.out.ends_with("10 trajectories scored again, 1 differ, 0 requests could not be read\n"), "{}", ran.out);
 }
@@ -111,7 +116,7 @@ fn columns_that_were_changed_are_found_and_named() {
         let database = rusqlite::Connection::open(&copy).unwrap();
         assert_eq!(database.execute(&change, []).unwrap(), 1, "{change}");
         database.close().unwrap();
-        let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &format!("sqlite:{copy}")]).exits(1);
+        let ran = replay(&gradus, &format!("sqlite:{copy}")).exits(1);
         assert!(ran.out.contains(words), "{change}: {}", ran.out);
         assert!(ran.out.contains(&format!(" {differ} differ, ")), "{change}: {}", ran.out);
     }
@@ -127,7 +132,7 @@ fn hashes_of_older_versions_are_not_compared() {
         assert_eq!(database.execute(sql, []).unwrap(), 10);
         assert_eq!(database.execute("UPDATE batches SET engine_version = '0.0.9'", []).unwrap(), 3);
     });
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+    let ran = replay(&gradus, &url).exits(0);
     assert!(ran.out.contains(" 0 differ, "), "{}", ran.out);
 }
 
@@ -139,7 +144,7 @@ fn a_row_that_cannot_be_read_is_named_and_the_other_requests_are_scored() {
         let sql = "UPDATE scores SET content_hash = x'00' WHERE batch = (SELECT min(batch) FROM scores)";
         assert_eq!(database.execute(sql, []).unwrap(), 4);
     });
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    let ran = replay(&gradus, &url).exits(1);
     assert!(
         ran.out.contains("stored row of batch ") && ran.out.contains(" 0 differ, 1 requests could not"),
         "{}",
@@ -151,8 +156,8 @@ fn a_row_that_cannot_be_read_is_named_and_the_other_requests_are_scored() {
 fn every_url_that_the_server_takes_is_replayed() {
     let gradus = Gradus::new();
     let url = stored_run(&gradus).replacen("sqlite:", "sqlite://", 1);
-    gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", "sqlite://nowhere.db"]).exits(1);
+    replay(&gradus, &url).exits(0);
+    let ran = replay(&gradus, "sqlite://nowhere.db").exits(1);
     assert!(ran.err.contains("there is no database nowhere.db"), "{}", ran.err);
     assert!(!Path::new(&gradus.path("nowhere.db")).exists());
 }
@@ -165,7 +170,7 @@ fn a_replay_only_reads() {
     let before = std::fs::read(gradus.path("scores.db")).unwrap();
     let database = rusqlite::Connection::open(gradus.path("scores.db")).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
-    gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+    replay(&gradus, &url).exits(0);
     drop(database);
     assert!(std::fs::read(gradus.path("scores.db")).unwrap() == before, "the file is as it was");
 }
@@ -177,7 +182,7 @@ fn a_database_of_an_older_version_is_upgraded_first() {
     tamper(&gradus, |database| {
         database.execute_batch("DROP TABLE prompt_references; PRAGMA user_version = 2").unwrap();
     });
-    gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(0);
+    replay(&gradus, &url).exits(0);
 }
 
 #[test]
@@ -189,7 +194,7 @@ fn a_rubric_that_was_changed_is_found() {
             "UPDATE rubrics SET json = replace(json, '\"weight\":0.7', '\"weight\":0.2') WHERE name = 'short_form_qa'";
         assert_eq!(database.execute(sql, []).unwrap(), 1);
     });
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    let ran = replay(&gradus, &url).exits(1);
     assert!(ran.out.contains("4 differ, "), "{}", ran.out);
 }
 
@@ -214,14 +219,14 @@ fn what_was_lost_or_cannot_be_read_is_named_and_the_others_are_scored() {
         let database = rusqlite::Connection::open(&copy).unwrap();
         assert_eq!(database.execute(&change, []).unwrap(), 1, "{change}");
         database.close().unwrap();
-        let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &format!("sqlite:{copy}")]).exits(1);
+        let ran = replay(&gradus, &format!("sqlite:{copy}")).exits(1);
         assert!(ran.out.contains(words), "{change}: {}", ran.out);
         assert!(ran.out.ends_with(" 0 differ, 1 requests could not be read\n"), "{change}: {}", ran.out);
         assert!(ran.out.contains("exp-17: 2 requests, 6 trajectories"), "{change}: {}", ran.out);
     }
     tamper(&gradus, |database| assert_eq!(database.execute("DELETE FROM rubrics", []).unwrap(), 3));
     let url = format!("sqlite:{}", gradus.path("scores.db"));
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    let ran = replay(&gradus, &url).exits(1);
     assert!(ran.out.ends_with("0 requests, 0 trajectories scored again, 0 differ, 3 requests could not be read\n"));
 }
 
@@ -233,7 +238,7 @@ fn a_request_that_was_damaged_is_named_and_the_others_are_scored() {
         let sql = "UPDATE bodies SET request = x'00' WHERE batch = (SELECT min(batch) FROM bodies)";
         assert_eq!(database.execute(sql, []).unwrap(), 1);
     });
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url]).exits(1);
+    let ran = replay(&gradus, &url).exits(1);
     assert!(
         ran.out.ends_with("2 requests, 6 trajectories scored again, 0 differ, 1 requests could not be read\n"),
         "{}",

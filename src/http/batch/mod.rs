@@ -112,12 +112,7 @@ pub enum BatchError {
     /// Inline rubrics are switched off.
     InlineRubric,
     /// It took too long.
-    Deadline {
-        /// How long it was given, in milliseconds.
-        limit_ms: u64,
-        /// Whether that is the server's limit and not the request's own.
-        servers: bool,
-    },
+    Deadline(Due),
     /// Nobody waits for it any more.
     Abandoned,
     /// `on_invalid` is `error`, and an item could not be scored.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::{BatchError, Engine};
 use crate::http::wire::{Object, OnInvalid, Pointed, RewardRequest};
@@ -25,6 +26,18 @@ pub struct Settings {
     pub run_id: Option<String>,
     /// What to do about items that cannot be scored.
     pub on_invalid: OnInvalid,
+}
+
+impl Settings {
+    /// The name of a stage of the rubric.
+    pub fn stage_name(&self, index: Option<usize>) -> Option<&Arc<str>> {
+        index.and_then(|index| self.rubric.stages.get(index)).map(|stage| &stage.name)
+    }
+
+    /// The curriculum position as it is stored.
+    pub fn position_json(&self) -> Value {
+        json!({"step": self.position.step, "mastery": self.position.mastery})
+    }
 }
 
 /// Overrides for a request, from query parameters or the command line.

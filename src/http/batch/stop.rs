@@ -33,13 +33,6 @@ pub struct Due {
     pub servers: bool,
 }
 
-impl Due {
-    /// What is said after it.
-    pub fn passed(self) -> BatchError {
-        BatchError::Deadline { limit_ms: self.limit_ms, servers: self.servers }
-    }
-}
-
 impl Stop {
     pub(super) fn answer_by(&self, deadline: &Deadline<'_>) {
         if let Some(due @ Due { at, limit_ms, .. }) = deadline.due {
@@ -69,7 +62,7 @@ impl<'a> Deadline<'a> {
     pub(super) fn check(&self) -> Result<(), BatchError> {
         match self.due {
             _ if self.abandoned.load(Ordering::Relaxed) => Err(BatchError::Abandoned),
-            Some(due) if Instant::now() >= due.at => Err(due.passed()),
+            Some(due) if Instant::now() >= due.at => Err(BatchError::Deadline(due)),
             _ => Ok(()),
         }
     }

@@ -29,7 +29,12 @@ pub(super) struct Work<'a, 's> {
 impl<'a> Work<'a, '_> {
     /// Bytes of request that a task is.
     pub(super) fn bytes(&self, task: &Task) -> usize {
-        task.owners.first().and_then(|owner| self.raw_items.get(*owner)).map_or(0, |raw| raw.len())
+        task.owners.first().map_or(0, |owner| self.item_bytes(*owner))
+    }
+
+    /// Bytes of an item in the request.
+    fn item_bytes(&self, index: usize) -> usize {
+        self.raw_items.get(index).map_or(0, |raw| raw.len())
     }
 
     /// The group of a task's first owner.
@@ -70,7 +75,7 @@ impl<'a> Work<'a, '_> {
             cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
             latency_ms: if place == 0 { latency_ms } else { 0.0 },
             content_hash,
-            bytes: self.raw_items.get(index).map_or(0, |raw| raw.len()),
+            bytes: self.item_bytes(index),
             facts: self.overrides.facts,
         };
         task.owners.iter().enumerate().map(row).collect()

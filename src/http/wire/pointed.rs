@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
-use crate::rubric::json_pointer;
+use crate::rubric::{self, json_pointer};
 use crate::toolcall::schema::bounded_pointer;
 
 /// Whether a text is no JSON at all, or JSON of the wrong shape.
@@ -49,10 +49,8 @@ pub(super) fn excerpt(text: &str) -> String {
 /// What an error says, without the line and the column: they count from a part of the body that its sender cannot see. A half
 /// of a surrogate pair goes by a name that one can look up.
 pub(super) fn without_place(error: &serde_json::Error) -> String {
-    let said = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    let said = said.strip_suffix(&place).unwrap_or(&said);
-    match said {
+    let said = rubric::without_place(error);
+    match &*said {
         "unexpected end of hex escape" | "lone leading surrogate in hex escape" => {
             "a string has half of a surrogate pair, such as \\ud83d without \\ude00 behind it; send the whole character"
                 .to_owned()

@@ -220,22 +220,9 @@ mod tests {
             state.to_be_bytes().first().copied()
         });
         Entry::Batch(Box::new(Batch {
-            id: ids.next(1),
-            request_id: String::new(),
-            created_at_ms: 1,
             run_id: Some("exp".to_owned()),
-            step: None,
-            position: String::new(),
-            rubric_name: String::new(),
-            rubric_hash: String::new(),
-            rubric_json: "{}".into(),
-            engine_version: "0",
-            judges: None,
-            request: None,
             response: Compressed::new(&noise.collect::<Vec<u8>>()).unwrap(),
-            idempotency: None,
-            scores: Vec::new(),
-            stages: Vec::new(),
+            ..Batch::empty(ids.next(1))
         }))
     }
 

@@ -128,24 +128,23 @@ impl Writer {
     pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
         // A key must be known to be taken before the client hears of success, whatever the durability.
         let waits = self.durability == Durability::Commit || batch.idempotency.is_some();
-        let (batch, entry) = (Some(batch.id), Entry::Batch(Box::new(batch)));
-        let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&entry)).await;
-        let room = room.map_err(|_| StoreError::Closed)?;
-        let (done, outcome) = oneshot::channel();
-        let mut verdict = Verdict { batch, outcome };
-        self.send(Job { entry, room, done: Some(done) })?;
+        let mut verdict = self.queue(Some(batch.id), Entry::Batch(Box::new(batch))).await?;
         if waits { verdict.wait().await } else { Ok(()) }
     }
 
     /// Queues references and waits until they are written.
     pub(super) async fn keep(&self, references: Vec<StoredReference>) -> Result<(), StoreError> {
-        let entry = Entry::References(references);
+        self.queue(None, Entry::References(references)).await?.wait().await
+    }
+
+    /// Queues an entry as soon as there is room.
+    async fn queue(&self, batch: Option<BatchId>, entry: Entry) -> Result<Verdict, StoreError> {
         let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&entry)).await;
         let room = room.map_err(|_| StoreError::Closed)?;
         let (done, outcome) = oneshot::channel();
-        let mut verdict = Verdict { batch: None, outcome };
+        let verdict = Verdict { batch, outcome };
         self.send(Job { entry, room, done: Some(done) })?;
-        verdict.wait().await
+        Ok(verdict)
     }
 
     /// Queues a finding if there is room at once, and loses it otherwise.

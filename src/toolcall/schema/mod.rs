@@ -20,6 +20,7 @@ mod tests;
 mod text_hash;
 
 use std::{
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::OnceLock,
 };
@@ -90,16 +91,16 @@ pub struct SchemaProblem {
 }
 
 impl SchemaProblem {
-    fn new(code: ProblemCode, message: &str, pointer: &str) -> Self {
-        Self { code, message: bounded(&message), pointer: bounded_pointer(pointer) }
+    fn new(code: ProblemCode, message: &impl fmt::Display, pointer: &str) -> Self {
+        Self { code, message: bounded(message), pointer: bounded_pointer(pointer) }
     }
 
-    fn invalid(message: impl AsRef<str>, pointer: impl AsRef<str>) -> Self {
-        Self::new(ProblemCode::Invalid, message.as_ref(), pointer.as_ref())
+    fn invalid(message: impl fmt::Display, pointer: impl AsRef<str>) -> Self {
+        Self::new(ProblemCode::Invalid, &message, pointer.as_ref())
     }
 
-    fn unsupported(message: impl AsRef<str>, pointer: impl AsRef<str>) -> Self {
-        Self::new(ProblemCode::Unsupported, message.as_ref(), pointer.as_ref())
+    fn unsupported(message: impl fmt::Display, pointer: impl AsRef<str>) -> Self {
+        Self::new(ProblemCode::Unsupported, &message, pointer.as_ref())
     }
 }
 
@@ -314,12 +315,12 @@ fn validator_of_pattern(schema: &Value) -> Option<Validator> {
 fn unusable(error: &jsonschema::ValidationError<'static>) -> SchemaProblem {
     // A pattern fails where it stands in the schema; everything else is a violation of the draft's own schema.
     if !matches!(error.kind(), ValidationErrorKind::Format { format } if format == "regex") {
-        return SchemaProblem::invalid(bounded(error), error.instance_path().as_str());
+        return SchemaProblem::invalid(error, error.instance_path().as_str());
     }
     let place = error.schema_path().as_str();
     let cost = error.instance().as_str().map(pattern::cost);
     if cost.is_some_and(|cost| cost.is_ok_and(|cost| cost.states > SURELY_FITS_STATES)) {
         return SchemaProblem::unsupported("a pattern does not compile within 4 MiB; simplify it", place);
     }
-    SchemaProblem::invalid(bounded(error), place)
+    SchemaProblem::invalid(error, place)
 }
