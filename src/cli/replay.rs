@@ -17,7 +17,7 @@ use super::said;
 use crate::config::{self, File, Scoring, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Scored};
 use crate::rubric::Rubric;
-use crate::store::{Store, StoreError, StoredRequest};
+use crate::store::{Store, StoreError, StoredRequest, StoredRow};
 
 /// Most differences that are printed; all are counted.
 const SHOWN: usize = 20;
@@ -136,10 +136,12 @@ impl<'a> Kept<'a> {
 
     /// How the row of a result differs from what it would be now.
     fn row_difference(&self, again: &Scored, index: usize) -> Option<String> {
-        let (Some(then), Some(now)) = (self.stored.rows.get(index), again.rows.get(index)) else {
+        let (Some(StoredRow { score: then, step, .. }), Some(now)) =
+            (self.stored.rows.get(index), again.rows.get(index))
+        else {
             return Some("one of the two has no such row".to_owned());
         };
-        let range = self.stored.results.get(index).cloned().unwrap_or_default();
+        let range = then.result.clone();
         let result = self.stored.response.get(range.start as usize..range.end as usize);
         if result != self.results.get(index).map(|raw| raw.get().as_bytes()) {
             return Some(format!("its result does not stand at {range:?} of the response"));
@@ -149,7 +151,6 @@ impl<'a> Kept<'a> {
         let hash = |hash: [u8; 16]| comparable.then(|| format!("{:032x}", u128::from_be_bytes(hash)));
         let stage = |at: Option<usize>| again.settings.stage_name(at).map(|name| &**name);
         let then = json!({
-            "index": then.id.index,
             "trajectory_id": then.trajectory_id,
             "group": then.group,
             "reward": then.reward,
@@ -157,10 +158,9 @@ impl<'a> Kept<'a> {
             "stage_reached": then.stage_reached,
             "failed_stage": then.failed_stage,
             "content_hash": hash(then.content_hash),
-            "step": then.step,
+            "step": step,
         });
         let now = json!({
-            "index": index,
             "trajectory_id": now.id,
             "group": now.group,
             "reward": now.reward,

@@ -15,7 +15,7 @@ use super::app::App;
 use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
 use crate::judge::Session;
-use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRow, StageTally, StoreError};
+use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRow, ScoreRows, StageTally, StoreError};
 
 /// A request that is to be scored.
 pub(crate) struct Job {
@@ -120,10 +120,20 @@ impl Pass {
     /// Packs a scored request for the store; on the work threads, since it compresses.
     fn to_batch(&self, app: &App, scored: &Scored, stamp: Stamp) -> Result<Batch, StoreError> {
         let settings = &scored.settings;
-        let stage = |index: Option<usize>| settings.stage_name(index).cloned();
+        let stage = |index: Option<usize>| settings.stage_name(index).map(|name| &**name);
         let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
         let judges = self.session.judges_asked();
         let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let scores = scored.rows.iter().map(|row| ScoreRow {
+            trajectory_id: row.id.as_deref(),
+            group: row.group.as_deref(),
+            reward: row.reward,
+            valid: row.valid,
+            stage_reached: stage(row.stage_reached),
+            failed_stage: stage(row.failed_stage),
+            content_hash: row.content_hash,
+            result: offset(row.result.start)..offset(row.result.end),
+        });
         Ok(Batch {
             id: stamp.id,
             request_id: stamp.request_id,
@@ -139,20 +149,7 @@ impl Pass {
             request: keep.then(|| Compressed::new(self.body.as_bytes())).transpose()?,
             response: Compressed::new(&scored.body)?,
             idempotency: stamp.idempotency,
-            scores: scored
-                .rows
-                .iter()
-                .map(|row| ScoreRow {
-                    trajectory_id: row.id.clone(),
-                    group: row.group.clone(),
-                    reward: row.reward,
-                    valid: row.valid,
-                    stage_reached: stage(row.stage_reached),
-                    failed_stage: stage(row.failed_stage),
-                    content_hash: row.content_hash,
-                    result: offset(row.result.start)..offset(row.result.end),
-                })
-                .collect(),
+            scores: ScoreRows::new(stamp.id, scores)?,
             stages: settings
                 .rubric
                 .stages

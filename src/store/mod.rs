@@ -2,7 +2,7 @@
 //! scores, runs, stored answers and requests to replay. Beside them, bytes under keys: what judges said, which the store
 //! does not read. Knows neither HTTP nor how a score comes about.
 //!
-//! A batch is kept whole or not at all. Bodies are packed on the caller's thread ([`Compressed`]); one thread writes all
+//! A batch is kept whole or not at all. Bodies and rows are packed on the caller's thread ([`Compressed`], [`ScoreRows`]); one thread writes all
 //! waiting batches in one transaction, so that they share one sync of the disk. Runs are counted in the same transaction.
 
 mod compressed;
@@ -12,6 +12,7 @@ mod id;
 mod prompts;
 mod read;
 mod record;
+mod rows;
 mod sqlite;
 
 use std::hash::{BuildHasher, RandomState};
@@ -27,7 +28,8 @@ pub use self::read::{
     DEFAULT_WINDOW, Filter, MAX_PAGE, Mastery, Page, RunDetail, RunSummary, StageMastery, StoredAnswer, StoredRequest,
     StoredRow, StoredScore,
 };
-pub use self::record::{Batch, Idempotency, MAX_REWARD, ScoreRow, StageTally};
+pub use self::record::{Batch, Idempotency, MAX_REWARD, StageTally};
+pub use self::rows::{ScoreRow, ScoreRows};
 
 use self::config::Target;
 use self::record::Finding;

@@ -1,10 +1,8 @@
 //! What is read back from the store: scores, runs, mastery, stored answers and requests to replay, and the filters
 //! and cursors that choose them. Knows no database.
 
-use std::ops::Range;
-
 use super::id::parse_hex;
-use super::{BatchId, ScoreId, StoreError};
+use super::{BatchId, ScoreId, ScoreRow, StoreError};
 
 /// Most rows of a page; a larger limit gives this many.
 pub const MAX_PAGE: usize = 1000;
@@ -17,20 +15,8 @@ pub const DEFAULT_WINDOW: u32 = 10;
 pub struct StoredRow {
     /// Name of the score.
     pub id: ScoreId,
-    /// The client's id of the trajectory.
-    pub trajectory_id: Option<String>,
-    /// The group it belongs to.
-    pub group: Option<String>,
-    /// The reward as it was sent.
-    pub reward: Option<f64>,
-    /// Whether it could be scored.
-    pub valid: bool,
-    /// The last stage that was reached.
-    pub stage_reached: Option<String>,
-    /// The first stage that failed.
-    pub failed_stage: Option<String>,
-    /// Hash of the trajectory.
-    pub content_hash: [u8; 16],
+    /// What was stored of it.
+    pub score: ScoreRow<String>,
     /// The trainer's step.
     pub step: Option<i64>,
     /// When it was scored, in Unix milliseconds.
@@ -75,6 +61,18 @@ pub struct Filter {
     pub step_from: Option<i64>,
     /// Only this step and earlier ones.
     pub step_to: Option<i64>,
+}
+
+impl Filter {
+    /// Whether a score is wanted, of those whose step is.
+    pub(super) fn wants(&self, score: &ScoreRow<String>) -> bool {
+        let same = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
+        same(&self.group, &score.group)
+            && same(&self.failed_stage, &score.failed_stage)
+            && self.valid.is_none_or(|valid| score.valid == valid)
+            && self.min_reward.is_none_or(|least| score.reward.is_some_and(|reward| reward >= least))
+            && self.max_reward.is_none_or(|most| score.reward.is_some_and(|reward| reward <= most))
+    }
 }
 
 /// Some items of a list, and where it goes on. A page may hold fewer items than asked for, even none, when a filter
@@ -185,8 +183,6 @@ pub struct StoredRequest {
     pub judges: Option<String>,
     /// Its scores as they were kept apart from the response, in the order of their ids.
     pub rows: Vec<StoredRow>,
-    /// Where the result of each row stands in the response, in bytes.
-    pub results: Vec<Range<u32>>,
     /// Whether the rows' content hashes are of a kind that older versions made, which none of today can equal.
     pub older_hashes: bool,
 }

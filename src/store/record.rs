@@ -1,11 +1,9 @@
-//! What is stored of one scored request. In: ids, packed bodies and one narrow row per trajectory; out: the same,
+//! What is stored of one scored request. In: ids, packed bodies and packed rows, one per trajectory; out: the same,
 //! checked. Knows neither how it was scored nor how it is kept.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::id::MAX_SCORES;
-use super::{BatchId, Compressed, StoreError, StoredReference};
+use super::{BatchId, Compressed, ScoreRows, StoreError, StoredReference};
 
 /// Largest reward or score sum, either way: sums over any run stay finite.
 pub const MAX_REWARD: f64 = 1e100;
@@ -42,7 +40,7 @@ pub struct Batch {
     /// Set when the client sent an idempotency key.
     pub idempotency: Option<Idempotency>,
     /// One row per trajectory, in request order.
-    pub scores: Vec<ScoreRow>,
+    pub scores: ScoreRows,
     /// One tally per stage, in the rubric's order, over all trajectories of the batch.
     pub stages: Vec<StageTally>,
 }
@@ -74,27 +72,6 @@ pub(super) enum Entry {
     References(Vec<StoredReference>),
 }
 
-/// One trajectory's score.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScoreRow {
-    /// The client's id of the trajectory.
-    pub trajectory_id: Option<String>,
-    /// The group (prompt) it belongs to.
-    pub group: Option<String>,
-    /// The reward as it was sent, within [`MAX_REWARD`]. Always there when `valid`. Databases read -0.0 back as 0.0.
-    pub reward: Option<f64>,
-    /// Whether it could be scored.
-    pub valid: bool,
-    /// The last stage that was reached.
-    pub stage_reached: Option<Arc<str>>,
-    /// The first stage that failed.
-    pub failed_stage: Option<Arc<str>>,
-    /// Hash of the trajectory.
-    pub content_hash: [u8; 16],
-    /// Where its result stands in the response, in bytes before packing.
-    pub result: Range<u32>,
-}
-
 /// What one stage did to the trajectories of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageTally {
@@ -115,21 +92,9 @@ impl Batch {
         if self.created_at_ms < 0 {
             return fail(format!("it was made at {} ms: the time must not be before 1970", self.created_at_ms));
         }
-        if self.scores.len() > MAX_SCORES {
-            return fail(format!("it has {} scores, the limit is {MAX_SCORES}", self.scores.len()));
-        }
-        let length = self.response.original_bytes();
-        for (index, score) in self.scores.iter().enumerate() {
-            if let Some(reward) = score.reward.filter(|reward| !in_range(*reward)) {
-                return fail(format!("score {index} has the reward {reward}: it must be within {MAX_REWARD:e}"));
-            }
-            if score.valid && score.reward.is_none() {
-                return fail(format!("score {index} is valid but has no reward"));
-            }
-            let Range { start, end } = score.result;
-            if start > end || end as usize > length {
-                return fail(format!("score {index} has its result at {start}..{end} of a response of {length} bytes"));
-            }
+        let (end, length) = (self.scores.counts().response_bytes, self.response.original_bytes());
+        if end as usize > length {
+            return fail(format!("a score has its result up to byte {end} of a response of {length} bytes"));
         }
         match self.stages.iter().find(|tally| !in_range(tally.score_sum)) {
             Some(StageTally { stage, score_sum, .. }) => {
@@ -141,16 +106,13 @@ impl Batch {
 
     /// About the memory that the batch takes while it waits, in bytes.
     pub(super) fn weight(&self) -> usize {
-        const ROW: usize = size_of::<ScoreRow>() + 48;
         let bodies = self.response.bytes().len() + self.request.as_ref().map_or(0, |request| request.bytes().len());
         let name = |name: &Option<String>| name.as_ref().map_or(0, String::len);
         let key = self.idempotency.as_ref().map_or(0, |idempotency| idempotency.key.len());
         let texts = [&self.request_id, &self.position, &self.rubric_name, &self.rubric_hash].map(String::len);
         let names = name(&self.run_id) + name(&self.judges) + key + texts.iter().sum::<usize>();
-        // A score's ids and group may be longer than all else; the names of its stages are short.
-        let rows = self.scores.iter().map(|score| ROW + name(&score.trajectory_id) + name(&score.group));
         let stages = self.stages.iter().map(|tally| size_of::<StageTally>() + tally.stage.len());
-        size_of::<Self>() + bodies + names + rows.sum::<usize>() + stages.sum::<usize>()
+        size_of::<Self>() + bodies + names + self.scores.json().len() + stages.sum::<usize>()
     }
 }
 
@@ -168,7 +130,7 @@ impl Entry {
 }
 
 /// False for what is no number.
-fn in_range(value: f64) -> bool {
+pub(super) fn in_range(value: f64) -> bool {
     value.abs() <= MAX_REWARD
 }
 
@@ -192,32 +154,22 @@ impl Batch {
             request: None,
             response: Compressed::new(b"").unwrap(),
             idempotency: None,
-            scores: Vec::new(),
+            scores: ScoreRows::new(id, []).unwrap(),
             stages: Vec::new(),
         }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::store::BatchIds;
+    use crate::store::{BatchIds, ScoreRow};
 
     #[test]
     fn a_batch_weighs_what_its_texts_are_long() {
-        let plain = Batch {
-            scores: vec![ScoreRow {
-                trajectory_id: None,
-                group: None,
-                reward: None,
-                valid: false,
-                stage_reached: None,
-                failed_stage: None,
-                content_hash: [0; 16],
-                result: 0..0,
-            }],
-            ..Batch::empty(BatchIds::new(None, 0).next(1))
-        };
+        let ids = BatchIds::new(None, 0);
+        let plain = Batch::empty(ids.next(1));
         let before = plain.weight();
         let long = || "x".repeat(1000);
         let mut batch = plain;
@@ -226,7 +178,19 @@ mod tests {
         }
         (batch.run_id, batch.judges) = (Some(long()), Some(long()));
         batch.idempotency = Some(Idempotency { key: long(), body_hash: [0; 32], status: 200 });
-        (batch.scores[0].trajectory_id, batch.scores[0].group) = (Some(long()), Some(long()));
-        assert_eq!(batch.weight() - before, 9000);
+        assert_eq!(batch.weight() - before, 7000);
+        let (id, group) = (long(), long());
+        let row = ScoreRow {
+            trajectory_id: Some(&*id),
+            group: Some(&*group),
+            reward: None,
+            valid: false,
+            stage_reached: None,
+            failed_stage: None,
+            content_hash: [0; 16],
+            result: 0..0,
+        };
+        batch.scores = ScoreRows::new(ids.next(1), [row]).unwrap();
+        assert!((9000..9100).contains(&(batch.weight() - before)));
     }
 }

@@ -85,26 +85,26 @@ fn a_reward_that_was_changed_is_found_and_named() {
     assert!(ran.out.ends_with("10 trajectories scored again, 1 differ, 0 requests could not be read\n"), "{}", ran.out);
 }
 
-/// What lists and means are made from stands in columns, and the answers would still be right.
+/// What lists and means are made from stands apart from the answers, which would still be right.
 #[test]
-fn columns_that_were_changed_are_found_and_named() {
+fn rows_that_were_changed_are_found_and_named() {
     let gradus = Gradus::new();
     stored_run(&gradus);
-    let first = "(batch, \"index\") = (SELECT min(batch), 0 FROM scores)";
     let whole = "WHERE id = (SELECT min(id) FROM batches)";
-    let scores = |set: &str| (format!("UPDATE scores SET {set} WHERE {first}"), 1);
+    let rows =
+        |json: &str| format!("UPDATE score_rows SET json = {json} WHERE batch = (SELECT min(batch) FROM score_rows)");
+    // A column of the first row.
+    let set = |place: u8, value: &str| (rows(&format!("json_set(json, '$[0][{place}]', {value})")), 1);
     for ((change, differ), words) in [
-        (scores("reward = 0.125"), "-0: /row/reward was 0.125, is 1.0"),
-        (
-            scores("content_hash = x'000102030405060708090a0b0c0d0e0f'"),
-            "/row/content_hash was \"000102030405060708090a",
-        ),
-        (scores("\"group\" = 'elsewhere'"), "/row/group was \"elsewhere\", is "),
-        (scores("trajectory_id = NULL"), "/row/trajectory_id was null, is "),
-        (scores("failed_stage = 'f1'"), "/row/failed_stage was \"f1\", is null"),
-        (scores("result_end = result_end - 1"), "its result does not stand at "),
-        ((format!("UPDATE scores SET \"index\" = 99 WHERE {first}"), 4), "-3: its result does not stand at "),
-        ((format!("DELETE FROM scores WHERE {first}"), 4), "one of the two has no such row"),
+        (set(0, "NULL"), "-0: /row/trajectory_id was null, is "),
+        (set(1, "'elsewhere'"), "/row/group was \"elsewhere\", is "),
+        (set(2, "0.125"), "-0: /row/reward was 0.125, is 1.0"),
+        (set(3, "json('false')"), "/row/valid was false, is true"),
+        (set(5, "'f1'"), "/row/failed_stage was \"f1\", is null"),
+        (set(6, "'000102030405060708090a0b0c0d0e0f'"), "/row/content_hash was \"000102030405060708090a"),
+        (set(8, "json_extract(json, '$[0][8]') - 1"), "-0: its result does not stand at "),
+        ((rows("json_remove(json, '$[0]')"), 4), "-3: one of the two has no such row"),
+        ((rows("json_insert(json, '$[#]', json_extract(json, '$[0]'))"), 1), "-4: one of the two has no such result"),
         (
             (format!("UPDATE batches SET position = '{{\"step\":7,\"mastery\":{{}}}}' {whole}"), 4),
             "-3: /batch/position/step was 7, is 15",
@@ -128,8 +128,9 @@ fn hashes_of_older_versions_are_not_compared() {
     let gradus = Gradus::new();
     let url = stored_run(&gradus);
     tamper(&gradus, |database| {
-        let sql = "UPDATE scores SET content_hash = x'000102030405060708090a0b0c0d0e0f'";
-        assert_eq!(database.execute(sql, []).unwrap(), 10);
+        let sql = "UPDATE score_rows SET json = (SELECT json_group_array(json_set(value, '$[6]', printf('%032d', 7)))
+            FROM json_each(score_rows.json))";
+        assert_eq!(database.execute(sql, []).unwrap(), 3);
         assert_eq!(database.execute("UPDATE batches SET engine_version = '0.0.9'", []).unwrap(), 3);
     });
     let ran = replay(&gradus, &url).exits(0);
@@ -141,8 +142,9 @@ fn a_row_that_cannot_be_read_is_named_and_the_other_requests_are_scored() {
     let gradus = Gradus::new();
     let url = stored_run(&gradus);
     tamper(&gradus, |database| {
-        let sql = "UPDATE scores SET content_hash = x'00' WHERE batch = (SELECT min(batch) FROM scores)";
-        assert_eq!(database.execute(sql, []).unwrap(), 4);
+        let sql = "UPDATE score_rows SET json = json_set(json, '$[1][6]', '00')
+            WHERE batch = (SELECT min(batch) FROM score_rows)";
+        assert_eq!(database.execute(sql, []).unwrap(), 1);
     });
     let ran = replay(&gradus, &url).exits(1);
     assert!(
@@ -180,9 +182,27 @@ fn a_database_of_an_older_version_is_upgraded_first() {
     let gradus = Gradus::new();
     let url = stored_run(&gradus);
     tamper(&gradus, |database| {
-        database.execute_batch("DROP TABLE prompt_references; PRAGMA user_version = 2").unwrap();
+        // As the third version kept them: a row for each score.
+        database
+            .execute_batch(
+                "CREATE TABLE old (batch, \"index\", trajectory_id, \"group\", reward, valid, stage_reached,
+                     failed_stage, content_hash, result_start, result_end);
+                 INSERT INTO old SELECT * FROM scores ORDER BY reward;
+                 DROP VIEW scores; DROP TABLE score_rows; ALTER TABLE old RENAME TO scores;
+                 DROP TABLE prompt_references; PRAGMA user_version = 2",
+            )
+            .unwrap();
     });
-    replay(&gradus, &url).exits(0);
+    let ran = replay(&gradus, &url).exits(0);
+    assert!(
+        ran.out.contains("3 requests, 10 trajectories scored again, 0 differ, 0 requests could not"),
+        "{}",
+        ran.out
+    );
+    let database = rusqlite::Connection::open(gradus.path("scores.db")).unwrap();
+    let mean = "SELECT count(*), avg(reward) FROM scores s JOIN batches b ON b.id = s.batch WHERE run_id = 'exp-17'";
+    let (n, mean): (i64, f64) = database.query_row(mean, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert!(n == 10 && mean > 0.0 && mean < 1.0, "{n} {mean}");
 }
 
 #[test]

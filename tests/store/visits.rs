@@ -1,6 +1,6 @@
 //! The visits of a run: the same whether they are read at once or as the scores come.
 
-use gradus::store::{Batch, GroupVisit, RunVisits};
+use gradus::store::{Batch, GroupVisit, RunVisits, ScoreRows};
 
 use super::{batch, on_each};
 
@@ -8,7 +8,7 @@ use super::{batch, on_each};
 fn visits(batches: &[&Batch]) -> Vec<GroupVisit> {
     let mut visits: Vec<GroupVisit> = Vec::new();
     for batch in batches {
-        for score in &batch.scores {
+        for score in ScoreRows::unpack(batch.scores.json()).unwrap() {
             let (Some(group), Some(reward)) = (&score.group, score.reward) else { continue };
             let same =
                 |visit: &&mut GroupVisit| *visit.group == **group && visit.step == batch.step && batch.step.is_some();

@@ -153,18 +153,18 @@ pub(crate) struct ScoreRow {
 }
 
 impl From<store::StoredRow> for ScoreRow {
-    fn from(row: store::StoredRow) -> Self {
+    fn from(store::StoredRow { id, score, step, created_at_ms }: store::StoredRow) -> Self {
         Self {
-            score_id: row.id.to_string(),
-            id: row.trajectory_id,
-            group: row.group,
-            reward: row.reward,
-            valid: row.valid,
-            stage_reached: row.stage_reached,
-            failed_stage: row.failed_stage,
-            content_hash: format!("{:032x}", u128::from_be_bytes(row.content_hash)),
-            step: row.step,
-            created_at_ms: row.created_at_ms,
+            score_id: id.to_string(),
+            id: score.trajectory_id,
+            group: score.group,
+            reward: score.reward,
+            valid: score.valid,
+            stage_reached: score.stage_reached,
+            failed_stage: score.failed_stage,
+            content_hash: format!("{:032x}", u128::from_be_bytes(score.content_hash)),
+            step,
+            created_at_ms,
         }
     }
 }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::store::{Durability, MAX_BUSY_TIMEOUT_MS, StoreError};
 
 /// Bytes of a database page: large bodies take few pages, small counters rewrite little.
-const PAGE_BYTES: u32 = 8192;
+const PAGE_BYTES: u32 = 16384;
 
 /// Size the write-ahead log shrinks to after a burst, in bytes.
 const LOG_BYTES: u32 = 64 << 20;

@@ -15,9 +15,7 @@ const INSERT_BATCH: &str = "INSERT INTO batches (id, request_id, created_at_ms, 
      rubric_hash, engine_version, judges) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
 const INSERT_BODIES: &str = "INSERT INTO bodies (batch, request, request_bytes, response, response_bytes)
      VALUES (?1, ?2, ?3, ?4, ?5)";
-const INSERT_SCORE: &str = "INSERT INTO scores (batch, \"index\", trajectory_id, \"group\", reward, valid,
-     stage_reached, failed_stage, content_hash, result_start, result_end)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+const INSERT_ROWS: &str = "INSERT INTO score_rows (batch, json) VALUES (?1, ?2)";
 const INSERT_FINDING: &str = "INSERT INTO judge_findings (key, value, created_at_ms) VALUES (?1, ?2, ?3)
      ON CONFLICT DO NOTHING";
 
@@ -25,7 +23,7 @@ const LOG_PAGES: &str = "PRAGMA wal_checkpoint(NOOP)";
 const COPY_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// Pages of the write-ahead log from which on it is copied into the database.
-const CHECKPOINT_PAGES: i64 = 1024;
+const CHECKPOINT_PAGES: i64 = 512;
 
 /// Why a whole transaction failed.
 enum Failure {
@@ -175,27 +173,7 @@ fn insert(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
         batch.response.bytes(),
         integer(batch.response.original_bytes()),
     ])?;
-    insert_scores(transaction, batch)
-}
-
-fn insert_scores(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
-    let id = batch.id.to_column();
-    let mut statement = transaction.prepare_cached(INSERT_SCORE)?;
-    for (index, score) in (0_u32..).zip(&batch.scores) {
-        statement.execute(params![
-            id,
-            index,
-            score.trajectory_id,
-            score.group,
-            score.reward,
-            score.valid,
-            score.stage_reached,
-            score.failed_stage,
-            score.content_hash,
-            score.result.start,
-            score.result.end,
-        ])?;
-    }
+    transaction.prepare_cached(INSERT_ROWS)?.execute(params![id, batch.scores.json()])?;
     Ok(())
 }
 

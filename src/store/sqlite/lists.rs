@@ -5,7 +5,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::connection::{Fault, integer};
-use super::reader::read_row;
+use super::reader::unpack_rows;
 use crate::store::read::{MAX_PAGE, RunCursor};
 use crate::store::{BatchId, Filter, Mastery, Page, RunDetail, RunSummary, ScoreId, StageMastery, StoredRow};
 
@@ -15,12 +15,10 @@ const BATCHES_PER_PAGE: usize = 2000;
 /// Most steps of a mastery window.
 const MAX_WINDOW: u32 = 10_000;
 
-const RUN_BATCHES: &str = "SELECT id, step, created_at_ms FROM batches WHERE run_id = ?1 AND id >= ?2
-     AND (?3 IS NULL OR step >= ?3) AND (?4 IS NULL OR step <= ?4) ORDER BY id";
-const BATCH_SCORES: &str = "SELECT trajectory_id, \"group\", reward, valid, stage_reached, failed_stage, content_hash,
-     ?3, ?4, \"index\" FROM scores WHERE batch = ?1 AND \"index\" > ?2 AND (?5 IS NULL OR \"group\" = ?5)
-     AND (?6 IS NULL OR valid = ?6) AND (?7 IS NULL OR reward >= ?7) AND (?8 IS NULL OR reward <= ?8)
-     AND (?9 IS NULL OR failed_stage = ?9) ORDER BY \"index\"";
+// A left join: rows that were lost are damage to their batch, which would otherwise seem to have none.
+const RUN_BATCHES: &str = "SELECT b.id, b.step, b.created_at_ms, r.json FROM batches b
+     LEFT JOIN score_rows r ON r.batch = b.id WHERE b.run_id = ?1 AND b.id >= ?2
+     AND (?3 IS NULL OR b.step >= ?3) AND (?4 IS NULL OR b.step <= ?4) ORDER BY b.id";
 const RUN_COLUMNS: &str = "run_id, n, valid, reward_sum, min_reward, max_reward, first_created_at_ms,
      last_created_at_ms, last_step FROM runs";
 const RUN_RUBRICS: &str = "SELECT rubric_hash FROM run_rubrics WHERE run_id = ?1 ORDER BY rubric_hash";
@@ -47,8 +45,12 @@ pub(super) fn run_scores(
     let mut visited = 0;
     while let Some(row) = batches.next()? {
         let batch = BatchId::from_column(row.get(0)?);
-        let index = after.filter(|after| after.batch == batch).map_or(-1, |after| i64::from(after.index));
-        batch_scores(connection, row, index, filter, limit + 1, &mut items)?;
+        let first = after.filter(|after| after.batch == batch).map_or(0, |after| after.index as usize + 1);
+        let (step, created_at_ms) = (row.get(1)?, row.get(2)?);
+        let scores = unpack_rows(row.get_ref(3)?.as_str().ok(), batch)?;
+        let scores = (0..).zip(scores).skip(first).filter(|(_, score)| filter.wants(score));
+        let rows = scores.map(|(index, score)| StoredRow { id: ScoreId { batch, index }, score, step, created_at_ms });
+        items.extend(rows.take(limit + 1 - items.len()));
         visited += 1;
         if items.len() > limit {
             items.truncate(limit);
@@ -61,28 +63,6 @@ pub(super) fn run_scores(
         }
     }
     Ok(Page { items, next_cursor: None })
-}
-
-/// Adds the scores of one batch (a row of `RUN_BATCHES`) after an index, until there are `enough`.
-fn batch_scores(
-    connection: &Connection,
-    batch: &Row<'_>,
-    index: i64,
-    filter: &Filter,
-    enough: usize,
-    items: &mut Vec<StoredRow>,
-) -> Result<(), Fault> {
-    let (id, step, created_at_ms): (i64, Option<i64>, i64) = (batch.get(0)?, batch.get(1)?, batch.get(2)?);
-    let Filter { group, valid, min_reward, max_reward, failed_stage, .. } = filter;
-    let mut scores = connection.prepare_cached(BATCH_SCORES)?;
-    let values = params![id, index, step, created_at_ms, group, valid, min_reward, max_reward, failed_stage];
-    let mut scores = scores.query(values)?;
-    while items.len() < enough
-        && let Some(row) = scores.next()?
-    {
-        items.push(read_row(row, ScoreId { batch: BatchId::from_column(id), index: row.get(9)? })?);
-    }
-    Ok(())
 }
 
 /// Runs, the latest started first.

@@ -1,7 +1,6 @@
 //! A few connections that only read, and the look-ups of single scores, answers, requests and findings. In: ids; out: what is
 //! stored under them. Never waits for the writer, nor it for them. Knows no list.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::types::FromSql;
@@ -9,25 +8,24 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::connection::{Fault, Place};
-use crate::store::{BatchId, Compressed, ScoreId, StoreError, StoredAnswer, StoredRequest, StoredRow, StoredScore};
+use crate::store::{
+    BatchId, Compressed, ScoreId, ScoreRow, ScoreRows, StoreError, StoredAnswer, StoredRequest, StoredRow, StoredScore,
+};
 
 /// Reads that run at the same time; more wait.
 const CONNECTIONS: usize = 4;
 
 // Left joins: what was lost from a table is damage to a batch, which would otherwise seem never to have been.
-const FIND_SCORE: &str = "SELECT s.trajectory_id, s.\"group\", s.reward, s.valid, s.stage_reached, s.failed_stage,
-     s.content_hash, b.step, b.created_at_ms, s.result_start, s.result_end, b.request_id, b.run_id, b.position,
-     b.rubric_name, b.rubric_hash, b.engine_version, y.response, y.response_bytes
-     FROM scores s JOIN batches b ON b.id = s.batch LEFT JOIN bodies y ON y.batch = s.batch
-     WHERE s.batch = ?1 AND s.\"index\" = ?2";
+const FIND_BATCH: &str = "SELECT r.json, b.step, b.created_at_ms, b.request_id, b.run_id, b.position, b.rubric_name,
+     b.rubric_hash, b.engine_version, y.response, y.response_bytes
+     FROM batches b LEFT JOIN score_rows r ON r.batch = b.id LEFT JOIN bodies y ON y.batch = b.id WHERE b.id = ?1";
 const FIND_ANSWER: &str = "SELECT i.batch, i.body_hash, i.status, y.response, y.response_bytes
      FROM idempotency i LEFT JOIN bodies y ON y.batch = i.batch WHERE i.key = ?1";
 const NEXT_REQUEST: &str = "SELECT b.id, b.rubric_name, b.rubric_hash, r.json, b.position, b.engine_version,
-     y.request, y.request_bytes, y.response, y.response_bytes, b.judges, b.step, b.created_at_ms, y.batch IS NULL
+     y.request, y.request_bytes, y.response, y.response_bytes, b.judges, b.step, b.created_at_ms, y.batch IS NULL, s.json
      FROM batches b LEFT JOIN bodies y ON y.batch = b.id LEFT JOIN rubrics r ON r.hash = b.rubric_hash
+     LEFT JOIN score_rows s ON s.batch = b.id
      WHERE b.run_id = ?1 AND b.id > ?2 ORDER BY b.id LIMIT 1";
-const BATCH_ROWS: &str = "SELECT trajectory_id, \"group\", reward, valid, stage_reached, failed_stage, content_hash,
-     ?2, ?3, \"index\", result_start, result_end FROM scores WHERE batch = ?1 ORDER BY \"index\"";
 const FIND_FINDING: &str = "SELECT value FROM judge_findings WHERE key = ?1";
 
 /// A batch of a replay, and its request or why there is none.
@@ -116,38 +114,29 @@ impl Readers {
     }
 }
 
-/// The columns that a row of `scores`, then `step` and `created_at_ms`, begin with.
-pub(super) fn read_row(row: &Row<'_>, id: ScoreId) -> rusqlite::Result<StoredRow> {
-    Ok(StoredRow {
-        id,
-        trajectory_id: row.get(0)?,
-        group: row.get(1)?,
-        reward: row.get(2)?,
-        valid: row.get(3)?,
-        stage_reached: row.get(4)?,
-        failed_stage: row.get(5)?,
-        content_hash: row.get(6)?,
-        step: row.get(7)?,
-        created_at_ms: row.get(8)?,
-    })
+/// The rows of a batch. Ones that cannot be read are damage to this batch alone.
+pub(super) fn unpack_rows(json: Option<&str>, batch: BatchId) -> Result<Vec<ScoreRow<String>>, StoreError> {
+    json.and_then(ScoreRows::unpack).ok_or(StoreError::Damaged { batch, what: "row" })
 }
 
 /// One score with its result.
 pub(super) fn score(connection: &Connection, id: ScoreId) -> Result<Option<StoredScore>, Fault> {
-    let mut statement = connection.prepare_cached(FIND_SCORE)?;
-    let mut rows = statement.query(params![id.batch.to_column(), id.index])?;
+    let mut statement = connection.prepare_cached(FIND_BATCH)?;
+    let mut rows = statement.query([id.batch.to_column()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let response = unpack(row.get(17)?, row.get(18)?, id.batch, "response")?;
-    let (start, end): (u32, u32) = (row.get(9)?, row.get(10)?);
-    let result = response.get(start as usize..end as usize).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    let scores = unpack_rows(row.get_ref(0)?.as_str().ok(), id.batch)?;
+    let Some(score) = scores.into_iter().nth(id.index as usize) else { return Ok(None) };
+    let response = unpack(row.get(9)?, row.get(10)?, id.batch, "response")?;
+    let result = response.get(score.result.start as usize..score.result.end as usize);
+    let result = result.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
     Ok(Some(StoredScore {
-        row: read_row(row, id)?,
-        request_id: row.get(11)?,
-        run_id: row.get(12)?,
-        position: row.get(13)?,
-        rubric_name: row.get(14)?,
-        rubric_hash: row.get(15)?,
-        engine_version: row.get(16)?,
+        row: StoredRow { id, score, step: row.get(1)?, created_at_ms: row.get(2)? },
+        request_id: row.get(3)?,
+        run_id: row.get(4)?,
+        position: row.get(5)?,
+        rubric_name: row.get(6)?,
+        rubric_hash: row.get(7)?,
+        engine_version: row.get(8)?,
         result_json: result.ok_or(StoreError::Damaged { batch: id.batch, what: "result" })?,
     }))
 }
@@ -168,14 +157,14 @@ pub(super) fn replay(connection: &Connection, run_id: &str, after: Option<BatchI
     let mut rows = statement.query(params![run_id, after.map_or(-1, BatchId::to_column)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let batch = BatchId::from_column(row.get(0)?);
-    match request(connection, row, batch) {
+    match request(row, batch) {
         Ok(request) => Ok(Some((batch, Ok(request)))),
         Err(Fault::Store(error)) => Ok(Some((batch, Err(error)))),
         Err(fault) => Err(fault),
     }
 }
 
-fn request(connection: &Connection, row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
+fn request(row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
     let packed: Option<Vec<u8>> = column(row, 6, batch, "request")?;
     let lost: bool = column(row, 13, batch, "body")?;
     let packed = match packed {
@@ -183,11 +172,12 @@ fn request(connection: &Connection, row: &Row<'_>, batch: BatchId) -> Result<Sto
         None if lost => return Err(StoreError::Damaged { batch, what: "body" }.into()),
         None => return Err(StoreError::NotKept { batch }.into()),
     };
-    let (rows, results) = rows(connection, batch, column(row, 11, batch, "step")?, column(row, 12, batch, "time")?)?;
+    let (step, created_at_ms) = (column(row, 11, batch, "step")?, column(row, 12, batch, "time")?);
+    let scores = unpack_rows(row.get_ref(14)?.as_str().ok(), batch)?;
+    let name = |(index, score)| StoredRow { id: ScoreId { batch, index }, score, step, created_at_ms };
     Ok(StoredRequest {
         batch,
-        rows,
-        results,
+        rows: (0..).zip(scores).map(name).collect(),
         // The hash was changed after the packing.
         older_hashes: Compressed::packed_by_older(&packed),
         request: unpack(Some(packed), column(row, 7, batch, "request")?, batch, "request")?,
@@ -199,27 +189,6 @@ fn request(connection: &Connection, row: &Row<'_>, batch: BatchId) -> Result<Sto
         engine_version: column(row, 5, batch, "version")?,
         judges: column(row, 10, batch, "judges")?,
     })
-}
-
-/// The rows of a batch and where their results stand. A row that cannot be read is damage to this batch alone.
-fn rows(
-    connection: &Connection,
-    batch: BatchId,
-    step: Option<i64>,
-    created_at_ms: i64,
-) -> Result<(Vec<StoredRow>, Vec<Range<u32>>), Fault> {
-    let read = |row: &Row<'_>| {
-        Ok((read_row(row, ScoreId { batch, index: row.get(9)? })?, row.get::<_, u32>(10)?..row.get::<_, u32>(11)?))
-    };
-    let mut statement = connection.prepare_cached(BATCH_ROWS)?;
-    let mut found = statement.query(params![batch.to_column(), step, created_at_ms])?;
-    let (mut rows, mut results) = (Vec::new(), Vec::new());
-    while let Some(row) = found.next()? {
-        let (row, result) = read(row).map_err(|_: rusqlite::Error| StoreError::Damaged { batch, what: "row" })?;
-        rows.push(row);
-        results.push(result);
-    }
-    Ok((rows, results))
 }
 
 /// A column of a batch. One that cannot be read is damage to this batch alone.

@@ -66,16 +66,16 @@ impl<'a> Tally<'a> {
         self.rubrics.entry(&batch.rubric_hash).or_insert(batch);
         let Some(run_id) = &batch.run_id else { return };
         let run = self.runs.entry(run_id).or_default();
-        let valid = batch.scores.iter().filter(|score| score.valid).count();
-        let counts = (integer(batch.scores.len()), integer(valid));
+        let scores = batch.scores.counts();
+        let counts = (integer(scores.n), integer(scores.valid));
         run.whole.add(counts, &batch.stages);
         if let Some(step) = batch.step {
             run.steps.entry(step).or_default().add(counts, &batch.stages);
         }
-        for reward in batch.scores.iter().filter(|score| score.valid).filter_map(|score| score.reward) {
-            run.reward_sum += reward;
-            run.min_reward = Some(run.min_reward.map_or(reward, |least| least.min(reward)));
-            run.max_reward = Some(run.max_reward.map_or(reward, |most| most.max(reward)));
+        run.reward_sum += scores.reward_sum;
+        if let Some((least, most)) = scores.rewards {
+            run.min_reward = Some(run.min_reward.map_or(least, |known| known.min(least)));
+            run.max_reward = Some(run.max_reward.map_or(most, |known| known.max(most)));
         }
         let (first, last) = run.created_at_ms.unwrap_or((batch.created_at_ms, batch.created_at_ms));
         run.created_at_ms = Some((first.min(batch.created_at_ms), last.max(batch.created_at_ms)));

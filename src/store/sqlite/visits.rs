@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, params};
 
 use super::connection::Fault;
+use super::reader::unpack_rows;
 use crate::store::{BatchId, GroupVisit, RunVisits, StoreError};
 
 const RUN_EXISTS: &str = "SELECT 1 FROM runs WHERE run_id = ?1";
@@ -14,9 +15,8 @@ const RUN_RUBRICS: &str =
     "SELECT r.hash, r.json FROM run_rubrics n JOIN rubrics r ON r.hash = n.rubric_hash WHERE n.run_id = ?1";
 const BATCHES_UP_TO: &str = "SELECT count(*) FROM batches WHERE run_id = ?1 AND id <= ?2";
 const BATCHES_AFTER: &str = "SELECT count(*), max(id) FROM batches WHERE run_id = ?1 AND id > ?2";
-const REWARDS_AFTER: &str = "SELECT b.id, b.step, b.rubric_hash, s.\"group\", s.reward FROM batches b
-     JOIN scores s ON s.batch = b.id WHERE b.run_id = ?1 AND b.id > ?2 AND s.valid = 1 AND s.\"group\" IS NOT NULL
-     AND s.reward IS NOT NULL ORDER BY b.id, s.\"index\"";
+const SCORES_AFTER: &str = "SELECT b.id, b.step, b.rubric_hash, r.json FROM batches b
+     LEFT JOIN score_rows r ON r.batch = b.id WHERE b.run_id = ?1 AND b.id > ?2 ORDER BY b.id";
 
 /// Most runs that stay in memory.
 const RUNS: usize = 4;
@@ -115,21 +115,25 @@ impl Known {
                 known.rubrics.push((hash, json));
             }
         }
-        let mut rewards = moment.prepare_cached(REWARDS_AFTER)?;
-        let mut rows = rewards.query(params![self.run_id, self.last])?;
+        let mut scores = moment.prepare_cached(SCORES_AFTER)?;
+        let mut rows = scores.query(params![self.run_id, self.last])?;
         while let Some(row) = rows.next()? {
-            let (batch, step): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
-            let group: Arc<str> = row.get(3)?;
-            let place = *self.places.entry((Arc::clone(&group), step.ok_or(batch))).or_insert(known.visits.len());
-            if place == known.visits.len() {
-                let rubric = row.get_ref(2)?.as_str().ok().and_then(|hash| self.rubrics.get(hash));
-                let damaged = StoreError::Damaged { batch: BatchId::from_column(batch), what: "rubric" };
-                self.bytes += VISIT_BYTES + group.len();
-                known.visits.push(GroupVisit { group, step, rewards: Vec::new(), rubric: *rubric.ok_or(damaged)? });
-            }
-            if let Some(visit) = known.visits.get_mut(place) {
-                visit.rewards.push(row.get(4)?);
-                self.bytes += size_of::<f64>();
+            let (id, step): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
+            let batch = BatchId::from_column(id);
+            let rubric = row.get_ref(2)?.as_str().ok().and_then(|hash| self.rubrics.get(hash));
+            let rubric = *rubric.ok_or(StoreError::Damaged { batch, what: "rubric" })?;
+            for score in unpack_rows(row.get_ref(3)?.as_str().ok(), batch)?.into_iter().filter(|score| score.valid) {
+                let (Some(group), Some(reward)) = (score.group, score.reward) else { continue };
+                let group: Arc<str> = group.into();
+                let place = *self.places.entry((Arc::clone(&group), step.ok_or(id))).or_insert(known.visits.len());
+                if place == known.visits.len() {
+                    self.bytes += VISIT_BYTES + group.len();
+                    known.visits.push(GroupVisit { group, step, rewards: Vec::new(), rubric });
+                }
+                if let Some(visit) = known.visits.get_mut(place) {
+                    visit.rewards.push(reward);
+                    self.bytes += size_of::<f64>();
+                }
             }
         }
         self.batches += more;
@@ -141,6 +145,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{ScoreRow, ScoreRows};
 
     fn of_size(run_id: &str, bytes: usize) -> Known {
         Known { bytes, ..Known::nothing(run_id.to_owned()) }
@@ -178,11 +183,22 @@ mod tests {
                  INSERT INTO rubrics VALUES ('b3-1', 'r', '{}');
                  INSERT INTO run_rubrics VALUES ('exp', 'b3-1');
                  INSERT INTO batches (id, request_id, created_at_ms, run_id, step, position, rubric_name, rubric_hash,
-                     engine_version) VALUES (1, '', 1, 'exp', 0, '', 'r', 'b3-1', '0');
-                 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999)
-                 INSERT INTO scores SELECT 1, i, NULL, printf('%0100d', i), 0.5, 1, NULL, NULL, x'', 0, 0 FROM n;",
+                     engine_version) VALUES (1, '', 1, 'exp', 0, '', 'r', 'b3-1', '0');",
             )
             .unwrap();
+        let groups: Vec<String> = (0..1000).map(|group| format!("{group:0100}")).collect();
+        let row = |group| ScoreRow {
+            trajectory_id: None,
+            group: Some(group),
+            reward: Some(0.5),
+            valid: true,
+            stage_reached: None,
+            failed_stage: None,
+            content_hash: [0; 16],
+            result: 0..0,
+        };
+        let rows = ScoreRows::new(BatchId::from_column(1), groups.iter().map(|group| row(group.as_str()))).unwrap();
+        connection.execute("INSERT INTO score_rows VALUES (1, ?1)", [rows.json()]).unwrap();
         let mut known = Known::nothing("exp".to_owned());
         assert!(known.read_on(&connection).unwrap());
         assert_eq!(known.visits.visits.len(), 1000);
