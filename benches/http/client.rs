@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The address in `http://127.0.0.1:PORT`. Everything that connects comes through here: no other machine is reached.
-pub fn loopback(url: &str) -> anyhow::Result<SocketAddr> {
+pub(crate) fn loopback(url: &str) -> anyhow::Result<SocketAddr> {
     let rest = url.trim().strip_prefix("http://").with_context(|| format!("{url:?} is no http:// address"))?;
     let address: SocketAddr =
         rest.trim_end_matches('/').parse().with_context(|| format!("{url:?} names no IP address"))?;
@@ -22,19 +22,19 @@ pub fn loopback(url: &str) -> anyhow::Result<SocketAddr> {
 }
 
 /// Whole requests, ready to be sent.
-pub struct Requests {
+pub(crate) struct Requests {
     address: SocketAddr,
     texts: Vec<Vec<u8>>,
 }
 
 impl Requests {
     /// `POST /reward` with each of the bodies.
-    pub fn new(address: SocketAddr, bodies: &[String]) -> Self {
+    pub(crate) fn new(address: SocketAddr, bodies: &[String]) -> Self {
         Self::to(address, "/reward", bodies)
     }
 
     /// `POST` to a path with each of the bodies.
-    pub fn to(address: SocketAddr, path: &str, bodies: &[String]) -> Self {
+    pub(crate) fn to(address: SocketAddr, path: &str, bodies: &[String]) -> Self {
         let text = |body: &String| {
             let length = body.len();
             let head = format!(
@@ -46,12 +46,12 @@ impl Requests {
     }
 
     /// `GET` of a path.
-    pub fn get(address: SocketAddr, path: &str) -> Self {
+    pub(crate) fn get(address: SocketAddr, path: &str) -> Self {
         Self { address, texts: vec![format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()] }
     }
 
     /// Sends the first one on a new connection and waits for its answer.
-    pub fn once(&self) -> anyhow::Result<()> {
+    pub(crate) fn once(&self) -> anyhow::Result<()> {
         Connection::open(self.address)?.exchange(self.text(0))
     }
 
@@ -62,7 +62,7 @@ impl Requests {
 
 /// All connections send a request at the same moment, `rounds` times: how long the slowest answer of each round took,
 /// sorted.
-pub fn together(requests: &Requests, connections: usize, rounds: usize) -> anyhow::Result<Vec<Duration>> {
+pub(crate) fn together(requests: &Requests, connections: usize, rounds: usize) -> anyhow::Result<Vec<Duration>> {
     let (start, end) = (Barrier::new(connections), Barrier::new(connections));
     let worker = |place: usize| -> anyhow::Result<Vec<Duration>> {
         let mut connection = Connection::open(requests.address)?;
@@ -93,7 +93,7 @@ pub fn together(requests: &Requests, connections: usize, rounds: usize) -> anyho
 }
 
 /// What a load gave.
-pub struct Load {
+pub(crate) struct Load {
     latencies: Vec<Duration>,
     /// From the first request to the last answer.
     pub seconds: f64,
@@ -101,7 +101,7 @@ pub struct Load {
 
 impl Load {
     /// Several loads as one.
-    pub fn of_all(loads: Vec<Self>) -> Self {
+    pub(crate) fn of_all(loads: Vec<Self>) -> Self {
         let seconds = loads.iter().map(|load| load.seconds).sum();
         let mut latencies: Vec<_> = loads.into_iter().flat_map(|load| load.latencies).collect();
         latencies.sort_unstable();
@@ -109,24 +109,24 @@ impl Load {
     }
 
     /// Requests that were answered with 200.
-    pub fn answered(&self) -> usize {
+    pub(crate) fn answered(&self) -> usize {
         self.latencies.len()
     }
 
     /// Requests per second.
-    pub fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.answered() as f64 / self.seconds
     }
 
     /// The latency that this many of a hundred answers did not exceed, in milliseconds.
-    pub fn quantile_ms(&self, percent: usize) -> f64 {
+    pub(crate) fn quantile_ms(&self, percent: usize) -> f64 {
         let rank = (percent * self.latencies.len()).div_ceil(100);
         self.latencies.get(rank.saturating_sub(1)).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
     }
 }
 
 /// Each connection sends its next request when the last one is answered.
-pub fn closed_loop(requests: &Requests, connections: usize, duration: Duration) -> anyhow::Result<Load> {
+pub(crate) fn closed_loop(requests: &Requests, connections: usize, duration: Duration) -> anyhow::Result<Load> {
     drive(requests, connections, |_, began| {
         let now = Instant::now();
         (now.duration_since(began) < duration).then_some(now)
@@ -134,7 +134,12 @@ pub fn closed_loop(requests: &Requests, connections: usize, duration: Duration) 
 }
 
 /// Requests are due at a fixed rate, whether the earlier ones are answered or not; latency counts from when one is due.
-pub fn open_loop(requests: &Requests, connections: usize, per_second: f64, duration: Duration) -> anyhow::Result<Load> {
+pub(crate) fn open_loop(
+    requests: &Requests,
+    connections: usize,
+    per_second: f64,
+    duration: Duration,
+) -> anyhow::Result<Load> {
     drive(requests, connections, |turn, began| {
         let at = Duration::from_secs_f64(turn as f64 / per_second);
         let due = began + at;

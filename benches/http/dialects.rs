@@ -5,7 +5,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 /// The same trajectories in one dialect.
-pub struct Variant {
+pub(crate) struct Variant {
     /// Name in the table.
     pub name: &'static str,
     /// Where they are sent.
@@ -20,7 +20,7 @@ pub struct Variant {
 
 /// The form in which a trajectory comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// A list of messages.
     Messages,
     /// A prompt, and what followed it as one text.
@@ -95,7 +95,7 @@ impl Parts {
 }
 
 /// Native bodies as single trajectories and as they are, then every dialect; and the lines of references.
-pub fn variants(bodies: &[String], batch: usize) -> anyhow::Result<(Vec<Variant>, String)> {
+pub(crate) fn variants(bodies: &[String], batch: usize) -> anyhow::Result<(Vec<Variant>, String)> {
     let read = |body: &String| -> anyhow::Result<Vec<Value>> {
         let body: Value = serde_json::from_str(body)?;
         Ok(body["trajectories"].as_array().context("a body has trajectories")?.clone())

@@ -18,7 +18,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const FIRST: &str = r#"{"trajectories":[{"id":"first","messages":[{"role":"assistant","content":"<answer>Paris</answer>"}],"tools":[],"references":["Paris"]}]}"#;
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     /// Its name in the table.
     pub name: String,
     /// Where it listens.
@@ -32,7 +32,7 @@ pub struct Server {
 
 impl Server {
     /// Starts a server and waits for its first answer.
-    pub fn start(command: &mut Command, name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &mut Command, name: &str) -> anyhow::Result<Self> {
         let began = Instant::now();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let mut process = command.spawn().with_context(|| format!("{command:?} cannot be started"))?;
@@ -61,12 +61,12 @@ impl Server {
     }
 
     /// User and system time of all its processes so far.
-    pub fn cpu_seconds(&self) -> f64 {
+    pub(crate) fn cpu_seconds(&self) -> f64 {
         self.members().iter().map(|process| process.cpu_seconds).sum()
     }
 
     /// Starts counting the peak anew.
-    pub fn reset_peak(&self) {
+    pub(crate) fn reset_peak(&self) {
         for process in self.members() {
             // Where this is not allowed, the peak is the one since the start.
             let _ = fs::write(format!("/proc/{}/clear_refs", process.id), "5");
@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// The largest resident size since then, in megabytes.
-    pub fn peak_mb(&self) -> f64 {
+    pub(crate) fn peak_mb(&self) -> f64 {
         self.members().iter().map(|process| peak_mb(process.id)).sum()
     }
 
@@ -132,12 +132,12 @@ fn peak_mb(id: u32) -> f64 {
 }
 
 /// User and system time of this process.
-pub fn own_cpu_seconds() -> f64 {
+pub(crate) fn own_cpu_seconds() -> f64 {
     Process::read(std::process::id()).map_or(f64::NAN, |process| process.cpu_seconds)
 }
 
 /// CPU time that the whole machine has spent on anything.
-pub fn busy_seconds() -> f64 {
+pub(crate) fn busy_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().next().unwrap_or_default();
     let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();

@@ -19,7 +19,7 @@ use crate::store::StoreError;
 use crate::toolcall::schema::bounded_pointer;
 
 /// Media type of problem documents.
-pub const PROBLEM_JSON: &str = "application/problem+json";
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Why a request failed.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ struct More {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem, example = json!({"type": "urn:gradus:problem:unknown-rubric", "title": "Not found", "status": 404,
     "detail": "there is no rubric \"short\"; see GET /rubrics", "pointer": "/rubric", "request_id": "0193a1b2c3d4e5f6"}))]
-pub struct ProblemWire<'a> {
+pub(super) struct ProblemWire<'a> {
     /// The kind of problem, stable: a URN that ends in its name.
     #[serde(rename = "type")]
     pub kind: String,

@@ -234,7 +234,7 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
 ///
 /// # Errors
 /// 415.
-pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let essence = kind.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if essence == "application/json" || essence.ends_with("+json") {
@@ -246,7 +246,7 @@ pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Sets the flag when the request's future is dropped: the client went away, and its work may stop.
 #[derive(Debug, Default)]
-pub struct AbandonOnDrop(pub Arc<AtomicBool>);
+pub(super) struct AbandonOnDrop(pub Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {

@@ -11,9 +11,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::prompt::{KnownPrompts, PromptKey};
 
 /// Most prompts of the table.
-pub const MAX_PROMPTS: usize = 4 << 20;
+pub(super) const MAX_PROMPTS: usize = 4 << 20;
 /// Most bytes of the table.
-pub const MAX_BYTES: usize = 1 << 30;
+pub(super) const MAX_BYTES: usize = 1 << 30;
 /// What a prompt takes beside its entry, about, in bytes.
 const OVERHEAD: usize = 96;
 

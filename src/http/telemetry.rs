@@ -11,16 +11,16 @@ use super::app::App;
 use super::error::Problem;
 
 /// The header that names a request.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a client.
 const MAX_REQUEST_ID: usize = 128;
 
 /// The id of the current request, in its extensions.
 #[derive(Debug, Clone)]
-pub struct RequestId(pub String);
+pub(super) struct RequestId(pub String);
 
 /// The outermost layer: names the request, counts it, and writes the body of a problem.
-pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&app, &request);
     let route =

@@ -15,7 +15,7 @@ const CONTEXT: &str = "gradus 2026 judge prompt fence v1";
 
 /// The fence of one prompt's group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fence {
+pub(super) struct Fence {
     nonce: String,
     max_chars: usize,
 }
@@ -23,7 +23,7 @@ pub struct Fence {
 impl Fence {
     /// The fence for a group: the same for all of its rollouts. `max_chars` is the most characters that any one text
     /// keeps.
-    pub fn new<'a>(
+    pub(super) fn new<'a>(
         criteria: &'a str,
         question: &'a str,
         references: impl IntoIterator<Item = &'a str>,
@@ -40,22 +40,22 @@ impl Fence {
     }
 
     /// What every line of this fence carries.
-    pub fn nonce(&self) -> &str {
+    pub(super) fn nonce(&self) -> &str {
         &self.nonce
     }
 
     /// The line that opens the fence, with its line end.
-    pub fn open(&self, what: &str) -> String {
+    pub(super) fn open(&self, what: &str) -> String {
         format!("<<<{what} {}\n", self.nonce)
     }
 
     /// The line that closes it, with the line end before it.
-    pub fn close(&self, what: &str) -> String {
+    pub(super) fn close(&self, what: &str) -> String {
         format!("\n{} {what}>>>", self.nonce)
     }
 
     /// The text as it may stand inside.
-    pub fn contain<'t>(&self, text: &'t str) -> Cow<'t, str> {
+    pub(super) fn contain<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let cut = cut_middle(text, self.max_chars);
         if !cut.to_ascii_lowercase().contains(&self.nonce) {
             return cut;
@@ -74,7 +74,7 @@ impl Fence {
 
 /// At most `max_chars` characters of a text, and a mark that says how many are missing. The middle goes: answers conclude
 /// at their end. The end keeps two thirds.
-pub fn cut_middle(text: &str, max_chars: usize) -> Cow<'_, str> {
+pub(super) fn cut_middle(text: &str, max_chars: usize) -> Cow<'_, str> {
     if text.len() <= max_chars {
         return Cow::Borrowed(text);
     }

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 /// From here on a score is a verdict of Match.
-pub const VERDICT_CUT: f64 = 0.5;
+pub(super) const VERDICT_CUT: f64 = 0.5;
 
 /// Bins of the calibration error, equally wide.
 const BINS: usize = 10;

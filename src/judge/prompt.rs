@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 use minijinja::{Environment, UndefinedBehavior, Value};
 
-pub use self::defaults::{GENERATE, LABEL, MATCH, RANK};
+pub(super) use self::defaults::{GENERATE, LABEL, MATCH, RANK};
 use super::fence::Fence;
 use super::inquiry::{PromptMessage, Speaker};
 use crate::lm::jinja::{self, TemplateFault};
@@ -26,7 +26,7 @@ use crate::lm::untrusted::{Placeholders, UntrustedError};
 use crate::trajectory::Role;
 
 /// Most characters of one untrusted value, unless the rubric says otherwise.
-pub const DEFAULT_MAX_CHARS: usize = 200_000;
+pub(super) const DEFAULT_MAX_CHARS: usize = 200_000;
 
 /// What a rubric may ask for at most. Past a million spaces in a row the word splitters of tokenizers give up.
 const HIGHEST_MAX_CHARS: usize = 500_000;
@@ -222,7 +222,7 @@ impl PromptTemplate {
 }
 
 /// The task of a conversation: its first user message; empty when there is none.
-pub fn task_of<'a>(conversation: &'a [PastMessage<'_>]) -> &'a str {
+pub(super) fn task_of<'a>(conversation: &'a [PastMessage<'_>]) -> &'a str {
     conversation.iter().find(|message| message.role == Role::User).map_or("", |message| &message.text)
 }
 

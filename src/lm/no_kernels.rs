@@ -16,7 +16,7 @@ use super::packed::Packed;
 use super::rope::RopeTable;
 use super::sample::{Choice, Drawn};
 
-pub use self::training::{AttentionSegments, TrainKernels};
+pub(super) use self::training::{AttentionSegments, TrainKernels};
 
 /// The first GPU.
 ///

@@ -12,31 +12,31 @@ use crate::lm::train_ops::{
 
 /// No kernels.
 #[derive(Debug)]
-pub struct TrainKernels(Infallible);
+pub(crate) struct TrainKernels(Infallible);
 
 /// No sequences of a batch.
 #[derive(Debug)]
-pub struct AttentionSegments(Infallible);
+pub(crate) struct AttentionSegments(Infallible);
 
 impl TrainKernels {
     /// None on any device.
     #[expect(clippy::unnecessary_wraps, reason = "the kernels may fail to load")]
-    pub fn for_device(_: &Device) -> Result<Option<Self>, LmError> {
+    pub(crate) fn for_device(_: &Device) -> Result<Option<Self>, LmError> {
         Ok(None)
     }
 
     /// Root-mean-square norm.
-    pub fn rms_norm(&self, _: &NormInput<'_>) -> Result<Tensor, LmError> {
+    pub(crate) fn rms_norm(&self, _: &NormInput<'_>) -> Result<Tensor, LmError> {
         match self.0 {}
     }
 
     /// A sum and its norm.
-    pub fn add_rms_norm(&self, _: &NormInput<'_>, _: &Tensor) -> Result<(Tensor, Tensor), LmError> {
+    pub(crate) fn add_rms_norm(&self, _: &NormInput<'_>, _: &Tensor) -> Result<(Tensor, Tensor), LmError> {
         match self.0 {}
     }
 
     /// The gradients of a norm.
-    pub fn rms_norm_backward(
+    pub(crate) fn rms_norm_backward(
         &self,
         _: &NormInput<'_>,
         _: &Tensor,
@@ -47,17 +47,17 @@ impl TrainKernels {
     }
 
     /// The gradient of a bias.
-    pub fn bias_backward(&self, _: &Tensor, _: &Tensor) -> Result<(), LmError> {
+    pub(crate) fn bias_backward(&self, _: &Tensor, _: &Tensor) -> Result<(), LmError> {
         match self.0 {}
     }
 
     /// Rotary embedding.
-    pub fn rotate(&self, _: &Tensor, _: &Angles<'_>, _: Rotation) -> Result<Tensor, LmError> {
+    pub(crate) fn rotate(&self, _: &Tensor, _: &Angles<'_>, _: Rotation) -> Result<Tensor, LmError> {
         match self.0 {}
     }
 
     /// A packed projection to heads.
-    pub fn split_heads(
+    pub(crate) fn split_heads(
         &self,
         _: &Tensor,
         _: Option<&Tensor>,
@@ -68,32 +68,32 @@ impl TrainKernels {
     }
 
     /// The gradients of heads to that of the packed projection.
-    pub fn join_heads(&self, _: &Heads, _: Option<&Angles<'_>>, _: HeadShape) -> Result<Tensor, LmError> {
+    pub(crate) fn join_heads(&self, _: &Heads, _: Option<&Angles<'_>>, _: HeadShape) -> Result<Tensor, LmError> {
         match self.0 {}
     }
 
     /// The gated activation.
-    pub fn gated(&self, _: &Tensor) -> Result<Tensor, LmError> {
+    pub(crate) fn gated(&self, _: &Tensor) -> Result<Tensor, LmError> {
         match self.0 {}
     }
 
     /// Its gradient.
-    pub fn gated_backward(&self, _: &Tensor, _: &Tensor) -> Result<Tensor, LmError> {
+    pub(crate) fn gated_backward(&self, _: &Tensor, _: &Tensor) -> Result<Tensor, LmError> {
         match self.0 {}
     }
 
     /// The sequences of a batch.
-    pub fn segments(&self, _: &[Range<usize>], _: HeadShape) -> Result<AttentionSegments, LmError> {
+    pub(crate) fn segments(&self, _: &[Range<usize>], _: HeadShape) -> Result<AttentionSegments, LmError> {
         match self.0 {}
     }
 
     /// Causal attention.
-    pub fn attention(&self, _: &Heads, _: &AttentionSegments) -> Result<Attended, LmError> {
+    pub(crate) fn attention(&self, _: &Heads, _: &AttentionSegments) -> Result<Attended, LmError> {
         match self.0 {}
     }
 
     /// Its gradients.
-    pub fn attention_backward(
+    pub(crate) fn attention_backward(
         &self,
         _: &Heads,
         _: &Attended,
@@ -104,32 +104,39 @@ impl TrainKernels {
     }
 
     /// Log-probabilities of targets.
-    pub fn token_logprobs(&self, _: &Tensor, _: &Tensor, _: f64) -> Result<TokenScores, LmError> {
+    pub(crate) fn token_logprobs(&self, _: &Tensor, _: &Tensor, _: f64) -> Result<TokenScores, LmError> {
         match self.0 {}
     }
 
     /// The gradient of logits, in place.
-    pub fn logits_backward(&self, _: &Tensor, _: &Tensor, _: &Tensor, _: &Tensor, _: f64) -> Result<(), LmError> {
+    pub(crate) fn logits_backward(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: f64,
+    ) -> Result<(), LmError> {
         match self.0 {}
     }
 
     /// A weight's gradient.
-    pub fn weight_gradient(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<(), LmError> {
+    pub(crate) fn weight_gradient(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<(), LmError> {
         match self.0 {}
     }
 
     /// The embedding's gradient.
-    pub fn embedding_backward(&self, _: &Tensor, _: &[u32], _: &Tensor) -> Result<(), LmError> {
+    pub(crate) fn embedding_backward(&self, _: &Tensor, _: &[u32], _: &Tensor) -> Result<(), LmError> {
         match self.0 {}
     }
 
     /// The sum of squares of tensors.
-    pub fn sum_of_squares(&self, _: &[&Tensor]) -> Result<f64, LmError> {
+    pub(crate) fn sum_of_squares(&self, _: &[&Tensor]) -> Result<f64, LmError> {
         match self.0 {}
     }
 
     /// One step of AdamW.
-    pub fn adamw(&self, _: &AdamwTensors<'_>, _: &AdamwStep) -> Result<(), LmError> {
+    pub(crate) fn adamw(&self, _: &AdamwTensors<'_>, _: &AdamwStep) -> Result<(), LmError> {
         match self.0 {}
     }
 }

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 /// How many heads attention has, and how wide they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadShape {
+pub(super) struct HeadShape {
     /// Heads of queries; a multiple of `kv_heads`.
     pub heads: usize,
     /// Heads of keys and of values.
@@ -16,14 +16,14 @@ pub struct HeadShape {
 
 impl HeadShape {
     /// Columns of a packed projection: the heads of queries, keys and values.
-    pub fn packed_width(&self) -> usize {
+    pub(super) fn packed_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 }
 
 /// What a norm was computed from.
 #[derive(Debug, Clone, Copy)]
-pub struct NormInput<'t> {
+pub(super) struct NormInput<'t> {
     /// `[.., width]`, bf16.
     pub x: &'t Tensor,
     /// `[width]`, bf16.
@@ -34,7 +34,7 @@ pub struct NormInput<'t> {
 
 /// Cosines and sines of each row's position, `[rows, head_dim / 2]`, float32.
 #[derive(Debug, Clone, Copy)]
-pub struct Angles<'t> {
+pub(super) struct Angles<'t> {
     /// The cosines.
     pub cos: &'t Tensor,
     /// The sines.
@@ -43,7 +43,7 @@ pub struct Angles<'t> {
 
 /// Which way heads are rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rotation {
+pub(super) enum Rotation {
     /// As the model does.
     Forward,
     /// Back: what turns the gradient of the rotated heads into that of the heads.
@@ -52,7 +52,7 @@ pub enum Rotation {
 
 /// A packed projection taken apart, or its gradient; bf16.
 #[derive(Debug, Clone)]
-pub struct Heads {
+pub(super) struct Heads {
     /// `[rows, heads * head_dim]`.
     pub q: Tensor,
     /// `[rows, kv_heads * head_dim]`.
@@ -63,7 +63,7 @@ pub struct Heads {
 
 /// What attention gives.
 #[derive(Debug, Clone)]
-pub struct Attended {
+pub(super) struct Attended {
     /// `[rows, heads * head_dim]`, bf16.
     pub output: Tensor,
     /// Natural log-sum-exp of each row's scaled scores, `[rows, heads]`, float32.
@@ -72,7 +72,7 @@ pub struct Attended {
 
 /// What the logits of each row say of its target; natural logarithms of softmax(logits / temperature), float32.
 #[derive(Debug, Clone)]
-pub struct TokenScores {
+pub(super) struct TokenScores {
     /// `[rows]`; not finite for a target beyond the vocabulary.
     pub logprob: Tensor,
     /// `[rows]`, in nats.
@@ -83,7 +83,7 @@ pub struct TokenScores {
 
 /// A parameter and what the optimiser keeps of it, all of one number of elements; updated in place.
 #[derive(Debug, Clone, Copy)]
-pub struct AdamwTensors<'t> {
+pub(super) struct AdamwTensors<'t> {
     /// The lowest 16 bits of the parameter in float32, as i16.
     pub low_bits: &'t Tensor,
     /// Float32.
@@ -99,7 +99,7 @@ pub struct AdamwTensors<'t> {
 
 /// The numbers of one step of `AdamW`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamwStep {
+pub(super) struct AdamwStep {
     /// Positive, or 0 for none.
     pub learning_rate: f64,
     /// Share of the first moment that is kept, in `0..1`.

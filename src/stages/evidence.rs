@@ -16,7 +16,7 @@ use crate::trajectory::{Message, ParseMode, ToolFormat, Trajectory, Turn};
 
 /// Most call attempts of a trajectory, over all its turns; one more gives a `too_many_calls` error, and nothing after it is
 /// parsed. Each attempt costs memory and a part of the answer, and a trajectory may have thousands of turns.
-pub const MAX_ATTEMPTS: usize = 4096;
+pub(super) const MAX_ATTEMPTS: usize = 4096;
 
 /// How a rubric reads a trajectory.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,7 @@ struct Said {
 ///
 /// # Errors
 /// [`TrainError::File`] with the line that is wrong.
-pub fn read(path: &Path, protocol: &Protocol) -> Result<Vec<Sample>, TrainError> {
+pub(super) fn read(path: &Path, protocol: &Protocol) -> Result<Vec<Sample>, TrainError> {
     let wrong = |problem: String| TrainError::file(path, problem);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let mut samples = Vec::new();

@@ -45,7 +45,7 @@ impl Group {
 }
 
 /// How often each group counts.
-pub fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan {
+pub(super) fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan {
     match config.algorithm {
         Algorithm::Vspo => {
             let statistics: Vec<GroupStatistics> = groups.iter().map(|group| group.statistics).collect();
@@ -61,14 +61,14 @@ pub fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan {
 }
 
 /// How many more rollouts each group of a plan is to get: with `regenerate`, those of its copies.
-pub fn regenerated(config: &TrainConfig, plan: &Plan) -> Vec<usize> {
+pub(super) fn regenerated(config: &TrainConfig, plan: &Plan) -> Vec<usize> {
     let fresh = config.algorithm == Algorithm::Vspo && config.vspo.mode == Mode::Regenerate;
     let more = |m: &u32| if fresh { m.saturating_sub(1) as usize * config.rollout.group_size } else { 0 };
     plan.multiplicity.iter().map(more).collect()
 }
 
 /// The samples of all groups that count, with advantages by their group. PPO's come later: they need the critic.
-pub fn samples(config: &TrainConfig, groups: &[Group], plan: &Plan) -> Vec<Sample> {
+pub(super) fn samples(config: &TrainConfig, groups: &[Group], plan: &Plan) -> Vec<Sample> {
     let formula = match config.algorithm {
         Algorithm::Vspo => advantage::Algorithm::Vspo,
         Algorithm::Dapo => advantage::Algorithm::Dapo,
@@ -95,7 +95,7 @@ pub fn samples(config: &TrainConfig, groups: &[Group], plan: &Plan) -> Vec<Sampl
 }
 
 /// PPO: the advantages and returns of samples whose values are known; the reward is given at the last written token.
-pub fn by_critic(samples: &mut [Sample], rewards: &[f64], config: &PpoConfig) {
+pub(super) fn by_critic(samples: &mut [Sample], rewards: &[f64], config: &PpoConfig) {
     let gae_config = GaeConfig { gamma: config.gamma, lambda: config.lambda };
     for (sample, reward) in samples.iter_mut().zip(rewards) {
         let count = sample.written.len();

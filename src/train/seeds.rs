@@ -2,7 +2,7 @@
 
 /// What a draw is for.
 #[derive(Debug, Clone, Copy)]
-pub enum Purpose {
+pub(super) enum Purpose {
     /// The order of the tasks, by epoch.
     Order,
     /// The tokens of a rollout, by step and its place in it.
@@ -18,7 +18,7 @@ pub enum Purpose {
 }
 
 /// A number for a place in a run.
-pub fn draw(seed: u64, purpose: Purpose, place: [u64; 2]) -> u64 {
+pub(super) fn draw(seed: u64, purpose: Purpose, place: [u64; 2]) -> u64 {
     let name = match purpose {
         Purpose::Order => "order",
         Purpose::Rollout => "rollout",
@@ -32,7 +32,7 @@ pub fn draw(seed: u64, purpose: Purpose, place: [u64; 2]) -> u64 {
 }
 
 /// The numbers 0 to `count` in an order that `seed` makes.
-pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+pub(super) fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     fastrand::Rng::with_seed(seed).shuffle(&mut order);
     order

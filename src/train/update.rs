@@ -9,7 +9,7 @@ use crate::lm::training::{AdamW, Gradients};
 
 /// How an update is done.
 #[derive(Debug, Clone, Copy)]
-pub struct Update {
+pub(super) struct Update {
     /// The algorithm.
     pub algorithm: Algorithm,
     /// Its loss.
@@ -24,7 +24,7 @@ pub struct Update {
 
 /// What an update saw. Sums are over tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Seen {
+pub(super) struct Seen {
     /// The sum of the losses of all optimiser steps.
     pub loss: f64,
     /// Optimiser steps.
@@ -58,7 +58,7 @@ impl Update {
     ///
     /// # Errors
     /// [`crate::lm::LmError::NotFinite`] when a number is none: no parameter has moved then.
-    pub fn step(
+    pub(super) fn step(
         &self,
         policy: &mut Policy,
         optimizer: &mut AdamW,
@@ -100,7 +100,7 @@ impl Update {
 
 impl Seen {
     /// Compares what the sampler said of a sample's tokens with what the trainer says.
-    pub fn compare(&mut self, sample: &Sample) {
+    pub(super) fn compare(&mut self, sample: &Sample) {
         for (sampled, computed) in sample.sampler_logprobs.iter().zip(&sample.old_logprobs) {
             if let Some(sampled) = sampled {
                 self.sampler_gap += (sampled - computed).abs();

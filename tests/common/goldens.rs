@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 /// The folder with a subfolder per model.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
     std::env::var_os("GRADUS_GOLDENS").map_or_else(ours, PathBuf::from)
 }
 
 /// The names of all models in the folder.
-pub fn models() -> Vec<String> {
+pub(crate) fn models() -> Vec<String> {
     let holds_model = |path: &Path| path.join("config.json").exists() && path.join("expected.safetensors").exists();
     let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     let mut names: Vec<String> = entries
@@ -25,7 +25,7 @@ pub fn models() -> Vec<String> {
 }
 
 /// What PyTorch says of a batch; the fields that a model has no numbers for are empty.
-pub struct Expected {
+pub(crate) struct Expected {
     input_ids: Vec<Vec<i64>>,
     mask: Vec<Vec<i64>>,
     /// `[batch, time, vocab]`.
@@ -42,7 +42,7 @@ pub struct Expected {
 
 impl Expected {
     /// Reads a model's `expected.safetensors`.
-    pub fn load(dir: &Path) -> Self {
+    pub(crate) fn load(dir: &Path) -> Self {
         let tensors = candle_core::safetensors::load(dir.join("expected.safetensors"), &Device::Cpu).unwrap();
         let float = |name: &str| tensors.get(name).map(|tensor| tensor.to_dtype(DType::F32).unwrap());
         let matrix = |name: &str| float(name).map_or_else(Vec::new, |tensor| tensor.to_vec2().unwrap());
@@ -62,7 +62,7 @@ impl Expected {
     }
 
     /// The sequences without their padding.
-    pub fn sequences(&self) -> Vec<Vec<u32>> {
+    pub(crate) fn sequences(&self) -> Vec<Vec<u32>> {
         let real = |(ids, mask): (&Vec<i64>, &Vec<i64>)| {
             ids.iter().zip(mask).filter(|(_, mask)| **mask == 1).map(|(token, _)| id(*token)).collect()
         };
@@ -70,7 +70,7 @@ impl Expected {
     }
 
     /// The column of a sequence's `i`-th token.
-    pub fn place(&self, sequence: usize, i: usize) -> usize {
+    pub(crate) fn place(&self, sequence: usize, i: usize) -> usize {
         let real = self.mask[sequence].iter().enumerate().filter(|(_, mask)| **mask == 1);
         real.map(|(column, _)| column).nth(i).unwrap()
     }

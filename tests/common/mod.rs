@@ -23,7 +23,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Request};
 const HANG: Duration = Duration::from_mins(2);
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     address: String,
     agent: ureq::Agent,
@@ -34,7 +34,7 @@ pub struct Server {
 
 /// A response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
@@ -42,7 +42,7 @@ pub struct Answer {
 
 impl Server {
     /// Starts `gradus serve` with these options; it stores nothing unless they say so.
-    pub fn start(options: &[&str]) -> Self {
+    pub(crate) fn start(options: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GRADUS_")) {
@@ -72,12 +72,12 @@ impl Server {
     }
 
     /// Host and port.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// A request; `None` is no body at all.
-    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -92,27 +92,27 @@ impl Server {
     }
 
     /// GET.
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], None)
     }
 
     /// POST of JSON text.
-    pub fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
         self.send("POST", path, &[("Content-Type", "application/json")], Some(body.as_bytes()))
     }
 
     /// `POST /reward`.
-    pub fn reward(&self, request: &Value) -> Answer {
+    pub(crate) fn reward(&self, request: &Value) -> Answer {
         self.post("/reward", &request.to_string())
     }
 
     /// A connection that bytes are written to.
-    pub fn connect(&self) -> Connection {
+    pub(crate) fn connect(&self) -> Connection {
         Connection::to(&self.address).unwrap()
     }
 
     /// The value of a sample of `GET /metrics`; 0 where there is none yet.
-    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let text = self.get("/metrics").text();
         let sample = |line: &&str| {
             let (found, _) = line.rsplit_once(' ').unwrap();
@@ -124,7 +124,7 @@ impl Server {
     }
 
     /// Asks for `path` until `wanted` holds.
-    pub fn wait_until(&self, wanted: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait_until(&self, wanted: impl Fn(&Self) -> bool) {
         for _ in 0..2000 {
             if wanted(self) {
                 return;
@@ -135,24 +135,24 @@ impl Server {
     }
 
     /// SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
     /// SIGKILL: what a crash or a power cut leaves.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Waits for the process's end.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
     /// What it wrote to standard error.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
     }
 }
@@ -170,30 +170,30 @@ impl Drop for Server {
 
 impl Answer {
     /// The body as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).expect("bodies are UTF-8")
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
     /// A header's value; empty where it is absent.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The JSON of a 200.
     #[track_caller]
-    pub fn ok(&self) -> Value {
+    pub(crate) fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()
     }
 
     /// The problem document of an error (RFC 9457), checked for its shape.
     #[track_caller]
-    pub fn problem(&self, status: u16) -> Value {
+    pub(crate) fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         assert_eq!(self.header("content-type"), "application/problem+json");
         let problem = self.json();
@@ -210,24 +210,24 @@ impl Answer {
 }
 
 /// A connection that bytes are written to.
-pub struct Connection(BufReader<TcpStream>);
+pub(crate) struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     /// Connects.
-    pub fn to(address: &str) -> std::io::Result<Self> {
+    pub(crate) fn to(address: &str) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(HANG))?;
         Ok(Self(BufReader::new(stream)))
     }
 
     /// Writes bytes. A server that refuses a request may close before all is written, so that no error is one here.
-    pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn write(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _ = self.0.get_mut().write_all(bytes.as_ref());
         self
     }
 
     /// Reads one response; `None` when the server closes without one.
-    pub fn read(&mut self) -> Option<Answer> {
+    pub(crate) fn read(&mut self) -> Option<Answer> {
         let mut line = String::new();
         if self.0.read_line(&mut line).unwrap_or(0) == 0 {
             return None;
@@ -272,7 +272,7 @@ impl Connection {
 }
 
 /// The text of a POST of JSON with these extra header lines.
-pub fn post_bytes(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn post_bytes(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: gradus\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n"
@@ -281,12 +281,12 @@ pub fn post_bytes(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// A file of this package.
-pub fn package(path: &str) -> PathBuf {
+pub(crate) fn package(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// The request bodies of `tests/cases/trajectories`, by file name.
-pub fn case_requests() -> Vec<(String, Value)> {
+pub(crate) fn case_requests() -> Vec<(String, Value)> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(package("tests/cases/trajectories")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -300,7 +300,7 @@ pub fn case_requests() -> Vec<(String, Value)> {
 }
 
 /// A trajectory that answers the question for the capital of France without a tool.
-pub fn answering(answer: &str) -> Value {
+pub(crate) fn answering(answer: &str) -> Value {
     json!({
         "messages": [
             {"role": "user", "content": "What is the capital of France?"},
@@ -311,28 +311,28 @@ pub fn answering(answer: &str) -> Value {
 }
 
 /// A trajectory whose only assistant turn is this text.
-pub fn saying(text: &str) -> Value {
+pub(crate) fn saying(text: &str) -> Value {
     json!({"messages": [{"role": "user", "content": "Go."}, {"role": "assistant", "content": text}], "references": ["Paris"]})
 }
 
 /// The same with a field set.
-pub fn with(mut value: Value, field: &str, to: Value) -> Value {
+pub(crate) fn with(mut value: Value, field: &str, to: Value) -> Value {
     value[field] = to;
     value
 }
 
 /// A call in the hermes format.
-pub fn hermes(name: &str, arguments: &Value) -> String {
+pub(crate) fn hermes(name: &str, arguments: &Value) -> String {
     format!("<tool_call>{}</tool_call>", json!({"name": name, "arguments": arguments}))
 }
 
 /// A tool with a schema.
-pub fn tool(name: &str, parameters: Value) -> Value {
+pub(crate) fn tool(name: &str, parameters: Value) -> Value {
     json!({"type": "function", "function": {"name": name, "parameters": parameters}})
 }
 
 /// A result without what names it or depends on the machine: what must be the same whenever it is scored again.
-pub fn stable(result: &Value) -> Value {
+pub(crate) fn stable(result: &Value) -> Value {
     let mut result = result.clone();
     for field in ["latency_ms", "score_id", "cache", "id", "group"] {
         result.as_object_mut().unwrap().remove(field);

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use crate::common::{Server, hermes};
 
-pub const QUESTION: &str = "What is the capital of France?";
+pub(crate) const QUESTION: &str = "What is the capital of France?";
 const SYSTEM: &str = "You are a helpful assistant.";
 
 /// What happens in a rollout, in order.
-pub enum Step {
+pub(crate) enum Step {
     /// The policy writes.
     Says(String),
     /// The tool answers.
@@ -17,13 +17,13 @@ pub enum Step {
 }
 
 /// A rollout.
-pub struct Content {
+pub(crate) struct Content {
     pub name: &'static str,
     pub steps: Vec<Step>,
 }
 
 /// A dialect's request for a rollout.
-pub struct Call {
+pub(crate) struct Call {
     pub dialect: &'static str,
     pub path: String,
     pub body: Value,
@@ -40,7 +40,7 @@ fn answer(text: &str) -> Step {
 }
 
 /// Rollouts that fail and succeed at every stage.
-pub fn contents() -> Vec<Content> {
+pub(crate) fn contents() -> Vec<Content> {
     let found = || Step::Tool("Paris is the capital of France.");
     let content = |name, steps| Content { name, steps };
     vec![
@@ -58,7 +58,7 @@ pub fn contents() -> Vec<Content> {
 }
 
 /// The tool list: chat form, or the flat form of the Responses API.
-pub fn tools(flat: bool) -> Value {
+pub(crate) fn tools(flat: bool) -> Value {
     let parameters = json!({"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]});
     if flat {
         json!([{"type": "function", "name": "search", "parameters": parameters, "strict": true}])
@@ -68,23 +68,23 @@ pub fn tools(flat: bool) -> Value {
 }
 
 /// The prompt in the template of Qwen.
-pub fn templated_prompt() -> String {
+pub(crate) fn templated_prompt() -> String {
     format!("<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n")
 }
 
 /// The prompt as messages.
-pub fn prompt_messages() -> Value {
+pub(crate) fn prompt_messages() -> Value {
     json!([{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}])
 }
 
 /// One line of `POST /references` for the question.
-pub fn reference_line() -> String {
+pub(crate) fn reference_line() -> String {
     json!({"messages": prompt_messages(), "references": ["Paris"], "tools": tools(false)}).to_string()
 }
 
 impl Content {
     /// What follows the prompt in the template of Qwen.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let step = |step: &Step| match step {
             Step::Says(text) => text.clone(),
             Step::Tool(result) => format!(
@@ -95,7 +95,7 @@ impl Content {
     }
 
     /// What follows the prompt as messages.
-    pub fn messages(&self) -> Value {
+    pub(crate) fn messages(&self) -> Value {
         let step = |step: &Step| match step {
             Step::Says(text) => json!({"role": "assistant", "content": text}),
             Step::Tool(result) => json!({"role": "tool", "content": result}),
@@ -113,14 +113,14 @@ impl Content {
     }
 
     /// The native request.
-    pub fn native(&self) -> Value {
+    pub(crate) fn native(&self) -> Value {
         let mut messages = prompt_messages();
         messages.as_array_mut().unwrap().extend(self.messages().as_array().unwrap().iter().cloned());
         json!({"trajectories": [{"messages": messages, "tools": tools(false), "references": ["Paris"]}]})
     }
 
     /// The same in every dialect; the server must know [`reference_line`].
-    pub fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         let (prompt, text) = (templated_prompt(), self.text());
         let whole = format!("{prompt}{text}<|im_end|>");
         let label = json!({"references": ["Paris"], "tools": tools(false)});
@@ -211,7 +211,7 @@ impl Content {
 impl Call {
     /// The answer's reward.
     #[track_caller]
-    pub fn send(&self, server: &Server) -> Value {
+    pub(crate) fn send(&self, server: &Server) -> Value {
         let answer = server.post(&self.path, &self.body.to_string()).ok();
         answer
             .pointer(self.reward)
@@ -221,7 +221,7 @@ impl Call {
 }
 
 /// A server that knows what is right for the question.
-pub fn server(options: &[&str]) -> Server {
+pub(crate) fn server(options: &[&str]) -> Server {
     let server = Server::start(options);
     server.post("/references", &reference_line()).ok();
     server

@@ -30,7 +30,7 @@ const CALL: [&str; 9] = ["message", "index", "span", "name", "arguments", "parse
 
 /// Scores a request and holds the response against all rules.
 #[track_caller]
-pub fn score(server: &Server, request: &Value) -> Value {
+pub(crate) fn score(server: &Server, request: &Value) -> Value {
     let response = server.reward(request).ok();
     check(request, &response);
     response
@@ -38,12 +38,12 @@ pub fn score(server: &Server, request: &Value) -> Value {
 
 /// Scores one trajectory with the default rubric.
 #[track_caller]
-pub fn score_one(server: &Server, trajectory: Value) -> Value {
+pub(crate) fn score_one(server: &Server, trajectory: Value) -> Value {
     score(server, &serde_json::json!({"trajectories": [trajectory]}))["results"][0].clone()
 }
 
 /// Equal within a relative 1e-9.
-pub fn close(a: f64, b: f64) -> bool {
+pub(crate) fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0)
 }
 
@@ -72,7 +72,7 @@ fn has(value: &Value, fields: &[&str]) {
 }
 
 /// Every rule that needs nothing but the request and the response.
-pub fn check(request: &Value, response: &Value) {
+pub(crate) fn check(request: &Value, response: &Value) {
     has(response, &["rubric", "rewards", "results", "groups", "curriculum"]);
     has(&response["rubric"], &["name", "version"]);
     has(&response["curriculum"], &["step", "mastery"]);

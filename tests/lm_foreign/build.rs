@@ -10,25 +10,25 @@ use candle_core::{DType, Device, Tensor};
 use gradus::lm::{Decoder, Engine, ModelConfig, Weights};
 use serde_json::json;
 
-pub const VOCAB: u32 = 96;
-pub const CONTEXT: usize = 512;
+pub(crate) const VOCAB: u32 = 96;
+pub(crate) const CONTEXT: usize = 512;
 
 /// A model of one of our decoder's families.
-pub struct Tiny {
+pub(crate) struct Tiny {
     pub config: ModelConfig,
     weights: Weights,
 }
 
 /// What a GGUF file holds.
 #[derive(Clone)]
-pub struct Content {
+pub(crate) struct Content {
     pub options: Vec<(String, Value)>,
     pub tensors: Vec<(String, Tensor)>,
 }
 
 impl Tiny {
     /// `family` as config.json has it.
-    pub fn new(family: &str, rope_theta: f64) -> Self {
+    pub(crate) fn new(family: &str, rope_theta: f64) -> Self {
         let config = json!({
             "model_type": family, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": VOCAB,
@@ -39,22 +39,22 @@ impl Tiny {
         Self { config, weights }
     }
 
-    pub fn engine(&self) -> Engine {
+    pub(crate) fn engine(&self) -> Engine {
         Engine::new(Decoder::new(self.config.clone(), &self.weights, None).unwrap(), 4096, 4096).unwrap()
     }
 
     /// A tensor by the name that it has in a Hugging Face directory.
-    pub fn get(&self, name: &str, shape: &[usize]) -> Tensor {
+    pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Tensor {
         self.weights.get(name, shape).unwrap()
     }
 
     /// A layer's tensor.
-    pub fn of_layer(&self, layer: usize, name: &str, shape: &[usize]) -> Tensor {
+    pub(crate) fn of_layer(&self, layer: usize, name: &str, shape: &[usize]) -> Tensor {
         self.get(&format!("model.layers.{layer}.{name}"), shape)
     }
 
     /// As llama.cpp's converter writes it.
-    pub fn gguf(&self, architecture: &str) -> Content {
+    pub(crate) fn gguf(&self, architecture: &str) -> Content {
         let c = &self.config;
         let mut tensors = vec![
             ("token_embd.weight".to_owned(), self.get("model.embed_tokens.weight", &[c.vocab, c.hidden])),
@@ -130,26 +130,26 @@ fn interleaved(weight: &Tensor, heads: usize) -> Tensor {
 }
 
 impl Content {
-    pub fn set(mut self, key: &str, value: Value) -> Self {
+    pub(crate) fn set(mut self, key: &str, value: Value) -> Self {
         self.options.retain(|(found, _)| found != key);
         self.options.push((key.to_owned(), value));
         self
     }
 
-    pub fn without(mut self, name: &str) -> Self {
+    pub(crate) fn without(mut self, name: &str) -> Self {
         self.options.retain(|(found, _)| found != name);
         self.tensors.retain(|(found, _)| found != name);
         self
     }
 
-    pub fn with(mut self, name: &str, shape: &[usize]) -> Self {
+    pub(crate) fn with(mut self, name: &str, shape: &[usize]) -> Self {
         self.tensors.retain(|(found, _)| found != name);
         self.tensors.push((name.to_owned(), Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap()));
         self
     }
 
     /// Writes the file; matrices as `dtype`, the rest in float32.
-    pub fn write(&self, path: &Path, dtype: GgmlDType) -> PathBuf {
+    pub(crate) fn write(&self, path: &Path, dtype: GgmlDType) -> PathBuf {
         let quantised = |tensor: &Tensor| {
             let dtype = if tensor.rank() == 2 { dtype } else { GgmlDType::F32 };
             QTensor::quantize(tensor, dtype).unwrap()
@@ -163,7 +163,7 @@ impl Content {
 }
 
 /// Writes a model directory.
-pub fn directory(dir: &Path, config: &serde_json::Value, tensors: &HashMap<String, Tensor>) {
+pub(crate) fn directory(dir: &Path, config: &serde_json::Value, tensors: &HashMap<String, Tensor>) {
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     candle_core::safetensors::save(tensors, dir.join("model.safetensors")).unwrap();
 }

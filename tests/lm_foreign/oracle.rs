@@ -2,10 +2,10 @@
 
 use candle_core::{DType, Tensor};
 
-pub type Matrix = Vec<Vec<f64>>;
+pub(crate) type Matrix = Vec<Vec<f64>>;
 
 /// What differs between the architectures.
-pub struct Shape {
+pub(crate) struct Shape {
     pub heads: usize,
     pub kv_heads: usize,
     pub rope_theta: f64,
@@ -17,7 +17,7 @@ pub struct Shape {
 }
 
 /// One layer; the norms are those of the attention and of the feed-forward half.
-pub struct Layer {
+pub(crate) struct Layer {
     pub norms: [Vec<f64>; 2],
     pub query_key_norms: Option<[Vec<f64>; 2]>,
     pub q: Matrix,
@@ -29,11 +29,11 @@ pub struct Layer {
     pub down: Matrix,
 }
 
-pub fn matrix(tensor: &Tensor) -> Matrix {
+pub(crate) fn matrix(tensor: &Tensor) -> Matrix {
     tensor.to_dtype(DType::F64).unwrap().to_vec2().unwrap()
 }
 
-pub fn vector(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn vector(tensor: &Tensor) -> Vec<f64> {
     tensor.to_dtype(DType::F64).unwrap().to_vec1().unwrap()
 }
 
@@ -99,7 +99,7 @@ fn feed_forward(layer: &Layer, x: &[f64]) -> Vec<f64> {
 }
 
 /// Log-probabilities of all tokens after a prompt. `ends` are the embedding and the head, `last` the final norm.
-pub fn logprobs(shape: &Shape, layers: &[Layer], ends: [&Matrix; 2], last: &[f64], prompt: &[u32]) -> Vec<f64> {
+pub(crate) fn logprobs(shape: &Shape, layers: &[Layer], ends: [&Matrix; 2], last: &[f64], prompt: &[u32]) -> Vec<f64> {
     let mut xs: Vec<Vec<f64>> = prompt.iter().map(|token| ends[0][*token as usize].clone()).collect();
     let add = |xs: &mut Vec<Vec<f64>>, more: Vec<Vec<f64>>| {
         xs.iter_mut().zip(more).for_each(|(x, more)| x.iter_mut().zip(more).for_each(|(x, more)| *x += more));

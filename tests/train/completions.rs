@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// What the server leaves out, or does not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Tokens and log-probabilities, as vLLM answers.
     Whole,
     /// Texts only, as OpenAI does.
@@ -25,7 +25,7 @@ pub enum Manner {
 }
 
 /// A running server; it ends with the test's process.
-pub struct Completions {
+pub(crate) struct Completions {
     /// Its address.
     pub url: String,
     /// How often it was told to read the weights.
@@ -41,7 +41,7 @@ struct Served {
 
 impl Completions {
     /// Serves the model of a folder, once there is one.
-    pub fn start(serving: &Path, manner: Manner) -> Self {
+    pub(crate) fn start(serving: &Path, manner: Manner) -> Self {
         let reloads = Arc::new(AtomicUsize::new(0));
         let engine = Mutex::new(None);
         let served = Arc::new(Served { serving: serving.to_owned(), engine, manner, reloads: reloads.clone() });

@@ -7,8 +7,8 @@ mod whole;
 use std::borrow::Cow;
 use std::fmt;
 
-pub use tokens::{strip_trailing_tokens, without_trailing_tokens};
-pub use whole::divide_raw;
+pub(super) use tokens::{strip_trailing_tokens, without_trailing_tokens};
+pub(super) use whole::divide_raw;
 
 use self::tokens::{LEADING_TOKENS, without_trailing};
 use super::wire::{PromptMessage, Text};
@@ -29,7 +29,7 @@ impl fmt::Display for PromptKey {
 
 /// One turn of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromptTurn {
+pub(super) struct PromptTurn {
     /// Who speaks.
     pub role: Role,
     /// What is said, without the template's tokens at its end.
@@ -37,7 +37,7 @@ pub struct PromptTurn {
 }
 
 /// The turns of a prompt, from its raw JSON: a string or a list of messages. `None` where it is neither.
-pub fn read_turns(raw: &str) -> Option<Vec<PromptTurn>> {
+pub(super) fn read_turns(raw: &str) -> Option<Vec<PromptTurn>> {
     if raw.starts_with('"') {
         return Some(turns_of_text(&serde_json::from_str::<Text<'_>>(raw).ok()?.0));
     }
@@ -49,12 +49,12 @@ pub fn read_turns(raw: &str) -> Option<Vec<PromptTurn>> {
 }
 
 /// The key of a prompt's raw JSON; `None` where nothing is asked.
-pub fn key_of(raw: &str) -> Option<PromptKey> {
+pub(super) fn key_of(raw: &str) -> Option<PromptKey> {
     key_and_turns(raw).map(|(key, _)| key)
 }
 
 /// The same, with how many turns the key is made of.
-pub fn key_and_turns(raw: &str) -> Option<(PromptKey, usize)> {
+pub(super) fn key_and_turns(raw: &str) -> Option<(PromptKey, usize)> {
     let turns = read_turns(raw)?;
     let end = turns.iter().rposition(|turn| turn.role != Role::Assistant)? + 1;
     let mut hasher = KeyHasher::default();
@@ -63,7 +63,7 @@ pub fn key_and_turns(raw: &str) -> Option<(PromptKey, usize)> {
 }
 
 /// The prompts that are known.
-pub trait KnownPrompts {
+pub(super) trait KnownPrompts {
     /// Whether this is one.
     fn knows(&self, key: PromptKey) -> bool;
 
@@ -73,7 +73,7 @@ pub trait KnownPrompts {
 
 /// The key of the prompt that a conversation's raw messages begin with: the longest that is known, else all before the
 /// assistant first speaks after somebody else. `None` where it never does, or these are no messages.
-pub fn key_of_conversation(raw: &str, known: &dyn KnownPrompts) -> Option<PromptKey> {
+pub(super) fn key_of_conversation(raw: &str, known: &dyn KnownPrompts) -> Option<PromptKey> {
     let (mut hasher, mut found) = (KeyHasher::default(), None);
     for turn in read_turns(raw).filter(|_| raw.starts_with('['))? {
         if turn.role == Role::Assistant

@@ -57,14 +57,14 @@ pub(super) fn without_trailing<'t>(text: &'t str, blank: &[&str]) -> &'t str {
 }
 
 /// A raw JSON string without the end and padding tokens at its end; anything else as it is.
-pub fn strip_trailing_tokens(raw: &str) -> Cow<'_, str> {
+pub(crate) fn strip_trailing_tokens(raw: &str) -> Cow<'_, str> {
     let Some(inside) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else { return Cow::Borrowed(raw) };
     let kept = without_trailing_tokens(inside);
     if kept.len() == inside.len() { Cow::Borrowed(raw) } else { Cow::Owned(format!("\"{kept}\"")) }
 }
 
 /// The same of what stands between the quotes.
-pub fn without_trailing_tokens(inside: &str) -> &str {
+pub(crate) fn without_trailing_tokens(inside: &str) -> &str {
     without_trailing(inside, &["\\n", "\\r", "\\t", " "])
 }
 

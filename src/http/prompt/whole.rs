@@ -7,7 +7,7 @@ use crate::trajectory::Role;
 
 /// A whole templated conversation, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Divided {
+pub(crate) struct Divided {
     /// The turns before the response.
     pub prompt: Vec<PromptTurn>,
     /// Where the response begins, in bytes.
@@ -54,7 +54,7 @@ const FIRST_LOOK: usize = 512;
 ///
 /// # Errors
 /// What the decoder says.
-pub fn divide_raw(raw: &str, known: &dyn KnownPrompts) -> Result<Option<Divided>, serde_json::Error> {
+pub(crate) fn divide_raw(raw: &str, known: &dyn KnownPrompts) -> Result<Option<Divided>, serde_json::Error> {
     let inside = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or_default();
     let mut look = FIRST_LOOK;
     loop {

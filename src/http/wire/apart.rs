@@ -6,7 +6,7 @@ use memchr::memchr2;
 
 /// A value of a text, by the places of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Noted {
+pub(crate) struct Noted {
     /// Where its key starts and ends, without the quotes; empty where it is no field.
     pub key: (usize, usize),
     /// Where it starts and ends.
@@ -17,7 +17,7 @@ pub struct Noted {
 
 /// Why a text was not taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotTaken {
+pub(crate) enum NotTaken {
     /// It is no JSON.
     Odd,
     /// It has more than [`MAX_NOTED`] values.
@@ -25,14 +25,14 @@ pub enum NotTaken {
 }
 
 /// Most values that are noted of a text: a value may be two bytes long, and its note is many more.
-pub const MAX_NOTED: usize = 1 << 20;
+pub(crate) const MAX_NOTED: usize = 1 << 20;
 
 /// Takes a text apart: the value that it is, and all values inside it down to `depth` levels, in one pass and in order.
 /// Whatever lies deeper is passed over, not read.
 ///
 /// # Errors
 /// Where it has brackets that do not match, a key that is none, or too many values.
-pub fn take_apart(text: &str, depth: usize) -> Result<Vec<Noted>, NotTaken> {
+pub(crate) fn take_apart(text: &str, depth: usize) -> Result<Vec<Noted>, NotTaken> {
     let mut cursor = Cursor { bytes: text.as_bytes(), at: 0 };
     let mut noted = Vec::with_capacity(16);
     cursor.blank();

@@ -136,7 +136,7 @@ pub struct AnswerWire<'a> {
 #[allow(dead_code, reason = "the shape of a `StepReward`, for the document")]
 #[derive(Debug, ToSchema)]
 #[schema(as = Step, example = json!({"message": 2, "reward": 0.2}))]
-pub struct StepWire {
+pub(super) struct StepWire {
     /// Index of the message.
     pub message: usize,
     /// Its share of the shaped reward.

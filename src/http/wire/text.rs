@@ -9,7 +9,7 @@ use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
 use super::walk::{Walk, present};
-pub use crate::rubric::{Object, object, objects};
+pub(crate) use crate::rubric::{Object, object, objects};
 use crate::trajectory::MAX_REFERENCES;
 
 /// A JSON string, borrowed where it has no escapes.

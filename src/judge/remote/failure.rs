@@ -10,7 +10,7 @@ const MAX_QUOTE_CHARS: usize = 300;
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FailureKind {
+pub(crate) enum FailureKind {
     /// No connection, or it was closed before a reply.
     Connection,
     /// The reply stopped in the middle.
@@ -37,7 +37,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// The name in accounts.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Connection => "connection",
             Self::Cut => "cut",

@@ -43,9 +43,9 @@ use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Usage, Want
 use crate::stages::Unavailable;
 
 pub use self::accounting::{EndpointSnapshot, Health};
-pub use self::config::{Config, EndpointConfig, Flavor, Logprobs};
-pub use self::error::RemoteError;
-pub use self::failure::FailureKind;
+pub(super) use self::config::{Config, EndpointConfig, Flavor, Logprobs};
+pub(super) use self::error::RemoteError;
+pub(super) use self::failure::FailureKind;
 
 /// Longest name of a model that is taken for one, in bytes.
 const MAX_MODEL_BYTES: usize = 512;

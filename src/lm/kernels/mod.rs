@@ -16,7 +16,7 @@ use candle_core::{DType, Device};
 use self::launch::Library;
 pub use self::launch::cuda_device;
 pub(super) use self::plan::FusedPlan;
-pub use self::training::{AttentionSegments, TrainKernels};
+pub(crate) use self::training::{AttentionSegments, TrainKernels};
 use super::LmError;
 use super::config::{Activation, ModelConfig};
 use super::packed::Packed;

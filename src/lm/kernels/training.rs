@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use half::bf16;
 
 use self::attention::AttentionKernels;
-pub use self::attention::AttentionSegments;
+pub(crate) use self::attention::AttentionSegments;
 use self::update::UpdateKernels;
 use super::launch::{self, Argument, Grid, Library, pointer};
 use super::{ACTIVATION, NORM};
@@ -35,7 +35,7 @@ const WIDEST: usize = 8192;
 
 /// The kernels of training, loaded on one GPU.
 #[derive(Debug)]
-pub struct TrainKernels {
+pub(crate) struct TrainKernels {
     device: CudaDevice,
     processors: usize,
     add_rms_norm: CudaFunction,
@@ -57,7 +57,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Compute`] when they cannot be loaded.
-    pub fn for_device(device: &Device) -> Result<Option<Self>, LmError> {
+    pub(crate) fn for_device(device: &Device) -> Result<Option<Self>, LmError> {
         let Device::Cuda(device) = device else { return Ok(None) };
         let [norm, norm_backward, column_sum, rotate, activation] =
             [NORM, NORM_BACKWARD, COLUMN_SUM, ROTATE, ACTIVATION].map(|ptx| Library::load(device, ptx));
@@ -84,7 +84,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn rms_norm(&self, input: &NormInput<'_>) -> Result<Tensor, LmError> {
+    pub(crate) fn rms_norm(&self, input: &NormInput<'_>) -> Result<Tensor, LmError> {
         let (rows, width) = norm_shape(input)?;
         let out = self.new_tensor::<bf16>(input.x.shape())?;
         let ends = [bf16_at("x", input.x)?, bf16_at("weight", input.weight)?, bf16_at("y", &out)?];
@@ -104,7 +104,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// As [`Self::rms_norm`].
-    pub fn add_rms_norm(&self, input: &NormInput<'_>, delta: &Tensor) -> Result<(Tensor, Tensor), LmError> {
+    pub(crate) fn add_rms_norm(&self, input: &NormInput<'_>, delta: &Tensor) -> Result<(Tensor, Tensor), LmError> {
         let (rows, width) = norm_shape(input)?;
         let sum = self.new_tensor::<bf16>(input.x.shape())?;
         let out = self.new_tensor::<bf16>(input.x.shape())?;
@@ -128,7 +128,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// As [`Self::rms_norm`].
-    pub fn rms_norm_backward(
+    pub(crate) fn rms_norm_backward(
         &self,
         input: &NormInput<'_>,
         d_y: &Tensor,
@@ -165,7 +165,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn bias_backward(&self, d_y: &Tensor, d_bias: &Tensor) -> Result<(), LmError> {
+    pub(crate) fn bias_backward(&self, d_y: &Tensor, d_bias: &Tensor) -> Result<(), LmError> {
         let (rows, width) = d_y.dims2()?;
         even("d_y", width)?;
         let columns = width.div_ceil(256);
@@ -187,7 +187,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn gated(&self, gate_up: &Tensor) -> Result<Tensor, LmError> {
+    pub(crate) fn gated(&self, gate_up: &Tensor) -> Result<Tensor, LmError> {
         let (rows, inner) = gated_shape(gate_up)?;
         let out = self.new_tensor::<bf16>((rows, inner))?;
         let arguments = [bf16_at("gate_up", gate_up)?, bf16_at("the gated values", &out)?, inner.into()];
@@ -199,7 +199,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn gated_backward(&self, gate_up: &Tensor, d_y: &Tensor) -> Result<Tensor, LmError> {
+    pub(crate) fn gated_backward(&self, gate_up: &Tensor, d_y: &Tensor) -> Result<Tensor, LmError> {
         let (rows, inner) = gated_shape(gate_up)?;
         let out = self.new_tensor::<bf16>((rows, 2 * inner))?;
         let d_y = at("d_y", d_y, DType::BF16, &[rows, inner])?;

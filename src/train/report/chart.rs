@@ -97,7 +97,7 @@ fn x_unit(x: XAxis, last: f64) -> (f64, String) {
 }
 
 /// A tick's label on an axis of this length: short, and free of rounding's tails.
-pub fn tick(value: f64, length: f64) -> String {
+pub(super) fn tick(value: f64, length: f64) -> String {
     let size = value.abs();
     if size < 1e-9 * length {
         return "0".to_owned();
@@ -114,7 +114,7 @@ pub fn tick(value: f64, length: f64) -> String {
 }
 
 /// How many seeds a curve has, and what its band is.
-pub fn band_text(curve: &Curve) -> String {
+pub(super) fn band_text(curve: &Curve) -> String {
     let seeds = match curve.seeds() {
         (1, _) => "1 seed".to_owned(),
         (most, fewest) if fewest < most => format!("{fewest} to {most} seeds"),
@@ -128,7 +128,7 @@ pub fn band_text(curve: &Curve) -> String {
 }
 
 /// The text on the bands, if it is the same for all curves: then it need not stand under each name.
-pub fn shared_band_text(curves: &[Curve]) -> Option<String> {
+pub(super) fn shared_band_text(curves: &[Curve]) -> Option<String> {
     let mut texts = curves.iter().map(band_text);
     let first = texts.next()?;
     texts.all(|text| text == first).then_some(first)
@@ -136,7 +136,7 @@ pub fn shared_band_text(curves: &[Curve]) -> Option<String> {
 
 /// Moves labels apart: the heights nearest to these (least squares), in the same order, `gap` apart and between `top`
 /// and `bottom`, or closer where they do not fit. In and out: pixels from above.
-pub fn move_apart(wanted: &[f64], gap: f64, (top, bottom): (f64, f64)) -> Vec<f64> {
+pub(super) fn move_apart(wanted: &[f64], gap: f64, (top, bottom): (f64, f64)) -> Vec<f64> {
     let gap = gap.min((bottom - top) / wanted.len().saturating_sub(1).max(1) as f64);
     let mut order: Vec<(usize, f64)> = wanted.iter().copied().enumerate().collect();
     order.sort_by(|a, b| a.1.total_cmp(&b.1));

@@ -61,7 +61,7 @@ type Seeds = Vec<Vec<Vec<(f64, f64)>>>;
 
 /// The curve of a group over its seeds, or none if no run has the metric. Every seed counts from its first to its last
 /// measurement, linear between; the mean is over those present.
-pub fn curve(group: &Group, style: usize, metric: &Metric, x: XAxis) -> Option<Curve> {
+pub(super) fn curve(group: &Group, style: usize, metric: &Metric, x: XAxis) -> Option<Curve> {
     let of = |x: XAxis| -> Seeds {
         let runs = group.seeds.values().map(|runs| runs.iter().map(|run| run.points(metric, x)));
         let some = |runs: Vec<Vec<_>>| runs.into_iter().filter(|points| !points.is_empty()).collect::<Vec<_>>();

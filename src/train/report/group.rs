@@ -7,7 +7,7 @@ use super::run::Run;
 
 /// Runs that are one curve and one row.
 #[derive(Debug, Clone)]
-pub struct Group {
+pub(super) struct Group {
     /// What they share.
     pub name: String,
     /// The runs of each seed: one, unless runs of several kinds are put together.
@@ -17,7 +17,7 @@ pub struct Group {
 impl Group {
     /// One number per seed: the mean over the seed's runs. A seed counts once, however many runs it has, since runs
     /// that share a seed are not independent; and only if all of them have the number.
-    pub fn per_seed(&self, number: impl Fn(&Run) -> Option<f64>) -> BTreeMap<u64, f64> {
+    pub(super) fn per_seed(&self, number: impl Fn(&Run) -> Option<f64>) -> BTreeMap<u64, f64> {
         let mean = |(seed, runs): (&u64, &Vec<Run>)| {
             let found: Option<Vec<f64>> = runs.iter().map(&number).collect();
             found.map(|found| (*seed, found.iter().sum::<f64>() / found.len() as f64))
@@ -26,13 +26,13 @@ impl Group {
     }
 
     /// All runs, by seed.
-    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
         self.seeds.values().flatten()
     }
 }
 
 /// The groups of these runs, by name.
-pub fn group(runs: Vec<Run>, by: GroupBy) -> Vec<Group> {
+pub(super) fn group(runs: Vec<Run>, by: GroupBy) -> Vec<Group> {
     let mut groups: BTreeMap<String, BTreeMap<u64, Vec<Run>>> = BTreeMap::new();
     for run in runs {
         let name = match by {
@@ -48,7 +48,7 @@ pub fn group(runs: Vec<Run>, by: GroupBy) -> Vec<Group> {
 
 /// What a reader of the numbers should know: seeds with several runs, runs that differ in more than the seed, and runs
 /// that ended before others.
-pub fn remarks(groups: &[Group]) -> Vec<String> {
+pub(super) fn remarks(groups: &[Group]) -> Vec<String> {
     let mut remarks = Vec::new();
     let longest = groups.iter().flat_map(Group::runs).map(Run::last_step).max().unwrap_or(0);
     for Group { name, seeds } in groups {

@@ -7,7 +7,7 @@ use crate::train::metrics::Metric;
 
 /// A column of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
+pub(super) enum Measure {
     /// Held-out exact match at the last evaluation.
     Final,
     /// The highest held-out exact match of all evaluations; it flatters a curve that jumps about.
@@ -24,12 +24,12 @@ pub enum Measure {
 
 impl Measure {
     /// All columns, in order.
-    pub const ALL: [Self; 6] =
+    pub(super) const ALL: [Self; 6] =
         [Self::Final, Self::Best, Self::Area, Self::StepsToThreshold, Self::ZeroAdvantage, Self::LargestKl];
 
     /// The measure of a run; none where the run lacks the metric, or never reaches the threshold. `threshold` goes
     /// before the run's own.
-    pub fn of(self, run: &Run, threshold: Option<f64>) -> Option<f64> {
+    pub(super) fn of(self, run: &Run, threshold: Option<f64>) -> Option<f64> {
         let points = |metric| run.points(&metric, XAxis::Step);
         let heights = |metric| points(metric).into_iter().map(|point| point.1);
         match self {
@@ -48,7 +48,7 @@ impl Measure {
     }
 
     /// The head of the column.
-    pub fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Self::Final => "exact match, final",
             Self::Best => "exact match, best",
@@ -60,7 +60,7 @@ impl Measure {
     }
 
     /// Digits after the point.
-    pub fn digits(self) -> usize {
+    pub(super) fn digits(self) -> usize {
         match self {
             Self::StepsToThreshold => 0,
             Self::LargestKl => 4,

@@ -9,7 +9,7 @@ use crate::train::metrics::{History, METRICS_FILE, Metric, RUN_FILE, RunInfo, St
 
 /// A run as its folder tells it.
 #[derive(Debug, Clone)]
-pub struct Run {
+pub(super) struct Run {
     /// The folder.
     pub folder: PathBuf,
     /// What it is.
@@ -25,7 +25,7 @@ impl Run {
     ///
     /// [`ReportError::Metrics`] for a missing or damaged file, [`ReportError::Empty`] for a run without a step; all
     /// name the path.
-    pub fn read(folder: &Path) -> Result<Self, ReportError> {
+    pub(super) fn read(folder: &Path) -> Result<Self, ReportError> {
         let info = RunInfo::read(folder)?;
         let path = folder.join(METRICS_FILE);
         let history = History::read(&path)?;
@@ -37,7 +37,7 @@ impl Run {
 
     /// A metric's curve, ascending in x: the steps at which it was measured. Empty for a metric that the run lacks, and
     /// over tokens for a run that counted none.
-    pub fn points(&self, metric: &Metric, x: XAxis) -> Vec<(f64, f64)> {
+    pub(super) fn points(&self, metric: &Metric, x: XAxis) -> Vec<(f64, f64)> {
         let mut tokens = 0.0;
         let mut points: Vec<(f64, f64)> = Vec::new();
         for step in &self.history.steps {
@@ -57,14 +57,14 @@ impl Run {
     }
 
     /// The last step that was measured.
-    pub fn last_step(&self) -> u64 {
+    pub(super) fn last_step(&self) -> u64 {
         self.history.steps.last().map_or(0, StepMetrics::step)
     }
 }
 
 /// Reads the runs at these paths: each is a run's folder, or a folder of such. Returns what kept a run out beside the
 /// runs. A folder that is named twice is read once.
-pub fn read_runs(paths: &[PathBuf]) -> (Vec<Run>, Vec<ReportError>) {
+pub(super) fn read_runs(paths: &[PathBuf]) -> (Vec<Run>, Vec<ReportError>) {
     let (mut runs, mut left_out, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
     for path in paths {
         let folders = folders(path).unwrap_or_else(|error| {

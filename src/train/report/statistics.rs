@@ -6,7 +6,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// A mean over seeds and how sure it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Estimate {
+pub(super) struct Estimate {
     /// How many seeds.
     pub n: usize,
     /// Their mean.
@@ -17,7 +17,7 @@ pub struct Estimate {
 
 impl Estimate {
     /// The mean of one value per seed; none for no value. Assumes that seeds are independent and about normal.
-    pub fn of(values: &[f64]) -> Option<Self> {
+    pub(super) fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
         if n == 0 {
             return None;
@@ -31,18 +31,18 @@ impl Estimate {
     }
 
     /// Whether the interval leaves 0 out; false where there is no interval.
-    pub fn excludes_zero(&self) -> bool {
+    pub(super) fn excludes_zero(&self) -> bool {
         self.half_width.is_some_and(|half| self.mean.abs() > half)
     }
 }
 
 /// The 97.5% quantile of Student's t; none for no degree of freedom.
-pub fn t_quantile(degrees: usize) -> Option<f64> {
+pub(super) fn t_quantile(degrees: usize) -> Option<f64> {
     StudentsT::new(0.0, 1.0, degrees as f64).ok().map(|t| t.inverse_cdf(0.975))
 }
 
 /// The height of a curve at x, linear between its points; none outside of them. The points ascend in x.
-pub fn interpolate(points: &[(f64, f64)], x: f64) -> Option<f64> {
+pub(super) fn interpolate(points: &[(f64, f64)], x: f64) -> Option<f64> {
     let index = points.partition_point(|point| point.0 < x);
     let right = points.get(index)?;
     if right.0 == x {
@@ -54,7 +54,7 @@ pub fn interpolate(points: &[(f64, f64)], x: f64) -> Option<f64> {
 
 /// The area under a curve (trapezoids) divided by its width, so that it has the curve's own unit; none for less than
 /// two points.
-pub fn mean_height(points: &[(f64, f64)]) -> Option<f64> {
+pub(super) fn mean_height(points: &[(f64, f64)]) -> Option<f64> {
     let width = points.last()?.0 - points.first()?.0;
     let area: f64 = points
         .windows(2)
@@ -67,7 +67,7 @@ pub fn mean_height(points: &[(f64, f64)]) -> Option<f64> {
 }
 
 /// The x of the first point that is at least this high.
-pub fn first_reaching(points: &[(f64, f64)], height: f64) -> Option<f64> {
+pub(super) fn first_reaching(points: &[(f64, f64)], height: f64) -> Option<f64> {
     points.iter().find(|point| point.1 >= height).map(|point| point.0)
 }
 

@@ -11,7 +11,7 @@ use super::statistics::Estimate;
 const ALL_PAIRS: usize = 4;
 
 /// The groups, the best final exact match first; groups without one come last, by name.
-pub fn sorted(groups: &[Group]) -> Vec<&Group> {
+pub(super) fn sorted(groups: &[Group]) -> Vec<&Group> {
     let last = |group: &Group| estimate(group, Measure::Final, None).map_or(f64::NEG_INFINITY, |found| found.mean);
     let mut order: Vec<(f64, &Group)> = groups.iter().map(|group| (last(group), group)).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
@@ -19,7 +19,7 @@ pub fn sorted(groups: &[Group]) -> Vec<&Group> {
 }
 
 /// One row a group: every measure with its interval.
-pub fn summary(groups: &[&Group], threshold: Option<f64>) -> String {
+pub(super) fn summary(groups: &[&Group], threshold: Option<f64>) -> String {
     let mut text = head(&["group", "seeds"]);
     for group in groups {
         // Writing to a String cannot fail.
@@ -34,7 +34,7 @@ pub fn summary(groups: &[&Group], threshold: Option<f64>) -> String {
 
 /// One row a pair of groups: the mean difference A - B over the seeds that both have, with its interval, in bold where
 /// that leaves 0 out. `None` if there is nothing to compare.
-pub fn differences(groups: &[&Group], baseline: Option<&str>, threshold: Option<f64>) -> Option<String> {
+pub(super) fn differences(groups: &[&Group], baseline: Option<&str>, threshold: Option<f64>) -> Option<String> {
     let mut text = head(&["A - B", "seeds"]);
     let pairs = pairs(groups, baseline);
     for (a, b) in &pairs {
@@ -49,13 +49,13 @@ pub fn differences(groups: &[&Group], baseline: Option<&str>, threshold: Option<
 }
 
 /// A group's mean over its seeds.
-pub fn estimate(group: &Group, measure: Measure, threshold: Option<f64>) -> Option<Estimate> {
+pub(super) fn estimate(group: &Group, measure: Measure, threshold: Option<f64>) -> Option<Estimate> {
     let values: Vec<f64> = group.per_seed(|run| measure.of(run, threshold)).into_values().collect();
     Estimate::of(&values)
 }
 
 /// The mean difference over the seeds that both groups have a value for.
-pub fn paired(a: &Group, b: &Group, measure: Measure, threshold: Option<f64>) -> Option<Estimate> {
+pub(super) fn paired(a: &Group, b: &Group, measure: Measure, threshold: Option<f64>) -> Option<Estimate> {
     let (a, b) = (a.per_seed(|run| measure.of(run, threshold)), b.per_seed(|run| measure.of(run, threshold)));
     let differences: Vec<f64> = a.iter().filter_map(|(seed, a)| b.get(seed).map(|b| a - b)).collect();
     Estimate::of(&differences)
@@ -116,7 +116,7 @@ fn head(first: &[&str]) -> String {
 }
 
 /// A name as Markdown text of one line.
-pub fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     let mut text = String::new();
     for c in name.chars() {
         if matches!(c, '\\' | '|' | '`' | '*' | '_' | '<' | '>' | '[' | ']' | '#' | '&') {

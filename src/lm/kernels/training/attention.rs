@@ -89,7 +89,7 @@ impl AttentionKernels {
 
 /// The sequences of a batch on the device, and the order in which their tiles are worked on. Made once for all layers.
 #[derive(Debug)]
-pub struct AttentionSegments {
+pub(crate) struct AttentionSegments {
     shape: HeadShape,
     rows: usize,
     /// `[sequences, 6]`, as the inference kernels have them.
@@ -116,7 +116,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] for ranges with gaps, and for heads that there is no kernel for.
-    pub fn segments(&self, ranges: &[Range<usize>], shape: HeadShape) -> Result<AttentionSegments, LmError> {
+    pub(crate) fn segments(&self, ranges: &[Range<usize>], shape: HeadShape) -> Result<AttentionSegments, LmError> {
         let kernels = self.attention.of(shape.head_dim)?;
         if shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
             return Err(LmError::Unsupported(format!(
@@ -169,7 +169,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn attention(&self, heads: &Heads, segments: &AttentionSegments) -> Result<Attended, LmError> {
+    pub(crate) fn attention(&self, heads: &Heads, segments: &AttentionSegments) -> Result<Attended, LmError> {
         let kernels = self.attention.of(segments.shape.head_dim)?;
         let output = self.new_tensor::<bf16>((segments.rows, segments.shape.heads * segments.shape.head_dim))?;
         let lse = self.new_tensor::<f32>((segments.rows, segments.shape.heads))?;
@@ -185,7 +185,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn attention_backward(
+    pub(crate) fn attention_backward(
         &self,
         heads: &Heads,
         attended: &Attended,

@@ -13,7 +13,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn rotate(&self, x: &Tensor, angles: &Angles<'_>, direction: Rotation) -> Result<Tensor, LmError> {
+    pub(crate) fn rotate(&self, x: &Tensor, angles: &Angles<'_>, direction: Rotation) -> Result<Tensor, LmError> {
         let (_, heads, head_dim) = x.dims3()?;
         let out = self.new_tensor::<bf16>(x.shape())?;
         let rest = head_numbers(x, Some(angles), HeadShape { heads, kv_heads: 0, head_dim }, direction)?;
@@ -27,7 +27,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn split_heads(
+    pub(crate) fn split_heads(
         &self,
         packed: &Tensor,
         bias: Option<&Tensor>,
@@ -54,7 +54,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn join_heads(
+    pub(crate) fn join_heads(
         &self,
         d_heads: &Heads,
         angles: Option<&Angles<'_>>,

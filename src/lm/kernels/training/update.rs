@@ -50,7 +50,12 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn token_logprobs(&self, logits: &Tensor, targets: &Tensor, temperature: f64) -> Result<TokenScores, LmError> {
+    pub(crate) fn token_logprobs(
+        &self,
+        logits: &Tensor,
+        targets: &Tensor,
+        temperature: f64,
+    ) -> Result<TokenScores, LmError> {
         let (rows, vocab) = logits.dims2()?;
         let new = || self.new_tensor::<f32>(rows);
         let scores = TokenScores { logprob: new()?, entropy: new()?, lse: new()? };
@@ -73,7 +78,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape.
-    pub fn logits_backward(
+    pub(crate) fn logits_backward(
         &self,
         logits: &Tensor,
         targets: &Tensor,
@@ -101,7 +106,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape; [`LmError::Compute`] from cuBLAS.
-    pub fn weight_gradient(&self, d_y: &Tensor, x: &Tensor, total: &Tensor) -> Result<(), LmError> {
+    pub(crate) fn weight_gradient(&self, d_y: &Tensor, x: &Tensor, total: &Tensor) -> Result<(), LmError> {
         let ((rows, outs), (_, ins)) = (d_y.dims2()?, x.dims2()?);
         at("x", x, DType::BF16, &[rows, ins])?;
         at("d_y", d_y, DType::BF16, &[rows, outs])?;
@@ -145,7 +150,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape, or a token beyond the vocabulary.
-    pub fn embedding_backward(&self, d_x: &Tensor, tokens: &[u32], total: &Tensor) -> Result<(), LmError> {
+    pub(crate) fn embedding_backward(&self, d_x: &Tensor, tokens: &[u32], total: &Tensor) -> Result<(), LmError> {
         let ((_, width), (vocab, _)) = (d_x.dims2()?, total.dims2()?);
         even("d_x", width)?;
         if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
@@ -174,7 +179,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] for a tensor of another type; [`LmError::Compute`].
-    pub fn sum_of_squares(&self, tensors: &[&Tensor]) -> Result<f64, LmError> {
+    pub(crate) fn sum_of_squares(&self, tensors: &[&Tensor]) -> Result<f64, LmError> {
         let blocks = |tensor: &&Tensor| tensor.elem_count().div_ceil(4096).min(SQUARE_BLOCKS);
         let total: usize = tensors.iter().map(blocks).sum();
         if total == 0 {
@@ -196,7 +201,7 @@ impl TrainKernels {
     ///
     /// # Errors
     /// [`LmError::Unsupported`] names the tensor of a wrong type or shape, or step 0.
-    pub fn adamw(&self, tensors: &AdamwTensors<'_>, step: &AdamwStep) -> Result<(), LmError> {
+    pub(crate) fn adamw(&self, tensors: &AdamwTensors<'_>, step: &AdamwStep) -> Result<(), LmError> {
         if step.step == 0 {
             return Err(LmError::Unsupported("AdamW's steps are counted from 1, not 0".to_owned()));
         }
