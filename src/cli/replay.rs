@@ -17,7 +17,7 @@ use super::said;
 use crate::config::{self, File, Scoring, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Scored};
 use crate::rubric::Rubric;
-use crate::store::{Store, StoreError, StoredRequest, StoredRow};
+use crate::store::{DEFAULT_WINDOW, Store, StoreError, StoredRequest, StoredRow};
 
 /// Most differences that are printed; all are counted.
 const SHOWN: usize = 20;
@@ -46,7 +46,10 @@ pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) 
         found.different,
         found.unreadable
     );
-    Ok(if found.different + found.unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if found.lost > 0 {
+        say!("{run}: {} trajectories more were counted when they were scored: their batches are gone", found.lost);
+    }
+    Ok(if found.different + found.unreadable + found.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[derive(Debug, Default)]
@@ -55,14 +58,24 @@ struct Found {
     trajectories: usize,
     different: usize,
     unreadable: usize,
+    /// Trajectories that the run counted and whose batches are not there.
+    lost: usize,
 }
 
 async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Found> {
     let mut found = Found::default();
+    // Before the first batch is read: a server may write more of them meanwhile.
+    let counted = store.run(run, DEFAULT_WINDOW).await?.map_or(0, |run| run.summary.n);
     let mut replay = store.replay(run);
     loop {
         match replay.next().await {
-            Ok(None) => return Ok(found),
+            Ok(None) => {
+                // How many trajectories an unreadable request has is not known.
+                if found.unreadable == 0 {
+                    found.lost = usize::try_from(counted)?.saturating_sub(found.trajectories);
+                }
+                return Ok(found);
+            }
             Ok(Some(request)) => {
                 if let Err(error) = compare(engine, run, &request, &mut found).await {
                     found.unreadable += 1;

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::Problem;
+use super::spare::Spare;
 
 /// One permit of the semaphore stands for this many bytes.
 const PERMIT_BYTES: usize = 1024;
@@ -44,6 +45,8 @@ pub struct Limits {
     pub config: Config,
     bytes: Arc<Semaphore>,
     capacity: usize,
+    /// Room of bodies that were read.
+    pub(super) spare: Spare,
     /// Requests that are being scored.
     pub requests: AtomicUsize,
 }
@@ -71,7 +74,8 @@ impl Limits {
     pub fn new(config: Config) -> Self {
         // One body of the largest size must always fit.
         let capacity = permits(config.max_in_flight_bytes.max(config.max_body_bytes)).min(Semaphore::MAX_PERMITS);
-        Self { config, bytes: Arc::new(Semaphore::new(capacity)), capacity, requests: AtomicUsize::new(0) }
+        let (bytes, spare) = (Arc::new(Semaphore::new(capacity)), Spare::default());
+        Self { config, bytes, capacity, spare, requests: AtomicUsize::new(0) }
     }
 
     /// Bytes in flight, rounded up to permits.
@@ -137,7 +141,7 @@ impl Admission<'_> {
         let whole = Duration::from_millis(self.limits.config.max_deadline_ms);
         let began = Instant::now();
         let expected = content_length(headers).unwrap_or(0).min(8 << 20);
-        let mut text = Utf8::with_capacity(expected);
+        let mut text = Utf8 { text: self.limits.spare.take(expected), broken: Vec::new() };
         loop {
             // One timer for both limits: each that is set wakes the thread that waits for connections.
             let left = whole.saturating_sub(began.elapsed());
@@ -168,10 +172,6 @@ struct Utf8 {
 }
 
 impl Utf8 {
-    fn with_capacity(bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), broken: Vec::new() }
-    }
-
     /// Bytes so far.
     fn len(&self) -> usize {
         self.text.len() + self.broken.len()

@@ -22,6 +22,7 @@ mod router;
 mod schema;
 mod scoring;
 mod server;
+mod spare;
 mod telemetry;
 pub mod wire;
 

@@ -56,7 +56,7 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     };
     // The body is packed in the batch: no second one waits for the disk.
     let deadline = pass.stop.deadline.get().copied();
-    drop(pass);
+    app.limits.spare.keep(pass.body);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
         by_deadline(deadline, store.append(batch)).await??;
     }

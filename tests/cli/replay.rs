@@ -122,6 +122,23 @@ fn rows_that_were_changed_are_found_and_named() {
     }
 }
 
+/// A run of which a batch is gone is not the same.
+#[test]
+fn batches_that_are_gone_are_missed() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    tamper(&gradus, |database| {
+        assert_eq!(database.execute("DELETE FROM batches WHERE id = (SELECT min(id) FROM batches)", []).unwrap(), 1);
+    });
+    let ran = replay(&gradus, &url).exits(1);
+    assert!(ran.out.contains("exp-17: 2 requests, 6 trajectories scored again, 0 differ, "), "{}", ran.out);
+    assert!(
+        ran.out.ends_with("exp-17: 4 trajectories more were counted when they were scored: their batches are gone\n"),
+        "{}",
+        ran.out
+    );
+}
+
 /// Older versions named trajectories by another hash.
 #[test]
 fn hashes_of_older_versions_are_not_compared() {
