@@ -35,7 +35,9 @@ pub fn lines(choice: usize, text: &str) {
         unit("la_bleu", score);
         assert!(exact == (score.to_bits() == 1.0_f64.to_bits()), "only an exact match earns 1");
         assert!(similarity >= la_bleu.similarity(answer, references.get(..1).unwrap_or_default()), "the best counts");
-        if !tokens.is_empty() {
+        // 13a drops `<skipped>`, which may be there only once the answer is in lower case.
+        let lowered = if choice & 1 == 1 { answer.to_lowercase() } else { answer.to_owned() };
+        if !tokenizer.tokenize(&lowered).is_empty() {
             let itself = la_bleu.similarity(answer, &[answer]);
             assert!((itself - 1.0).abs() < 1e-9, "an answer is like itself, not {itself}");
         }

@@ -20,18 +20,18 @@ FROM batches b ORDER BY b.id;
 
 DROP TABLE scores;
 
--- The same as a table, for whoever asks in SQL; the program itself reads the rows.
+-- The same as a table, for whoever asks in SQL (the program itself reads the rows). Needs nothing newer than SQLite 3.38.
 CREATE VIEW scores AS
 SELECT
-    r.batch           AS batch,
-    e.key             AS "index",
-    e.value ->> 0     AS trajectory_id,
-    e.value ->> 1     AS "group",
-    e.value ->> 2     AS reward,
-    e.value ->> 3     AS valid,
-    e.value ->> 4     AS stage_reached,
-    e.value ->> 5     AS failed_stage,
-    unhex(e.value ->> 6) AS content_hash,
-    e.value ->> 7     AS result_start,
-    e.value ->> 8     AS result_end
+    r.batch       AS batch,
+    e.key         AS "index",
+    e.value ->> 0 AS trajectory_id,
+    e.value ->> 1 AS "group",
+    e.value ->> 2 AS reward,
+    e.value ->> 3 AS valid,
+    e.value ->> 4 AS stage_reached,
+    e.value ->> 5 AS failed_stage,
+    e.value ->> 6 AS content_hash,
+    e.value ->> 7 AS result_start,
+    e.value ->> 8 AS result_end
 FROM score_rows r, json_each(r.json) e;

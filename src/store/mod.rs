@@ -2,8 +2,9 @@
 //! scores, runs, stored answers and requests to replay. Beside them, bytes under keys: what judges said, which the store
 //! does not read. Knows neither HTTP nor how a score comes about.
 //!
-//! A batch is kept whole or not at all. Bodies and rows are packed on the caller's thread ([`Compressed`], [`ScoreRows`]); one thread writes all
-//! waiting batches in one transaction, so that they share one sync of the disk. Runs are counted in the same transaction.
+//! A batch is kept whole or not at all. Bodies and rows are packed on the caller's thread ([`Compressed`], [`ScoreRows`]);
+//! one thread writes all waiting batches in one transaction, so that they share one sync of the disk. Runs are counted in
+//! the same transaction.
 
 mod compressed;
 mod config;

@@ -173,7 +173,8 @@ impl Serialize for Hash {
 impl<'de> Deserialize<'de> for Hash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let digits = String::deserialize(deserializer)?;
-        let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
+        let plain = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u128::from_str_radix(&digits, 16).ok().filter(|_| plain);
         let number = number.ok_or_else(|| D::Error::custom("a hash has 32 hex digits"))?;
         Ok(Self(number.to_be_bytes()))
     }

@@ -95,6 +95,11 @@ impl<'t> Parsed<'t> {
         self.reasoning_open.is_none() && !self.too_many && self.attempts.iter().all(|attempt| attempt.result.is_ok())
     }
 
+    /// Whether its attempts take the same bytes as those of another parse of the same text.
+    fn stands_where(&self, other: &Self) -> bool {
+        self.attempts.iter().map(|attempt| &attempt.span).eq(other.attempts.iter().map(|attempt| &attempt.span))
+    }
+
     /// The well-formed calls in text order.
     pub fn calls(&self) -> impl Iterator<Item = &Call<'t>> {
         self.attempts.iter().filter_map(|attempt| attempt.result.as_ref().ok())
@@ -164,15 +169,19 @@ pub fn parse_as<'t>(
     options: &Options,
     offered: &impl Offered,
 ) -> Parsed<'t> {
-    // Where values are plain text, any text is right for strict mode, so that only reading it again tells what to repair.
-    let plain_values = matches!(format, Some(ToolFormat::Qwen3Coder | ToolFormat::Glm45));
-    if options.mode == ParseMode::Tolerant && !plain_values {
-        let strict = parse_as_told(format, text, &Options { mode: ParseMode::Strict, ..*options }, offered);
-        if strict.ok() {
-            return strict;
-        }
+    let told = || parse_as_told(format, text, options, offered);
+    if options.mode != ParseMode::Tolerant {
+        return told();
     }
-    parse_as_told(format, text, options, offered)
+    let strict = parse_as_told(format, text, &Options { mode: ParseMode::Strict, ..*options }, offered);
+    // Where values are plain text, any text is right for strict mode, so that only reading it again tells what to repair:
+    // the values, and not what else may be a call.
+    let plain_values = matches!(format, Some(ToolFormat::Qwen3Coder | ToolFormat::Glm45));
+    match strict.ok() {
+        true if plain_values => Some(told()).filter(|repaired| repaired.stands_where(&strict)).unwrap_or(strict),
+        true => strict,
+        false => told(),
+    }
 }
 
 fn parse_as_told<'t>(

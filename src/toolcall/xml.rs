@@ -279,6 +279,18 @@ mod tests {
     use super::super::laws::{calls, codes, tolerant, typed_calls};
     use crate::trajectory::ToolFormat::{Glm45, Qwen3Coder};
 
+    /// What strict parsing takes for reasoning makes no call in tolerant mode either (T2).
+    #[test]
+    fn t2_a_repair_does_not_reach_over_the_end_of_reasoning() {
+        let qwen = "<tool_call><function=f><parameter=a>x</think>y</function>";
+        let glm = "<tool_call>f<arg_key>a</arg_key><arg_value>x</think>y</arg_value>";
+        for (format, text) in [(Qwen3Coder, qwen), (Glm45, glm)] {
+            assert!(codes(format, text).is_empty() && tolerant(format, text).is_empty(), "{text}");
+            let whole = format!("{text}</tool_call>");
+            assert_eq!(calls(format, &whole), [("f".into(), json!({"a": "x</think>y"}))], "in a call it is data (T4)");
+        }
+    }
+
     #[test]
     fn x1_x5_qwen3_coder() {
         let text = "<tool_call>\n<function=f>\n<parameter=a>\n\nx &amp; </tool\n\n</parameter>\n<parameter= b >y\

@@ -205,6 +205,7 @@ fn a_database_of_an_older_version_is_upgraded_first() {
                 "CREATE TABLE old (batch, \"index\", trajectory_id, \"group\", reward, valid, stage_reached,
                      failed_stage, content_hash, result_start, result_end);
                  INSERT INTO old SELECT * FROM scores ORDER BY reward;
+                 UPDATE old SET content_hash = unhex(content_hash);
                  DROP VIEW scores; DROP TABLE score_rows; ALTER TABLE old RENAME TO scores;
                  DROP TABLE prompt_references; PRAGMA user_version = 2",
             )

@@ -9,8 +9,11 @@ use super::reader::unpack_rows;
 use crate::store::read::{MAX_PAGE, RunCursor};
 use crate::store::{BatchId, Filter, Mastery, Page, RunDetail, RunSummary, ScoreId, StageMastery, StoredRow};
 
-/// Batches that one page looks at: bounds the time of a filter that passes over nearly all of a long run.
-const BATCHES_PER_PAGE: usize = 2000;
+/// Rows that one page looks at: bounds the time of a filter that passes over nearly all of a long run.
+const ROWS_PER_PAGE: usize = 100_000;
+
+/// What looking at a batch costs beside its rows, in rows.
+const BATCH_ROWS: usize = 50;
 
 /// Most steps of a mastery window.
 const MAX_WINDOW: u32 = 10_000;
@@ -48,16 +51,16 @@ pub(super) fn run_scores(
         let first = after.filter(|after| after.batch == batch).map_or(0, |after| after.index as usize + 1);
         let (step, created_at_ms) = (row.get(1)?, row.get(2)?);
         let scores = unpack_rows(row.get_ref(3)?.as_str().ok(), batch)?;
+        visited += BATCH_ROWS + scores.len();
         let scores = (0..).zip(scores).skip(first).filter(|(_, score)| filter.wants(score));
         let rows = scores.map(|(index, score)| StoredRow { id: ScoreId { batch, index }, score, step, created_at_ms });
         items.extend(rows.take(limit + 1 - items.len()));
-        visited += 1;
         if items.len() > limit {
             items.truncate(limit);
             let next_cursor = items.last().map(|last: &StoredRow| last.id.to_string());
             return Ok(Page { items, next_cursor });
         }
-        if visited >= BATCHES_PER_PAGE {
+        if visited >= ROWS_PER_PAGE {
             let next_cursor = Some(ScoreId { batch, index: u32::MAX }.to_string());
             return Ok(Page { items, next_cursor });
         }

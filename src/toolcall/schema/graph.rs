@@ -121,7 +121,7 @@ impl Retrieve for NoFetch {
 pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaProblem> {
     let resource = draft.create_resource_ref(schema);
     let base = resource.id().unwrap_or(DEFAULT_BASE);
-    let unusable = |error: jsonschema::ReferencingError| SchemaProblem::invalid(clear(&error), String::new());
+    let unusable = |error: jsonschema::ReferencingError| SchemaProblem::invalid(unclear(schema, &error), String::new());
     let base = jsonschema::uri::from_str(base.trim_end_matches('#')).map_err(unusable)?;
     let registry = Registry::new()
         .retriever(NoFetch)
@@ -148,6 +148,41 @@ pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaPro
         next += 1;
     }
     Ok(Graph { nodes: builder.nodes, index: builder.index })
+}
+
+/// The keywords whose values are references.
+const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
+
+/// What a registry that could not be made says: of several references that lead elsewhere it names any, now this one and
+/// now that, and a report must not change from run to run.
+fn unclear(schema: &Value, error: &jsonschema::ReferencingError) -> String {
+    let mut elsewhere = Vec::new();
+    references_elsewhere(schema, &mut elsewhere);
+    match elsewhere.as_slice() {
+        [] | [_] => clear(error),
+        several => {
+            let several = several.iter().take(4).map(|reference| format!("`{reference}`")).collect::<Vec<_>>();
+            format!("a reference does not resolve inside the schema, and nothing is fetched: {}", several.join(" or "))
+        }
+    }
+}
+
+/// The references that do not stay in the document, in its order.
+fn references_elsewhere<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| references_elsewhere(item, found)),
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::String(reference) if REFERENCES.contains(&name.as_str()) && !reference.starts_with('#') => {
+                        found.push(reference);
+                    }
+                    _ => references_elsewhere(member, found),
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The first line of a resolver's error, which repeats the whole reference.
@@ -228,7 +263,7 @@ impl<'a> Builder<'a, '_> {
         let Value::Object(keywords) = schema else { return Ok(()) };
         let mut edges = Vec::new();
         for_each_subschema(keywords, &mut |edge, child| edges.push((edge, self.node(child, &base))));
-        for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
+        for keyword in REFERENCES {
             if let Some(reference) = keywords.get(keyword).and_then(Value::as_str) {
                 self.follow(keyword, reference, (schema, &base), &mut edges)?;
             }

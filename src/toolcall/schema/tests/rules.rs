@@ -153,6 +153,17 @@ fn v5_keywords_beside_a_reference_apply() {
     );
 }
 
+/// Which of them the library names changes from one compilation to the next.
+#[test]
+fn v5_of_several_remote_references_the_report_is_always_the_same() {
+    let schema = r##"{"properties": {"n": {"$ref": ")/$defs/N"}, "m": {"$ref": "#/$defs/N"}}, "$defs": {"N": {"$ref": "//x"}}}"##;
+    for _ in 0..20 {
+        let compiled = Schema::new(schema, Formats::Annotate);
+        let message = &compiled.problem().unwrap().message;
+        assert!(message.ends_with("and nothing is fetched: `)/$defs/N` or `//x`"), "{message}");
+    }
+}
+
 #[test]
 fn v5_remote_references_are_invalid_and_never_fetched() {
     for reference in [
