@@ -2,7 +2,8 @@
 -- took it as long as a kilobyte of a body.
 
 -- `json` has one array per trajectory, in their order: trajectory_id, group, reward, valid, stage_reached, failed_stage,
--- content_hash (32 hex digits), and where its result stands in the unpacked response, [result_start, result_end).
+-- content_hash (32 hex digits), and where its result stands in the unpacked response, [result_start, result_end). Where
+-- somebody deleted rows of a batch by hand, those after them move up.
 CREATE TABLE score_rows (
     batch INTEGER PRIMARY KEY,
     json  TEXT NOT NULL

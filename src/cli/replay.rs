@@ -36,7 +36,7 @@ pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) 
     let runtime = super::runtime()?;
     let found = runtime.block_on(replay(&engine, &store, run))?;
     runtime.block_on(store.close());
-    if found.requests == 0 && found.unreadable == 0 {
+    if found.requests + found.unreadable + found.lost == 0 {
         bail!("there is no run {run:?} in {}", settings.url);
     }
     say!(
@@ -58,13 +58,15 @@ struct Found {
     trajectories: usize,
     different: usize,
     unreadable: usize,
+    /// Trajectories that are there, then or now, of the requests that could be read.
+    present: usize,
     /// Trajectories that the run counted and whose batches are not there.
     lost: usize,
 }
 
 async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    // Before the first batch is read: a server may write more of them meanwhile.
+    // Before the first batch is read, so that what a server writes meanwhile is not missed; it may hide as many that are gone.
     let counted = store.run(run, DEFAULT_WINDOW).await?.map_or(0, |run| run.summary.n);
     let mut replay = store.replay(run);
     loop {
@@ -72,7 +74,7 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
             Ok(None) => {
                 // How many trajectories an unreadable request has is not known.
                 if found.unreadable == 0 {
-                    found.lost = usize::try_from(counted)?.saturating_sub(found.trajectories);
+                    found.lost = usize::try_from(counted)?.saturating_sub(found.present);
                 }
                 return Ok(found);
             }
@@ -113,7 +115,9 @@ async fn compare(engine: &Engine, run: &str, stored: &StoredRequest, found: &mut
     let (now, same) = (results(&again.body)?, batch_difference(stored, run, &again));
     found.requests += 1;
     found.trajectories += now.len();
-    for index in 0..then.len().max(now.len()).max(stored.rows.len()) {
+    let present = then.len().max(now.len()).max(stored.rows.len());
+    found.present += present;
+    for index in 0..present {
         let difference = match (then.get(index), now.get(index)) {
             (Some(then), Some(now)) => lost_score(then, now).or_else(|| first_difference(then, now, "")),
             _ => Some("one of the two has no such result".to_owned()),
@@ -129,7 +133,7 @@ async fn compare(engine: &Engine, run: &str, stored: &StoredRequest, found: &mut
     Ok(())
 }
 
-/// What the store keeps of a request in columns.
+/// What the store keeps of a request apart from its answer.
 struct Kept<'a> {
     stored: &'a StoredRequest,
     /// Where the results stand in the stored response.

@@ -56,7 +56,8 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     };
     // The body is packed in the batch: no second one waits for the disk.
     let deadline = pass.stop.deadline.get().copied();
-    app.limits.spare.keep(pass.body);
+    app.limits.spare.keep(std::mem::take(&mut pass.body));
+    drop(pass);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
         by_deadline(deadline, store.append(batch)).await??;
     }

@@ -18,19 +18,22 @@ const KEPT: Duration = Duration::from_millis(100);
 pub(super) struct Spare(Arc<Mutex<Vec<(Instant, String)>>>);
 
 impl Spare {
-    /// An empty text with room for as many bytes.
-    pub(super) fn take(&self, bytes: usize) -> String {
-        if !WORTH.contains(&bytes) {
-            return String::with_capacity(bytes);
-        }
-        // An eighth more, for the next one: batches are of about one size. What is not written to takes no memory.
-        self.find(bytes).unwrap_or_else(|| String::with_capacity(bytes + bytes / 8))
+    /// Whether a body of as many bytes is worth it.
+    pub(super) fn is_worth(bytes: usize) -> bool {
+        WORTH.contains(&bytes)
     }
 
-    fn find(&self, bytes: usize) -> Option<String> {
+    /// An empty text with room for as many bytes, and for no more than twice as many: it takes memory from the start.
+    pub(super) fn take(&self, bytes: usize) -> Option<String> {
         let mut kept = self.lock();
-        let place = kept.iter().rposition(|(_, text)| text.capacity() >= bytes)?;
+        let place = kept.iter().rposition(|(_, text)| (bytes..=2 * bytes).contains(&text.capacity()))?;
         Some(kept.remove(place).1)
+    }
+
+    /// Fresh room for as many bytes and an eighth more, for the next one: batches are of about one size. What is not
+    /// written to takes no memory.
+    pub(super) fn fresh(bytes: usize) -> String {
+        String::with_capacity(bytes + bytes / 8)
     }
 
     /// Keeps the room of a text for a while; must be called in a runtime.
@@ -69,29 +72,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn room_is_used_again_and_not_kept_for_long() {
         let spare = Spare::default();
-        let mut text = spare.take(1 << 20);
+        assert_eq!(spare.take(1 << 20), None);
+        let mut text = Spare::fresh(1 << 20);
         text.push_str("a body");
         let room = text.capacity();
         spare.keep(text);
-        let text = spare.take(300 << 10);
-        assert_eq!((text.as_str(), text.capacity(), kept(&spare)), ("", room, 0));
+        let text = spare.take((1 << 20) + 100_000).unwrap();
+        assert_eq!((text.as_str(), text.capacity(), kept(&spare)), ("", room, 0), "one of about the same size fits");
         spare.keep(text);
-        assert!(spare.take(2 << 20).capacity() >= 2 << 20, "what is kept is too small");
+        assert_eq!(spare.take(2 << 20), None, "what is kept is too small");
+        assert_eq!(spare.take(300 << 10), None, "a small one does not get the room of a large one");
         assert_eq!(kept(&spare), 1);
         tokio::time::sleep(KEPT / 2).await;
-        spare.keep(String::with_capacity(1 << 20));
+        spare.keep(Spare::fresh(1 << 20));
         tokio::time::sleep(KEPT / 2 + Duration::from_millis(1)).await;
         assert_eq!(kept(&spare), 1, "the first one went");
         tokio::time::sleep(KEPT).await;
         assert_eq!(kept(&spare), 0);
-    }
-
-    #[tokio::test]
-    async fn a_body_of_about_the_same_size_fits() {
-        let spare = Spare::default();
-        spare.keep(spare.take(1 << 20));
-        assert!(spare.take((1 << 20) + 100_000).is_empty());
-        assert_eq!(kept(&spare), 0, "it was taken");
     }
 
     #[tokio::test]

@@ -100,6 +100,12 @@ impl<'t> Parsed<'t> {
         self.attempts.iter().map(|attempt| &attempt.span).eq(other.attempts.iter().map(|attempt| &attempt.span))
     }
 
+    /// Whether an attempt that was repaired takes bytes of these ranges.
+    fn repairs_within(&self, ranges: &[Range<usize>]) -> bool {
+        let meets = |span: &Range<usize>| ranges.iter().any(|range| range.start < span.end && span.start < range.end);
+        self.attempts.iter().any(|attempt| !attempt.repairs.is_empty() && meets(&attempt.span))
+    }
+
     /// The well-formed calls in text order.
     pub fn calls(&self) -> impl Iterator<Item = &Call<'t>> {
         self.attempts.iter().filter_map(|attempt| attempt.result.as_ref().ok())
@@ -149,7 +155,7 @@ impl Call<'_> {
 /// [`parse_native`].
 ///
 /// Tolerant parsing repairs what strict parsing refuses, and touches nothing that it accepts but for values of XML formats
-/// that are lists or objects only once repaired.
+/// that are lists or objects only once repaired. Nor does it make calls of what strict parsing takes for reasoning.
 pub fn parse<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
     parse_as(format_of(text, options), text, options, offered)
 }
@@ -180,7 +186,7 @@ pub fn parse_as<'t>(
     match strict.ok() {
         true if plain_values => Some(told()).filter(|repaired| repaired.stands_where(&strict)).unwrap_or(strict),
         true => strict,
-        false => told(),
+        false => Some(told()).filter(|repaired| !repaired.repairs_within(&strict.reasoning)).unwrap_or(strict),
     }
 }
 

@@ -286,6 +286,10 @@ mod tests {
         let glm = "<tool_call>f<arg_key>a</arg_key><arg_value>x</think>y</arg_value>";
         for (format, text) in [(Qwen3Coder, qwen), (Glm45, glm)] {
             assert!(codes(format, text).is_empty() && tolerant(format, text).is_empty(), "{text}");
+            // Nor where something else is malformed.
+            let malformed = text.replace("</think>", "</think><tool_call>bad");
+            assert_eq!(codes(format, &malformed).len(), 1, "{malformed}");
+            assert!(tolerant(format, &malformed).iter().all(Vec::is_empty), "{malformed}");
             let whole = format!("{text}</tool_call>");
             assert_eq!(calls(format, &whole), [("f".into(), json!({"a": "x</think>y"}))], "in a call it is data (T4)");
         }

@@ -121,14 +121,14 @@ impl Known {
             let (id, step): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
             let batch = BatchId::from_column(id);
             let rubric = row.get_ref(2)?.as_str().ok().and_then(|hash| self.rubrics.get(hash));
-            let rubric = *rubric.ok_or(StoreError::Damaged { batch, what: "rubric" })?;
+            let rubric = rubric.ok_or(StoreError::Damaged { batch, what: "rubric" });
             for score in unpack_rows(row.get_ref(3)?.as_str().ok(), batch)?.into_iter().filter(|score| score.valid) {
                 let (Some(group), Some(reward)) = (score.group, score.reward) else { continue };
                 let group: Arc<str> = group.into();
                 let place = *self.places.entry((Arc::clone(&group), step.ok_or(id))).or_insert(known.visits.len());
                 if place == known.visits.len() {
                     self.bytes += VISIT_BYTES + group.len();
-                    known.visits.push(GroupVisit { group, step, rewards: Vec::new(), rubric });
+                    known.visits.push(GroupVisit { group, step, rewards: Vec::new(), rubric: *rubric.clone()? });
                 }
                 if let Some(visit) = known.visits.get_mut(place) {
                     visit.rewards.push(reward);

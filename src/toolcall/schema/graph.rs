@@ -157,25 +157,29 @@ const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 /// now that, and a report must not change from run to run.
 fn unclear(schema: &Value, error: &jsonschema::ReferencingError) -> String {
     let mut elsewhere = Vec::new();
-    references_elsewhere(schema, &mut elsewhere);
+    if matches!(error, jsonschema::ReferencingError::Unretrievable { .. }) {
+        references_elsewhere(schema, &mut elsewhere);
+    }
     match elsewhere.as_slice() {
         [] | [_] => clear(error),
         several => {
-            let several = several.iter().take(4).map(|reference| format!("`{reference}`")).collect::<Vec<_>>();
+            let several = several.iter().map(|reference| format!("`{reference}`")).collect::<Vec<_>>();
             format!("a reference does not resolve inside the schema, and nothing is fetched: {}", several.join(" or "))
         }
     }
 }
 
-/// The references that do not stay in the document, in its order.
+/// The first references that do not stay in the document, each once, in its order.
 fn references_elsewhere<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| references_elsewhere(item, found)),
         Value::Object(members) => {
             for (name, member) in members {
                 match member {
-                    Value::String(reference) if REFERENCES.contains(&name.as_str()) && !reference.starts_with('#') => {
-                        found.push(reference);
+                    Value::String(reference) if REFERENCES.contains(&name.as_str()) => {
+                        if found.len() < 4 && !reference.starts_with('#') && !found.contains(&reference.as_str()) {
+                            found.push(reference);
+                        }
                     }
                     _ => references_elsewhere(member, found),
                 }

@@ -162,6 +162,14 @@ fn v5_of_several_remote_references_the_report_is_always_the_same() {
         let message = &compiled.problem().unwrap().message;
         assert!(message.ends_with("and nothing is fetched: `)/$defs/N` or `//x`"), "{message}");
     }
+    for pair in [["::", "%"], ["http://[::", "http://a b"], ["urn:x:y", "%zz"], ["//x", "//x"], ["#none", "//x"]] {
+        let [one, other] = pair;
+        let schema = json!({"properties": {"a": {"$ref": one}, "b": {"$ref": other}, "c": {"$id": "::%"}}}).to_string();
+        let first = Schema::new(&schema, Formats::Annotate).problem().cloned();
+        for _ in 0..20 {
+            assert_eq!(Schema::new(&schema, Formats::Annotate).problem().cloned(), first, "{pair:?}");
+        }
+    }
 }
 
 #[test]
