@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::Problem;
-use super::spare::Spare;
+use super::spare::{Lent, Spare};
 
 /// One permit of the semaphore stands for this many bytes.
 const PERMIT_BYTES: usize = 1024;
@@ -141,9 +141,8 @@ impl Admission<'_> {
         let whole = Duration::from_millis(self.limits.config.max_deadline_ms);
         let began = Instant::now();
         let expected = content_length(headers).unwrap_or(0).min(8 << 20);
-        // The room of a body before it is for one that comes, not for one that only says that it will.
-        let (mut moves, early) = (Spare::is_worth(expected), expected / 8);
-        let mut text = Utf8::with_capacity(if moves { early } else { expected });
+        let (room, _lent) = self.room(expected);
+        let mut text = Utf8 { text: room, broken: Vec::new() };
         loop {
             // One timer for both limits: each that is set wakes the thread that waits for connections.
             let left = whole.saturating_sub(began.elapsed());
@@ -159,19 +158,18 @@ impl Admission<'_> {
                 // In large steps, so that the semaphore is touched rarely: an announced length alone takes nothing from others.
                 self.grow(length.next_power_of_two().min(max))?;
             }
-            if moves && length > early {
-                moves = false;
-                text.move_to(self.room(expected));
-            }
             text.push(&data).map_err(not_utf8)?;
         }
         text.finish().map_err(not_utf8)
     }
 
-    /// Room for a body of which a part has come. What was used before takes memory at once, and counts.
-    fn room(&mut self, bytes: usize) -> String {
-        let spare = self.limits.spare.take(bytes).filter(|room| self.grow(room.capacity()).is_ok());
-        spare.unwrap_or_else(|| Spare::fresh(bytes))
+    /// Room for a body. What was used before takes memory at once, and counts.
+    fn room(&mut self, bytes: usize) -> (String, Option<Lent>) {
+        let spare = self.limits.spare.take(bytes);
+        match spare.filter(|(text, _)| self.grow(text.capacity()).is_ok()) {
+            Some((text, lent)) => (text, Some(lent)),
+            None => (Spare::fresh(bytes), None),
+        }
     }
 }
 
@@ -184,16 +182,6 @@ struct Utf8 {
 }
 
 impl Utf8 {
-    fn with_capacity(bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), broken: Vec::new() }
-    }
-
-    /// Goes on in other, empty room.
-    fn move_to(&mut self, mut room: String) {
-        room.push_str(&self.text);
-        self.text = room;
-    }
-
     /// Bytes so far.
     fn len(&self) -> usize {
         self.text.len() + self.broken.len()
@@ -294,18 +282,15 @@ mod tests {
         text.finish()
     }
 
-    /// A header alone neither holds memory that is in use nor takes room from others.
     #[tokio::test]
-    async fn room_is_lent_to_a_body_that_comes_and_counts() {
+    async fn room_that_was_used_before_counts() {
         let (announced, spare) = (1_000_000, 1_900_000);
         let limits = Limits::new(Config::default());
         limits.spare.keep(String::with_capacity(spare));
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.into())]);
         let mut admission = limits.admit(&headers).unwrap();
-        let little = admission.read(&headers, "x".repeat(1000).into()).await.unwrap();
-        assert!(little.capacity() < announced / 4 && limits.bytes_in_flight() < announced / 4);
-        let whole = admission.read(&headers, "x".repeat(announced).into()).await.unwrap();
-        assert_eq!((whole.len(), whole.capacity()), (announced, spare));
+        let text = admission.read(&headers, "x".into()).await.unwrap();
+        assert_eq!((text.as_str(), text.capacity()), ("x", spare));
         assert!(limits.bytes_in_flight() >= spare);
         drop(admission);
         assert_eq!(limits.bytes_in_flight(), 0);

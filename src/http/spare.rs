@@ -8,32 +8,56 @@ use tokio::time::Instant;
 
 /// Bodies that are worth keeping, by their room in bytes: the allocator keeps smaller ones itself, and a larger one is rare.
 const WORTH: std::ops::RangeInclusive<usize> = (256 << 10)..=(16 << 20);
-/// Most bytes that are kept.
-const KEPT_BYTES: usize = 32 << 20;
+/// Most bytes that are kept; and most that are lent to bodies of which not all has come.
+const MOST_BYTES: usize = 32 << 20;
 /// How long a body is kept: a trainer that sends one batch after the other comes sooner.
 const KEPT: Duration = Duration::from_millis(100);
 
-/// Bodies that were read, the latest one last.
+/// Bodies that were read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Spare(Arc<Mutex<Vec<(Instant, String)>>>);
+pub(super) struct Spare(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The latest one last.
+    kept: Vec<(Instant, String)>,
+    lent_bytes: usize,
+}
+
+/// Says, when dropped, that all of a body has come, or nothing more will.
+#[derive(Debug)]
+pub(super) struct Lent {
+    spare: Spare,
+    bytes: usize,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.spare.lock().lent_bytes -= self.bytes;
+    }
+}
 
 impl Spare {
-    /// Whether a body of as many bytes is worth it.
-    pub(super) fn is_worth(bytes: usize) -> bool {
-        WORTH.contains(&bytes)
+    /// An empty text with room for as many bytes, and for no more than twice as many: it takes memory from the start,
+    /// which clients that only announce a body must not hold without bound.
+    pub(super) fn take(&self, bytes: usize) -> Option<(String, Lent)> {
+        let mut state = self.lock();
+        let fits = |text: &String| (bytes..=2 * bytes).contains(&text.capacity());
+        let place = state.kept.iter().rposition(|(_, text)| fits(text))?;
+        let lent = state.lent_bytes + state.kept.get(place)?.1.capacity();
+        if lent > MOST_BYTES {
+            return None;
+        }
+        state.lent_bytes = lent;
+        let text = state.kept.remove(place).1;
+        let lent = Lent { spare: self.clone(), bytes: text.capacity() };
+        Some((text, lent))
     }
 
-    /// An empty text with room for as many bytes, and for no more than twice as many: it takes memory from the start.
-    pub(super) fn take(&self, bytes: usize) -> Option<String> {
-        let mut kept = self.lock();
-        let place = kept.iter().rposition(|(_, text)| (bytes..=2 * bytes).contains(&text.capacity()))?;
-        Some(kept.remove(place).1)
-    }
-
-    /// Fresh room for as many bytes and an eighth more, for the next one: batches are of about one size. What is not
+    /// Fresh room for as many bytes; where it will be kept, for an eighth more: batches are of about one size. What is not
     /// written to takes no memory.
     pub(super) fn fresh(bytes: usize) -> String {
-        String::with_capacity(bytes + bytes / 8)
+        String::with_capacity(if WORTH.contains(&bytes) { bytes + bytes / 8 } else { bytes })
     }
 
     /// Keeps the room of a text for a while; must be called in a runtime.
@@ -42,46 +66,47 @@ impl Spare {
             return;
         }
         text.clear();
-        let mut kept = self.lock();
-        if kept.iter().map(|(_, text)| text.capacity()).sum::<usize>() + text.capacity() > KEPT_BYTES {
+        let mut state = self.lock();
+        if state.kept.iter().map(|(_, text)| text.capacity()).sum::<usize>() + text.capacity() > MOST_BYTES {
             return;
         }
-        kept.push((Instant::now(), text));
-        drop(kept);
+        state.kept.push((Instant::now(), text));
+        drop(state);
         let spare = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(KEPT).await;
-            spare.lock().retain(|(since, _)| since.elapsed() < KEPT);
+            spare.lock().kept.retain(|(since, _)| since.elapsed() < KEPT);
         });
     }
 
-    /// Whatever a holder does, a list of empty texts is as good as another.
-    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, String)>> {
+    /// Whatever a holder does, the state is whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     fn kept(spare: &Spare) -> usize {
-        spare.lock().len()
+        spare.lock().kept.len()
     }
 
     #[tokio::test(start_paused = true)]
     async fn room_is_used_again_and_not_kept_for_long() {
         let spare = Spare::default();
-        assert_eq!(spare.take(1 << 20), None);
+        assert!(spare.take(1 << 20).is_none());
         let mut text = Spare::fresh(1 << 20);
         text.push_str("a body");
         let room = text.capacity();
         spare.keep(text);
-        let text = spare.take((1 << 20) + 100_000).unwrap();
+        let (text, _) = spare.take((1 << 20) + 100_000).unwrap();
         assert_eq!((text.as_str(), text.capacity(), kept(&spare)), ("", room, 0), "one of about the same size fits");
         spare.keep(text);
-        assert_eq!(spare.take(2 << 20), None, "what is kept is too small");
-        assert_eq!(spare.take(300 << 10), None, "a small one does not get the room of a large one");
+        assert!(spare.take(2 << 20).is_none(), "what is kept is too small");
+        assert!(spare.take(300 << 10).is_none(), "a small one does not get the room of a large one");
         assert_eq!(kept(&spare), 1);
         tokio::time::sleep(KEPT / 2).await;
         spare.keep(Spare::fresh(1 << 20));
@@ -92,15 +117,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn little_is_kept() {
+    async fn little_is_kept_and_lent() {
         let spare = Spare::default();
         for room in [0, 100 << 10, 17 << 20] {
             spare.keep(String::with_capacity(room));
         }
         assert_eq!(kept(&spare), 0, "too small or too large");
-        for _ in 0..5 {
-            spare.keep(String::with_capacity(10 << 20));
-        }
+        let keep = || (0..5).for_each(|_| spare.keep(String::with_capacity(10 << 20)));
+        keep();
         assert_eq!(kept(&spare), 3);
+        let waiting: Vec<_> = (0..3).map(|_| spare.take(10 << 20).unwrap()).collect();
+        keep();
+        assert!(spare.take(10 << 20).is_none(), "those who have it have not sent their bodies");
+        drop(waiting);
+        assert!(spare.take(10 << 20).is_some());
     }
 }
