@@ -95,11 +95,6 @@ impl<'t> Parsed<'t> {
         self.reasoning_open.is_none() && !self.too_many && self.attempts.iter().all(|attempt| attempt.result.is_ok())
     }
 
-    /// Whether its attempts take the same bytes as those of another parse of the same text.
-    fn stands_where(&self, other: &Self) -> bool {
-        self.attempts.iter().map(|attempt| &attempt.span).eq(other.attempts.iter().map(|attempt| &attempt.span))
-    }
-
     /// Whether an attempt that was repaired takes bytes of these ranges.
     fn repairs_within(&self, ranges: &[Range<usize>]) -> bool {
         let meets = |span: &Range<usize>| ranges.iter().any(|range| range.start < span.end && span.start < range.end);
@@ -175,19 +170,17 @@ pub fn parse_as<'t>(
     options: &Options,
     offered: &impl Offered,
 ) -> Parsed<'t> {
-    let told = || parse_as_told(format, text, options, offered);
     if options.mode != ParseMode::Tolerant {
-        return told();
+        return parse_as_told(format, text, options, offered);
     }
     let strict = parse_as_told(format, text, &Options { mode: ParseMode::Strict, ..*options }, offered);
-    // Where values are plain text, any text is right for strict mode, so that only reading it again tells what to repair:
-    // the values, and not what else may be a call.
+    // Where values are plain text, any text is right for strict mode, so that only reading it again tells what to repair.
     let plain_values = matches!(format, Some(ToolFormat::Qwen3Coder | ToolFormat::Glm45));
-    match strict.ok() {
-        true if plain_values => Some(told()).filter(|repaired| repaired.stands_where(&strict)).unwrap_or(strict),
-        true => strict,
-        false => Some(told()).filter(|repaired| !repaired.repairs_within(&strict.reasoning)).unwrap_or(strict),
+    if strict.ok() && !plain_values {
+        return strict;
     }
+    let repaired = parse_as_told(format, text, options, offered);
+    if repaired.repairs_within(&strict.reasoning) { strict } else { repaired }
 }
 
 fn parse_as_told<'t>(

@@ -5,7 +5,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::connection::{Fault, integer};
-use super::reader::unpack_rows;
+use super::reader::stored_rows;
 use crate::store::read::{MAX_PAGE, RunCursor};
 use crate::store::{BatchId, Filter, Mastery, Page, RunDetail, RunSummary, ScoreId, StageMastery, StoredRow};
 
@@ -48,13 +48,11 @@ pub(super) fn run_scores(
     let mut visited = 0;
     while let Some(row) = batches.next()? {
         let batch = BatchId::from_column(row.get(0)?);
-        let first = after.filter(|after| after.batch == batch).map_or(0, |after| after.index as usize + 1);
-        let (step, created_at_ms) = (row.get(1)?, row.get(2)?);
-        let scores = unpack_rows(row.get_ref(3)?.as_str().ok(), batch)?;
-        visited += BATCH_ROWS + scores.len();
-        let scores = (0..).zip(scores).skip(first).filter(|(_, score)| filter.wants(score));
-        let rows = scores.map(|(index, score)| StoredRow { id: ScoreId { batch, index }, score, step, created_at_ms });
-        items.extend(rows.take(limit + 1 - items.len()));
+        let told = after.filter(|after| after.batch == batch).map_or(0, |after| after.index as usize + 1);
+        let rows = stored_rows(row.get_ref(3)?.as_str().ok(), batch, row.get(1)?, row.get(2)?)?;
+        visited += BATCH_ROWS + rows.len();
+        let wanted = rows.into_iter().skip(told).filter(|row| filter.wants(&row.score));
+        items.extend(wanted.take(limit + 1 - items.len()));
         if items.len() > limit {
             items.truncate(limit);
             let next_cursor = items.last().map(|last: &StoredRow| last.id.to_string());

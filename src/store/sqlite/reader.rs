@@ -119,18 +119,29 @@ pub(super) fn unpack_rows(json: Option<&str>, batch: BatchId) -> Result<Vec<Scor
     json.and_then(ScoreRows::unpack).ok_or(StoreError::Damaged { batch, what: "row" })
 }
 
+/// The rows of a batch as they are told.
+pub(super) fn stored_rows(
+    json: Option<&str>,
+    batch: BatchId,
+    step: Option<i64>,
+    created_at_ms: i64,
+) -> Result<Vec<StoredRow>, StoreError> {
+    let name = |(index, score)| StoredRow { id: ScoreId { batch, index }, score, step, created_at_ms };
+    Ok((0..).zip(unpack_rows(json, batch)?).map(name).collect())
+}
+
 /// One score with its result.
 pub(super) fn score(connection: &Connection, id: ScoreId) -> Result<Option<StoredScore>, Fault> {
     let mut statement = connection.prepare_cached(FIND_BATCH)?;
     let mut rows = statement.query([id.batch.to_column()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let scores = unpack_rows(row.get_ref(0)?.as_str().ok(), id.batch)?;
-    let Some(score) = scores.into_iter().nth(id.index as usize) else { return Ok(None) };
+    let stored = stored_rows(row.get_ref(0)?.as_str().ok(), id.batch, row.get(1)?, row.get(2)?)?;
+    let Some(stored) = stored.into_iter().nth(id.index as usize) else { return Ok(None) };
     let response = unpack(row.get(9)?, row.get(10)?, id.batch, "response")?;
-    let result = response.get(score.result.start as usize..score.result.end as usize);
+    let result = response.get(stored.score.result.start as usize..stored.score.result.end as usize);
     let result = result.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
     Ok(Some(StoredScore {
-        row: StoredRow { id, score, step: row.get(1)?, created_at_ms: row.get(2)? },
+        row: stored,
         request_id: row.get(3)?,
         run_id: row.get(4)?,
         position: row.get(5)?,
@@ -173,11 +184,9 @@ fn request(row: &Row<'_>, batch: BatchId) -> Result<StoredRequest, Fault> {
         None => return Err(StoreError::NotKept { batch }.into()),
     };
     let (step, created_at_ms) = (column(row, 11, batch, "step")?, column(row, 12, batch, "time")?);
-    let scores = unpack_rows(row.get_ref(14)?.as_str().ok(), batch)?;
-    let name = |(index, score)| StoredRow { id: ScoreId { batch, index }, score, step, created_at_ms };
     Ok(StoredRequest {
         batch,
-        rows: (0..).zip(scores).map(name).collect(),
+        rows: stored_rows(row.get_ref(14)?.as_str().ok(), batch, step, created_at_ms)?,
         // The hash was changed after the packing.
         older_hashes: Compressed::packed_by_older(&packed),
         request: unpack(Some(packed), column(row, 7, batch, "request")?, batch, "request")?,
