@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use simdutf8::compat::from_utf8;
@@ -26,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub struct Config {
     /// Largest body, decompressed, in bytes. The default takes 512 trajectories of 32k tokens.
     pub max_body_bytes: usize,
-    /// Bytes of bodies that may be in flight at once; beyond that requests get 429.
+    /// Bytes of bodies and answers that may be in flight at once; beyond that requests get 429.
     pub max_in_flight_bytes: usize,
     /// Longest time for a request, in milliseconds; a shorter `deadline_ms` wins.
     pub max_deadline_ms: u64,
@@ -163,6 +163,18 @@ impl Admission<'_> {
         text.finish().map_err(not_utf8)
     }
 
+    /// An answer that counts until it has left, or its connection has ended: as much as its request did, or its own length
+    /// where that is more. The request itself is no longer being scored.
+    #[must_use]
+    pub fn hold(mut self, answer: Bytes) -> Bytes {
+        // The work is done: an answer that there is no room for is not thrown away.
+        let _ = self.grow(answer.len());
+        match self.permits.take() {
+            Some(share) => Bytes::from_owner(Held { answer, _share: share }),
+            None => answer,
+        }
+    }
+
     /// Room for a body. What was used before takes memory at once, and counts.
     fn room(&mut self, bytes: usize) -> (String, Option<Lent>) {
         let spare = self.limits.spare.take(bytes);
@@ -170,6 +182,18 @@ impl Admission<'_> {
             Some((text, lent)) => (text, Some(lent)),
             None => (Spare::fresh(bytes), None),
         }
+    }
+}
+
+/// An answer with its share of the limits.
+struct Held {
+    answer: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.answer
     }
 }
 
@@ -293,6 +317,23 @@ mod tests {
         assert_eq!((text.as_str(), text.capacity()), ("x", spare));
         assert!(limits.bytes_in_flight() >= spare);
         drop(admission);
+        assert_eq!(limits.bytes_in_flight(), 0);
+    }
+
+    #[test]
+    fn an_answer_counts_until_it_has_left() {
+        let limits = Limits::new(Config { max_body_bytes: 1 << 20, max_in_flight_bytes: 1 << 20, ..Config::default() });
+        let admit = || limits.admit(&HeaderMap::new()).unwrap();
+        let first = admit().hold(Bytes::from(vec![b'x'; 600_000]));
+        assert_eq!((first.len(), limits.requests.load(Ordering::Relaxed)), (600_000, 0));
+        assert!((600_000..601_024).contains(&limits.bytes_in_flight()), "{}", limits.bytes_in_flight());
+        let second = admit().hold(Bytes::from(vec![b'y'; 600_000]));
+        assert_eq!(second.len(), 600_000, "an answer is given though there is no room for it");
+        assert!(limits.bytes_in_flight() < 700_000, "it counts as its request did");
+        let copy = first.clone();
+        drop((first, second));
+        assert!(limits.bytes_in_flight() >= 600_000);
+        drop(copy);
         assert_eq!(limits.bytes_in_flight(), 0);
     }
 

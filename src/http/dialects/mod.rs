@@ -151,7 +151,7 @@ async fn respond<D: Dialect>(
     };
     options.settle(D::ON_INVALID, D::DEADLINE_MS);
     let asked = Asked { options, arrived, request_id: id.0 };
-    let Some(key) = key else { return answer::<D>(app, body, asked, items).await };
+    let Some(key) = key else { return Ok(admission.hold(answer::<D>(app, body, asked, items).await?)) };
     let uri = parts.uri.clone();
     let (request_hash, body) = by_size(body.len(), move || Ok((hash(&uri, &body), body))).await?;
     let mut waiting = Some(body);
@@ -166,7 +166,7 @@ async fn respond<D: Dialect>(
     if let (Err(_), Some(body)) = (&answered, waiting) {
         *items = by_size(body.len(), move || Ok(count::<D>(&body))).await?;
     }
-    answered
+    Ok(admission.hold(answered?))
 }
 
 /// What is known of a request that has no scores.

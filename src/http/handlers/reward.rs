@@ -61,7 +61,7 @@ pub(crate) async fn score_trajectories(
         None => score(&app, body, arrived, id.0, None).await?,
         Some(key) => repeatable(&app, body, arrived, id.0, &key).await?,
     };
-    Ok(json(answer))
+    Ok(json(admission.hold(answer)))
 }
 
 fn json(body: Bytes) -> Response {
