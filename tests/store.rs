@@ -14,8 +14,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use gradus::store::{
-    Batch, BatchId, BatchIds, Compressed, Config, DEFAULT_WINDOW, Durability, Filter, Idempotency, MAX_FINDING_BYTES,
-    MAX_REWARD, Page, ScoreId, ScoreRow, ScoreRows, StageTally, Store, StoreError, StoredRow,
+    Batch, BatchId, BatchIds, Compressed, Config, ContentHash, DEFAULT_WINDOW, Durability, Filter, Idempotency,
+    MAX_FINDING_BYTES, MAX_REWARD, Page, ScoreId, ScoreRow, ScoreRows, StageTally, Store, StoreError, StoredRow,
 };
 use proptest::prelude::*;
 
@@ -73,7 +73,7 @@ fn batch(store: &Store, run: &str, step: i64, rewards: &[Option<f64>]) -> Batch 
             valid: reward.is_some(),
             stage_reached: Some("la_bleu"),
             failed_stage: (!passed).then_some("la_bleu"),
-            content_hash: [u8::try_from(index % 256).unwrap(); 16],
+            content_hash: ContentHash(0x0101 * index as u128),
             result: start..end,
         });
     }
@@ -141,7 +141,7 @@ fn a_score_is_read_back_as_it_was_appended() {
         assert_eq!((found.row.score.stage_reached.as_deref(), found.row.score.failed_stage), (Some("la_bleu"), None));
         assert_eq!(
             (found.row.score.content_hash, found.row.step, found.row.created_at_ms),
-            ([2; 16], Some(7), sent.created_at_ms)
+            (ContentHash(0x0202), Some(7), sent.created_at_ms)
         );
         assert_eq!((found.run_id.as_deref(), found.request_id), (Some("exp"), sent.request_id));
         assert_eq!((found.rubric_name, found.rubric_hash), (sent.rubric_name, sent.rubric_hash));

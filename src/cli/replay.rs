@@ -17,7 +17,7 @@ use super::said;
 use crate::config::{self, File, Scoring, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Scored};
 use crate::rubric::Rubric;
-use crate::store::{DEFAULT_WINDOW, Store, StoreError, StoredRequest, StoredRow};
+use crate::store::{ContentHash, DEFAULT_WINDOW, Store, StoreError, StoredRequest, StoredRow};
 
 /// Most differences that are printed; all are counted.
 const SHOWN: usize = 20;
@@ -165,7 +165,7 @@ impl<'a> Kept<'a> {
         }
         // Hashes of older versions name the trajectory in another way.
         let comparable = !self.stored.older_hashes && is_of_this_version(self.stored);
-        let hash = |hash: [u8; 16]| comparable.then(|| format!("{:032x}", u128::from_be_bytes(hash)));
+        let hash = |hash: ContentHash| comparable.then(|| hash.to_string());
         let stage = |at: Option<usize>| again.settings.stage_name(at).map(|name| &**name);
         let then = json!({
             "trajectory_id": then.trajectory_id,
@@ -184,7 +184,7 @@ impl<'a> Kept<'a> {
             "valid": now.valid,
             "stage_reached": stage(now.stage_reached),
             "failed_stage": stage(now.failed_stage),
-            "content_hash": hash(now.content_hash),
+            "content_hash": hash(ContentHash(now.content_hash)),
             "step": again.settings.position.step.and_then(|step| i64::try_from(step).ok()),
         });
         first_difference(&then, &now, "/row")

@@ -129,7 +129,12 @@ impl Metrics {
         registry.register("stage_passed", "Trajectories that reached a stage's threshold", metrics.passed.clone());
         registry.register("item_errors", "Trajectories that could not be scored, by code", metrics.item_errors.clone());
         registry.register("requests_in_flight", "Scoring requests in flight", metrics.in_flight.clone());
-        registry.register_with_unit("in_flight", "Bytes of bodies and of answers that have not left", Unit::Bytes, metrics.bytes_in_flight.clone());
+        registry.register_with_unit(
+            "in_flight",
+            "Bytes of bodies and of answers that have not left",
+            Unit::Bytes,
+            metrics.bytes_in_flight.clone(),
+        );
         registry.register_with_unit(
             "store_queue",
             "Bytes that wait for the store",

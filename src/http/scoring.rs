@@ -15,7 +15,7 @@ use super::app::App;
 use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
 use crate::judge::Session;
-use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRow, ScoreRows, StageTally, StoreError};
+use crate::store::{Batch, BatchId, Compressed, ContentHash, Idempotency, ScoreRow, ScoreRows, StageTally, StoreError};
 
 /// A request that is to be scored.
 pub(crate) struct Job {
@@ -132,7 +132,7 @@ impl Pass {
             valid: row.valid,
             stage_reached: stage(row.stage_reached),
             failed_stage: stage(row.failed_stage),
-            content_hash: row.content_hash,
+            content_hash: ContentHash(row.content_hash),
             result: offset(row.result.start)..offset(row.result.end),
         });
         Ok(Batch {

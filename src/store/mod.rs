@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use self::compressed::{Compressed, MAX_BYTES};
 pub use self::config::{Config, Durability, MAX_BUSY_TIMEOUT_MS};
 pub use self::error::StoreError;
-pub use self::id::{BatchId, BatchIds, MAX_SCORES, ScoreId};
+pub use self::id::{BatchId, BatchIds, ContentHash, MAX_SCORES, ScoreId};
 pub use self::prompts::{GroupVisit, RunVisits, StoredReference};
 pub use self::read::{
     DEFAULT_WINDOW, Filter, MAX_PAGE, Mastery, Page, RunDetail, RunSummary, StageMastery, StoredAnswer, StoredRequest,

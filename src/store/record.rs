@@ -164,7 +164,7 @@ impl Batch {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::store::{BatchIds, ScoreRow};
+    use crate::store::{BatchIds, ContentHash, ScoreRow};
 
     #[test]
     fn a_batch_weighs_what_its_texts_are_long() {
@@ -187,7 +187,7 @@ mod tests {
             valid: false,
             stage_reached: None,
             failed_stage: None,
-            content_hash: [0; 16],
+            content_hash: ContentHash(0),
             result: 0..0,
         };
         batch.scores = ScoreRows::new(ids.next(1), [row]).unwrap();

@@ -3,10 +3,9 @@
 
 use std::ops::Range;
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::id::MAX_SCORES;
+use super::id::{ContentHash, MAX_SCORES};
 use super::record::{MAX_REWARD, in_range};
 use super::{BatchId, MAX_BYTES, StoreError};
 
@@ -26,7 +25,7 @@ pub struct ScoreRow<T> {
     /// The first stage that failed.
     pub failed_stage: Option<T>,
     /// Hash of the trajectory.
-    pub content_hash: [u8; 16],
+    pub content_hash: ContentHash,
     /// Where its result stands in the response, in bytes before packing.
     pub result: Range<u32>,
 }
@@ -54,10 +53,7 @@ pub(super) struct Counts {
 }
 
 /// A row as it stands in the text.
-type Columns<T> = (Option<T>, Option<T>, Option<f64>, bool, Option<T>, Option<T>, Hash, u32, u32);
-
-/// A hash as 32 lower-case hex digits.
-struct Hash([u8; 16]);
+type Columns<T> = (Option<T>, Option<T>, Option<f64>, bool, Option<T>, Option<T>, ContentHash, u32, u32);
 
 impl ScoreRows {
     /// Packs the rows of a batch on the calling thread.
@@ -147,7 +143,7 @@ impl Serialize for ScoreRow<&str> {
             *valid,
             *stage_reached,
             *failed_stage,
-            Hash(*content_hash),
+            *content_hash,
             result.start,
             result.end,
         );
@@ -157,26 +153,10 @@ impl Serialize for ScoreRow<&str> {
 
 impl<'de> Deserialize<'de> for ScoreRow<String> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (trajectory_id, group, reward, valid, stage_reached, failed_stage, Hash(content_hash), start, end) =
+        let (trajectory_id, group, reward, valid, stage_reached, failed_stage, content_hash, start, end) =
             Columns::deserialize(deserializer)?;
         let result = start..end;
         Ok(Self { trajectory_id, group, reward, valid, stage_reached, failed_stage, content_hash, result })
-    }
-}
-
-impl Serialize for Hash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:032x}", u128::from_be_bytes(self.0)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Hash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let digits = String::deserialize(deserializer)?;
-        let plain = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = u128::from_str_radix(&digits, 16).ok().filter(|_| plain);
-        let number = number.ok_or_else(|| D::Error::custom("a hash has 32 hex digits"))?;
-        Ok(Self(number.to_be_bytes()))
     }
 }
 
@@ -194,7 +174,7 @@ mod tests {
             valid: reward.is_some(),
             stage_reached: Some("la_bleu"),
             failed_stage: None,
-            content_hash: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255],
+            content_hash: ContentHash(0x0001_0203_0405_0607_0809_0a0b_0c0d_0eff),
             result: 12..345,
         }
     }
@@ -212,7 +192,10 @@ mod tests {
         assert_eq!(rows.counts(), &counts);
         let again = ScoreRows::unpack(rows.json()).unwrap();
         assert_eq!(again.len(), 2);
-        assert_eq!((again[0].trajectory_id.as_deref(), again[0].content_hash[15]), (Some("t\"0\n"), 255));
+        assert_eq!(
+            (again[0].trajectory_id.as_deref(), again[0].content_hash),
+            (Some("t\"0\n"), row(None).content_hash)
+        );
         assert!(again[0].reward.unwrap().is_sign_negative() && again[1].reward.is_none());
     }
 

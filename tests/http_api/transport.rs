@@ -257,7 +257,8 @@ fn an_answer_counts_until_it_has_left() {
     unread.write(post_bytes("/reward", "", body.as_bytes()));
     let bytes = || server.metric("gradus_in_flight_bytes", &[]);
     server.wait_until(|server| {
-        server.metric("gradus_requests_in_flight", &[]) == 0.0 && server.metric("gradus_trajectories_total", &[]) == 2_500.0
+        server.metric("gradus_requests_in_flight", &[]) == 0.0
+            && server.metric("gradus_trajectories_total", &[]) == 2_500.0
     });
     let answer = bytes();
     assert!(answer > 9e6, "{answer}");

@@ -57,7 +57,7 @@ fn fingerprint(trajectory: &Trajectory<'_>) -> u64 {
 ///
 /// XXH3's 128 bits: it names what was scored in the store's records, and nothing is decided by it, so that nobody gains from
 /// making two equal. A cryptographic hash takes a fifth of the time of scoring a short trajectory.
-pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> [u8; 16] {
+pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> u128 {
     let trajectory = &item.trajectory;
     let mut hashing = Gathered::default();
     let mut part = |kind: &str, text: &str| {
@@ -89,7 +89,7 @@ pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> [u8; 16] {
         part("tokens", &tokens.to_string());
     }
     hashing.add(&tools.to_be_bytes());
-    hashing.finish().to_be_bytes()
+    hashing.finish()
 }
 
 /// A hash of many parts. Short ones are gathered: hashing them one by one takes longer than copying them.

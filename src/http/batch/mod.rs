@@ -65,7 +65,7 @@ pub struct Row {
     /// Index of the stage that failed.
     pub failed_stage: Option<usize>,
     /// The trajectory's XXH3 hash of 128 bits; zeros where nothing is stored.
-    pub content_hash: [u8; 16],
+    pub content_hash: u128,
     /// Bytes of its result in the response.
     pub result: Range<usize>,
     /// What else a dialect says of it; only where asked for.

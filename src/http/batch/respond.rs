@@ -37,7 +37,7 @@ struct Entry<'t> {
     reward: Option<f64>,
     stage_reached: Option<usize>,
     failed_stage: Option<usize>,
-    content_hash: [u8; 16],
+    content_hash: u128,
     scores: Vec<(f64, bool)>,
     outside: Vec<f64>,
     names: Names<'t>,
@@ -57,7 +57,7 @@ pub(super) struct Unwritten<'r, 't> {
     pub(super) own_tools: bool,
     pub(super) cache: CacheWire,
     pub(super) latency_ms: f64,
-    pub(super) content_hash: [u8; 16],
+    pub(super) content_hash: u128,
     /// Bytes of the item in the request.
     pub(super) bytes: usize,
     /// Whether the entry keeps its facts.

@@ -64,7 +64,7 @@ impl<'a> Work<'a, '_> {
         let latency_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
         let content_hash = match self.first(task) {
             Some(Ok(item)) if self.overrides.batch_id.is_some() => content_hash(item, tools.hash),
-            _ => [0; 16],
+            _ => 0,
         };
         let row = |(place, &index): (usize, &usize)| Unwritten {
             report,

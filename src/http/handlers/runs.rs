@@ -162,7 +162,7 @@ impl From<store::StoredRow> for ScoreRow {
             valid: score.valid,
             stage_reached: score.stage_reached,
             failed_stage: score.failed_stage,
-            content_hash: format!("{:032x}", u128::from_be_bytes(score.content_hash)),
+            content_hash: score.content_hash.to_string(),
             step,
             created_at_ms,
         }

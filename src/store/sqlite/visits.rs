@@ -145,7 +145,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{ScoreRow, ScoreRows};
+    use crate::store::{ContentHash, ScoreRow, ScoreRows};
 
     fn of_size(run_id: &str, bytes: usize) -> Known {
         Known { bytes, ..Known::nothing(run_id.to_owned()) }
@@ -194,7 +194,7 @@ mod tests {
             valid: true,
             stage_reached: None,
             failed_stage: None,
-            content_hash: [0; 16],
+            content_hash: ContentHash(0),
             result: 0..0,
         };
         let rows = ScoreRows::new(BatchId::from_column(1), groups.iter().map(|group| row(group.as_str()))).unwrap();
