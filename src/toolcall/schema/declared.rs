@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-use super::graph::{Edge, Graph};
+use super::graph::Graph;
 use crate::toolcall::offered::Declared;
 
 /// Name patterns that are kept of one schema; further ones declare nothing.
@@ -68,7 +68,7 @@ fn composed_from_root(graph: &Graph<'_>) -> Vec<usize> {
     while let Some(node) = pending.pop() {
         if !std::mem::replace(&mut seen[node], true) {
             found.push(node);
-            let composed = graph.nodes[node].edges.iter().filter(|(edge, _)| *edge == Edge::Composed);
+            let composed = graph.nodes[node].edges.iter().filter(|(edge, _)| edge.is_composed());
             pending.extend(composed.map(|&(_, target)| target));
         }
     }
@@ -78,7 +78,7 @@ fn composed_from_root(graph: &Graph<'_>) -> Vec<usize> {
 fn types_of_nodes(graph: &Graph<'_>, order: &[usize]) -> Vec<Declared> {
     let mut types = vec![Declared::EMPTY; graph.nodes.len()];
     for &node in order {
-        let composed = graph.nodes[node].edges.iter().filter(|(edge, _)| *edge == Edge::Composed);
+        let composed = graph.nodes[node].edges.iter().filter(|(edge, _)| edge.is_composed());
         types[node] = composed.fold(own_types(graph.nodes[node].schema), |union, &(_, target)| union | types[target]);
     }
     types

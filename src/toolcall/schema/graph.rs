@@ -17,12 +17,16 @@ const DEFAULT_BASE: &str = "json-schema:///";
 /// How a schema hands on the value that it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
-    /// The same value, and its types count: `allOf`, `anyOf`, `oneOf`, `$ref`.
+    /// The same value, and its types count: `allOf`, `anyOf`, `oneOf`.
     Composed,
+    /// The same, of a schema that stands elsewhere: `$ref` and its kin.
+    Reference,
     /// The same value otherwise: `not`, `if`, `then`, `else`, dependencies.
     InPlace,
-    /// A member of an object, named: at most one such edge applies to a member.
+    /// A member of an object, named: at most one edge of this kind and the next applies to a member.
     Member,
+    /// A member that is not named: `additionalProperties`.
+    OtherMember,
     /// Every member of an object, beside the others: `patternProperties`, `propertyNames`, `unevaluatedProperties`.
     EachMember,
     /// An element of an array, by position: at most one such edge applies to an element.
@@ -34,7 +38,12 @@ pub(super) enum Edge {
 impl Edge {
     /// Whether the edge keeps the value that it was given.
     pub(super) fn in_place(self) -> bool {
-        matches!(self, Self::Composed | Self::InPlace)
+        self.is_composed() || self == Self::InPlace
+    }
+
+    /// Whether the types of the other schema count for this one.
+    pub(super) fn is_composed(self) -> bool {
+        matches!(self, Self::Composed | Self::Reference)
     }
 }
 
@@ -45,6 +54,8 @@ pub(super) struct Node<'a> {
     pub(super) schema: &'a Value,
     /// Where it hands values to: the index of a node.
     pub(super) edges: Vec<(Edge, usize)>,
+    /// Which base URI its references have; equal for equal ones.
+    pub(super) base: usize,
 }
 
 /// The subschemas that evaluating the first one can reach.
@@ -136,12 +147,11 @@ pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaPro
         owned: HashMap::new(),
         anchors: Vec::new(),
         nodes: Vec::new(),
-        bases: Vec::new(),
+        bases: vec![Arc::new(base)],
         index: HashMap::new(),
     };
-    let base = Arc::new(base);
-    builder.survey(schema, &base);
-    builder.node(schema, &base);
+    builder.survey(schema, 0);
+    builder.node(schema);
     let mut next = 0;
     while next < builder.nodes.len() {
         builder.connect(next)?;
@@ -203,73 +213,74 @@ struct Anchor<'a> {
     /// None for `$recursiveAnchor`.
     name: Option<&'a str>,
     schema: &'a Value,
-    base: Arc<Uri<String>>,
 }
 
 struct Builder<'a, 'r> {
     root: &'a Value,
     draft: Draft,
     registry: &'r Registry<'r>,
-    /// Every value of the document by its address: what a reference may lead to.
-    owned: HashMap<usize, &'a Value>,
+    /// Every value of the document by its address, which is what a reference may lead to, and its base.
+    owned: HashMap<usize, (&'a Value, usize)>,
     anchors: Vec<Anchor<'a>>,
     nodes: Vec<Node<'a>>,
-    /// The base URI of each node.
+    /// The base URIs, each once.
     bases: Vec<Arc<Uri<String>>>,
     index: HashMap<usize, usize>,
 }
 
 impl<'a> Builder<'a, '_> {
     /// Collects every value and dynamic anchor of the document; as deep as the text, which the parser bounds.
-    fn survey(&mut self, value: &'a Value, base: &Arc<Uri<String>>) {
-        self.owned.insert(address(value), value);
+    fn survey(&mut self, value: &'a Value, base: usize) {
+        let base = if value.is_object() { self.base_within(value, base) } else { base };
+        self.owned.insert(address(value), (value, base));
         match value {
             Value::Array(items) => items.iter().for_each(|item| self.survey(item, base)),
             Value::Object(members) => {
-                let base = self.base_within(value, base);
                 if let Some(name) = members.get("$dynamicAnchor").and_then(Value::as_str) {
-                    self.anchors.push(Anchor { name: Some(name), schema: value, base: Arc::clone(&base) });
+                    self.anchors.push(Anchor { name: Some(name), schema: value });
                 }
                 if members.get("$recursiveAnchor") == Some(&Value::Bool(true)) {
-                    self.anchors.push(Anchor { name: None, schema: value, base: Arc::clone(&base) });
+                    self.anchors.push(Anchor { name: None, schema: value });
                 }
-                members.values().for_each(|member| self.survey(member, &base));
+                members.values().for_each(|member| self.survey(member, base));
             }
             _ => {}
         }
     }
 
     /// The base URI inside `schema`, which may name its own.
-    fn base_within(&self, schema: &Value, base: &Arc<Uri<String>>) -> Arc<Uri<String>> {
+    fn base_within(&mut self, schema: &Value, base: usize) -> usize {
         let resource = self.draft.detect(schema).create_resource_ref(schema);
         if std::ptr::eq(schema, self.root) || resource.id().is_none() {
-            return Arc::clone(base);
+            return base;
         }
-        let inside = self.registry.resolver(base.as_ref().clone()).in_subresource(resource);
-        inside.map_or_else(|_| Arc::clone(base), |resolver| resolver.base_uri())
+        let inside = self.registry.resolver(self.bases[base].as_ref().clone()).in_subresource(resource);
+        let Ok(inside) = inside.map(|resolver| resolver.base_uri()) else { return base };
+        self.bases.iter().position(|known| *known == inside).unwrap_or_else(|| {
+            self.bases.push(inside);
+            self.bases.len() - 1
+        })
     }
 
-    fn node(&mut self, schema: &'a Value, base: &Arc<Uri<String>>) -> usize {
+    fn node(&mut self, schema: &'a Value) -> usize {
         if let Some(&known) = self.index.get(&address(schema)) {
             return known;
         }
-        let base = self.base_within(schema, base);
+        let base = self.owned.get(&address(schema)).map_or(0, |&(_, base)| base);
         let position = self.nodes.len();
-        self.nodes.push(Node { schema, edges: Vec::new() });
-        self.bases.push(base);
+        self.nodes.push(Node { schema, edges: Vec::new(), base });
         self.index.insert(address(schema), position);
         position
     }
 
     fn connect(&mut self, node: usize) -> Result<(), SchemaProblem> {
         let schema = self.nodes[node].schema;
-        let base = Arc::clone(&self.bases[node]);
         let Value::Object(keywords) = schema else { return Ok(()) };
         let mut edges = Vec::new();
-        for_each_subschema(keywords, &mut |edge, child| edges.push((edge, self.node(child, &base))));
+        for_each_subschema(keywords, &mut |edge, child| edges.push((edge, self.node(child))));
         for keyword in REFERENCES {
             if let Some(reference) = keywords.get(keyword).and_then(Value::as_str) {
-                self.follow(keyword, reference, (schema, &base), &mut edges)?;
+                self.follow(keyword, reference, node, &mut edges)?;
             }
         }
         self.nodes[node].edges = edges;
@@ -280,25 +291,25 @@ impl<'a> Builder<'a, '_> {
         &mut self,
         keyword: &str,
         reference: &str,
-        (schema, base): (&Value, &Arc<Uri<String>>),
+        node: usize,
         edges: &mut Vec<(Edge, usize)>,
     ) -> Result<(), SchemaProblem> {
+        let Node { schema, base, .. } = self.nodes[node];
         let problem = |message: String| SchemaProblem::invalid(message, pointer_to(self.root, schema) + "/" + keyword);
-        let resolved = self.registry.resolver(base.as_ref().clone()).lookup(reference);
+        let resolved = self.registry.resolver(self.bases[base].as_ref().clone()).lookup(reference);
         let resolved = resolved.map_err(|error| problem(clear(&error)))?;
-        let Some(&target) = self.owned.get(&address(resolved.contents())) else {
+        let Some(&(target, _)) = self.owned.get(&address(resolved.contents())) else {
             return Err(problem(format!("{reference} is outside the schema and never fetched; use a local reference")));
         };
-        let base = resolved.resolver().base_uri();
-        edges.push((Edge::Composed, self.node(target, &base)));
+        edges.push((Edge::Reference, self.node(target)));
         if keyword == "$ref" {
             return Ok(());
         }
         let name = (keyword == "$dynamicRef").then(|| reference.rsplit_once('#').map_or("", |(_, name)| name));
-        let meant = self.anchors.iter().filter(|anchor| anchor.name == name);
-        let meant: Vec<_> = meant.map(|anchor| (anchor.schema, Arc::clone(&anchor.base))).collect();
-        for (target, base) in meant {
-            edges.push((Edge::Composed, self.node(target, &base)));
+        let meant: Vec<_> =
+            self.anchors.iter().filter(|anchor| anchor.name == name).map(|anchor| anchor.schema).collect();
+        for target in meant {
+            edges.push((Edge::Reference, self.node(target)));
         }
         Ok(())
     }
@@ -310,7 +321,8 @@ fn for_each_subschema<'a>(keywords: &'a Map<String, Value>, visit: &mut impl FnM
         let edge = match keyword.as_str() {
             "allOf" | "anyOf" | "oneOf" => Edge::Composed,
             "not" | "if" | "then" | "else" | "dependentSchemas" | "dependencies" => Edge::InPlace,
-            "properties" | "additionalProperties" => Edge::Member,
+            "properties" => Edge::Member,
+            "additionalProperties" => Edge::OtherMember,
             "patternProperties" | "propertyNames" | "unevaluatedProperties" => Edge::EachMember,
             "items" | "prefixItems" | "additionalItems" => Edge::Element,
             "contains" | "unevaluatedItems" => Edge::EachElement,

@@ -14,8 +14,8 @@ const MAX_POINTER_BYTES: usize = 16 << 20;
 /// Longest `$id`, in bytes: every reference below it is resolved against it.
 const MAX_ID_BYTES: usize = 2048;
 
-/// Schemas with an `$id` inside one document: references between them compile once per way to get there.
-const MAX_RESOURCES: usize = 6;
+/// Schemas with an `$id` inside one document.
+const MAX_RESOURCES: usize = 64;
 
 /// States of all patterns in one schema.
 const MAX_STATES: u64 = 200_000;
@@ -37,7 +37,7 @@ impl Contents {
     /// Counts what `schema` holds; as deep as its text, which the parser bounds.
     pub(super) fn of(schema: &Value) -> Self {
         let mut contents = Self::default();
-        contents.add(schema, 0);
+        contents.add(schema, 0, false);
         contents
     }
 
@@ -55,7 +55,7 @@ impl Contents {
         let limits = [
             (self.pointer_bytes > MAX_POINTER_BYTES, "names that are too long for their nesting; shorten them"),
             (self.longest_id > MAX_ID_BYTES, "an $id of more than 2048 bytes; shorten it"),
-            (self.resources > MAX_RESOURCES, "more than 6 schemas with an $id of their own; use $defs without $id"),
+            (self.resources > MAX_RESOURCES, "more than 64 schemas with an $id of their own; use $defs without $id"),
             (self.states > MAX_STATES, "patterns that expand to more than 200000 states; simplify them"),
             (self.pattern_squares > MAX_PATTERN_SQUARES, "too many long patterns; shorten them"),
         ];
@@ -65,21 +65,25 @@ impl Contents {
         })
     }
 
-    fn add(&mut self, value: &Value, path: usize) {
+    fn add(&mut self, value: &Value, path: usize, data: bool) {
         self.pointer_bytes = self.pointer_bytes.saturating_add(path);
         match value {
-            Value::Array(items) => items.iter().for_each(|item| self.add(item, path + 4)),
+            Value::Array(items) => items.iter().for_each(|item| self.add(item, path + 4, data)),
             Value::Object(members) => {
-                self.keywords(members);
-                members.iter().for_each(|(key, member)| self.add(member, path + key.len() + 1));
+                self.keywords(members, data);
+                for (key, member) in members {
+                    // Lists of values, whatever their objects look like; only a reference could make schemas of them.
+                    let data = data || (matches!(key.as_str(), "enum" | "examples") && member.is_array());
+                    self.add(member, path + key.len() + 1, data);
+                }
             }
             _ => {}
         }
     }
 
-    fn keywords(&mut self, members: &Map<String, Value>) {
+    fn keywords(&mut self, members: &Map<String, Value>, data: bool) {
         let mut ids = ["$id", "id", "$schema"].iter().filter_map(|keyword| members.get(*keyword)?.as_str()).peekable();
-        self.resources += usize::from(ids.peek().is_some());
+        self.resources += usize::from(!data && ids.peek().is_some());
         self.longest_id = ids.map(str::len).fold(self.longest_id, usize::max);
         if let Some(Value::String(text)) = members.get("pattern") {
             self.pattern(text);

@@ -7,6 +7,7 @@
 //! more than [`BUDGET`] units of work are unsupported for them.
 
 mod bounded;
+mod building;
 mod cache;
 mod cost;
 mod declared;
@@ -196,13 +197,8 @@ impl Compiled {
         let Some(size) = Size::of(arguments) else {
             return unsupported(format!("the arguments nest deeper than {} levels", size::MAX_DEPTH));
         };
-        let nested = self.cost.stack(size.depth);
-        if nested > MAX_STACK {
-            return unsupported(format!("{nested} schemas apply inside each other; at most {MAX_STACK} are evaluated"));
-        }
-        let work = self.cost.work(&size);
-        if work > BUDGET {
-            return unsupported(format!("checking these arguments may take {work:.0} steps; the limit is {BUDGET:.0}"));
+        if let Err(message) = affordable(&self.cost, &size) {
+            return unsupported(message);
         }
         if self.validator.is_valid(arguments) { Check::Valid } else { self.violations(arguments, &size) }
     }
@@ -250,6 +246,22 @@ impl Compiled {
     }
 }
 
+/// Whether evaluating arguments of this size stays within the limits.
+///
+/// # Errors
+/// The limit that it may break.
+fn affordable(cost: &Cost, size: &Size) -> Result<(), String> {
+    let nested = cost.stack(size.depth);
+    if nested > MAX_STACK {
+        return Err(format!("{nested} schemas apply inside each other; at most {MAX_STACK} are evaluated"));
+    }
+    let work = cost.work(size);
+    if work > BUDGET {
+        return Err(format!("checking these arguments may take {work:.0} steps; the limit is {BUDGET:.0}"));
+    }
+    Ok(())
+}
+
 fn unsupported(message: String) -> Check {
     Check::Problem(SchemaProblem::unsupported(message, ""))
 }
@@ -279,9 +291,16 @@ fn compile_value(schema: &Value, formats: Formats) -> Result<Compiled, SchemaPro
         let message = "a reference leads back to this schema without descending into the value; evaluation cannot end";
         SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
     })?;
+    building::check(&graph).map_err(|(node, message)| {
+        SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
+    })?;
     let cost = Cost::of(&graph, &order).map_err(|(node, message)| {
         SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
     })?;
+    // What is too much for the least arguments is a fault of the schema, not of any arguments.
+    let least = Size::of(&Value::Object(serde_json::Map::new()));
+    let least = least.map_or(Ok(()), |size| affordable(&cost, &size));
+    least.map_err(|message| SchemaProblem::unsupported(message, ""))?;
     let validator = validator(schema, formats).map_err(|error| unusable(&error))?;
     let parameters = Parameters::of(&graph, &order, validator_of_pattern);
     Ok(Compiled { validator, cost, parameters })

@@ -43,6 +43,132 @@ fn long_chains_of_references_do_not_overflow() {
     });
 }
 
+/// Definitions `d0` to `d{length}`, each made from the reference to the next; the root refers to the first.
+fn chain(length: usize, link: impl Fn(&Value) -> Value, mut root: Value) -> Value {
+    let definitions: serde_json::Map<_, _> = (0..length)
+        .map(|at| (format!("d{at}"), link(&json!({"$ref": format!("#/$defs/d{}", at + 1)}))))
+        .chain([(format!("d{length}"), json!({"properties": {"a": {"type": "integer"}}}))])
+        .collect();
+    root["$ref"] = json!("#/$defs/d0");
+    root["$defs"] = definitions.into();
+    root
+}
+
+#[test]
+fn tracking_through_references_stays_on_the_stack_and_ends() {
+    let links: [fn(&Value) -> Value; 6] = [
+        |next| next.clone(),
+        |next| json!({"allOf": [next]}),
+        |next| json!({"dependentSchemas": {"a": next}}),
+        |next| json!({"if": next, "then": next, "else": true}),
+        |next| json!({"allOf": [next, next]}),
+        |next| json!({"allOf": [next], "unevaluatedProperties": {"$ref": "#/$defs/d0"}}),
+    ];
+    on_worker_stack(move || {
+        for (link, keyword) in
+            links.iter().flat_map(|link| [(link, "unevaluatedProperties"), (link, "unevaluatedItems")])
+        {
+            for length in [2, 8, 60, 120, 300, 1000, 3000] {
+                let schema = self::schema(&chain(length, link, json!({keyword: false})));
+                match schema.check(&json!({"a": 1})) {
+                    Check::Problem(problem) => {
+                        assert_eq!(problem.code, ProblemCode::Unsupported, "{problem}");
+                        assert!(length > 2, "{problem}");
+                        assert_eq!(schema.problem(), Some(&problem), "a fault of the schema, whatever the arguments");
+                    }
+                    check => assert_eq!(check, Check::Valid),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn ways_through_tracked_definitions_are_counted() {
+    on_worker_stack(|| {
+        let twice = |next: &Value| json!({"allOf": [next, next], "unevaluatedProperties": false});
+        assert!(is_unsupported(&chain(14, twice, json!({})), &json!({})));
+        let mut wide = chain(3, |next| json!({"allOf": [next, next]}), json!({}));
+        let tracked = json!({"$ref": "#/$defs/d0", "unevaluatedProperties": false});
+        for (properties, supported) in [(100, true), (2000, false)] {
+            let properties = (0..properties).map(|at| (format!("p{at}"), tracked.clone()));
+            wide["properties"] = properties.collect::<serde_json::Map<_, _>>().into();
+            assert_eq!(self::schema(&wide).problem().is_none(), supported);
+        }
+        // What people write: objects in objects, each closed, and a base that is extended.
+        let closed = nested(
+            20,
+            json!({"type": "string"}),
+            |inner| json!({"allOf": [{"$ref": "#/$defs/base"}], "properties": {"n": inner}, "unevaluatedProperties": false}),
+        );
+        let schema =
+            json!({"properties": {"x": closed}, "$defs": {"base": {"properties": {"id": {"type": "integer"}}}}});
+        assert!(valid(&schema, &json!({"x": {"id": 1, "n": {"id": 2}}})));
+        assert!(!valid(&schema, &json!({"x": {"id": 1, "n": {"id": 2, "m": 3}}})));
+    });
+}
+
+#[test]
+fn references_from_one_id_to_another_are_counted() {
+    on_worker_stack(|| {
+        let resource = |name: &str, other: &str, links: usize| {
+            let link = |at: usize| (format!("k{at}"), json!({"$ref": format!("{other}#/$defs/k{}", at + 1)}));
+            let links: serde_json::Map<_, _> =
+                (0..links).map(link).chain([(format!("k{links}"), json!(true))]).collect();
+            json!({"$id": name, "$defs": links})
+        };
+        let both = |links| {
+            let (a, b) = (resource("a.json", "b.json", links), resource("b.json", "a.json", links));
+            let properties: serde_json::Map<_, _> =
+                (0..links).map(|at| (format!("p{at}"), json!({"$ref": format!("a.json#/$defs/k{at}")}))).collect();
+            json!({"$id": "https://example.com/", "properties": properties, "$defs": {"a": a, "b": b}})
+        };
+        assert!(valid(&both(5), &json!({"p0": 1})));
+        assert!(is_unsupported(&both(300), &json!({})));
+        // Each level refers to the next one in every resource: a way for every sequence of resources.
+        let names = ["a", "b", "c", "d", "e"];
+        let level = |at: usize| {
+            names
+                .map(|name| (name.to_owned(), json!({"$ref": format!("{name}.json#/$defs/l{}", at + 1)})))
+                .into_iter()
+                .collect()
+        };
+        let levels = |count: usize| -> serde_json::Map<String, Value> {
+            let level = |at| (format!("l{at}"), json!({"properties": Value::Object(level(at))}));
+            (0..count).map(level).chain([(format!("l{count}"), json!(true))]).collect()
+        };
+        let all = |count| {
+            let resources: serde_json::Map<_, _> = names
+                .map(|name| (name.to_owned(), json!({"$id": format!("{name}.json"), "$defs": levels(count)})))
+                .into_iter()
+                .collect();
+            json!({"$id": "https://example.com/", "$ref": "a.json#/$defs/l0", "$defs": resources})
+        };
+        assert!(valid(&all(3), &json!({})));
+        assert!(is_unsupported(&all(12), &json!({})));
+        // Schemas that refer to each other are one each.
+        let tree = json!({"$id": "https://example.com/tree", "properties": {"node": {"$ref": "node"}}, "$defs": {
+            "node": {"$id": "node", "properties": {"tree": {"$ref": "tree"}, "value": {"type": "string"}}}}});
+        assert!(valid(&tree, &json!({"node": {"tree": {"node": {"value": "x"}}}})));
+        assert!(!valid(&tree, &json!({"node": {"tree": {"node": {"value": 1}}}})));
+    });
+}
+
+#[test]
+fn the_schema_that_is_bounded_is_the_one_that_is_evaluated() {
+    on_worker_stack(|| {
+        let schema = |mut bar: Value, decoy: Value| {
+            bar["$id"] = json!("d/bar.json");
+            json!({"$id": "https://example.com/a.json", "properties": {"x": {"$ref": "d/foo.json"}}, "$defs": {
+                "foo": {"$id": "d/foo.json", "$ref": "bar.json"}, "bar": bar, "decoy": decoy}})
+        };
+        let number = schema(json!({"type": "number"}), json!({}));
+        assert!(valid(&number, &json!({"x": 1})) && !valid(&number, &json!({"x": "1"})));
+        let cycle = schema(json!({"allOf": [{"$ref": "#"}]}), json!({"$id": "d/d/bar.json", "type": "string"}));
+        assert!(is_unsupported(&cycle, &json!({"x": 1})));
+    });
+}
+
 #[test]
 fn deep_recursion_stays_on_the_stack() {
     on_worker_stack(|| {
@@ -83,8 +209,10 @@ fn oversized_schemas_are_unsupported() {
     outer.insert("n".repeat(100_000), json!({"properties": names}));
     assert!(is_unsupported(&json!({"properties": outer}), &json!({})));
     let ids: serde_json::Map<_, _> =
-        (0..20).map(|number| (number.to_string(), json!({"$id": format!("s{number}")}))).collect();
+        (0..100).map(|number| (number.to_string(), json!({"$id": format!("s{number}")}))).collect();
     assert!(is_unsupported(&json!({"$defs": ids}), &json!({})));
+    let rows: Vec<_> = (0..100).map(|number| json!({"id": format!("u{number}")})).collect();
+    assert!(valid(&json!({"properties": {"x": {"examples": rows, "enum": rows}}}), &json!({"x": {"id": "u7"}})));
     assert!(is_unsupported(&json!({"$id": format!("https://example.com/{}", "x".repeat(5000))}), &json!({})));
 }
 
