@@ -27,12 +27,16 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// The file is no configuration.
-    #[error("{path}: {error}")]
+    #[error("{path}: line {line}, column {column}: {message}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
-        error: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// The column in characters, from 1.
+        column: usize,
+        /// What is wrong, without what stands there: that may be a token.
+        message: String,
     },
     /// A value cannot be.
     #[error("{0}")]
@@ -180,7 +184,15 @@ impl File {
         let Some(path) = path else { return Ok(Self::default()) };
         let text =
             std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_path_buf(), error })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.to_path_buf(), error: Box::new(error) })
+        toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            ConfigError::Parse {
+                path: path.to_path_buf(),
+                line: before.matches('\n').count() + 1,
+                column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
+                message: without_value(error.message()),
+            }
+        })
     }
 
     /// How to log, under what the flags or the environment say.
@@ -188,6 +200,29 @@ impl File {
         let filter = filter.or_else(|| self.log.clone()).unwrap_or_else(|| "info".to_owned());
         (filter, format.or(self.log_format).unwrap_or_default())
     }
+}
+
+/// A message about a wrong type without the value, which serde repeats.
+fn without_value(message: &str) -> String {
+    let parts = message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "));
+    let Some((found, expected)) = parts else { return message.to_owned() };
+    let kind = found.split(['`', '"']).next().unwrap_or_default().trim_end();
+    format!("invalid type: {kind}, expected {expected}")
+}
+
+/// A token as clients can send it. Secrets kept in files often end in a newline, which is not theirs.
+fn token(given: Option<String>, name: &str) -> Result<Option<String>, ConfigError> {
+    let Some(token) = given else { return Ok(None) };
+    let token = token.trim();
+    let wrong = if token.is_empty() {
+        // A secret that somebody forgot to set, and no wish for an open server.
+        "is empty; set it, or leave it out"
+    } else if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(Some(token.to_owned()));
+    } else {
+        "has characters that clients cannot send; use visible ASCII characters without spaces"
+    };
+    Err(ConfigError::Value(format!("the {name} token {wrong}")))
 }
 
 /// How to score.
@@ -298,16 +333,17 @@ impl Serve {
         if limits.max_deadline_ms == 0 {
             return Err(ConfigError::Value("max_deadline_ms = 0 leaves no time; give at least 1".to_owned()));
         }
-        let tokens = http::Tokens {
-            api: flags.api_token.or_else(|| file.tokens.api.clone()),
-            admin: flags.admin_token.or_else(|| file.tokens.admin.clone()),
-        };
-        // An empty token is a secret that somebody forgot to set, and no wish for an open server.
-        for (token, name) in [(&tokens.api, "api"), (&tokens.admin, "admin")] {
-            if token.as_ref().is_some_and(|token| token.trim().is_empty()) {
-                return Err(ConfigError::Value(format!("the {name} token is empty; set it, or leave it out")));
-            }
+        if limits.max_in_flight_bytes < limits.max_body_bytes {
+            let (given, body) = (limits.max_in_flight_bytes, limits.max_body_bytes);
+            let message = format!(
+                "max_in_flight_bytes = {given} leaves no room for a body of max_body_bytes = {body}; lower that too"
+            );
+            return Err(ConfigError::Value(message));
         }
+        let tokens = http::Tokens {
+            api: token(flags.api_token.or_else(|| file.tokens.api.clone()), "api")?,
+            admin: token(flags.admin_token.or_else(|| file.tokens.admin.clone()), "admin")?,
+        };
         let kept = store(flags.store, flags.store_durability, flags.store_keep_trajectories, file)?;
         let store = store::Config {
             queue_bytes: flags.store_queue_bytes.unwrap_or(kept.queue_bytes),

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::value::RawValue;
 
 use super::paint::{Paint, printable};
+use super::score::{is_request, without_mark};
 use crate::http::batch::Engine;
 use crate::http::wire::{Given, Item, Object, read_request};
 use crate::judge::Session;
@@ -28,6 +29,7 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
         Some(extension) if extension == "jsonl" => text.lines().find(|line| !line.trim().is_empty()).unwrap_or(""),
         _ => text.as_str(),
     };
+    let text = without_mark(text);
     let wrong = |error: crate::http::wire::Pointed| {
         anyhow::anyhow!("{}: {} {}", path.display(), error.pointer, printable(&error.message))
     };
@@ -40,11 +42,15 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
             let sent = Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery };
             (request.trajectories, request.tools.map_or("", RawValue::get), sent)
         }
+        Err(error) if is_request(text) => return Err(wrong(error)),
         Err(_) => {
             (vec![serde_json::from_str(text).with_context(|| path.display().to_string())?], "", Position::default())
         }
     };
     let position = Position { step: step.or(sent.step), ..sent };
+    for missing in rubric.missing_in(&position) {
+        eprintln!("{}", printable(&missing));
+    }
     for raw in items {
         let item = Given::of(raw.get()).read(tools, rubric.reading.format).map_err(wrong)?;
         let tools = engine.scorer.tools(item.trajectory.tools, &rubric);
@@ -83,14 +89,21 @@ fn explain(report: &Report<'_>, rubric: &Rubric, item: &Item<'_>, paint: Paint) 
 
 fn stages(report: &Report<'_>, rubric: &Rubric, paint: Paint) {
     let width = rubric.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0).max(5);
-    say!("  {:width$}  {:>6} x {:>6} = {:>7}  {:>9}", "stage", "score", "weight", "adds", "threshold");
+    let (base, span) = (rubric.range.min(), rubric.range.max() - rubric.range.min());
+    // What a stage adds is told in units of the reward, like all below it.
+    let scale = if span == 1.0 { String::new() } else { format!(" x {span}") };
+    say!("  {:width$}  {:>6} x {:>6}{scale} = {:>7}  {:>9}", "stage", "score", "weight", "adds", "threshold");
+    if base != 0.0 {
+        say!("  {:width$}  {:>6}   {:>6}{:pad$}   {base:>7.4}", "base", "", "", "", pad = scale.len());
+    }
     for (index, (stage, plan)) in rubric.stages.iter().zip(&report.plan).enumerate() {
         let line = match report.outcomes.get(index) {
             Some(outcome) => {
-                let (score, adds) = (outcome.score.get(), outcome.score.get() * plan.weight);
+                let score = outcome.score.get();
+                let adds = score * plan.weight * span;
                 let detail: Vec<_> = outcome.detail.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
                 let line = format!(
-                    "{:width$}  {score:>6.3} x {:>6.3} = {adds:>7.4}  {:>9.3}  {}",
+                    "{:width$}  {score:>6.3} x {:>6.3}{scale} = {adds:>7.4}  {:>9.3}  {}",
                     stage.name,
                     plan.weight,
                     plan.threshold,

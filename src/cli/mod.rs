@@ -169,19 +169,24 @@ fn memory(store: Option<&Store>) -> Option<Arc<dyn Memory>> {
     store.map(|store| -> Arc<dyn Memory> { Arc::new(StoredFindings { store: store.clone(), keeps: true }) })
 }
 
-/// The engine that all scoring commands share.
-fn engine(scoring: &Scoring, memory: Option<Arc<dyn Memory>>) -> anyhow::Result<Engine> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(scoring.threads)
-        .thread_name(|index| format!("score-{index}"))
-        .build_global()
-        .context("the scoring threads could not be started")?;
+/// The rubrics that there are, the default one among them.
+fn catalog(scoring: &Scoring) -> anyhow::Result<Catalog> {
     let catalog = Catalog::open(scoring.rubrics.as_deref())?;
     anyhow::ensure!(
         catalog.get(&scoring.default_rubric).is_some(),
         "the default rubric {:?} does not exist; `gradus rubric list` lists those there are",
         scoring.default_rubric
     );
+    Ok(catalog)
+}
+
+/// The engine that all scoring commands share.
+fn engine(scoring: &Scoring, catalog: Catalog, memory: Option<Arc<dyn Memory>>) -> anyhow::Result<Engine> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(scoring.threads)
+        .thread_name(|index| format!("score-{index}"))
+        .build_global()
+        .context("the scoring threads could not be started")?;
     let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), memory)?;
     Ok(Engine {
         scorer: Scorer::new(scoring.schema_cache_bytes),

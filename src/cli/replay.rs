@@ -32,7 +32,11 @@ pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) 
     let Some(store) = Store::open_to_read(&settings)? else {
         bail!("--store none keeps nothing to replay; name the database")
     };
-    let engine = super::engine(scoring, Some(Arc::new(StoredFindings { store: store.clone(), keeps: false })))?;
+    let engine = super::engine(
+        scoring,
+        super::catalog(scoring)?,
+        Some(Arc::new(StoredFindings { store: store.clone(), keeps: false })),
+    )?;
     let runtime = super::runtime()?;
     let found = runtime.block_on(replay(&engine, &store, run))?;
     runtime.block_on(store.close());

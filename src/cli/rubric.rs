@@ -51,7 +51,8 @@ pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { files } => Ok(check(&files)),
         Command::Explain { rubric, trajectory, step, scoring } => {
-            let engine = super::engine(&Scoring::compose(scoring, None, file)?, None)?;
+            let scoring = Scoring::compose(scoring, None, file)?;
+            let engine = super::engine(&scoring, super::catalog(&scoring)?, None)?;
             explain::run(&engine, &rubric, &trajectory, step)
         }
         Command::List { scoring } => list(&Scoring::compose(scoring, None, file)?),

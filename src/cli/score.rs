@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File as FsFile;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
@@ -37,7 +37,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         options::Input::File { file, rubric, step, out } => (file, rubric, step, out),
     };
     let input = Input::open(&path)?;
-    let engine = super::engine(&scoring, None)?;
+    let engine = super::engine(&scoring, super::catalog(&scoring)?, None)?;
     let rubric = rubric.map(|rubric| super::named_or_file(&engine.catalog, &rubric)).transpose()?;
     let ranks =
         rubric.clone().or_else(|| engine.catalog.get(&engine.default_rubric)).is_some_and(|rubric| rubric.ranks());
@@ -55,9 +55,10 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     };
     job.score_all(input, &path.display().to_string())?;
     job.progress.finish_and_clear();
-    if let Some(out) = &mut job.out {
-        out.flush()?;
+    if job.summary.is_empty() && job.broken == 0 {
+        eprintln!("{}: there is no trajectory in it", path.display());
     }
+    job.flush()?;
     let text = job.summary.text();
     if out.is_some_and(|out| out == Path::new("-")) {
         eprint!("{text}");
@@ -88,6 +89,7 @@ impl Input {
         }
         let mut text = String::new();
         file.read_to_string(&mut text).with_context(cannot)?;
+        serde_json::from_str::<&RawValue>(without_mark(&text)).with_context(|| path.display().to_string())?;
         Ok(Self::Document(text))
     }
 }
@@ -126,7 +128,19 @@ struct Job {
     broken: usize,
 }
 
+/// What writing results gave. Whoever closed the pipe has read enough.
+fn wrote(result: std::io::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("the results cannot be written to what --out names"),
+    }
+}
+
 impl Job {
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.out.as_mut().map_or(Ok(()), |out| wrote(out.flush()))
+    }
+
     fn score_all(&mut self, input: Input, shown: &str) -> anyhow::Result<()> {
         match input {
             Input::Document(text) => self.document(without_mark(&text), shown),
@@ -136,9 +150,6 @@ impl Job {
 
     /// A whole file: one trajectory or one request.
     fn document(&mut self, text: &str, shown: &str) -> anyhow::Result<()> {
-        if let Err(error) = serde_json::from_str::<&RawValue>(text) {
-            bail!("{shown}: {error}");
-        }
         if is_request(text) {
             return self.request(text, shown, &[]);
         }
@@ -257,8 +268,8 @@ impl Job {
         }
         if let Some(out) = &mut self.out {
             for row in &scored.rows {
-                out.write_all(scored.body.get(row.result.clone()).unwrap_or_default())?;
-                out.write_all(b"\n")?;
+                let line = scored.body.get(row.result.clone()).unwrap_or_default();
+                wrote(out.write_all(line).and_then(|()| out.write_all(b"\n")))?;
             }
         }
         Ok(())
@@ -293,7 +304,7 @@ impl Chunk {
 }
 
 /// A text without the byte order mark that some editors start a file with.
-fn without_mark(text: &str) -> &str {
+pub(super) fn without_mark(text: &str) -> &str {
     text.trim_start_matches('\u{FEFF}')
 }
 
@@ -311,7 +322,7 @@ fn why_invalid(result: &[u8]) -> String {
 }
 
 /// Whether an object is a request rather than a trajectory.
-fn is_request(text: &str) -> bool {
+pub(super) fn is_request(text: &str) -> bool {
     #[derive(serde::Deserialize)]
     struct Probe<'a> {
         #[serde(borrow)]

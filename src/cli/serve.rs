@@ -1,16 +1,17 @@
 //! `gradus serve`: opens everything, listens, prints how to try it, serves until a signal.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{File, Serve, ServeFlags};
+use crate::config::{File, Scoring, Serve, ServeFlags};
+use crate::http::batch::Engine;
 use crate::http::{App, serve};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Connections that may wait to be taken.
 const WAITING: u32 = 1024;
@@ -27,8 +28,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     // Before anything is made: where another server has the address, this one must leave no database behind.
     let cannot = || format!("cannot listen on {}; choose another address with --listen", settings.listen);
     let socket = reserve(settings.listen).with_context(cannot)?;
-    let store = Store::open(&settings.store)?;
-    let engine = super::engine(&settings.scoring, super::memory(store.as_ref()))?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(http_threads())
         .thread_name("http")
@@ -36,14 +36,41 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         .build()
         .context("the HTTP threads could not be started")?;
     runtime.block_on(async {
+        let mut stop = Box::pin(stop_signal()?);
+        let (scoring, kept) = (settings.scoring, settings.store.clone());
+        let opening = tokio::task::spawn_blocking(move || open(&scoring, &kept));
+        let (engine, store) = tokio::select! {
+            opened = opening => opened.context("opening the store and the judges failed")??,
+            () = &mut stop => {
+                tracing::info!("stopped before it served");
+                // What is being opened is left as it is, as by a loss of power: a judge may take minutes to load.
+                std::process::exit(0);
+            }
+        };
         let listener = socket.listen(WAITING).with_context(cannot)?;
         let address = listener.local_addr()?;
         let app = App::new(engine, store, settings.http);
-        let stop = stop_signal()?;
-        announce(address, app.store.as_ref().map(|_| settings.store.url.as_str()), app.tokens.api.is_some())?;
+        announce(address, app.store.as_ref().map(|_| settings.store.url.as_str()), app.tokens.api.is_some());
         serve(listener, app, stop).await.context("serving failed")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens what may be wrong without leaving anything first, then the store, then what may need it.
+fn open(scoring: &Scoring, store: &store::Config) -> anyhow::Result<(Engine, Option<Store>)> {
+    let catalog = super::catalog(scoring)?;
+    let store = Store::open(store)?;
+    let engine = super::engine(scoring, catalog, super::memory(store.as_ref()))?;
+    Ok((engine, store))
+}
+
+/// Raises the limit of open files as far as it may be: every connection is one.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Takes an address. Whoever connects before the engine is ready is refused, and does not wait in vain.
@@ -82,18 +109,12 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
 }
 
 /// The first line is the address alone, for scripts; the rest is for people.
-fn announce(address: SocketAddr, store: Option<&str>, with_token: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn announce(address: SocketAddr, store: Option<&str>, with_token: bool) {
     let token = if with_token { " -H 'Authorization: Bearer TOKEN'" } else { "" };
-    writeln!(out, "http://{address}")?;
-    match store {
-        Some(url) => writeln!(out, "scores are kept in {url}; API: http://{address}/docs/; try:")?,
-        None => writeln!(out, "scores are not kept; API: http://{address}/docs/; try:")?,
-    }
-    writeln!(
-        out,
+    let kept = store.map_or_else(|| "scores are not kept".to_owned(), |url| format!("scores are kept in {url}"));
+    say!("http://{address}");
+    say!("{kept}; API: http://{address}/docs/; try:");
+    say!(
         "curl -s http://{address}/reward{token} -H 'Content-Type: application/json' -d '{{\"trajectories\":[{{\"messages\":[{{\"role\":\"user\",\"content\":\"Capital of France?\"}},{{\"role\":\"assistant\",\"content\":\"<answer>Paris</answer>\"}}],\"references\":[\"Paris\"]}}]}}'"
-    )?;
-    out.flush()?;
-    Ok(())
+    );
 }

@@ -44,6 +44,11 @@ impl Summary {
         }
     }
 
+    /// Whether nothing was scored.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// How many trajectories could not be scored.
     pub(super) fn invalid(&self) -> usize {
         self.parts.values().map(|part| part.invalid).sum()

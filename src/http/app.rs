@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::http::StatusCode;
-
 use super::auth::Tokens;
 use super::batch::Engine;
 use super::cohorts::{self, Cohorts};
@@ -121,10 +119,6 @@ impl App {
     /// # Errors
     /// 503.
     pub fn refuse_when_draining(&self) -> Result<(), Problem> {
-        if self.is_draining() {
-            let detail = "the server is shutting down; send the request to another one, or try again";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "Unavailable", detail).retry_after(5));
-        }
-        Ok(())
+        if self.is_draining() { Err(Problem::draining()) } else { Ok(()) }
     }
 }

@@ -1,5 +1,5 @@
 //! The server's end of its connections. In: a listening socket; out: streams that write without delay, read in pieces, and
-//! end where the other end has gone or takes nothing. Knows no HTTP.
+//! end where the other end has gone or is silent where something is due. Knows no HTTP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,42 +11,73 @@ use axum::serve::Listener;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Most bytes of one read. The HTTP reader's buffers double as long as reads fill them: of 400 KB each, two for every
 /// connection, they were more than the bodies that went through them.
 const READ_BYTES: u64 = 64 * 1024;
 
-/// How long a client may take nothing of its answer: longer than a training step that keeps it from reading.
-const STALLED: Duration = Duration::from_mins(5);
 /// Silence after which the other end is asked whether it is still there, and how often it is asked before it counts as gone:
 /// a machine that fell over says no goodbye.
 const SILENCE: Duration = Duration::from_mins(1);
 const ASKED_EVERY: Duration = Duration::from_secs(15);
 
+/// How long no connection is taken after the system refused one: it has no descriptors left, and asking at once would not help.
+const REFUSED: Duration = Duration::from_secs(1);
+
 /// Accepts connections.
-pub(super) struct Connections(pub(super) TcpListener);
+pub(super) struct Connections {
+    listener: TcpListener,
+    patience: Duration,
+}
+
+impl Connections {
+    /// Whoever is silent for as long as `patience` though something is due from him is left: more of a request that he began,
+    /// or room for an answer. Who has his answer may be silent for ever, and asks again when he likes.
+    pub(super) fn new(listener: TcpListener, patience: Duration) -> Self {
+        Self { listener, patience }
+    }
+}
 
 /// A connection.
 pub(super) struct Connection<S = TcpStream> {
     stream: Take<S>,
-    /// Runs while the other end takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
+    /// When something was read or written.
+    active: Instant,
+    /// Whether that was the client's: nothing of an answer has left since.
+    asked: bool,
+    /// Rings when the patience may be over. Set once in a while, not for every read.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead> Connection<S> {
-    fn new(stream: S) -> Self {
-        Self { stream: stream.take(READ_BYTES), stalled: None }
+    fn new(stream: S, patience: Duration) -> Self {
+        Self { stream: stream.take(READ_BYTES), patience, active: Instant::now(), asked: true, alarm: None }
+    }
+
+    /// Whether nothing came or left for too long; otherwise the task is woken when that may be so.
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(self.patience)));
+            if alarm.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            if self.active.elapsed() >= self.patience {
+                return true;
+            }
+            alarm.as_mut().reset(self.active + self.patience);
+        }
     }
 
     /// What a write gave; an error where nothing could be written for too long.
-    fn watched(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn wrote(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.stalled = None;
-            return written;
+            (self.active, self.asked) = (Instant::now(), false);
+        } else if self.is_silent(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALLED)));
-        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        written
     }
 }
 
@@ -55,31 +86,49 @@ impl Listener for Connections {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // The listener's own, which goes on after an error; an inherent method of the same name hides it.
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        // Answers are written whole: waiting to fill a packet only delays them.
-        let _ = stream.set_nodelay(true);
-        let asked = TcpKeepalive::new().with_time(SILENCE).with_interval(ASKED_EVERY);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&asked);
-        (Connection::new(stream), address)
+        loop {
+            let (stream, address) = match self.listener.accept().await {
+                Ok(taken) => taken,
+                // The client's doing.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "a connection cannot be taken; raise the limit of open files (ulimit -n)");
+                    sleep(REFUSED).await;
+                    continue;
+                }
+            };
+            // Answers are written whole: waiting to fill a packet only delays them.
+            let _ = stream.set_nodelay(true);
+            let asked = TcpKeepalive::new().with_time(SILENCE).with_interval(ASKED_EVERY);
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&asked);
+            return (Connection::new(stream, self.patience), address);
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.stream.set_limit(READ_BYTES);
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() && self.asked && self.is_silent(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if buf.filled().len() > before {
+            (self.active, self.asked) = (Instant::now(), true);
+        }
+        read
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(self.stream.get_mut()).poll_write(cx, bytes);
-        self.watched(written, cx)
+        self.wrote(written, cx)
     }
 
     fn poll_write_vectored(
@@ -88,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, pieces);
-        self.watched(written, cx)
+        self.wrote(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -111,21 +160,51 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_mins(6);
+
+    fn pair() -> (tokio::io::DuplexStream, Connection<tokio::io::DuplexStream>) {
+        let (client, server) = tokio::io::duplex(10);
+        (client, Connection::new(server, PATIENCE))
+    }
+
+    fn timed_out<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
+        result.unwrap_err().kind() == io::ErrorKind::TimedOut
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_left() {
-        let (mut client, server) = tokio::io::duplex(10);
-        let mut server = Connection::new(server);
+        let (mut client, mut server) = pair();
         server.write_all(b"0123456789").await.unwrap();
         let answer = tokio::spawn(async move { server.write_all(b"0123456789abcdef").await });
         let mut some = [0; 10];
         for _ in 0..2 {
             // Slow, but going on.
-            sleep(STALLED * 4 / 5).await;
+            sleep(PATIENCE * 4 / 5).await;
             assert!(!answer.is_finished());
             client.read_exact(&mut some[..5]).await.unwrap();
         }
-        sleep(STALLED * 4 / 5).await;
+        sleep(PATIENCE * 4 / 5).await;
         assert!(!answer.is_finished());
-        assert_eq!(answer.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(timed_out(answer.await.unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_half_is_left_and_one_that_has_its_answer_is_not() {
+        let (_client, mut server) = pair();
+        let began = Instant::now();
+        assert!(timed_out(server.read_u8().await), "it never said anything");
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+
+        let (mut client, mut server) = pair();
+        client.write_all(b"ab").await.unwrap();
+        assert_eq!(server.read_u16().await.unwrap(), 0x6162);
+        server.write_all(b"ok").await.unwrap();
+        let next = tokio::spawn(async move { (server.read_u8().await.unwrap(), server.read_u8().await) });
+        sleep(PATIENCE * 10).await;
+        assert!(!next.is_finished(), "it has its answer, and is silent until it asks again");
+        client.write_all(b"c").await.unwrap();
+        let (first, second) = next.await.unwrap();
+        assert_eq!(first, b'c');
+        assert!(timed_out(second), "it began to ask");
     }
 }

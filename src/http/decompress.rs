@@ -1,12 +1,12 @@
 //! Request bodies decompressed on the way in. In: a request whose `Content-Encoding` is gzip or zstd; out: the same request
-//! with a plain body. How large that may become is for whoever reads it to bound.
+//! with a plain body. How large that may become is for whoever reads it to bound. Its answer always leaves in an encoding.
 
 use std::io;
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -24,6 +24,10 @@ const PIECE_BYTES: usize = 64 << 10;
 /// # Errors
 /// 415 for another encoding.
 pub(super) async fn decompress(mut request: Request, next: Next) -> Result<Response, Problem> {
+    // An answer that was made, and stored, is not withheld for its encoding: RFC 9110 leaves the choice (12.5.3).
+    if accepts_none(request.headers()) {
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
+    }
     let Some(coding) = request.headers_mut().remove(header::CONTENT_ENCODING) else {
         return Ok(next.run(request).await);
     };
@@ -52,6 +56,21 @@ pub(super) async fn decompress(mut request: Request, next: Next) -> Result<Respo
         parts.headers.remove(header::CONTENT_LENGTH);
     }
     Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+/// Whether a client accepts neither a plain answer nor one in an encoding that there is.
+fn accepts_none(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let (mut refused, mut accepted) = (false, false);
+    for coding in lists.flat_map(|list| list.split(',')) {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let name = name.trim().to_ascii_lowercase();
+        let weight = weight.trim().to_ascii_lowercase();
+        let zero = weight.strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
+        refused |= zero && matches!(name.as_str(), "identity" | "*");
+        accepted |= !zero && matches!(name.as_str(), "identity" | "*" | "gzip" | "x-gzip" | "zstd");
+    }
+    refused && !accepted
 }
 
 fn reader(body: Body) -> impl tokio::io::AsyncBufRead + Send + Unpin + 'static {

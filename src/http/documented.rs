@@ -85,7 +85,10 @@ fn problems(path: &str, method: Method, repeatable: bool) -> Problems {
         all.push(("503", "The store failed; see Retry-After"));
     }
     if method == Method::Put {
-        all.push(("409", "There are too many rubrics"));
+        all.extend([
+            ("409", "There are too many rubrics"),
+            ("503", "The directory of rubrics cannot be written; see Retry-After"),
+        ]);
     }
     all
 }

@@ -21,6 +21,9 @@ use crate::toolcall::schema::bounded_pointer;
 /// Media type of problem documents.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
+/// The kind of what a server that is stopping says.
+const DRAINING: &str = "draining";
+
 /// Why a request failed.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -105,6 +108,17 @@ impl Problem {
     /// The request cannot be served now.
     pub fn unavailable(kind: &'static str, detail: impl Into<String>, retry_after_s: u32) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "Unavailable", detail).retry_after(retry_after_s)
+    }
+
+    /// The server is stopping.
+    pub fn draining() -> Self {
+        let detail = "the server is shutting down; send the request to another one, or try again";
+        Self::unavailable(DRAINING, detail, 5)
+    }
+
+    /// Whether it says that the server is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.kind == DRAINING
     }
 
     /// The request was scored, but its scores were not stored when its answer was due.
@@ -227,7 +241,8 @@ impl From<CatalogError> for Problem {
             CatalogError::Full => {
                 Self::new(StatusCode::CONFLICT, "too-many-rubrics", "Too many rubrics", error.to_string())
             }
-            CatalogError::Io { .. } | CatalogError::Name { .. } => Self::internal(error.to_string()),
+            CatalogError::Io { .. } => Self::unavailable("rubrics-directory", error.to_string(), 60),
+            CatalogError::Name { .. } => Self::internal(error.to_string()),
         }
     }
 }

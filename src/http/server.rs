@@ -11,6 +11,8 @@ use super::router::router;
 
 /// How long requests may take to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How much longer than a request may take a client may be silent in the middle of it.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long new connections are still taken, to be refused with a 503.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -33,7 +35,10 @@ pub async fn serve(
         // For a moment new requests still get their 503, so that balancers and clients learn to go elsewhere.
         tokio::time::sleep(GRACE).await;
     };
-    let serving = axum::serve(Connections(listener), router(app.clone())).with_graceful_shutdown(signal);
+    // Nothing takes longer than a request may.
+    let patience = Duration::from_millis(app.limits.config.max_deadline_ms).saturating_add(PATIENCE);
+    let connections = Connections::new(listener, patience);
+    let serving = axum::serve(connections, router(app.clone())).with_graceful_shutdown(signal);
     let late = async {
         // The signal's end is dropped without a message where serving itself failed: then nothing is to be waited for.
         if drained.await.is_ok() {
@@ -45,7 +50,7 @@ pub async fn serve(
     let result = tokio::select! {
         result = serving => result,
         () = late => {
-            tracing::warn!("requests still ran {} s after the signal to stop; leaving them", DRAIN.as_secs());
+            tracing::warn!("requests still ran, or were not sent or read to their end, {} s after the signal to stop; leaving them", DRAIN.as_secs());
             Ok(())
         }
     };

@@ -31,13 +31,40 @@ pub(super) async fn observe(State(app): State<App>, mut request: Request, next: 
         _ => "other".to_owned(),
     };
     request.extensions_mut().insert(RequestId(id.clone()));
+    let mut pending = Pending { app: &app, names: Some((route, method)), began, id: &id };
     let mut response = name_problems(next.run(request).await, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let status = response.status().as_u16();
-    app.metrics.answered(route, method, status, began.elapsed());
+    pending.count(response.status());
     response
+}
+
+/// A request that has no answer yet. Where it gets none, since its client went away, that is counted and said.
+struct Pending<'a> {
+    app: &'a App,
+    /// The route and the method, until they are counted.
+    names: Option<(String, String)>,
+    began: Instant,
+    id: &'a str,
+}
+
+impl Pending<'_> {
+    fn count(&mut self, status: StatusCode) {
+        if let Some((route, method)) = self.names.take() {
+            self.app.metrics.answered(route, method, status.as_u16(), self.began.elapsed());
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some((route, _)) = &self.names {
+            let seconds = self.began.elapsed().as_secs_f64();
+            tracing::info!(request_id = self.id, route, seconds, "abandoned: the client left before its answer");
+            self.count(StatusCode::REQUEST_TIMEOUT);
+        }
+    }
 }
 
 /// The client's id if it is printable and short, else a new one.
@@ -68,7 +95,8 @@ fn name_problems(mut response: Response, id: &str) -> Response {
         }
         problem
     };
-    if status.is_server_error() {
+    // Whoever stops a server knows that it refuses requests.
+    if status.is_server_error() && !problem.is_draining() {
         tracing::error!(request_id = id, status = status.as_u16(), detail = ?problem.detail(), "request failed");
     } else {
         tracing::debug!(request_id = id, status = status.as_u16(), detail = ?problem.detail(), "request refused");

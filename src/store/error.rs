@@ -83,7 +83,7 @@ pub enum StoreError {
     },
     /// There is no room for more.
     #[error(
-        "database `{path}` cannot grow, the disk or its limit is full: free some space; nothing of this batch was kept"
+        "database `{path}` cannot grow, the disk or its limit is full: free some space; what was to be written is not kept"
     )]
     Full {
         /// The database file.

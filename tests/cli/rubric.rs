@@ -128,3 +128,37 @@ fn explain_shows_control_characters_and_obeys_none() {
         assert!(ran.out.contains("call f: ") && obeyed(&ran.out).is_empty(), "{:?}", ran.out);
     }
 }
+
+#[test]
+fn what_explain_adds_up_is_the_reward() {
+    let gradus = Gradus::new();
+    let rubric = gradus.file(
+        "shifted.toml",
+        "name = \"shifted\"\n[reward]\nmin = -0.5\nmax = 1.5\n[[stages]]\nkind = \"answer_format\"\nweight = 0.25\n\
+         [[stages]]\nkind = \"f1\"\nweight = 0.75\n",
+    );
+    let [_, wrong] = right_and_wrong();
+    // Some editors put a mark before a text.
+    let file = gradus.file("marked.json", format!("\u{feff}{wrong}"));
+    let ran = gradus.run(&["rubric", "explain", &rubric, &file]).exits(0);
+    let adds =
+        |line: &str| line.split(" = ").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+    let base = ran.out.lines().find(|line| line.trim_start().starts_with("base ")).unwrap();
+    let base: f64 = base.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let sum = base + ran.out.lines().filter_map(adds).sum::<f64>();
+    let reward: f64 = ran.out.lines().next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((base + 0.5).abs() < 1e-9 && (sum - reward).abs() < 1e-3, "{sum}\n{}", ran.out);
+}
+
+#[test]
+fn explain_says_what_is_wrong_with_a_request_and_what_is_missing() {
+    let gradus = Gradus::new();
+    let [right, _] = right_and_wrong();
+    let file = gradus.file("request.json", json!({"trajectories": [right], "deadline_ms": "x"}).to_string());
+    let ran = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(1);
+    assert!(ran.err.contains("/deadline_ms"), "{}", ran.err);
+    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let file = gradus.file("one.json", right.to_string());
+    let ran = gradus.run(&["rubric", "explain", rubric.to_str().unwrap(), &file]).exits(0);
+    assert!(ran.err.contains("\"step\", which was not sent"), "{}", ran.err);
+}

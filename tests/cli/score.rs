@@ -395,3 +395,18 @@ fn every_option_has_its_variable() {
     let ran = gradus.run_with(&["score", "--store", "sqlite:none.db"], &[("GRADUS_REPLAY", "exp")], "").exits(1);
     assert!(ran.err.contains("there is no database none.db"), "{}", ran.err);
 }
+
+#[test]
+fn what_stood_in_the_output_stays_where_the_input_is_broken() {
+    let gradus = Gradus::new();
+    let out = gradus.file("out.jsonl", "of yesterday\n");
+    for broken in ["", "{\"messages\": ["] {
+        let input = gradus.file("broken.json", broken);
+        let ran = gradus.run(&["score", &input, "--out", &out]).exits(1);
+        assert!(ran.err.contains("broken.json"), "{}", ran.err);
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "of yesterday\n");
+    }
+    let empty = gradus.file("empty.jsonl", "\n");
+    let ran = gradus.run(&["score", &empty]).exits(0);
+    assert!(ran.err.contains("empty.jsonl: there is no trajectory in it"), "{}", ran.err);
+}

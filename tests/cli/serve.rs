@@ -68,3 +68,29 @@ fn plain_gradus_refuses_a_wrong_environment() {
         }
     }
 }
+
+#[test]
+fn a_server_outlives_whoever_read_its_first_line() {
+    let gradus = Gradus::new();
+    let mut child = gradus.command(&["serve", "--listen", "127.0.0.1:0", "--store", "none"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::with_capacity(1, child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let address = first.trim().strip_prefix("http://").unwrap();
+    let mut connection = std::net::TcpStream::connect(address).unwrap();
+    connection.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("200 OK"), "{answer}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_rubric_that_is_broken_leaves_no_database() {
+    let gradus = Gradus::new();
+    std::fs::create_dir(gradus.path("mine")).unwrap();
+    gradus.file("mine/bad.toml", "name = \"bad\"\nstages = 1\n");
+    gradus.run(&["serve", "--listen", "127.0.0.1:0", "--rubrics", "mine"]).exits(1);
+    assert!(!Path::new(&gradus.path("gradus.db")).exists());
+}

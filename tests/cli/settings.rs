@@ -85,3 +85,50 @@ fn a_mistake_in_a_judge_is_named() {
     let missing = said("model = \"/nowhere\"");
     assert!(missing.contains("/nowhere") && !missing.contains("endpoints` is empty"), "{missing}");
 }
+
+/// What stands in the file may be a token.
+#[test]
+fn mistakes_in_the_file_are_named_and_not_quoted() {
+    let gradus = Gradus::new();
+    for (text, place) in [
+        ("[tokens]\napi = SECRET3\n", "line 2"),
+        ("[tokens]\nadmn = \"SECRET7\"\n", "line 2, column 1: unknown field `admn`"),
+        ("[tokens]\napi = \"SECRET2\n", "line 2"),
+        ("tokens = \"SECRET5\"\n", "line 1, column 10: invalid type: string, expected"),
+        ("\n[tokens]\nadmin = 5334\n", "line 3, column 9: invalid type: integer, expected a string"),
+        ("listen = \"nowhere\"\n", "line 1, column 10: invalid socket address"),
+    ] {
+        let file = gradus.file("gradus.toml", text);
+        let ran = gradus.run(&["--config", &file, "rubric", "list"]).exits(1);
+        assert!(ran.err.contains(place) && !ran.err.contains("SECRET") && !ran.err.contains("5334"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn tokens_are_those_that_clients_can_send() {
+    let gradus = Gradus::new();
+    let environment = [("GRADUS_LISTEN", "127.0.0.1:0"), ("GRADUS_STORE", "none"), ("GRADUS_API_TOKEN", " s3cret\n")];
+    let server = Server::start(&gradus, &[], &environment);
+    let body = json!({"trajectories": right_and_wrong()}).to_string();
+    assert_eq!(server.post_with("/reward", &body, Some("s3cret")).0, 200);
+    for token in ["two words", "t\u{f6}k", ""] {
+        let ran = gradus.run_with(
+            &["serve", "--store", "none", "--listen", "127.0.0.1:0"],
+            &[("GRADUS_ADMIN_TOKEN", token)],
+            "",
+        );
+        assert!(ran.exits(1).err.contains("the admin token "), "{token}");
+    }
+}
+
+#[test]
+fn what_is_in_flight_has_room_for_a_body() {
+    let gradus = Gradus::new();
+    let ran = gradus.run(&["serve", "--listen", "127.0.0.1:0", "--store", "none", "--max-in-flight-bytes", "1000000"]);
+    let ran = ran.exits(1);
+    assert!(
+        ran.err.contains("max_in_flight_bytes = 1000000 leaves no room") && ran.err.contains("max_body_bytes"),
+        "{}",
+        ran.err
+    );
+}

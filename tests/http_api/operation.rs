@@ -198,3 +198,19 @@ fn work_under_load_is_all_counted() {
     let counted = server.metric("gradus_trajectories_total", &[]);
     assert!((counted - 4.0 * sent as f64).abs() < 0.5, "{counted} of {}", 4 * sent);
 }
+
+/// A trainer whose own patience is too short shows in the numbers.
+#[test]
+fn a_client_that_leaves_before_its_answer_is_counted_and_logged() {
+    let server = Server::start(&[]);
+    let mut gone = server.connect();
+    let group = "/slime?rubric=binary_em&group_size=2&group_wait_ms=60000";
+    let sample = json!({"prompt": "q", "response": "a", "label": {"references": ["a"], "group": "g"}}).to_string();
+    gone.write(post_bytes(group, "X-Request-Id: impatient\r\n", sample.as_bytes()));
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 1.0);
+    drop(gone);
+    let counted =
+        |server: &Server| server.metric("gradus_http_requests_total", &[("route", "/slime"), ("status", "408")]);
+    server.wait_until(|server| counted(server) == 1.0);
+    server.wait_until(|server| server.log().contains("abandoned") && server.log().contains("impatient"));
+}

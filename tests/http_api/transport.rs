@@ -278,3 +278,25 @@ fn head_is_get_without_a_body() {
         assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
     }
 }
+
+/// What was scored and stored is not withheld.
+#[test]
+fn an_answer_leaves_in_some_encoding() {
+    let server = Server::start(&[]);
+    let encoding = |accepted: &str| {
+        let header = format!("Accept-Encoding: {accepted}\r\n");
+        let answer = server.connect().write(post_bytes("/reward", &header, &request())).read().unwrap();
+        assert_eq!(answer.status, 200, "{accepted}");
+        answer.header("content-encoding").to_owned()
+    };
+    for (accepted, expected) in [
+        ("identity;q=0", ""),
+        ("*;q=0", ""),
+        ("br, *;q=0.0", ""),
+        ("gzip, *;q=0", "gzip"),
+        ("identity;q=0, zstd;q=0.5", "zstd"),
+        ("identity;q=0, *", "zstd"),
+    ] {
+        assert_eq!(encoding(accepted), expected, "{accepted}");
+    }
+}

@@ -73,7 +73,8 @@ struct Asking {
 
 impl Asking {
     fn open(flags: Flags, file: &File) -> anyhow::Result<Self> {
-        let engine = super::engine(&Scoring::compose(flags.scoring, None, file)?, None)?;
+        let scoring = Scoring::compose(flags.scoring, None, file)?;
+        let engine = super::engine(&scoring, super::catalog(&scoring)?, None)?;
         let (asked_by, stage) = stage(&engine.catalog, flags.rubric.as_deref())?;
         Ok(Self { judges: engine.judges, runtime: super::runtime()?, stage, asked_by, json: flags.json })
     }
