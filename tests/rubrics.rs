@@ -384,11 +384,27 @@ mod tool_use {
         reward_of(&of(&calls, &one), 0.1 + 0.7 * 2.0 / 9.0);
     }
 
-    /// Half of the attempts parse, which is enough: 0.15 / 2 + 0.15 + 0.7 * 2 * 1 / (1 + 2).
+    /// Half of the attempts parse and fit, which is enough: 0.15 / 2 + 0.15 / 2 + 0.7 * 2 * 1 / (2 + 2).
     #[test]
     fn a_broken_call_of_two_lets_the_other_count() {
         let calls = [call("A-0 system", 2), "<tool_call>{</tool_call>".to_owned()];
-        reward_of(&of(&calls, &both()), 0.075 + 0.15 + 0.7 * 2.0 / 3.0);
+        reward_of(&of(&calls, &both()), 0.075 + 0.075 + 0.7 / 2.0);
+    }
+
+    /// A call that fits nothing earns no less whole than broken.
+    #[test]
+    fn breaking_a_call_does_not_pay() {
+        let one = json!([{"name": "search", "arguments": {"query": "A-0 system", "top_k": 2}}]);
+        let unfit = "<tool_call>{\"name\": \"search\", \"arguments\": {}}</tool_call>".to_owned();
+        let broken = unfit.replace("{}}", "{}");
+        for good in 0..3 {
+            let with = |last: &String| {
+                let mut calls = vec![call("A-0 system", 2); good];
+                calls.push(last.clone());
+                of(&calls, &one)["reward"].as_f64().unwrap()
+            };
+            assert!(with(&unfit) > with(&broken), "{good}");
+        }
     }
 
     /// An empty list asks for no call: silence is right, and a call is wrong.
@@ -420,6 +436,13 @@ mod search_r1 {
     #[test]
     fn everything_right_is_one() {
         reward_of(&of(&format!("{ROUND}\n<answer> Grace Hopper </answer>")), 1.0);
+    }
+
+    /// A search may find nothing: the environment wrote that, not the policy.
+    #[test]
+    fn an_empty_result_costs_nothing() {
+        reward_of(&of(&format!("{}<answer>Grace Hopper</answer>", ROUND.replace("Hopper", " "))), 1.0);
+        reward_of(&of(&format!("{}<answer>Grace Hopper</answer>", ROUND.replace("Hopper", ""))), 1.0);
     }
 
     /// Text between the blocks loses the frame's 0.2 and closes nothing.

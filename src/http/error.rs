@@ -21,9 +21,6 @@ use crate::toolcall::schema::bounded_pointer;
 /// Media type of problem documents.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// The kind of what a server that is stopping says.
-const DRAINING: &str = "draining";
-
 /// Why a request failed.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -113,12 +110,12 @@ impl Problem {
     /// The server is stopping.
     pub fn draining() -> Self {
         let detail = "the server is shutting down; send the request to another one, or try again";
-        Self::unavailable(DRAINING, detail, 5)
+        Self::unavailable("draining", detail, 5)
     }
 
     /// Whether it says that the server is stopping.
     pub fn is_draining(&self) -> bool {
-        self.kind == DRAINING
+        self.kind == "draining"
     }
 
     /// The request was scored, but its scores were not stored when its answer was due.

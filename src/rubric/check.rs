@@ -221,19 +221,25 @@ fn apply_schedule(file: &ScheduleFile, index: usize, stages: &mut [RubricStage])
             return Err(RubricError::at(format!("{at}/over"), message));
         }
     };
-    for (point, (_, value)) in file.points.iter().enumerate() {
-        let pointer = format!("{at}/points/{point}");
+    let mut points = Vec::with_capacity(file.points.len());
+    for (index, point) in file.points.iter().enumerate() {
+        let pointer = format!("{at}/points/{index}");
+        let &[place, value] = point.as_slice() else {
+            let message = format!("{point:?} has {} numbers; a point is [PLACE, VALUE]", point.len());
+            return Err(RubricError::at(pointer, message));
+        };
+        points.push((place, value));
         match file.of.as_str() {
-            "weight" => weight(*value, &pointer)?,
-            "threshold" => unit(*value, &pointer)?,
+            "weight" => weight(value, &pointer)?,
+            "threshold" => unit(value, &pointer)?,
             other => {
                 let message = format!("{other:?} does not move; one of: weight, threshold");
                 return Err(RubricError::at(format!("{at}/of"), message));
             }
         };
     }
-    let schedule = Schedule::new(over, file.points.clone())
-        .map_err(|error| RubricError::at(format!("{at}/points"), error.to_string()))?;
+    let schedule =
+        Schedule::new(over, points).map_err(|error| RubricError::at(format!("{at}/points"), error.to_string()))?;
     let stage = stages.iter_mut().find(|stage| *stage.name == *file.stage).ok_or_else(|| {
         RubricError::at(format!("{at}/stage"), format!("{:?} is no stage of this rubric", file.stage))
     })?;

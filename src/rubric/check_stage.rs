@@ -42,7 +42,10 @@ fn binary(options: &StageFile, at: &str) -> Result<Stage> {
     let inner = StageFile { of: None, cut: None, ..options.clone() };
     let of = match of {
         "judge" => check_judge::judge(&inner, at)?,
-        kind => Stage::Measure(measure(kind, &inner, &format!("{at}/of"))?),
+        kind if default_measure(kind).is_none() => {
+            return Err(RubricError::at(format!("{at}/of"), format!("{kind:?} is no measure; one of: {MEASURES}")));
+        }
+        kind => Stage::Measure(measure(kind, &inner, at)?),
     };
     Ok(Stage::Binary { of: Box::new(of), threshold })
 }
@@ -73,12 +76,8 @@ fn measure(kind: &str, options: &StageFile, at: &str) -> Result<Measure> {
         "bleu" => Measure::Bleu(bleu(options, at)?),
         "la_bleu" => Measure::LaBleu(la_bleu(options, at)?),
         other => {
-            return Err(if at.ends_with("/of") {
-                RubricError::at(at, format!("{other:?} is no measure; one of: {MEASURES}"))
-            } else {
-                let message = format!("{other:?} is no kind of stage; one of: {MEASURES}, binary, expr");
-                RubricError::at(format!("{at}/kind"), message)
-            });
+            let message = format!("{other:?} is no kind of stage; one of: {MEASURES}, binary, expr");
+            return Err(RubricError::at(format!("{at}/kind"), message));
         }
     };
     only(options, allowed, kind, at)?;
@@ -113,6 +112,10 @@ fn bleu(options: &StageFile, at: &str) -> Result<Bleu> {
     });
     if !(0.0..=1e6).contains(&value) {
         let message = format!("{value} is out of range; it must be from 0 to 1e6");
+        return Err(RubricError::at(format!("{at}/smoothing_value"), message));
+    }
+    if options.smoothing_value.is_some() && !matches!(smoothing, "floor" | "add-k") {
+        let message = format!("smoothing {smoothing:?} has no value; leave it out, or use floor or add-k");
         return Err(RubricError::at(format!("{at}/smoothing_value"), message));
     }
     let smoothing = match smoothing {

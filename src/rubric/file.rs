@@ -74,7 +74,7 @@ impl Default for AnswerFile {
 
 /// A number, or the word `off`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number from 0, or \"off\", is expected")]
 pub(super) enum NumberOrOff {
     Number(f64),
     Word(String),
@@ -201,5 +201,6 @@ pub(super) struct ScheduleFile {
     pub(super) of: String,
     /// `step`, or `mastery.NAME` of a stage.
     pub(super) over: String,
-    pub(super) points: Vec<(f64, f64)>,
+    /// Each a place and a value.
+    pub(super) points: Vec<Vec<f64>>,
 }

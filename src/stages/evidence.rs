@@ -306,15 +306,18 @@ fn check(call: &Call<'_>, tools: &ToolSet) -> CallVerdict {
 
 /// The answer of the last turn. Native calls leave the text whole.
 fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom) -> Option<Answer<'t>> {
-    // A right answer in a wrong frame is an answer: the frame is `answer_format`'s question.
-    let from = if from == AnswerFrom::SearchR1 { AnswerFrom::AnswerTag } else { from };
-    let (text, span) = if from == AnswerFrom::LastMessage && parsed.parsed.format != Some(ToolFormat::Openai) {
-        let mut hidden = parsed.parsed.hidden().into_owned();
-        hidden.extend(parsed.parsed.attempts.iter().map(|attempt| attempt.span.clone()));
-        hidden.sort_unstable_by_key(|span| span.start);
-        answer::extract(&turn.text, &hidden, from)?
+    let format = parsed.parsed.format;
+    let place = match (from, format) {
+        // A right answer in a wrong frame is an answer: the frame is `answer_format`'s question.
+        (AnswerFrom::SearchR1, _) => AnswerFrom::AnswerTag,
+        // What the user sees of harmony is its final channel.
+        (AnswerFrom::LastMessage, Some(ToolFormat::Harmony)) => AnswerFrom::HarmonyFinal,
+        (from, _) => from,
+    };
+    let (text, span) = if place == AnswerFrom::LastMessage && format != Some(ToolFormat::Openai) {
+        answer::extract(&turn.text, &parsed.parsed.hidden_with_calls(), place)?
     } else {
-        answer::extract(&turn.text, &parsed.parsed.hidden(), from)?
+        answer::extract(&turn.text, &parsed.parsed.hidden(), place)?
     };
     if from == AnswerFrom::LastMessage && text.is_empty() {
         return None;

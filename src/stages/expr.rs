@@ -103,7 +103,7 @@ impl Node {
                 function.apply(&values)
             }
         };
-        Ok(if value.is_finite() { value } else { 0.0 })
+        Ok(if value.is_nan() { 0.0 } else { value.clamp(f64::MIN, f64::MAX) })
     }
 }
 
@@ -220,7 +220,15 @@ impl Parser<'_> {
         self.blank();
         let start = self.at;
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        let length = self.rest().find(|c| !word(c)).unwrap_or(self.rest().len());
+        let mut length = self.rest().find(|c| !word(c)).unwrap_or(self.rest().len());
+        // The sign of an exponent.
+        if let Some((digits, sign)) = self.rest().split_at_checked(length)
+            && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+            && digits.ends_with(['e', 'E'])
+            && let Some(exponent) = sign.strip_prefix(['-', '+'])
+        {
+            length += 1 + exponent.find(|c: char| !c.is_ascii_digit()).unwrap_or(exponent.len());
+        }
         let token = self.text[start..start + length].to_owned();
         if token.is_empty() {
             return Err(self.error("a number, a name or `(` is expected here"));
@@ -298,6 +306,9 @@ mod tests {
         assert_eq!(value("(a >= 0.5) * 1 + (a < b)"), 1.0);
         assert_eq!(value("a / (b - b)"), 0.0);
         assert_eq!(value("clamp(1, 2, 0)"), 0.0);
+        assert_eq!(value("5e-1 + 2E+2 + 1e1-1.5e-0"), 209.0);
+        // Too large is the largest, and not nothing.
+        assert_eq!(value("1e308 * 10"), f64::MAX);
     }
 
     #[test]

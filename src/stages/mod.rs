@@ -293,14 +293,17 @@ fn tool_parse(evidence: &Evidence<'_>, repaired_credit: f64) -> Outcome {
     Outcome { score: UnitScore::clamped(score), detail, cached: None }
 }
 
-/// Degenerate case: no well-formed call scores 1; whether there should have been one is `tool_match`'s question.
+/// A call that does not parse satisfies no schema: to break one never pays. Degenerate case: no attempt at a call scores 1;
+/// whether there should have been one is `tool_match`'s question.
 fn tool_schema(evidence: &Evidence<'_>) -> Result<Outcome, NoScore> {
     let (mut calls, mut valid) = (0_usize, 0_usize);
     for verdict in evidence.verdicts() {
         match verdict {
-            CallVerdict::Malformed => continue,
             CallVerdict::Valid => valid += 1,
-            CallVerdict::UnknownTool | CallVerdict::Violations(_) | CallVerdict::TooCostly(_) => {}
+            CallVerdict::Malformed
+            | CallVerdict::UnknownTool
+            | CallVerdict::Violations(_)
+            | CallVerdict::TooCostly(_) => {}
             CallVerdict::Problem { problem, pointer } => return Err(evidence::schema_no_score(problem, pointer)),
         }
         calls += 1;

@@ -34,7 +34,8 @@ pub struct ToolMatch {
 }
 
 impl ToolMatch {
-    /// Scores the well-formed calls. Degenerate case: no reference call and no call scores 1.
+    /// Scores the calls. One that does not parse is made and matches nothing: to break one never pays. Degenerate case: no
+    /// reference call and no call scores 1.
     pub(super) fn score(self, evidence: &Evidence<'_>) -> Result<Outcome, NoScore> {
         let Some(references) = &evidence.trajectory.reference_calls else {
             return Err(NoScore {
@@ -47,10 +48,12 @@ impl ToolMatch {
         let calls: Vec<_> = evidence.calls().collect();
         let table = self.table(&calls, references);
         let matched = if self.ordered { best_in_order(&table) } else { best_assignment(&table) };
-        let (made, wanted) = (calls.len() as f64, references.len() as f64);
+        let made: usize = evidence.turns.iter().map(|turn| turn.verdicts.len()).sum();
+        let exact = made == references.len();
+        let (made, wanted) = (made as f64, references.len() as f64);
         let score = match self.mode {
-            _ if calls.is_empty() && references.is_empty() => 1.0,
-            MatchMode::Strict => f64::from(calls.len() == references.len() && matched >= wanted),
+            _ if made == 0.0 && references.is_empty() => 1.0,
+            MatchMode::Strict => f64::from(exact && matched >= wanted),
             // Nothing was wanted: any call is surplus.
             MatchMode::Fractional if references.is_empty() => 1.0,
             MatchMode::Fractional => matched / wanted,

@@ -6,7 +6,7 @@ use memchr::{memchr_iter, memchr3_iter};
 use super::call::CallObject;
 use super::find::{find, find_iter};
 use super::scan;
-use super::{NoTools, Options, Parsed, cursor, functionary, json, parse, pythonic, react, sections, xml};
+use super::{NoTools, Options, Parsed, functionary, json, lists, parse, pythonic, react, sections, xml};
 use crate::trajectory::{ParseMode, ToolFormat};
 
 /// The format of a text, or `None` if it holds no marker.
@@ -166,7 +166,9 @@ fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
     }
     let rest = text.get(at..)?;
     if rest.starts_with(TOOL_CALL) {
-        let inside = text.get(cursor::skip_blanks(text, at + TOOL_CALL.len())..).unwrap_or_default();
+        // Blanks of any kind: with one that JSON does not know these are broken calls of the usual form.
+        let inside = text.get(at + TOOL_CALL.len()..).unwrap_or_default();
+        let inside = inside.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{FEFF}');
         return Some(match inside {
             _ if inside.starts_with('{') => ToolFormat::Hermes,
             _ if inside.starts_with("<function=") => ToolFormat::Qwen3Coder,
@@ -186,6 +188,7 @@ fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
         {
             Some(ToolFormat::Qwen3Coder)
         }
+        ToolFormat::Granite if lists::is_phi4_mini(text, at) => Some(ToolFormat::Phi4Mini),
         ToolFormat::DeepseekV31 if sections::is_deepseek_v3(text, at) => Some(ToolFormat::DeepseekV3),
         format => Some(*format),
     }

@@ -202,6 +202,7 @@ proptest! {
         let (before, after) = match format {
             ToolFormat::Pythonic => (String::new(), String::new()),
             ToolFormat::Granite => (String::new(), after),
+            ToolFormat::Llama3Json => (before, String::new()),
             ToolFormat::React => (before + "\n", "\nObservation: ".to_owned() + &after),
             _ => (before, after),
         };

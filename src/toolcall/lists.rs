@@ -11,6 +11,9 @@ use super::scan::Scan;
 use super::{ErrorCode, lenient};
 use serde_json::Value;
 
+const PHI_TAG: &str = "<|tool_call|>";
+const PHI_TAG_END: &str = "<|/tool_call|>";
+
 /// An optional tag at the start of the message, then the list (R1, F2).
 pub(super) fn granite(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([], Tags::Think, Stops::StartAndOpeners);
@@ -20,7 +23,7 @@ pub(super) fn granite(scan: &mut Scan<'_, '_>) {
         cursor.skip_blanks();
         let opens = cursor.peek() == Some(b'[');
         if opens && (tagged || holds_object(cursor) || holds_call(scan, cursor.at)) {
-            walk.resume(read(scan, at..cursor.at).end);
+            walk.resume(read(scan, at..cursor.at));
         } else if tagged {
             let (code, what) = if cursor.is_at_end() {
                 (ErrorCode::Truncated, "the text ends before the list of calls")
@@ -45,41 +48,61 @@ fn holds_call(scan: &Scan<'_, '_>, at: usize) -> bool {
     elements(scan, at).is_ok_and(|(found, _)| found.iter().any(|(_, reading)| reading.call.is_ok()))
 }
 
-/// `functools[..]` anywhere.
+/// `functools[..]` anywhere; also between tags, or a list between tags without the word.
 pub(super) fn phi4_mini(scan: &mut Scan<'_, '_>) {
-    let mut walk = Walk::new(["functools["], Tags::Think, Stops::Openers);
-    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
-        walk.resume(read(scan, at..end - 1).end);
+    let mut walk = Walk::new(["functools[", PHI_TAG], Tags::Think, Stops::Openers);
+    while let Some(Mark::Opener { which, at, end }) = walk.next(scan) {
+        let mut cursor = Cursor::new(scan.text, end);
+        if which == 0 {
+            cursor.at = end - 1;
+        } else {
+            cursor.skip_blanks();
+            cursor.eat("functools");
+        }
+        if cursor.peek() != Some(b'[') {
+            continue;
+        }
+        let mut list = Cursor::new(scan.text, read(scan, at..cursor.at));
+        let end = list.at;
+        list.skip_blanks();
+        if which == 1 && list.eat(PHI_TAG_END) {
+            scan.wrap(end..list.at);
+        }
+        walk.resume(end);
     }
 }
 
-/// What reading a list came to.
-pub(super) struct Listed {
-    /// How many elements it holds, if it parses.
-    pub(super) elements: Option<usize>,
-    /// Where the walk goes on.
-    pub(super) end: usize,
+/// Whether a tag at `at` is one of Phi's: granite writes the same one, and a list behind it.
+pub(super) fn is_phi4_mini(text: &str, at: usize) -> bool {
+    text.get(at..)
+        .and_then(|rest| rest.strip_prefix(PHI_TAG))
+        .is_some_and(|rest| rest.trim_start().starts_with("functools["))
 }
 
 /// Reads the list whose `[` stands at `opener.end` and records its elements; a syntax error makes it one malformed
-/// attempt from `opener.start` on.
-pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> Listed {
+/// attempt from `opener.start` on. Where the walk goes on.
+pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
     let fault = match elements(scan, opener.end) {
+        Ok((found, end)) if found.is_empty() => {
+            let fault = Fault::new(ErrorCode::UnexpectedText, opener.end, "a list without a call");
+            scan.push(opener.start..end, Vec::new(), Err(fault.named(None)));
+            return end;
+        }
         Ok((found, end)) => {
-            let elements = Some(found.len());
             for (span, reading) in found {
                 scan.push(span, reading.repairs, reading.call);
             }
-            return Listed { elements, end };
+            scan.wrap(opener.start..end);
+            return end;
         }
         Err(fault) => fault,
     };
-    if let Some(listed) = read_leniently(scan, &opener) {
-        return listed;
+    if let Some(end) = read_leniently(scan, &opener) {
+        return end;
     }
     let stop = scan.text.floor_char_boundary(fault.at.max(opener.end));
     scan.push(opener.start..stop, Vec::new(), Err(fault.named(None)));
-    Listed { elements: None, end: opener.end + 1 }
+    opener.end + 1
 }
 
 /// An element's span and what it was read as.
@@ -111,13 +134,15 @@ fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<(Vec<Element<'t>>, usi
 }
 
 /// In tolerant mode, a list that does not parse strictly: each element carries the repairs of the whole.
-fn read_leniently(scan: &mut Scan<'_, '_>, opener: &Range<usize>) -> Option<Listed> {
+fn read_leniently(scan: &mut Scan<'_, '_>, opener: &Range<usize>) -> Option<usize> {
     if !scan.tolerant() {
         return None;
     }
     let found = lenient::read(scan.text, opener.end, &scan.fuel)?;
     let Value::Array(elements) = found.value else { return None };
-    let count = elements.len();
+    if elements.is_empty() {
+        return None;
+    }
     let mut start = opener.start;
     for element in elements {
         let mut repairs = found.repairs.clone();
@@ -127,7 +152,7 @@ fn read_leniently(scan: &mut Scan<'_, '_>, opener: &Range<usize>) -> Option<List
         scan.push(start..found.end, repairs, call);
         start = found.end;
     }
-    Some(Listed { elements: Some(count), end: found.end })
+    Some(found.end)
 }
 
 #[cfg(test)]
@@ -149,6 +174,8 @@ mod tests {
         assert_eq!(codes(Granite, r#"[1, {"a": 2}]"#), [""; 0]);
         assert_eq!(codes(Granite, r#"[1, {"name":"f","arguments":{}}]"#), ["not_an_object", "ok"]);
         assert_eq!(codes(Granite, "<|tool_call|>"), ["truncated"]);
+        assert_eq!(codes(Granite, "<|tool_call|>[]"), ["unexpected_text"]);
+        assert_eq!(codes(Granite, "[]"), [""; 0]);
         assert_eq!(codes(Granite, r#"<|tool_call|>{"name":"f","arguments":{}}"#), ["unexpected_text"]);
     }
 
@@ -170,7 +197,14 @@ mod tests {
         let text = r#"Sure functools[{"name":"f","arguments":{"a":"functools["}}] done"#;
         assert_eq!(calls(Phi4Mini, text), [("f".into(), json!({"a": "functools["}))]);
         assert_eq!(parsed(Phi4Mini, text).attempts[0].span, 15..58);
-        assert_eq!(codes(Phi4Mini, "functools[]"), [""; 0]);
+        assert_eq!(codes(Phi4Mini, "functools[]"), ["unexpected_text"]);
+        let list = r#"[{"name":"f","arguments":{}}]"#;
+        for text in
+            [format!("<|tool_call|>functools{list}<|/tool_call|>"), format!("<|tool_call|>\n{list}<|/tool_call|>")]
+        {
+            assert_eq!(codes(Phi4Mini, &text), ["ok"], "{text}");
+        }
+        assert_eq!(codes(Phi4Mini, "the tag <|tool_call|> is"), [""; 0]);
         assert_eq!(codes(Phi4Mini, "functools["), ["truncated"]);
     }
 }

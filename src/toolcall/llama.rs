@@ -1,10 +1,17 @@
 //! `llama3_json`: call objects after `<|python_tag|>`, or bare at the start of the message (rules L1 to L4). In: a
 //! [`Scan`]; out: its attempts.
 
+use std::ops::Range;
+
+use memchr::memchr_iter;
+
 use super::call::{self, Reading};
+use super::codes::Fault;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
-use super::{ErrorCode, cursor};
+use super::{ErrorCode, Malformed, cursor};
+
+const TAG: &str = "<|python_tag|>";
 
 /// What stands before the objects, and so what an object that is no call means (L4).
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +24,7 @@ enum Lead {
 
 /// The parser of the format.
 pub(super) fn llama3_json(scan: &mut Scan<'_, '_>) {
-    let mut walk = Walk::new(["<|python_tag|>"], Tags::Think, Stops::StartAndOpeners);
+    let mut walk = Walk::new([TAG], Tags::Think, Stops::StartAndOpeners);
     while let Some(mark) = walk.next(scan) {
         let next = match mark {
             Mark::Start { at } if scan.rest(at).starts_with('{') => objects(scan, at, Lead::Start),
@@ -36,26 +43,48 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
         Lead::Tag(tag) => tag,
         Lead::Start => at,
     };
-    loop {
+    let mut calls: Option<Range<usize>> = None;
+    let end = loop {
         let Reading { call, end, repairs } = match call::read(scan, object) {
             Ok(reading) => reading,
             Err(fault) => {
                 let stop = scan.text.floor_char_boundary(fault.at.max(object));
                 scan.push(start..stop, Vec::new(), Err(fault.named(None)));
-                return object;
+                calls = calls.map(|calls| calls.start..object);
+                break object;
             }
         };
-        match (call, lead) {
-            (Ok(call), _) => scan.push(start..end, repairs, Ok(call)),
-            (Err(malformed), Lead::Start)
-                if matches!(malformed.code, ErrorCode::MissingName | ErrorCode::MissingArguments) => {}
-            (Err(malformed), _) => scan.push(start..end, Vec::new(), Err(malformed)),
+        let is_answer = |malformed: &Malformed| {
+            matches!((lead, malformed.code), (Lead::Start, ErrorCode::MissingName | ErrorCode::MissingArguments))
+        };
+        if !call.as_ref().is_err_and(is_answer) {
+            calls = Some(calls.map_or(start, |calls| calls.start)..end);
+            scan.push(start..end, if call.is_ok() { repairs } else { Vec::new() }, call);
         }
         object = skip_separators(scan.text, end);
         start = object;
         if !scan.rest(object).starts_with('{') {
-            return end;
+            if let Lead::Tag(_) = lead {
+                unexpected(scan, object);
+            }
+            break end;
         }
+    };
+    if let Some(calls) = calls {
+        scan.wrap(calls);
+    }
+    end
+}
+
+/// Records what stands behind the objects after a tag, up to another tag or reasoning: it should be calls, too (L4).
+fn unexpected(scan: &mut Scan<'_, '_>, at: usize) {
+    let rest = scan.rest(at);
+    let marker = |at: &usize| [TAG, "<think>", "</think>"].iter().any(|marker| rest[*at..].starts_with(marker));
+    let end = memchr_iter(b'<', rest.as_bytes()).find(marker);
+    let text = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default().trim_end();
+    if !text.is_empty() {
+        let fault = Fault::new(ErrorCode::UnexpectedText, at, "text after the calls that the tag promises");
+        scan.push(at..at + text.len(), Vec::new(), Err(fault.named(None)));
     }
 }
 
@@ -103,6 +132,17 @@ mod tests {
         assert_eq!(codes(Llama3Json, r#"<|python_tag|>{"answer": 42}"#), ["missing_name"]);
         assert_eq!(codes(Llama3Json, "<|python_tag|>print(1)"), ["json_syntax"]);
         assert_eq!(codes(Llama3Json, r#"{"name": "f", "parameters": {"#), ["truncated"]);
+        let call = r#"{"name":"f","parameters":{}}"#;
+        for behind in [format!(", {call}"), format!("}}; {call}"), " oops".to_owned()] {
+            assert_eq!(
+                codes(Llama3Json, &format!("<|python_tag|>{call}{behind}")),
+                ["ok", "unexpected_text"],
+                "{behind}"
+            );
+            assert_eq!(codes(Llama3Json, &format!("{call}{behind}")), ["ok"], "{behind}");
+        }
+        let text = format!("<|python_tag|>{call} oops <|python_tag|>{call}<think>x</think><|eom_id|>");
+        assert_eq!(codes(Llama3Json, &text), ["ok", "unexpected_text", "ok"]);
         assert_eq!(codes(Llama3Json, r#"{"name": "f", "parameters": 3}"#), ["bad_arguments"]);
     }
 

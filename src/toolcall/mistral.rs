@@ -23,18 +23,9 @@ pub(super) fn mistral(scan: &mut Scan<'_, '_>) {
         let rest = cursor.rest();
         let markers = [ARGS, CALL_ID, MARKERS.opener];
         let is_list = rest.starts_with('[') && !markers.iter().any(|marker| rest.starts_with(marker));
-        let next = if is_list { list(scan, at..cursor.at) } else { named(scan, at..end, cursor) };
+        let next = if is_list { lists::read(scan, at..cursor.at) } else { named(scan, at..end, cursor) };
         walk.resume(next);
     }
-}
-
-fn list(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
-    let listed = lists::read(scan, opener.clone());
-    if listed.elements == Some(0) {
-        let fault = Fault::new(ErrorCode::UnexpectedText, opener.end, "a list without a call after `[TOOL_CALLS]`");
-        scan.push(opener.start..listed.end, Vec::new(), Err(fault.named(None)));
-    }
-    listed.end
 }
 
 fn named<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, mut cursor: Cursor<'t>) -> usize {

@@ -85,6 +85,8 @@ pub struct Parsed<'t> {
     pub reasoning_open: Option<Range<usize>>,
     /// The bytes that other roles wrote, where the text is a whole trajectory (harmony), ascending.
     pub others: Vec<Range<usize>>,
+    /// The bytes of lists and sections that hold calls, with their markers; what stands in them is no answer. Ascending.
+    pub wrappings: Vec<Range<usize>>,
     /// Whether there were more attempts than [`Options::max_calls`].
     pub too_many: bool,
 }
@@ -104,6 +106,15 @@ impl<'t> Parsed<'t> {
     /// The well-formed calls in text order.
     pub fn calls(&self) -> impl Iterator<Item = &Call<'t>> {
         self.attempts.iter().filter_map(|attempt| attempt.result.as_ref().ok())
+    }
+
+    /// What is left out of all that the policy said when calls are, beside what is hidden anyway; ascending by their starts.
+    pub fn hidden_with_calls(&self) -> Vec<Range<usize>> {
+        let mut ranges = self.hidden().into_owned();
+        ranges.extend(self.attempts.iter().map(|attempt| attempt.span.clone()));
+        ranges.extend(self.wrappings.iter().cloned());
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges
     }
 
     /// What an answer is never looked for in: reasoning and what other roles wrote, ascending.

@@ -139,7 +139,7 @@ fn integer(token: &str, prefix: usize, radix: u32, negative: bool) -> Parsed {
     let digits = token.get(prefix..)?;
     // Python allows an underscore after the prefix.
     let digits = if prefix > 0 { digits.strip_prefix('_').unwrap_or(digits) } else { digits };
-    let digits = without_underscores(digits)?;
+    let digits = without_underscores(digits, radix)?;
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
         return None;
     }
@@ -161,16 +161,17 @@ fn integer(token: &str, prefix: usize, radix: u32, negative: bool) -> Parsed {
 }
 
 fn float(token: &str, negative: bool) -> Parsed {
-    let token = without_underscores(token)?;
+    let token = without_underscores(token, 10)?;
     let plain = |byte: u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'+' | b'-');
     let double: f64 = if token.bytes().all(plain) { token.parse().ok()? } else { return None };
     Some(Number::from_f64(if negative { -double } else { double }).ok_or(()))
 }
 
 /// The token without its underscores, each of which must stand between two digits.
-fn without_underscores(token: &str) -> Option<String> {
+fn without_underscores(token: &str, radix: u32) -> Option<String> {
     let bytes = token.as_bytes();
-    let digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_hexdigit);
+    let digit =
+        |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(|byte| char::from(*byte).is_digit(radix));
     let good = |(at, byte): (usize, &u8)| *byte != b'_' || (digit(at.checked_sub(1)) && digit(at.checked_add(1)));
     bytes.iter().enumerate().all(good).then(|| token.replace('_', ""))
 }

@@ -25,6 +25,7 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
                 for (span, result) in calls {
                     scan.push(span, Vec::new(), result);
                 }
+                scan.wrap(at..end);
                 walk.resume(end);
             }
             Err(fault) => {
@@ -88,9 +89,11 @@ fn document(text: &str, at: usize) -> Result<(Vec<Element<'_>>, usize), Fault> {
             return Err(broken(&cursor));
         }
     }
-    let end = cursor.at;
+    let mut end = cursor.at;
     cursor.skip_blanks();
-    cursor.eat(END);
+    if cursor.eat(END) {
+        end = cursor.at;
+    }
     if !only_reasoning(cursor.rest()) {
         return Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "text after the list of calls"));
     }
@@ -241,6 +244,8 @@ mod tests {
             "not True",
             "0x",
             "1e",
+            "1_e5",
+            "1e_5",
         ] {
             assert_eq!(codes(Pythonic, &format!("[f(a={value}), g()]")), ["not_a_literal", "ok"], "{value}");
         }

@@ -62,6 +62,13 @@ impl<'t, 'o> Scan<'t, 'o> {
         self.parsed.attempts.push(Attempt { span, repairs: Vec::new(), result });
     }
 
+    /// Records what stands around calls that were recorded: a list, or a section.
+    pub(super) fn wrap(&mut self, span: Range<usize>) {
+        if !self.parsed.too_many {
+            self.parsed.wrappings.push(span);
+        }
+    }
+
     /// Records a malformed attempt that starts at `at` and whose opening marker ends at `body`. It reaches to its closer
     /// if that comes before the next opener, and otherwise to where reading stopped.
     pub(super) fn fail(&mut self, at: usize, body: usize, markers: Markers, stop: usize, malformed: Malformed) {
@@ -78,6 +85,7 @@ impl<'t, 'o> Scan<'t, 'o> {
     /// Forgets every attempt: the text up to here turned out to be reasoning.
     pub(super) fn forget(&mut self) {
         self.parsed.attempts.clear();
+        self.parsed.wrappings.clear();
         self.parsed.too_many = false;
     }
 

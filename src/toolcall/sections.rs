@@ -137,8 +137,9 @@ enum Leaving {
     Unclosed,
 }
 
-/// Judges what stands between the last call and the end of the section at `at`.
+/// Records a section whose end stands at `at`, and judges what stands between its last call and there.
 fn leave(scan: &mut Scan<'_, '_>, section: Section, at: usize, syntax: &Syntax, leaving: Leaving) {
+    scan.wrap(section.at..if let Leaving::Closed(end) = leaving { end } else { at });
     let stray = section.expect.filter(|expect| !scan.is_blank(*expect..at));
     let (code, what) = match (leaving, section.empty, stray) {
         (Leaving::Closed(_), true, None) => (ErrorCode::UnexpectedText, "a section without a call"),

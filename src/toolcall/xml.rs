@@ -40,11 +40,12 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
             continue;
         }
         let mut cursor = Cursor::new(scan.text, if opened { end } else { at });
-        let block = qwen_block(scan, &mut cursor, &mut doomed);
+        let frame = if opened { Frame::Tags } else { Frame::None };
+        let block = qwen_block(scan, &mut cursor, frame, &mut doomed);
         if opened {
             walk.resume(record(scan, at..end, cursor.at, block));
         } else if let Ok((call, repairs)) = block
-            && !repairs.contains(&Repair::MissingCloser)
+            && (has_parameters(&call) || !repairs.contains(&Repair::MissingCloser))
         {
             unopened(scan, at..cursor.at, call, repairs);
             walk.resume(cursor.at);
@@ -52,7 +53,21 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// Records a block that lacks its first tag only.
+/// What stands around a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frame {
+    /// The tags of a call.
+    Tags,
+    /// Nothing before it, and perhaps nothing behind.
+    None,
+}
+
+/// Whether a call has parameters: a function without tags around it and without these is one that is only written about.
+fn has_parameters(call: &Call<'_>) -> bool {
+    call.arguments.as_object().is_some_and(|arguments| !arguments.is_empty())
+}
+
+/// Records a block that lacks its first tag, and perhaps its last.
 fn unopened<'t>(scan: &mut Scan<'t, '_>, span: Range<usize>, call: Call<'t>, mut repairs: Vec<Repair>) {
     if scan.tolerant() {
         repairs.insert(0, Repair::MissingOpener);
@@ -103,11 +118,11 @@ fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, end: usize, block: 
 /// nothing but openers would be read to its end from each of them.
 type Doomed = Option<(RangeInclusive<usize>, Fault)>;
 
-fn qwen_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>, doomed: &mut Doomed) -> Block<'t> {
+fn qwen_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>, frame: Frame, doomed: &mut Doomed) -> Block<'t> {
     cursor.skip_blanks();
     let name = tag_name(cursor, FUNCTION).map_err(|fault| (None, fault))?;
     let mut parameters = None;
-    match qwen_parameters(scan, cursor, name, doomed.as_ref(), &mut parameters) {
+    match qwen_parameters(scan, cursor, (name, frame), doomed.as_ref(), &mut parameters) {
         Ok((arguments, repairs)) => {
             Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs))
         }
@@ -124,7 +139,7 @@ fn qwen_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>, doomed: &mut Doo
 fn qwen_parameters(
     scan: &Scan<'_, '_>,
     cursor: &mut Cursor<'_>,
-    tool: &str,
+    (tool, frame): (&str, Frame),
     doomed: Option<&(RangeInclusive<usize>, Fault)>,
     seen: &mut Option<(usize, usize)>,
 ) -> Result<(Map<String, Value>, Vec<Repair>), Fault> {
@@ -150,7 +165,11 @@ fn qwen_parameters(
             cursor.skip_blanks();
         }
         if !cursor.eat(MARKERS.closer) {
-            unclosed(scan, cursor, &mut repairs)?;
+            if ended && frame == Frame::None {
+                lenient::note(&mut repairs, Repair::MissingCloser);
+            } else {
+                unclosed(scan, cursor, &mut repairs)?;
+            }
         }
         return Ok((arguments, repairs));
     }
@@ -225,6 +244,10 @@ fn glm_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
     let name = name.trim();
     if name.is_empty() {
         return Err((None, Fault::new(ErrorCode::BadName, start, "the tool's name is empty")));
+    }
+    // Any name will do, but this is a call of another format.
+    if name.starts_with(['{', '[']) {
+        return Err((None, Fault::new(ErrorCode::BadName, start, "JSON where the tool's name should stand")));
     }
     let mut arguments = Map::new();
     let mut repairs = Vec::new();
@@ -344,6 +367,13 @@ mod tests {
             assert_eq!(codes(Qwen3Coder, text), [""; 0], "{text}");
             assert!(tolerant(Qwen3Coder, text).is_empty(), "{text}");
         }
+        let function = "<function=f>\n<parameter=a>\nx\n</parameter>\n</function>";
+        let two = format!("{function}\n{function} done");
+        assert_eq!(codes(Qwen3Coder, &two), ["unexpected_text", "unexpected_text"]);
+        assert_eq!(
+            tolerant(Qwen3Coder, &two),
+            [vec!["missing_opener", "missing_closer"], vec!["missing_opener", "missing_closer"]]
+        );
         // Tags that are named in prose, and calls of another format.
         assert_eq!(codes(Qwen3Coder, "Write <function=name> first. <function=f>{}</function>"), [""; 0]);
         assert_eq!(calls(Qwen3Coder, &format!("<think>{bare}</think>{whole}")), [("g".into(), json!({}))]);
@@ -358,6 +388,7 @@ mod tests {
         for (text, code) in [
             ("<tool_call>f\nx</tool_call>", "unexpected_text"),
             ("<tool_call>\nf</tool_call>", "bad_name"),
+            ("<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>", "bad_name"),
             ("<tool_call>f<arg_key>k</arg_key></tool_call>", "unexpected_text"),
             ("<tool_call>f<arg_key>k</arg_key><arg_value>v</tool_call>", "truncated"),
             ("<tool_call>f\n", "missing_closer"),

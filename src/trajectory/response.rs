@@ -81,7 +81,8 @@ impl<'a> Splitter<'a> {
                 }
                 // Whoever was speaking goes on: a block inside a user's turn does not make the rest of it the policy's.
                 To::Block(end, resume) => {
-                    push(segments, Role::Tool, inside, &text[inside..end]);
+                    // A result may be empty: nothing was found.
+                    segments.push(others(Role::Tool, &text[inside..end]));
                     // Another result may follow.
                     (self.called, at) = (true, resume);
                 }
@@ -250,8 +251,12 @@ fn push<'a>(segments: &mut Vec<Message<'a>>, speaker: Role, start: usize, text: 
     }
     segments.push(match speaker {
         Role::Assistant => policy(start, text),
-        role => Message::Other { role, content: Content::Text(Cow::Borrowed(text)) },
+        role => others(role, text),
     });
+}
+
+fn others(role: Role, text: &str) -> Message<'_> {
+    Message::Other { role, content: Content::Text(Cow::Borrowed(text)) }
 }
 
 #[cfg(test)]

@@ -162,3 +162,29 @@ fn explain_says_what_is_wrong_with_a_request_and_what_is_missing() {
     let ran = gradus.run(&["rubric", "explain", rubric.to_str().unwrap(), &file]).exits(0);
     assert!(ran.err.contains("\"step\", which was not sent"), "{}", ran.err);
 }
+
+#[test]
+fn what_a_rubric_says_too_much_is_refused_where_it_stands() {
+    let gradus = Gradus::new();
+    let stage = |options: &str| {
+        format!("name = \"r\"\n[[stages]]\nkind = \"f1\"\nweight = 1\n[[stages]]\nweight = 1\n{options}\n")
+    };
+    let schedule = |points: &str| {
+        format!(
+            "{}[[schedules]]\nstage = \"f1\"\nof = \"weight\"\nover = \"step\"\npoints = {points}\n",
+            stage("kind = \"bleu\"")
+        )
+    };
+    for (text, place, words) in [
+        (schedule("[[5, 1, 2]]"), "line 12, column 11", "[5.0, 1.0, 2.0] has 3 numbers; a point is [PLACE, VALUE]"),
+        (schedule("[[0, 1], [5]]"), "line 12, column 19", "has 1 numbers"),
+        (stage("kind = \"binary\"\nof = \"f1\"\ncap = 0.1"), "line 9, column 7", "`f1` has no option `cap`"),
+        (stage("kind = \"binary\"\nof = \"sense\""), "line 8, column 6", "\"sense\" is no measure"),
+        (stage("kind = \"la_bleu\"\nslack = true"), "line 8, column 9", "a number from 0, or \"off\""),
+        (stage("kind = \"bleu\"\nsmoothing_value = 2"), "line 8, column 19", "smoothing \"exp\" has no value"),
+    ] {
+        let file = gradus.file("r.toml", &text);
+        let ran = gradus.run(&["rubric", "check", &file]).exits(1);
+        assert!(ran.err.contains(place) && ran.err.contains(words), "{text}\n{}", ran.err);
+    }
+}

@@ -204,7 +204,7 @@ fn work_under_load_is_all_counted() {
 fn a_client_that_leaves_before_its_answer_is_counted_and_logged() {
     let server = Server::start(&[]);
     let mut gone = server.connect();
-    let group = "/slime?rubric=binary_em&group_size=2&group_wait_ms=60000";
+    let group = "/slime?rubric=binary_em&on_invalid=mean&group_size=2&group_wait_ms=60000";
     let sample = json!({"prompt": "q", "response": "a", "label": {"references": ["a"], "group": "g"}}).to_string();
     gone.write(post_bytes(group, "X-Request-Id: impatient\r\n", sample.as_bytes()));
     server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 1.0);

@@ -230,3 +230,37 @@ fn without_a_judge_only_what_reaches_it_is_invalid() {
     assert_eq!(judged["errors"][0]["stage"], "judge");
     assert_eq!(response["results"][1]["valid"], true, "the judge is never asked about a closed stage");
 }
+
+/// What is left of a message when its calls are taken out is its answer: not the brackets around them.
+#[test]
+fn a_message_of_nothing_but_calls_is_no_answer() {
+    let server = Server::start(&[]);
+    let answer = |format: &str, text: &str| {
+        let rubric = json!({"name": "r", "answer": {"from": "last_message"}, "calls": {"format": format},
+            "stages": [{"kind": "answer_format", "weight": 1}]});
+        score(&server, &json!({"rubric": rubric, "trajectories": [saying(text)]}))["results"][0]["answer"]["text"]
+            .clone()
+    };
+    let one = r#"{"name":"f","arguments":{"a":1}}"#;
+    let list = format!("[{one}, {one}]");
+    let deepseek =
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+    let kimi = "<|tool_calls_section_begin|><|tool_call_begin|>f:0<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>";
+    for (format, text) in [
+        ("hermes", format!("<tool_call>{one}</tool_call>")),
+        ("mistral", format!("[TOOL_CALLS] {list}")),
+        ("phi4_mini", format!("functools{list}")),
+        ("granite", format!("<|tool_call|>{list}")),
+        ("llama3_json", format!("{one}; {one}")),
+        ("deepseek_v31", deepseek.to_owned()),
+        ("kimi_k2", kimi.to_owned()),
+        ("pythonic", "<|python_start|>[f(a=1), g()]<|python_end|>".to_owned()),
+    ] {
+        assert_eq!(answer(format, &text), Value::Null, "{format}");
+        if format != "pythonic" {
+            assert_eq!(answer(format, &format!("{text} Done.")), "Done.", "{format}");
+        }
+    }
+    let harmony = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>ok<|return|>";
+    assert_eq!(answer("harmony", harmony), "ok");
+}

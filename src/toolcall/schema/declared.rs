@@ -10,6 +10,7 @@ use jsonschema::Validator;
 use serde_json::{Map, Value};
 
 use super::graph::Graph;
+use super::limits::MAX_SCHEMA_BYTES;
 use crate::toolcall::offered::Declared;
 
 /// Name patterns that are kept of one schema; further ones declare nothing.
@@ -32,6 +33,14 @@ impl Parameters {
         let name = Value::String(parameter.to_owned());
         let matching = self.patterns.iter().filter(|(pattern, _)| pattern.is_valid(&name));
         matching.fold(named, |union, &(_, types)| union | types)
+    }
+
+    /// What stands in the `properties` of a schema's text, as far as it can be read.
+    pub(super) fn written(text: &str) -> Self {
+        let schema = if text.len() <= MAX_SCHEMA_BYTES { serde_json::from_str(text).ok() } else { None };
+        let Some(Value::Object(keywords)) = schema else { return Self::default() };
+        let named = members(&keywords, "properties").map(|(name, schema)| (name.as_str().into(), own_types(schema)));
+        Self { named: named.collect(), patterns: Vec::new() }
     }
 
     /// Reads the table off `graph`, whose `order` lists the nodes reached in place first; `compile` makes a validator

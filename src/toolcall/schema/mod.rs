@@ -134,6 +134,8 @@ pub struct Schema {
     formats: Formats,
     pattern_bytes: usize,
     compiled: OnceLock<Result<Compiled, SchemaProblem>>,
+    /// What a schema that cannot be compiled says of its parameters.
+    written: OnceLock<Parameters>,
 }
 
 /// What `format` does.
@@ -153,7 +155,7 @@ impl Schema {
         let readable = may_match && text.len() <= limits::MAX_SCHEMA_BYTES;
         let parsed = readable.then(|| serde_json::from_str::<Value>(text).ok()).flatten();
         let pattern_bytes = parsed.map_or(0, |schema| Contents::of(&schema).pattern_bytes());
-        Self { text: text.into(), formats, pattern_bytes, compiled: OnceLock::new() }
+        Self { text: text.into(), formats, pattern_bytes, compiled: OnceLock::new(), written: OnceLock::new() }
     }
 
     /// Bytes that the schema takes once compiled, roughly; known before.
@@ -176,7 +178,11 @@ impl Schema {
 
     /// The types that the schema declares for a member of the object that it describes (rule X2).
     pub fn declared(&self, parameter: &str) -> Declared {
-        self.compiled().map_or(Declared::EMPTY, |compiled| compiled.parameters.declared(parameter))
+        match self.compiled() {
+            Ok(compiled) => compiled.parameters.declared(parameter),
+            // One wrong word makes the schema unusable, and the types of the other parameters no less plain.
+            Err(_) => self.written.get_or_init(|| Parameters::written(&self.text)).declared(parameter),
+        }
     }
 
     fn compiled(&self) -> Result<&Compiled, &SchemaProblem> {

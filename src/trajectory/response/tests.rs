@@ -250,3 +250,16 @@ fn plain_text_is_one_turn_and_blank_text_still_has_one() {
     assert_eq!(speakers("  ", ToolFormat::Auto), [(Role::Assistant, "")]);
     assert_eq!(speakers("<|im_start|>user\nhi", ToolFormat::Auto), [(Role::User, "hi"), (Role::Assistant, "")]);
 }
+
+/// A search that finds nothing is a search.
+#[test]
+fn empty_results_are_results() {
+    for text in
+        ["<search>q</search><information></information>own", "<search>q</search><information> \n</information>own"]
+    {
+        let found = speakers(text, ToolFormat::SearchR1);
+        assert_eq!(found, [(Role::Assistant, "<search>q</search>"), (Role::Tool, ""), (Role::Assistant, "own")]);
+    }
+    let found = speakers("f()<tool_response></tool_response>b", ToolFormat::Hermes);
+    assert_eq!(found, [(Role::Assistant, "f()"), (Role::Tool, ""), (Role::Assistant, "b")]);
+}

@@ -59,3 +59,12 @@ fn x3_unusable_schemas_declare_nothing() {
     let cyclic = json!({"properties": {"x": {"type": "array", "items": {"$ref": "#"}}}});
     assert_eq!(schema(&cyclic).declared("x"), Declared::ARRAY);
 }
+
+#[test]
+fn x2_a_schema_that_is_wrong_elsewhere_still_says_its_types() {
+    let schema =
+        schema(&json!({"properties": {"n": {"type": "integer"}, "x": {"type": "float"}, "y": {"$ref": "#/a"}}}));
+    assert!(schema.problem().is_some());
+    assert_eq!(schema.declared("n"), Declared::INTEGER);
+    assert_eq!([schema.declared("x"), schema.declared("y"), schema.declared("z")], [Declared::EMPTY; 3]);
+}
