@@ -176,12 +176,12 @@ fn what_a_rubric_says_too_much_is_refused_where_it_stands() {
         )
     };
     for (text, place, words) in [
-        (schedule("[[5, 1, 2]]"), "line 12, column 11", "[5.0, 1.0, 2.0] has 3 numbers; a point is [PLACE, VALUE]"),
-        (schedule("[[0, 1], [5]]"), "line 12, column 19", "has 1 numbers"),
-        (stage("kind = \"binary\"\nof = \"f1\"\ncap = 0.1"), "line 9, column 7", "`f1` has no option `cap`"),
-        (stage("kind = \"binary\"\nof = \"sense\""), "line 8, column 6", "\"sense\" is no measure"),
-        (stage("kind = \"la_bleu\"\nslack = true"), "line 8, column 9", "a number from 0, or \"off\""),
-        (stage("kind = \"bleu\"\nsmoothing_value = 2"), "line 8, column 19", "smoothing \"exp\" has no value"),
+        (schedule("[[5, 1, 2]]"), ":12:11:", "[5.0, 1.0, 2.0] has 3 numbers; a point is [PLACE, VALUE]"),
+        (schedule("[[0, 1], [5]]"), ":12:19:", "has 1 numbers"),
+        (stage("kind = \"binary\"\nof = \"f1\"\ncap = 0.1"), ":9:7:", "`f1` has no option `cap`"),
+        (stage("kind = \"binary\"\nof = \"sense\""), ":8:6:", "\"sense\" is no measure"),
+        (stage("kind = \"la_bleu\"\nslack = true"), ":8:9:", "a number from 0, or \"off\""),
+        (stage("kind = \"bleu\"\nsmoothing_value = 2"), ":8:19:", "smoothing \"exp\" has no value"),
     ] {
         let file = gradus.file("r.toml", &text);
         let ran = gradus.run(&["rubric", "check", &file]).exits(1);
