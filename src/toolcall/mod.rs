@@ -17,6 +17,7 @@ mod call;
 mod codes;
 mod cursor;
 mod detect;
+mod expression;
 mod find;
 mod functionary;
 mod harmony;

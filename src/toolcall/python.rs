@@ -201,7 +201,7 @@ fn string(cursor: &mut Cursor<'_>, escapes: Escapes) -> Result<Value, Fault> {
 }
 
 /// Passes a string and gives what stands between its quotes; `None` if it does not end.
-fn quoted<'t>(cursor: &mut Cursor<'t>) -> Option<&'t str> {
+pub(super) fn quoted<'t>(cursor: &mut Cursor<'t>) -> Option<&'t str> {
     let quote = cursor.peek()?;
     let rest = cursor.rest();
     let bytes = rest.as_bytes();
@@ -289,38 +289,4 @@ fn unicode(escape: &str) -> Result<(Option<char>, usize), BadEscape> {
     }
     let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
     Ok((char::from_u32(code), 11))
-}
-
-/// Steps over an expression up to a comma or `closing` outside brackets; a fault if brackets or strings do not match.
-pub(super) fn skip_expression(cursor: &mut Cursor<'_>, closing: u8) -> Result<(), Fault> {
-    let start = cursor.at;
-    let mut open = Vec::new();
-    while let Some(byte) = cursor.peek() {
-        match byte {
-            b'"' | b'\'' => {
-                if quoted(cursor).is_none() {
-                    return Err(Fault::new(ErrorCode::Truncated, cursor.at, "a string without its closing quote"));
-                }
-                continue;
-            }
-            b'(' => open.push(b')'),
-            b'[' => open.push(b']'),
-            b'{' => open.push(b'}'),
-            b',' if open.is_empty() => break,
-            b')' | b']' | b'}' => match open.pop() {
-                Some(expected) if expected == byte => {}
-                None if byte == closing => break,
-                _ => return Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "a bracket that closes nothing")),
-            },
-            _ => {}
-        }
-        cursor.at += 1;
-    }
-    if cursor.is_at_end() {
-        return Err(Fault::new(ErrorCode::Truncated, cursor.at, "the text ends inside the list of calls"));
-    }
-    if cursor.text.get(start..cursor.at).is_none_or(|skipped| skipped.trim().is_empty()) {
-        return Err(Fault::new(ErrorCode::UnexpectedText, start, "nothing where a value should stand"));
-    }
-    Ok(())
 }

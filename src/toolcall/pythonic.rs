@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::codes::Fault;
 use super::cursor::Cursor;
-use super::python::{identifier, literal, skip_expression};
+use super::expression::skip_expression;
+use super::python::{identifier, literal};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
 use super::{Call, ErrorCode, Malformed};
@@ -283,6 +284,38 @@ mod tests {
         assert_eq!(codes(Pythonic, "[f(), g(]"), ["unexpected_text"]);
         assert_eq!(codes(Pythonic, "[f(), , g()]"), ["unexpected_text"]);
         assert_eq!(codes(Pythonic, "[f(), 3, g().x, h()]"), ["ok", "not_an_object", "not_an_object", "ok"]);
+        for broken in [
+            "g(b \"x\")",
+            "g(a=1) h(b=2)",
+            "g(a=1 b=2)",
+            "g(=1)",
+            "g(a=$x)",
+            "g(a=1 x)",
+            "g(x.y=1)",
+            "g(a=b=1)",
+            "g(a='x' y)",
+            "g(a=x {1})",
+            "g(a=print x)",
+            "g(1 2)",
+        ] {
+            assert_eq!(codes(Pythonic, &format!("[f(), {broken}, h()]")), ["unexpected_text"], "{broken}");
+        }
+        for whole in [
+            "x if y else z",
+            "not x",
+            "lambda y: y + 1",
+            "[i for i in x if i != 2]",
+            "k(z=1, *y)",
+            "'a' r'b' f\"c\"",
+            "x[1:2].y",
+            "a <= b == c",
+            "(y := 3)",
+            "{'a': 1, **b}",
+            "ä.ö",
+            "-x ** ~2",
+        ] {
+            assert_eq!(codes(Pythonic, &format!("[f(a={whole}), h()]")), ["not_a_literal", "ok"], "{whole}");
+        }
         assert_eq!(parsed(Pythonic, "[f(), g()]").attempts[1].span, 6..9);
     }
 
