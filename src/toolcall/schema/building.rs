@@ -1,10 +1,11 @@
-//! Whether a schema can be compiled at all, known before it is. In: the schema's graph; out: the node at which compiling it
-//! takes too much time or stack. Compiles nothing.
+//! Whether a schema can be compiled at all, known before it is. In: the schema's graph; out: how deep compiling it nests, or
+//! the node at which it takes too much. Compiles nothing.
 //!
-//! The walk goes where the validator's compiler goes. A subschema is compiled where it stands; what a reference leads to,
-//! once for each way in which `$id`s were entered until there, since a dynamic reference may mean something else for each.
-//! Where evaluated members or elements are tracked, everything that sees the same value is walked through once more, through
-//! references too and without a memory: two ways to a definition walk through it twice, and each way nests on the stack.
+//! The walk goes wherever the validator's compiler goes, in whatever order that does. A subschema is compiled where it stands;
+//! what a reference leads to, once for each way in which documents were entered until there, since a dynamic reference may
+//! mean something else for each. Where evaluated members or elements are tracked, everything that sees the same value is walked
+//! through once more, through references too and without a memory: two ways to a definition walk through it twice, and each way
+//! nests on the stack.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,84 +13,84 @@ use serde_json::Value;
 
 use super::graph::{Edge, Graph};
 
-/// Most work: units of about 10 us.
-const MAX_WORK: usize = 60_000;
+/// Work that any schema may take, in units of about 10 us and 128 bytes; one more for every two bytes of its text.
+const FREE_WORK: usize = 1000;
 /// Work of compiling a subschema, of one that a reference leads to, and of walking through one for what it evaluates.
 const COMPILED: usize = 1;
 const REFERRED: usize = 5;
 const TRACKED: usize = 5;
 
-/// Most subschemas that are compiled or tracked inside each other; one takes up to 4 KiB of stack.
+/// Most subschemas of one reference's target that are compiled or tracked inside each other.
 const MAX_NESTED: usize = 128;
 
-/// Most times that references lead from one `$id` into another, one after the other.
-const MAX_CROSSINGS: usize = 16;
+/// Bytes that compiling may take beyond what the length of a text tells, where it tracks what is evaluated.
+pub(super) fn tracking_bytes(text: &str) -> usize {
+    if text.contains("unevaluated") || text.contains("\\u") { max_work(text.len()) * 128 } else { 0 }
+}
 
-/// Checks that compiling stays within its bounds.
+fn max_work(text_bytes: usize) -> usize {
+    FREE_WORK + text_bytes / 2
+}
+
+/// Checks that compiling a schema, whose text has `text_bytes`, stays within its bounds; gives how many subschemas are nested
+/// at most between two references.
 ///
 /// # Errors
 ///
 /// A node that is compiled too often or too deeply, and what to do.
-pub(super) fn check(graph: &Graph<'_>) -> Result<(), (usize, &'static str)> {
+pub(super) fn check(graph: &Graph<'_>, text_bytes: usize) -> Result<usize, (usize, &'static str)> {
     let mut building = Building {
         graph,
-        work: 0,
+        work_left: max_work(text_bytes),
         nested: 0,
-        open: vec![0; graph.nodes.len()],
-        targets: vec![Target { node: 0, scope: 0, from: None }],
-        known: HashSet::from([(0, 0)]),
-        seen: vec![false; graph.nodes.len()],
+        deepest: 0,
+        open: [vec![0; graph.nodes.len()], vec![0; graph.nodes.len()]],
+        waiting: vec![(0, 0)],
+        known: HashSet::new(),
         scopes: vec![0],
         entered: HashMap::new(),
+        most_entered: entries(graph),
     };
-    let mut next = 0;
-    while let Some(&Target { node, scope, .. }) = building.targets.get(next) {
-        building.compile(node, At { scope, target: next })?;
-        next += 1;
+    while let Some((node, scope)) = building.waiting.pop() {
+        building.compile(node, scope)?;
     }
-    Ok(())
+    Ok(building.deepest)
+}
+
+/// How many subschemas are referred to from other documents. On its way to one, the compiler compiles none twice, so that it
+/// enters no more documents than these.
+fn entries(graph: &Graph<'_>) -> usize {
+    let edges = graph.nodes.iter().flat_map(|node| &node.edges);
+    let entries = edges.filter(|(edge, _)| matches!(edge, Edge::Reference { enters: true })).map(|(_, to)| to);
+    entries.collect::<HashSet<_>>().len()
 }
 
 type Checked = Result<(), (usize, &'static str)>;
 
-/// What a reference leads to.
-#[derive(Clone, Copy)]
-struct Target {
-    node: usize,
-    scope: usize,
-    /// The target in which the reference stands.
-    from: Option<usize>,
-}
-
-/// In which target a subschema is compiled, and in which scope: how it was come to.
-#[derive(Clone, Copy)]
-struct At {
-    target: usize,
-    scope: usize,
-}
+/// What may be tracked: members or elements.
+const TRACKING: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 
 struct Building<'g, 'a> {
     graph: &'g Graph<'a>,
-    work: usize,
+    work_left: usize,
     nested: usize,
-    /// How often each node is being tracked.
-    open: Vec<u32>,
-    /// What waits for its turn, and what had it.
-    targets: Vec<Target>,
+    deepest: usize,
+    /// How often each node is being tracked, for each kind.
+    open: [Vec<u32>; 2],
+    /// What references lead to, in a scope.
+    waiting: Vec<(usize, usize)>,
     known: HashSet<(usize, usize)>,
-    seen: Vec<bool>,
-    /// Of each scope how many bases were entered.
+    /// Of each scope how many documents were entered.
     scopes: Vec<usize>,
-    /// The scope that entering a base from a scope gives.
+    /// The scope that leaving a base gives in a scope.
     entered: HashMap<(usize, usize), usize>,
+    most_entered: usize,
 }
 
 impl Building<'_, '_> {
     fn spend(&mut self, work: usize, node: usize) -> Checked {
-        self.work += work;
-        if self.work > MAX_WORK {
-            return Err((node, "compiling the schema goes through this one too often; refer to it in fewer ways"));
-        }
+        let left = self.work_left.checked_sub(work);
+        self.work_left = left.ok_or((node, "compiling the schema comes here too often; refer to it in fewer ways"))?;
         Ok(())
     }
 
@@ -98,22 +99,25 @@ impl Building<'_, '_> {
             return Err((node, "more than 128 schemas apply inside each other here; nest fewer"));
         }
         self.nested += 1;
+        self.deepest = self.deepest.max(self.nested);
         inside(self)?;
         self.nested -= 1;
         Ok(())
     }
 
-    fn compile(&mut self, node: usize, at: At) -> Checked {
+    fn compile(&mut self, node: usize, scope: usize) -> Checked {
         self.spend(COMPILED, node)?;
         self.nest(node, |building| {
             let graph = building.graph;
-            for _ in 0..tracked_kinds(graph.nodes[node].schema) {
-                building.track(node, at, false)?;
+            let tracks =
+                |keyword: &str| graph.nodes[node].schema.get(keyword).is_some_and(|value| *value != Value::Bool(true));
+            for kind in [0, 1].into_iter().filter(|kind| tracks(TRACKING[*kind])) {
+                building.track(kind, node, scope, false)?;
             }
             for &(edge, to) in &graph.nodes[node].edges {
                 match edge {
-                    Edge::Reference => building.refer(node, to, at)?,
-                    _ => building.compile(to, at)?,
+                    Edge::Reference { enters } => building.refer(node, (to, enters), scope)?,
+                    _ => building.compile(to, scope)?,
                 }
             }
             Ok(())
@@ -122,82 +126,56 @@ impl Building<'_, '_> {
 
     /// Goes through what sees the same value. `moved`: a reference was followed to here, so that nothing of it is compiled
     /// under this name yet.
-    fn track(&mut self, node: usize, at: At, moved: bool) -> Checked {
+    fn track(&mut self, kind: usize, node: usize, scope: usize, moved: bool) -> Checked {
         self.spend(TRACKED, node)?;
-        self.open[node] += 1;
+        self.open[kind][node] += 1;
         self.nest(node, |building| {
             let graph = building.graph;
             for &(edge, to) in &graph.nodes[node].edges {
                 match edge {
-                    Edge::Reference if building.open[to] > 0 => {}
-                    Edge::Reference => {
-                        let scope = building.scope(node, to, at.scope)?;
-                        building.track(to, At { scope, ..at }, true)?;
+                    Edge::Reference { .. } if building.open[kind][to] > 0 => {}
+                    Edge::Reference { enters } => {
+                        let scope = if enters { building.enter(node, scope) } else { Some(scope) };
+                        building.track(kind, to, scope.unwrap_or_default(), true)?;
                     }
                     Edge::Member => {}
                     _ => {
                         if moved {
-                            building.compile(to, at)?;
+                            building.compile(to, scope)?;
                         }
                         if edge.in_place() {
-                            building.track(to, at, moved)?;
+                            building.track(kind, to, scope, moved)?;
                         }
                     }
                 }
             }
             Ok(())
         })?;
-        self.open[node] -= 1;
+        self.open[kind][node] -= 1;
         Ok(())
     }
 
-    /// Has what a reference leads to compiled, unless it is, or is on the way.
-    fn refer(&mut self, node: usize, to: usize, at: At) -> Checked {
-        let scope = self.scope(node, to, at.scope)?;
-        if self.known.contains(&(to, scope)) {
-            return Ok(());
+    /// Has what a reference leads to compiled, unless it is.
+    fn refer(&mut self, node: usize, (to, enters): (usize, bool), scope: usize) -> Checked {
+        let scope = if enters { self.enter(node, scope) } else { Some(scope) };
+        if let Some(scope) = scope
+            && self.known.insert((to, scope))
+        {
+            self.spend(REFERRED, to)?;
+            self.waiting.push((to, scope));
         }
-        if self.seen[to] {
-            let mut outer = Some(at.target);
-            let mut steps = 0;
-            while let Some(target) = outer {
-                if self.targets[target].node == to {
-                    return self.spend(steps / 16, to);
-                }
-                outer = self.targets[target].from;
-                steps += 1;
-            }
-            self.spend(steps / 16, to)?;
-        }
-        self.spend(REFERRED, to)?;
-        self.seen[to] = true;
-        self.known.insert((to, scope));
-        self.targets.push(Target { node: to, scope, from: Some(at.target) });
         Ok(())
     }
 
-    /// The scope behind a reference.
-    fn scope(&mut self, node: usize, to: usize, scope: usize) -> Result<usize, (usize, &'static str)> {
-        let base = self.graph.nodes[node].base;
-        if base == self.graph.nodes[to].base {
-            return Ok(scope);
+    /// The scope behind a reference into another document; none where no way of the compiler's leads.
+    fn enter(&mut self, node: usize, scope: usize) -> Option<usize> {
+        let (scopes, left) = (&mut self.scopes, self.graph.nodes[node].base);
+        if scopes[scope] == self.most_entered {
+            return None;
         }
-        if self.scopes[scope] == MAX_CROSSINGS {
-            return Err((
-                node,
-                "references lead from one $id to another more than 16 times here; use $defs without $id",
-            ));
-        }
-        let scopes = &mut self.scopes;
-        Ok(*self.entered.entry((scope, base)).or_insert_with(|| {
+        Some(*self.entered.entry((scope, left)).or_insert_with(|| {
             scopes.push(scopes[scope] + 1);
             scopes.len() - 1
         }))
     }
-}
-
-/// How many kinds of parts, members and elements, a schema tracks.
-fn tracked_kinds(schema: &Value) -> usize {
-    let keywords = ["unevaluatedProperties", "unevaluatedItems"];
-    keywords.iter().filter(|keyword| schema.get(keyword).is_some_and(|value| *value != Value::Bool(true))).count()
 }

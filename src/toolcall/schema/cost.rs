@@ -190,7 +190,7 @@ fn edge_rates(edges: &[(Edge, usize)], row: &[Rates], above: &[Rates], tracking:
     let (mut in_place, mut member, mut element, mut each_member, mut each_element) = (zero, zero, zero, zero, zero);
     for &(edge, target) in edges {
         match edge {
-            Edge::Composed | Edge::Reference | Edge::InPlace => in_place = in_place + row[target] * tracking,
+            Edge::Composed | Edge::Reference { .. } | Edge::InPlace => in_place = in_place + row[target] * tracking,
             Edge::Member | Edge::OtherMember => member = member.max(above[target]),
             Edge::EachMember => each_member = each_member + above[target],
             Edge::Element => element = element.max(above[target]),

@@ -14,13 +14,17 @@ use super::{SchemaProblem, locate::pointer_to};
 /// Base URI of a schema without `$id`, as the validator names it.
 const DEFAULT_BASE: &str = "json-schema:///";
 
+/// Most pairs of a dynamic reference and an anchor that it may mean.
+const MAX_DYNAMIC_EDGES: usize = 10_000;
+
 /// How a schema hands on the value that it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
     /// The same value, and its types count: `allOf`, `anyOf`, `oneOf`.
     Composed,
-    /// The same, of a schema that stands elsewhere: `$ref` and its kin.
-    Reference,
+    /// The same, of a schema that stands elsewhere: `$ref` and its kin. `enters`: by the name of another document than the one
+    /// whose base holds.
+    Reference { enters: bool },
     /// The same value otherwise: `not`, `if`, `then`, `else`, dependencies.
     InPlace,
     /// A member of an object, named: at most one edge of this kind and the next applies to a member.
@@ -43,7 +47,7 @@ impl Edge {
 
     /// Whether the types of the other schema count for this one.
     pub(super) fn is_composed(self) -> bool {
-        matches!(self, Self::Composed | Self::Reference)
+        matches!(self, Self::Composed | Self::Reference { .. })
     }
 }
 
@@ -147,8 +151,10 @@ pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaPro
         owned: HashMap::new(),
         anchors: Vec::new(),
         nodes: Vec::new(),
+        base_index: HashMap::from([(base.as_str().to_owned(), 0)]),
         bases: vec![Arc::new(base)],
         index: HashMap::new(),
+        dynamic_edges: 0,
     };
     builder.survey(schema, 0);
     builder.node(schema);
@@ -223,8 +229,11 @@ struct Builder<'a, 'r> {
     owned: HashMap<usize, (&'a Value, usize)>,
     anchors: Vec<Anchor<'a>>,
     nodes: Vec<Node<'a>>,
-    /// The base URIs, each once.
+    /// The base URIs, each once, and where each stands among them.
     bases: Vec<Arc<Uri<String>>>,
+    base_index: HashMap<String, usize>,
+    /// Edges to what dynamic references may mean.
+    dynamic_edges: usize,
     index: HashMap<usize, usize>,
 }
 
@@ -256,9 +265,10 @@ impl<'a> Builder<'a, '_> {
         }
         let inside = self.registry.resolver(self.bases[base].as_ref().clone()).in_subresource(resource);
         let Ok(inside) = inside.map(|resolver| resolver.base_uri()) else { return base };
-        self.bases.iter().position(|known| *known == inside).unwrap_or_else(|| {
-            self.bases.push(inside);
-            self.bases.len() - 1
+        let bases = &mut self.bases;
+        *self.base_index.entry(inside.as_str().to_owned()).or_insert_with(|| {
+            bases.push(inside);
+            bases.len() - 1
         })
     }
 
@@ -296,20 +306,29 @@ impl<'a> Builder<'a, '_> {
     ) -> Result<(), SchemaProblem> {
         let Node { schema, base, .. } = self.nodes[node];
         let problem = |message: String| SchemaProblem::invalid(message, pointer_to(self.root, schema) + "/" + keyword);
-        let resolved = self.registry.resolver(self.bases[base].as_ref().clone()).lookup(reference);
-        let resolved = resolved.map_err(|error| problem(clear(&error)))?;
+        let resolver = self.registry.resolver(self.bases[base].as_ref().clone());
+        // Looked up from inside its document, a reference tells by its scope whether it enters another one.
+        let inside = resolver.lookup("#").map_or(resolver, |document| document.resolver().clone());
+        let documents = inside.dynamic_scope().iter().count();
+        let resolved = inside.lookup(reference).map_err(|error| problem(clear(&error)))?;
+        let enters = resolved.resolver().dynamic_scope().iter().count() > documents;
         let Some(&(target, _)) = self.owned.get(&address(resolved.contents())) else {
             return Err(problem(format!("{reference} is outside the schema and never fetched; use a local reference")));
         };
-        edges.push((Edge::Reference, self.node(target)));
+        edges.push((Edge::Reference { enters }, self.node(target)));
         if keyword == "$ref" {
             return Ok(());
         }
         let name = (keyword == "$dynamicRef").then(|| reference.rsplit_once('#').map_or("", |(_, name)| name));
         let meant: Vec<_> =
             self.anchors.iter().filter(|anchor| anchor.name == name).map(|anchor| anchor.schema).collect();
+        self.dynamic_edges += meant.len();
+        if self.dynamic_edges > MAX_DYNAMIC_EDGES {
+            let message = "dynamic references may lead to too many anchors; use $ref, or fewer anchors";
+            return Err(SchemaProblem::unsupported(message, pointer_to(self.root, schema)));
+        }
         for target in meant {
-            edges.push((Edge::Reference, self.node(target)));
+            edges.push((Edge::Reference { enters: true }, self.node(target)));
         }
         Ok(())
     }

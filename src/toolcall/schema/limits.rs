@@ -17,6 +17,9 @@ const MAX_ID_BYTES: usize = 2048;
 /// Schemas with an `$id` inside one document.
 const MAX_RESOURCES: usize = 64;
 
+/// Objects that are named like schemas, as data may be: each is given a base.
+const MAX_IDS: usize = 4096;
+
 /// States of all patterns in one schema.
 const MAX_STATES: u64 = 200_000;
 
@@ -29,6 +32,8 @@ pub(super) struct Contents {
     pointer_bytes: usize,
     longest_id: usize,
     resources: usize,
+    /// Whatever could be read as the `$id` of a schema.
+    ids: usize,
     states: u64,
     pattern_squares: usize,
 }
@@ -56,6 +61,7 @@ impl Contents {
             (self.pointer_bytes > MAX_POINTER_BYTES, "names that are too long for their nesting; shorten them"),
             (self.longest_id > MAX_ID_BYTES, "an $id of more than 2048 bytes; shorten it"),
             (self.resources > MAX_RESOURCES, "more than 64 schemas with an $id of their own; use $defs without $id"),
+            (self.ids > MAX_IDS, "more than 4096 objects with an id; leave data out of it"),
             (self.states > MAX_STATES, "patterns that expand to more than 200000 states; simplify them"),
             (self.pattern_squares > MAX_PATTERN_SQUARES, "too many long patterns; shorten them"),
         ];
@@ -83,7 +89,9 @@ impl Contents {
 
     fn keywords(&mut self, members: &Map<String, Value>, data: bool) {
         let mut ids = ["$id", "id", "$schema"].iter().filter_map(|keyword| members.get(*keyword)?.as_str()).peekable();
-        self.resources += usize::from(!data && ids.peek().is_some());
+        let named = ids.peek().is_some();
+        self.ids += usize::from(named);
+        self.resources += usize::from(named && !data);
         self.longest_id = ids.map(str::len).fold(self.longest_id, usize::max);
         if let Some(Value::String(text)) = members.get("pattern") {
             self.pattern(text);

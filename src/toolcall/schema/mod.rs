@@ -160,7 +160,7 @@ impl Schema {
 
     /// Bytes that the schema takes once compiled, roughly; known before.
     pub fn weight_bytes(&self) -> usize {
-        2048 + self.text.len().saturating_mul(32).saturating_add(self.pattern_bytes)
+        2048 + self.text.len().saturating_mul(32) + self.pattern_bytes + building::tracking_bytes(&self.text)
     }
 
     /// Checks decoded arguments.
@@ -286,18 +286,18 @@ fn compile(text: &str, formats: Formats) -> Result<Compiled, SchemaProblem> {
     }
     Contents::of(&schema).check()?;
     // The validator is a dependency that meets hostile input: a panic in it is this schema's problem alone.
-    let compiled = catch_unwind(AssertUnwindSafe(|| compile_value(&schema, formats)));
+    let compiled = catch_unwind(AssertUnwindSafe(|| compile_value(&schema, text.len(), formats)));
     compiled.unwrap_or_else(|_| Err(SchemaProblem::unsupported("the schema cannot be compiled", "")))
 }
 
-fn compile_value(schema: &Value, formats: Formats) -> Result<Compiled, SchemaProblem> {
+fn compile_value(schema: &Value, text_bytes: usize, formats: Formats) -> Result<Compiled, SchemaProblem> {
     let draft = draft_of(schema)?;
     let graph = graph::build(schema, draft)?;
     let order = graph.in_place_order().map_err(|node| {
         let message = "a reference leads back to this schema without descending into the value; evaluation cannot end";
         SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
     })?;
-    building::check(&graph).map_err(|(node, message)| {
+    let nested = building::check(&graph, text_bytes).map_err(|(node, message)| {
         SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
     })?;
     let cost = Cost::of(&graph, &order).map_err(|(node, message)| {
@@ -307,9 +307,31 @@ fn compile_value(schema: &Value, formats: Formats) -> Result<Compiled, SchemaPro
     let least = Size::of(&Value::Object(serde_json::Map::new()));
     let least = least.map_or(Ok(()), |size| affordable(&cost, &size));
     least.map_err(|message| SchemaProblem::unsupported(message, ""))?;
-    let validator = validator(schema, formats).map_err(|error| unusable(&error))?;
+    let validator = with_stack(nested, || validator(schema, formats).map_err(|error| unusable(&error)))?;
     let parameters = Parameters::of(&graph, &order, validator_of_pattern);
     Ok(Compiled { validator, cost, parameters })
+}
+
+/// Subschemas nested between two references that any thread's stack has room for: the compiler goes through nine such stretches
+/// at once.
+const NESTED_ANYWHERE: usize = 10;
+
+/// Room for nine times the deepest nesting that is compiled.
+const COMPILING_STACK: usize = 64 << 20;
+
+/// Compiles here, or on a thread with a stack that is large enough.
+fn with_stack<T: Send>(
+    nested: usize,
+    work: impl FnOnce() -> Result<T, SchemaProblem> + Send,
+) -> Result<T, SchemaProblem> {
+    if nested <= NESTED_ANYWHERE {
+        return work();
+    }
+    let done = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("schema".to_owned()).stack_size(COMPILING_STACK);
+        thread.spawn_scoped(scope, work).ok().and_then(|thread| thread.join().ok())
+    });
+    done.unwrap_or_else(|| Err(SchemaProblem::unsupported("the schema cannot be compiled", "")))
 }
 
 /// The draft that `$schema` names. An unknown one is a dialect whose rules would have to be fetched.

@@ -90,7 +90,7 @@ fn ways_through_tracked_definitions_are_counted() {
         assert!(is_unsupported(&chain(14, twice, json!({})), &json!({})));
         let mut wide = chain(3, |next| json!({"allOf": [next, next]}), json!({}));
         let tracked = json!({"$ref": "#/$defs/d0", "unevaluatedProperties": false});
-        for (properties, supported) in [(100, true), (2000, false)] {
+        for (properties, supported) in [(5, true), (200, false)] {
             let properties = (0..properties).map(|at| (format!("p{at}"), tracked.clone()));
             wide["properties"] = properties.collect::<serde_json::Map<_, _>>().into();
             assert_eq!(self::schema(&wide).problem().is_none(), supported);
@@ -106,6 +106,88 @@ fn ways_through_tracked_definitions_are_counted() {
         assert!(valid(&schema, &json!({"x": {"id": 1, "n": {"id": 2}}})));
         assert!(!valid(&schema, &json!({"x": {"id": 1, "n": {"id": 2, "m": 3}}})));
     });
+}
+
+/// The compiler nests nine targets of references, each as deep as a text can be.
+#[test]
+fn deep_definitions_that_refer_to_each_other_stay_on_the_stack() {
+    on_worker_stack(|| {
+        for keyword in ["additionalProperties", "items", "contains", "not"] {
+            for (deep, length) in [(60, 3), (60, 12), (110, 12), (120, 40)] {
+                let definition = |next: &Value| nested(deep, next.clone(), |inner| json!({keyword: inner}));
+                let tracked = |next: &Value| {
+                    nested(deep, next.clone(), |inner| json!({keyword: inner, "unevaluatedProperties": false}))
+                };
+                for schema in [chain(length, definition, json!({})), chain(length, tracked, json!({}))] {
+                    match self::schema(&schema).check(&json!({"a": {}})) {
+                        Check::Problem(problem) => assert_eq!(problem.code, ProblemCode::Unsupported, "{problem}"),
+                        Check::Valid | Check::Invalid(_) => {}
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn dynamic_references_times_anchors_are_bounded() {
+    let named = |n: usize, anchor: Value, reference: Value| {
+        let anchors: serde_json::Map<_, _> = (0..n).map(|at| (format!("a{at}"), anchor.clone())).collect();
+        let properties: serde_json::Map<_, _> = (0..n).map(|at| (format!("p{at}"), reference.clone())).collect();
+        json!({"$defs": anchors, "properties": properties})
+    };
+    let dynamic = |n| named(n, json!({"$dynamicAnchor": "a"}), json!({"$dynamicRef": "#a"}));
+    let mut recursive = named(2000, json!({"$recursiveAnchor": true}), json!({"$recursiveRef": "#"}));
+    recursive["$schema"] = json!("https://json-schema.org/draft/2019-09/schema");
+    assert!(is_unsupported(&dynamic(2000), &json!({})) && is_unsupported(&recursive, &json!({})));
+    assert!(valid(&dynamic(20), &json!({"p3": 1})));
+}
+
+/// Whatever the order in which the compiler comes to them.
+#[test]
+fn ways_through_documents_are_counted() {
+    on_worker_stack(|| {
+        // By the name of the outer document, from inside of another one.
+        let through_the_root = |n: usize| {
+            let link = |at: usize| {
+                let next = |step: usize| json!({"$ref": format!("root#/$defs/a/$defs/k{}", at + step)});
+                (format!("k{at}"), json!({"properties": {"x": next(1), "y": next(2)}}))
+            };
+            let links: serde_json::Map<_, _> =
+                (0..n).map(link).chain([0, 1].map(|end| (format!("k{}", n + end), json!(true)))).collect();
+            json!({"$id": "https://example.com/root", "$ref": "a#/$defs/k0", "$defs": {"a": {"$id": "a", "$defs": links}}})
+        };
+        assert!(valid(&through_the_root(5), &json!({"x": {"y": 1}})));
+        assert!(is_unsupported(&through_the_root(300), &json!({})));
+        // A node that is reached first on one way, and compiled again behind another.
+        let names = ["a", "b", "c", "d"];
+        let levels = |count: usize| -> serde_json::Map<String, Value> {
+            let refer = |at: usize| {
+                let next = |name: &str| (name.to_owned(), json!({"$ref": format!("{name}.json#/$defs/l{}", at + 1)}));
+                let back = ("back".to_owned(), json!({"$ref": "https://example.com/#/$defs/X"}));
+                json!({"properties": names.iter().map(|name| next(name)).chain([back]).collect::<serde_json::Map<_, _>>()})
+            };
+            (0..count).map(|at| (format!("l{at}"), refer(at))).chain([(format!("l{count}"), json!(true))]).collect()
+        };
+        let grid = |count: usize| {
+            let mut defs: serde_json::Map<_, _> = names
+                .iter()
+                .map(|name| ((*name).to_owned(), json!({"$id": format!("{name}.json"), "$defs": levels(count)})))
+                .collect();
+            defs.insert("P1".into(), json!({"properties": {"p": {"$ref": "#/$defs/P2"}}}));
+            defs.insert("P2".into(), json!({"properties": {"p": {"$ref": "a.json#/$defs/l0"}}}));
+            defs.insert("X".into(), json!({"properties": {"p": {"$ref": "a.json#/$defs/l0"}}}));
+            json!({"$id": "https://example.com/", "properties": {"a": {"$ref": "#/$defs/P1"}, "z": {"$ref": "#/$defs/X"}}, "$defs": defs})
+        };
+        assert!(is_unsupported(&grid(3), &json!({})));
+    });
+}
+
+#[test]
+fn data_with_ids_costs_nothing_much() {
+    let rows = |n: usize| -> Vec<Value> { (0..n).map(|at| json!({"$id": format!("u{at}")})).collect() };
+    assert!(valid(&json!({"properties": {"x": {"enum": rows(4000)}}}), &json!({"x": {"$id": "u7"}})));
+    assert!(is_unsupported(&json!({"properties": {"x": {"enum": rows(5000)}}}), &json!({})));
 }
 
 #[test]
