@@ -15,6 +15,7 @@ const TOO_FAST: f64 = 10.0;
 /// Below this nothing can be measured, and nothing is wrong.
 const QUICK: Duration = Duration::from_millis(8);
 
+/// See [`text`].
 const UNITS: &[&str] = &[
     "<tool_call>",
     "<tool_call>{\"name\":",
@@ -60,6 +61,10 @@ const UNITS: &[&str] = &[
     ">>>f\n",
     ">>>f\n{\"",
     "Action:",
+    "</think>Action:",
+    "</think>Action:\0\n",
+    "<s>\0<tool_response>",
+    "<s>\0[TOOL_RESULTS]",
     "Action:\n",
     "\nAction: f",
     "Action: f\nAction Input: {\"",
@@ -106,9 +111,12 @@ const UNITS: &[&str] = &[
     "<tool_call>[",
 ];
 
-/// The text of a unit, about as long as asked.
+/// The text of a unit, about as long as asked. A NUL stands between what the first half repeats and the second one.
 fn text(unit: &str, bytes: usize) -> String {
-    unit.repeat(bytes / unit.len())
+    match unit.split_once('\0') {
+        Some((first, second)) => [text(first, bytes / 2), text(second, bytes / 2)].concat(),
+        None => unit.repeat(bytes / unit.len()),
+    }
 }
 
 fn time(work: &dyn Fn(&str), text: &str) -> Duration {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,13 +48,22 @@ pub(super) struct Connection<S = TcpStream> {
     active: Instant,
     /// Whether that was the client's: nothing of an answer has left since.
     asked: bool,
+    /// Whether it speaks HTTP/2, where a client's bytes may ask for nothing.
+    multiplexed: Option<bool>,
     /// Rings when the patience may be over. Set once in a while, not for every read.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead> Connection<S> {
     fn new(stream: S, patience: Duration) -> Self {
-        Self { stream: stream.take(READ_BYTES), patience, active: Instant::now(), asked: true, alarm: None }
+        Self {
+            stream: stream.take(READ_BYTES),
+            patience,
+            active: Instant::now(),
+            asked: true,
+            multiplexed: None,
+            alarm: None,
+        }
     }
 
     /// Whether nothing came or left for too long; otherwise the task is woken when that may be so.
@@ -71,14 +81,29 @@ impl<S: AsyncRead> Connection<S> {
     }
 
     /// What a write gave; an error where nothing could be written for too long.
-    fn wrote(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn wrote(
+        &mut self,
+        bytes: &[u8],
+        written: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            (self.active, self.asked) = (Instant::now(), false);
+            // Being asked to go on is no answer.
+            let answered = !bytes.starts_with(b"HTTP/1.1 100 ");
+            (self.active, self.asked) = (Instant::now(), self.asked && !answered);
         } else if self.is_silent(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         written
     }
+}
+
+/// Whether the system has no descriptors or memory left: no other error is one of the listener.
+fn is_exhausted(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_none_or(|errno| {
+        matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::BADF | Errno::INVAL)
+    })
 }
 
 impl Listener for Connections {
@@ -89,8 +114,8 @@ impl Listener for Connections {
         loop {
             let (stream, address) = match self.listener.accept().await {
                 Ok(taken) => taken,
-                // The client's doing.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                // Of one connection only: a descriptor more would not help.
+                Err(error) if !is_exhausted(&error) => continue,
                 Err(error) => {
                     tracing::error!(%error, "a connection cannot be taken; raise the limit of open files (ulimit -n)");
                     sleep(REFUSED).await;
@@ -118,8 +143,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         if read.is_pending() && self.asked && self.is_silent(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if buf.filled().len() > before {
-            (self.active, self.asked) = (Instant::now(), true);
+        if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
+            let multiplexed = *self.multiplexed.get_or_insert_with(|| bytes.starts_with(b"PRI * HTTP/2"));
+            (self.active, self.asked) = (Instant::now(), !multiplexed);
         }
         read
     }
@@ -128,7 +154,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(self.stream.get_mut()).poll_write(cx, bytes);
-        self.wrote(written, cx)
+        self.wrote(bytes, written, cx)
     }
 
     fn poll_write_vectored(
@@ -137,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, pieces);
-        self.wrote(written, cx)
+        self.wrote(pieces.first().map_or(&[], |piece| piece), written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

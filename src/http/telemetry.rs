@@ -12,6 +12,8 @@ use super::error::Problem;
 
 /// The header that names a request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What a request without an answer is counted as; nobody receives it. The number is nginx's.
+const ABANDONED: u16 = 499;
 /// Longest request id that is taken from a client.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -36,7 +38,7 @@ pub(super) async fn observe(State(app): State<App>, mut request: Request, next: 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    pending.count(response.status());
+    pending.count(response.status().as_u16());
     response
 }
 
@@ -50,9 +52,9 @@ struct Pending<'a> {
 }
 
 impl Pending<'_> {
-    fn count(&mut self, status: StatusCode) {
+    fn count(&mut self, status: u16) {
         if let Some((route, method)) = self.names.take() {
-            self.app.metrics.answered(route, method, status.as_u16(), self.began.elapsed());
+            self.app.metrics.answered(route, method, status, self.began.elapsed());
         }
     }
 }
@@ -61,8 +63,9 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if let Some((route, _)) = &self.names {
             let seconds = self.began.elapsed().as_secs_f64();
-            tracing::info!(request_id = self.id, route, seconds, "abandoned: the client left before its answer");
-            self.count(StatusCode::REQUEST_TIMEOUT);
+            let why = if self.app.is_draining() { "the server stopped" } else { "the client left" };
+            tracing::info!(request_id = self.id, route, seconds, "abandoned: {why} before its answer");
+            self.count(ABANDONED);
         }
     }
 }

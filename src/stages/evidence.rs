@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::{Field, NoScore, NoScoreCode};
 use crate::text::{self, Squad};
 use crate::toolcall::answer::{self, AnswerFrom};
-use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, Violation};
+use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, TRAJECTORY_BUDGET, Violation};
 use crate::toolcall::tools::ToolSet;
 use crate::toolcall::{self, Attempt, Call, Options, Parsed};
 use crate::trajectory::{Message, ParseMode, ToolFormat, Trajectory, Turn};
@@ -208,12 +208,13 @@ impl<'t> Evidence<'t> {
 
     /// Checks each call against its tool, and finds the answer.
     fn settle(&mut self, tools: &ToolSet, reading: &Reading) {
-        let verdict = |attempt: &Attempt<'_>| match &attempt.result {
+        let mut left = TRAJECTORY_BUDGET;
+        let mut verdict = |attempt: &Attempt<'_>| match &attempt.result {
             Err(_) => CallVerdict::Malformed,
-            Ok(call) => check(call, tools),
+            Ok(call) => check(call, tools, &mut left),
         };
         for turn in &mut self.turns {
-            turn.verdicts = turn.parsed.attempts.iter().map(verdict).collect();
+            turn.verdicts = turn.parsed.attempts.iter().map(&mut verdict).collect();
         }
         let last = self.trajectory.turns().next_back().zip(self.turns.last());
         self.answer = last.and_then(|((_, turn), parsed)| find_answer(turn, parsed, reading.answer));
@@ -292,11 +293,11 @@ fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Opti
     }
 }
 
-fn check(call: &Call<'_>, tools: &ToolSet) -> CallVerdict {
+fn check(call: &Call<'_>, tools: &ToolSet, left: &mut f64) -> CallVerdict {
     let Some(tool) = tools.get(&call.name) else {
         return CallVerdict::UnknownTool;
     };
-    match tool.check(&call.arguments) {
+    match tool.check_within(&call.arguments, left) {
         Check::Valid => CallVerdict::Valid,
         Check::Invalid(violations) => CallVerdict::Violations(violations),
         Check::Problem(problem) if tool.problem().is_none() => CallVerdict::TooCostly(problem),
@@ -313,6 +314,12 @@ fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom
         // What the user sees of harmony is its final channel.
         (AnswerFrom::LastMessage, Some(ToolFormat::Harmony)) => AnswerFrom::HarmonyFinal,
         (from, _) => from,
+    };
+    // A server may have taken harmony's markers out.
+    let place = if place == AnswerFrom::HarmonyFinal && from != place && !turn.text.contains("<|message|>") {
+        from
+    } else {
+        place
     };
     let (text, span) = if place == AnswerFrom::LastMessage && format != Some(ToolFormat::Openai) {
         answer::extract(&turn.text, &parsed.parsed.hidden_with_calls(), place)?

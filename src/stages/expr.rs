@@ -4,6 +4,8 @@
 //! In: the expression's text and the names it may use. Out: a checked tree whose value is cut to 0..1. Division by
 //! zero is 0, so that every value is finite.
 
+use std::cell::RefCell;
+
 use super::{Evidence, Measure, NoScore, UnitScore};
 
 /// Longest expression, in bytes.
@@ -82,9 +84,18 @@ impl Expr {
         evidence: &Evidence<'_>,
         earlier: &dyn Fn(usize) -> UnitScore,
     ) -> Result<UnitScore, NoScore> {
+        // However often an expression names a measure, it is taken once.
+        let taken: RefCell<Vec<(Measure, f64)>> = RefCell::default();
         let leaf = |node: &Node| match node {
             Node::Stage(index) => Ok(earlier(*index).get()),
-            Node::Measure(measure) => measure.score(evidence).map(|outcome| outcome.score.get()),
+            Node::Measure(measure) => {
+                let known = taken.borrow().iter().find(|(known, _)| known == measure).map(|(_, value)| *value);
+                let value = known.map_or_else(|| measure.score(evidence).map(|outcome| outcome.score.get()), Ok)?;
+                if known.is_none() {
+                    taken.borrow_mut().push((measure.clone(), value));
+                }
+                Ok(value)
+            }
             _ => Ok(0.0),
         };
         self.root.value(&leaf).map(UnitScore::clamped)

@@ -93,7 +93,7 @@ fn token(cursor: &mut Cursor<'_>, before: Before) -> Result<Before, Fault> {
     let length = rest.find(|c| !part(c)).unwrap_or(rest.len());
     let word = rest.get(..length).unwrap_or_default();
     cursor.at += length;
-    if OPERATORS.contains(&word) {
+    if word == "." || OPERATORS.contains(&word) {
         return Ok(Before::Open);
     }
     let prefix = length <= 2 && word.bytes().all(|byte| b"rRbBuUfF".contains(&byte));

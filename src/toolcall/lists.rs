@@ -23,14 +23,13 @@ pub(super) fn granite(scan: &mut Scan<'_, '_>) {
         cursor.skip_blanks();
         let opens = cursor.peek() == Some(b'[');
         if opens && (tagged || holds_object(cursor) || holds_call(scan, cursor.at)) {
-            walk.resume(read(scan, at..cursor.at));
+            let end = read(scan, at..cursor.at);
+            if tagged {
+                close(scan, end);
+            }
+            walk.resume(end);
         } else if tagged {
-            let (code, what) = if cursor.is_at_end() {
-                (ErrorCode::Truncated, "the text ends before the list of calls")
-            } else {
-                (ErrorCode::UnexpectedText, "no list of calls after the tag")
-            };
-            scan.push(at..cursor.at, Vec::new(), Err(Fault::new(code, cursor.at, what).named(None)));
+            no_list(scan, at, cursor);
             walk.resume(cursor.at);
         }
     }
@@ -60,23 +59,40 @@ pub(super) fn phi4_mini(scan: &mut Scan<'_, '_>) {
             cursor.eat("functools");
         }
         if cursor.peek() != Some(b'[') {
+            no_list(scan, at, cursor);
             continue;
         }
-        let mut list = Cursor::new(scan.text, read(scan, at..cursor.at));
-        let end = list.at;
-        list.skip_blanks();
-        if which == 1 && list.eat(PHI_TAG_END) {
-            scan.wrap(end..list.at);
+        let end = read(scan, at..cursor.at);
+        if which == 1 {
+            close(scan, end);
         }
         walk.resume(end);
     }
 }
 
-/// Whether a tag at `at` is one of Phi's: granite writes the same one, and a list behind it.
+/// Records a tag that no list follows.
+fn no_list(scan: &mut Scan<'_, '_>, at: usize, cursor: Cursor<'_>) {
+    let (code, what) = if cursor.is_at_end() {
+        (ErrorCode::Truncated, "the text ends before the list of calls")
+    } else {
+        (ErrorCode::UnexpectedText, "no list of calls after the tag")
+    };
+    scan.push(at..cursor.at, Vec::new(), Err(Fault::new(code, cursor.at, what).named(None)));
+}
+
+/// Records the tag that closes a list, if one stands at `end`.
+fn close(scan: &mut Scan<'_, '_>, end: usize) {
+    let mut cursor = Cursor::new(scan.text, end);
+    cursor.skip_blanks();
+    if cursor.eat(PHI_TAG_END) || cursor.eat("</tool_call>") {
+        scan.wrap(end..cursor.at);
+    }
+}
+
+/// Whether a tag at `at` is one of Phi's: granite writes the same one, and a list behind it, but does not close it.
 pub(super) fn is_phi4_mini(text: &str, at: usize) -> bool {
-    text.get(at..)
-        .and_then(|rest| rest.strip_prefix(PHI_TAG))
-        .is_some_and(|rest| rest.trim_start().starts_with("functools["))
+    let rest = text.get(at..).and_then(|rest| rest.strip_prefix(PHI_TAG)).unwrap_or_default();
+    rest.trim_start().starts_with("functools[") || rest.contains(PHI_TAG_END)
 }
 
 /// Reads the list whose `[` stands at `opener.end` and records its elements; a syntax error makes it one malformed
@@ -160,7 +176,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::laws::{calls, codes, parsed, tolerant};
-    use crate::trajectory::ToolFormat::{Granite, Phi4Mini};
+    use crate::trajectory::ToolFormat::{Auto, Granite, Phi4Mini};
 
     #[test]
     fn r1_granite() {
@@ -204,7 +220,9 @@ mod tests {
         {
             assert_eq!(codes(Phi4Mini, &text), ["ok"], "{text}");
         }
-        assert_eq!(codes(Phi4Mini, "the tag <|tool_call|> is"), [""; 0]);
+        assert_eq!(codes(Phi4Mini, r#"<|tool_call|>{"name":"f","arguments":{}}<|/tool_call|>"#), ["unexpected_text"]);
+        assert_eq!(codes(Phi4Mini, "<|tool_call|> "), ["truncated"]);
+        assert_eq!(codes(Auto, &format!("Sure. <|tool_call|>{list}<|/tool_call|>")), ["ok"]);
         assert_eq!(codes(Phi4Mini, "functools["), ["truncated"]);
     }
 }

@@ -1,8 +1,6 @@
 //! `llama3_json`: call objects after `<|python_tag|>`, or bare at the start of the message (rules L1 to L4). In: a
 //! [`Scan`]; out: its attempts.
 
-use std::ops::Range;
-
 use memchr::memchr_iter;
 
 use super::call::{self, Reading};
@@ -43,22 +41,27 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
         Lead::Tag(tag) => tag,
         Lead::Start => at,
     };
-    let mut calls: Option<Range<usize>> = None;
-    let end = loop {
+    // Where the attempt before ended.
+    let mut before: Option<usize> = None;
+    loop {
         let Reading { call, end, repairs } = match call::read(scan, object) {
             Ok(reading) => reading,
             Err(fault) => {
                 let stop = scan.text.floor_char_boundary(fault.at.max(object));
                 scan.push(start..stop, Vec::new(), Err(fault.named(None)));
-                calls = calls.map(|calls| calls.start..object);
-                break object;
+                return object;
             }
         };
         let is_answer = |malformed: &Malformed| {
             matches!((lead, malformed.code), (Lead::Start, ErrorCode::MissingName | ErrorCode::MissingArguments))
         };
-        if !call.as_ref().is_err_and(is_answer) {
-            calls = Some(calls.map_or(start, |calls| calls.start)..end);
+        if call.as_ref().is_err_and(is_answer) {
+            before = None;
+        } else {
+            // What separates calls is no answer.
+            if let Some(before) = before.replace(end) {
+                scan.wrap(before..start);
+            }
             scan.push(start..end, if call.is_ok() { repairs } else { Vec::new() }, call);
         }
         object = skip_separators(scan.text, end);
@@ -67,13 +70,9 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
             if let Lead::Tag(_) = lead {
                 unexpected(scan, object);
             }
-            break end;
+            return end;
         }
-    };
-    if let Some(calls) = calls {
-        scan.wrap(calls);
     }
-    end
 }
 
 /// Records what stands behind the objects after a tag, up to another tag or reasoning: it should be calls, too (L4).

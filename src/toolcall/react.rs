@@ -16,6 +16,7 @@ const LABELS: [&str; 6] = [ACTION, INPUT, OBSERVATION, "Thought:", "Final Answer
 /// The parser of the format.
 pub(super) fn react(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([ACTION, OBSERVATION], Tags::Think, Stops::Openers);
+    let mut labels = Labels { text: scan.text, found: None };
     let mut done = false;
     while let Some(Mark::Opener { which, at, end }) = walk.next(scan) {
         // Reasoning that the template opened takes back what stood in it.
@@ -26,7 +27,7 @@ pub(super) fn react(scan: &mut Scan<'_, '_>) {
         if which == 1 {
             done = true;
         } else {
-            let (next, pair) = action(scan, at, end);
+            let (next, pair) = action(scan, &mut labels, at, end);
             walk.resume(next);
             done = pair;
         }
@@ -39,32 +40,59 @@ pub(super) fn starts_line(text: &str, at: usize) -> bool {
     before.is_empty() || before.ends_with('\n') || before.ends_with("</think>")
 }
 
-/// The next line after `at` that starts with a label: where the label stands, and which it is.
-fn next_label(text: &str, at: usize) -> Option<(usize, &'static str)> {
-    let rest = text.get(at..)?;
-    memchr::memchr_iter(b'\n', rest.as_bytes()).find_map(|newline| {
-        let line = rest.get(newline + 1..)?;
-        let label = line.trim_start_matches([' ', '\t']);
-        let found = LABELS.iter().find(|known| label.starts_with(**known))?;
-        Some((text.len() - label.len(), *found))
-    })
+/// What comes next in a text.
+#[derive(Debug, Clone, Copy)]
+struct Next {
+    /// A label at the start of a line, and which it is.
+    label: Option<(usize, &'static str)>,
+    /// Where the line before it ends, or the text.
+    newline: usize,
+    /// Where what is said before it ends, but for blanks.
+    said: usize,
+}
+
+/// The labels of a text, looked for from front to back: many actions may stand before one label.
+struct Labels<'t> {
+    text: &'t str,
+    /// From where was looked last, and what was found.
+    found: Option<(usize, Next)>,
+}
+
+impl<'t> Labels<'t> {
+    /// The next line after `at` that starts with a label.
+    fn next(&mut self, at: usize) -> Next {
+        let known = self.found.filter(|(from, next)| (*from..=next.newline).contains(&at));
+        self.found.insert(known.unwrap_or_else(|| (at, Self::look(self.text, at)))).1
+    }
+
+    fn look(text: &'t str, at: usize) -> Next {
+        let rest = text.get(at..).unwrap_or_default();
+        let found = memchr::memchr_iter(b'\n', rest.as_bytes()).find_map(|newline| {
+            let line = rest.get(newline + 1..)?.trim_start_matches([' ', '\t']);
+            let name = LABELS.iter().find(|known| line.starts_with(**known))?;
+            Some((at + newline, (text.len() - line.len(), *name)))
+        });
+        let newline = found.map_or(text.len(), |(newline, _)| newline);
+        let said = text.get(..newline).unwrap_or_default().trim_end().len();
+        Next { label: found.map(|(_, label)| label), newline, said }
+    }
 }
 
 /// Reads the action whose label ends at `end`; where the walk goes on, and whether it was a pair with its input.
-fn action(scan: &mut Scan<'_, '_>, at: usize, end: usize) -> (usize, bool) {
-    let label = next_label(scan.text, end);
-    let name_end = label.map_or(scan.text.len(), |(label, _)| label);
-    let name = scan.text.get(end..name_end).unwrap_or_default().trim();
-    let Some((input, INPUT)) = label else {
-        let fault = Fault::new(ErrorCode::MissingArguments, name_end, "an `Action:` without its `Action Input:`");
-        let stop = end + scan.text.get(end..name_end).unwrap_or_default().trim_end().len();
+fn action(scan: &mut Scan<'_, '_>, labels: &mut Labels<'_>, at: usize, end: usize) -> (usize, bool) {
+    let next = labels.next(end);
+    let stop = next.said.max(end);
+    let name = scan.text.get(end..stop).unwrap_or_default().trim_start();
+    let Some((input, INPUT)) = next.label else {
+        let place = next.label.map_or(scan.text.len(), |(label, _)| label);
+        let fault = Fault::new(ErrorCode::MissingArguments, place, "an `Action:` without its `Action Input:`");
         scan.push(at..stop, Vec::new(), Err(fault.named(Some(name))));
         return (end, false);
     };
     let result = if name.is_empty() || name.contains('\n') {
         Err(Fault::new(ErrorCode::BadName, end, "the name after `Action:` is empty or more than a line"))
     } else {
-        read_input(scan, input + INPUT.len())
+        read_input(scan, labels, input + INPUT.len())
     };
     match result {
         Ok((arguments, stop, repairs)) => {
@@ -72,7 +100,7 @@ fn action(scan: &mut Scan<'_, '_>, at: usize, end: usize) -> (usize, bool) {
             (stop, true)
         }
         Err(fault) => {
-            let stop = next_label(scan.text, input).map_or(scan.text.len(), |(label, _)| label);
+            let stop = labels.next(input).label.map_or(scan.text.len(), |(label, _)| label);
             scan.push(at..stop, Vec::new(), Err(fault.named(Some(name))));
             (end, true)
         }
@@ -80,11 +108,15 @@ fn action(scan: &mut Scan<'_, '_>, at: usize, end: usize) -> (usize, bool) {
 }
 
 /// The object after `Action Input:`, which reaches to the next label (A2).
-fn read_input(scan: &Scan<'_, '_>, at: usize) -> Result<(serde_json::Value, usize, Vec<Repair>), Fault> {
+fn read_input(
+    scan: &Scan<'_, '_>,
+    labels: &mut Labels<'_>,
+    at: usize,
+) -> Result<(serde_json::Value, usize, Vec<Repair>), Fault> {
     let found = call::read_arguments(scan, at)?;
     let mut cursor = Cursor::new(scan.text, found.end);
     cursor.skip_blanks();
-    let label = next_label(scan.text, found.end).is_some_and(|(label, _)| label == cursor.at);
+    let label = labels.next(found.end).label.is_some_and(|(label, _)| label == cursor.at);
     if cursor.is_at_end() || label || cursor.rest().starts_with("<think>") || cursor.rest().starts_with("</think>") {
         return Ok((found.value, found.end, found.repairs));
     }

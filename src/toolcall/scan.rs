@@ -64,9 +64,7 @@ impl<'t, 'o> Scan<'t, 'o> {
 
     /// Records what stands around calls that were recorded: a list, or a section.
     pub(super) fn wrap(&mut self, span: Range<usize>) {
-        if !self.parsed.too_many {
-            self.parsed.wrappings.push(span);
-        }
+        self.parsed.wrappings.push(span);
     }
 
     /// Records a malformed attempt that starts at `at` and whose opening marker ends at `body`. It reaches to its closer

@@ -76,6 +76,11 @@ impl Tool {
         self.schema.as_ref().map_or(Check::Valid, |schema| schema.check(arguments))
     }
 
+    /// As [`Self::check`], with the work that is `left` for all calls of a trajectory.
+    pub fn check_within(&self, arguments: &Value, left: &mut f64) -> Check {
+        self.schema.as_ref().map_or(Check::Valid, |schema| schema.check_within(arguments, left))
+    }
+
     /// What makes the schema unusable for any arguments; compiles it if need be.
     pub fn problem(&self) -> Option<&SchemaProblem> {
         self.schema.as_ref().and_then(|schema| schema.problem())

@@ -113,8 +113,8 @@ fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, end: usize, block: 
     }
 }
 
-/// A stretch of `<parameter=` tags after which a block broke, and how. Every parser that gets to one of these tags
-/// reads on in the same way whatever came before, so it breaks in the same way: without this memory, a text of
+/// A stretch of `<parameter=` tags after which a block broke, and how. Whatever came before, every parser that gets
+/// to one of these tags reads on in the same way as far as it breaks, and so breaks in the same way: without this memory, a text of
 /// nothing but openers would be read to its end from each of them.
 type Doomed = Option<(RangeInclusive<usize>, Fault)>;
 
@@ -161,11 +161,13 @@ fn qwen_parameters(
             continue;
         }
         let ended = cursor.eat(FUNCTION_END);
+        let end = cursor.at;
         if ended {
             cursor.skip_blanks();
         }
         if !cursor.eat(MARKERS.closer) {
             if ended && frame == Frame::None {
+                cursor.at = end;
                 lenient::note(&mut repairs, Repair::MissingCloser);
             } else {
                 unclosed(scan, cursor, &mut repairs)?;

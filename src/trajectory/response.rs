@@ -55,6 +55,8 @@ struct Splitter<'a> {
     /// Whether something in the segment may be a call, as far as was looked.
     called: bool,
     looked: usize,
+    /// Whether the segment is known to say something.
+    said: bool,
     /// Blocks, by their places, whose closer does not come any more.
     unclosed: u32,
 }
@@ -62,7 +64,8 @@ struct Splitter<'a> {
 impl<'a> Splitter<'a> {
     fn new(text: &'a str, format: ToolFormat) -> Self {
         let (start, looked) = (0, 0);
-        Self { text, format, speaker: Role::Assistant, start, family: None, called: false, looked, unclosed: 0 }
+        let (called, said) = (false, false);
+        Self { text, format, speaker: Role::Assistant, start, family: None, called, looked, said, unclosed: 0 }
     }
 
     fn split(mut self, segments: &mut Vec<Message<'a>>) {
@@ -87,7 +90,7 @@ impl<'a> Splitter<'a> {
                     (self.called, at) = (true, resume);
                 }
             }
-            (self.start, self.looked) = (at, at);
+            (self.start, self.looked, self.said) = (at, at, false);
         }
         push(segments, self.speaker, self.start, &text[self.start..]);
     }
@@ -156,11 +159,17 @@ impl<'a> Splitter<'a> {
         match standing {
             Standing::Anywhere => true,
             Standing::Bracketed if !self.has_brackets() => END_TOKENS.iter().any(|token| before.ends_with(token)),
-            Standing::AfterCall | Standing::Bracketed => self.may_have_called(at) || is_start(before),
+            Standing::AfterCall | Standing::Bracketed => self.may_have_called(at) || self.is_start(before),
             Standing::AfterSearch => {
                 matches!(self.format, ToolFormat::Auto | ToolFormat::SearchR1) && before.ends_with("</search>")
             }
         }
+    }
+
+    /// Whether the segment says nothing yet, up to a place behind the last one that was asked for.
+    fn is_start(&mut self, before: &str) -> bool {
+        self.said = self.said || !is_start(before);
+        !self.said
     }
 
     /// Whether markers in square brackets are the format's own.

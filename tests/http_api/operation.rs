@@ -210,7 +210,7 @@ fn a_client_that_leaves_before_its_answer_is_counted_and_logged() {
     server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 1.0);
     drop(gone);
     let counted =
-        |server: &Server| server.metric("gradus_http_requests_total", &[("route", "/slime"), ("status", "408")]);
+        |server: &Server| server.metric("gradus_http_requests_total", &[("route", "/slime"), ("status", "499")]);
     server.wait_until(|server| counted(server) == 1.0);
     server.wait_until(|server| server.log().contains("abandoned") && server.log().contains("impatient"));
 }

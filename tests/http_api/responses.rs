@@ -250,7 +250,10 @@ fn a_message_of_nothing_but_calls_is_no_answer() {
         ("hermes", format!("<tool_call>{one}</tool_call>")),
         ("mistral", format!("[TOOL_CALLS] {list}")),
         ("phi4_mini", format!("functools{list}")),
+        ("phi4_mini", format!("<|tool_call|>{list}<|/tool_call|>")),
+        ("auto", format!("<|tool_call|>{list}<|/tool_call|>")),
         ("granite", format!("<|tool_call|>{list}")),
+        ("granite", format!("<tool_call>{list}</tool_call>")),
         ("llama3_json", format!("{one}; {one}")),
         ("deepseek_v31", deepseek.to_owned()),
         ("kimi_k2", kimi.to_owned()),
@@ -263,4 +266,6 @@ fn a_message_of_nothing_but_calls_is_no_answer() {
     }
     let harmony = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>ok<|return|>";
     assert_eq!(answer("harmony", harmony), "ok");
+    assert_eq!(answer("harmony", "Paris"), "Paris", "a server may have taken the markers out");
+    assert_eq!(answer("llama3_json", &format!("{one} {{\"answer\": 42}} {one}")), r#"{"answer": 42}"#);
 }

@@ -112,6 +112,8 @@ impl Own {
         for (keyword, value) in keywords {
             own.value.work += listed(keyword, value);
             match (keyword.as_str(), value) {
+                // Each name that is missing is a violation of its own, which takes as long as some.
+                ("required", Value::Array(names)) => own.value.reports += 4.0 * names.len() as f64,
                 ("uniqueItems", Value::Bool(true)) => own.value.comparing += 1.0,
                 // A violation repeats the schema that should not have matched.
                 ("not", value) => own.value.reports += values_in(value),

@@ -11,10 +11,14 @@ use serde_json::{Map, Value};
 
 use super::graph::Graph;
 use super::limits::MAX_SCHEMA_BYTES;
+use super::pattern::{self, Engine};
 use crate::toolcall::offered::Declared;
 
 /// Name patterns that are kept of one schema; further ones declare nothing.
-const MAX_PATTERNS: usize = 64;
+pub(super) const MAX_NAME_PATTERNS: usize = 16;
+
+/// States of a name pattern that is kept: it is matched with every parameter that a policy writes.
+const MAX_NAME_STATES: u64 = 1024;
 
 /// The declared types of each parameter.
 #[derive(Debug, Default)]
@@ -55,7 +59,7 @@ impl Parameters {
                 *parameters.named.entry(name.as_str().into()).or_default() |= declared(schema);
             }
             for (pattern, schema) in members(keywords, "patternProperties") {
-                if parameters.patterns.len() < MAX_PATTERNS {
+                if parameters.patterns.len() < MAX_NAME_PATTERNS && is_cheap(pattern) {
                     let validator = compile(&serde_json::json!({ "pattern": pattern }));
                     parameters.patterns.extend(validator.map(|validator| (validator, declared(schema))));
                 }
@@ -63,6 +67,11 @@ impl Parameters {
         }
         parameters
     }
+}
+
+/// Whether matching a pattern takes little time whatever the name is.
+fn is_cheap(pattern: &str) -> bool {
+    pattern::cost(pattern).is_ok_and(|cost| cost.engine == Engine::Linear && cost.states <= MAX_NAME_STATES)
 }
 
 fn members<'a>(keywords: &'a Map<String, Value>, keyword: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {

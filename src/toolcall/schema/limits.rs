@@ -34,6 +34,7 @@ pub(super) struct Contents {
     resources: usize,
     /// Whatever could be read as the `$id` of a schema.
     ids: usize,
+    pub(super) patterns: usize,
     states: u64,
     pattern_squares: usize,
 }
@@ -103,6 +104,7 @@ impl Contents {
 
     /// A pattern that cannot be read counts nothing here: it is refused before it is compiled.
     fn pattern(&mut self, text: &str) {
+        self.patterns += 1;
         self.pattern_squares = self.pattern_squares.saturating_add(text.len().saturating_mul(text.len()));
         if let Ok(cost) = pattern::cost(text) {
             self.states = self.states.saturating_add(if cost.counted { 64 } else { cost.states });

@@ -33,11 +33,20 @@ use thiserror::Error;
 pub(in crate::toolcall) use self::bounded::bounded;
 pub use self::bounded::{MAX_MESSAGE_BYTES, MAX_POINTER_BYTES, bounded_pointer};
 pub use self::cache::SchemaCache;
-use self::{cost::Cost, declared::Parameters, graph::NoFetch, limits::Contents, size::Size};
+use self::{
+    cost::Cost,
+    declared::{MAX_NAME_PATTERNS, Parameters},
+    graph::NoFetch,
+    limits::Contents,
+    size::Size,
+};
 use crate::toolcall::offered::Declared;
 
 /// Most units of work for one set of arguments; a unit is one keyword group at one value, some tens of nanoseconds.
 pub const BUDGET: f64 = 5e6;
+
+/// Most units of work for all arguments of one trajectory.
+pub const TRAJECTORY_BUDGET: f64 = 1e7;
 
 /// Most bytes that are copied to list violations; beyond, a single one stands for all.
 const REPORT_BUDGET: f64 = 8e6;
@@ -54,8 +63,11 @@ const VIOLATION_BYTES: usize = 8 << 10;
 /// Backtracking steps of one match before it is given up.
 const BACKTRACK_LIMIT: usize = 20_000;
 
-/// Bytes of one compiled pattern, and of the transitions that matching it caches.
+/// Bytes of one compiled pattern.
 const PATTERN_BYTES: usize = 4 << 20;
+
+/// Bytes of the transitions that matching the patterns of a schema caches, and the least that one needs to be worth it.
+const TRANSITION_BYTES: std::ops::RangeInclusive<usize> = (128 << 10)..=(1 << 20);
 
 /// A pattern with fewer states compiles within [`PATTERN_BYTES`], so if it fails it is wrong and not large.
 const SURELY_FITS_STATES: u64 = 4096;
@@ -165,8 +177,14 @@ impl Schema {
 
     /// Checks decoded arguments.
     pub fn check(&self, arguments: &Value) -> Check {
+        let mut left = TRAJECTORY_BUDGET;
+        self.check_within(arguments, &mut left)
+    }
+
+    /// Checks decoded arguments and takes the work from what is `left` for those that come with them.
+    pub fn check_within(&self, arguments: &Value, left: &mut f64) -> Check {
         match self.compiled() {
-            Ok(compiled) => compiled.check(arguments),
+            Ok(compiled) => compiled.check(arguments, left),
             Err(problem) => Check::Problem(problem.clone()),
         }
     }
@@ -199,12 +217,19 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn check(&self, arguments: &Value) -> Check {
+    fn check(&self, arguments: &Value, left: &mut f64) -> Check {
         let Some(size) = Size::of(arguments) else {
             return unsupported(format!("the arguments nest deeper than {} levels", size::MAX_DEPTH));
         };
-        if let Err(message) = affordable(&self.cost, &size) {
-            return unsupported(message);
+        match affordable(&self.cost, &size) {
+            Err(message) => return unsupported(message),
+            Ok(work) if work > *left => {
+                return unsupported(format!(
+                    "checking the calls up to this one may take more than {TRAJECTORY_BUDGET:.0} steps; make fewer calls, or a \
+                     simpler schema"
+                ));
+            }
+            Ok(work) => *left -= work,
         }
         if self.validator.is_valid(arguments) { Check::Valid } else { self.violations(arguments, &size) }
     }
@@ -252,11 +277,11 @@ impl Compiled {
     }
 }
 
-/// Whether evaluating arguments of this size stays within the limits.
+/// The units of work that evaluating arguments of this size may take.
 ///
 /// # Errors
 /// The limit that it may break.
-fn affordable(cost: &Cost, size: &Size) -> Result<(), String> {
+fn affordable(cost: &Cost, size: &Size) -> Result<f64, String> {
     let nested = cost.stack(size.depth);
     if nested > MAX_STACK {
         return Err(format!("{nested} schemas apply inside each other; at most {MAX_STACK} are evaluated"));
@@ -265,7 +290,7 @@ fn affordable(cost: &Cost, size: &Size) -> Result<(), String> {
     if work > BUDGET {
         return Err(format!("checking these arguments may take {work:.0} steps; the limit is {BUDGET:.0}"));
     }
-    Ok(())
+    Ok(work)
 }
 
 fn unsupported(message: String) -> Check {
@@ -284,13 +309,18 @@ fn compile(text: &str, formats: Formats) -> Result<Compiled, SchemaProblem> {
     if !schema.is_object() && !schema.is_boolean() {
         return Err(SchemaProblem::invalid("a schema is an object, true or false", ""));
     }
-    Contents::of(&schema).check()?;
+    let contents = Contents::of(&schema);
+    contents.check()?;
     // The validator is a dependency that meets hostile input: a panic in it is this schema's problem alone.
-    let compiled = catch_unwind(AssertUnwindSafe(|| compile_value(&schema, text.len(), formats)));
+    let compiled = catch_unwind(AssertUnwindSafe(|| compile_value(&schema, (text.len(), contents.patterns), formats)));
     compiled.unwrap_or_else(|_| Err(SchemaProblem::unsupported("the schema cannot be compiled", "")))
 }
 
-fn compile_value(schema: &Value, text_bytes: usize, formats: Formats) -> Result<Compiled, SchemaProblem> {
+fn compile_value(
+    schema: &Value,
+    (text_bytes, patterns): (usize, usize),
+    formats: Formats,
+) -> Result<Compiled, SchemaProblem> {
     let draft = draft_of(schema)?;
     let graph = graph::build(schema, draft)?;
     let order = graph.in_place_order().map_err(|node| {
@@ -305,9 +335,9 @@ fn compile_value(schema: &Value, text_bytes: usize, formats: Formats) -> Result<
     })?;
     // What is too much for the least arguments is a fault of the schema, not of any arguments.
     let least = Size::of(&Value::Object(serde_json::Map::new()));
-    let least = least.map_or(Ok(()), |size| affordable(&cost, &size));
+    let least = least.map_or(Ok(0.0), |size| affordable(&cost, &size));
     least.map_err(|message| SchemaProblem::unsupported(message, ""))?;
-    let validator = with_stack(nested, || validator(schema, formats).map_err(|error| unusable(&error)))?;
+    let validator = with_stack(nested, || validator(schema, patterns, formats).map_err(|error| unusable(&error)))?;
     let parameters = Parameters::of(&graph, &order, validator_of_pattern);
     Ok(Compiled { validator, cost, parameters })
 }
@@ -344,18 +374,23 @@ fn draft_of(schema: &Value) -> Result<Draft, SchemaProblem> {
     Ok(draft)
 }
 
-fn validator(schema: &Value, formats: Formats) -> Result<Validator, jsonschema::ValidationError<'static>> {
-    let patterns = PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT).size_limit(PATTERN_BYTES);
+fn validator(
+    schema: &Value,
+    patterns: usize,
+    formats: Formats,
+) -> Result<Validator, jsonschema::ValidationError<'static>> {
+    let transitions = (TRANSITION_BYTES.end() / patterns.max(1)).max(*TRANSITION_BYTES.start());
+    let options = PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT).size_limit(PATTERN_BYTES);
     jsonschema::options()
         .with_retriever(NoFetch)
         .should_validate_formats(formats == Formats::Assert)
         .should_ignore_unknown_formats(true)
-        .with_pattern_options(patterns.dfa_size_limit(PATTERN_BYTES))
+        .with_pattern_options(options.dfa_size_limit(transitions))
         .build(schema)
 }
 
 fn validator_of_pattern(schema: &Value) -> Option<Validator> {
-    validator(schema, Formats::Annotate).ok()
+    validator(schema, MAX_NAME_PATTERNS, Formats::Annotate).ok()
 }
 
 /// What is wrong with a schema that does not compile.

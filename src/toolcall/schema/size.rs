@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 pub(super) const MAX_DEPTH: usize = 128;
 
 /// Units of one match that runs into the backtracking limit.
-const BACKTRACKING_UNITS: f64 = 4096.0;
+const BACKTRACKING_UNITS: f64 = 16_384.0;
 
 /// Bytes that one violation takes beside the value and the pointer that it repeats.
 const VIOLATION_BYTES: f64 = 128.0;

@@ -420,3 +420,23 @@ fn every_list_of_alternatives_is_in_the_cost() {
     assert!(!valid(&schema, &json!({"x": [{}]})));
     assert!(is_unsupported(&schema, &json!({"x": vec![json!({}); 5000]})));
 }
+
+#[test]
+fn the_calls_of_a_trajectory_share_a_budget() {
+    let given_up = (0..100).map(|at| json!({"pattern": format!(r"^(?:a|aa)+(?!.)b{at}")}));
+    let schema = schema(&json!({"properties": {"a": {"anyOf": given_up.chain([json!({})]).collect::<Vec<_>>()}}}));
+    let mut left = TRAJECTORY_BUDGET;
+    let verdicts: Vec<_> = (0..10).map(|_| schema.check_within(&json!({"a": "b"}), &mut left)).collect();
+    assert_eq!(verdicts.first(), Some(&Check::Valid));
+    let Some(Check::Problem(problem)) = verdicts.last() else { panic!("{verdicts:?}") };
+    assert!(problem.message.contains("make fewer calls"), "{problem}");
+    assert_eq!(schema.check(&json!({"a": "b"})), Check::Valid, "of another trajectory");
+}
+
+#[test]
+fn many_missing_names_are_not_listed_one_by_one() {
+    let names: Vec<_> = (0..60_000).map(|at| format!("p{at}")).collect();
+    let found = violations(&json!({"required": names}), &json!({}));
+    assert!(found.len() == 1 && found[0].message.contains("too large to list"), "{found:?}");
+    assert_eq!(violations(&json!({"required": ["a", "b"]}), &json!({})).len(), 2);
+}
