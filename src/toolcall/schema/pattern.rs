@@ -42,9 +42,10 @@ pub(super) enum Engine {
 }
 
 impl PatternCost {
-    /// Cost per byte of text, in the units of the evaluation budget.
+    /// Cost for every sixteen bytes of text, in the units of the evaluation budget: of an engine that has to look at every state
+    /// for every byte.
     pub(super) fn units(self) -> f64 {
-        if self.counted { 1.0 } else { 1.0 + self.states as f64 / 4.0 }
+        if self.counted { 1.0 } else { 1.0 + 4.0 * self.states as f64 }
     }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,15 @@ def test_turns_with_tools(environment: str) -> None:
     assert rewards[0] == 1.0
     assert rewards[1] is not None
     assert rewards[1] < 1.0
+    # ms-swift's data sets hold them as text.
+    as_text = trl.reward([QUESTION] * 2, [completion] * 2, ground_truth=["Paris"] * 2, tools=[json.dumps(known), "none"])
+    assert as_text[0] == 1.0
+    assert as_text[1] is None
+
+
+def test_a_label_that_is_missing_costs_its_own_item(environment: str) -> None:
+    completions = [reply("<answer>Paris</answer>")] * 2
+    assert trl.reward([QUESTION] * 2, completions, ground_truth=[float("nan"), "Paris"]) == [None, 1.0]
 
 
 @pytest.mark.parametrize(

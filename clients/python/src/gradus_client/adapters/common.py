@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,9 +68,19 @@ def trajectory(prompt: Any, completion: Any, label: Any = None, **fields: Any) -
     """One item of `score`; prompt and completion are texts or lists of messages. Fields of `None` are left out."""
     item = {name: value for name, value in fields.items() if value is not None}
     item.update(read_label(label))
+    if isinstance(item.get("tools"), str):
+        item["tools"] = _tools(item["tools"])
     if isinstance(completion, str):
         return {**item, "prompt": "" if prompt is None else prompt, "response": completion}
     return {**item, "messages": [*messages(prompt, "user"), *messages(completion, "assistant")]}
+
+
+def _tools(text: str) -> Any:
+    """A list of tools that a data set holds as JSON text; anything else is for the server to name."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def messages(turns: Any, role: str) -> list[Any]:
@@ -87,7 +98,7 @@ def read_label(label: Any) -> dict[str, Any]:
     if isinstance(plain, Mapping):
         found = next((read_label(plain[key]) for key in LABEL_KEYS if plain.get(key) is not None), {})
         return {**found, **{key: plain[key] for key in ("tools", "group") if plain.get(key) is not None}}
-    if plain is None:
+    if plain is None or (isinstance(plain, float) and math.isnan(plain)):  # how pandas says that there is none
         return {}
     several = isinstance(plain, Iterable) and not isinstance(plain, str)
     return {"references": list(plain) if several else [plain]}
