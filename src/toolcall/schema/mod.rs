@@ -42,7 +42,7 @@ use self::{
 };
 use crate::toolcall::offered::Declared;
 
-/// Most units of work for one set of arguments; a unit is one keyword group at one value, some tens of nanoseconds.
+/// Most units of work for one set of arguments; a unit is one keyword group at one value, a hundred nanoseconds at most.
 pub const BUDGET: f64 = 5e6;
 
 /// Most units of work for all arguments of one trajectory.
