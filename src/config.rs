@@ -202,12 +202,13 @@ impl File {
     }
 }
 
-/// A message about a wrong type without the value, which serde repeats.
+/// A message about a wrong type or value without the value, which serde repeats.
 fn without_value(message: &str) -> String {
-    let parts = message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "));
-    let Some((found, expected)) = parts else { return message.to_owned() };
+    let wrong = ["invalid type: ", "invalid value: "].into_iter().find(|prefix| message.starts_with(prefix));
+    let parts = wrong.and_then(|wrong| Some((wrong, message.strip_prefix(wrong)?.rsplit_once(", expected ")?)));
+    let Some((wrong, (found, expected))) = parts else { return message.to_owned() };
     let kind = found.split(['`', '"']).next().unwrap_or_default().trim_end();
-    format!("invalid type: {kind}, expected {expected}")
+    format!("{wrong}{kind}, expected {expected}")
 }
 
 /// A token as clients can send it. Secrets kept in files often end in a newline, which is not theirs.

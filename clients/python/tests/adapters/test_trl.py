@@ -49,7 +49,8 @@ def test_turns_with_tools(environment: str) -> None:
     assert rewards[1] is not None
     assert rewards[1] < 1.0
     # ms-swift's data sets hold them as text.
-    as_text = trl.reward([QUESTION] * 2, [completion] * 2, ground_truth=["Paris"] * 2, tools=[json.dumps(known), "none"])
+    texts = [json.dumps(known), "none"]
+    as_text = trl.reward([QUESTION] * 2, [completion] * 2, ground_truth=["Paris"] * 2, tools=texts)
     assert as_text[0] == 1.0
     assert as_text[1] is None
 
