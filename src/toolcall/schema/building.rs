@@ -23,6 +23,12 @@ const TRACKED: usize = 5;
 /// Most subschemas of one reference's target that are compiled or tracked inside each other.
 const MAX_NESTED: usize = 128;
 
+/// Most subschemas that may own each other, one after the other; dropping one takes about 250 bytes of stack.
+const MAX_OWNED: usize = 50_000;
+
+/// Values in a subschema's own keywords, whose copies cost as much as compiling a subschema.
+const VALUES: usize = 8;
+
 /// Bytes that compiling may take beyond what the length of a text tells, where it tracks what is evaluated.
 pub(super) fn tracking_bytes(text: &str) -> usize {
     if text.contains("unevaluated") || text.contains("\\u") { max_work(text.len()) * 128 } else { 0 }
@@ -32,15 +38,24 @@ fn max_work(text_bytes: usize) -> usize {
     FREE_WORK + text_bytes / 2
 }
 
-/// Checks that compiling a schema, whose text has `text_bytes`, stays within its bounds; gives how many subschemas are nested
-/// at most between two references.
-///
+/// How deep compiling a schema goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Depth {
+    /// Subschemas that are nested at most between two references.
+    pub(super) nested: usize,
+    /// The same, summed over all that references lead to: what is compiled owns what it refers to, and is dropped at once.
+    pub(super) owned: usize,
+}
+
+/// Checks that compiling a schema, whose text has `text_bytes`, stays within its bounds.
+//////
 /// # Errors
 ///
 /// A node that is compiled too often or too deeply, and what to do.
-pub(super) fn check(graph: &Graph<'_>, text_bytes: usize) -> Result<usize, (usize, &'static str)> {
+pub(super) fn check(graph: &Graph<'_>, text_bytes: usize) -> Result<Depth, (usize, &'static str)> {
     let mut building = Building {
         graph,
+        values: graph.nodes.iter().map(|node| values(node.schema) / VALUES).collect(),
         work_left: max_work(text_bytes),
         nested: 0,
         deepest: 0,
@@ -51,10 +66,17 @@ pub(super) fn check(graph: &Graph<'_>, text_bytes: usize) -> Result<usize, (usiz
         entered: HashMap::new(),
         most_entered: entries(graph),
     };
+    let mut depth = Depth { nested: 0, owned: 0 };
     while let Some((node, scope)) = building.waiting.pop() {
+        building.deepest = 0;
         building.compile(node, scope)?;
+        depth.nested = depth.nested.max(building.deepest);
+        depth.owned += building.deepest;
+        if depth.owned > MAX_OWNED {
+            return Err((node, "too many definitions that nest too deeply; use fewer, or nest fewer"));
+        }
     }
-    Ok(building.deepest)
+    Ok(depth)
 }
 
 /// How many subschemas are referred to from other documents. On its way to one, the compiler compiles none twice, so that it
@@ -65,6 +87,25 @@ fn entries(graph: &Graph<'_>) -> usize {
     entries.collect::<HashSet<_>>().len()
 }
 
+/// What a validator copies of a subschema's own keywords, in values and names.
+fn values(schema: &Value) -> usize {
+    let Value::Object(keywords) = schema else { return 0 };
+    let copied = |(keyword, value): (&String, &Value)| match (keyword.as_str(), value) {
+        ("const" | "enum" | "required" | "dependentRequired" | "dependencies" | "not", value) => values_in(value),
+        ("properties", Value::Object(members)) => members.len(),
+        _ => 0,
+    };
+    keywords.iter().map(copied).sum()
+}
+
+fn values_in(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(values_in).sum(),
+        Value::Object(members) => members.values().map(values_in).sum(),
+        _ => 0,
+    }
+}
+
 type Checked = Result<(), (usize, &'static str)>;
 
 /// What may be tracked: members or elements.
@@ -72,6 +113,8 @@ const TRACKING: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 
 struct Building<'g, 'a> {
     graph: &'g Graph<'a>,
+    /// The work of copying what stands in each node's own keywords.
+    values: Vec<usize>,
     work_left: usize,
     nested: usize,
     deepest: usize,
@@ -106,7 +149,7 @@ impl Building<'_, '_> {
     }
 
     fn compile(&mut self, node: usize, scope: usize) -> Checked {
-        self.spend(COMPILED, node)?;
+        self.spend(COMPILED + self.values[node], node)?;
         self.nest(node, |building| {
             let graph = building.graph;
             let tracks =
@@ -127,7 +170,7 @@ impl Building<'_, '_> {
     /// Goes through what sees the same value. `moved`: a reference was followed to here, so that nothing of it is compiled
     /// under this name yet.
     fn track(&mut self, kind: usize, node: usize, scope: usize, moved: bool) -> Checked {
-        self.spend(TRACKED, node)?;
+        self.spend(TRACKED + self.values[node], node)?;
         self.open[kind][node] += 1;
         self.nest(node, |building| {
             let graph = building.graph;

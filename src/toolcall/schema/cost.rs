@@ -114,6 +114,8 @@ impl Own {
             match (keyword.as_str(), value) {
                 // Each name that is missing is a violation of its own, which takes as long as some.
                 ("required", Value::Array(names)) => own.value.reports += 4.0 * names.len() as f64,
+                // With large exponents it divides exactly.
+                ("multipleOf", _) => own.value.work += 25.0,
                 ("uniqueItems", Value::Bool(true)) => own.value.comparing += 1.0,
                 // A violation repeats the schema that should not have matched.
                 ("not", value) => own.value.reports += values_in(value),

@@ -17,6 +17,9 @@ use crate::toolcall::offered::Declared;
 /// Name patterns that are kept of one schema; further ones declare nothing.
 pub(super) const MAX_NAME_PATTERNS: usize = 16;
 
+/// Longest name that is matched, in bytes.
+const MAX_MATCHED_NAME: usize = 256;
+
 /// States of a name pattern that is kept: it is matched with every parameter that a policy writes.
 const MAX_NAME_STATES: u64 = 1024;
 
@@ -31,7 +34,7 @@ impl Parameters {
     /// The types of `parameter`; empty if the schema does not declare it.
     pub(super) fn declared(&self, parameter: &str) -> Declared {
         let named = self.named.get(parameter).copied().unwrap_or_default();
-        if self.patterns.is_empty() {
+        if self.patterns.is_empty() || parameter.len() > MAX_MATCHED_NAME {
             return named;
         }
         let name = Value::String(parameter.to_owned());

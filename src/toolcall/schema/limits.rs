@@ -20,6 +20,9 @@ const MAX_RESOURCES: usize = 64;
 /// Objects that are named like schemas, as data may be: each is given a base.
 const MAX_IDS: usize = 4096;
 
+/// Schemas with an `$id` times objects that may be named: each of the former indexes those in it.
+const MAX_INDEXED: usize = 40_000;
+
 /// States of all patterns in one schema.
 const MAX_STATES: u64 = 200_000;
 
@@ -32,7 +35,7 @@ pub(super) struct Contents {
     pointer_bytes: usize,
     longest_id: usize,
     resources: usize,
-    /// Whatever could be read as the `$id` of a schema.
+    /// Objects that may be named, as schemas or as data.
     ids: usize,
     pub(super) patterns: usize,
     states: u64,
@@ -62,6 +65,10 @@ impl Contents {
             (self.pointer_bytes > MAX_POINTER_BYTES, "names that are too long for their nesting; shorten them"),
             (self.longest_id > MAX_ID_BYTES, "an $id of more than 2048 bytes; shorten it"),
             (self.resources > MAX_RESOURCES, "more than 64 schemas with an $id of their own; use $defs without $id"),
+            (
+                self.resources * self.ids > MAX_INDEXED,
+                "too many schemas with an $id around objects with an id; use $defs without $id",
+            ),
             (self.ids > MAX_IDS, "more than 4096 objects with an id; leave data out of it"),
             (self.states > MAX_STATES, "patterns that expand to more than 200000 states; simplify them"),
             (self.pattern_squares > MAX_PATTERN_SQUARES, "too many long patterns; shorten them"),
@@ -90,9 +97,9 @@ impl Contents {
 
     fn keywords(&mut self, members: &Map<String, Value>, data: bool) {
         let mut ids = ["$id", "id", "$schema"].iter().filter_map(|keyword| members.get(*keyword)?.as_str()).peekable();
-        let named = ids.peek().is_some();
-        self.ids += usize::from(named);
-        self.resources += usize::from(named && !data);
+        self.resources += usize::from(ids.peek().is_some() && !data);
+        let indexed = ["$id", "id", "$anchor", "$dynamicAnchor"];
+        self.ids += usize::from(indexed.iter().any(|keyword| members.contains_key(*keyword)));
         self.longest_id = ids.map(str::len).fold(self.longest_id, usize::max);
         if let Some(Value::String(text)) = members.get("pattern") {
             self.pattern(text);

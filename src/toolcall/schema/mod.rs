@@ -23,7 +23,7 @@ mod text_hash;
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::OnceLock,
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use jsonschema::{Draft, PatternOptions, Validator, error::ValidationErrorKind};
@@ -34,6 +34,7 @@ pub(in crate::toolcall) use self::bounded::bounded;
 pub use self::bounded::{MAX_MESSAGE_BYTES, MAX_POINTER_BYTES, bounded_pointer};
 pub use self::cache::SchemaCache;
 use self::{
+    building::Depth,
     cost::Cost,
     declared::{MAX_NAME_PATTERNS, Parameters},
     graph::NoFetch,
@@ -211,7 +212,9 @@ impl Schema {
 /// A validator with the bounds of its work.
 #[derive(Debug)]
 struct Compiled {
-    validator: Validator,
+    /// There until it is dropped.
+    validator: Option<Validator>,
+    depth: Depth,
     cost: Cost,
     parameters: Parameters,
 }
@@ -231,11 +234,12 @@ impl Compiled {
             }
             Ok(work) => *left -= work,
         }
-        if self.validator.is_valid(arguments) { Check::Valid } else { self.violations(arguments, &size) }
+        let Some(validator) = &self.validator else { return unsupported("the schema is not there any more".into()) };
+        if validator.is_valid(arguments) { Check::Valid } else { self.violations(validator, arguments, &size) }
     }
 
     /// Why `arguments` are not valid. A match that was given up makes "not valid" a guess, and the list shows it.
-    fn violations(&self, arguments: &Value, size: &Size) -> Check {
+    fn violations(&self, validator: &Validator, arguments: &Value, size: &Size) -> Check {
         if self.cost.report_bytes(size) > REPORT_BUDGET {
             if self.cost.gives_up {
                 return unsupported("a pattern may have been given up on arguments of this size".into());
@@ -243,38 +247,39 @@ impl Compiled {
             let message = "the arguments break the schema; they are too large to list where".into();
             return Check::Invalid(vec![Violation { pointer: String::new(), schema_pointer: String::new(), message }]);
         }
-        let listed = catch_unwind(AssertUnwindSafe(|| self.list(arguments)));
+        let listed = catch_unwind(AssertUnwindSafe(|| list(validator, arguments)));
         listed.unwrap_or_else(|_| unsupported("the validator failed on these arguments".into()))
     }
+}
 
-    fn list(&self, arguments: &Value) -> Check {
-        let (mut violations, mut bytes) = (Vec::new(), 0);
-        for error in self.validator.iter_errors(arguments) {
-            let given_up = matches!(
-                error.kind(),
-                ValidationErrorKind::BacktrackLimitExceeded { .. } | ValidationErrorKind::RegexEngineFailure { .. }
-            );
-            if given_up {
-                let message = format!("a pattern took more than {BACKTRACK_LIMIT} steps; make it unambiguous");
-                return Check::Problem(SchemaProblem::unsupported(message, error.schema_path().as_str()));
-            }
-            if violations.len() < MAX_VIOLATIONS && bytes < VIOLATION_BYTES {
-                let violation = Violation {
-                    pointer: bounded_pointer(error.instance_path().as_str()),
-                    schema_pointer: bounded_pointer(error.schema_path().as_str()),
-                    message: bounded(&error),
-                };
-                bytes += violation.pointer.len() + violation.schema_pointer.len() + violation.message.len();
-                violations.push(violation);
-            }
+/// The violations that a validator finds.
+fn list(validator: &Validator, arguments: &Value) -> Check {
+    let (mut violations, mut bytes) = (Vec::new(), 0);
+    for error in validator.iter_errors(arguments) {
+        let given_up = matches!(
+            error.kind(),
+            ValidationErrorKind::BacktrackLimitExceeded { .. } | ValidationErrorKind::RegexEngineFailure { .. }
+        );
+        if given_up {
+            let message = format!("a pattern took more than {BACKTRACK_LIMIT} steps; make it unambiguous");
+            return Check::Problem(SchemaProblem::unsupported(message, error.schema_path().as_str()));
         }
-        if violations.is_empty() {
-            return unsupported("the validator found the arguments invalid and gave no reason".into());
+        if violations.len() < MAX_VIOLATIONS && bytes < VIOLATION_BYTES {
+            let violation = Violation {
+                pointer: bounded_pointer(error.instance_path().as_str()),
+                schema_pointer: bounded_pointer(error.schema_path().as_str()),
+                message: bounded(&error),
+            };
+            bytes += violation.pointer.len() + violation.schema_pointer.len() + violation.message.len();
+            violations.push(violation);
         }
-        // In an order that does not hang on the order in which the policy wrote its arguments.
-        violations.sort();
-        Check::Invalid(violations)
     }
+    if violations.is_empty() {
+        return unsupported("the validator found the arguments invalid and gave no reason".into());
+    }
+    // In an order that does not hang on the order in which the policy wrote its arguments.
+    violations.sort();
+    Check::Invalid(violations)
 }
 
 /// The units of work that evaluating arguments of this size may take.
@@ -327,7 +332,7 @@ fn compile_value(
         let message = "a reference leads back to this schema without descending into the value; evaluation cannot end";
         SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
     })?;
-    let nested = building::check(&graph, text_bytes).map_err(|(node, message)| {
+    let depth = building::check(&graph, text_bytes).map_err(|(node, message)| {
         SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
     })?;
     let cost = Cost::of(&graph, &order).map_err(|(node, message)| {
@@ -337,30 +342,58 @@ fn compile_value(
     let least = Size::of(&Value::Object(serde_json::Map::new()));
     let least = least.map_or(Ok(0.0), |size| affordable(&cost, &size));
     least.map_err(|message| SchemaProblem::unsupported(message, ""))?;
-    let validator = with_stack(nested, || validator(schema, patterns, formats).map_err(|error| unusable(&error)))?;
+    let validator = with_stack(depth, || validator(schema, patterns, formats).map_err(|error| unusable(&error)))?;
     let parameters = Parameters::of(&graph, &order, validator_of_pattern);
-    Ok(Compiled { validator, cost, parameters })
+    Ok(Compiled { validator: Some(validator), depth, cost, parameters })
 }
 
 /// Subschemas nested between two references that any thread's stack has room for: the compiler goes through nine such stretches
 /// at once.
 const NESTED_ANYWHERE: usize = 10;
 
-/// Room for nine times the deepest nesting that is compiled.
+/// Subschemas owned by each other that any thread's stack has room for when they are dropped.
+const OWNED_ANYWHERE: usize = 1000;
+
+/// Room for nine times the deepest nesting that is compiled, and for dropping it.
 const COMPILING_STACK: usize = 64 << 20;
+
+impl Depth {
+    /// Whether any thread can compile and drop it.
+    fn is_small(self) -> bool {
+        self.nested <= NESTED_ANYWHERE && self.owned <= OWNED_ANYWHERE
+    }
+}
+
+/// A thread with room for any schema.
+fn roomy() -> std::thread::Builder {
+    std::thread::Builder::new().name("schema".to_owned()).stack_size(COMPILING_STACK)
+}
+
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        if self.depth.is_small() {
+            return;
+        }
+        // Held here, too, until the thread has it: without a thread it stays, rather than being dropped too deep.
+        let held = Arc::new(Mutex::new(self.validator.take()));
+        let dropped = Arc::clone(&held);
+        let take = move || drop(dropped.lock().map(|mut validator| validator.take()));
+        match roomy().spawn(take) {
+            Ok(thread) => _ = thread.join(),
+            Err(_) => std::mem::forget(held),
+        }
+    }
+}
 
 /// Compiles here, or on a thread with a stack that is large enough.
 fn with_stack<T: Send>(
-    nested: usize,
+    depth: Depth,
     work: impl FnOnce() -> Result<T, SchemaProblem> + Send,
 ) -> Result<T, SchemaProblem> {
-    if nested <= NESTED_ANYWHERE {
+    if depth.is_small() {
         return work();
     }
-    let done = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("schema".to_owned()).stack_size(COMPILING_STACK);
-        thread.spawn_scoped(scope, work).ok().and_then(|thread| thread.join().ok())
-    });
+    let done = std::thread::scope(|scope| roomy().spawn_scoped(scope, work).ok().and_then(|thread| thread.join().ok()));
     done.unwrap_or_else(|| Err(SchemaProblem::unsupported("the schema cannot be compiled", "")))
 }
 
