@@ -475,3 +475,14 @@ fn hostile_text_in_paths_and_headers_is_4xx() {
     }
     server.get("/healthz").ok();
 }
+
+/// Each takes a good part of a second, and all are one step of the work.
+#[test]
+fn the_deadline_is_looked_at_between_trajectories() {
+    let server = Server::start(&[]);
+    let given_up = (0..100).map(|n| json!({"pattern": format!(r"^(?:a|aa)+(?!.)b{n}")})).chain([json!({})]);
+    let schema = json!({"properties": {"a": {"anyOf": given_up.collect::<Vec<_>>()}}});
+    let call = |n: usize| saying(&hermes("f", &json!({"a": format!("{}{n}", "a".repeat(40))})));
+    let request = json!({"tools": [tool("f", schema)], "trajectories": (0..200).map(call).collect::<Vec<_>>(), "deadline_ms": 300});
+    server.reward(&request).problem(504);
+}

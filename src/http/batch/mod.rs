@@ -170,9 +170,8 @@ impl Engine {
         let work =
             Work { items: &items, raw_items: &raw_items, settings: &settings, overrides, shared: &shared, judge };
         let score = |step: Range<usize>| {
-            deadline.check()?;
             let together = tasks.get(step).unwrap_or_default().chunks(TOGETHER);
-            Ok(together.map(|tasks| self.score_tasks(tasks, &work)).collect())
+            together.map(|tasks| self.score_tasks(tasks, &work, &deadline)).collect()
         };
         let done: Result<Vec<Vec<Written<'_>>>, BatchError> =
             each(&cut(tasks.iter().map(|task| work.bytes(task))), &self.load, score).into_iter().collect();

@@ -60,9 +60,14 @@ impl<'a> Deadline<'a> {
     }
 
     pub(super) fn check(&self) -> Result<(), BatchError> {
+        self.check_at(Instant::now())
+    }
+
+    /// As [`Self::check`], for whoever knows what time it is.
+    pub(super) fn check_at(&self, now: Instant) -> Result<(), BatchError> {
         match self.due {
             _ if self.abandoned.load(Ordering::Relaxed) => Err(BatchError::Abandoned),
-            Some(due) if Instant::now() >= due.at => Err(BatchError::Deadline(due)),
+            Some(due) if now >= due.at => Err(BatchError::Deadline(due)),
             _ => Ok(()),
         }
     }

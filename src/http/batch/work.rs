@@ -9,7 +9,8 @@ use twox_hash::xxhash3_128;
 
 use super::distinct::{Task, content_hash};
 use super::respond::{Names, Unwritten, Written};
-use super::{Engine, Overrides, Settings};
+use super::stop::Deadline;
+use super::{BatchError, Engine, Overrides, Settings};
 use crate::http::wire::{CacheWire, Item, Pointed, ResultWire, read_names};
 use crate::score::{Context, Report};
 use crate::stages::{Evidence, Field, Judge, NoScore, NoScoreCode};
@@ -93,7 +94,15 @@ impl Engine {
     ///
     /// Step by step for all of them: each step is about as much code as a core's first cache holds, and going through all
     /// of it for every trajectory cost as much time as the work itself.
-    pub(super) fn score_tasks<'a>(&self, tasks: &[Task], work: &Work<'a, '_>) -> Written<'a> {
+    ///
+    /// # Errors
+    /// When the deadline passes meanwhile: one trajectory may take a good part of a second.
+    pub(super) fn score_tasks<'a>(
+        &self,
+        tasks: &[Task],
+        work: &Work<'a, '_>,
+        deadline: &Deadline<'_>,
+    ) -> Result<Written<'a>, BatchError> {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let mut watch = Watch::new(tasks.len());
         let mut known = Vec::new();
@@ -108,13 +117,15 @@ impl Engine {
                     step(evidence, &tools.set, &rubric.reading);
                 }
                 watch.lap(at, ());
+                deadline.check_at(watch.since)?;
             }
         }
         let reports = tasks.iter().zip(read).enumerate().map(|(at, (task, evidence))| {
             let context = Context { rubric, position, judge: work.judge, group: work.group(task) };
-            watch.lap(at, self.scorer.report(evidence, context))
+            let report = watch.lap(at, self.scorer.report(evidence, context));
+            deadline.check_at(watch.since).map(|()| report)
         });
-        let reports: Vec<_> = reports.collect();
+        let reports = reports.collect::<Result<Vec<_>, BatchError>>()?;
         let scored = tasks.iter().zip(&tools).zip(&reports).zip(&watch.took);
         let rows = scored.flat_map(|(((task, tools), report), took)| work.rows(task, tools, report, *took));
         let rows: Vec<_> = rows.collect();
@@ -123,7 +134,7 @@ impl Engine {
         for (row, result) in rows.iter().zip(&results) {
             written.add(row, rubric, result);
         }
-        written
+        Ok(written)
     }
 
     /// A task's tools. Reading has made equal lists one and the same text, which is looked up once.
