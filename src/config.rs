@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::http;
 use crate::judge::{self, JudgeConfig};
+use crate::rubric::{Location, locate};
 use crate::store::{self, Durability};
 
 /// Most threads that score: far more than any machine has cores.
@@ -185,13 +186,8 @@ impl File {
         let text =
             std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_path_buf(), error })?;
         toml::from_str(&text).map_err(|error| {
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            ConfigError::Parse {
-                path: path.to_path_buf(),
-                line: before.matches('\n').count() + 1,
-                column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
-                message: without_value(error.message()),
-            }
+            let Location { line, column } = locate(&text, error.span().map_or(0, |span| span.start));
+            ConfigError::Parse { path: path.to_path_buf(), line, column, message: without_value(error.message()) }
         })
     }
 

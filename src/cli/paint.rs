@@ -40,7 +40,8 @@ impl Paint {
 
 /// Foreign text, with what a terminal would act upon (control characters, changes of direction) made visible.
 pub(super) fn printable(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{061C}' | '\u{2028}' | '\u{2029}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let turns =
+        |c: char| matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     let acts = |c: char| (c.is_control() && c != '\n' && c != '\t') || turns(c);
     text.chars().map(|c| if acts(c) { '\u{FFFD}' } else { c }).collect()
 }

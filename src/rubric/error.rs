@@ -100,7 +100,7 @@ fn offset_in_json(text: &str, pointer: &str) -> usize {
 }
 
 /// Line and column of a byte offset.
-pub(super) fn locate(text: &str, offset: usize) -> Location {
+pub fn locate(text: &str, offset: usize) -> Location {
     let before = text.get(..offset.min(text.len())).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     Location { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use catalog::{Catalog, CatalogError, SHIPPED};
-pub use error::{Location, RubricError, escape_pointer, json_pointer, without_place};
+pub use error::{Location, RubricError, escape_pointer, json_pointer, locate, without_place};
 pub use object::{Object, object, objects};
 
 use crate::shaping::{Over, Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};

@@ -311,15 +311,11 @@ fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom
     let place = match (from, format) {
         // A right answer in a wrong frame is an answer: the frame is `answer_format`'s question.
         (AnswerFrom::SearchR1, _) => AnswerFrom::AnswerTag,
-        // What the user sees of harmony is its final channel.
-        (AnswerFrom::LastMessage, Some(ToolFormat::Harmony)) => AnswerFrom::HarmonyFinal,
+        // What the user sees of harmony is its final channel; a server may have taken the markers out.
+        (AnswerFrom::LastMessage, Some(ToolFormat::Harmony)) if turn.text.contains("<|message|>") => {
+            AnswerFrom::HarmonyFinal
+        }
         (from, _) => from,
-    };
-    // A server may have taken harmony's markers out.
-    let place = if place == AnswerFrom::HarmonyFinal && from != place && !turn.text.contains("<|message|>") {
-        from
-    } else {
-        place
     };
     let (text, span) = if place == AnswerFrom::LastMessage && format != Some(ToolFormat::Openai) {
         answer::extract(&turn.text, &parsed.parsed.hidden_with_calls(), place)?

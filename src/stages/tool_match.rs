@@ -48,7 +48,7 @@ impl ToolMatch {
         let calls: Vec<_> = evidence.calls().collect();
         let table = self.table(&calls, references);
         let matched = if self.ordered { best_in_order(&table) } else { best_assignment(&table) };
-        let made: usize = evidence.turns.iter().map(|turn| turn.verdicts.len()).sum();
+        let made = evidence.verdicts().count();
         let exact = made == references.len();
         let (made, wanted) = (made as f64, references.len() as f64);
         let score = match self.mode {

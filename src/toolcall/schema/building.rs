@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::graph::{Edge, Graph};
+use super::size::values_in;
 
 /// Work that any schema may take, in units of about 10 us and 128 bytes; one more for every two bytes of its text.
 const FREE_WORK: usize = 1000;
@@ -48,7 +49,7 @@ pub(super) struct Depth {
 }
 
 /// Checks that compiling a schema, whose text has `text_bytes`, stays within its bounds.
-//////
+///
 /// # Errors
 ///
 /// A node that is compiled too often or too deeply, and what to do.
@@ -96,14 +97,6 @@ fn values(schema: &Value) -> usize {
         _ => 0,
     };
     keywords.iter().map(copied).sum()
-}
-
-fn values_in(value: &Value) -> usize {
-    1 + match value {
-        Value::Array(items) => items.iter().map(values_in).sum(),
-        Value::Object(members) => members.values().map(values_in).sum(),
-        _ => 0,
-    }
 }
 
 type Checked = Result<(), (usize, &'static str)>;

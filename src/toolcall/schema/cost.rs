@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{
     graph::{Edge, Graph, Node},
     pattern::{self, Engine},
-    size::{MAX_DEPTH, Size},
+    size::{MAX_DEPTH, Size, values_in},
 };
 
 /// How often an in-place subschema can be evaluated again where evaluated members are tracked: once for its verdict,
@@ -118,7 +118,7 @@ impl Own {
                 ("multipleOf", _) => own.value.work += 25.0,
                 ("uniqueItems", Value::Bool(true)) => own.value.comparing += 1.0,
                 // A violation repeats the schema that should not have matched.
-                ("not", value) => own.value.reports += values_in(value),
+                ("not", value) => own.value.reports += values_in(value) as f64,
                 ("pattern", Value::String(pattern)) => own.value = own.value + own.matching(pattern)?,
                 ("patternProperties", Value::Object(patterns)) => {
                     for pattern in patterns.keys() {
@@ -144,17 +144,9 @@ fn listed(keyword: &str, value: &Value) -> f64 {
     match (keyword, value) {
         // Many strings are hashed.
         ("enum", Value::Array(items)) if items.iter().all(Value::is_string) => 1.0,
-        ("enum" | "const" | "dependentRequired" | "dependencies", value) => values_in(value) / 4.0,
+        ("enum" | "const" | "dependentRequired" | "dependencies", value) => values_in(value) as f64 / 4.0,
         ("required", Value::Array(items)) => items.len() as f64 / 4.0,
         ("properties", Value::Object(members)) => members.len() as f64 / 4.0,
-        _ => 0.0,
-    }
-}
-
-fn values_in(value: &Value) -> f64 {
-    1.0 + match value {
-        Value::Array(items) => items.iter().map(values_in).sum(),
-        Value::Object(members) => members.values().map(values_in).sum(),
         _ => 0.0,
     }
 }

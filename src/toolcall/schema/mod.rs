@@ -328,16 +328,17 @@ fn compile_value(
 ) -> Result<Compiled, SchemaProblem> {
     let draft = draft_of(schema)?;
     let graph = graph::build(schema, draft)?;
+    let unsupported_at = |node: usize, message: &dyn fmt::Display| {
+        SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
+    };
     let order = graph.in_place_order().map_err(|node| {
-        let message = "a reference leads back to this schema without descending into the value; evaluation cannot end";
-        SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
+        unsupported_at(
+            node,
+            &"a reference leads back to this schema without descending into the value; evaluation cannot end",
+        )
     })?;
-    let depth = building::check(&graph, text_bytes).map_err(|(node, message)| {
-        SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
-    })?;
-    let cost = Cost::of(&graph, &order).map_err(|(node, message)| {
-        SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
-    })?;
+    let depth = building::check(&graph, text_bytes).map_err(|(node, message)| unsupported_at(node, &message))?;
+    let cost = Cost::of(&graph, &order).map_err(|(node, message)| unsupported_at(node, &message))?;
     // What is too much for the least arguments is a fault of the schema, not of any arguments.
     let least = Size::of(&Value::Object(serde_json::Map::new()));
     let least = least.map_or(Ok(0.0), |size| affordable(&cost, &size));

@@ -85,6 +85,15 @@ impl Size {
     }
 }
 
+/// How many values a value is, itself among them.
+pub(super) fn values_in(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(values_in).sum(),
+        Value::Object(members) => members.values().map(values_in).sum(),
+        _ => 0,
+    }
+}
+
 /// Whether the validator can give different values of this kind the same hash: it hashes integers as doubles, and
 /// nested containers without their boundaries.
 fn may_hash_alike(value: &Value) -> bool {
