@@ -39,31 +39,23 @@ pub(super) struct Cost {
 
 /// Evaluations at one value.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Rates {
+pub(super) struct Rates {
     /// Units of work per unit of the value.
-    work: f64,
+    pub(super) work: f64,
     /// Violations that may be reported.
-    reports: f64,
+    pub(super) reports: f64,
     /// Matches of patterns that backtrack freely.
-    backtracking: f64,
+    pub(super) backtracking: f64,
     /// Checks of `uniqueItems`.
-    comparing: f64,
+    pub(super) comparing: f64,
 }
 
 impl Cost {
-    /// The bounds for `graph`, whose `order` lists the nodes reached in place first.
-    ///
-    /// # Errors
-    ///
-    /// The node whose pattern is too expensive, and why.
-    pub(super) fn of(graph: &Graph<'_>, order: &[usize]) -> Result<Self, (usize, String)> {
-        let mut own = Vec::with_capacity(graph.nodes.len());
-        for (position, node) in graph.nodes.iter().enumerate() {
-            own.push(Own::of(node).map_err(|message| (position, message))?);
-        }
+    /// The bounds for `graph`, whose `order` lists the nodes reached in place first, with what each does itself.
+    pub(super) fn of(graph: &Graph<'_>, order: &[usize], own: &[Own]) -> Self {
         let tracks = graph.nodes.iter().any(tracks_evaluation);
-        let (rates, stack) = table(graph, order, &own, if tracks { TRACKING_FACTOR } else { 1.0 });
-        Ok(Self { rates, stack, gives_up: own.iter().any(|own| own.gives_up) })
+        let (rates, stack) = table(graph, order, own, if tracks { TRACKING_FACTOR } else { 1.0 });
+        Self { rates, stack, gives_up: own.iter().any(|own| own.gives_up) }
     }
 
     /// Most units of work that deciding on a value of this size takes.
@@ -96,16 +88,26 @@ fn tracks_evaluation(node: &Node<'_>) -> bool {
 }
 
 /// What one node does itself.
-#[derive(Default)]
-struct Own {
+#[derive(Debug, Default)]
+pub(super) struct Own {
     /// At each value that it is applied to.
-    value: Rates,
+    pub(super) value: Rates,
     /// At each member of an object that it is applied to: matching the names of `patternProperties`.
-    member: Rates,
+    pub(super) member: Rates,
     gives_up: bool,
 }
 
 impl Own {
+    /// Of each node.
+    ///
+    /// # Errors
+    ///
+    /// The node whose pattern is too expensive, and why.
+    pub(super) fn of_all(graph: &Graph<'_>) -> Result<Vec<Self>, (usize, String)> {
+        let nodes = graph.nodes.iter().enumerate();
+        nodes.map(|(at, node)| Self::of(node).map_err(|message| (at, message))).collect()
+    }
+
     fn of(node: &Node<'_>) -> Result<Self, String> {
         let mut own = Self { value: Rates { work: 1.0, reports: 1.0, ..Rates::default() }, ..Self::default() };
         let Value::Object(keywords) = node.schema else { return Ok(own) };

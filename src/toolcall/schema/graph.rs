@@ -167,7 +167,7 @@ pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaPro
 }
 
 /// The keywords whose values are references.
-const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
+pub(super) const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 
 /// What a registry that could not be made says: of several references that lead elsewhere it names any, now this one and
 /// now that, and a report must not change from run to run.

@@ -10,8 +10,10 @@ mod bounded;
 mod building;
 mod cache;
 mod cost;
+mod count;
 mod declared;
 mod graph;
+mod likeness;
 mod limits;
 mod locate;
 mod pattern;
@@ -35,7 +37,8 @@ pub use self::bounded::{MAX_MESSAGE_BYTES, MAX_POINTER_BYTES, bounded_pointer};
 pub use self::cache::SchemaCache;
 use self::{
     building::Depth,
-    cost::Cost,
+    cost::{Cost, Own},
+    count::Counter,
     declared::{MAX_NAME_PATTERNS, Parameters},
     graph::NoFetch,
     limits::Contents,
@@ -173,7 +176,7 @@ impl Schema {
 
     /// Bytes that the schema takes once compiled, roughly; known before.
     pub fn weight_bytes(&self) -> usize {
-        2048 + self.text.len().saturating_mul(32) + self.pattern_bytes + building::tracking_bytes(&self.text)
+        2048 + self.text.len().saturating_mul(40) + self.pattern_bytes + building::tracking_bytes(&self.text)
     }
 
     /// Checks decoded arguments.
@@ -215,7 +218,7 @@ struct Compiled {
     /// There until it is dropped.
     validator: Option<Validator>,
     depth: Depth,
-    cost: Cost,
+    bounds: Bounds,
     parameters: Parameters,
 }
 
@@ -224,15 +227,8 @@ impl Compiled {
         let Some(size) = Size::of(arguments) else {
             return unsupported(format!("the arguments nest deeper than {} levels", size::MAX_DEPTH));
         };
-        match affordable(&self.cost, &size) {
-            Err(message) => return unsupported(message),
-            Ok(work) if work > *left => {
-                return unsupported(format!(
-                    "checking the calls up to this one may take more than {TRAJECTORY_BUDGET:.0} steps; make fewer calls, or a \
-                     simpler schema"
-                ));
-            }
-            Ok(work) => *left -= work,
+        if let Err(message) = self.bounds.spend(arguments, &size, left) {
+            return unsupported(message);
         }
         let Some(validator) = &self.validator else { return unsupported("the schema is not there any more".into()) };
         if validator.is_valid(arguments) { Check::Valid } else { self.violations(validator, arguments, &size) }
@@ -240,8 +236,8 @@ impl Compiled {
 
     /// Why `arguments` are not valid. A match that was given up makes "not valid" a guess, and the list shows it.
     fn violations(&self, validator: &Validator, arguments: &Value, size: &Size) -> Check {
-        if self.cost.report_bytes(size) > REPORT_BUDGET {
-            if self.cost.gives_up {
+        if !self.bounds.allow_listing(arguments, size) {
+            if self.bounds.cost.gives_up {
                 return unsupported("a pattern may have been given up on arguments of this size".into());
             }
             let message = "the arguments break the schema; they are too large to list where".into();
@@ -282,20 +278,50 @@ fn list(validator: &Validator, arguments: &Value) -> Check {
     Check::Invalid(violations)
 }
 
-/// The units of work that evaluating arguments of this size may take.
-///
-/// # Errors
-/// The limit that it may break.
-fn affordable(cost: &Cost, size: &Size) -> Result<f64, String> {
-    let nested = cost.stack(size.depth);
-    if nested > MAX_STACK {
-        return Err(format!("{nested} schemas apply inside each other; at most {MAX_STACK} are evaluated"));
+/// What evaluating a schema may cost: at once by the size of the arguments, and closer where that is too much.
+#[derive(Debug)]
+struct Bounds {
+    cost: Cost,
+    counter: Counter,
+}
+
+impl Bounds {
+    /// Takes the work of deciding on arguments from what is `left` to their trajectory.
+    ///
+    /// # Errors
+    /// The limit that it may break.
+    fn spend(&self, arguments: &Value, size: &Size, left: &mut f64) -> Result<(), String> {
+        let nested = self.cost.stack(size.depth);
+        if nested > MAX_STACK {
+            return Err(format!("{nested} schemas apply inside each other; at most {MAX_STACK} are evaluated"));
+        }
+        let mut work = self.cost.work(size);
+        if work > BUDGET.min(*left) {
+            let counted = self.counter.deciding(arguments);
+            *left -= counted.counting;
+            work = work.min(counted.work);
+        }
+        if work > BUDGET {
+            return Err(format!("checking these arguments may take more than {BUDGET:.0} steps"));
+        }
+        if work > *left {
+            return Err(format!(
+                "checking the calls up to this one may take more than {TRAJECTORY_BUDGET:.0} steps; make fewer calls, or a \
+                 simpler schema"
+            ));
+        }
+        *left -= work;
+        Ok(())
     }
-    let work = cost.work(size);
-    if work > BUDGET {
-        return Err(format!("checking these arguments may take {work:.0} steps; the limit is {BUDGET:.0}"));
+
+    /// Whether every violation may be listed.
+    fn allow_listing(&self, arguments: &Value, size: &Size) -> bool {
+        if self.cost.report_bytes(size) <= REPORT_BUDGET {
+            return true;
+        }
+        let counted = self.counter.listing(arguments);
+        counted.report_bytes <= REPORT_BUDGET && counted.work <= BUDGET
     }
-    Ok(work)
 }
 
 fn unsupported(message: String) -> Check {
@@ -338,14 +364,15 @@ fn compile_value(
         )
     })?;
     let depth = building::check(&graph, text_bytes).map_err(|(node, message)| unsupported_at(node, &message))?;
-    let cost = Cost::of(&graph, &order).map_err(|(node, message)| unsupported_at(node, &message))?;
+    let own = Own::of_all(&graph).map_err(|(node, message)| unsupported_at(node, &message))?;
+    let bounds = Bounds { cost: Cost::of(&graph, &order, &own), counter: Counter::new(&graph, &order, own) };
     // What is too much for the least arguments is a fault of the schema, not of any arguments.
-    let least = Size::of(&Value::Object(serde_json::Map::new()));
-    let least = least.map_or(Ok(0.0), |size| affordable(&cost, &size));
-    least.map_err(|message| SchemaProblem::unsupported(message, ""))?;
+    let least = Value::Object(serde_json::Map::new());
+    let affordable = Size::of(&least).map_or(Ok(()), |size| bounds.spend(&least, &size, &mut BUDGET.clone()));
+    affordable.map_err(|message| SchemaProblem::unsupported(message, ""))?;
     let validator = with_stack(depth, || validator(schema, patterns, formats).map_err(|error| unusable(&error)))?;
     let parameters = Parameters::of(&graph, &order, validator_of_pattern);
-    Ok(Compiled { validator: Some(validator), depth, cost, parameters })
+    Ok(Compiled { validator: Some(validator), depth, bounds, parameters })
 }
 
 /// Subschemas nested between two references that any thread's stack has room for: the compiler goes through nine such stretches

@@ -10,7 +10,7 @@ pub(super) const MAX_DEPTH: usize = 128;
 const BACKTRACKING_UNITS: f64 = 16_384.0;
 
 /// Bytes that one violation takes beside the value and the pointer that it repeats.
-const VIOLATION_BYTES: f64 = 128.0;
+pub(super) const VIOLATION_BYTES: f64 = 128.0;
 
 /// Integers up to here are exact in a double, which is what the validator hashes.
 const EXACT_INTEGERS: u64 = 1 << 53;
@@ -79,10 +79,45 @@ impl Size {
     }
 
     fn text(&mut self, text: &str) {
-        let length = text.len() as f64;
-        self.units += length / 16.0;
-        self.backtracking += BACKTRACKING_UNITS + length * length / 64.0;
+        self.units += text_units(text);
+        self.backtracking += backtracking_units(text);
     }
+}
+
+/// Units of a string or a key.
+pub(super) fn text_units(text: &str) -> f64 {
+    text.len() as f64 / 16.0
+}
+
+/// Units of matching a string once, as in [`Size::backtracking`].
+pub(super) fn backtracking_units(text: &str) -> f64 {
+    let length = text.len() as f64;
+    BACKTRACKING_UNITS + length * length / 64.0
+}
+
+/// Units of a value without its parts.
+pub(super) fn own_units(value: &Value) -> f64 {
+    1.0 + value.as_str().map_or(0.0, text_units)
+}
+
+/// Units of going through the parts of a value once, and not into them.
+pub(super) fn parts_units(value: &Value) -> f64 {
+    match value {
+        Value::Array(items) => items.len() as f64,
+        Value::Object(members) => members.keys().map(|name| 1.0 + text_units(name)).sum(),
+        _ => 0.0,
+    }
+}
+
+/// Bytes that reporting a value takes, without its pointer.
+pub(super) fn report_bytes(value: &Value) -> f64 {
+    VIOLATION_BYTES
+        + match value {
+            Value::String(text) => text.len() as f64,
+            Value::Array(items) => items.iter().map(report_bytes).sum(),
+            Value::Object(members) => members.iter().map(|(name, value)| name.len() as f64 + report_bytes(value)).sum(),
+            _ => 0.0,
+        }
 }
 
 /// How many values a value is, itself among them.
