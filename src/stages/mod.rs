@@ -15,7 +15,7 @@ pub use judge::{
     Answer as JudgeAnswer, Judge, JudgeMode, JudgeStage, Label, NoJudge, Panel, Question, Unavailable, UnavailableCode,
     Verdict,
 };
-pub(crate) use tool_match::MAX_MATCHED_CALLS;
+pub(crate) use tool_match::{MAX_MATCHED_CALLS, json_equal};
 pub use tool_match::{MatchMode, ToolMatch};
 
 use std::borrow::Cow;

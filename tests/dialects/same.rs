@@ -111,6 +111,45 @@ fn calls_of_pipeline_rl_are_matched_as_native_reference_calls() {
     }
 }
 
+/// As its own loader and its own prompt have it: the truth in its entry, dots in names, calls as text.
+#[test]
+fn rollouts_of_pipeline_rl_are_read_as_they_come() {
+    let server = Server::start(&[]);
+    let function = |name: &str| {
+        json!({"name": name, "description": "", "parameters": {"type": "dict", "required": ["city"],
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}})
+    };
+    let verify = |generation: &str, context: Value| {
+        let body =
+            json!({"generation": generation, "tool_calls": null, "model_name": "model", "reward_context": context});
+        let found = server.post("/verify_answer", &body.to_string()).ok();
+        (found["answer_status"].as_str().unwrap().to_owned(), found["partial_score"].as_f64().unwrap())
+    };
+    let context = json!({"category": "live_simple", "is_relevance": false, "function": [function("weather.get"), function("news")],
+        "ground_truth": {"id": "live_simple_1", "ground_truth": [{"weather.get": {"city": ["San Francisco, CA"], "days": ["", 3]}}]}});
+    let text = |calls: &str| format!("<think>Let me see.</think>\n<tool_calls>{calls}</tool_calls>");
+    let status = |calls: &str| verify(&text(calls), context.clone()).0;
+    for right in [
+        r#"[{"name": "weather_get", "arguments": {"city": "san francisco CA"}}]"#,
+        r#"[{"name": "weather.get", "arguments": {"city": "San Francisco, CA", "days": 3}}]"#,
+        r#"{"weather_get": {"city": "San Francisco, CA"}}"#,
+    ] {
+        assert_eq!(verify(&text(right), context.clone()), ("correct".to_owned(), 1.0), "{right}");
+    }
+    assert_eq!(status(r#"[{"name": "weather_get", "arguments": {"city": "Paris"}}]"#), "wrong");
+    assert_eq!(status(r#"[{"name": "news", "arguments": {"city": "San Francisco, CA"}}]"#), "wrong");
+    assert_eq!(status("[]"), "no_answer");
+    assert_eq!(status(r#"[{"name": "weather_get", "arguments": {"city": "#), "unparsable");
+    assert_eq!(verify("It is sunny.", context.clone()).0, "no_answer");
+
+    let relevance = |category: &str| json!({"category": category, "is_relevance": true, "function": [function("news")], "ground_truth": null});
+    let call = text(r#"[{"name": "news", "arguments": {"city": "Rome"}}]"#);
+    assert_eq!(verify("I cannot help with that.", relevance("live_irrelevance")), ("correct".to_owned(), 1.0));
+    assert_eq!(verify(&call, relevance("irrelevance")).0, "wrong");
+    assert_eq!(verify(&call, relevance("live_relevance")), ("correct".to_owned(), 1.0));
+    assert_eq!(verify("I cannot help with that.", relevance("live_relevance")).0, "no_answer");
+}
+
 #[test]
 fn the_url_chooses_what_the_body_cannot() {
     let directory = tempfile::tempdir().unwrap();
