@@ -11,6 +11,15 @@ use super::turn::Made;
 use crate::stages::json_equal;
 use crate::trajectory::MAX_REFERENCE_CALLS;
 
+/// The language of the functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Language {
+    /// Values are JSON's.
+    Python,
+    /// Java or JavaScript: any value may be written as a text.
+    Java,
+}
+
 /// A truth's list: itself, or what stands in an object beside the id of its entry.
 pub(super) fn list(truth: &str) -> &str {
     #[derive(serde::Deserialize)]
@@ -22,38 +31,69 @@ pub(super) fn list(truth: &str) -> &str {
     entry.map(|entry| entry.ground_truth.get()).filter(|list| list.starts_with('[')).unwrap_or(truth)
 }
 
-/// Reference calls as the native request has them: for each argument the value that a call of this name made, where that
-/// is among the right ones, else the first right one. `None` where the truth is no list of calls. One that is too long is
-/// compared with nothing: the native reader refuses it, and says why.
-pub(super) fn reference_calls(truth: &str, made: &[Made]) -> Option<String> {
+/// A right call: its name, and for each argument the values that are right.
+struct Right {
+    name: String,
+    arguments: Map<String, Value>,
+    language: Language,
+}
+
+/// Reference calls as the native request has them: for each argument the value that the call made which the reference is
+/// about, where that is among the right ones, else the first right one. `None` where the truth is no list of calls. One that
+/// is too long is compared with nothing: the native reader refuses it, and says why.
+pub(super) fn reference_calls(truth: &str, made: &[Made], language: Language) -> Option<Vec<Value>> {
     let truth: Vec<Map<String, Value>> = serde_json::from_str(truth).ok()?;
+    let right = |call: Map<String, Value>| match call.into_iter().next()? {
+        (name, Value::Object(arguments)) => Some(Right { name: plain_name(&name), arguments, language }),
+        _ => None,
+    };
+    let truth: Vec<Right> = truth.into_iter().map(right).collect::<Option<_>>()?;
     let made = if truth.len() > MAX_REFERENCE_CALLS { &[] } else { made };
-    let mut calls = Vec::with_capacity(truth.len());
-    for call in truth {
-        let (name, Value::Object(arguments)) = call.into_iter().next()? else { return None };
-        let name = plain_name(&name);
-        let of_name: Vec<_> = made.iter().filter(|(made, _)| *made == name).map(|(_, arguments)| arguments).collect();
-        // The call that has the most right values is the one that the reference is about.
-        let right = |made: &&&Map<String, Value>| {
-            arguments.iter().filter(|(argument, values)| is_right(values, made.get(*argument))).count()
-        };
-        let nearest = of_name.iter().max_by_key(right).copied();
-        let chosen: Map<String, Value> = arguments
-            .iter()
-            .filter_map(|(argument, values)| {
-                Some((argument.clone(), choose(values, nearest.and_then(|made| made.get(argument)))?))
-            })
-            .collect();
-        calls.push(json!({"name": name, "arguments": chosen}));
+    Some(truth.iter().zip(assign(&truth, made)).map(|(right, made)| right.reference(made)).collect())
+}
+
+/// Which call each right one is about, none twice: the first that is all right, as the leaderboard has it, else the one of
+/// those left that has most right arguments.
+fn assign<'m>(truth: &[Right], made: &'m [Made]) -> Vec<Option<&'m Map<String, Value>>> {
+    let mut left: Vec<Option<&Made>> = made.iter().map(Some).collect();
+    let mut take = |fits: &dyn Fn(&Made) -> Option<usize>| {
+        let fits = left.iter().enumerate().filter_map(|(at, made)| Some((fits((*made)?)?, at)));
+        let (_, best) = fits.max_by_key(|(count, at)| (*count, std::cmp::Reverse(*at)))?;
+        left.get_mut(best)?.take().map(|(_, arguments)| arguments)
+    };
+    let all_right: Vec<_> = truth.iter().map(|right| take(&|made| right.is_made_by(made).then_some(0))).collect();
+    let others = truth.iter().zip(all_right);
+    others.map(|(right, found)| found.or_else(|| take(&|made| right.count_in(made)))).collect()
+}
+
+impl Right {
+    /// Whether a call has all that is right and nothing else.
+    fn is_made_by(&self, (name, arguments): &Made) -> bool {
+        *name == self.name
+            && arguments.keys().all(|argument| self.arguments.contains_key(argument))
+            && self.arguments.iter().all(|(argument, values)| self.language.is_right(values, arguments.get(argument)))
     }
-    Some(Value::from(calls).to_string())
+
+    /// How many arguments are right in a call of this name.
+    fn count_in(&self, (name, arguments): &Made) -> Option<usize> {
+        let right = |(argument, values): &(&String, &Value)| self.language.is_right(values, arguments.get(*argument));
+        (*name == self.name).then(|| self.arguments.iter().filter(right).count())
+    }
+
+    /// The native call.
+    fn reference(&self, made: Option<&Map<String, Value>>) -> Value {
+        let chosen = self.arguments.iter().filter_map(|(argument, values)| {
+            Some((argument.clone(), self.language.choose(values, made.and_then(|made| made.get(argument)))?))
+        });
+        json!({"name": self.name, "arguments": chosen.collect::<Map<_, _>>()})
+    }
 }
 
 /// Reference calls where any call is right: those that were made, or one that nobody makes.
-pub(super) fn any_of(made: &[Made]) -> String {
+pub(super) fn any_of(made: &[Made]) -> Vec<Value> {
     let call = |(name, arguments): &Made| json!({"name": name, "arguments": arguments});
     let calls: Vec<Value> = made.iter().take(MAX_REFERENCE_CALLS).map(call).collect();
-    Value::from(if calls.is_empty() { vec![json!({"name": "any call", "arguments": {}})] } else { calls }).to_string()
+    if calls.is_empty() { vec![json!({"name": "any call", "arguments": {}})] } else { calls }
 }
 
 /// A function's name as a model may write it.
@@ -61,31 +101,38 @@ pub(super) fn plain_name(name: &str) -> String {
     name.replace('.', "_")
 }
 
-/// Functions as tools: their names as models write them, their parameters as JSON Schema.
-pub(super) fn as_tools(functions: &mut Value) {
+/// Functions as tools: their names as models write them, their parameters as JSON Schema. What the reference calls have is
+/// allowed: the leaderboard's truths have values that its own schemas do not.
+pub(super) fn as_tools(functions: &mut Value, references: &[Value]) {
     for function in functions.as_array_mut().into_iter().flatten() {
-        if let Some(Value::String(name)) = function.get_mut("name") {
-            *name = plain_name(name);
-        }
         as_json_schema(function);
+        let Some(Value::String(name)) = function.get_mut("name") else { continue };
+        *name = plain_name(name);
+        let name = name.clone();
+        let Some(Value::Object(properties)) = function.pointer_mut("/parameters/properties") else { continue };
+        let right: Vec<_> = references.iter().filter(|reference| reference["name"] == *name).collect();
+        for (argument, schema) in properties {
+            let values = right.iter().filter_map(|reference| reference["arguments"].get(argument));
+            // The empty string says that there is no value.
+            let values: Vec<_> = values.filter(|value| **value != "").collect();
+            if !values.is_empty() {
+                *schema = json!({"anyOf": [schema.take(), {"enum": values}]});
+            }
+        }
     }
 }
 
-/// The leaderboard writes `dict`, `float` and `tuple` where JSON Schema has `object`, `number` and `array`, and `any` for
-/// no constraint.
+/// The leaderboard writes `dict`, `float` and `tuple` where JSON Schema has `object`, `number` and `array`; what else JSON
+/// Schema does not know, `any` and the types of Java and JavaScript, is no constraint.
 fn as_json_schema(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            let kind = match fields.get("type").and_then(Value::as_str) {
-                Some("dict") => Some("object"),
-                Some("float") => Some("number"),
-                Some("tuple") => Some("array"),
-                _ => None,
-            };
-            if let Some(kind) = kind {
-                fields.insert("type".to_owned(), kind.into());
-            } else if fields.get("type").is_some_and(|kind| kind == "any") {
-                fields.remove("type");
+            match fields.get("type").and_then(Value::as_str) {
+                Some("dict") => _ = fields.insert("type".to_owned(), "object".into()),
+                Some("float") => _ = fields.insert("type".to_owned(), "number".into()),
+                Some("tuple") => _ = fields.insert("type".to_owned(), "array".into()),
+                Some("object" | "array" | "string" | "number" | "integer" | "boolean" | "null") | None => {}
+                Some(_) => _ = fields.remove("type"),
             }
             fields.values_mut().for_each(as_json_schema);
         }
@@ -98,26 +145,39 @@ fn alternatives(values: &Value) -> &[Value] {
     values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice)
 }
 
-/// Whether a made value, or leaving it out, is right.
-fn is_right(values: &Value, made: Option<&Value>) -> bool {
-    match made {
-        Some(made) => alternatives(values).iter().any(|right| is_same(right, made)),
-        None => may_be_absent(values),
+impl Language {
+    /// Whether a made value, or leaving it out, is right.
+    fn is_right(self, values: &Value, made: Option<&Value>) -> bool {
+        match made {
+            Some(made) => alternatives(values).iter().any(|right| self.is_same(right, made)),
+            None => may_be_absent(values),
+        }
     }
-}
 
-/// Whether a value is the right one, which inside an object names alternatives again.
-fn is_same(right: &Value, made: &Value) -> bool {
-    match (right, made) {
-        (Value::String(right), Value::String(made)) => plain(right).eq(plain(made)),
-        (Value::Array(right), Value::Array(made)) => {
-            right.len() == made.len() && right.iter().zip(made).all(|(right, made)| is_same(right, made))
+    /// Whether a value is the right one, which inside an object names alternatives again.
+    fn is_same(self, right: &Value, made: &Value) -> bool {
+        match (right, made) {
+            (Value::String(right), Value::String(made)) => plain(right).eq(plain(made)),
+            (Value::Array(right), Value::Array(made)) => {
+                right.len() == made.len() && right.iter().zip(made).all(|(right, made)| self.is_same(right, made))
+            }
+            (Value::Object(right), Value::Object(made)) => {
+                right.iter().all(|(name, values)| self.is_right(values, made.get(name)))
+                    && made.keys().all(|name| right.contains_key(name))
+            }
+            (right, Value::String(text)) if self == Self::Java => {
+                serde_json::from_str::<Value>(text).is_ok_and(|made| !made.is_string() && self.is_same(right, &made))
+            }
+            (right, made) => json_equal(right, made),
         }
-        (Value::Object(right), Value::Object(made)) => {
-            right.iter().all(|(name, values)| is_right(values, made.get(name)))
-                && made.keys().all(|name| right.contains_key(name))
+    }
+
+    fn choose(self, values: &Value, made: Option<&Value>) -> Option<Value> {
+        match made {
+            Some(made) if self.is_right(values, Some(made)) => Some(made.clone()),
+            None if may_be_absent(values) => None,
+            _ => alternatives(values).iter().find(|value| **value != "").or(alternatives(values).first()).cloned(),
         }
-        (right, made) => json_equal(right, made),
     }
 }
 
@@ -132,17 +192,10 @@ fn may_be_absent(values: &Value) -> bool {
     values.as_array().is_some_and(|values| values.iter().any(|value| value == ""))
 }
 
-fn choose(values: &Value, made: Option<&Value>) -> Option<Value> {
-    match made {
-        Some(made) if is_right(values, Some(made)) => Some(made.clone()),
-        None if may_be_absent(values) => None,
-        _ => alternatives(values).iter().find(|value| **value != "").or(alternatives(values).first()).cloned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::turn::Turn;
+    use super::Language::{Java, Python};
     use super::*;
     use crate::stages::MAX_MATCHED_CALLS;
 
@@ -154,7 +207,7 @@ mod tests {
 
     fn references(truth: &Value, made: &Value) -> Value {
         let calls = json!([{"function": {"name": "f", "arguments": made.to_string()}}]).to_string();
-        serde_json::from_str::<Value>(&reference_calls(&truth.to_string(), &made_of(&calls)).unwrap()).unwrap()
+        reference_calls(&truth.to_string(), &made_of(&calls), Python).unwrap().into()
     }
 
     #[test]
@@ -178,10 +231,10 @@ mod tests {
         let truth = json!([{"f": {"n": [0, 7]}}]);
         let chosen = |wrong: usize| {
             let calls: Vec<Value> = (0..wrong).map(|_| call(1)).chain([call(7)]).collect();
-            reference_calls(&truth.to_string(), &made_of(&Value::from(calls).to_string())).unwrap()
+            reference_calls(&truth.to_string(), &made_of(&Value::from(calls).to_string()), Python).unwrap()
         };
-        assert_eq!(chosen(MAX_MATCHED_CALLS - 1), r#"[{"name":"f","arguments":{"n":7}}]"#);
-        assert_eq!(chosen(MAX_MATCHED_CALLS), r#"[{"name":"f","arguments":{"n":0}}]"#);
+        assert_eq!(chosen(MAX_MATCHED_CALLS - 1), [json!({"name": "f", "arguments": {"n": 7}})]);
+        assert_eq!(chosen(MAX_MATCHED_CALLS), [json!({"name": "f", "arguments": {"n": 0}})]);
     }
 
     /// Each of its calls would be compared with each of those made, only to be refused.
@@ -189,9 +242,8 @@ mod tests {
     fn a_truth_that_is_too_long_is_compared_with_nothing() {
         let chosen = |length: usize| {
             let truth = Value::from(vec![json!({"f": {"n": [0, 7]}}); length]);
-            let calls: Value =
-                serde_json::from_str(&reference_calls(&truth.to_string(), &made_of(MADE)).unwrap()).unwrap();
-            assert_eq!(calls.as_array().unwrap().len(), length);
+            let calls = reference_calls(&truth.to_string(), &made_of(MADE), Python).unwrap();
+            assert_eq!(calls.len(), length);
             calls[0]["arguments"]["n"].clone()
         };
         assert_eq!((chosen(MAX_REFERENCE_CALLS), chosen(MAX_REFERENCE_CALLS + 1)), (json!(7), json!(0)));
@@ -199,12 +251,12 @@ mod tests {
 
     #[test]
     fn answers_are_no_calls() {
-        assert_eq!(reference_calls("[\"Paris\"]", &[]), None);
+        assert_eq!(reference_calls("[\"Paris\"]", &[], Python), None);
     }
 
     #[test]
     fn values_are_the_same_by_the_leaderboards_rules() {
-        let right = |values: Value, made: Value| is_right(&values, Some(&made));
+        let right = |values: Value, made: Value| Python.is_right(&values, Some(&made));
         assert!(right(json!(["New York, NY", "NYC"]), json!("new york ny")) && !right(json!(["NYC"]), json!("NYCC")));
         assert!(right(json!(["it's"]), json!("it\"s")) && !right(json!(["a"]), json!(["a"])));
         assert!(right(json!([5]), json!(5.0)) && !right(json!([1]), json!(true)));
@@ -216,7 +268,26 @@ mod tests {
             !right(nested.clone(), json!({"city": "berlin", "days": 4})) && !right(nested.clone(), json!({"days": 3}))
         );
         assert!(!right(nested, json!({"city": "berlin", "unit": "C"})));
+        let written = |values: Value, made: &str| Java.is_right(&values, Some(&json!(made)));
+        assert!(written(json!([true]), "true") && written(json!([[1, 2]]), "[1, 2]") && !written(json!([5]), "6"));
+        assert!(written(json!(["5"]), "5") && !right(json!([5]), json!("5")));
         assert!(right(json!([[{"a": [1]}, {"a": [2, 3]}]]), json!([{"a": 1}, {"a": 3}])));
+    }
+
+    /// The same call is right for several truths, by case here and by alternatives there.
+    #[test]
+    fn each_truth_is_about_a_call_of_its_own() {
+        let call = |name: &str, kind: Value| json!({"function": {"name": name, "arguments": {"kind": kind}}});
+        let chosen = |truth: Value, calls: Value| {
+            let found = reference_calls(&truth.to_string(), &made_of(&calls.to_string()), Python).unwrap();
+            found.iter().map(|call| call["arguments"]["kind"].clone()).collect::<Vec<_>>()
+        };
+        let truth = |kinds: &[Value]| kinds.iter().map(|kind| json!({"f": {"kind": kind}})).collect::<Value>();
+        let letters = ["AA", "Aa", "aa"].map(|kind| call("f", json!(kind)));
+        assert_eq!(chosen(truth(&[json!(["AA"]), json!(["Aa"]), json!(["aa"])]), letters.into()), ["AA", "Aa", "aa"]);
+        let calls = json!([call("g", json!("b")), call("f", json!("b")), call("f", json!("a"))]);
+        assert_eq!(chosen(truth(&[json!(["a", "c"]), json!(["b"])]), calls.clone()), ["a", "b"]);
+        assert_eq!(chosen(truth(&[json!(["x"]), json!(["a", "y"]), json!(["z"])]), calls), ["x", "a", "z"]);
     }
 
     #[test]
@@ -231,24 +302,38 @@ mod tests {
     fn names_are_those_that_models_write() {
         let mut functions =
             json!([{"name": "math.add", "parameters": {"type": "dict", "properties": {"name": {"type": "string"}}}}]);
-        as_tools(&mut functions);
+        as_tools(&mut functions, &[]);
         assert_eq!(
             (&functions[0]["name"], &functions[0]["parameters"]["type"]),
             (&json!("math_add"), &json!("object"))
         );
-        assert_eq!(reference_calls(r#"[{"math.add": {}}]"#, &[]).unwrap(), r#"[{"name":"math_add","arguments":{}}]"#);
+        let references = reference_calls(r#"[{"math.add": {}}]"#, &[], Python).unwrap();
+        assert_eq!(references, [json!({"name": "math_add", "arguments": {}})]);
     }
 
     #[test]
     fn any_call_is_right_where_one_is_wanted() {
-        assert_eq!(any_of(&made_of(MADE)), r#"[{"name":"f","arguments":{"n":7}}]"#);
-        assert_eq!(any_of(&[]), r#"[{"name":"any call","arguments":{}}]"#);
+        assert_eq!(any_of(&made_of(MADE)), [json!({"name": "f", "arguments": {"n": 7}})]);
+        assert_eq!(any_of(&[]), [json!({"name": "any call", "arguments": {}})]);
+    }
+
+    #[test]
+    fn what_is_right_is_allowed() {
+        let mut functions = json!([{"name": "f", "parameters": {"type": "dict", "properties": {
+            "unit": {"type": "string", "enum": ["s", "ms"]}, "n": {"type": "integer"}}}}]);
+        as_tools(
+            &mut functions,
+            &[json!({"name": "f", "arguments": {"unit": "N/A"}}), json!({"name": "f", "arguments": {"unit": null}})],
+        );
+        let properties = json!({"n": {"type": "integer"},
+            "unit": {"anyOf": [{"type": "string", "enum": ["s", "ms"]}, {"enum": ["N/A", null]}]}});
+        assert_eq!(functions[0]["parameters"]["properties"], properties);
     }
 
     #[test]
     fn types_become_those_of_json_schema() {
-        let mut schema = json!({"type": "dict", "properties": {"x": {"type": "float"}, "type": {"type": "any"}}});
+        let mut schema = json!({"type": "dict", "properties": {"x": {"type": "float"}, "type": {"type": "any"}, "m": {"type": "HashMap"}}});
         as_json_schema(&mut schema);
-        assert_eq!(schema, json!({"type": "object", "properties": {"x": {"type": "number"}, "type": {}}}));
+        assert_eq!(schema, json!({"type": "object", "properties": {"x": {"type": "number"}, "type": {}, "m": {}}}));
     }
 }

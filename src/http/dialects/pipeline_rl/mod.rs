@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use self::leaderboard::Language;
 use self::turn::Turn;
 use super::draft::{Draft, Written};
 use super::label::Label;
@@ -98,19 +99,28 @@ struct RewardContext<'b> {
 }
 
 impl<'b> RewardContext<'b> {
-    /// What is right, given the calls that were made.
-    fn label(&self, turn: &Turn) -> Label<'b> {
-        if self.is_relevance == Some(true) {
-            let irrelevant =
-                self.category.as_ref().and_then(Value::as_str).is_some_and(|name| name.contains("irrelevance"));
-            let calls = if irrelevant { "[]".to_owned() } else { leaderboard::any_of(&turn.made) };
-            return Label { reference_calls: Some(calls.into()), ..Label::default() };
-        }
+    /// What is right and what was offered, given the calls that were made.
+    fn read(self, turn: &Turn) -> (Label<'b>, Option<Value>) {
         let truth = leaderboard::list(self.ground_truth.map_or("null", RawValue::get));
-        match leaderboard::reference_calls(truth, &turn.made) {
-            Some(calls) => Label { reference_calls: Some(calls.into()), ..Label::default() },
+        let relevance = self.is_relevance == Some(true);
+        let category = self.category.as_ref().and_then(Value::as_str).unwrap_or_default();
+        let language = if category.contains("java") { Language::Java } else { Language::Python };
+        let calls = match relevance {
+            true if category.contains("irrelevance") => Some(Vec::new()),
+            true => Some(leaderboard::any_of(&turn.made)),
+            false => leaderboard::reference_calls(truth, &turn.made, language),
+        };
+        let tools = self.function.map(|mut functions| {
+            // Any call is right that fits its own schema.
+            let right = calls.as_deref().filter(|_| !relevance).unwrap_or_default();
+            leaderboard::as_tools(&mut functions, right);
+            functions
+        });
+        let label = match calls {
+            Some(calls) => Label { reference_calls: Some(Value::from(calls).to_string().into()), ..Label::default() },
             None => Label::of_raw(truth),
-        }
+        };
+        (label, tools)
     }
 }
 
@@ -127,12 +137,9 @@ impl Dialect for PipelineRl {
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
         let body: Body<'_> = object(body)?;
         let turn = Turn::new(body.generation.map(RawValue::get), body.tool_calls.map(RawValue::get));
-        let label = body.reward_context.label(&turn);
+        let (label, tools) = body.reward_context.read(&turn);
         let wants_calls = label.reference_calls.as_deref().is_some_and(|calls| calls != "[]");
-        let tools = body.reward_context.function.map(|mut tools| {
-            leaderboard::as_tools(&mut tools);
-            tools.to_string().into()
-        });
+        let tools = tools.map(|tools| tools.to_string().into());
         let draft = Draft { written: Written::Messages(turn.messages.into()), tools, label, ..Draft::default() };
         Ok((Self { wants_calls }, vec![draft]))
     }
