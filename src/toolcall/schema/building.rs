@@ -11,8 +11,12 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::branches;
 use super::graph::{Edge, Graph};
 use super::size::values_in;
+
+/// Most subschemas of one schema; a compiled one takes about 600 bytes.
+const MAX_SUBSCHEMAS: usize = 40_000;
 
 /// Work that any schema may take, in units of about 10 us and 128 bytes; one more for every two bytes of its text.
 const FREE_WORK: usize = 1000;
@@ -54,10 +58,14 @@ pub(super) struct Depth {
 ///
 /// A node that is compiled too often or too deeply, and what to do.
 pub(super) fn check(graph: &Graph<'_>, text_bytes: usize) -> Result<Depth, (usize, &'static str)> {
+    if graph.nodes.len() > MAX_SUBSCHEMAS {
+        return Err((0, "the schema has more than 40000 subschemas; use fewer"));
+    }
     let mut building = Building {
         graph,
         values: graph.nodes.iter().map(|node| values(node.schema) / VALUES).collect(),
         work_left: max_work(text_bytes),
+        covering: covering(graph),
         nested: 0,
         deepest: 0,
         open: [vec![0; graph.nodes.len()], vec![0; graph.nodes.len()]],
@@ -101,6 +109,13 @@ fn values(schema: &Value) -> usize {
 
 type Checked = Result<(), (usize, &'static str)>;
 
+/// Each pattern of a branch is looked up among those of the others.
+fn covering(graph: &Graph<'_>) -> usize {
+    let patterns = graph.nodes.iter().filter_map(|node| node.schema.get("patternProperties")?.as_object());
+    let patterns = patterns.map(serde_json::Map::len).sum::<usize>();
+    patterns.saturating_mul(patterns) / 2000
+}
+
 /// What may be tracked: members or elements.
 const TRACKING: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 
@@ -109,6 +124,8 @@ struct Building<'g, 'a> {
     /// The work of copying what stands in each node's own keywords.
     values: Vec<usize>,
     work_left: usize,
+    /// The work of finding out whether what one branch evaluates, others do.
+    covering: usize,
     nested: usize,
     deepest: usize,
     /// How often each node is being tracked, for each kind.
@@ -143,6 +160,7 @@ impl Building<'_, '_> {
 
     fn compile(&mut self, node: usize, scope: usize) -> Checked {
         self.spend(COMPILED + self.values[node], node)?;
+        self.spend(branches::work(self.graph, node, self.work_left), node)?;
         self.nest(node, |building| {
             let graph = building.graph;
             let tracks =
@@ -163,7 +181,7 @@ impl Building<'_, '_> {
     /// Goes through what sees the same value. `moved`: a reference was followed to here, so that nothing of it is compiled
     /// under this name yet.
     fn track(&mut self, kind: usize, node: usize, scope: usize, moved: bool) -> Checked {
-        self.spend(TRACKED + self.values[node], node)?;
+        self.spend(TRACKED + self.values[node] + self.covering, node)?;
         self.open[kind][node] += 1;
         self.nest(node, |building| {
             let graph = building.graph;

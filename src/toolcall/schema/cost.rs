@@ -19,12 +19,15 @@ use serde_json::Value;
 use super::{
     graph::{Edge, Graph, Node},
     pattern::{self, Engine},
-    size::{MAX_DEPTH, Size, values_in},
+    size::{self, MAX_DEPTH, Size, values_in},
 };
 
 /// How often an in-place subschema can be evaluated again where evaluated members are tracked: once for its verdict,
 /// once to mark, and once more inside the mark.
 const TRACKING_FACTOR: f64 = 3.0;
+
+/// What is beyond all bounds: as a number, so that none of it is still nothing.
+pub(super) const ENDLESS: f64 = 1e200;
 
 /// The bounds of one schema.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Cost {
     rates: Box<[Rates]>,
     /// By depth of the value: schemas nested on the stack.
     stack: Box<[u32]>,
+    /// Bytes of the longest pointer to a subschema.
+    location: f64,
     /// Whether a match may be given up.
     pub(super) gives_up: bool,
 }
@@ -44,6 +49,8 @@ pub(super) struct Rates {
     pub(super) work: f64,
     /// Violations that may be reported.
     pub(super) reports: f64,
+    /// Bytes of the schema that they copy.
+    pub(super) texts: f64,
     /// Matches of patterns that backtrack freely.
     pub(super) backtracking: f64,
     /// Checks of `uniqueItems`.
@@ -55,7 +62,8 @@ impl Cost {
     pub(super) fn of(graph: &Graph<'_>, order: &[usize], own: &[Own]) -> Self {
         let tracks = graph.nodes.iter().any(tracks_evaluation);
         let (rates, stack) = table(graph, order, own, if tracks { TRACKING_FACTOR } else { 1.0 });
-        Self { rates, stack, gives_up: own.iter().any(|own| own.gives_up) }
+        let location = graph.nodes.iter().map(|node| node.location).max().unwrap_or(0) as f64;
+        Self { rates, stack, location, gives_up: own.iter().any(|own| own.gives_up) }
     }
 
     /// Most units of work that deciding on a value of this size takes.
@@ -66,7 +74,10 @@ impl Cost {
 
     /// Most bytes that listing every violation in a value of this size copies.
     pub(super) fn report_bytes(&self, size: &Size) -> f64 {
-        self.rates(size.depth).reports * size.report_bytes
+        let rates = self.rates(size.depth);
+        // With each, the way through references to where it stands.
+        let way = self.location * f64::from(self.stack(size.depth));
+        rates.reports * (size.report_bytes + way * size.units) + rates.texts * size.units
     }
 
     /// Schemas that are nested on the stack for a value of this depth.
@@ -115,13 +126,19 @@ impl Own {
             own.value.work += listed(keyword, value);
             match (keyword.as_str(), value) {
                 // Each name that is missing is a violation of its own, which takes as long as some.
-                ("required", Value::Array(names)) => own.value.reports += 4.0 * names.len() as f64,
+                ("required", Value::Array(names)) => own.reports(4.0 * names.len() as f64, value),
+                ("dependentRequired" | "dependencies" | "const" | "enum", value) => own.reports(0.0, value),
+                // A violation repeats the schema that should not have matched.
+                ("not", value) => own.reports(values_in(value) as f64, value),
                 // With large exponents it divides exactly.
                 ("multipleOf", _) => own.value.work += 25.0,
+                // The text is read as what it says it is.
+                ("contentMediaType" | "contentEncoding", _) => own.value.work += 4.0,
                 ("uniqueItems", Value::Bool(true)) => own.value.comparing += 1.0,
-                // A violation repeats the schema that should not have matched.
-                ("not", value) => own.value.reports += values_in(value) as f64,
-                ("pattern", Value::String(pattern)) => own.value = own.value + own.matching(pattern)?,
+                ("pattern", Value::String(pattern)) => {
+                    own.reports(0.0, value);
+                    own.value = own.value + own.matching(pattern)?;
+                }
                 ("patternProperties", Value::Object(patterns)) => {
                     for pattern in patterns.keys() {
                         own.member = own.member + own.matching(pattern)?;
@@ -131,6 +148,12 @@ impl Own {
             }
         }
         Ok(own)
+    }
+
+    /// Counts more reports, and that they copy a keyword's value.
+    fn reports(&mut self, more: f64, value: &Value) {
+        self.value.reports += more;
+        self.value.texts += size::copied_bytes(value);
     }
 
     fn matching(&mut self, pattern: &str) -> Result<Rates, String> {
@@ -143,14 +166,20 @@ impl Own {
 
 /// The work of a keyword that goes through a list of its own.
 fn listed(keyword: &str, value: &Value) -> f64 {
-    match (keyword, value) {
+    let entries = match (keyword, value) {
         // Many strings are hashed.
         ("enum", Value::Array(items)) if items.iter().all(Value::is_string) => 1.0,
         ("enum" | "const" | "dependentRequired" | "dependencies", value) => values_in(value) as f64 / 4.0,
-        ("required", Value::Array(items)) => items.len() as f64 / 4.0,
+        ("required", Value::Array(items)) => items.len() as f64 / 2.0,
         ("properties", Value::Object(members)) => members.len() as f64 / 4.0,
-        _ => 0.0,
-    }
+        _ => return 0.0,
+    };
+    // Where lengths are equal, texts are compared.
+    let text_bytes = match (keyword, value) {
+        ("properties", Value::Object(members)) => members.keys().map(String::len).sum::<usize>() as f64,
+        (_, value) => size::copied_bytes(value) - 64.0 * values_in(value) as f64,
+    };
+    entries + text_bytes / 1024.0
 }
 
 /// The rows E(root, k), as running maxima, and the stack by depth.
@@ -205,13 +234,19 @@ fn edge_stack(edges: &[(Edge, usize)], row: &[u32], above: &[u32]) -> u32 {
 }
 
 impl Rates {
-    fn max(self, other: Self) -> Self {
+    /// The same of each.
+    fn each(self, other: Self, of: impl Fn(f64, f64) -> f64) -> Self {
         Self {
-            work: self.work.max(other.work),
-            reports: self.reports.max(other.reports),
-            backtracking: self.backtracking.max(other.backtracking),
-            comparing: self.comparing.max(other.comparing),
+            work: of(self.work, other.work),
+            reports: of(self.reports, other.reports),
+            texts: of(self.texts, other.texts),
+            backtracking: of(self.backtracking, other.backtracking),
+            comparing: of(self.comparing, other.comparing),
         }
+    }
+
+    fn max(self, other: Self) -> Self {
+        self.each(other, f64::max)
     }
 }
 
@@ -219,12 +254,7 @@ impl Add for Rates {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            work: self.work + other.work,
-            reports: self.reports + other.reports,
-            backtracking: self.backtracking + other.backtracking,
-            comparing: self.comparing + other.comparing,
-        }
+        self.each(other, |one, other| (one + other).min(ENDLESS))
     }
 }
 
@@ -232,11 +262,6 @@ impl Mul<f64> for Rates {
     type Output = Self;
 
     fn mul(self, factor: f64) -> Self {
-        Self {
-            work: self.work * factor,
-            reports: self.reports * factor,
-            backtracking: self.backtracking * factor,
-            comparing: self.comparing * factor,
-        }
+        self.each(self, |rate, _| (rate * factor).min(ENDLESS))
     }
 }

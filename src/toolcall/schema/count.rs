@@ -14,16 +14,19 @@ use std::ops::{Add, AddAssign};
 
 use serde_json::Value;
 
-use super::cost::{Own, Rates};
+use super::cost::{ENDLESS, Own, Rates};
 use super::graph::{Edge, Graph, Node, REFERENCES};
 use super::likeness::Likeness;
 use super::size;
 
 /// Most subschemas that are looked at, for all values together.
-const MAX_VISITS: u32 = 3_000_000;
+const MAX_VISITS: f64 = 3e6;
 
 /// Units of work that looking at one takes.
-const VISIT_UNITS: f64 = 0.1;
+const VISIT_UNITS: f64 = 0.5;
+
+/// Units of going past a member or an element, where a subschema looks for some of them only.
+const PASSING: f64 = 0.25;
 
 /// Most conditions on one way into nested conditionals that marking asks again for each conditional inside.
 const MAX_CONDITIONS: f64 = 64.0;
@@ -40,6 +43,8 @@ pub(super) struct Counter {
 #[derive(Debug)]
 struct Step {
     own: Own,
+    /// Bytes of the pointer to it.
+    location: f64,
     /// Whether members or elements that nobody evaluated count.
     tracks: bool,
     in_place: Box<[(Edge, u32)]>,
@@ -65,6 +70,8 @@ struct Times {
     verdicts: f64,
     marks: f64,
     lists: f64,
+    /// Bytes of the longest way through references to it, which every violation has.
+    way: f64,
 }
 
 /// What evaluating may take.
@@ -99,20 +106,26 @@ impl Counter {
         Self { steps: steps.collect(), root: place.first().copied().unwrap_or(0) }
     }
 
-    /// Deciding on a value.
-    pub(super) fn deciding(&self, value: &Value) -> Counted {
-        self.count(value, Times { verdicts: 1.0, ..Times::default() })
+    /// Deciding on a value, which is counted in at most as many units of work.
+    pub(super) fn deciding(&self, value: &Value, units: f64) -> Counted {
+        self.count(value, units, Times { verdicts: 1.0, ..Times::default() })
     }
 
-    /// Listing what is wrong with a value.
-    pub(super) fn listing(&self, value: &Value) -> Counted {
-        self.count(value, Times { lists: 1.0, ..Times::default() })
+    /// Listing what is wrong with a value, likewise.
+    pub(super) fn listing(&self, value: &Value, units: f64) -> Counted {
+        self.count(value, units, Times { lists: 1.0, ..Times::default() })
     }
 
-    fn count(&self, value: &Value, times: Times) -> Counted {
-        let mut walk = Walk { steps: &self.steps, visits: 0, work: 0.0, report_bytes: 0.0 };
+    fn count(&self, value: &Value, units: f64, times: Times) -> Counted {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "within bounds that are no negative numbers"
+        )]
+        let visits_left = (units / VISIT_UNITS).clamp(0.0, MAX_VISITS) as usize;
+        let mut walk = Walk { steps: &self.steps, visits_left, work: 0.0, report_bytes: 0.0 };
         let whole = walk.apply(value, 0.0, BTreeMap::from([(self.root, times)])).is_some();
-        let counting = f64::from(walk.visits) * VISIT_UNITS;
+        let counting = (visits_left - walk.visits_left) as f64 * VISIT_UNITS;
         let (work, report_bytes) = if whole { (walk.work, walk.report_bytes) } else { (f64::INFINITY, f64::INFINITY) };
         Counted { work, report_bytes, counting }
     }
@@ -147,13 +160,9 @@ impl Step {
         let every = to(|edge| edge == Edge::EachMember);
         Self {
             own,
+            location: node.location as f64,
             tracks: ["unevaluatedProperties", "unevaluatedItems"].iter().any(|name| keyword(name).is_some()),
-            in_place: node
-                .edges
-                .iter()
-                .filter(|(edge, _)| edge.in_place())
-                .map(|&(edge, to)| (edge, place(to)))
-                .collect(),
+            in_place: in_place.into(),
             named: named.into(),
             others: to(|edge| edge == Edge::OtherMember),
             members: every.iter().filter(|to| Some(**to) != names).map(|to| (*to, Some(*to) == again)).collect(),
@@ -180,7 +189,7 @@ impl Step {
 /// The walk through one value.
 struct Walk<'a> {
     steps: &'a [Step],
-    visits: u32,
+    visits_left: usize,
     work: f64,
     report_bytes: f64,
 }
@@ -193,7 +202,7 @@ impl Walk<'_> {
     fn apply(&mut self, value: &Value, path: f64, mut entering: Entering) -> Option<f64> {
         let mut applied = Vec::new();
         let (units, parts) = (size::own_units(value), size::parts_units(value));
-        let (mut reports, mut likeness) = (0.0, None);
+        let (mut reports, mut texts, mut likeness) = (0.0, 0.0, None);
         while let Some((place, times)) = entering.pop_first() {
             let step = self.steps.get(place as usize)?;
             self.visit(1 + step.in_place.len())?;
@@ -203,17 +212,17 @@ impl Walk<'_> {
                 times
             };
             let rounds = times.verdicts + times.marks + times.lists;
-            // Marking goes through every member or element; a verdict, where the subschema says something of all.
-            let through = if step.looks_inside() { rounds } else { times.marks };
-            self.work += rounds * (units * step.own.value.work + self.matching(&step.own, value)?) + through * parts;
+            let through = if step.looks_inside() { parts } else { parts * PASSING };
+            self.work += rounds * (units * step.own.value.work + through + self.matching(&step.own, value)?);
             if let (Value::Array(items), true) = (value, step.own.value.comparing > 0.0) {
                 let likeness: &Likeness = likeness.get_or_insert_with(|| Likeness::of(items));
                 self.visit(likeness.values)?;
                 self.work += rounds * likeness.units;
             }
             reports += times.lists * step.own.value.reports;
+            texts += times.lists * (step.own.value.texts + step.own.value.reports * times.way);
             for &(edge, to) in &step.in_place {
-                *entering.entry(to).or_default() += times.in_place(edge, step.conditions);
+                *entering.entry(to).or_default() += times.in_place(edge, step);
             }
             applied.push((step, times));
         }
@@ -222,7 +231,7 @@ impl Walk<'_> {
             Value::Object(members) => self.members(members, path, &applied)?,
             value => size::report_bytes(value),
         };
-        self.report_bytes += reports * (bytes + path);
+        self.report_bytes += reports * (bytes + path) + texts;
         Some(bytes)
     }
 
@@ -297,22 +306,23 @@ impl Walk<'_> {
     }
 
     fn visit(&mut self, visits: usize) -> Option<()> {
-        self.visits = self.visits.saturating_add(u32::try_from(visits).unwrap_or(u32::MAX));
-        (self.visits <= MAX_VISITS).then_some(())
+        let left = self.visits_left.checked_sub(visits);
+        self.visits_left = left.unwrap_or(0);
+        left.map(|_| ())
     }
 }
 
 impl Times {
-    /// How often a subschema of the same value is applied where the one that applies it is applied these times.
-    fn in_place(self, edge: Edge, conditions: f64) -> Self {
-        let Self { verdicts, marks, lists } = self;
+    /// How often a subschema of the same value is applied where `step`, which applies it, is applied these times.
+    fn in_place(self, edge: Edge, step: &Step) -> Self {
+        let Self { verdicts, marks, lists, way } = self;
         match edge {
             // What a reference leads to is marked without asking for its verdict, and listed at once.
-            Edge::Reference { .. } => self,
+            Edge::Reference { .. } => Self { way: way + step.location, ..self },
             // Alternatives are asked before they are marked, and before they are listed.
             Edge::Composed => Self { verdicts: verdicts + marks + lists, ..self },
             // Marking may ask a condition again for each conditional inside.
-            _ => Self { verdicts: verdicts + marks * conditions.max(1.0) + lists, ..self },
+            _ => Self { verdicts: verdicts + marks * step.conditions.max(1.0) + lists, ..self },
         }
     }
 
@@ -323,19 +333,21 @@ impl Times {
 
     /// The same where marking does, and where listing asks for a verdict first.
     fn asked(self) -> Self {
-        let Self { verdicts, marks, lists } = self;
-        Self { verdicts: verdicts + marks + lists, marks: 0.0, lists }
+        let Self { verdicts, marks, lists, .. } = self;
+        Self { verdicts: verdicts + marks + lists, marks: 0.0, ..self }
     }
 }
 
 impl Add for Times {
     type Output = Self;
 
+    /// Beyond all bounds it stays a number.
     fn add(self, other: Self) -> Self {
         Self {
-            verdicts: self.verdicts + other.verdicts,
-            marks: self.marks + other.marks,
-            lists: self.lists + other.lists,
+            verdicts: (self.verdicts + other.verdicts).min(ENDLESS),
+            marks: (self.marks + other.marks).min(ENDLESS),
+            lists: (self.lists + other.lists).min(ENDLESS),
+            way: self.way.max(other.way),
         }
     }
 }

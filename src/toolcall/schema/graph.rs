@@ -60,6 +60,8 @@ pub(super) struct Node<'a> {
     pub(super) edges: Vec<(Edge, usize)>,
     /// Which base URI its references have; equal for equal ones.
     pub(super) base: usize,
+    /// Bytes of the pointer to it, escapes aside.
+    pub(super) location: usize,
 }
 
 /// The subschemas that evaluating the first one can reach.
@@ -156,7 +158,7 @@ pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaPro
         index: HashMap::new(),
         dynamic_edges: 0,
     };
-    builder.survey(schema, 0);
+    builder.survey(schema, 0, 0);
     builder.node(schema);
     let mut next = 0;
     while next < builder.nodes.len() {
@@ -221,12 +223,20 @@ struct Anchor<'a> {
     schema: &'a Value,
 }
 
+/// A value of the document.
+#[derive(Clone, Copy)]
+struct Owned<'a> {
+    value: &'a Value,
+    base: usize,
+    location: usize,
+}
+
 struct Builder<'a, 'r> {
     root: &'a Value,
     draft: Draft,
     registry: &'r Registry<'r>,
-    /// Every value of the document by its address, which is what a reference may lead to, and its base.
-    owned: HashMap<usize, (&'a Value, usize)>,
+    /// Every value of the document by its address, which is what a reference may lead to.
+    owned: HashMap<usize, Owned<'a>>,
     anchors: Vec<Anchor<'a>>,
     nodes: Vec<Node<'a>>,
     /// The base URIs, each once, and where each stands among them.
@@ -239,11 +249,11 @@ struct Builder<'a, 'r> {
 
 impl<'a> Builder<'a, '_> {
     /// Collects every value and dynamic anchor of the document; as deep as the text, which the parser bounds.
-    fn survey(&mut self, value: &'a Value, base: usize) {
+    fn survey(&mut self, value: &'a Value, base: usize, location: usize) {
         let base = if value.is_object() { self.base_within(value, base) } else { base };
-        self.owned.insert(address(value), (value, base));
+        self.owned.insert(address(value), Owned { value, base, location });
         match value {
-            Value::Array(items) => items.iter().for_each(|item| self.survey(item, base)),
+            Value::Array(items) => items.iter().for_each(|item| self.survey(item, base, location + 4)),
             Value::Object(members) => {
                 if let Some(name) = members.get("$dynamicAnchor").and_then(Value::as_str) {
                     self.anchors.push(Anchor { name: Some(name), schema: value });
@@ -251,7 +261,7 @@ impl<'a> Builder<'a, '_> {
                 if members.get("$recursiveAnchor") == Some(&Value::Bool(true)) {
                     self.anchors.push(Anchor { name: None, schema: value });
                 }
-                members.values().for_each(|member| self.survey(member, base));
+                members.iter().for_each(|(name, member)| self.survey(member, base, location + name.len() + 1));
             }
             _ => {}
         }
@@ -276,9 +286,9 @@ impl<'a> Builder<'a, '_> {
         if let Some(&known) = self.index.get(&address(schema)) {
             return known;
         }
-        let base = self.owned.get(&address(schema)).map_or(0, |&(_, base)| base);
+        let (base, location) = self.owned.get(&address(schema)).map_or((0, 0), |owned| (owned.base, owned.location));
         let position = self.nodes.len();
-        self.nodes.push(Node { schema, edges: Vec::new(), base });
+        self.nodes.push(Node { schema, edges: Vec::new(), base, location });
         self.index.insert(address(schema), position);
         position
     }
@@ -312,7 +322,7 @@ impl<'a> Builder<'a, '_> {
         let documents = inside.dynamic_scope().iter().count();
         let resolved = inside.lookup(reference).map_err(|error| problem(clear(&error)))?;
         let enters = resolved.resolver().dynamic_scope().iter().count() > documents;
-        let Some(&(target, _)) = self.owned.get(&address(resolved.contents())) else {
+        let Some(&Owned { value: target, .. }) = self.owned.get(&address(resolved.contents())) else {
             return Err(problem(format!("{reference} is outside the schema and never fetched; use a local reference")));
         };
         edges.push((Edge::Reference { enters }, self.node(target)));

@@ -2,7 +2,8 @@
 //! itself.
 //!
 //! The validator hashes the elements and compares those of equal hash, and short arrays each with each. What it hashes alike
-//! though it differs is known: numbers as doubles, nested arrays without their boundaries.
+//! though it differs is known: numbers as doubles, nested arrays without their boundaries, and `null`, booleans and objects as
+//! numbers.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,6 +14,9 @@ use super::size;
 
 /// Elements up to which the validator compares each with each.
 const SHORT: usize = 15;
+
+/// The number as which `null` is hashed.
+const NULL: u64 = 3_221_225_473;
 
 /// Units of hashing a value.
 const HASHING: f64 = 0.5;
@@ -58,8 +62,8 @@ impl Hashed {
         self.units += size::own_units(value) + size::parts_units(value);
         self.values += 1;
         match value {
-            Value::Null => 0_u8.hash(hasher),
-            Value::Bool(value) => value.hash(hasher),
+            Value::Null => NULL.hash(hasher),
+            Value::Bool(value) => u64::from(*value).hash(hasher),
             Value::Number(number) => {
                 let number = number.as_f64().unwrap_or_default();
                 // Zero has two signs and is one number.
@@ -97,6 +101,15 @@ mod tests {
         // Their boundaries are not hashed.
         let arrays = units((0..1000).map(|at| if at % 2 == 0 { json!([[], [1]]) } else { json!([[1]]) }));
         assert!(arrays > 1_000_000.0, "{arrays}");
+        // All begin alike.
+        let bit = |number: i32, bit: i32| if number >> bit & 1 == 0 { json!(false) } else { json!(0) };
+        let booleans = units((0..1000).map(|at| (0..10).map(|place| bit(at, place)).collect()));
+        assert!(booleans > 1_000_000.0, "{booleans}");
+        let empty = units(
+            (0..1000)
+                .map(|at| (0..10).map(|place| if at >> place & 1 == 0 { json!({}) } else { json!(0.0) }).collect()),
+        );
+        assert!(empty > 1_000_000.0, "{empty}");
         let beyond_doubles = units((0..1000).map(|at| json!(u64::MAX - at % 500)));
         assert!(beyond_doubles > 400_000.0, "{beyond_doubles}");
         assert!(units((0..1000).map(|at| json!(if at % 2 == 0 { 0.0 } else { -0.0 }))) > 400_000.0);

@@ -11,6 +11,9 @@ pub(super) const MAX_SCHEMA_BYTES: usize = 1 << 20;
 /// Bytes of all JSON Pointers into a schema together: a validator keeps one for every keyword.
 const MAX_POINTER_BYTES: usize = 16 << 20;
 
+/// Longest JSON Pointer into a schema, in bytes: every violation has some.
+const MAX_LOCATION_BYTES: usize = 4096;
+
 /// Longest `$id`, in bytes: every reference below it is resolved against it.
 const MAX_ID_BYTES: usize = 2048;
 
@@ -33,6 +36,7 @@ const MAX_PATTERN_SQUARES: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pointer_bytes: usize,
+    longest_location: usize,
     longest_id: usize,
     resources: usize,
     /// Objects that may be named, as schemas or as data.
@@ -63,6 +67,10 @@ impl Contents {
     pub(super) fn check(&self) -> Result<(), SchemaProblem> {
         let limits = [
             (self.pointer_bytes > MAX_POINTER_BYTES, "names that are too long for their nesting; shorten them"),
+            (
+                self.longest_location > MAX_LOCATION_BYTES,
+                "names of more than 4096 bytes on the way to a value; shorten them",
+            ),
             (self.longest_id > MAX_ID_BYTES, "an $id of more than 2048 bytes; shorten it"),
             (self.resources > MAX_RESOURCES, "more than 64 schemas with an $id of their own; use $defs without $id"),
             (
@@ -81,6 +89,7 @@ impl Contents {
 
     fn add(&mut self, value: &Value, path: usize, data: bool) {
         self.pointer_bytes = self.pointer_bytes.saturating_add(path);
+        self.longest_location = self.longest_location.max(path);
         match value {
             Value::Array(items) => items.iter().for_each(|item| self.add(item, path + 4, data)),
             Value::Object(members) => {

@@ -7,6 +7,7 @@
 //! more than [`BUDGET`] units of work are unsupported for them.
 
 mod bounded;
+mod branches;
 mod building;
 mod cache;
 mod cost;
@@ -51,6 +52,9 @@ pub const BUDGET: f64 = 5e6;
 
 /// Most units of work for all arguments of one trajectory.
 pub const TRAJECTORY_BUDGET: f64 = 1e7;
+
+/// Units of work from which on listing is counted on the arguments.
+const LISTED_UNCOUNTED: f64 = 2e4;
 
 /// Most bytes that are copied to list violations; beyond, a single one stands for all.
 const REPORT_BUDGET: f64 = 8e6;
@@ -176,7 +180,9 @@ impl Schema {
 
     /// Bytes that the schema takes once compiled, roughly; known before.
     pub fn weight_bytes(&self) -> usize {
-        2048 + self.text.len().saturating_mul(40) + self.pattern_bytes + building::tracking_bytes(&self.text)
+        let text = &*self.text;
+        let subschemas = memchr::memchr3_iter(b'{', b'[', b',', text.as_bytes()).count();
+        2048 + text.len() * 24 + subschemas * 150 + self.pattern_bytes + building::tracking_bytes(text)
     }
 
     /// Checks decoded arguments.
@@ -231,12 +237,12 @@ impl Compiled {
             return unsupported(message);
         }
         let Some(validator) = &self.validator else { return unsupported("the schema is not there any more".into()) };
-        if validator.is_valid(arguments) { Check::Valid } else { self.violations(validator, arguments, &size) }
+        if validator.is_valid(arguments) { Check::Valid } else { self.violations(validator, arguments, &size, left) }
     }
 
     /// Why `arguments` are not valid. A match that was given up makes "not valid" a guess, and the list shows it.
-    fn violations(&self, validator: &Validator, arguments: &Value, size: &Size) -> Check {
-        if !self.bounds.allow_listing(arguments, size) {
+    fn violations(&self, validator: &Validator, arguments: &Value, size: &Size, left: &mut f64) -> Check {
+        if !self.bounds.may_list(arguments, size, left) {
             if self.bounds.cost.gives_up {
                 return unsupported("a pattern may have been given up on arguments of this size".into());
             }
@@ -297,7 +303,7 @@ impl Bounds {
         }
         let mut work = self.cost.work(size);
         if work > BUDGET.min(*left) {
-            let counted = self.counter.deciding(arguments);
+            let counted = self.counter.deciding(arguments, *left);
             *left -= counted.counting;
             work = work.min(counted.work);
         }
@@ -314,13 +320,21 @@ impl Bounds {
         Ok(())
     }
 
-    /// Whether every violation may be listed.
-    fn allow_listing(&self, arguments: &Value, size: &Size) -> bool {
-        if self.cost.report_bytes(size) <= REPORT_BUDGET {
-            return true;
+    /// Takes the work of listing every violation from what is `left`, if they may be listed.
+    fn may_list(&self, arguments: &Value, size: &Size, left: &mut f64) -> bool {
+        // A verdict is asked again wherever alternatives nest.
+        let mut work = self.cost.work(size) * f64::from(self.cost.stack(size.depth));
+        let mut bytes = self.cost.report_bytes(size);
+        if work > LISTED_UNCOUNTED.min(*left) || bytes > REPORT_BUDGET {
+            let counted = self.counter.listing(arguments, *left);
+            *left -= counted.counting;
+            (work, bytes) = (work.min(counted.work), bytes.min(counted.report_bytes));
         }
-        let counted = self.counter.listing(arguments);
-        counted.report_bytes <= REPORT_BUDGET && counted.work <= BUDGET
+        let may = work <= BUDGET.min(*left) && bytes <= REPORT_BUDGET;
+        if may {
+            *left -= work;
+        }
+        may
     }
 }
 
@@ -368,7 +382,7 @@ fn compile_value(
     let bounds = Bounds { cost: Cost::of(&graph, &order, &own), counter: Counter::new(&graph, &order, own) };
     // What is too much for the least arguments is a fault of the schema, not of any arguments.
     let least = Value::Object(serde_json::Map::new());
-    let affordable = Size::of(&least).map_or(Ok(()), |size| bounds.spend(&least, &size, &mut BUDGET.clone()));
+    let affordable = Size::of(&least).map_or(Ok(()), |size| bounds.spend(&least, &size, &mut { TRAJECTORY_BUDGET }));
     affordable.map_err(|message| SchemaProblem::unsupported(message, ""))?;
     let validator = with_stack(depth, || validator(schema, patterns, formats).map_err(|error| unusable(&error)))?;
     let parameters = Parameters::of(&graph, &order, validator_of_pattern);

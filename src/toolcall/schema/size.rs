@@ -129,18 +129,29 @@ pub(super) fn values_in(value: &Value) -> usize {
     }
 }
 
-/// Whether the validator can give different values of this kind the same hash: it hashes integers as doubles, and
-/// nested containers without their boundaries.
+/// Whether the validator can give many different values of this kind the same hash: it hashes integers as doubles, nested
+/// containers without their boundaries, and in a container `null`, booleans and `{}` as numbers.
 fn may_hash_alike(value: &Value) -> bool {
-    let compound = |value: &Value| value.is_array() || value.is_object();
+    let ambiguous = |value: &Value| !value.is_string() && !value.is_number() || exceeds_doubles(value);
     match value {
-        Value::Number(number) => {
-            let magnitude = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-            magnitude.is_some_and(|magnitude| magnitude > EXACT_INTEGERS)
-        }
-        Value::Array(items) => items.iter().any(compound),
-        Value::Object(members) => members.values().any(compound),
-        _ => false,
+        Value::Array(items) => items.iter().any(ambiguous),
+        Value::Object(members) => members.values().any(ambiguous),
+        value => exceeds_doubles(value),
+    }
+}
+
+fn exceeds_doubles(value: &Value) -> bool {
+    let magnitude = value.as_u64().or_else(|| value.as_i64().map(i64::unsigned_abs));
+    magnitude.is_some_and(|magnitude| magnitude > EXACT_INTEGERS)
+}
+
+/// Bytes that a copy of a value takes, about.
+pub(super) fn copied_bytes(value: &Value) -> f64 {
+    64.0 + match value {
+        Value::String(text) => text.len() as f64,
+        Value::Array(items) => items.iter().map(copied_bytes).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| name.len() as f64 + copied_bytes(value)).sum(),
+        _ => 0.0,
     }
 }
 
@@ -165,5 +176,6 @@ mod tests {
         assert_eq!(comparing(&json!([[[]], [[], []]])), Some(10.0 + 0.0));
         assert!(comparing(&json!([u64::MAX, u64::MAX - 1])) > Some(0.0));
         assert!(comparing(&json!([i64::MIN])) > Some(0.0));
+        assert!(comparing(&json!([[0, false], {"a": null}])) > Some(0.0));
     }
 }

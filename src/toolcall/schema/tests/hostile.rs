@@ -474,7 +474,135 @@ fn branches_that_end_cost_nothing_below() {
         let grown = |data: Value| nested(7, json!({"data": data}), |inner| json!({"children": [inner, inner]}));
         assert!(valid(&tree, &grown(json!(1))));
         assert!(!valid(&tree, &nested(3, json!({"dat": 1}), |inner| json!({"children": [inner]}))));
+        let plain = json!({"$dynamicAnchor": "n", "properties": {"n": {"$dynamicRef": "#n"}}});
+        assert!(valid(&plain, &nested(50, json!({}), |inner| json!({"n": inner}))));
     });
+}
+
+/// The subschemas of `chain`, each made from the next one as often as `times`.
+fn ways(keyword: &str, times: usize, length: usize, last: &Value) -> Value {
+    let mut schema = chain(length, |next| json!({keyword: vec![next; times]}), json!({}));
+    schema["$defs"][format!("d{length}")] = last.clone();
+    schema
+}
+
+#[test]
+fn what_is_beyond_all_bounds_is_still_too_much() {
+    on_worker_stack(|| {
+        let endless = |tracked: Value| {
+            let mut schema = ways("anyOf", 2, 300, &json!({"uniqueItems": true}));
+            schema["properties"] = json!({"z": tracked});
+            schema
+        };
+        assert!(is_unsupported(&endless(json!({})), &json!({})));
+        // Rates that are no number would be below any limit.
+        assert!(is_unsupported(&endless(json!({"unevaluatedItems": true})), &json!({})));
+    });
+}
+
+#[test]
+fn what_is_worked_out_of_branches_is_counted() {
+    on_worker_stack(|| {
+        let mut told_apart = ways("allOf", 12, 7, &json!({"required": ["k"]}));
+        told_apart["properties"] = json!({"a": {"anyOf": vec![json!({"$ref": "#/$defs/d0"}); 3]}});
+        told_apart.as_object_mut().unwrap().remove("$ref");
+        assert!(is_unsupported(&told_apart, &json!({})));
+        let names =
+            |count: usize| -> serde_json::Map<_, _> { (0..count).map(|at| (format!("n{at}"), json!({}))).collect() };
+        let alike = |names_each: usize, branches: usize| {
+            json!({"$defs": {"p": {"properties": names(names_each)}},
+            "properties": {"a": {"oneOf": vec![json!({"$ref": "#/$defs/p"}); branches]}}})
+        };
+        assert!(is_unsupported(&alike(8000, 4000), &json!({})) && valid(&alike(100, 50), &json!({})));
+        let merged = |count: usize| json!({"allOf": [{"properties": names(count)}, {"properties": {"x": {}}}]});
+        assert!(is_unsupported(&merged(20_000), &json!({})) && valid(&merged(2000), &json!({})));
+        let patterns: serde_json::Map<_, _> = (0..5000).map(|at| (format!("^{at:05}"), json!(true))).collect();
+        let covered = json!({"allOf": [{"$ref": "#/$defs/p"}], "anyOf": [{"$ref": "#/$defs/p"}], "unevaluatedProperties": false,
+            "$defs": {"p": {"patternProperties": patterns}}});
+        assert!(is_unsupported(&covered, &json!({})));
+        assert!(is_unsupported(&json!({"allOf": vec![json!({}); 50_000]}), &json!({})));
+    });
+}
+
+#[test]
+fn what_goes_through_members_is_counted() {
+    on_worker_stack(|| {
+        let members: serde_json::Map<_, _> = (0..5000).map(|at| (format!("k{at}"), json!(1))).collect();
+        for last in [
+            json!({"allOf": [{"properties": {"a": true}}, {"properties": {"b": true}}]}),
+            json!({"properties": {"a": true}}),
+        ] {
+            assert!(is_unsupported(&ways("anyOf", 2, 14, &last), &members.clone().into()), "{last}");
+        }
+        let long = "x".repeat(900_000);
+        assert!(is_unsupported(&ways("anyOf", 2, 14, &json!({"const": {"a": long}})), &json!({"a": long})));
+        let media =
+            json!({"$schema": DRAFT_7, "items": {"allOf": vec![json!({"contentMediaType": "application/json"}); 100]}});
+        let text = format!("[{}1]", "1,".repeat(100_000));
+        assert!(is_unsupported(&json!({"properties": {"a": media}}), &json!({"a": [text]})));
+    });
+}
+
+const DRAFT_7: &str = "http://json-schema.org/draft-07/schema#";
+
+#[test]
+fn listing_is_bounded_by_its_work_and_by_what_it_copies() {
+    on_worker_stack(|| {
+        let summed_up = |schema: &Value, arguments: &Value| {
+            violations(schema, arguments).first().is_some_and(|found| found.message.contains("too large to list"))
+        };
+        let numbers: Vec<_> = (0..50_000).map(|at| json!(f64::from(at) + 0.5)).collect();
+        let mut asked_again = ways("anyOf", 1, 200, &json!({"enum": numbers}));
+        asked_again["additionalProperties"] = json!({"$ref": asked_again["$ref"]});
+        asked_again.as_object_mut().unwrap().remove("$ref");
+        let members: serde_json::Map<_, _> = (0..50).map(|at| (format!("a{at}"), json!(-1.5))).collect();
+        assert!(summed_up(&asked_again, &members.clone().into()));
+        for copied in [
+            json!({"not": {"type": "number", "description": "x".repeat(500_000)}}),
+            json!({"required": ["x".repeat(300_000), "y".repeat(300_000)], "type": "string"}),
+            json!({"const": "x".repeat(500_000)}),
+        ] {
+            assert!(summed_up(&json!({"additionalProperties": copied}), &members.clone().into()));
+        }
+        let name = "x".repeat(5000);
+        assert!(is_unsupported(
+            &json!({"dependentSchemas": {name: {"properties": {"r": {"type": "string"}}}}}),
+            &json!({})
+        ));
+    });
+}
+
+#[test]
+fn elements_that_hash_alike_are_counted() {
+    let unique = json!({"properties": {"x": {"uniqueItems": true}}});
+    let bits = |number: i32, other: &Value| {
+        (0..14).map(|bit| if number >> bit & 1 == 0 { json!(0) } else { other.clone() }).collect::<Value>()
+    };
+    for other in [json!(false), json!({}), json!(-0.0), json!([])] {
+        let items: Vec<_> = (0..8000).map(|number| bits(number, &other)).collect();
+        match schema(&unique).check(&json!({"x": items})) {
+            Check::Problem(problem) => assert_eq!(problem.code, ProblemCode::Unsupported),
+            check => assert!(matches!(check, Check::Invalid(_)), "equal ones end it: {other}"),
+        }
+    }
+    let rows: Vec<_> = (0..3000).map(|at| json!({"id": at, "active": at % 2 == 0, "note": null, "o": {}})).collect();
+    assert!(valid(&unique, &json!({"x": rows})));
+}
+
+#[test]
+fn nothing_is_counted_when_nothing_is_left() {
+    let schema = schema(&json!({"allOf": vec![json!({"properties": {"a": {"type": "integer"}}}); 50]}));
+    let mut left = 0.0;
+    let check = schema.check_within(&json!({"a": 1}), &mut left);
+    assert!(matches!(&check, Check::Problem(problem) if problem.message.contains("make fewer calls")), "{check:?}");
+    assert_eq!(left, 0.0);
+    // What is listed is taken from it, too.
+    let mut left = TRAJECTORY_BUDGET;
+    assert_eq!(schema.check_within(&json!({"a": 1}), &mut left), Check::Valid);
+    let once = TRAJECTORY_BUDGET - left;
+    let mut left = TRAJECTORY_BUDGET;
+    assert!(matches!(schema.check_within(&json!({"a": "x"}), &mut left), Check::Invalid(_)));
+    assert!(TRAJECTORY_BUDGET - left > 1.5 * once);
 }
 
 /// Where every branch goes on, it is as much as it seems.
