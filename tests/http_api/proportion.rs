@@ -37,7 +37,7 @@ fn tools_of_the_wrong_type_are_not_quoted_in_every_item() {
 #[test]
 fn the_names_in_a_schema_are_not_told_once_per_call() {
     let server = Server::start(&[]);
-    let name = "z".repeat(50_000);
+    let name = "z".repeat(4000);
     let required: Vec<String> = (0..16).map(|n| format!("k{n}")).collect();
     let schema = json!({"$ref": format!("#/$defs/{name}"), "$defs": {&name: {"required": required}}});
     let response = below(&server, &calling(&json!([tool("f", schema)]), &hermes("f", &json!({})), 64, 1), 1 << 20);
@@ -47,7 +47,7 @@ fn the_names_in_a_schema_are_not_told_once_per_call() {
         let pointer = error["schema_pointer"].as_str().unwrap();
         assert!(pointer.len() <= POINTER_BYTES && pointer.contains('…') && pointer.ends_with("/required"), "{pointer}");
     }
-    let schema = json!({"properties": {"z".repeat(900_000): {"type": "nope"}}});
+    let schema = json!({"properties": {"z".repeat(4000): {"type": "nope"}}});
     let response = below(&server, &calling(&json!([tool("f", schema)]), &hermes("f", &json!({})), 64, 8), 1 << 19);
     let error = &response["results"][0]["errors"][0];
     assert_eq!(error["code"], "schema_invalid");
@@ -59,9 +59,19 @@ fn the_names_in_a_schema_are_not_told_once_per_call() {
 }
 
 #[test]
+fn a_schema_with_endless_names_is_unsupported() {
+    let server = Server::start(&[]);
+    let schema = json!({"properties": {"z".repeat(900_000): {"type": "nope"}}});
+    let response = below(&server, &calling(&json!([tool("f", schema)]), &hermes("f", &json!({})), 64, 8), 1 << 19);
+    let error = &response["results"][0]["errors"][0];
+    assert_eq!(error["code"], "schema_unsupported");
+    assert!(error["message"].as_str().unwrap().contains("4096 bytes"), "{error}");
+}
+
+#[test]
 fn a_schema_of_the_request_is_not_told_once_per_item() {
     let server = Server::start(&[]);
-    let schema = json!({"properties": {"z".repeat(100_000): {"type": "nope"}}});
+    let schema = json!({"properties": {"z".repeat(4000): {"type": "nope"}}});
     let items = 1000;
     let body = calling(&json!([tool("f", schema)]), &hermes("f", &json!({})), 1, items);
     let response = below(&server, &body, 2048 * items);

@@ -15,9 +15,6 @@ use super::branches;
 use super::graph::{Edge, Graph};
 use super::size::values_in;
 
-/// Most subschemas of one schema; a compiled one takes about 600 bytes.
-const MAX_SUBSCHEMAS: usize = 40_000;
-
 /// Work that any schema may take, in units of about 10 us and 128 bytes; one more for every two bytes of its text.
 const FREE_WORK: usize = 1000;
 /// Work of compiling a subschema, of one that a reference leads to, and of walking through one for what it evaluates.
@@ -58,9 +55,6 @@ pub(super) struct Depth {
 ///
 /// A node that is compiled too often or too deeply, and what to do.
 pub(super) fn check(graph: &Graph<'_>, text_bytes: usize) -> Result<Depth, (usize, &'static str)> {
-    if graph.nodes.len() > MAX_SUBSCHEMAS {
-        return Err((0, "the schema has more than 40000 subschemas; use fewer"));
-    }
     let mut building = Building {
         graph,
         values: graph.nodes.iter().map(|node| values(node.schema) / VALUES).collect(),

@@ -14,6 +14,9 @@ use super::{SchemaProblem, locate::pointer_to};
 /// Base URI of a schema without `$id`, as the validator names it.
 const DEFAULT_BASE: &str = "json-schema:///";
 
+/// Most subschemas of one schema; a compiled one takes about 600 bytes.
+const MAX_SUBSCHEMAS: usize = 40_000;
+
 /// Most pairs of a dynamic reference and an anchor that it may mean.
 const MAX_DYNAMIC_EDGES: usize = 10_000;
 
@@ -134,7 +137,7 @@ impl Retrieve for NoFetch {
 ///
 /// # Errors
 ///
-/// A reference that leads out of the schema or to nothing.
+/// A reference that leads out of the schema or to nothing, or too many subschemas.
 pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaProblem> {
     let resource = draft.create_resource_ref(schema);
     let base = resource.id().unwrap_or(DEFAULT_BASE);
@@ -164,6 +167,9 @@ pub(super) fn build(schema: &Value, draft: Draft) -> Result<Graph<'_>, SchemaPro
     while next < builder.nodes.len() {
         builder.connect(next)?;
         next += 1;
+        if builder.nodes.len() > MAX_SUBSCHEMAS {
+            return Err(SchemaProblem::unsupported("the schema has more than 40000 subschemas; use fewer", ""));
+        }
     }
     Ok(Graph { nodes: builder.nodes, index: builder.index })
 }
