@@ -32,7 +32,12 @@ pub struct Context<'c> {
     pub judge: &'c dyn Judge,
     /// The group of rollouts that the trajectory belongs to.
     pub group: Option<&'c str>,
+    /// Whether nobody wants the result any more; asked before every fourth stage. The others are left out then.
+    pub unwanted: &'c (dyn Fn() -> bool + Sync),
 }
+
+/// For [`Context::unwanted`]: the result is wanted however long it takes.
+pub const WANTED: &(dyn Fn() -> bool + Sync) = &|| false;
 
 /// A judge, asked on behalf of a group.
 struct InGroup<'c>(Context<'c>);
@@ -131,6 +136,10 @@ fn run_stages(
     outcomes: &mut Vec<Outcome>,
 ) -> Result<(), Fault> {
     for (index, (stage, plan)) in context.rubric.stages.iter().zip(plan).enumerate() {
+        // The clock takes as long as a short stage.
+        if index % 4 == 3 && (context.unwanted)() {
+            break;
+        }
         let earlier = |stage: usize| outcomes.get(stage).map_or(UnitScore::ZERO, |outcome: &Outcome| outcome.score);
         let outcome = stage
             .stage

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use gradus::http::batch::{Engine, Load, Overrides, Stop};
+use gradus::http::batch::{BatchError, Engine, Load, Overrides, Stop};
 use gradus::judge::Judges;
 use gradus::judge::rubric::read_json;
 use gradus::rubric::{Catalog, Location, Rubric, SHIPPED};
@@ -161,6 +163,43 @@ fn result(rubric: &str, judge: &dyn Judge, trajectory: &Value) -> Value {
     let scored = engine.score(&body, &Overrides::default(), &Stop::default(), judge).unwrap();
     let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
     response["results"][0].take()
+}
+
+/// A judge who is asked for somebody that goes away meanwhile.
+#[derive(Default)]
+struct Asked {
+    times: AtomicUsize,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Judge for Asked {
+    fn ask(&self, _: &Question<'_>) -> JudgeAnswer {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        self.abandoned.store(true, Ordering::Relaxed);
+        JudgeAnswer::Verdict(Verdict { score: UnitScore::clamped(1.0), detail: Vec::new(), cached: false })
+    }
+}
+
+#[test]
+fn stages_end_when_nobody_wants_them() {
+    let judge = Asked::default();
+    let engine = Engine {
+        scorer: Scorer::new(1 << 20),
+        catalog: Catalog::open(None).unwrap(),
+        default_rubric: "binary_em".to_owned(),
+        inline_rubrics: true,
+        load: Load::default(),
+        judges: Judges::none(),
+    };
+    let stages: Vec<Value> = (0..16)
+        .map(|at| json!({"kind": "judge", "name": format!("j{at}"), "weight": 1, "criteria": "is it right"}))
+        .collect();
+    let item = json!({"prompt": "q", "response": "an answer"});
+    let body = json!({"rubric": {"name": "many", "stages": stages}, "trajectories": [item]}).to_string();
+    let stop = Stop { abandoned: Arc::clone(&judge.abandoned), ..Stop::default() };
+    let Err(error) = engine.score(&body, &Overrides::default(), &stop, &judge) else { panic!("it was scored") };
+    assert!(matches!(error, BatchError::Abandoned), "{error:?}");
+    assert!((1..=4).contains(&judge.times.load(Ordering::Relaxed)), "{:?}", judge.times);
 }
 
 #[track_caller]

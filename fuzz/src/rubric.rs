@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use gradus::rubric::Rubric;
-use gradus::score::{Context, Scorer};
+use gradus::score::{Context, Scorer, WANTED};
 use gradus::shaping::Position;
 use gradus::stages::NoJudge;
 use gradus::trajectory::{Content, Message, Role, Trajectory, Turn};
@@ -73,8 +73,9 @@ fn reward(rubric: &Rubric, position: &Position) {
         response_tokens: Some(120),
     };
     let tools = SCORER.tools(trajectory.tools, rubric);
-    if let Ok(reward) =
-        SCORER.score(&trajectory, &tools, Context { rubric, position, judge: &NoJudge, group: None }).reward
+    if let Ok(reward) = SCORER
+        .score(&trajectory, &tools, Context { rubric, position, judge: &NoJudge, group: None, unwanted: WANTED })
+        .reward
     {
         let (low, high) = (rubric.range.min(), rubric.range.max());
         assert!((low..=high).contains(&reward.value), "{} is outside {low} to {high}", reward.value);

@@ -14,7 +14,7 @@ use crate::http::wire::{Given, Item, Object, read_request};
 use crate::judge::Session;
 use crate::rubric::Rubric;
 use crate::score::Context as ScoreContext;
-use crate::score::Report;
+use crate::score::{Report, WANTED};
 use crate::shaping::Position;
 use crate::stages::{CallVerdict, ParsedTurn};
 use crate::trajectory::{Content, Message, Turn};
@@ -57,7 +57,8 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
         let mut session = Session::default();
         let report = loop {
             let group = item.group.as_deref();
-            let context = ScoreContext { rubric: &rubric, position: &position, judge: &session, group };
+            let context =
+                ScoreContext { rubric: &rubric, position: &position, judge: &session, group, unwanted: WANTED };
             let report = engine.scorer.score(&item.trajectory, &tools, context);
             if !runtime.block_on(session.put_to(&engine.judges, None)) {
                 break report;

@@ -10,6 +10,7 @@
 //! apart before any value is put in, and each is a template of its own.
 
 mod defaults;
+mod statements;
 #[cfg(test)]
 mod tests;
 
@@ -124,6 +125,9 @@ impl PromptTemplate {
         // A variable that is not there is a slip of the pen, which an empty text would hide.
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         for section in &sections {
+            if let Some((byte, why)) = statements::refused(&section.text) {
+                return Err(section.fault_at(byte, why.to_owned()));
+            }
             let added = environment.add_template_owned(section.name.clone(), section.text.clone());
             added.map_err(|error| section.fault(&error))?;
         }

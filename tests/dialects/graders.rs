@@ -91,3 +91,15 @@ fn a_grader_that_can_be_run_is_valid() {
     let body = json!({"grader": similarity("bleu")});
     assert_eq!(server.post(VALIDATE, &body.to_string()).ok(), body);
 }
+
+#[test]
+fn a_grader_without_end_is_not_read() {
+    let server = Server::start(&[]);
+    let grader =
+        json!({"type": "string_check", "name": "c", "input": "x".repeat(1 << 20), "reference": "x", "operation": "eq"});
+    for (path, body) in [(VALIDATE, json!({"grader": grader})), (RUN, json!({"grader": grader, "model_sample": "x"}))] {
+        let problem = server.post(path, &body.to_string()).problem(422);
+        assert_eq!(problem["pointer"], "/grader");
+        assert!(problem["detail"].as_str().unwrap().contains("at most 1048576"), "{problem}");
+    }
+}

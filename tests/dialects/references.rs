@@ -108,3 +108,19 @@ fn tools_and_calls_come_from_the_table_too() {
     let body = json!({"input": format!("{}{}", templated_prompt(), content.text())});
     assert_eq!(server.post("/classify", &body.to_string()).ok()["data"][0]["probs"][0], native);
 }
+
+#[test]
+fn what_the_table_adds_is_bounded() {
+    let server = Server::start(&[]);
+    let references: Vec<String> = (0..64).map(|at| format!("{at}{}", "x".repeat(60_000))).collect();
+    server.post("/references", &json!({"prompt": "q", "references": references}).to_string()).ok();
+    let ask = |items: usize| {
+        let body = json!({"prompts": vec!["q"; items], "completions": vec!["a"; items]});
+        server.post("/trl?rubric=binary_em&on_invalid=error", &body.to_string())
+    };
+    assert_eq!(ask(4).ok()["rewards"], json!([0.0, 0.0, 0.0, 0.0]));
+    let problem = ask(40).problem(422);
+    assert!(problem["detail"].as_str().unwrap().contains("send fewer at once"), "{problem}");
+    let many = ask(5000).problem(422);
+    assert!(many["detail"].as_str().unwrap().contains("4096"), "{many}");
+}

@@ -313,3 +313,16 @@ fn a_file_of_the_directory_wins_over_a_shipped_rubric() {
         "tool_use"
     );
 }
+
+#[test]
+fn a_prompt_that_would_never_end_is_refused_with_its_place() {
+    let server = Server::start(&[]);
+    let doubled = format!("{{{{ answer }}}}{{% set a = [1] %}}{}{{{{ a == a }}}}", "{% set a = [a, a] %}".repeat(40));
+    for prompt in [doubled.as_str(), "{{ answer }}{% for a in [answer, answer] %}{% endfor %}"] {
+        let text = format!("name = \"x\"\n[[stages]]\nkind = \"judge\"\nweight = 1\nprompt = '''{prompt}'''\n");
+        let found = check(&server, "application/toml", &text);
+        assert_eq!(found["valid"], false, "{found}");
+        let message = found["errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains("a prompt") && message.contains("column 13"), "{message}");
+    }
+}

@@ -120,8 +120,10 @@ impl Engine {
                 deadline.check_at(watch.since)?;
             }
         }
+        let unwanted = || deadline.check().is_err();
         let reports = tasks.iter().zip(read).enumerate().map(|(at, (task, evidence))| {
-            let context = Context { rubric, position, judge: work.judge, group: work.group(task) };
+            let group = work.group(task);
+            let context = Context { rubric, position, judge: work.judge, group, unwanted: &unwanted };
             let report = watch.lap(at, self.scorer.report(evidence, context));
             deadline.check_at(watch.since).map(|()| report)
         });

@@ -15,6 +15,9 @@ use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid, Pointed};
 use crate::rubric::Rubric;
 use crate::stages::Stage;
 
+/// Most bytes that the items of a body may have from the table of references, beside four times its own.
+const KEPT_BYTES: usize = 64 << 20;
+
 /// A body, read.
 pub(super) struct Prepared<D> {
     /// What the dialect remembers.
@@ -92,6 +95,14 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
     let envelope = options.envelope(name);
     let mut text = String::with_capacity(envelope.len() + body.len() + 64 * drafts.len() + 16);
     text.push_str(&envelope);
+    if drafts.len() > MAX_TRAJECTORIES {
+        let items = drafts.len();
+        let message =
+            format!("the body has {items} items; at most {MAX_TRAJECTORIES} are scored at once, send several bodies");
+        return Err(Refused { problem: Problem::shape("", message), items });
+    }
+    // What is kept by prompt comes with every item that has none of its own.
+    let most = KEPT_BYTES + 4 * body.len();
     let mut items = Vec::with_capacity(drafts.len());
     for (place, draft) in drafts.into_iter().enumerate() {
         if place > 0 {
@@ -100,6 +111,12 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
         let start = text.len();
         let outline = draft.write(&desk, &mut text);
         items.push(PreparedItem { range: start..text.len(), outline });
+        if text.len() > most {
+            let message = format!(
+                "with the references that are kept for their prompts the items have more than {most} bytes; send fewer at once"
+            );
+            return Err(Refused { problem: Problem::shape("", message), items: items.len() });
+        }
     }
     text.push_str("]}");
     // Everything in it is in the native request now, or remembered.

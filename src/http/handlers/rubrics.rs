@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::schema::JsonObject;
+use crate::http::scoring::on_work_threads;
 use crate::judge::rubric::{read_json, read_toml};
 use crate::rubric::{Rubric, RubricError};
 use crate::stages::{Measure, Stage};
@@ -159,7 +160,9 @@ pub(crate) async fn check_rubric(
     text: String,
 ) -> Result<Json<RubricCheck>, Problem> {
     app.tokens.require_api(&headers)?;
-    Ok(Json(match read(&headers, &text) {
+    // Reading one tries its templates and patterns out.
+    let rubric = on_work_threads(move || Ok(read(&headers, &text))).await?;
+    Ok(Json(match rubric {
         Ok(rubric) => RubricCheck {
             valid: true,
             name: Some(rubric.name.to_string()),
@@ -196,7 +199,8 @@ pub(crate) async fn put_rubric(
     text: String,
 ) -> Result<Response, Problem> {
     app.tokens.require_admin(&headers)?;
-    let rubric = read(&headers, &text)?;
+    let (rubric, headers, text) = on_work_threads(move || Ok((read(&headers, &text), headers, text))).await?;
+    let rubric = rubric?;
     if *rubric.name != *name {
         return Err(Problem::shape(
             "/name",

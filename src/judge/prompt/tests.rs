@@ -224,6 +224,7 @@ fn a_template_cannot_run_away_or_reach_out() {
         "{{ answer }}{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ answer * 1000000000 }}",
         "{{ answer }}{% include '/etc/hostname' %}",
+        "{{ answer }}{% set a = [1] %}{% set a = [a, a] %}{{ a == a }}",
     ];
     for template in run_away {
         let run = std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(move || refused(template));

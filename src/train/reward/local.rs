@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use super::{Attempted, RubricIdentity, Scored, StageScore};
 use crate::judge::{Judges, Session};
 use crate::rubric::Rubric;
-use crate::score::{Context, Report, Scorer};
+use crate::score::{Context, Report, Scorer, WANTED};
 use crate::shaping::Position;
 use crate::toolcall::tools::ToolSet;
 use crate::trajectory::{Content, Message, Role, Trajectory, Turn};
@@ -61,7 +61,7 @@ impl Local {
                 let trajectory = trajectory(attempted, &self.tools_json);
                 let group = attempted.0.task.to_string();
                 let (rubric, judge) = (&*self.rubric, &session);
-                let context = Context { rubric, position, judge, group: Some(&group) };
+                let context = Context { rubric, position, judge, group: Some(&group), unwanted: WANTED };
                 scored(&self.scorer.score(&trajectory, &self.tools, context), &self.rubric)
             };
             let scored = rollouts.par_iter().map(one).collect();

@@ -11,6 +11,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
@@ -30,6 +31,7 @@ use crate::http::scoring::on_work_threads;
 pub(crate) struct RunRequest {
     /// `string_check`, `text_similarity` (`bleu`; also `la_bleu`, `f1` and `exact_match`) or `multi`.
     #[schema(value_type = JsonObject)]
+    #[serde(deserialize_with = "bounded")]
     grader: Value,
     /// What the model wrote.
     model_sample: String,
@@ -130,7 +132,20 @@ pub(crate) struct GraderErrors {
 pub(crate) struct ValidateRequest {
     /// As for running it.
     #[schema(value_type = JsonObject)]
+    #[serde(deserialize_with = "bounded")]
     grader: Value,
+}
+
+/// Most bytes of a grader: read as values it takes many times as much.
+const MAX_GRADER_BYTES: usize = 1 << 20;
+
+fn bounded<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?.get();
+    if raw.len() > MAX_GRADER_BYTES {
+        let message = format!("the grader has {} bytes; at most {MAX_GRADER_BYTES} are read", raw.len());
+        return Err(serde::de::Error::custom(message));
+    }
+    serde_json::from_str(raw).map_err(serde::de::Error::custom)
 }
 
 impl From<Refusal> for Problem {

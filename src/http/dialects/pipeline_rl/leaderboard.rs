@@ -5,11 +5,18 @@
 //! Strings are the same whatever their case, blanks and most punctuation, as in the leaderboard's own comparison, and names
 //! with `_` for `.`, as models must write them.
 
+use std::cell::Cell;
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use super::turn::Made;
 use crate::stages::json_equal;
 use crate::trajectory::MAX_REFERENCE_CALLS;
+
+/// Bytes of values that one rollout is compared with, both sides counted: some tens of milliseconds. Real ones need some
+/// thousands; what comes later is compared with nothing.
+const COMPARED_BYTES: usize = 4 << 20;
 
 /// The language of the functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +39,10 @@ pub(super) fn list(truth: &str) -> &str {
 }
 
 /// A right call: its name, and for each argument the values that are right.
-struct Right {
+struct Right<'c> {
     name: String,
     arguments: Map<String, Value>,
-    language: Language,
+    comparison: &'c Comparison,
 }
 
 /// Reference calls as the native request has them: for each argument the value that the call made which the reference is
@@ -43,18 +50,19 @@ struct Right {
 /// is too long is compared with nothing: the native reader refuses it, and says why.
 pub(super) fn reference_calls(truth: &str, made: &[Made], language: Language) -> Option<Vec<Value>> {
     let truth: Vec<Map<String, Value>> = serde_json::from_str(truth).ok()?;
+    let comparison = Comparison { language, left: Cell::new(COMPARED_BYTES) };
     let right = |call: Map<String, Value>| match call.into_iter().next()? {
-        (name, Value::Object(arguments)) => Some(Right { name: plain_name(&name), arguments, language }),
+        (name, Value::Object(arguments)) => Some(Right { name: plain_name(&name), arguments, comparison: &comparison }),
         _ => None,
     };
-    let truth: Vec<Right> = truth.into_iter().map(right).collect::<Option<_>>()?;
+    let truth: Vec<Right<'_>> = truth.into_iter().map(right).collect::<Option<_>>()?;
     let made = if truth.len() > MAX_REFERENCE_CALLS { &[] } else { made };
     Some(truth.iter().zip(assign(&truth, made)).map(|(right, made)| right.reference(made)).collect())
 }
 
 /// Which call each right one is about, none twice: the first that is all right, as the leaderboard has it, else the one of
 /// those left that has most right arguments.
-fn assign<'m>(truth: &[Right], made: &'m [Made]) -> Vec<Option<&'m Map<String, Value>>> {
+fn assign<'m>(truth: &[Right<'_>], made: &'m [Made]) -> Vec<Option<&'m Map<String, Value>>> {
     let mut left: Vec<Option<&Made>> = made.iter().map(Some).collect();
     let mut take = |fits: &dyn Fn(&Made) -> Option<usize>| {
         let fits = left.iter().enumerate().filter_map(|(at, made)| Some((fits((*made)?)?, at)));
@@ -66,24 +74,24 @@ fn assign<'m>(truth: &[Right], made: &'m [Made]) -> Vec<Option<&'m Map<String, V
     others.map(|(right, found)| found.or_else(|| take(&|made| right.count_in(made)))).collect()
 }
 
-impl Right {
+impl Right<'_> {
     /// Whether a call has all that is right and nothing else.
     fn is_made_by(&self, (name, arguments): &Made) -> bool {
         *name == self.name
             && arguments.keys().all(|argument| self.arguments.contains_key(argument))
-            && self.arguments.iter().all(|(argument, values)| self.language.is_right(values, arguments.get(argument)))
+            && self.arguments.iter().all(|(argument, values)| self.comparison.is_right(values, arguments.get(argument)))
     }
 
     /// How many arguments are right in a call of this name.
     fn count_in(&self, (name, arguments): &Made) -> Option<usize> {
-        let right = |(argument, values): &(&String, &Value)| self.language.is_right(values, arguments.get(*argument));
+        let right = |(argument, values): &(&String, &Value)| self.comparison.is_right(values, arguments.get(*argument));
         (*name == self.name).then(|| self.arguments.iter().filter(right).count())
     }
 
     /// The native call.
     fn reference(&self, made: Option<&Map<String, Value>>) -> Value {
         let chosen = self.arguments.iter().filter_map(|(argument, values)| {
-            Some((argument.clone(), self.language.choose(values, made.and_then(|made| made.get(argument)))?))
+            Some((argument.clone(), self.comparison.choose(values, made.and_then(|made| made.get(argument)))?))
         });
         json!({"name": self.name, "arguments": chosen.collect::<Map<_, _>>()})
     }
@@ -104,15 +112,20 @@ pub(super) fn plain_name(name: &str) -> String {
 /// Functions as tools: their names as models write them, their parameters as JSON Schema. What the reference calls have is
 /// allowed: the leaderboard's truths have values that its own schemas do not.
 pub(super) fn as_tools(functions: &mut Value, references: &[Value]) {
+    let mut right: HashMap<&str, Vec<&Value>> = HashMap::new();
+    // More are refused.
+    for reference in references.iter().take(MAX_REFERENCE_CALLS) {
+        right.entry(reference["name"].as_str().unwrap_or_default()).or_default().push(&reference["arguments"]);
+    }
     for function in functions.as_array_mut().into_iter().flatten() {
         as_json_schema(function);
         let Some(Value::String(name)) = function.get_mut("name") else { continue };
         *name = plain_name(name);
-        let name = name.clone();
+        // Of several functions of one name the first counts.
+        let Some(right) = right.remove(name.as_str()) else { continue };
         let Some(Value::Object(properties)) = function.pointer_mut("/parameters/properties") else { continue };
-        let right: Vec<_> = references.iter().filter(|reference| reference["name"] == *name).collect();
         for (argument, schema) in properties {
-            let values = right.iter().filter_map(|reference| reference["arguments"].get(argument));
+            let values = right.iter().filter_map(|arguments| arguments.get(argument));
             // The empty string says that there is no value.
             let values: Vec<_> = values.filter(|value| **value != "").collect();
             if !values.is_empty() {
@@ -145,9 +158,16 @@ fn alternatives(values: &Value) -> &[Value] {
     values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice)
 }
 
-impl Language {
+/// Compares what was made with what is right, until it has compared enough.
+struct Comparison {
+    language: Language,
+    /// Bytes that may still be compared.
+    left: Cell<usize>,
+}
+
+impl Comparison {
     /// Whether a made value, or leaving it out, is right.
-    fn is_right(self, values: &Value, made: Option<&Value>) -> bool {
+    fn is_right(&self, values: &Value, made: Option<&Value>) -> bool {
         match made {
             Some(made) => alternatives(values).iter().any(|right| self.is_same(right, made)),
             None => may_be_absent(values),
@@ -155,24 +175,37 @@ impl Language {
     }
 
     /// Whether a value is the right one, which inside an object names alternatives again.
-    fn is_same(self, right: &Value, made: &Value) -> bool {
+    fn is_same(&self, right: &Value, made: &Value) -> bool {
         match (right, made) {
-            (Value::String(right), Value::String(made)) => plain(right).eq(plain(made)),
+            (Value::String(right), Value::String(made)) => {
+                self.may_compare(right.len() + made.len()) && plain(right).eq(plain(made))
+            }
             (Value::Array(right), Value::Array(made)) => {
-                right.len() == made.len() && right.iter().zip(made).all(|(right, made)| self.is_same(right, made))
+                self.may_compare(1)
+                    && right.len() == made.len()
+                    && right.iter().zip(made).all(|(right, made)| self.is_same(right, made))
             }
             (Value::Object(right), Value::Object(made)) => {
-                right.iter().all(|(name, values)| self.is_right(values, made.get(name)))
+                self.may_compare(right.len() + made.len())
+                    && right.iter().all(|(name, values)| self.is_right(values, made.get(name)))
                     && made.keys().all(|name| right.contains_key(name))
             }
-            (right, Value::String(text)) if self == Self::Java => {
-                serde_json::from_str::<Value>(text).is_ok_and(|made| !made.is_string() && self.is_same(right, &made))
+            (right, Value::String(text)) if self.language == Language::Java => {
+                self.may_compare(8 * text.len())
+                    && serde_json::from_str::<Value>(text)
+                        .is_ok_and(|made| !made.is_string() && self.is_same(right, &made))
             }
-            (right, made) => json_equal(right, made),
+            (right, made) => self.may_compare(1) && json_equal(right, made),
         }
     }
 
-    fn choose(self, values: &Value, made: Option<&Value>) -> Option<Value> {
+    fn may_compare(&self, bytes: usize) -> bool {
+        let left = self.left.get().checked_sub(bytes + 16);
+        self.left.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    fn choose(&self, values: &Value, made: Option<&Value>) -> Option<Value> {
         match made {
             Some(made) if self.is_right(values, Some(made)) => Some(made.clone()),
             None if may_be_absent(values) => None,
@@ -201,6 +234,10 @@ mod tests {
 
     fn made_of(calls: &str) -> Vec<Made> {
         Turn::new(None, Some(calls)).made
+    }
+
+    fn new(language: Language) -> Comparison {
+        Comparison { language, left: Cell::new(COMPARED_BYTES) }
     }
 
     const MADE: &str = r#"[{"function": {"name": "f", "arguments": {"n": 7}}}]"#;
@@ -256,7 +293,7 @@ mod tests {
 
     #[test]
     fn values_are_the_same_by_the_leaderboards_rules() {
-        let right = |values: Value, made: Value| Python.is_right(&values, Some(&made));
+        let right = |values: Value, made: Value| new(Python).is_right(&values, Some(&made));
         assert!(right(json!(["New York, NY", "NYC"]), json!("new york ny")) && !right(json!(["NYC"]), json!("NYCC")));
         assert!(right(json!(["it's"]), json!("it\"s")) && !right(json!(["a"]), json!(["a"])));
         assert!(right(json!([5]), json!(5.0)) && !right(json!([1]), json!(true)));
@@ -268,10 +305,26 @@ mod tests {
             !right(nested.clone(), json!({"city": "berlin", "days": 4})) && !right(nested.clone(), json!({"days": 3}))
         );
         assert!(!right(nested, json!({"city": "berlin", "unit": "C"})));
-        let written = |values: Value, made: &str| Java.is_right(&values, Some(&json!(made)));
+        let written = |values: Value, made: &str| new(Java).is_right(&values, Some(&json!(made)));
         assert!(written(json!([true]), "true") && written(json!([[1, 2]]), "[1, 2]") && !written(json!([5]), "6"));
         assert!(written(json!(["5"]), "5") && !right(json!([5]), json!("5")));
         assert!(right(json!([[{"a": [1]}, {"a": [2, 3]}]]), json!([{"a": 1}, {"a": 3}])));
+    }
+
+    #[test]
+    fn comparing_ends() {
+        let made = |text: String| made_of(&json!([{"function": {"name": "f", "arguments": {"q": text}}}]).to_string());
+        let chosen = |right: Value, made: &[Made], language| {
+            let truth = json!([{"f": {"q": right}}]).to_string();
+            reference_calls(&truth, made, language).unwrap()[0]["arguments"]["q"].clone()
+        };
+        // The last one is right, and is not come to.
+        let numbers = |last: i32| (0..20_000).map(|_| json!(1)).chain([json!(last)]).collect::<Vec<_>>();
+        let list = made(Value::from(numbers(2)).to_string());
+        assert_eq!(chosen([numbers(1), vec![numbers(2).into()]].concat().into(), &list, Java), json!(1));
+        let blanks = made(" ".repeat(40_000) + "b");
+        assert_eq!(chosen([vec![json!("a"); 10_000], vec![json!("b")]].concat().into(), &blanks, Python), json!("a"));
+        assert_eq!(chosen(json!(["a", "b"]), &blanks, Python), json!(" ".repeat(40_000) + "b"));
     }
 
     /// The same call is right for several truths, by case here and by alternatives there.
