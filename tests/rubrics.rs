@@ -194,11 +194,11 @@ fn stages_end_when_nobody_wants_them() {
     let stages: Vec<Value> = (0..16)
         .map(|at| json!({"kind": "judge", "name": format!("j{at}"), "weight": 1, "criteria": "is it right"}))
         .collect();
-    let item = json!({"prompt": "q", "response": "an answer"});
+    let item = json!({"prompt": "q", "response": "<answer>Paris</answer>"});
     let body = json!({"rubric": {"name": "many", "stages": stages}, "trajectories": [item]}).to_string();
     let stop = Stop { abandoned: Arc::clone(&judge.abandoned), ..Stop::default() };
-    let Err(error) = engine.score(&body, &Overrides::default(), &stop, &judge) else { panic!("it was scored") };
-    assert!(matches!(error, BatchError::Abandoned), "{error:?}");
+    let error = engine.score(&body, &Overrides::default(), &stop, &judge).map(|scored| String::from_utf8(scored.body));
+    assert!(matches!(error, Err(BatchError::Abandoned)), "{error:?}");
     assert!((1..=4).contains(&judge.times.load(Ordering::Relaxed)), "{:?}", judge.times);
 }
 

@@ -169,7 +169,9 @@ impl Comparison {
     /// Whether a made value, or leaving it out, is right.
     fn is_right(&self, values: &Value, made: Option<&Value>) -> bool {
         match made {
-            Some(made) => alternatives(values).iter().any(|right| self.is_same(right, made)),
+            Some(made) => {
+                alternatives(values).iter().take_while(|_| self.left.get() > 0).any(|right| self.is_same(right, made))
+            }
             None => may_be_absent(values),
         }
     }
