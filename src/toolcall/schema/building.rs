@@ -111,7 +111,7 @@ fn covering(graph: &Graph<'_>) -> usize {
 }
 
 /// What may be tracked: members or elements.
-const TRACKING: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
+pub(super) const TRACKING: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 
 struct Building<'g, 'a> {
     graph: &'g Graph<'a>,

@@ -17,6 +17,7 @@ use std::ops::{Add, Mul};
 use serde_json::Value;
 
 use super::{
+    building::TRACKING,
     graph::{Edge, Graph, Node},
     pattern::{self, Engine},
     size::{self, MAX_DEPTH, Size, values_in},
@@ -94,8 +95,8 @@ impl Cost {
 
 /// Whether evaluating the node tracks which members and elements others evaluated.
 fn tracks_evaluation(node: &Node<'_>) -> bool {
-    let keywords = ["unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef"];
-    keywords.iter().any(|keyword| node.schema.get(keyword).is_some())
+    let keywords = TRACKING.iter().chain(&["$dynamicRef", "$recursiveRef"]);
+    keywords.into_iter().any(|keyword| node.schema.get(keyword).is_some())
 }
 
 /// What one node does itself.

@@ -14,6 +14,7 @@ use std::ops::{Add, AddAssign};
 
 use serde_json::Value;
 
+use super::building::TRACKING;
 use super::cost::{ENDLESS, Own, Rates};
 use super::graph::{Edge, Graph, Node, REFERENCES};
 use super::likeness::Likeness;
@@ -161,7 +162,7 @@ impl Step {
         Self {
             own,
             location: node.location as f64,
-            tracks: ["unevaluatedProperties", "unevaluatedItems"].iter().any(|name| keyword(name).is_some()),
+            tracks: TRACKING.iter().any(|name| keyword(name).is_some()),
             in_place: in_place.into(),
             named: named.into(),
             others: to(|edge| edge == Edge::OtherMember),
