@@ -149,16 +149,20 @@ impl Judge for Always {
     }
 }
 
-/// The result of one trajectory.
-fn result(rubric: &str, judge: &dyn Judge, trajectory: &Value) -> Value {
-    let engine = Engine {
+fn engine(rubric: &str, inline_rubrics: bool) -> Engine {
+    Engine {
         scorer: Scorer::new(1 << 20),
         catalog: Catalog::open(None).unwrap(),
         default_rubric: rubric.to_owned(),
-        inline_rubrics: false,
+        inline_rubrics,
         load: Load::default(),
         judges: Judges::none(),
-    };
+    }
+}
+
+/// The result of one trajectory.
+fn result(rubric: &str, judge: &dyn Judge, trajectory: &Value) -> Value {
+    let engine = engine(rubric, false);
     let body = json!({"trajectories": [trajectory]}).to_string();
     let scored = engine.score(&body, &Overrides::default(), &Stop::default(), judge).unwrap();
     let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
@@ -183,14 +187,7 @@ impl Judge for Asked {
 #[test]
 fn stages_end_when_nobody_wants_them() {
     let judge = Asked::default();
-    let engine = Engine {
-        scorer: Scorer::new(1 << 20),
-        catalog: Catalog::open(None).unwrap(),
-        default_rubric: "binary_em".to_owned(),
-        inline_rubrics: true,
-        load: Load::default(),
-        judges: Judges::none(),
-    };
+    let engine = engine("binary_em", true);
     let stages: Vec<Value> = (0..16)
         .map(|at| json!({"kind": "judge", "name": format!("j{at}"), "weight": 1, "criteria": "is it right"}))
         .collect();

@@ -9,7 +9,7 @@ use regex::Regex;
 
 /// What may stand at the start of a statement.
 static STATEMENT: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"^\{%[-+]?\s*(?:(?:if|elif|else|endif|endfor|break|continue)\b|for\s+(?<names>[\w\s,]+?)\s+in\s+(?<list>[^%]*?)[-+]?%\})").ok()
+    Regex::new(r"^\{%[-+]?\s*(?:(?:if|elif|else|endif|endfor|break|continue)\b|for\s+[\w\s,]+?\s+in\s+(?<list>[^%]*?)[-+]?%\})").ok()
 });
 
 /// What may be gone through: what is given, a part of it, some of its elements in another order, or numbers.

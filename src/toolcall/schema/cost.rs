@@ -100,7 +100,7 @@ fn tracks_evaluation(node: &Node<'_>) -> bool {
 }
 
 /// What one node does itself.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Own {
     /// At each value that it is applied to.
     pub(super) value: Rates,
@@ -178,7 +178,7 @@ fn listed(keyword: &str, value: &Value) -> f64 {
     // Where lengths are equal, texts are compared.
     let text_bytes = match (keyword, value) {
         ("properties", Value::Object(members)) => members.keys().map(String::len).sum::<usize>() as f64,
-        (_, value) => size::copied_bytes(value) - 64.0 * values_in(value) as f64,
+        (_, value) => size::text_bytes(value),
     };
     entries + text_bytes / 1024.0
 }

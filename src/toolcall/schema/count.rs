@@ -88,7 +88,7 @@ pub(super) struct Counted {
 
 impl Counter {
     /// For `graph`, whose `order` lists the nodes reached in place first, with what each does itself.
-    pub(super) fn new(graph: &Graph<'_>, order: &[usize], own: Vec<Own>) -> Self {
+    pub(super) fn new(graph: &Graph<'_>, order: &[usize], own: &[Own]) -> Self {
         let mut place = vec![0; order.len()];
         for (position, &node) in order.iter().rev().enumerate() {
             place[node] = u32::try_from(position).unwrap_or(u32::MAX);
@@ -99,10 +99,8 @@ impl Counter {
             let inside = inside.map(|&(edge, to)| conditions[to] + if edge == Edge::InPlace { 1.0 } else { 0.0 });
             conditions[node] = inside.sum::<f64>().min(MAX_CONDITIONS);
         }
-        let mut own: Vec<_> = own.into_iter().map(Some).collect();
         let steps = order.iter().rev().map(|&node| {
-            let own = own[node].take().unwrap_or_default();
-            Step::new(&graph.nodes[node], own, conditions[node], |to| place[to], |schema| graph.node_of(schema))
+            Step::new(&graph.nodes[node], own[node], conditions[node], |to| place[to], |schema| graph.node_of(schema))
         });
         Self { steps: steps.collect(), root: place.first().copied().unwrap_or(0) }
     }

@@ -22,7 +22,7 @@ const NULL: u64 = 3_221_225_473;
 const HASHING: f64 = 0.5;
 
 /// The work of one check.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Likeness {
     /// Units of work.
     pub(super) units: f64,
@@ -33,31 +33,23 @@ pub(super) struct Likeness {
 impl Likeness {
     /// Of the elements of an array.
     pub(super) fn of(items: &[Value]) -> Self {
-        let (mut units, mut values) = (0.0, 0);
+        let mut whole = Self::default();
         let mut groups = HashMap::<u64, f64>::new();
         for item in items {
             let mut hasher = DefaultHasher::new();
-            let mut size = Hashed { units: 0.0, values: 0 };
-            size.hash(item, &mut hasher);
+            let mut hashed = Self::default();
+            hashed.hash(item, &mut hasher);
             let group = groups.entry(hasher.finish()).or_insert(0.0);
             // Those before it that may be equal, or all of a short array.
             let compared = if items.len() <= SHORT { items.len() as f64 } else { *group };
             *group += 1.0;
-            units += size.units * (HASHING + compared);
-            values += size.values;
+            whole.units += hashed.units * (HASHING + compared);
+            whole.values += hashed.values;
         }
-        Self { units, values }
+        whole
     }
-}
 
-/// What was hashed of an element.
-struct Hashed {
-    units: f64,
-    values: usize,
-}
-
-impl Hashed {
-    /// Hashes alike what the validator hashes alike.
+    /// Hashes alike what the validator hashes alike, and counts what is hashed.
     fn hash(&mut self, value: &Value, hasher: &mut DefaultHasher) {
         self.units += size::own_units(value) + size::parts_units(value);
         self.values += 1;

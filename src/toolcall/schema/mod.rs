@@ -379,7 +379,7 @@ fn compile_value(
     })?;
     let depth = building::check(&graph, text_bytes).map_err(|(node, message)| unsupported_at(node, &message))?;
     let own = Own::of_all(&graph).map_err(|(node, message)| unsupported_at(node, &message))?;
-    let bounds = Bounds { cost: Cost::of(&graph, &order, &own), counter: Counter::new(&graph, &order, own) };
+    let bounds = Bounds { cost: Cost::of(&graph, &order, &own), counter: Counter::new(&graph, &order, &own) };
     // What is too much for the least arguments is a fault of the schema, not of any arguments.
     let least = Value::Object(serde_json::Map::new());
     let affordable = Size::of(&least).map_or(Ok(()), |size| bounds.spend(&least, &size, &mut { TRAJECTORY_BUDGET }));

@@ -111,13 +111,27 @@ pub(super) fn parts_units(value: &Value) -> f64 {
 
 /// Bytes that reporting a value takes, without its pointer.
 pub(super) fn report_bytes(value: &Value) -> f64 {
-    VIOLATION_BYTES
-        + match value {
-            Value::String(text) => text.len() as f64,
-            Value::Array(items) => items.iter().map(report_bytes).sum(),
-            Value::Object(members) => members.iter().map(|(name, value)| name.len() as f64 + report_bytes(value)).sum(),
-            _ => 0.0,
-        }
+    bytes_in(value, VIOLATION_BYTES)
+}
+
+/// Bytes that a copy of a value takes, about.
+pub(super) fn copied_bytes(value: &Value) -> f64 {
+    bytes_in(value, 64.0)
+}
+
+/// Bytes of the strings and names in a value.
+pub(super) fn text_bytes(value: &Value) -> f64 {
+    bytes_in(value, 0.0)
+}
+
+/// The same, and as many for `each` value.
+fn bytes_in(value: &Value, each: f64) -> f64 {
+    each + match value {
+        Value::String(text) => text.len() as f64,
+        Value::Array(items) => items.iter().map(|item| bytes_in(item, each)).sum(),
+        Value::Object(members) => members.iter().map(|(name, member)| name.len() as f64 + bytes_in(member, each)).sum(),
+        _ => 0.0,
+    }
 }
 
 /// How many values a value is, itself among them.
@@ -143,16 +157,6 @@ fn may_hash_alike(value: &Value) -> bool {
 fn exceeds_doubles(value: &Value) -> bool {
     let magnitude = value.as_u64().or_else(|| value.as_i64().map(i64::unsigned_abs));
     magnitude.is_some_and(|magnitude| magnitude > EXACT_INTEGERS)
-}
-
-/// Bytes that a copy of a value takes, about.
-pub(super) fn copied_bytes(value: &Value) -> f64 {
-    64.0 + match value {
-        Value::String(text) => text.len() as f64,
-        Value::Array(items) => items.iter().map(copied_bytes).sum(),
-        Value::Object(members) => members.iter().map(|(name, value)| name.len() as f64 + copied_bytes(value)).sum(),
-        _ => 0.0,
-    }
 }
 
 #[cfg(test)]

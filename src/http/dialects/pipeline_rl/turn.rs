@@ -1,6 +1,7 @@
 //! The policy's turn. In: the text of a rollout, and the calls that its server took out of it; out: one message as the native
 //! request has it, and the calls in it. `PipelineRL`'s own prompt asks for calls as text, which no server takes out.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -26,23 +27,25 @@ pub(super) struct Turn {
 impl Turn {
     /// Takes raw JSON; what is of another kind than it should be is left to the native reader, which says so.
     pub(super) fn new(generation: Option<&str>, tool_calls: Option<&str>) -> Self {
-        let mut content = generation.unwrap_or("null").to_owned();
-        let mut calls = tool_calls.unwrap_or("[]").to_owned();
-        let mut found: Vec<Value> = serde_json::from_str(&calls).unwrap_or_default();
+        let mut content = Cow::Borrowed(generation.unwrap_or("null"));
+        let calls = tool_calls.unwrap_or("[]");
+        let mut found: Vec<Value> = serde_json::from_str(calls).unwrap_or_default();
+        let mut changed = false;
         if found.is_empty()
             && (calls == "null" || calls.starts_with('['))
             && let Some(text) = generation.and_then(|raw| serde_json::from_str::<String>(raw).ok())
             && let Some((rest, written)) = written_calls(&text)
         {
-            content = Value::from(rest).to_string();
-            calls = Value::from(written.clone()).to_string();
-            found = written;
+            content = Value::from(rest).to_string().into();
+            (found, changed) = (written, true);
         }
-        if found.iter_mut().map(rename).filter(|renamed| *renamed).count() > 0 {
-            calls = Value::from(found.clone()).to_string();
+        for call in &mut found {
+            changed |= rename(call);
         }
+        let made = found.iter().filter_map(made).take(MAX_MATCHED_CALLS).collect();
+        let calls = if changed { Value::from(found).to_string().into() } else { Cow::Borrowed(calls) };
         let messages = format!(r#"[{{"role":"assistant","content":{content},"tool_calls":{calls}}}]"#);
-        Self { messages, made: found.iter().filter_map(made).take(MAX_MATCHED_CALLS).collect() }
+        Self { messages, made }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Schemas and arguments made to hang, overflow or exhaust, and large ones that are not.
 
+use super::rules::DRAFTS;
 use super::*;
 
 #[test]
@@ -536,14 +537,11 @@ fn what_goes_through_members_is_counted() {
         }
         let long = "x".repeat(900_000);
         assert!(is_unsupported(&ways("anyOf", 2, 14, &json!({"const": {"a": long}})), &json!({"a": long})));
-        let media =
-            json!({"$schema": DRAFT_7, "items": {"allOf": vec![json!({"contentMediaType": "application/json"}); 100]}});
+        let media = json!({"$schema": DRAFTS[2], "items": {"allOf": vec![json!({"contentMediaType": "application/json"}); 100]}});
         let text = format!("[{}1]", "1,".repeat(100_000));
         assert!(is_unsupported(&json!({"properties": {"a": media}}), &json!({"a": [text]})));
     });
 }
-
-const DRAFT_7: &str = "http://json-schema.org/draft-07/schema#";
 
 #[test]
 fn listing_is_bounded_by_its_work_and_by_what_it_copies() {

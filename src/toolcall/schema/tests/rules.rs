@@ -2,7 +2,7 @@
 
 use super::*;
 
-const DRAFTS: [&str; 5] = [
+pub(super) const DRAFTS: [&str; 5] = [
     "http://json-schema.org/draft-04/schema#",
     "http://json-schema.org/draft-06/schema#",
     "http://json-schema.org/draft-07/schema#",
