@@ -2,10 +2,10 @@
 //! trajectories on 8 connections; out: a Markdown table on standard output.
 //!
 //! CPU time per trajectory is the figure to compare: the user and system time of the server's processes over the
-//! trajectories that it answered. The parse floor is taken in this process, on all cores at once, in turns with the load of each
-//! cell, because a machine's speed changes within seconds. `--peer COMMAND` starts another server (`http/peer.py`, say) and measures it in
-//! the same run on the same bodies; `--seconds N` is how long each cell's two loads last; `--sizes small,large` and
-//! `--stores none,commit,relaxed` choose. The last latencies are those of `/healthz` at the same rate of requests: what the
+//! trajectories that it answered. All servers and the parse floor, which is taken in this process on all cores at once, get their
+//! load in turns, because a machine's speed changes within seconds; `of first` compares throughput. `--peer COMMAND` starts another server
+//! (`http/peer.py`, say) and measures it on the same bodies; `--seconds N` is how long each cell's two loads last; `--sizes
+//! small,large` and `--stores none,commit,relaxed` choose, `--connections N` how many there are. The last latencies are those of `/healthz` at the same rate of requests: what the
 //! machine and this load generator take by themselves. `--dialects` measures instead what each trainer's dialect costs over the native
 //! request with the same trajectories, and what it takes a group of 16 requests to meet.
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
@@ -29,6 +29,7 @@ use process::{Server, busy_seconds, own_cpu_seconds};
 
 const BATCH: usize = 64;
 const CONNECTIONS: usize = 8;
+const CONNECTION_COUNTS: std::ops::RangeInclusive<usize> = 1..=64;
 /// Bytes of distinct bodies per size: more than a cache holds, less than a run sends.
 const BODY_BYTES: usize = 12 << 20;
 /// A cell's load and its floor take turns this many times: a machine's speed changes from second to second.
@@ -44,6 +45,7 @@ struct Options {
     sizes: Vec<Size>,
     stores: Vec<String>,
     peers: Vec<String>,
+    connections: usize,
     dialects: bool,
 }
 
@@ -59,20 +61,20 @@ fn main() -> anyhow::Result<()> {
         return measure_dialects(&inputs, options.seconds);
     }
     println!(
-        "| server | size | KB | CPU us | floor us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | healthz p50 | healthz p99 | peak MB | in flight MB | start ms | others |"
+        "| server | size | KB | CPU us | floor us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | healthz p50 | healthz p99 | peak MB | in flight MB | start ms | others | of first |"
     );
-    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
-    for store in &options.stores {
-        let directory = tempfile::tempdir()?;
-        let server = Server::start(&mut gradus(store, directory.path())?, &format!("gradus, {store}"))?;
-        measure(&server, &inputs, options.seconds)?;
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    let directories: Vec<_> = options.stores.iter().map(|_| tempfile::tempdir()).collect::<Result<_, _>>()?;
+    let mut servers = Vec::new();
+    for (store, directory) in options.stores.iter().zip(&directories) {
+        servers.push(Server::start(&mut gradus(store, directory.path())?, &format!("gradus, {store}"))?);
     }
     for peer in &options.peers {
         let mut command = std::process::Command::new("sh");
         command.arg("-c").arg(format!("exec {peer}"));
-        measure(&Server::start(&mut command, "peer")?, &inputs, options.seconds)?;
+        servers.push(Server::start(&mut command, "peer")?);
     }
-    Ok(())
+    measure(&servers, &inputs, &options)
 }
 
 fn options(arguments: &[String]) -> anyhow::Result<Options> {
@@ -82,6 +84,7 @@ fn options(arguments: &[String]) -> anyhow::Result<Options> {
         sizes: Size::ALL.to_vec(),
         stores: list("none,commit,relaxed"),
         peers: Vec::new(),
+        connections: CONNECTIONS,
         dialects: false,
     };
     let mut rest = arguments.iter();
@@ -99,12 +102,18 @@ fn options(arguments: &[String]) -> anyhow::Result<Options> {
                 };
                 options.sizes = names.iter().map(size).collect::<anyhow::Result<_>>()?;
             }
+            "--connections" => {
+                options.connections = value()?.parse()?;
+                ensure!(CONNECTION_COUNTS.contains(&options.connections), "--connections is from 1 to 64");
+            }
             "--seconds" => {
                 let seconds: f64 = value()?.parse()?;
                 ensure!(SECONDS.contains(&seconds), "--seconds is from {} to {}", SECONDS.start(), SECONDS.end());
                 options.seconds = Duration::from_secs_f64(seconds);
             }
-            other => anyhow::bail!("unknown option {other:?}; known: --dialects, --peer, --seconds, --sizes, --stores"),
+            other => anyhow::bail!(
+                "unknown option {other:?}; known: --connections, --dialects, --peer, --seconds, --sizes, --stores"
+            ),
         }
     }
     Ok(options)
@@ -161,30 +170,61 @@ impl Input {
     }
 }
 
-fn measure(server: &Server, inputs: &[Input], seconds: Duration) -> anyhow::Result<()> {
+/// All servers in turns, slice by slice, so that they meet the same moods of the machine.
+fn measure(servers: &[Server], inputs: &[Input], options: &Options) -> anyhow::Result<()> {
+    let (connections, seconds) = (options.connections, options.seconds);
     for input in inputs {
-        let requests = Requests::new(server.address, &input.bodies);
-        closed_loop(&requests, CONNECTIONS, seconds / 4)?;
-        server.reset_peak();
-        let (mut loads, mut spent, mut others) = (Vec::new(), 0.0, 0.0);
-        let (mut floor_cpu, mut floor_read) = (0.0, 0);
-        for _ in 0..SLICES {
-            let (cpu, read) = input.floor(seconds / SLICES / 2)?;
-            (floor_cpu, floor_read) = (floor_cpu + cpu, floor_read + read);
-            let (cpu, busy, own) = (server.cpu_seconds(), busy_seconds(), own_cpu_seconds());
-            loads.push(closed_loop(&requests, CONNECTIONS, seconds / SLICES)?);
-            let cpu = server.cpu_seconds() - cpu;
-            spent += cpu;
-            others += busy_seconds() - busy - cpu - (own_cpu_seconds() - own);
+        let requests: Vec<Requests> =
+            servers.iter().map(|server| Requests::new(server.address, &input.bodies)).collect();
+        let mut cells: Vec<Cell> = servers.iter().map(|_| Cell::default()).collect();
+        for (server, requests) in servers.iter().zip(&requests) {
+            closed_loop(requests, connections, seconds / 4)?;
+            server.reset_peak();
         }
-        let (load, peak) = (Load::of_all(loads), server.peak_mb());
-        let floor = floor_cpu * 1e6 / floor_read.max(1) as f64;
-        let half = open_loop(&requests, CONNECTIONS, load.per_second() / 2.0, seconds)?;
-        let health = Requests::get(server.address, "/healthz");
-        let still = open_loop(&health, CONNECTIONS, load.per_second() / 2.0, seconds)?;
-        row(server, input, [&load, &half, &still], [spent, floor, peak, (others / load.seconds).max(0.0)]);
+        for _ in 0..SLICES {
+            for ((server, requests), cell) in servers.iter().zip(&requests).zip(&mut cells) {
+                cell.slice(server, input, requests, options)?;
+            }
+        }
+        let loads: Vec<Load> = cells.iter_mut().map(|cell| Load::of_all(std::mem::take(&mut cell.loads))).collect();
+        let first = loads.first().map_or(f64::NAN, Load::per_second);
+        for (((server, requests), cell), load) in servers.iter().zip(&requests).zip(cells).zip(loads) {
+            let peak = server.peak_mb();
+            let half = open_loop(requests, connections, load.per_second() / 2.0, seconds)?;
+            let health = Requests::get(server.address, "/healthz");
+            let still = open_loop(&health, connections, load.per_second() / 2.0, seconds)?;
+            let floor = cell.floor_cpu * 1e6 / cell.floor_read.max(1) as f64;
+            let others = (cell.others / load.seconds).max(0.0);
+            let bytes_in_flight = input.mean_bytes() * connections as f64;
+            row(server, input, [&load, &half, &still], [cell.cpu, floor, peak, others, bytes_in_flight, first]);
+        }
     }
     Ok(())
+}
+
+/// What the slices of one server and size came to. Times are CPU seconds.
+#[derive(Default)]
+struct Cell {
+    loads: Vec<Load>,
+    cpu: f64,
+    /// Of neither the server nor this process.
+    others: f64,
+    floor_cpu: f64,
+    floor_read: usize,
+}
+
+impl Cell {
+    fn slice(&mut self, server: &Server, input: &Input, requests: &Requests, options: &Options) -> anyhow::Result<()> {
+        let seconds = options.seconds / SLICES;
+        let (cpu, read) = input.floor(seconds / 2)?;
+        (self.floor_cpu, self.floor_read) = (self.floor_cpu + cpu, self.floor_read + read);
+        let (cpu, busy, own) = (server.cpu_seconds(), busy_seconds(), own_cpu_seconds());
+        self.loads.push(closed_loop(requests, options.connections, seconds)?);
+        let cpu = server.cpu_seconds() - cpu;
+        self.cpu += cpu;
+        self.others += busy_seconds() - busy - cpu - (own_cpu_seconds() - own);
+        Ok(())
+    }
 }
 
 /// What every dialect costs beside the native request with the same trajectories. The native load runs before and after
@@ -243,12 +283,17 @@ fn measure_meeting(directory: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(server: &Server, input: &Input, [load, half, still]: [&Load; 3], [spent, floor, peak, others]: [f64; 4]) {
+fn row(
+    server: &Server,
+    input: &Input,
+    [load, half, still]: [&Load; 3],
+    [spent, floor, peak, others, in_flight, first]: [f64; 6],
+) {
     let trajectories = (load.answered() * BATCH) as f64;
     let cpu = spent * 1e6 / trajectories;
     let bytes = input.mean_bytes();
     println!(
-        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} |",
+        "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} | {:.0} % |",
         server.name,
         input.size.name(),
         bytes / BATCH as f64 / 1e3,
@@ -260,7 +305,8 @@ fn row(server: &Server, input: &Input, [load, half, still]: [&Load; 3], [spent, 
         half.quantile_ms(99),
         still.quantile_ms(50),
         still.quantile_ms(99),
-        bytes * CONNECTIONS as f64 / 1e6,
+        in_flight / 1e6,
         server.start_ms,
+        load.per_second() / first * 1e2,
     );
 }
