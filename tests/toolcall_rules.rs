@@ -28,7 +28,7 @@ mod library {
     pub(super) fn observe(input: &Input) -> anyhow::Result<Seen> {
         let format: ToolFormat = input.format.parse().context("key `format`")?;
         let mode = if input.tolerant { ParseMode::Tolerant } else { ParseMode::Strict };
-        let options = Options { format, mode, max_calls: input.max_calls.unwrap_or(MAX_CALLS) };
+        let options = Options { format, mode, max_calls: input.max_calls.unwrap_or(MAX_CALLS), ..Options::default() };
         let tools = SchemaCache::new(CACHE_BYTES).tools(&input.tools, false);
         let parsed = match &input.native {
             Some(native) => parse_native(native, &options, &*tools),

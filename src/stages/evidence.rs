@@ -11,7 +11,7 @@ use crate::text::{self, Squad};
 use crate::toolcall::answer::{self, AnswerFrom};
 use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, TRAJECTORY_BUDGET, Violation};
 use crate::toolcall::tools::ToolSet;
-use crate::toolcall::{self, Attempt, Call, Options, Parsed};
+use crate::toolcall::{self, Attempt, Call, Options, Parsed, Room};
 use crate::trajectory::{Message, ParseMode, ToolFormat, Trajectory, Turn};
 
 /// Most call attempts of a trajectory, over all its turns; one more gives a `too_many_calls` error, and nothing after it is
@@ -37,7 +37,7 @@ impl Reading {
     /// How the turns of a trajectory are parsed.
     fn options(&self, trajectory: &Trajectory<'_>) -> Options {
         let format = trajectory.tool_format.unwrap_or(self.format);
-        Options { format, mode: self.mode, max_calls: self.max_calls }
+        Options { format, mode: self.mode, max_calls: self.max_calls, room: Room::default() }
     }
 }
 
@@ -181,11 +181,12 @@ impl<'t> Evidence<'t> {
         })
     }
 
-    /// Parses the turns, until there are more attempts than the whole trajectory may have.
+    /// Parses the turns, until there are more attempts than the whole trajectory may have; their values have one room, too.
     fn parse(&mut self, tools: &ToolSet, reading: &Reading) {
         let options = reading.options(self.trajectory);
         let last = self.turns.len().saturating_sub(1);
         let mut left = Some(MAX_ATTEMPTS);
+        let mut room = options.room;
         for (index, (turn, (_, source))) in self.turns.iter_mut().zip(self.trajectory.turns()).enumerate() {
             let Some(few) = left else {
                 // Nothing after the error is looked at, but that the last turn's answer is not looked for in its reasoning.
@@ -196,7 +197,8 @@ impl<'t> Evidence<'t> {
                 continue;
             };
             let max_calls = options.max_calls.min(few);
-            turn.parsed = parse_turn(turn.parsed.format, source, &Options { max_calls, ..options }, tools);
+            turn.parsed = parse_turn(turn.parsed.format, source, &Options { max_calls, room, ..options }, tools);
+            room = turn.parsed.room;
             left = Some(few.saturating_sub(turn.parsed.attempts.len()));
             if turn.parsed.too_many && max_calls < options.max_calls {
                 left = None;
@@ -280,14 +282,14 @@ fn say_that_the_trajectory_has_too_many(parsed: &mut Parsed<'_>) {
 }
 
 fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> Parsed<'t> {
-    let native = |raw: &'t str| toolcall::parse_native(raw, options, tools);
+    let native = |raw: &'t str, room: Room| toolcall::parse_native(raw, &Options { room, ..*options }, tools);
     let written = toolcall::parse_as(format, &turn.text, options, tools);
     match turn.native_calls {
         // A server may have taken the calls out of the text, or copied those that it understood: the text shows more. It has
         // the reasoning in any case.
         Some(raw) if written.attempts.is_empty() => {
-            let Parsed { format, attempts, too_many, .. } = native(raw);
-            Parsed { format, attempts, too_many, ..written }
+            let Parsed { format, attempts, too_many, room, .. } = native(raw, written.room);
+            Parsed { format, attempts, too_many, room, ..written }
         }
         _ => written,
     }

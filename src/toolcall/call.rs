@@ -2,12 +2,12 @@
 //! is wrong with the object. Only the arguments are built; other keys are checked and dropped. Knows no markers.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::budget::Budget;
 use super::codes::Fault;
 use super::json::{self, Checked, Strict};
 use super::scan::Scan;
@@ -24,14 +24,14 @@ pub(super) struct Reading<'t> {
 pub(super) fn read<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<Reading<'t>, Fault> {
     let rules = Rules::new(scan, Blank::Fault);
     let mut repairs = Vec::new();
-    let strict = json::read::<CallObject<'t>>(scan.text, at).map(|(object, end)| {
+    let strict = json::read_within::<CallObject<'t>>(scan.text, at, &scan.budget).map(|(object, end)| {
         let call = object.call(rules, at, &mut repairs);
         Reading { call, end, repairs }
     });
     if !scan.tolerant() || strict.as_ref().is_ok_and(|reading| reading.call.is_ok()) {
         return strict;
     }
-    let Some(found) = lenient::read(scan.text, at, &scan.fuel) else { return strict };
+    let Some(found) = lenient::read(scan.text, at, &scan.budget) else { return strict };
     let mut repairs = found.repairs;
     let call = CallObject::from_aliases(found.value, &mut repairs).call(rules, at, &mut repairs);
     if call.is_err() && strict.is_ok() {
@@ -49,7 +49,7 @@ pub(super) struct Arguments {
 
 /// Reads the arguments object at `at`.
 pub(super) fn read_arguments(scan: &Scan<'_, '_>, at: usize) -> Result<Arguments, Fault> {
-    let strict = json::read::<Strict>(scan.text, at).and_then(|(Strict(value), end)| {
+    let strict = json::read_within::<Strict>(scan.text, at, &scan.budget).and_then(|(Strict(value), end)| {
         if value.is_object() {
             return Ok(Arguments { value, end, repairs: Vec::new() });
         }
@@ -58,7 +58,7 @@ pub(super) fn read_arguments(scan: &Scan<'_, '_>, at: usize) -> Result<Arguments
     if strict.is_ok() || !scan.tolerant() {
         return strict;
     }
-    match lenient::read(scan.text, at, &scan.fuel) {
+    match lenient::read(scan.text, at, &scan.budget) {
         Some(found) if found.value.is_object() => {
             Ok(Arguments { value: found.value, end: found.end, repairs: found.repairs })
         }
@@ -79,13 +79,13 @@ pub(super) enum Blank {
 #[derive(Clone, Copy)]
 pub(super) struct Rules<'s> {
     blank: Blank,
-    /// The budget for lenient reading, in tolerant mode.
-    fuel: Option<&'s Cell<usize>>,
+    budget: &'s Budget,
+    tolerant: bool,
 }
 
 impl<'s> Rules<'s> {
     pub(super) fn new(scan: &'s Scan<'_, '_>, blank: Blank) -> Self {
-        Self { blank, fuel: scan.tolerant().then_some(&scan.fuel) }
+        Self { blank, budget: &scan.budget, tolerant: scan.tolerant() }
     }
 }
 
@@ -197,11 +197,12 @@ fn decode(arguments: Value, rules: Rules<'_>, at: usize, repairs: &mut Vec<Repai
             Blank::Fault => Err(Fault::new(ErrorCode::BadArguments, at, "the arguments are a blank string")),
         };
     }
-    let strict = json::read_whole(&text);
+    let strict = json::read_whole_within(&text, rules.budget);
     if let Ok(value @ Value::Object(_)) = strict {
         return Ok(value);
     }
-    if let Some(found) = rules.fuel.and_then(|fuel| lenient::read_whole(&text, fuel))
+    if rules.tolerant
+        && let Some(found) = lenient::read_whole(&text, rules.budget)
         && found.value.is_object()
     {
         found.repairs.into_iter().for_each(|repair| lenient::note(repairs, repair));
@@ -211,7 +212,9 @@ fn decode(arguments: Value, rules: Rules<'_>, at: usize, repairs: &mut Vec<Repai
         return Err(Fault::new(ErrorCode::BadArguments, at, "the string in the arguments holds no object"));
     };
     let code = match fault.code {
-        code @ (ErrorCode::JsonNumber | ErrorCode::JsonSurrogate | ErrorCode::TooDeep) => code,
+        code @ (ErrorCode::JsonNumber | ErrorCode::JsonSurrogate | ErrorCode::TooDeep | ErrorCode::TooManyValues) => {
+            code
+        }
         _ => ErrorCode::BadArguments,
     };
     Err(Fault::new(code, at, format!("the string in the arguments holds no object: {}", fault.what)))

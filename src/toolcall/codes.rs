@@ -43,6 +43,8 @@ pub enum ErrorCode {
     TooDeep,
     /// The turn, or all turns together, hold more attempts than are looked at.
     TooManyCalls,
+    /// The arguments of the trajectory's calls hold more values than there is memory for.
+    TooManyValues,
     /// The call names a tool that was not offered.
     UnknownTool,
     /// The arguments break the tool's schema.
@@ -55,7 +57,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the documented order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::JsonSyntax,
         Self::JsonNumber,
         Self::JsonSurrogate,
@@ -74,6 +76,7 @@ impl ErrorCode {
         Self::ReasoningOpen,
         Self::TooDeep,
         Self::TooManyCalls,
+        Self::TooManyValues,
         Self::UnknownTool,
         Self::SchemaViolation,
         Self::SchemaInvalid,
@@ -101,6 +104,7 @@ impl ErrorCode {
             Self::ReasoningOpen => "reasoning_open",
             Self::TooDeep => "too_deep",
             Self::TooManyCalls => "too_many_calls",
+            Self::TooManyValues => "too_many_values",
             Self::UnknownTool => "unknown_tool",
             Self::SchemaViolation => "schema_violation",
             Self::SchemaInvalid => "schema_invalid",

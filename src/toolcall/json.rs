@@ -7,6 +7,7 @@ use memchr::memchr_iter;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::budget::Budget;
 use super::codes::Fault;
 use super::{ErrorCode, cursor};
 
@@ -21,6 +22,15 @@ pub(super) fn read<'t, T: Deserialize<'t>>(text: &'t str, at: usize) -> Result<(
     }
 }
 
+/// As [`read`], as far as the values fit in what the calls may take.
+pub(super) fn read_within<'t, T: Deserialize<'t>>(
+    text: &'t str,
+    at: usize,
+    budget: &Budget,
+) -> Result<(T, usize), Fault> {
+    budget.json(text.get(at..).unwrap_or_default(), at, || read(text, at))
+}
+
 /// The number or word that text follows at once: there is one, whatever the text is; the stream wants a delimiter.
 fn before_text<'t, T: Deserialize<'t>>(rest: &'t str, at: usize, error: &serde_json::Error) -> Option<(T, usize)> {
     if !error.is_syntax() || !error.to_string().starts_with("trailing characters") {
@@ -32,7 +42,16 @@ fn before_text<'t, T: Deserialize<'t>>(rest: &'t str, at: usize, error: &serde_j
 
 /// Reads a text that is one value and nothing else but blanks.
 pub(super) fn read_whole(text: &str) -> Result<Value, Fault> {
-    let (Strict(value), end) = read(text, 0)?;
+    whole(text, read(text, 0))
+}
+
+/// As [`read_whole`], as far as the values fit in what the calls may take.
+pub(super) fn read_whole_within(text: &str, budget: &Budget) -> Result<Value, Fault> {
+    whole(text, read_within(text, 0, budget))
+}
+
+fn whole(text: &str, read: Result<(Strict, usize), Fault>) -> Result<Value, Fault> {
+    let (Strict(value), end) = read?;
     if cursor::skip_blanks(text, end) < text.len() {
         return Err(Fault::new(ErrorCode::JsonSyntax, end, "text after the JSON value"));
     }

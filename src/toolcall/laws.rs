@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Declared, NoTools, Offered, Options, Parsed, detect, parse};
+use super::{Attempt, Declared, ErrorCode, NoTools, Offered, Options, Parsed, detect, parse, parse_native};
 use crate::trajectory::{ParseMode, ToolFormat};
 
 /// One tool `f` with an integer parameter `n` and a string parameter `s`.
@@ -158,6 +158,33 @@ fn too_many_calls_are_one_error() {
     let parsed = parse(&text, &options, &NoTools);
     assert!(parsed.too_many && !parsed.ok() && parsed.attempts.len() == 4 && parsed.calls().count() == 3);
     assert_eq!(parsed.attempts[3].result.as_ref().unwrap_err().code.as_str(), "too_many_calls");
+}
+
+#[test]
+fn values_that_need_too_much_memory_are_one_error() {
+    let many = format!("[{}1]", "{\"\":1},".repeat(40_000));
+    for mode in [ParseMode::Strict, ParseMode::Tolerant] {
+        let read = |format: ToolFormat, text: &str| {
+            let parsed = parse(text, &options(format, mode), &NoTools);
+            let code = |attempt: &Attempt<'_>| attempt.result.as_ref().map_or_else(|m| m.code.as_str(), |_| "ok");
+            parsed.attempts.iter().map(code).collect::<Vec<_>>()
+        };
+        for (format, text) in EXAMPLES.iter().filter(|(_, text)| text.contains("\"x\"")) {
+            let with = |value: &str| read(*format, &text.replace("\"x\"", value));
+            assert_eq!(with(&many), ["too_many_values"], "{format} {mode:?}");
+            // As many bytes in a string are no values.
+            assert_eq!(with(&format!("{many:?}")), ["ok"], "{format} {mode:?}");
+        }
+        // Arguments in a string, and what only tolerant mode reads.
+        let inside = format!("[{{\"function\":{{\"name\":\"f\",\"arguments\":{:?}}}}}]", format!("{{\"a\":{many}}}"));
+        let parsed = parse_native(&inside, &options(ToolFormat::Openai, mode), &NoTools);
+        assert_eq!(parsed.attempts[0].result.as_ref().unwrap_err().code, ErrorCode::TooManyValues);
+        let single = EXAMPLES[0].1.replace("\"x\"", &many.replace('"', "'"));
+        assert_eq!(read(ToolFormat::Hermes, &single), ["json_syntax"]);
+    }
+    // What one call leaves, the next one has.
+    let half = EXAMPLES[0].1.replace("\"x\"", &format!("[{}1]", "{\"\":1},".repeat(25_000)));
+    assert_eq!(codes(ToolFormat::Hermes, &format!("{half}{half}{}", EXAMPLES[0].1)), ["ok", "too_many_values", "ok"]);
 }
 
 fn any_format() -> impl Strategy<Value = ToolFormat> {

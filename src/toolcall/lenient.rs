@@ -3,11 +3,10 @@
 //! commas, single quotes, comments and Python's literals; everything else stays as strict as [`json`].
 //! Knows no call.
 
-use std::cell::Cell;
-
 use memchr::{memchr, memchr3};
 use serde_json::{Map, Value};
 
+use super::budget::Budget;
 use super::cursor::Cursor;
 use super::find::find;
 use super::{Repair, json};
@@ -22,21 +21,22 @@ pub(super) struct Found {
     pub(super) repairs: Vec<Repair>,
 }
 
-/// Reads one value at `at`. Takes the bytes that it looks at from `fuel` and gives up when that is spent.
-pub(super) fn read(text: &str, at: usize, fuel: &Cell<usize>) -> Option<Found> {
-    if fuel.get() == 0 {
+/// Reads one value at `at`. Takes the bytes that it looks at, and the values, from the budget and gives up when that is
+/// spent.
+pub(super) fn read(text: &str, at: usize, budget: &Budget) -> Option<Found> {
+    if !budget.has_fuel() {
         return None;
     }
-    let mut reader = Reader { cursor: Cursor::new(text, at), repairs: Vec::new() };
+    let mut reader = Reader { cursor: Cursor::new(text, at), repairs: Vec::new(), budget };
     let value = reader.blanks().and_then(|()| reader.value(0));
-    fuel.set(fuel.get().saturating_sub(reader.cursor.at.saturating_sub(at) + 1));
+    budget.burn(reader.cursor.at.saturating_sub(at) + 1);
     Some(Found { value: value?, end: reader.cursor.at, repairs: reader.repairs })
 }
 
 /// Reads a text that is one value and nothing else but blanks and comments.
-pub(super) fn read_whole(text: &str, fuel: &Cell<usize>) -> Option<Found> {
-    let mut found = read(text, 0, fuel)?;
-    let mut reader = Reader { cursor: Cursor::new(text, found.end), repairs: found.repairs };
+pub(super) fn read_whole(text: &str, budget: &Budget) -> Option<Found> {
+    let mut found = read(text, 0, budget)?;
+    let mut reader = Reader { cursor: Cursor::new(text, found.end), repairs: found.repairs, budget };
     reader.blanks()?;
     found.repairs = reader.repairs;
     reader.cursor.is_at_end().then_some(found)
@@ -49,12 +49,13 @@ pub(super) fn note(repairs: &mut Vec<Repair>, repair: Repair) {
     }
 }
 
-struct Reader<'t> {
+struct Reader<'t, 'b> {
     cursor: Cursor<'t>,
     repairs: Vec<Repair>,
+    budget: &'b Budget,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn value(&mut self, depth: usize) -> Option<Value> {
         if depth > DEEPEST {
             return None;
@@ -70,12 +71,14 @@ impl Reader<'_> {
 
     fn object(&mut self, depth: usize) -> Option<Value> {
         let mut object = Map::new();
+        self.budget.object()?;
         self.cursor.at += 1;
         self.blanks()?;
         while !self.cursor.eat_byte(b'}') {
             if !matches!(self.cursor.peek(), Some(b'"' | b'\'')) {
                 return None;
             }
+            self.budget.entry()?;
             let key = self.string()?;
             self.blanks()?;
             if !self.cursor.eat_byte(b':') {
@@ -94,6 +97,7 @@ impl Reader<'_> {
         self.cursor.at += 1;
         self.blanks()?;
         while !self.cursor.eat_byte(b']') {
+            self.budget.element()?;
             elements.push(self.value(depth + 1)?);
             self.separator(b']')?;
         }
@@ -226,7 +230,7 @@ mod tests {
     use super::*;
 
     fn lenient(text: &str) -> Option<(Value, Vec<Repair>)> {
-        read_whole(text, &Cell::new(1000)).map(|found| (found.value, found.repairs))
+        read_whole(text, &Budget::new(super::super::Room::default(), 0)).map(|found| (found.value, found.repairs))
     }
 
     #[test]

@@ -154,7 +154,7 @@ fn read_leniently(scan: &mut Scan<'_, '_>, opener: &Range<usize>) -> Option<usiz
     if !scan.tolerant() {
         return None;
     }
-    let found = lenient::read(scan.text, opener.end, &scan.fuel)?;
+    let found = lenient::read(scan.text, opener.end, &scan.budget)?;
     let Value::Array(elements) = found.value else { return None };
     if elements.is_empty() {
         return None;

@@ -10,6 +10,7 @@
 //! no schema: whether a call satisfies its tool's is asked of [`schema`] afterwards.
 
 pub mod answer;
+mod budget;
 pub mod schema;
 pub mod tools;
 
@@ -50,6 +51,8 @@ use serde_json::Value;
 
 use crate::trajectory::{ParseMode, ToolFormat};
 
+pub use budget::Room;
+pub(crate) use budget::values_fit;
 pub use codes::{ErrorCode, Malformed, Repair, clip};
 pub use detect::detect;
 pub use offered::{Declared, NoTools, Offered};
@@ -65,11 +68,13 @@ pub struct Options {
     pub mode: ParseMode,
     /// The most attempts that are looked at; one more gives a `too_many_calls` error and the rest is ignored.
     pub max_calls: usize,
+    /// Memory for the values of arguments; what does not fit gives a `too_many_values` error.
+    pub room: Room,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: ToolFormat::Auto, mode: ParseMode::Strict, max_calls: 1024 }
+        Self { format: ToolFormat::Auto, mode: ParseMode::Strict, max_calls: 1024, room: Room::default() }
     }
 }
 
@@ -90,6 +95,8 @@ pub struct Parsed<'t> {
     pub wrappings: Vec<Range<usize>>,
     /// Whether there were more attempts than [`Options::max_calls`].
     pub too_many: bool,
+    /// What is left of [`Options::room`].
+    pub room: Room,
 }
 
 impl<'t> Parsed<'t> {
@@ -224,7 +231,7 @@ fn parse_as_told<'t>(
         Some(ToolFormat::React) => react::react(&mut scan),
         Some(ToolFormat::SearchR1) => search_r1::search_r1(&mut scan),
     }
-    Parsed { format, ..scan.parsed }
+    Parsed { format, room: scan.budget.room(), ..scan.parsed }
 }
 
 /// Parses `message.tool_calls`, given as the raw JSON text of that field; spans are bytes of this text.
@@ -233,5 +240,5 @@ fn parse_as_told<'t>(
 pub fn parse_native<'t>(tool_calls_json: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
     let mut scan = Scan::new(tool_calls_json, options, offered);
     native::openai(&mut scan);
-    Parsed { format: Some(ToolFormat::Openai), ..scan.parsed }
+    Parsed { format: Some(ToolFormat::Openai), room: scan.budget.room(), ..scan.parsed }
 }

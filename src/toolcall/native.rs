@@ -32,7 +32,7 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
     loop {
         cursor.skip_blanks();
         let start = cursor.at;
-        let (Element(object), end) = match json::read::<Element<'_>>(scan.text, start) {
+        let (Element(object), end) = match json::read_within::<Element<'_>>(scan.text, start, &scan.budget) {
             Ok(read) => read,
             Err(fault) => {
                 let stop = scan.text.floor_char_boundary(fault.at.max(start));

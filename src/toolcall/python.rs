@@ -5,6 +5,7 @@ use memchr::{memchr2, memchr3};
 use serde_json::{Map, Number, Value};
 
 use super::ErrorCode;
+use super::budget::{Budget, too_many};
 use super::codes::Fault;
 use super::cursor::Cursor;
 
@@ -12,37 +13,40 @@ use super::cursor::Cursor;
 const DEEPEST: usize = 127;
 
 /// Reads the literal at the cursor. After a fault the cursor stands anywhere.
-pub(super) fn literal(cursor: &mut Cursor<'_>, depth: usize) -> Result<Value, Fault> {
+pub(super) fn literal(cursor: &mut Cursor<'_>, depth: usize, budget: &Budget) -> Result<Value, Fault> {
     if depth > DEEPEST {
         return Err(Fault::new(ErrorCode::TooDeep, cursor.at, "values nest too deep"));
     }
     match cursor.peek() {
-        Some(b'[') => list(cursor, depth),
-        Some(b'{') => dict(cursor, depth),
+        Some(b'[') => list(cursor, depth, budget),
+        Some(b'{') => dict(cursor, depth, budget),
         Some(b'"' | b'\'') => string(cursor, Escapes::Decoded),
         Some(b'-' | b'.' | b'0'..=b'9') => number(cursor),
         _ => word(cursor),
     }
 }
 
-fn list(cursor: &mut Cursor<'_>, depth: usize) -> Result<Value, Fault> {
+fn list(cursor: &mut Cursor<'_>, depth: usize, budget: &Budget) -> Result<Value, Fault> {
     let mut elements = Vec::new();
     cursor.at += 1;
     cursor.skip_blanks();
     while !cursor.eat_byte(b']') {
-        elements.push(literal(cursor, depth + 1)?);
+        budget.element().ok_or_else(|| too_many(cursor.at))?;
+        elements.push(literal(cursor, depth + 1, budget)?);
         separator(cursor, b']')?;
     }
     Ok(Value::Array(elements))
 }
 
-fn dict(cursor: &mut Cursor<'_>, depth: usize) -> Result<Value, Fault> {
+fn dict(cursor: &mut Cursor<'_>, depth: usize, budget: &Budget) -> Result<Value, Fault> {
     let mut object = Map::new();
+    budget.object().ok_or_else(|| too_many(cursor.at))?;
     cursor.at += 1;
     cursor.skip_blanks();
     while !cursor.eat_byte(b'}') {
         let start = cursor.at;
-        let Value::String(key) = literal(cursor, depth + 1)? else {
+        budget.entry().ok_or_else(|| too_many(start))?;
+        let Value::String(key) = literal(cursor, depth + 1, budget)? else {
             return Err(Fault::new(ErrorCode::NotALiteral, start, "a dict key that is no string"));
         };
         cursor.skip_blanks();
@@ -50,7 +54,7 @@ fn dict(cursor: &mut Cursor<'_>, depth: usize) -> Result<Value, Fault> {
             return Err(not_a_literal(cursor));
         }
         cursor.skip_blanks();
-        object.insert(key, literal(cursor, depth + 1)?);
+        object.insert(key, literal(cursor, depth + 1, budget)?);
         separator(cursor, b'}')?;
     }
     Ok(Value::Object(object))

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
+use super::budget::{Budget, too_many};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::expression::skip_expression;
@@ -21,7 +22,7 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([], Tags::Think, Stops::StartAndOpeners);
     while let Some(Mark::Start { at }) = walk.next(scan) {
         let Some(list) = list_start(scan.text, at) else { continue };
-        match document(scan.text, list) {
+        match document(scan, list) {
             Ok((calls, end)) => {
                 for (span, result) in calls {
                     scan.push(span, Vec::new(), result);
@@ -74,15 +75,17 @@ fn dotted_name<'t>(cursor: &mut Cursor<'t>) -> Option<&'t str> {
 /// An element's span and what it is.
 type Element<'t> = (Range<usize>, Result<Call<'t>, Malformed>);
 
-/// Reads the whole list, which must end the message; gives its elements and the end.
-fn document(text: &str, at: usize) -> Result<(Vec<Element<'_>>, usize), Fault> {
-    let mut cursor = Cursor::new(text, at + 1);
+/// Reads the whole list, which must end the message; gives its elements, at most one more than are looked at, and the end.
+fn document<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<(Vec<Element<'t>>, usize), Fault> {
+    let mut cursor = Cursor::new(scan.text, at + 1);
     let mut elements = Vec::new();
     cursor.skip_blanks();
     while !cursor.eat_byte(b']') {
         let start = cursor.at;
-        let result = element(&mut cursor)?;
-        elements.push((start..cursor.at, result));
+        let result = element(&mut cursor, &scan.budget)?;
+        if elements.len() <= scan.max_calls {
+            elements.push((start..cursor.at, result));
+        }
         cursor.skip_blanks();
         if cursor.eat_byte(b',') {
             cursor.skip_blanks();
@@ -123,14 +126,14 @@ fn only_reasoning(mut rest: &str) -> bool {
 }
 
 /// Reads an element. What is no call is stepped over, so that it costs its neighbours nothing.
-fn element<'t>(cursor: &mut Cursor<'t>) -> Result<Result<Call<'t>, Malformed>, Fault> {
+fn element<'t>(cursor: &mut Cursor<'t>, budget: &Budget) -> Result<Result<Call<'t>, Malformed>, Fault> {
     let start = *cursor;
     let name = dotted_name(cursor);
     cursor.skip_blanks();
     if let Some(name) = name
         && cursor.eat_byte(b'(')
     {
-        let arguments = arguments(cursor)?;
+        let arguments = arguments(cursor, budget)?;
         let end = *cursor;
         cursor.skip_blanks();
         if matches!(cursor.peek(), Some(b',' | b']')) {
@@ -147,12 +150,12 @@ fn element<'t>(cursor: &mut Cursor<'t>) -> Result<Result<Call<'t>, Malformed>, F
 }
 
 /// Reads arguments up to and with `)`: the outer fault breaks the document, the inner one this call.
-fn arguments(cursor: &mut Cursor<'_>) -> Result<Result<Map<String, Value>, Fault>, Fault> {
+fn arguments(cursor: &mut Cursor<'_>, budget: &Budget) -> Result<Result<Map<String, Value>, Fault>, Fault> {
     let mut arguments = Map::new();
     let mut first_fault = None;
     cursor.skip_blanks();
     while !cursor.eat_byte(b')') {
-        match argument(cursor)? {
+        match argument(cursor, budget)? {
             Ok((key, value)) => {
                 arguments.insert(key.to_owned(), value);
             }
@@ -169,7 +172,7 @@ fn arguments(cursor: &mut Cursor<'_>) -> Result<Result<Map<String, Value>, Fault
 }
 
 /// Reads `key=value`; faults as in [`arguments`].
-fn argument<'t>(cursor: &mut Cursor<'t>) -> Result<Result<(&'t str, Value), Fault>, Fault> {
+fn argument<'t>(cursor: &mut Cursor<'t>, budget: &Budget) -> Result<Result<(&'t str, Value), Fault>, Fault> {
     let start = *cursor;
     let key = identifier(cursor);
     cursor.skip_blanks();
@@ -181,7 +184,11 @@ fn argument<'t>(cursor: &mut Cursor<'t>) -> Result<Result<(&'t str, Value), Faul
     }
     cursor.skip_blanks();
     let value = *cursor;
-    let fault = match literal(cursor, 0) {
+    if budget.entry().is_none() {
+        skip_expression(cursor, b')')?;
+        return Ok(Err(too_many(value.at)));
+    }
+    let fault = match literal(cursor, 0, budget) {
         Ok(found) => {
             cursor.skip_blanks();
             if matches!(cursor.peek(), Some(b',' | b')')) {

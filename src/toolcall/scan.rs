@@ -1,9 +1,9 @@
 //! The state of one parse: the text, what was asked, and the attempts found so far. In: spans and results from the
 //! format families; out: the [`Parsed`]. Knows no format's syntax.
 
-use std::cell::Cell;
 use std::ops::Range;
 
+use super::budget::Budget;
 use super::codes::Fault;
 use super::find::find;
 use super::{Attempt, Call, ErrorCode, Malformed, Offered, Options, Parsed, Repair};
@@ -15,10 +15,8 @@ pub(super) struct Scan<'t, 'o> {
     pub(super) mode: ParseMode,
     pub(super) offered: &'o dyn Offered,
     pub(super) parsed: Parsed<'t>,
-    /// Bytes that lenient reading may still look at. Strict JSON stops at the first marker outside a string, so two
-    /// attempts at most ever read the same byte; comments break that, hence the budget.
-    pub(super) fuel: Cell<usize>,
-    max_calls: usize,
+    pub(super) budget: Budget,
+    pub(super) max_calls: usize,
 }
 
 /// The markers around a format's calls, for finding where a malformed one ends.
@@ -31,8 +29,8 @@ pub(super) struct Markers {
 
 impl<'t, 'o> Scan<'t, 'o> {
     pub(super) fn new(text: &'t str, options: &Options, offered: &'o dyn Offered) -> Self {
-        let fuel = Cell::new(text.len().saturating_mul(4).saturating_add(4096));
-        Self { text, mode: options.mode, offered, parsed: Parsed::default(), fuel, max_calls: options.max_calls }
+        let budget = Budget::new(options.room, text.len());
+        Self { text, mode: options.mode, offered, parsed: Parsed::default(), budget, max_calls: options.max_calls }
     }
 
     pub(super) fn tolerant(&self) -> bool {

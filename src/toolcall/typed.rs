@@ -12,7 +12,7 @@ pub(super) fn read(scan: &Scan<'_, '_>, text: &str, declared: Declared, repairs:
     if declared.is_empty() {
         return text.into();
     }
-    if let Some(value) = typed(text, declared) {
+    if let Some(value) = typed(scan, text, declared) {
         return value;
     }
     // Where the text itself is allowed there is nothing to repair.
@@ -26,7 +26,7 @@ fn repaired(scan: &Scan<'_, '_>, text: &str, declared: Declared, repairs: &mut V
         lenient::note(repairs, Repair::PythonLiteral);
         return Some(Value::Null);
     }
-    let found = is_nested(text, declared).then(|| lenient::read_whole(text, &scan.fuel)).flatten()?;
+    let found = is_nested(text, declared).then(|| lenient::read_whole(text, &scan.budget)).flatten()?;
     found.repairs.into_iter().for_each(|repair| lenient::note(repairs, repair));
     Some(found.value)
 }
@@ -40,7 +40,7 @@ fn is_nested(text: &str, declared: Declared) -> bool {
     }
 }
 
-fn typed(text: &str, declared: Declared) -> Option<Value> {
+fn typed(scan: &Scan<'_, '_>, text: &str, declared: Declared) -> Option<Value> {
     if declared.contains(Declared::NULL) && text.eq_ignore_ascii_case("null") {
         return Some(Value::Null);
     }
@@ -61,7 +61,7 @@ fn typed(text: &str, declared: Declared) -> Option<Value> {
     if wanted && let Ok(number @ Value::Number(_)) = json::read_whole(text) {
         return Some(number);
     }
-    if is_nested(text, declared) { json::read_whole(text).ok() } else { None }
+    if is_nested(text, declared) { json::read_whole_within(text, &scan.budget).ok() } else { None }
 }
 
 #[cfg(test)]

@@ -153,6 +153,26 @@ fn thousands_of_broken_calls_are_counted_and_some_of_them_listed() {
 }
 
 #[test]
+fn the_values_of_all_turns_have_one_room() {
+    let server = Server::start(&[]);
+    let arguments = format!("{{\"a\":[{}1]}}", "{\"\":1},".repeat(25_000));
+    let call = format!(
+        "{{\"role\":\"assistant\",\"tool_calls\":[{{\"function\":{{\"name\":\"f\",\"arguments\":{arguments}}}}}]}}"
+    );
+    let neighbour = answering("Paris");
+    let body = format!("{{\"trajectories\":[{{\"messages\":[{}]}},{neighbour}]}}", vec![call; 4].join(","));
+    let response = below(&server, &body, body.len());
+    let codes: Vec<_> = response["results"][0]["tool_calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|call| &call["errors"][0]["code"])
+        .collect();
+    assert_eq!(codes, ["unknown_tool", "too_many_values", "too_many_values", "too_many_values"]);
+    assert_eq!(response["results"][1]["reward"], 1.0);
+}
+
+#[test]
 fn many_violations_take_little_room() {
     let server = Server::start(&[]);
     let required: Vec<String> =

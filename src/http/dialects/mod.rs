@@ -46,6 +46,7 @@ use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job, by_size};
 use super::telemetry::RequestId;
 use super::wire::{Object, OnInvalid, Pointed, pointed};
+use crate::toolcall::values_fit;
 
 pub(super) use classify::{__path_classify, __path_embeddings, classify, embeddings};
 pub(super) use eval_protocol::{__path_evaluate, __path_reward, evaluate, reward};
@@ -286,8 +287,21 @@ async fn all<T, E>(futures: Vec<impl Future<Output = Result<T, E>>>) -> Result<V
     Ok(done.into_iter().flatten().collect())
 }
 
+/// Most bytes of memory for the values in a body of a dialect that reads it as values.
+const MAX_VALUES_BYTES: usize = 64 << 20;
+
 /// Reads a body's object.
 fn object<'b, T: Deserialize<'b>>(body: &'b str) -> Result<T, Pointed> {
+    if !values_fit(body, MAX_VALUES_BYTES) {
+        let message =
+            format!("too many lists, objects and numbers: they take more than {} MiB", MAX_VALUES_BYTES >> 20);
+        return Err(Pointed::shape("", message));
+    }
+    parsed(body)
+}
+
+/// As [`object`], for what keeps little of the body.
+fn parsed<'b, T: Deserialize<'b>>(body: &'b str) -> Result<T, Pointed> {
     let read = serde_json::from_str::<Object<T>>(body);
     read.map(|object| object.0).map_err(|error| pointed::<Object<T>>(body, &error))
 }

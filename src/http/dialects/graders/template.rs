@@ -7,6 +7,9 @@ use std::cell::{Cell, OnceCell};
 
 use serde_json::Value;
 
+use crate::http::dialects::MAX_VALUES_BYTES;
+use crate::toolcall::values_fit;
+
 /// Bytes that variables may fill in beyond a few copies of the sample, over all templates of a grader.
 const MAX_FILLED_BYTES: usize = 16 << 20;
 /// Copies of the sample that fit in any case.
@@ -18,7 +21,7 @@ pub(super) struct Variables<'v> {
     sample: &'v str,
     /// The dataset's row.
     item: &'v Value,
-    /// The sample as JSON, once a template asked for it; `None` where it is none.
+    /// The sample as JSON, once a template asked for it; `None` where it is none, or takes too much memory.
     json: OnceCell<Option<Value>>,
     /// Bytes that may still be filled in.
     left: Cell<usize>,
@@ -66,7 +69,10 @@ impl<'v> Variables<'v> {
             return Ok(Cow::Borrowed(self.sample));
         }
         if let Some(path) = name.strip_prefix("sample.output_json") {
-            let value = self.json.get_or_init(|| serde_json::from_str(self.sample).ok());
+            let value = self.json.get_or_init(|| {
+                let fits = values_fit(self.sample, MAX_VALUES_BYTES);
+                fits.then(|| serde_json::from_str(self.sample).ok()).flatten()
+            });
             return value.as_ref().and_then(|value| at(value, path)).map(text).ok_or_else(unknown);
         }
         let path = name.strip_prefix("item").filter(|path| !path.is_empty()).ok_or_else(unknown)?;

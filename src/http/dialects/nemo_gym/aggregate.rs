@@ -1,26 +1,24 @@
 //! `POST /aggregate_metrics`: what verify responses come to, per task and over all of them. In: responses without their
 //! bodies. Out: statistics of every number in them. Samples that are masked count nowhere.
 
+mod columns;
+
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use self::columns::{Columns, Measures, TASK};
 use crate::advantage::GroupStatistics;
 use crate::http::app::App;
-use crate::http::dialects::object;
+use crate::http::dialects::parsed;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
 use crate::http::schema::JsonObject;
 use crate::http::scoring::by_size;
-
-/// The field that names a task.
-const TASK: &str = "_ng_task_index";
-/// Fields that are numbers and no measures.
-const NAMES: [&str; 2] = [TASK, "_ng_rollout_index"];
 
 /// Verify responses, or what is left of them.
 #[derive(Deserialize, ToSchema)]
@@ -28,7 +26,7 @@ const NAMES: [&str; 2] = [TASK, "_ng_rollout_index"];
 pub(crate) struct AggregateRequest {
     /// Each has at least a `reward`.
     #[schema(value_type = Vec<JsonObject>)]
-    verify_responses: Vec<Map<String, Value>>,
+    verify_responses: Columns,
 }
 
 /// Statistics under flat names.
@@ -39,54 +37,61 @@ pub(crate) struct AggregateRequest {
 pub(crate) struct Aggregate {
     /// Per task.
     #[schema(value_type = Vec<JsonObject>)]
-    group_level_metrics: Vec<Map<String, Value>>,
+    group_level_metrics: Vec<Statistics>,
     /// Over all.
     #[schema(value_type = JsonObject)]
-    agent_metrics: Map<String, Value>,
+    agent_metrics: Statistics,
     /// The mean reward.
     #[schema(value_type = JsonObject)]
-    key_metrics: Map<String, Value>,
+    key_metrics: BTreeMap<&'static str, f64>,
 }
 
-/// Mean, deviation, least and largest of every number.
-fn statistics<'r>(responses: impl Iterator<Item = &'r Map<String, Value>>) -> Map<String, Value> {
-    let mut columns: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for (name, value) in responses.flatten().filter(|(name, _)| !NAMES.contains(&name.as_str())) {
-        let number = value.as_f64().or_else(|| value.as_bool().map(|bit| f64::from(u8::from(bit))));
-        columns.entry(name).or_default().extend(number);
+/// Mean, deviation, least and largest of every number, of one task or of all.
+#[derive(Debug, Default)]
+struct Statistics {
+    task: Option<i64>,
+    measures: Vec<(String, [f64; 4])>,
+}
+
+/// What is told of a measure.
+const KINDS: [&str; 4] = ["mean", "std", "min", "max"];
+
+impl Statistics {
+    fn of(task: Option<i64>, columns: Measures) -> Self {
+        let statistics = |(name, mut numbers): (String, Vec<f64>)| {
+            // Sorts them.
+            let found = GroupStatistics::of(&mut numbers, 0.0);
+            Some((name, [found.mean, found.std, *numbers.first()?, *numbers.last()?]))
+        };
+        Self { task, measures: columns.into_iter().filter_map(statistics).collect() }
     }
-    let mut out = Map::new();
-    for (name, mut numbers) in columns {
-        // Sorts them.
-        let found = GroupStatistics::of(&mut numbers, 0.0);
-        if let (Some(least), Some(largest)) = (numbers.first(), numbers.last()) {
-            for (kind, number) in [("mean", found.mean), ("std", found.std), ("min", *least), ("max", *largest)] {
-                out.insert(format!("{kind}/{name}"), Value::from(number));
+
+    fn mean(&self, name: &str) -> Option<f64> {
+        let at = self.measures.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+        self.measures.get(at).map(|(_, [mean, ..])| *mean)
+    }
+}
+
+impl Serialize for Statistics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(task) = self.task {
+            map.serialize_entry(TASK, &task)?;
+        }
+        for (name, numbers) in &self.measures {
+            for (kind, number) in KINDS.iter().zip(numbers) {
+                map.serialize_entry(&format_args!("{kind}/{name}"), number)?;
             }
         }
+        map.end()
     }
-    out
 }
 
-fn aggregate(responses: &[Map<String, Value>]) -> Aggregate {
-    let measured = |response: &&Map<String, Value>| response.get("mask_sample") != Some(&Value::Bool(true));
-    let responses: Vec<_> = responses.iter().filter(measured).collect();
-    let mut tasks: BTreeMap<i64, Vec<&Map<String, Value>>> = BTreeMap::new();
-    for response in &responses {
-        if let Some(task) = response.get(TASK).and_then(Value::as_i64) {
-            tasks.entry(task).or_default().push(response);
-        }
-    }
-    let group = |(task, responses): (&i64, &Vec<&Map<String, Value>>)| {
-        let mut group = Map::from_iter([(TASK.to_owned(), Value::from(*task))]);
-        group.extend(statistics(responses.iter().copied()));
-        group
-    };
-    let agent_metrics = statistics(responses.iter().copied());
-    let key = |name: &str| Some((name.to_owned(), agent_metrics.get(name)?.clone()));
+fn aggregate(columns: Columns) -> Aggregate {
+    let agent_metrics = Statistics::of(None, columns.all);
     Aggregate {
-        group_level_metrics: tasks.iter().map(group).collect(),
-        key_metrics: key("mean/reward").into_iter().collect(),
+        group_level_metrics: columns.tasks.into_iter().map(|(task, of)| Statistics::of(Some(task), of)).collect(),
+        key_metrics: agent_metrics.mean("reward").map(|mean| ("mean/reward", mean)).into_iter().collect(),
         agent_metrics,
     }
 }
@@ -100,8 +105,8 @@ fn aggregate(responses: &[Map<String, Value>]) -> Aggregate {
 pub(crate) async fn aggregate_metrics(State(app): State<App>, request: Request) -> Result<Json<Aggregate>, Problem> {
     let (_admission, text) = read_text(&app, request).await?;
     let answer = by_size(text.len(), move || {
-        let request: AggregateRequest = object(&text)?;
-        Ok(aggregate(&request.verify_responses))
+        let request: AggregateRequest = parsed(&text)?;
+        Ok(aggregate(request.verify_responses))
     });
     answer.await.map(Json)
 }
@@ -109,23 +114,36 @@ pub(crate) async fn aggregate_metrics(State(app): State<App>, request: Request) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn tasks_and_all_without_masked_samples() {
-        let responses: Vec<Map<String, Value>> = serde_json::from_value(json!([
-            {"_ng_task_index": 0, "reward": 1.0, "exact_match": 1.0},
-            {"_ng_task_index": 0, "reward": 0.0, "exact_match": 0.0},
-            {"_ng_task_index": 1, "reward": 0.5},
-            {"_ng_task_index": 1, "reward": 0.0, "mask_sample": true}
-        ]))
-        .unwrap();
-        let found = aggregate(&responses);
-        assert_eq!(found.key_metrics["mean/reward"], 0.5);
-        assert_eq!(found.group_level_metrics.len(), 2);
-        assert_eq!(found.group_level_metrics[0]["std/reward"], 0.5);
-        assert_eq!(found.group_level_metrics[1]["mean/reward"], 0.5);
-        assert_eq!(found.agent_metrics["max/exact_match"], 1.0);
-        assert!(aggregate(&[]).agent_metrics.is_empty());
+        let found = |responses: Value| {
+            let request: AggregateRequest =
+                serde_json::from_str(&json!({"verify_responses": responses}).to_string()).unwrap();
+            serde_json::to_value(aggregate(request.verify_responses)).unwrap()
+        };
+        let responses = found(json!([
+            {"_ng_task_index": 0, "reward": 1.0, "exact_match": 1.0, "response": {"output": [1, "a"], "n": null}},
+            {"_ng_task_index": 0, "reward": 0, "exact_match": 0.0, "_ng_rollout_index": 3},
+            {"_ng_task_index": 1, "reward": 0.5, "right": true},
+            {"_ng_task_index": 1, "reward": 0.0, "mask_sample": true},
+            {"reward": 0.5, "right": false, "text": "1"}
+        ]));
+        let all = json!({
+            "mean/exact_match": 0.5, "std/exact_match": 0.5, "min/exact_match": 0.0, "max/exact_match": 1.0,
+            "mean/reward": 0.5, "std/reward": responses["agent_metrics"]["std/reward"], "min/reward": 0.0, "max/reward": 1.0,
+            "mean/right": 0.5, "std/right": 0.5, "min/right": 0.0, "max/right": 1.0
+        });
+        assert_eq!(responses["agent_metrics"], all);
+        assert!((all["std/reward"].as_f64().unwrap() - 0.125_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(responses["key_metrics"], json!({"mean/reward": 0.5}));
+        let groups = responses["group_level_metrics"].as_array().unwrap();
+        assert_eq!(groups.len(), 2);
+        assert_eq!(groups[0]["_ng_task_index"], 0);
+        assert_eq!(groups[0]["std/reward"], 0.5);
+        assert_eq!(groups[1]["mean/reward"], 0.5);
+        assert_eq!(groups[1].as_object().unwrap().len(), 9);
+        assert_eq!(found(json!([]))["agent_metrics"], json!({}));
     }
 }

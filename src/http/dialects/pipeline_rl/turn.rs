@@ -2,19 +2,22 @@
 //! request has it, and the calls in it. `PipelineRL`'s own prompt asks for calls as text, which no server takes out.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::ops::Range;
 
-use regex::Regex;
+use memchr::memchr_iter;
 use serde_json::{Map, Value, json};
 
 use super::leaderboard::plain_name;
+use crate::http::dialects::MAX_VALUES_BYTES;
 use crate::stages::MAX_MATCHED_CALLS;
+use crate::toolcall::values_fit;
 
 /// A call as it was made: its name, and its arguments.
 pub(super) type Made = (String, Map<String, Value>);
 
-/// Where calls stand in a text.
-static BLOCK: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("(?is)<tool_calls>(.*?)</tool_calls>").ok());
+/// What calls stand between in a text.
+const OPENER: &str = "<tool_calls>";
+const CLOSER: &str = "</tool_calls>";
 
 /// What the policy did.
 pub(super) struct Turn {
@@ -52,18 +55,38 @@ impl Turn {
 /// The calls of the last block that is not empty, as native calls, and the text without it. What is no call stays what it is,
 /// for the native reader to refuse.
 fn written_calls(text: &str) -> Option<(String, Vec<Value>)> {
-    let blocks = BLOCK.as_ref()?.captures_iter(text);
-    let (block, inside) = blocks
-        .filter_map(|block| Some((block.get(0)?, block.get(1)?.as_str().trim())))
-        .filter(|(_, inside)| !inside.is_empty())
-        .last()?;
-    let rest = [text.get(..block.start())?, text.get(block.end()..)?].concat();
-    let calls = match serde_json::from_str(inside) {
-        Ok(Value::Array(items)) => items.into_iter().flat_map(native).collect(),
-        Ok(item) => native(item),
-        Err(_) => vec![Value::from(inside)],
+    let mut found = None;
+    let mut at = 0;
+    while let Some(opener) = find_tag(text, OPENER, at) {
+        let Some(closer) = find_tag(text, CLOSER, opener.end) else { break };
+        let inside = text.get(opener.end..closer.start)?.trim();
+        if !inside.is_empty() {
+            found = Some((opener.start..closer.end, inside));
+        }
+        at = closer.end;
+    }
+    let (block, inside) = found?;
+    let rest = [text.get(..block.start)?, text.get(block.end..)?].concat();
+    let calls = match read_value(inside) {
+        Some(Value::Array(items)) => items.into_iter().flat_map(native).collect(),
+        Some(item) => native(item),
+        None => vec![Value::from(inside)],
     };
     Some((rest, calls))
+}
+
+/// Where the tag stands first from `at` on, in capitals or not.
+fn find_tag(text: &str, tag: &str, at: usize) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let stands =
+        |start: &usize| bytes.get(*start..start + tag.len()).is_some_and(|it| it.eq_ignore_ascii_case(tag.as_bytes()));
+    let start = memchr_iter(b'<', bytes.get(at..)?).map(|found| at + found).find(stands)?;
+    Some(start..start + tag.len())
+}
+
+/// What JSON in a string holds; `None` where that is none, or takes too much memory.
+fn read_value(json: &str) -> Option<Value> {
+    values_fit(json, MAX_VALUES_BYTES).then(|| serde_json::from_str(json).ok()).flatten()
 }
 
 /// A written call as the native request has it: `{"name", "arguments"}`, an object whose `function` is one, or the
@@ -93,7 +116,10 @@ fn made(call: &Value) -> Option<Made> {
     let function = call.get("function")?;
     let arguments = match function.get("arguments")? {
         Value::Object(arguments) => arguments.clone(),
-        Value::String(text) => serde_json::from_str(text).ok()?,
+        Value::String(text) => match read_value(text)? {
+            Value::Object(arguments) => arguments,
+            _ => return None,
+        },
         _ => return None,
     };
     Some((function.get("name")?.as_str()?.to_owned(), arguments))
