@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from gradus_client.batching import Batch, batches
 
 
@@ -18,6 +20,12 @@ def places(found: list[Batch]) -> list[tuple[int, ...]]:
 def test_by_count() -> None:
     assert places(batches([item(n) for n in range(5)], 2, 1 << 20)) == [(0, 1), (2, 3), (4,)]
     assert batches([], 2, 1 << 20) == []
+
+
+def test_what_json_cannot_say_is_named() -> None:
+    for value in [object(), {1, 2}, float("nan")]:
+        with pytest.raises((TypeError, ValueError), match=r"trajectories\[1\] cannot be written as JSON"):
+            batches([item(0), {"id": value}], 2, 1 << 20)
 
 
 def test_by_bytes() -> None:

@@ -29,13 +29,20 @@ class Batch:
 
 def encode(value: object) -> bytes:
     """JSON as UTF-8. Text that is no Unicode (half a surrogate pair) goes escaped: the server says that it is bad.
+    Arrays and numbers of numpy, which data sets in Parquet hold at any depth, are lists and numbers.
 
     Raises `TypeError` or `ValueError` for what JSON cannot say, NaN among it.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode()
     except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def encode_items(trajectories: Sequence[Mapping[str, Any]]) -> list[bytes]:

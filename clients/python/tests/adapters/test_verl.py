@@ -67,6 +67,29 @@ def test_prompt_and_tools_come_from_the_extra_info(environment: str) -> None:
     assert bad["score"] < 1.0
 
 
+def test_rows_of_parquet_files_have_arrays_at_any_depth(environment: str) -> None:
+    def array(*values: Any) -> np.ndarray:
+        found = np.empty(len(values), dtype=object)
+        found[:] = values
+        return found
+
+    call = {"type": "function", "function": {"name": "f", "arguments": {"ids": np.array([1, 2])}}}
+    messages = array(
+        {"role": "user", "content": "Capital?", "tool_calls": None},
+        {"role": "assistant", "content": None, "tool_calls": array(call)},
+        {"role": "tool", "content": "Paris", "tool_calls": None},
+        {"role": "assistant", "content": RIGHT, "tool_calls": None},
+    )
+    ids = {"type": "array", "items": {"type": "integer"}, "minItems": np.int64(2)}
+    parameters = {"type": "object", "properties": {"ids": ids}, "required": array("ids")}
+    tools = array({"type": "function", "function": {"name": "f", "parameters": parameters}})
+    truth = {"target": np.array(["Paris", "Lutetia"])}
+    extra = {"messages": messages, "tools": tools, "group": np.int64(3)}
+    assert verl.compute_score_sync("nq", "", truth, extra)["score"] == 1.0
+    ids["minItems"] = np.int64(3)
+    assert verl.compute_score_sync("nq", "", truth, extra)["score"] < 1.0
+
+
 def planned(rewards: list[list[float]], seed: int) -> tuple[np.ndarray, np.ndarray, list[str], list[Any]]:
     """Token-level rewards and masks of groups q0, q1, .. of answers of one to four tokens."""
     flat = [reward for group in rewards for reward in group]
