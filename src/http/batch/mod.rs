@@ -4,6 +4,7 @@
 //! Items are read one after the other, then scored and written in steps on whatever core is free; equal trajectories are
 //! scored once. Blocks: never call it from an async thread. Knows no HTTP status and no store.
 
+mod crew;
 mod distinct;
 mod facts;
 mod respond;

@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, mpsc};
+
+use super::crew::Crew;
 
 /// Bytes of request that one step goes through, about: what a free core takes at a time, well below a millisecond.
 const STEP_BYTES: usize = 64 * 1024;
@@ -17,14 +18,11 @@ const SMALL_BYTES: usize = 2 * STEP_BYTES;
 /// Steps that stand ready for each free core: the next one is to be at hand when it ends one.
 const READY_STEPS: usize = 2;
 
-type Job = Box<dyn FnOnce() + Send>;
-
 /// The requests that are being scored.
 #[derive(Debug, Default)]
 pub struct Load {
     running: Arc<AtomicUsize>,
-    /// The queue of the threads for large requests, which start with the first of them.
-    large: OnceLock<mpsc::Sender<Job>>,
+    large: Arc<Crew>,
 }
 
 impl Load {
@@ -43,10 +41,7 @@ impl Load {
             let _running = Running::new(&counter);
             work();
         };
-        if let Err(mpsc::SendError(job)) = self.large.get_or_init(large_threads).send(Box::new(job)) {
-            // The system gave no threads: later than the small ones, but done.
-            rayon::spawn(job);
-        }
+        self.large.start(Box::new(job));
     }
 
     /// Cores that no request has.
@@ -70,41 +65,6 @@ impl Drop for Running {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-/// Starts the threads for large requests, one per core; they end with the queue.
-fn large_threads() -> mpsc::Sender<Job> {
-    let (queue, jobs) = mpsc::channel::<Job>();
-    let jobs = Arc::new(Mutex::new(jobs));
-    for index in 0..rayon::current_num_threads() {
-        let jobs = jobs.clone();
-        let next = move || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let run = move || {
-            give_way();
-            while let Ok(job) = next() {
-                job();
-            }
-        };
-        if let Err(error) = thread::Builder::new().name(format!("large-{index}")).spawn(run) {
-            tracing::warn!("a thread for large requests could not be started: {error}");
-        }
-    }
-    queue
-}
-
-/// Lowers this thread's priority: a core that a small request or a connection asks for is theirs at once, not after the
-/// system's next look. Where it is refused, they wait some milliseconds longer.
-#[cfg(target_os = "linux")]
-fn give_way() {
-    // Among equals a thread keeps its core for as long as it takes; with more, a busy machine would hardly get to it.
-    const STEPS: i32 = 5;
-    if let Err(error) = rustix::process::nice(STEPS) {
-        tracing::debug!("the priority of a thread for large requests stays as it is: {error}");
-    }
-}
-
-/// Elsewhere priorities belong to whole processes.
-#[cfg(not(target_os = "linux"))]
-fn give_way() {}
 
 /// Cuts a row of things of these sizes in bytes into steps: consecutive ranges that cover it.
 pub(super) fn cut(sizes: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {
@@ -162,6 +122,7 @@ pub(super) fn each<R: Send>(steps: &[Range<usize>], load: &Load, work: impl Fn(R
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;

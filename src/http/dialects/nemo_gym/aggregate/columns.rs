@@ -1,0 +1,206 @@
+//! The numbers of verify responses, gathered while they are read: a response may have megabytes beside its numbers. In: JSON.
+//! Out: numbers by task and name.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// The field that names a task.
+pub(super) const TASK: &str = "_ng_task_index";
+/// Fields that are numbers and no measures.
+const NAMES: [&str; 2] = [TASK, "_ng_rollout_index"];
+/// The field that says that a sample counts nowhere.
+const MASK: &str = "mask_sample";
+
+/// Most measures, those of each task counted by themselves: each has four numbers in the answer.
+const MAX_MEASURES: usize = 1 << 20;
+
+/// The numbers of all responses, of all tasks together and of each.
+#[derive(Debug, Default)]
+pub(super) struct Columns {
+    pub(super) all: Measures,
+    pub(super) tasks: BTreeMap<i64, Measures>,
+    measures: usize,
+}
+
+/// Numbers by their names.
+pub(super) type Measures = BTreeMap<String, Vec<f64>>;
+
+impl Columns {
+    fn add(&mut self, response: &Response<'_>) -> Result<(), TooMany> {
+        if response.fields.get(MASK).is_some_and(|mask| matches!(mask, Field::Bit(true))) {
+            return Ok(());
+        }
+        let task = match response.fields.get(TASK) {
+            Some(Field::Integer(task)) => Some(self.tasks.entry(*task).or_default()),
+            _ => None,
+        };
+        for measures in [Some(&mut self.all), task].into_iter().flatten() {
+            for (name, field) in response.fields.iter().filter(|(name, _)| !NAMES.contains(&&***name)) {
+                let Some(number) = field.number() else { continue };
+                match measures.get_mut(&**name) {
+                    Some(numbers) => numbers.push(number),
+                    None if self.measures == MAX_MEASURES => return Err(TooMany),
+                    None => {
+                        self.measures += 1;
+                        measures.insert(name.to_string(), vec![number]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct TooMany;
+
+/// The fields of one response; of those with one name the last.
+#[derive(Default)]
+struct Response<'b> {
+    fields: HashMap<Cow<'b, str>, Field>,
+}
+
+/// As much of a field as counts.
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    Integer(i64),
+    Float(f64),
+    Bit(bool),
+    Other,
+}
+
+impl Field {
+    #[expect(clippy::cast_precision_loss, reason = "as every JSON reader that knows one kind of number")]
+    fn number(self) -> Option<f64> {
+        match self {
+            Self::Integer(number) => Some(number as f64),
+            Self::Float(number) => Some(number),
+            Self::Bit(bit) => Some(f64::from(u8::from(bit))),
+            Self::Other => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Responses;
+
+        impl<'de> Visitor<'de> for Responses {
+            type Value = Columns;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of verify responses")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Columns, A::Error> {
+                let mut columns = Columns::default();
+                while let Some(response) = seq.next_element::<Response<'de>>()? {
+                    columns.add(&response).map_err(|TooMany| {
+                        let what = "numbers under different names, those of each task counted by themselves";
+                        A::Error::custom(format_args!("more than {MAX_MEASURES} {what}; send fewer tasks at once"))
+                    })?;
+                }
+                Ok(columns)
+            }
+        }
+
+        deserializer.deserialize_seq(Responses)
+    }
+}
+
+impl<'de> Deserialize<'de> for Response<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Response<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a verify response")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Response<'de>, A::Error> {
+                let mut response = Response::default();
+                while let Some(Name(name)) = map.next_key()? {
+                    response.fields.insert(name, map.next_value()?);
+                }
+                Ok(response)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A name, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Name<'b>(#[serde(borrow)] Cow<'b, str>);
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kind;
+
+        impl<'de> Visitor<'de> for Kind {
+            type Value = Field;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+
+            fn visit_bool<E>(self, bit: bool) -> Result<Field, E> {
+                Ok(Field::Bit(bit))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Field, E> {
+                Ok(Field::Integer(number))
+            }
+
+            #[expect(clippy::cast_precision_loss, reason = "as every JSON reader that knows one kind of number")]
+            fn visit_u64<E>(self, number: u64) -> Result<Field, E> {
+                Ok(i64::try_from(number).map_or(Field::Float(number as f64), Field::Integer))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Field, E> {
+                Ok(Field::Float(number))
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Field, E> {
+                Ok(Field::Other)
+            }
+
+            fn visit_unit<E>(self) -> Result<Field, E> {
+                Ok(Field::Other)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Field::Other)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Field::Other)
+            }
+        }
+
+        deserializer.deserialize_any(Kind)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_measures_are_counted() {
+        let mut columns = Columns { measures: MAX_MEASURES - 2, ..Columns::default() };
+        let read = |json: &'static str| serde_json::from_str::<Response<'_>>(json).unwrap();
+        assert!(columns.add(&read(r#"{"_ng_task_index": 0, "reward": 1}"#)).is_ok());
+        assert!(columns.add(&read(r#"{"_ng_task_index": 0, "reward": 1}"#)).is_ok());
+        assert!(columns.add(&read(r#"{"_ng_task_index": 1, "reward": 1}"#)).is_err());
+    }
+}
