@@ -1,11 +1,11 @@
 //! The server over loopback: `cargo bench --bench http`. In: the program of this package, batches of 64 generated
-//! trajectories on 8 connections; out: a Markdown table on standard output.
+//! trajectories on 8 connections (`--connections N`); out: a Markdown table on standard output.
 //!
 //! CPU time per trajectory is the figure to compare: the user and system time of the server's processes over the
-//! trajectories that it answered. All servers and the parse floor, which is taken in this process on all cores at once, get their
-//! load in turns, because a machine's speed changes within seconds; `of first` compares throughput. `--peer COMMAND` starts another server
+//! trajectories that it answered. At full load all servers and the parse floor, which is taken in this process on all cores at once,
+//! take turns, because a machine's speed changes within seconds; `of first` compares throughput. `--peer COMMAND` starts another server
 //! (`http/peer.py`, say) and measures it on the same bodies; `--seconds N` is how long each cell's two loads last; `--sizes
-//! small,large` and `--stores none,commit,relaxed` choose, `--connections N` how many there are. The last latencies are those of `/healthz` at the same rate of requests: what the
+//! small,large` and `--stores none,commit,relaxed` choose. The last latencies are those of `/healthz` at the same rate of requests: what the
 //! machine and this load generator take by themselves. `--dialects` measures instead what each trainer's dialect costs over the native
 //! request with the same trajectories, and what it takes a group of 16 requests to meet.
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
@@ -58,7 +58,7 @@ fn main() -> anyhow::Result<()> {
     let options = options(&arguments)?;
     let inputs: Vec<Input> = options.sizes.iter().map(|size| Input::new(*size)).collect();
     if options.dialects {
-        return measure_dialects(&inputs, options.seconds);
+        return measure_dialects(&inputs, &options);
     }
     println!(
         "| server | size | KB | CPU us | floor us | ratio | traj/s | p50 ms | p99 ms | half p50 | half p99 | healthz p50 | healthz p99 | peak MB | in flight MB | start ms | others | of first |"
@@ -170,7 +170,8 @@ impl Input {
     }
 }
 
-/// All servers in turns, slice by slice, so that they meet the same moods of the machine.
+/// The closed loops of all servers in turns, slice by slice, so that they meet the same moods of the machine; then the
+/// open ones, one server after the other.
 fn measure(servers: &[Server], inputs: &[Input], options: &Options) -> anyhow::Result<()> {
     let (connections, seconds) = (options.connections, options.seconds);
     for input in inputs {
@@ -181,8 +182,12 @@ fn measure(servers: &[Server], inputs: &[Input], options: &Options) -> anyhow::R
             closed_loop(requests, connections, seconds / 4)?;
             server.reset_peak();
         }
-        for _ in 0..SLICES {
-            for ((server, requests), cell) in servers.iter().zip(&requests).zip(&mut cells) {
+        for slice in 0..SLICES {
+            let mut turns: Vec<_> = servers.iter().zip(&requests).zip(&mut cells).collect();
+            if slice % 2 == 1 {
+                turns.reverse();
+            }
+            for ((server, requests), cell) in turns {
                 cell.slice(server, input, requests, options)?;
             }
         }
@@ -195,11 +200,28 @@ fn measure(servers: &[Server], inputs: &[Input], options: &Options) -> anyhow::R
             let still = open_loop(&health, connections, load.per_second() / 2.0, seconds)?;
             let floor = cell.floor_cpu * 1e6 / cell.floor_read.max(1) as f64;
             let others = (cell.others / load.seconds).max(0.0);
-            let bytes_in_flight = input.mean_bytes() * connections as f64;
-            row(server, input, [&load, &half, &still], [cell.cpu, floor, peak, others, bytes_in_flight, first]);
+            let in_flight = input.mean_bytes() * connections as f64;
+            let numbers = Row { cpu: cell.cpu, floor, peak, others, in_flight, first };
+            row(server, input, [&load, &half, &still], &numbers);
         }
     }
     Ok(())
+}
+
+/// What a row tells beside its loads.
+struct Row {
+    /// CPU seconds of the server.
+    cpu: f64,
+    /// Microseconds of a trajectory that is only parsed.
+    floor: f64,
+    /// Megabytes.
+    peak: f64,
+    /// Cores that others had.
+    others: f64,
+    /// Bytes.
+    in_flight: f64,
+    /// Requests per second of the first server.
+    first: f64,
 }
 
 /// What the slices of one server and size came to. Times are CPU seconds.
@@ -220,6 +242,8 @@ impl Cell {
         (self.floor_cpu, self.floor_read) = (self.floor_cpu + cpu, self.floor_read + read);
         let (cpu, busy, own) = (server.cpu_seconds(), busy_seconds(), own_cpu_seconds());
         self.loads.push(closed_loop(requests, options.connections, seconds)?);
+        // What it still does for answers that have left (`relaxed`) is its own, and not to be in the way of the next.
+        server.wait_until_idle();
         let cpu = server.cpu_seconds() - cpu;
         self.cpu += cpu;
         self.others += busy_seconds() - busy - cpu - (own_cpu_seconds() - own);
@@ -229,7 +253,8 @@ impl Cell {
 
 /// What every dialect costs beside the native request with the same trajectories. The native load runs before and after
 /// each dialect's: a machine's speed changes within minutes.
-fn measure_dialects(inputs: &[Input], seconds: Duration) -> anyhow::Result<()> {
+fn measure_dialects(inputs: &[Input], options: &Options) -> anyhow::Result<()> {
+    let (connections, seconds) = (options.connections, options.seconds);
     let directory = tempfile::tempdir()?;
     println!("| size | dialect | batch | KB | native CPU us | CPU us | ratio |");
     println!("|---|---|--:|--:|--:|--:|--:|");
@@ -240,7 +265,7 @@ fn measure_dialects(inputs: &[Input], seconds: Duration) -> anyhow::Result<()> {
         let cost = |variant: &dialects::Variant, seconds: Duration| -> anyhow::Result<f64> {
             let requests = Requests::to(server.address, variant.path, &variant.bodies);
             let cpu = server.cpu_seconds();
-            let load = closed_loop(&requests, CONNECTIONS, seconds)?;
+            let load = closed_loop(&requests, connections, seconds)?;
             Ok((server.cpu_seconds() - cpu) * 1e6 / (load.answered() * variant.batch) as f64)
         };
         for variant in variants.iter().filter(|variant| variant.name != "native") {
@@ -287,10 +312,10 @@ fn row(
     server: &Server,
     input: &Input,
     [load, half, still]: [&Load; 3],
-    [spent, floor, peak, others, in_flight, first]: [f64; 6],
+    Row { cpu, floor, peak, others, in_flight, first }: &Row,
 ) {
     let trajectories = (load.answered() * BATCH) as f64;
-    let cpu = spent * 1e6 / trajectories;
+    let cpu = cpu * 1e6 / trajectories;
     let bytes = input.mean_bytes();
     println!(
         "| {} | {} | {:.1} | {cpu:.1} | {floor:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:.1} | {:.0} | {others:.2} | {:.0} % |",

@@ -45,6 +45,8 @@ const UNITS: &[&str] = &[
     "[f(a='",
     "functools[",
     "functools[\"",
+    "functools[{aaaaaaaaa",
+    "<tool_call>[1,[1,{\"a\":",
     "<｜tool▁calls▁begin｜>",
     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>a",
     "<｜tool▁call▁begin｜>a<｜tool▁sep｜>b\n```json\n{\"",

@@ -60,6 +60,20 @@ impl Server {
         Ok(server)
     }
 
+    /// Waits until the server does nothing for a moment, at most two seconds.
+    pub(crate) fn wait_until_idle(&self) {
+        let began = Instant::now();
+        let mut before = self.cpu_seconds();
+        while began.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = self.cpu_seconds();
+            if now - before < 1e-9 {
+                return;
+            }
+            before = now;
+        }
+    }
+
     /// User and system time of all its processes so far.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         self.members().iter().map(|process| process.cpu_seconds).sum()

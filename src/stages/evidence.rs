@@ -191,7 +191,8 @@ impl<'t> Evidence<'t> {
             let Some(few) = left else {
                 // Nothing after the error is looked at, but that the last turn's answer is not looked for in its reasoning.
                 if index == last {
-                    let parsed = parse_turn(turn.parsed.format, source, &Options { max_calls: 0, ..options }, tools);
+                    let parsed =
+                        parse_turn(turn.parsed.format, source, &Options { max_calls: 0, room, ..options }, tools);
                     turn.parsed = Parsed { attempts: Vec::new(), too_many: false, ..parsed };
                 }
                 continue;

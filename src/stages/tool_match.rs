@@ -8,7 +8,6 @@ use serde_json::{Map, Number, Value};
 
 use super::{Evidence, Field, NoScore, NoScoreCode, Outcome, UnitScore};
 use crate::toolcall::Call;
-use crate::trajectory::ReferenceCall;
 
 /// Most policy calls that take part in the assignment, which is cubic; later ones count as surplus.
 pub(crate) const MAX_MATCHED_CALLS: usize = 256;
@@ -37,7 +36,7 @@ impl ToolMatch {
     /// Scores the calls. One that does not parse is made and matches nothing: to break one never pays. Degenerate case: no
     /// reference call and no call scores 1.
     pub(super) fn score(self, evidence: &Evidence<'_>) -> Result<Outcome, NoScore> {
-        let Some(references) = &evidence.trajectory.reference_calls else {
+        let Some(given) = &evidence.trajectory.reference_calls else {
             return Err(NoScore {
                 code: NoScoreCode::ReferencesMissing,
                 message: "`tool_match` compares with `reference_calls`, and the trajectory has none; add the list, which may be empty"
@@ -45,8 +44,9 @@ impl ToolMatch {
                 field: Some(Field::Trajectory("/reference_calls".to_owned())),
             });
         };
+        let references: Vec<_> = given.iter().map(|call| (&*call.name, call.read_arguments())).collect();
         let calls: Vec<_> = evidence.calls().collect();
-        let table = self.table(&calls, references);
+        let table = self.table(&calls, &references);
         let matched = if self.ordered { best_in_order(&table) } else { best_assignment(&table) };
         let made = evidence.verdicts().count();
         let exact = made == references.len();
@@ -67,9 +67,9 @@ impl ToolMatch {
     }
 
     /// Similarities, one row per reference, one column per call.
-    fn table(self, calls: &[&Call<'_>], references: &[ReferenceCall]) -> Vec<Vec<f64>> {
+    fn table(self, calls: &[&Call<'_>], references: &[Reference<'_>]) -> Vec<Vec<f64>> {
         let exact = self.mode == MatchMode::Strict;
-        let cell = |reference: &ReferenceCall, call: &Call<'_>| {
+        let cell = |reference: &Reference<'_>, call: &Call<'_>| {
             let similarity = similarity(reference, call);
             if exact && similarity < 1.0 { 0.0 } else { similarity }
         };
@@ -77,12 +77,14 @@ impl ToolMatch {
     }
 }
 
-fn similarity(reference: &ReferenceCall, call: &Call<'_>) -> f64 {
-    if reference.name != call.name {
+/// A reference call's name and arguments.
+type Reference<'t> = (&'t str, Map<String, Value>);
+
+fn similarity((name, wanted): &Reference<'_>, call: &Call<'_>) -> f64 {
+    if *name != call.name {
         return 0.0;
     }
     let none = Map::new();
-    let wanted = reference.arguments.as_object().unwrap_or(&none);
     let given = call.arguments.as_object().unwrap_or(&none);
     overlap(wanted, given)
 }

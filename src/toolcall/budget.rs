@@ -1,6 +1,6 @@
 //! What reading calls may take: memory for the values of their arguments, and bytes that reading them leniently may look at.
-//! In: JSON before it is read, or a value's kind as it is made. Out: whether it still fits. A few bytes of JSON can become
-//! hundreds as values. Reads nothing.
+//! In: values as they are made, or a JSON text. Out: whether they still fit. A few bytes of JSON can become hundreds as
+//! values. Reads nothing.
 
 use std::cell::Cell;
 
@@ -12,29 +12,32 @@ use super::codes::Fault;
 
 /// Bytes of memory that an element of a list takes, with the places that a list has in reserve.
 const ELEMENT_BYTES: usize = 2 * size_of::<Value>();
+/// Of a list with an element, beside this: it begins with four places.
+const LIST_BYTES: usize = 2 * size_of::<Value>();
 /// Of an entry of an object: its key and its hash, too.
 const ENTRY_BYTES: usize = ELEMENT_BYTES + 2 * (size_of::<String>() + size_of::<usize>());
-/// Of an object with room for its first entries.
-const OBJECT_BYTES: usize = 512;
+/// Of an object with an entry, beside this.
+const OBJECT_BYTES: usize = 320;
 
-/// What all calls of a trajectory may still take.
+/// What the calls of a trajectory may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Bytes of JSON that are read without looking at what they become: few enough, whatever they become.
-    unweighed: usize,
-    /// Bytes of memory for values of JSON beyond that.
+    /// Bytes of memory for values, beside their texts. A turn that is read in both modes may take it twice for a moment.
     values: usize,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { unweighed: 128 << 10, values: 32 << 20 }
+        Self { values: 32 << 20 }
     }
 }
 
 /// What reading one text may still take.
 pub(super) struct Budget {
-    room: Cell<Room>,
+    whole: Room,
+    left: Cell<Room>,
+    /// Whether something did not fit since this was last asked.
+    exceeded: Cell<bool>,
     /// Bytes that lenient reading may still look at. Strict JSON stops at the first marker outside a string, so two
     /// attempts at most ever read the same byte; comments break that.
     fuel: Cell<usize>,
@@ -43,12 +46,28 @@ pub(super) struct Budget {
 impl Budget {
     /// For a text of this many bytes.
     pub(super) fn new(room: Room, text_bytes: usize) -> Self {
-        Self { room: Cell::new(room), fuel: Cell::new(text_bytes.saturating_mul(4).saturating_add(4096)) }
+        let fuel = Cell::new(text_bytes.saturating_mul(4).saturating_add(4096));
+        Self { whole: room, left: Cell::new(room), exceeded: Cell::new(false), fuel }
     }
 
-    /// What is left for the next text.
+    /// What is left.
     pub(super) fn room(&self) -> Room {
-        self.room.get()
+        self.left.get()
+    }
+
+    /// Gives back what was taken since this was left: what it was taken for is not kept.
+    pub(super) fn rewind(&self, room: Room) {
+        self.left.set(room);
+    }
+
+    /// Gives everything back.
+    pub(super) fn rewind_all(&self) {
+        self.left.set(self.whole);
+    }
+
+    /// Whether something did not fit since this was last asked.
+    pub(super) fn take_exceeded(&self) -> bool {
+        self.exceeded.take()
     }
 
     /// Whether lenient reading may look at more.
@@ -61,77 +80,48 @@ impl Budget {
         self.fuel.set(self.fuel.get().saturating_sub(bytes));
     }
 
-    /// Counts an element of a list.
-    pub(super) fn element(&self) -> Option<()> {
-        self.take(ELEMENT_BYTES)
+    /// Counts the next element of a list that has so many.
+    pub(super) fn element(&self, before: usize) -> Option<()> {
+        self.take(if before == 0 { LIST_BYTES + ELEMENT_BYTES } else { ELEMENT_BYTES })
     }
 
-    /// Counts an entry of an object.
-    pub(super) fn entry(&self) -> Option<()> {
-        self.take(ENTRY_BYTES)
-    }
-
-    /// Counts an object without its entries.
-    pub(super) fn object(&self) -> Option<()> {
-        self.take(OBJECT_BYTES)
-    }
-
-    /// Counts JSON that strict reading is about to read, and after it the bytes that it took.
-    pub(super) fn json<T>(
-        &self,
-        rest: &str,
-        at: usize,
-        read: impl FnOnce() -> Result<(T, usize), Fault>,
-    ) -> Result<(T, usize), Fault> {
-        let room = self.room.get();
-        if rest.len() <= room.unweighed {
-            let (value, end) = read()?;
-            self.room.set(Room { unweighed: room.unweighed.saturating_sub(end.saturating_sub(at)), ..room });
-            return Ok((value, end));
-        }
-        let weighed = weigh(rest.as_bytes(), room.values);
-        self.take(weighed.values).ok_or_else(|| too_many(at + rest.floor_char_boundary(weighed.end)))?;
-        read()
+    /// Counts the next entry of an object that has so many.
+    pub(super) fn entry(&self, before: usize) -> Option<()> {
+        self.take(if before == 0 { OBJECT_BYTES + ENTRY_BYTES } else { ENTRY_BYTES })
     }
 
     fn take(&self, bytes: usize) -> Option<()> {
-        let room = self.room.get();
-        self.room.set(Room { values: room.values.checked_sub(bytes)?, ..room });
-        Some(())
+        let left = self.left.get().values.checked_sub(bytes);
+        match left {
+            Some(values) => self.left.set(Room { values }),
+            None => self.exceeded.set(true),
+        }
+        left.map(|_| ())
     }
 }
 
+/// What does not fit.
+pub(super) const TOO_MANY: &str =
+    "the arguments of the trajectory's calls hold more values than there is memory for; write fewer, or a text";
+
 /// The fault of a value that does not fit.
 pub(super) fn too_many(at: usize) -> Fault {
-    let what = "the arguments of the trajectory's calls hold too many values; the server keeps about 32 MiB of them";
-    Fault::new(ErrorCode::TooManyValues, at, what)
+    Fault::new(ErrorCode::TooManyValues, at, TOO_MANY)
 }
 
-/// Whether JSON becomes values of no more than `bytes` of memory, beside their texts.
-pub(crate) fn values_fit(json: &str, bytes: usize) -> bool {
-    // No byte becomes more than an empty object.
-    json.len() <= bytes / OBJECT_BYTES || weigh(json.as_bytes(), bytes).values <= bytes
-}
-
-struct Weighed {
-    /// Bytes of memory.
-    values: usize,
-    /// Where the value ends, or where it became too large or is no JSON.
-    end: usize,
-}
-
-/// What the first value of `json` takes as a [`Value`] beside its texts; stops above `limit`.
-fn weigh(json: &[u8], limit: usize) -> Weighed {
-    let (mut values, mut depth, mut end) = (0_usize, 0_usize, 0);
-    while let Some(byte) = json.get(end) {
-        end += 1;
+/// Bytes of memory that the first value of `json` takes beside its texts; `None` where that is more than `limit`. No more,
+/// if it is no JSON, than what reading would have made of it.
+pub(crate) fn values_bytes(json: &str, limit: usize) -> Option<usize> {
+    let (json, mut values, mut depth, mut at) = (json.as_bytes(), 0_usize, 0_usize, 0);
+    while let Some(byte) = json.get(at) {
+        at += 1;
         match byte {
             b'{' => (values, depth) = (values + OBJECT_BYTES, depth + 1),
-            b'[' => (values, depth) = (values + ELEMENT_BYTES, depth + 1),
+            b'[' => (values, depth) = (values + LIST_BYTES + ELEMENT_BYTES, depth + 1),
             b',' => values += ELEMENT_BYTES,
             b':' => values += ENTRY_BYTES,
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => end = past_string(json, end),
+            b'"' => at = past_string(json, at),
             b' ' | b'\t' | b'\n' | b'\r' => continue,
             b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'E' => {}
             // No JSON: reading stops here, too.
@@ -141,7 +131,7 @@ fn weigh(json: &[u8], limit: usize) -> Weighed {
             break;
         }
     }
-    Weighed { values, end }
+    (values <= limit).then_some(values)
 }
 
 /// Where the string ends whose inside begins at `at`.
@@ -157,38 +147,31 @@ fn past_string(json: &[u8], mut at: usize) -> usize {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
-    fn weight(json: &str) -> (usize, usize) {
-        let weighed = weigh(json.as_bytes(), usize::MAX);
-        (weighed.values, weighed.end)
-    }
-
     #[test]
-    fn brackets_commas_and_colons_outside_strings_weigh() {
+    fn brackets_commas_and_colons_outside_strings_take_memory() {
+        let bytes = |json: &str| values_bytes(json, usize::MAX).unwrap_or_default();
         let object = r#" {"a,:{[": "\"]}\\", "b": 1}"#;
-        assert_eq!(
-            weight(&format!("{object}, {object}")),
-            (OBJECT_BYTES + 2 * ENTRY_BYTES + ELEMENT_BYTES, object.len())
-        );
-        assert_eq!(weight("[1, [], -2.5e+3]!"), (4 * ELEMENT_BYTES, 16));
-        assert_eq!(weight(r#""text, with: [marks]", 1"#), (0, 21));
-        assert_eq!(weight("[1, <tool_call>[[[["), (2 * ELEMENT_BYTES, 5));
-        assert_eq!(weight(r#"["open"#), (ELEMENT_BYTES, 6));
-        assert_eq!(weigh(b"[[[[[[[[", 3 * ELEMENT_BYTES).end, 4);
+        assert_eq!(bytes(&format!("{object}, {object}")), OBJECT_BYTES + 2 * ENTRY_BYTES + ELEMENT_BYTES);
+        assert_eq!(bytes("[1, [], -2.5e+3]!"), 2 * LIST_BYTES + 4 * ELEMENT_BYTES);
+        assert_eq!(bytes(r#""text, with: [marks]", 1"#), 0);
+        assert_eq!(bytes("[1, <tool_call>[[[["), LIST_BYTES + 2 * ELEMENT_BYTES);
+        assert_eq!(bytes(r#"["open, "#), LIST_BYTES + ELEMENT_BYTES);
+        let two = 2 * (LIST_BYTES + ELEMENT_BYTES);
+        assert_eq!((values_bytes("[[[]]]", two), values_bytes("[[]]", two)), (None, Some(two)));
     }
 
     #[test]
-    fn short_texts_are_read_unweighed_until_there_are_many() {
-        let budget = Budget::new(Room { unweighed: 10, values: 3 * ELEMENT_BYTES }, 0);
-        let read = |json: &str| budget.json(json, 0, || Ok(((), json.len()))).map_err(|fault| (fault.code, fault.at));
-        assert!(read("[1,2,3,4]").is_ok());
-        assert_eq!(budget.room(), Room { unweighed: 1, values: 3 * ELEMENT_BYTES });
-        assert!(read("[1,2]").is_ok());
-        assert_eq!(budget.room(), Room { unweighed: 1, values: ELEMENT_BYTES });
-        assert_eq!(read("[1,2]"), Err((ErrorCode::TooManyValues, 3)));
-        assert!(read("[]").is_ok());
+    fn what_is_not_kept_is_given_back() {
+        let budget = Budget::new(Room { values: LIST_BYTES + 2 * ELEMENT_BYTES }, 0);
+        let whole = budget.room();
+        assert!(budget.element(0).is_some() && budget.element(1).is_some() && !budget.take_exceeded());
+        assert!(budget.element(2).is_none() && budget.take_exceeded() && !budget.take_exceeded());
+        budget.rewind(whole);
+        assert!(budget.element(0).is_some());
+        budget.rewind_all();
+        assert_eq!(budget.room(), whole);
     }
 }

@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::budget::Budget;
+use super::budget::{Budget, too_many};
 use super::codes::Fault;
 use super::json::{self, Checked, Strict};
 use super::scan::Scan;
@@ -24,18 +24,31 @@ pub(super) struct Reading<'t> {
 pub(super) fn read<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<Reading<'t>, Fault> {
     let rules = Rules::new(scan, Blank::Fault);
     let mut repairs = Vec::new();
-    let strict = json::read_within::<CallObject<'t>>(scan.text, at, &scan.budget).map(|(object, end)| {
+    let room = scan.budget.room();
+    let strict = json::read_within(scan.text, at, &scan.budget, ReadObject(&scan.budget)).map(|(object, end)| {
         let call = object.call(rules, at, &mut repairs);
         Reading { call, end, repairs }
     });
-    if !scan.tolerant() || strict.as_ref().is_ok_and(|reading| reading.call.is_ok()) {
+    if strict.as_ref().is_ok_and(|reading| reading.call.is_ok()) {
         return strict;
     }
-    let Some(found) = lenient::read(scan.text, at, &scan.budget) else { return strict };
+    // Nothing of it is kept.
+    scan.budget.rewind(room);
+    if !scan.tolerant() {
+        return strict;
+    }
+    let found = match lenient::read(scan.text, at, &scan.budget) {
+        Some(found) => found,
+        None if scan.budget.take_exceeded() => return Err(too_many(at)),
+        None => return strict,
+    };
     let mut repairs = found.repairs;
     let call = CallObject::from_aliases(found.value, &mut repairs).call(rules, at, &mut repairs);
-    if call.is_err() && strict.is_ok() {
-        return strict;
+    if call.is_err() {
+        scan.budget.rewind(room);
+        if strict.is_ok() {
+            return strict;
+        }
     }
     Ok(Reading { call, end: found.end, repairs })
 }
@@ -49,10 +62,13 @@ pub(super) struct Arguments {
 
 /// Reads the arguments object at `at`.
 pub(super) fn read_arguments(scan: &Scan<'_, '_>, at: usize) -> Result<Arguments, Fault> {
-    let strict = json::read_within::<Strict>(scan.text, at, &scan.budget).and_then(|(Strict(value), end)| {
+    let room = scan.budget.room();
+    let read = json::read_within(scan.text, at, &scan.budget, Strict(&scan.budget));
+    let strict = read.and_then(|(value, end)| {
         if value.is_object() {
             return Ok(Arguments { value, end, repairs: Vec::new() });
         }
+        scan.budget.rewind(room);
         Err(Fault::new(ErrorCode::NotAnObject, at, "the arguments are no JSON object"))
     });
     if strict.is_ok() || !scan.tolerant() {
@@ -62,7 +78,11 @@ pub(super) fn read_arguments(scan: &Scan<'_, '_>, at: usize) -> Result<Arguments
         Some(found) if found.value.is_object() => {
             Ok(Arguments { value: found.value, end: found.end, repairs: found.repairs })
         }
-        _ => strict,
+        None if scan.budget.take_exceeded() => Err(too_many(at)),
+        _ => {
+            scan.budget.rewind(room);
+            strict
+        }
     }
 }
 
@@ -197,16 +217,21 @@ fn decode(arguments: Value, rules: Rules<'_>, at: usize, repairs: &mut Vec<Repai
             Blank::Fault => Err(Fault::new(ErrorCode::BadArguments, at, "the arguments are a blank string")),
         };
     }
-    let strict = json::read_whole_within(&text, rules.budget);
+    let room = rules.budget.room();
+    let strict = json::read_whole(&text, rules.budget);
     if let Ok(value @ Value::Object(_)) = strict {
         return Ok(value);
     }
-    if rules.tolerant
-        && let Some(found) = lenient::read_whole(&text, rules.budget)
-        && found.value.is_object()
-    {
-        found.repairs.into_iter().for_each(|repair| lenient::note(repairs, repair));
-        return Ok(found.value);
+    rules.budget.rewind(room);
+    if rules.tolerant {
+        match lenient::read_whole(&text, rules.budget) {
+            Some(found) if found.value.is_object() => {
+                found.repairs.into_iter().for_each(|repair| lenient::note(repairs, repair));
+                return Ok(found.value);
+            }
+            None if rules.budget.take_exceeded() => return Err(too_many(at)),
+            _ => rules.budget.rewind(room),
+        }
     }
     let Err(fault) = strict else {
         return Err(Fault::new(ErrorCode::BadArguments, at, "the string in the arguments holds no object"));
@@ -220,15 +245,19 @@ fn decode(arguments: Value, rules: Rules<'_>, at: usize, repairs: &mut Vec<Repai
     Err(Fault::new(code, at, format!("the string in the arguments holds no object: {}", fault.what)))
 }
 
-impl<'de> Deserialize<'de> for CallObject<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ObjectVisitor)
+/// Reads a call object, as far as its arguments fit in the budget.
+#[derive(Clone, Copy)]
+pub(super) struct ReadObject<'b>(pub(super) &'b Budget);
+
+impl<'de> DeserializeSeed<'de> for ReadObject<'_> {
+    type Value = CallObject<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<CallObject<'de>, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct ObjectVisitor;
-
-impl<'de> Visitor<'de> for ObjectVisitor {
+impl<'de> Visitor<'de> for ReadObject<'_> {
     type Value = CallObject<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,8 +269,8 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         while let Some(key) = map.next_key::<Key>()? {
             match key {
                 Key::Name => fields.name = map.next_value()?,
-                Key::Arguments => fields.arguments = Some(map.next_value::<Strict>()?.0),
-                Key::Parameters => fields.parameters = Some(map.next_value::<Strict>()?.0),
+                Key::Arguments => fields.arguments = Some(map.next_value_seed(Strict(self.0))?),
+                Key::Parameters => fields.parameters = Some(map.next_value_seed(Strict(self.0))?),
                 Key::Other => {
                     map.next_value::<Checked>()?;
                 }

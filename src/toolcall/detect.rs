@@ -4,7 +4,7 @@
 use memchr::{memchr_iter, memchr3_iter};
 
 use super::budget::{Budget, Room};
-use super::call::CallObject;
+use super::call::ReadObject;
 use super::find::{find, find_iter};
 use super::scan;
 use super::{NoTools, Options, Parsed, functionary, json, lists, parse, pythonic, react, sections, xml};
@@ -114,7 +114,7 @@ fn bare(text: &str, at: usize) -> Option<ToolFormat> {
     if !rest.starts_with('{') {
         return None;
     }
-    let (object, _) = json::read_within::<CallObject<'_>>(text, at, &Budget::new(Room::default(), 0)).ok()?;
+    let (object, _) = json::read(text, at, ReadObject(&Budget::new(Room::default(), 0))).ok()?;
     object.is_named_with_arguments().then_some(ToolFormat::Llama3Json)
 }
 

@@ -92,7 +92,7 @@ impl Segment<'_> {
     /// Where the segment's body ends for one who does not know the tools: markers in a call's JSON are data.
     fn end(&self, text: &str, body: usize) -> usize {
         let json = match self.recipient {
-            Some(_) if self.is_assistant() => super::json::read::<super::json::Checked>(text, body).ok(),
+            Some(_) if self.is_assistant() => super::json::read(text, body, super::json::CHECKED).ok(),
             _ => None,
         };
         body_end(text, json.map_or(body, |(_, end)| end))

@@ -2,57 +2,47 @@
 //! where it ends, or a [`Fault`] with its place. Knows no call.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use memchr::memchr_iter;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::budget::Budget;
+use super::budget::{Budget, TOO_MANY};
 use super::codes::Fault;
 use super::{ErrorCode, cursor};
 
-/// Reads one value at `at`, blanks before it included, and says where it ends. What follows it is the caller's.
-pub(super) fn read<'t, T: Deserialize<'t>>(text: &'t str, at: usize) -> Result<(T, usize), Fault> {
+/// Reads one value at `at`, blanks before it included, and says where it ends. What follows it is the caller's, and so is a
+/// bound for what the seed keeps.
+pub(super) fn read<'t, S: DeserializeSeed<'t>>(text: &'t str, at: usize, seed: S) -> Result<(S::Value, usize), Fault> {
     let rest = text.get(at..).unwrap_or_default();
-    let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<T>();
-    match stream.next() {
-        Some(Ok(value)) => Ok((value, at + stream.byte_offset())),
-        Some(Err(error)) => before_text(rest, at, &error).ok_or_else(|| fault(rest, at, &error)),
-        None => Err(Fault::new(ErrorCode::Truncated, text.len(), "the text ends where JSON should stand")),
+    if rest.trim_ascii_start().is_empty() {
+        return Err(Fault::new(ErrorCode::Truncated, text.len(), "the text ends where JSON should stand"));
+    }
+    let mut reader = serde_json::Deserializer::from_str(rest);
+    match seed.deserialize(&mut reader) {
+        Ok(value) => Ok((value, at + reader.into_iter::<IgnoredAny>().byte_offset())),
+        Err(error) => Err(fault(rest, at, &error)),
     }
 }
 
-/// As [`read`], as far as the values fit in what the calls may take.
-pub(super) fn read_within<'t, T: Deserialize<'t>>(
+/// As [`read`], for a seed that takes memory for values out of the budget; gives it back where there is a fault.
+pub(super) fn read_within<'t, S: DeserializeSeed<'t>>(
     text: &'t str,
     at: usize,
     budget: &Budget,
-) -> Result<(T, usize), Fault> {
-    budget.json(text.get(at..).unwrap_or_default(), at, || read(text, at))
-}
-
-/// The number or word that text follows at once: there is one, whatever the text is; the stream wants a delimiter.
-fn before_text<'t, T: Deserialize<'t>>(rest: &'t str, at: usize, error: &serde_json::Error) -> Option<(T, usize)> {
-    if !error.is_syntax() || !error.to_string().starts_with("trailing characters") {
-        return None;
-    }
-    let end = place(rest, error) - 1;
-    Some((serde_json::from_str(rest.get(..end)?).ok()?, at + end))
+    seed: S,
+) -> Result<(S::Value, usize), Fault> {
+    let room = budget.room();
+    read(text, at, seed).inspect_err(|_| budget.rewind(room))
 }
 
 /// Reads a text that is one value and nothing else but blanks.
-pub(super) fn read_whole(text: &str) -> Result<Value, Fault> {
-    whole(text, read(text, 0))
-}
-
-/// As [`read_whole`], as far as the values fit in what the calls may take.
-pub(super) fn read_whole_within(text: &str, budget: &Budget) -> Result<Value, Fault> {
-    whole(text, read_within(text, 0, budget))
-}
-
-fn whole(text: &str, read: Result<(Strict, usize), Fault>) -> Result<Value, Fault> {
-    let (Strict(value), end) = read?;
+pub(super) fn read_whole(text: &str, budget: &Budget) -> Result<Value, Fault> {
+    let room = budget.room();
+    let (value, end) = read_within(text, 0, budget, Strict(budget))?;
     if cursor::skip_blanks(text, end) < text.len() {
+        budget.rewind(room);
         return Err(Fault::new(ErrorCode::JsonSyntax, end, "text after the JSON value"));
     }
     Ok(value)
@@ -67,6 +57,9 @@ fn fault(rest: &str, at: usize, error: &serde_json::Error) -> Fault {
         "number out of range" => ErrorCode::JsonNumber,
         "lone leading surrogate in hex escape" | "unexpected end of hex escape" => ErrorCode::JsonSurrogate,
         "recursion limit exceeded" => ErrorCode::TooDeep,
+        TOO_MANY => {
+            return Fault::new(ErrorCode::TooManyValues, at + rest.floor_char_boundary(place(rest, error)), TOO_MANY);
+        }
         _ => ErrorCode::JsonSyntax,
     };
     let fault = Fault::new(code, at + rest.floor_char_boundary(place(rest, error)), format!("broken JSON: {what}"));
@@ -82,19 +75,20 @@ fn place(rest: &str, error: &serde_json::Error) -> usize {
     line + error.column()
 }
 
-/// A value read strictly: the last one of duplicate keys wins, and no key has a meaning of its own (`Value`'s own
+/// Reads a value strictly, as far as it fits in the budget: the last one of duplicate keys wins, and no key has a meaning of its own (`Value`'s own
 /// reader gives one to a key that `serde_json` reserves for raw values).
-pub(super) struct Strict(pub(super) Value);
+#[derive(Clone, Copy)]
+pub(super) struct Strict<'b>(pub(super) &'b Budget);
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,7 +125,8 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut elements = Vec::new();
-        while let Some(Strict(element)) = seq.next_element()? {
+        while let Some(element) = seq.next_element_seed(self)? {
+            self.0.element(elements.len()).ok_or_else(|| A::Error::custom(TOO_MANY))?;
             elements.push(element);
         }
         Ok(Value::Array(elements))
@@ -140,8 +135,8 @@ impl<'de> Visitor<'de> for StrictVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let Strict(value) = map.next_value()?;
-            object.insert(key, value);
+            self.0.entry(object.len()).ok_or_else(|| A::Error::custom(TOO_MANY))?;
+            object.insert(key, map.next_value_seed(self)?);
         }
         Ok(Value::Object(object))
     }
@@ -178,6 +173,9 @@ macro_rules! visit_scalars_and_lists {
 }
 pub(super) use visit_scalars_and_lists;
 
+/// Reads a [`Checked`] value.
+pub(super) const CHECKED: PhantomData<Checked> = PhantomData;
+
 /// A value that must be valid but is not kept. Unlike `IgnoredAny` it checks numbers, surrogates and the depth.
 pub(super) struct Checked;
 
@@ -211,6 +209,11 @@ impl<'de> Visitor<'de> for CheckedVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toolcall::Room;
+
+    fn read_whole(text: &str) -> Result<Value, Fault> {
+        super::read_whole(text, &Budget::new(Room::default(), 0))
+    }
 
     fn code(text: &str) -> ErrorCode {
         read_whole(text).expect_err(text).code
@@ -254,7 +257,7 @@ mod tests {
     fn j3_lone_surrogates_are_faults() {
         for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800x""#, r#""\ud800\u0041""#, r#"{"\udead":1}"#] {
             assert_eq!(code(text), ErrorCode::JsonSurrogate, "{text}");
-            assert_eq!(read::<Checked>(text, 0).err().unwrap().code, ErrorCode::JsonSurrogate, "{text}");
+            assert_eq!(read(text, 0, CHECKED).err().unwrap().code, ErrorCode::JsonSurrogate, "{text}");
         }
         assert_eq!(read_whole(r#""\ud83d\ude00""#).unwrap(), "😀");
     }
@@ -267,19 +270,19 @@ mod tests {
         assert_eq!(read_whole("100000000000000000000").unwrap(), 1e20);
         assert_eq!(code("1e400"), ErrorCode::JsonNumber);
         assert_eq!(code(&format!("[{}]", "9".repeat(400))), ErrorCode::JsonNumber);
-        assert_eq!(read::<Checked>("[1e400]", 0).err().unwrap().code, ErrorCode::JsonNumber);
+        assert_eq!(read("[1e400]", 0, CHECKED).err().unwrap().code, ErrorCode::JsonNumber);
     }
 
     #[test]
     fn depth_is_bounded() {
         let deep = "[".repeat(100_000);
         assert_eq!(code(&deep), ErrorCode::TooDeep);
-        assert_eq!(read::<Checked>(&deep, 0).err().unwrap().code, ErrorCode::TooDeep);
+        assert_eq!(read(&deep, 0, CHECKED).err().unwrap().code, ErrorCode::TooDeep);
     }
 
     #[test]
     fn faults_have_places() {
-        let fault = read::<Checked>("xx {\n\"a\":\n tru}", 3).err().unwrap();
+        let fault = read("xx {\n\"a\":\n tru}", 3, CHECKED).err().unwrap();
         assert_eq!((fault.code, fault.at), (ErrorCode::JsonSyntax, 15));
         assert_eq!(code("{\"a\": \"b"), ErrorCode::Truncated);
         assert_eq!(code(" "), ErrorCode::Truncated);

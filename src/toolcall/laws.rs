@@ -160,31 +160,85 @@ fn too_many_calls_are_one_error() {
     assert_eq!(parsed.attempts[3].result.as_ref().unwrap_err().code.as_str(), "too_many_calls");
 }
 
-#[test]
-fn values_that_need_too_much_memory_are_one_error() {
-    let many = format!("[{}1]", "{\"\":1},".repeat(40_000));
-    for mode in [ParseMode::Strict, ParseMode::Tolerant] {
-        let read = |format: ToolFormat, text: &str| {
-            let parsed = parse(text, &options(format, mode), &NoTools);
-            let code = |attempt: &Attempt<'_>| attempt.result.as_ref().map_or_else(|m| m.code.as_str(), |_| "ok");
-            parsed.attempts.iter().map(code).collect::<Vec<_>>()
-        };
-        for (format, text) in EXAMPLES.iter().filter(|(_, text)| text.contains("\"x\"")) {
-            let with = |value: &str| read(*format, &text.replace("\"x\"", value));
-            assert_eq!(with(&many), ["too_many_values"], "{format} {mode:?}");
-            // As many bytes in a string are no values.
-            assert_eq!(with(&format!("{many:?}")), ["ok"], "{format} {mode:?}");
-        }
-        // Arguments in a string, and what only tolerant mode reads.
-        let inside = format!("[{{\"function\":{{\"name\":\"f\",\"arguments\":{:?}}}}}]", format!("{{\"a\":{many}}}"));
-        let parsed = parse_native(&inside, &options(ToolFormat::Openai, mode), &NoTools);
-        assert_eq!(parsed.attempts[0].result.as_ref().unwrap_err().code, ErrorCode::TooManyValues);
-        let single = EXAMPLES[0].1.replace("\"x\"", &many.replace('"', "'"));
-        assert_eq!(read(ToolFormat::Hermes, &single), ["json_syntax"]);
+/// A tool whose parameters are lists.
+struct Lists;
+
+impl Offered for Lists {
+    fn offers(&self, _: &str) -> bool {
+        true
     }
-    // What one call leaves, the next one has.
-    let half = EXAMPLES[0].1.replace("\"x\"", &format!("[{}1]", "{\"\":1},".repeat(25_000)));
-    assert_eq!(codes(ToolFormat::Hermes, &format!("{half}{half}{}", EXAMPLES[0].1)), ["ok", "too_many_values", "ok"]);
+
+    fn declared(&self, _: &str, _: &str) -> Declared {
+        Declared::ARRAY
+    }
+}
+
+fn codes_in(mode: ParseMode, format: ToolFormat, text: &str) -> Vec<&'static str> {
+    let parsed = parse(text, &options(format, mode), &Lists);
+    let code = |attempt: &Attempt<'_>| attempt.result.as_ref().map_or_else(|m| m.code.as_str(), |_| "ok");
+    parsed.attempts.iter().map(code).collect()
+}
+
+#[test]
+fn values_that_need_too_much_memory_are_an_error_and_leave_the_next_call_its_room() {
+    let most = format!("[{}1]", "1,".repeat(200_000));
+    let more = format!("[{}1]", "1,".repeat(300_000));
+    for mode in [ParseMode::Strict, ParseMode::Tolerant] {
+        let read = |format: ToolFormat, text: &str| codes_in(mode, format, text);
+        for (format, text) in EXAMPLES.iter().filter(|(format, _)| *format != ToolFormat::SearchR1) {
+            let with = |value: &str| {
+                let (before, after) = text.rsplit_once('x').unwrap();
+                let quotes = ['"', '\''].into_iter().find(|quote| before.ends_with(*quote)).map_or(0, char::len_utf8);
+                format!("{}{value}{}", &before[..before.len() - quotes], &after[quotes..])
+            };
+            assert_eq!(read(*format, &with(&more)), ["too_many_values"], "{format} {mode:?}");
+            assert_eq!(read(*format, &with(&most)), ["ok"], "{format} {mode:?}");
+            // As many bytes in a string are no values.
+            let is_tagged = matches!(format, ToolFormat::Qwen3Coder | ToolFormat::Glm45);
+            let string = if is_tagged { format!("x{more}") } else { format!("{more:?}") };
+            assert_eq!(read(*format, &with(&string)), ["ok"], "{format} {mode:?}");
+        }
+        // Arguments in a string.
+        let native = |value: &str| {
+            let arguments = format!("{{\"a\":{value}}}");
+            let text = format!("[{{\"function\":{{\"name\":\"f\",\"arguments\":{arguments:?}}}}}]");
+            parse_native(&text, &options(ToolFormat::Openai, mode), &NoTools).attempts.remove(0).result.err()
+        };
+        assert_eq!(native(&more).map(|malformed| malformed.code), Some(ErrorCode::TooManyValues));
+        assert_eq!(native(&most), None);
+        // What does not fit, or is not kept, takes nothing from the calls behind it.
+        let hermes = |value: &str| EXAMPLES[0].1.replace("\"x\"", value);
+        let three = [hermes(&more), hermes(&most), hermes("[1]")].concat();
+        assert_eq!(read(ToolFormat::Hermes, &three), ["too_many_values", "ok", "ok"]);
+        let broken = hermes(&most).replace("}}", "}]");
+        assert_eq!(read(ToolFormat::Hermes, &[broken, hermes(&most)].concat()), ["json_syntax", "ok"]);
+        let thought = format!("{}</think>{}", hermes(&most), hermes(&most));
+        assert_eq!(read(ToolFormat::Hermes, &thought), ["ok"]);
+        let pythonic = format!("[f(a={more}), g(b={most}), h(b=[1, 2])]");
+        assert_eq!(read(ToolFormat::Pythonic, &pythonic), ["too_many_values", "ok", "ok"]);
+        let granite = format!("[1, {{\"name\":\"f\",\"arguments\":{{\"a\":{most}}}}}]");
+        assert_eq!(read(ToolFormat::Granite, &granite), ["not_an_object", "ok"]);
+        // What is kept does.
+        assert_eq!(read(ToolFormat::Hermes, &hermes(&most).repeat(2)), ["ok", "too_many_values"]);
+    }
+    // A repair does not count twice, and says so where it does not fit.
+    let single = |value: &str| EXAMPLES[0].1.replace("\"x\"", value).replace("\"a\"", "'a'");
+    let tolerant = |text: &str| codes_in(ParseMode::Tolerant, ToolFormat::Hermes, text);
+    assert_eq!(tolerant(&single(&most.replace(']', ",]"))), ["ok"]);
+    assert_eq!(tolerant(&[single(&more), single("1")].concat()), ["too_many_values", "ok"]);
+    let entries = "<parameter=a>1</parameter>".repeat(2);
+    let many: String = (0..150_000).map(|n| entries.replacen("a>1", &format!("a{n}>1"), 1)).collect();
+    let block = format!("<tool_call><function=f>{many}</function></tool_call>");
+    assert_eq!(codes_in(ParseMode::Strict, ToolFormat::Qwen3Coder, &block), ["too_many_values"]);
+}
+
+#[test]
+fn lists_of_what_is_no_call_are_counted_and_not_kept() {
+    let few = Options { max_calls: 3, ..options(ToolFormat::Mistral, ParseMode::Tolerant) };
+    for text in [format!("[TOOL_CALLS] [{}1]", "1,".repeat(1000)), format!("[TOOL_CALLS] [{}]", "1,".repeat(1000))] {
+        let parsed = parse(&text, &few, &NoTools);
+        assert!(parsed.too_many && parsed.attempts.len() == 4, "{}", parsed.attempts.len());
+    }
 }
 
 fn any_format() -> impl Strategy<Value = ToolFormat> {

@@ -28,18 +28,27 @@ pub(super) fn read(text: &str, at: usize, budget: &Budget) -> Option<Found> {
         return None;
     }
     let mut reader = Reader { cursor: Cursor::new(text, at), repairs: Vec::new(), budget };
+    let room = budget.room();
+    budget.take_exceeded();
     let value = reader.blanks().and_then(|()| reader.value(0));
+    if value.is_none() {
+        budget.rewind(room);
+    }
     budget.burn(reader.cursor.at.saturating_sub(at) + 1);
     Some(Found { value: value?, end: reader.cursor.at, repairs: reader.repairs })
 }
 
 /// Reads a text that is one value and nothing else but blanks and comments.
 pub(super) fn read_whole(text: &str, budget: &Budget) -> Option<Found> {
+    let room = budget.room();
     let mut found = read(text, 0, budget)?;
     let mut reader = Reader { cursor: Cursor::new(text, found.end), repairs: found.repairs, budget };
-    reader.blanks()?;
+    let whole = reader.blanks().is_some() && reader.cursor.is_at_end();
     found.repairs = reader.repairs;
-    reader.cursor.is_at_end().then_some(found)
+    if !whole {
+        budget.rewind(room);
+    }
+    whole.then_some(found)
 }
 
 /// Adds a repair that is not on the list yet.
@@ -71,14 +80,13 @@ impl Reader<'_, '_> {
 
     fn object(&mut self, depth: usize) -> Option<Value> {
         let mut object = Map::new();
-        self.budget.object()?;
         self.cursor.at += 1;
         self.blanks()?;
         while !self.cursor.eat_byte(b'}') {
             if !matches!(self.cursor.peek(), Some(b'"' | b'\'')) {
                 return None;
             }
-            self.budget.entry()?;
+            self.budget.entry(object.len())?;
             let key = self.string()?;
             self.blanks()?;
             if !self.cursor.eat_byte(b':') {
@@ -97,7 +105,7 @@ impl Reader<'_, '_> {
         self.cursor.at += 1;
         self.blanks()?;
         while !self.cursor.eat_byte(b']') {
-            self.budget.element()?;
+            self.budget.element(elements.len())?;
             elements.push(self.value(depth + 1)?);
             self.separator(b']')?;
         }
@@ -148,7 +156,7 @@ impl Reader<'_, '_> {
         let length =
             rest.bytes().take_while(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')).count();
         self.cursor.at += length;
-        json::read_whole(rest.get(..length)?).ok()
+        json::read_whole(rest.get(..length)?, self.budget).ok()
     }
 
     fn word(&mut self) -> Option<Value> {
@@ -192,10 +200,7 @@ impl Reader<'_, '_> {
 
 /// A quoted JSON string, decoded strictly.
 fn decode(quoted: &str) -> Option<String> {
-    match json::read_whole(quoted) {
-        Ok(Value::String(text)) => Some(text),
-        _ => None,
-    }
+    serde_json::from_str(quoted).ok()
 }
 
 /// The inside of a single-quoted string as a JSON string.

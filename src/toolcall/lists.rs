@@ -44,7 +44,10 @@ fn holds_object(mut cursor: Cursor<'_>) -> bool {
 }
 
 fn holds_call(scan: &Scan<'_, '_>, at: usize) -> bool {
-    elements(scan, at).is_ok_and(|(found, _)| found.iter().any(|(_, reading)| reading.call.is_ok()))
+    let room = scan.budget.room();
+    let found = elements(scan, at).is_ok_and(|list| list.holds_call);
+    scan.budget.rewind(room);
+    found
 }
 
 /// `functools[..]` anywhere; also between tags, or a list between tags without the word.
@@ -98,14 +101,15 @@ pub(super) fn is_phi4_mini(text: &str, at: usize) -> bool {
 /// Reads the list whose `[` stands at `opener.end` and records its elements; a syntax error makes it one malformed
 /// attempt from `opener.start` on. Where the walk goes on.
 pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
+    let room = scan.budget.room();
     let fault = match elements(scan, opener.end) {
-        Ok((found, end)) if found.is_empty() => {
+        Ok(List { elements, end, .. }) if elements.is_empty() => {
             let fault = Fault::new(ErrorCode::UnexpectedText, opener.end, "a list without a call");
             scan.push(opener.start..end, Vec::new(), Err(fault.named(None)));
             return end;
         }
-        Ok((found, end)) => {
-            for (span, reading) in found {
+        Ok(List { elements, end, .. }) => {
+            for (span, reading) in elements {
                 scan.push(span, reading.repairs, reading.call);
             }
             scan.wrap(opener.start..end);
@@ -113,6 +117,7 @@ pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
         }
         Err(fault) => fault,
     };
+    scan.budget.rewind(room);
     if let Some(end) = read_leniently(scan, &opener) {
         return end;
     }
@@ -124,22 +129,36 @@ pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
 /// An element's span and what it was read as.
 type Element<'t> = (Range<usize>, Reading<'t>);
 
-/// Every element of a list that parses, and where the list ends.
-fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<(Vec<Element<'t>>, usize), Fault> {
-    let mut found = Vec::new();
+/// A list that parses.
+#[derive(Default)]
+struct List<'t> {
+    /// At most one more than are looked at.
+    elements: Vec<Element<'t>>,
+    holds_call: bool,
+    end: usize,
+}
+
+fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<List<'t>, Fault> {
+    let mut list = List::default();
     let mut cursor = Cursor::new(scan.text, at + 1);
     cursor.skip_blanks();
     if cursor.eat_byte(b']') {
-        return Ok((found, cursor.at));
+        return Ok(List { end: cursor.at, ..list });
     }
     loop {
         let start = cursor.at;
+        let room = scan.budget.room();
         let reading = call::read(scan, start)?;
         cursor.at = reading.end;
-        found.push((start..reading.end, reading));
+        list.holds_call |= reading.call.is_ok();
+        if list.elements.len() <= scan.max_calls {
+            list.elements.push((start..reading.end, reading));
+        } else {
+            scan.budget.rewind(room);
+        }
         cursor.skip_blanks();
         if cursor.eat_byte(b']') {
-            return Ok((found, cursor.at));
+            return Ok(List { end: cursor.at, ..list });
         }
         if !cursor.eat_byte(b',') {
             let code = if cursor.is_at_end() { ErrorCode::Truncated } else { ErrorCode::JsonSyntax };
@@ -160,7 +179,7 @@ fn read_leniently(scan: &mut Scan<'_, '_>, opener: &Range<usize>) -> Option<usiz
         return None;
     }
     let mut start = opener.start;
-    for element in elements {
+    for element in elements.into_iter().take(scan.max_calls + 1) {
         let mut repairs = found.repairs.clone();
         let object = CallObject::from_aliases(element, &mut repairs);
         let call = object.call(Rules::new(scan, call::Blank::Fault), opener.end, &mut repairs);

@@ -52,7 +52,7 @@ use serde_json::Value;
 use crate::trajectory::{ParseMode, ToolFormat};
 
 pub use budget::Room;
-pub(crate) use budget::values_fit;
+pub(crate) use budget::values_bytes;
 pub use codes::{ErrorCode, Malformed, Repair, clip};
 pub use detect::detect;
 pub use offered::{Declared, NoTools, Offered};

@@ -3,10 +3,11 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::ErrorCode;
-use super::call::{Blank, CallObject, Fields, Rules};
+use super::budget::Budget;
+use super::call::{Blank, CallObject, Fields, ReadObject, Rules};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::json::{self, Checked};
@@ -32,7 +33,8 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
     loop {
         cursor.skip_blanks();
         let start = cursor.at;
-        let (Element(object), end) = match json::read_within::<Element<'_>>(scan.text, start, &scan.budget) {
+        let room = scan.budget.room();
+        let (object, end) = match json::read_within(scan.text, start, &scan.budget, ReadElement(&scan.budget)) {
             Ok(read) => read,
             Err(fault) => {
                 let stop = scan.text.floor_char_boundary(fault.at.max(start));
@@ -42,6 +44,9 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
         };
         let mut repairs = Vec::new();
         let call = object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs);
+        if call.is_err() {
+            scan.budget.rewind(room);
+        }
         scan.push(start..end, repairs, call);
         cursor.at = end;
         cursor.skip_blanks();
@@ -51,18 +56,19 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// An element of the list: what its `function` is. Without one it is an empty call object, whose name is missing.
-struct Element<'t>(CallObject<'t>);
+/// Reads an element of the list: what its `function` is. Without one it is an empty call object, whose name is missing.
+#[derive(Clone, Copy)]
+struct ReadElement<'b>(&'b Budget);
 
-impl<'de> Deserialize<'de> for Element<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ElementVisitor).map(Self)
+impl<'de> DeserializeSeed<'de> for ReadElement<'_> {
+    type Value = CallObject<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<CallObject<'de>, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct ElementVisitor;
-
-impl<'de> Visitor<'de> for ElementVisitor {
+impl<'de> Visitor<'de> for ReadElement<'_> {
     type Value = CallObject<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,7 +79,7 @@ impl<'de> Visitor<'de> for ElementVisitor {
         let mut function = None;
         while let Some(key) = map.next_key::<String>()? {
             if key == "function" {
-                function = Some(map.next_value()?);
+                function = Some(map.next_value_seed(ReadObject(self.0))?);
             } else {
                 map.next_value::<Checked>()?;
             }

@@ -31,7 +31,7 @@ fn list(cursor: &mut Cursor<'_>, depth: usize, budget: &Budget) -> Result<Value,
     cursor.at += 1;
     cursor.skip_blanks();
     while !cursor.eat_byte(b']') {
-        budget.element().ok_or_else(|| too_many(cursor.at))?;
+        budget.element(elements.len()).ok_or_else(|| too_many(cursor.at))?;
         elements.push(literal(cursor, depth + 1, budget)?);
         separator(cursor, b']')?;
     }
@@ -40,12 +40,11 @@ fn list(cursor: &mut Cursor<'_>, depth: usize, budget: &Budget) -> Result<Value,
 
 fn dict(cursor: &mut Cursor<'_>, depth: usize, budget: &Budget) -> Result<Value, Fault> {
     let mut object = Map::new();
-    budget.object().ok_or_else(|| too_many(cursor.at))?;
     cursor.at += 1;
     cursor.skip_blanks();
     while !cursor.eat_byte(b'}') {
         let start = cursor.at;
-        budget.entry().ok_or_else(|| too_many(start))?;
+        budget.entry(object.len()).ok_or_else(|| too_many(start))?;
         let Value::String(key) = literal(cursor, depth + 1, budget)? else {
             return Err(Fault::new(ErrorCode::NotALiteral, start, "a dict key that is no string"));
         };

@@ -22,6 +22,7 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([], Tags::Think, Stops::StartAndOpeners);
     while let Some(Mark::Start { at }) = walk.next(scan) {
         let Some(list) = list_start(scan.text, at) else { continue };
+        let room = scan.budget.room();
         match document(scan, list) {
             Ok((calls, end)) => {
                 for (span, result) in calls {
@@ -31,6 +32,7 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
                 walk.resume(end);
             }
             Err(fault) => {
+                scan.budget.rewind(room);
                 let stop = scan.text.floor_char_boundary(fault.at.max(list));
                 scan.push(at..stop, Vec::new(), Err(fault.named(None)));
             }
@@ -82,9 +84,12 @@ fn document<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<(Vec<Element<'t>>, usi
     cursor.skip_blanks();
     while !cursor.eat_byte(b']') {
         let start = cursor.at;
+        let room = scan.budget.room();
         let result = element(&mut cursor, &scan.budget)?;
         if elements.len() <= scan.max_calls {
             elements.push((start..cursor.at, result));
+        } else {
+            scan.budget.rewind(room);
         }
         cursor.skip_blanks();
         if cursor.eat_byte(b',') {
@@ -133,7 +138,11 @@ fn element<'t>(cursor: &mut Cursor<'t>, budget: &Budget) -> Result<Result<Call<'
     if let Some(name) = name
         && cursor.eat_byte(b'(')
     {
+        let room = budget.room();
         let arguments = arguments(cursor, budget)?;
+        if arguments.is_err() {
+            budget.rewind(room);
+        }
         let end = *cursor;
         cursor.skip_blanks();
         if matches!(cursor.peek(), Some(b',' | b']')) {
@@ -155,9 +164,14 @@ fn arguments(cursor: &mut Cursor<'_>, budget: &Budget) -> Result<Result<Map<Stri
     let mut first_fault = None;
     cursor.skip_blanks();
     while !cursor.eat_byte(b')') {
+        let start = cursor.at;
         match argument(cursor, budget)? {
-            Ok((key, value)) => {
+            Ok((key, value)) if budget.entry(arguments.len()).is_some() => {
                 arguments.insert(key.to_owned(), value);
+            }
+            Ok(_) => {
+                budget.take_exceeded();
+                first_fault = first_fault.or(Some(too_many(start)));
             }
             Err(fault) => first_fault = first_fault.or(Some(fault)),
         }
@@ -184,10 +198,7 @@ fn argument<'t>(cursor: &mut Cursor<'t>, budget: &Budget) -> Result<Result<(&'t 
     }
     cursor.skip_blanks();
     let value = *cursor;
-    if budget.entry().is_none() {
-        skip_expression(cursor, b')')?;
-        return Ok(Err(too_many(value.at)));
-    }
+    let room = budget.room();
     let fault = match literal(cursor, 0, budget) {
         Ok(found) => {
             cursor.skip_blanks();
@@ -199,6 +210,8 @@ fn argument<'t>(cursor: &mut Cursor<'t>, budget: &Budget) -> Result<Result<(&'t 
         Err(fault) => fault,
     };
     *cursor = value;
+    budget.take_exceeded();
+    budget.rewind(room);
     skip_expression(cursor, b')')?;
     Ok(Err(fault))
 }

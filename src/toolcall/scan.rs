@@ -80,6 +80,7 @@ impl<'t, 'o> Scan<'t, 'o> {
 
     /// Forgets every attempt: the text up to here turned out to be reasoning.
     pub(super) fn forget(&mut self) {
+        self.budget.rewind_all();
         self.parsed.attempts.clear();
         self.parsed.wrappings.clear();
         self.parsed.too_many = false;

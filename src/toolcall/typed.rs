@@ -58,10 +58,10 @@ fn typed(scan: &Scan<'_, '_>, text: &str, declared: Declared) -> Option<Value> {
     let numeric = matches!(digits, [b'0'..=b'9', .., b'0'..=b'9'] | [b'0'..=b'9']);
     let integral = numeric && digits.iter().all(u8::is_ascii_digit);
     let wanted = (integral && declared.contains(Declared::INTEGER)) || (numeric && declared.contains(Declared::NUMBER));
-    if wanted && let Ok(number @ Value::Number(_)) = json::read_whole(text) {
+    if wanted && let Ok(number @ Value::Number(_)) = json::read_whole(text, &scan.budget) {
         return Some(number);
     }
-    if is_nested(text, declared) { json::read_whole_within(text, &scan.budget).ok() } else { None }
+    if is_nested(text, declared) { json::read_whole(text, &scan.budget).ok() } else { None }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use memchr::memchr;
 use serde_json::{Map, Value};
 
+use super::budget::too_many;
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::find::find_iter;
@@ -41,7 +42,11 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
         }
         let mut cursor = Cursor::new(scan.text, if opened { end } else { at });
         let frame = if opened { Frame::Tags } else { Frame::None };
+        let room = scan.budget.room();
         let block = qwen_block(scan, &mut cursor, frame, &mut doomed);
+        if block.is_err() {
+            scan.budget.rewind(room);
+        }
         if opened {
             walk.resume(record(scan, at..end, cursor.at, block));
         } else if let Ok((call, repairs)) = block
@@ -93,7 +98,11 @@ pub(super) fn glm45(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([MARKERS.opener], Tags::Think, Stops::Openers);
     while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
         let mut cursor = Cursor::new(scan.text, end);
+        let room = scan.budget.room();
         let block = glm_block(scan, &mut cursor);
+        if block.is_err() {
+            scan.budget.rewind(room);
+        }
         walk.resume(record(scan, at..end, cursor.at, block));
     }
 }
@@ -145,6 +154,7 @@ fn qwen_parameters(
 ) -> Result<(Map<String, Value>, Vec<Repair>), Fault> {
     let mut arguments = Map::new();
     let mut repairs = Vec::new();
+    scan.budget.take_exceeded();
     loop {
         cursor.skip_blanks();
         if cursor.rest().starts_with(PARAMETER) {
@@ -154,10 +164,12 @@ fn qwen_parameters(
                 return Err(fault.clone());
             }
             *seen = Some((seen.map_or(cursor.at, |(first, _)| first), cursor.at));
+            let at = cursor.at;
             let key = tag_name(cursor, PARAMETER)?;
             let text = qwen_value(cursor)?;
-            let value = typed::read(scan, trim_newlines(text), scan.offered.declared(tool, key), &mut repairs);
-            arguments.insert(key.to_owned(), value);
+            let declared = scan.offered.declared(tool, key);
+            let value = typed::read(scan, trim_newlines(text), declared, &mut repairs);
+            insert(scan, &mut arguments, (at, key), value)?;
             continue;
         }
         let ended = cursor.eat(FUNCTION_END);
@@ -253,12 +265,14 @@ fn glm_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
     }
     let mut arguments = Map::new();
     let mut repairs = Vec::new();
+    scan.budget.take_exceeded();
     loop {
         cursor.skip_blanks();
         if cursor.rest().starts_with(KEY) {
+            let at = cursor.at;
             let (key, value) = glm_pair(cursor).map_err(|fault| (Some(name), fault))?;
             let value = typed::read(scan, value, scan.offered.declared(name, key), &mut repairs);
-            arguments.insert(key.to_owned(), value);
+            insert(scan, &mut arguments, (at, key), value).map_err(|fault| (Some(name), fault))?;
             continue;
         }
         if !cursor.eat(MARKERS.closer) {
@@ -266,6 +280,21 @@ fn glm_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
         }
         return Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs));
     }
+}
+
+/// Adds an argument, unless its value or itself needs too much memory.
+fn insert(
+    scan: &Scan<'_, '_>,
+    arguments: &mut Map<String, Value>,
+    (at, key): (usize, &str),
+    value: Value,
+) -> Result<(), Fault> {
+    let fits = scan.budget.entry(arguments.len());
+    if scan.budget.take_exceeded() || fits.is_none() {
+        return Err(too_many(at));
+    }
+    arguments.insert(key.to_owned(), value);
+    Ok(())
 }
 
 /// A key and its value, both trimmed (X1).

@@ -10,6 +10,8 @@ mod response;
 
 use std::borrow::Cow;
 
+use serde_json::{Map, Value};
+
 pub use format::{ParseMode, ToolFormat, UnknownFormat};
 pub use response::split_response;
 
@@ -87,11 +89,18 @@ pub enum Message<'a> {
 
 /// A tool call that a right trajectory makes, for `tool_match`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ReferenceCall {
+pub struct ReferenceCall<'a> {
     /// The tool's name.
-    pub name: String,
-    /// Its arguments, a JSON object.
-    pub arguments: serde_json::Value,
+    pub name: Cow<'a, str>,
+    /// The JSON text of its arguments, an object. A text, since those of a whole request as values take many times as much.
+    pub arguments: &'a str,
+}
+
+impl ReferenceCall<'_> {
+    /// The arguments.
+    pub fn read_arguments(&self) -> Map<String, Value> {
+        serde_json::from_str(self.arguments).unwrap_or_default()
+    }
 }
 
 /// A trajectory, as every stage sees it.
@@ -104,7 +113,7 @@ pub struct Trajectory<'a> {
     /// Acceptable answers.
     pub references: Vec<Cow<'a, str>>,
     /// Calls that a right trajectory makes; `None` when the request gave none.
-    pub reference_calls: Option<Vec<ReferenceCall>>,
+    pub reference_calls: Option<Vec<ReferenceCall<'a>>>,
     /// The format of the calls; `None` leaves it to the rubric.
     pub tool_format: Option<ToolFormat>,
     /// Whether generation was cut off by a length limit.

@@ -173,6 +173,64 @@ fn the_values_of_all_turns_have_one_room() {
 }
 
 #[test]
+fn values_that_take_too_much_memory_are_named() {
+    let server = Server::start(&[]);
+    let many = |count: usize| format!("[{}1]", "{\"\":1},".repeat(count));
+    let item = |values: &str| {
+        format!(
+            "{{\"messages\":[{{\"role\":\"assistant\",\"content\":\"\"}}],\"reference_calls\":[{{\"name\":\"f\"}},{{\"name\":\"f\",\"arguments\":{{\"a\":{values}}}}}]}}"
+        )
+    };
+    let body = format!("{{\"trajectories\":[{},{}]}}", item(&many(3000)), item(&many(1000)));
+    let response = below(&server, &body, 64 << 10);
+    let error = &response["results"][0]["errors"][0];
+    assert_eq!(
+        (&error["code"], &error["pointer"]),
+        (&json!("item_malformed"), &json!("/trajectories/0/reference_calls/1/arguments"))
+    );
+    assert!(error["message"].as_str().unwrap().contains("more than 1 MiB"), "{error}");
+    assert!(response["results"][1]["errors"].as_array().unwrap().iter().all(|error| error["code"] != "item_malformed"));
+
+    let grader = json!({"type": "string_check", "name": "c", "input": "{{sample.output_json.a[0]}}", "reference": "1", "operation": "eq"});
+    let run = |sample: &str, item: &str| {
+        let sample = json!(sample);
+        let body = format!("{{\"grader\":{grader},\"model_sample\":{sample},\"item\":{{\"a\":{item}}}}}");
+        server.post("/v1/fine_tuning/alpha/graders/run", &body)
+    };
+    assert_eq!(run("{\"a\":[1]}", &many(10)).ok()["reward"], 1.0);
+    let much = many(100_000);
+    assert!(run("", &much).problem(422)["detail"].as_str().unwrap().contains("more than 64 MiB"));
+    let graded = run(&format!("{{\"a\":{much}}}"), "1").ok();
+    assert_eq!(graded["metadata"]["errors"]["invalid_variable_error"], true);
+
+    let verify = |generation: &str, context: &str| {
+        let body =
+            format!("{{\"generation\":{},\"reward_context\":{{\"ground_truth\":{context}}}}}", json!(generation));
+        server.post("/verify_answer", &body)
+    };
+    verify("", &much).problem(422);
+    let written = format!("<tool_calls>[{{\"name\":\"f\",\"arguments\":{{\"a\":{much}}}}}]</tool_calls>");
+    assert_eq!(verify(&written, "[{\"f\":{}}]").ok()["answer_status"], "unparsable");
+}
+
+#[test]
+fn metrics_are_gathered_from_responses_of_any_size() {
+    let server = Server::start(&[]);
+    let response = |fields: &str| {
+        format!("{{\"_ng_task_index\":0,\"reward\":1,\"output\":[{}1]{fields}}}", "{\"\":1},".repeat(10_000))
+    };
+    let body = format!(
+        "{{\"verify_responses\":[{},{}]}}",
+        response(",\"n\\u00e9\":18446744073709551615"),
+        response(",\"reward\":\"x\",\"reward\":0")
+    );
+    let found = server.post("/aggregate_metrics", &body).ok();
+    assert_eq!(found["key_metrics"], json!({"mean/reward": 0.5}));
+    assert_eq!(found["group_level_metrics"][0]["max/né"], 18_446_744_073_709_551_615.0);
+    assert_eq!(found["agent_metrics"].as_object().unwrap().len(), 8, "{found}");
+}
+
+#[test]
 fn many_violations_take_little_room() {
     let server = Server::start(&[]);
     let required: Vec<String> =

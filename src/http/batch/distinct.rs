@@ -79,7 +79,7 @@ pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> u128 {
     trajectory.references.iter().for_each(|reference| part("reference", reference));
     for call in trajectory.reference_calls.iter().flatten() {
         part("reference_call", &call.name);
-        let mut arguments = call.arguments.clone();
+        let mut arguments = serde_json::Value::Object(call.read_arguments());
         arguments.sort_all_objects();
         part("arguments", &arguments.to_string());
     }

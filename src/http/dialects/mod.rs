@@ -46,7 +46,7 @@ use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job, by_size};
 use super::telemetry::RequestId;
 use super::wire::{Object, OnInvalid, Pointed, pointed};
-use crate::toolcall::values_fit;
+use crate::toolcall::values_bytes;
 
 pub(super) use classify::{__path_classify, __path_embeddings, classify, embeddings};
 pub(super) use eval_protocol::{__path_evaluate, __path_reward, evaluate, reward};
@@ -292,9 +292,8 @@ const MAX_VALUES_BYTES: usize = 64 << 20;
 
 /// Reads a body's object.
 fn object<'b, T: Deserialize<'b>>(body: &'b str) -> Result<T, Pointed> {
-    if !values_fit(body, MAX_VALUES_BYTES) {
-        let message =
-            format!("too many lists, objects and numbers: they take more than {} MiB", MAX_VALUES_BYTES >> 20);
+    if values_bytes(body, MAX_VALUES_BYTES).is_none() {
+        let message = format!("too many values: they take more than {} MiB of memory", MAX_VALUES_BYTES >> 20);
         return Err(Pointed::shape("", message));
     }
     parsed(body)

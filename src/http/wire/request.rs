@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::message::{MessageWire, read_messages};
@@ -17,6 +17,7 @@ use super::pointed::{Pointed, excerpt, pointed, without_place};
 use super::text::{Bounded, Choice, Object, References, Scalar, Text};
 use super::walk::{Walk, present};
 use crate::rubric::escape_pointer;
+use crate::toolcall::values_bytes;
 use crate::trajectory::{
     Content, MAX_REFERENCE_CALLS, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
 };
@@ -248,7 +249,7 @@ pub(super) struct ItemFields<'a> {
     response: Option<Text<'a>>,
     tools: Option<&'a str>,
     references: Option<References<'a>>,
-    reference_calls: Option<Bounded<Object<ReferenceCallWire>, MAX_REFERENCE_CALLS>>,
+    reference_calls: Option<Bounded<Object<ReferenceCallWire<'a>>, MAX_REFERENCE_CALLS>>,
     tool_format: Option<Text<'a>>,
     truncated: Option<bool>,
     response_tokens: Option<u64>,
@@ -372,7 +373,7 @@ impl<'a> ItemFields<'a> {
             calls
                 .0
                 .into_iter()
-                .map(|Object(call)| ReferenceCall { name: call.name, arguments: call.arguments.into() })
+                .map(|Object(call)| ReferenceCall { name: call.name.0, arguments: call.arguments.0 })
                 .collect()
         });
         let own_tools = self.tools.is_some();
@@ -398,10 +399,39 @@ impl<'a> ItemFields<'a> {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReferenceCallWire {
-    name: String,
-    #[serde(default)]
-    arguments: serde_json::Map<String, serde_json::Value>,
+struct ReferenceCallWire<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow, default)]
+    arguments: Arguments<'a>,
+}
+
+/// Most bytes of memory for the values in the arguments of one reference call: all those of a trajectory are compared at
+/// once.
+const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
+
+/// The text of an object.
+#[derive(Debug)]
+struct Arguments<'a>(&'a str);
+
+impl Default for Arguments<'_> {
+    fn default() -> Self {
+        Self("{}")
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if values_bytes(raw, MAX_ARGUMENTS_BYTES).is_none() {
+            let most = MAX_ARGUMENTS_BYTES >> 20;
+            return Err(D::Error::custom(format_args!("too many values: they take more than {most} MiB of memory")));
+        }
+        match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(raw) {
+            Ok(_) => Ok(Self(raw)),
+            Err(error) => Err(D::Error::custom(without_place(&error))),
+        }
+    }
 }
 
 /// What was given before the rollout: context, which is never scored.

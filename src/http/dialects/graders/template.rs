@@ -8,7 +8,7 @@ use std::cell::{Cell, OnceCell};
 use serde_json::Value;
 
 use crate::http::dialects::MAX_VALUES_BYTES;
-use crate::toolcall::values_fit;
+use crate::toolcall::values_bytes;
 
 /// Bytes that variables may fill in beyond a few copies of the sample, over all templates of a grader.
 const MAX_FILLED_BYTES: usize = 16 << 20;
@@ -70,8 +70,8 @@ impl<'v> Variables<'v> {
         }
         if let Some(path) = name.strip_prefix("sample.output_json") {
             let value = self.json.get_or_init(|| {
-                let fits = values_fit(self.sample, MAX_VALUES_BYTES);
-                fits.then(|| serde_json::from_str(self.sample).ok()).flatten()
+                values_bytes(self.sample, MAX_VALUES_BYTES)?;
+                serde_json::from_str(self.sample).ok()
             });
             return value.as_ref().and_then(|value| at(value, path)).map(text).ok_or_else(unknown);
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::leaderboard::plain_name;
 use crate::http::dialects::MAX_VALUES_BYTES;
 use crate::stages::MAX_MATCHED_CALLS;
-use crate::toolcall::values_fit;
+use crate::toolcall::values_bytes;
 
 /// A call as it was made: its name, and its arguments.
 pub(super) type Made = (String, Map<String, Value>);
@@ -45,7 +45,8 @@ impl Turn {
         for call in &mut found {
             changed |= rename(call);
         }
-        let made = found.iter().filter_map(made).take(MAX_MATCHED_CALLS).collect();
+        let mut left = MAX_VALUES_BYTES;
+        let made = found.iter().filter_map(|call| made(call, &mut left)).take(MAX_MATCHED_CALLS).collect();
         let calls = if changed { Value::from(found).to_string().into() } else { Cow::Borrowed(calls) };
         let messages = format!(r#"[{{"role":"assistant","content":{content},"tool_calls":{calls}}}]"#);
         Self { messages, made }
@@ -67,7 +68,8 @@ fn written_calls(text: &str) -> Option<(String, Vec<Value>)> {
     }
     let (block, inside) = found?;
     let rest = [text.get(..block.start)?, text.get(block.end..)?].concat();
-    let calls = match read_value(inside) {
+    let mut left = MAX_VALUES_BYTES;
+    let calls = match read_value(inside, &mut left) {
         Some(Value::Array(items)) => items.into_iter().flat_map(native).collect(),
         Some(item) => native(item),
         None => vec![Value::from(inside)],
@@ -84,9 +86,10 @@ fn find_tag(text: &str, tag: &str, at: usize) -> Option<Range<usize>> {
     Some(start..start + tag.len())
 }
 
-/// What JSON in a string holds; `None` where that is none, or takes too much memory.
-fn read_value(json: &str) -> Option<Value> {
-    values_fit(json, MAX_VALUES_BYTES).then(|| serde_json::from_str(json).ok()).flatten()
+/// What JSON in a string holds; `None` where that is none, or takes more memory than is left.
+fn read_value(json: &str, left: &mut usize) -> Option<Value> {
+    *left -= values_bytes(json, *left)?;
+    serde_json::from_str(json).ok()
 }
 
 /// A written call as the native request has it: `{"name", "arguments"}`, an object whose `function` is one, or the
@@ -112,11 +115,11 @@ fn rename(call: &mut Value) -> bool {
     renamed
 }
 
-fn made(call: &Value) -> Option<Made> {
+fn made(call: &Value, left: &mut usize) -> Option<Made> {
     let function = call.get("function")?;
     let arguments = match function.get("arguments")? {
         Value::Object(arguments) => arguments.clone(),
-        Value::String(text) => match read_value(text)? {
+        Value::String(text) => match read_value(text, left)? {
             Value::Object(arguments) => arguments,
             _ => return None,
         },

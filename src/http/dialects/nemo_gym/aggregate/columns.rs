@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The field that names a task.
 pub(super) const TASK: &str = "_ng_task_index";
@@ -34,12 +34,13 @@ impl Columns {
         if response.fields.get(MASK).is_some_and(|mask| matches!(mask, Field::Bit(true))) {
             return Ok(());
         }
+        // A task without a number has no statistics, and is told nevertheless.
         let task = match response.fields.get(TASK) {
             Some(Field::Integer(task)) => Some(self.tasks.entry(*task).or_default()),
             _ => None,
         };
         for measures in [Some(&mut self.all), task].into_iter().flatten() {
-            for (name, field) in response.fields.iter().filter(|(name, _)| !NAMES.contains(&&***name)) {
+            for (name, field) in response.fields.iter().filter(|(name, _)| !NAMES.contains(&name.as_ref())) {
                 let Some(number) = field.number() else { continue };
                 match measures.get_mut(&**name) {
                     Some(numbers) => numbers.push(number),
@@ -57,7 +58,12 @@ impl Columns {
 
 struct TooMany;
 
-/// The fields of one response; of those with one name the last.
+fn too_many<E: serde::de::Error>() -> E {
+    let what = "numbers under different names, those of each task counted by themselves";
+    E::custom(format_args!("more than {MAX_MEASURES} {what}; send fewer tasks at once"))
+}
+
+/// The numbers of one response; of those with one name the last.
 #[derive(Default)]
 struct Response<'b> {
     fields: HashMap<Cow<'b, str>, Field>,
@@ -98,10 +104,7 @@ impl<'de> Deserialize<'de> for Columns {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Columns, A::Error> {
                 let mut columns = Columns::default();
                 while let Some(response) = seq.next_element::<Response<'de>>()? {
-                    columns.add(&response).map_err(|TooMany| {
-                        let what = "numbers under different names, those of each task counted by themselves";
-                        A::Error::custom(format_args!("more than {MAX_MEASURES} {what}; send fewer tasks at once"))
-                    })?;
+                    columns.add(&response).map_err(|TooMany| too_many())?;
                 }
                 Ok(columns)
             }
@@ -125,7 +128,11 @@ impl<'de> Deserialize<'de> for Response<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Response<'de>, A::Error> {
                 let mut response = Response::default();
                 while let Some(Name(name)) = map.next_key()? {
-                    response.fields.insert(name, map.next_value()?);
+                    match map.next_value()? {
+                        Field::Other => _ = response.fields.remove(&name),
+                        _ if response.fields.len() > MAX_MEASURES => return Err(too_many()),
+                        field => _ = response.fields.insert(name, field),
+                    }
                 }
                 Ok(response)
             }
