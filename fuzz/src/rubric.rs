@@ -59,7 +59,7 @@ fn plan(rubric: &Rubric, position: &Position) {
 
 fn reward(rubric: &Rubric, position: &Position) {
     let turn = |text: &'static str| {
-        Message::Policy(Turn { text: Cow::Borrowed(text), offset: 0, reasoning: None, native_calls: None })
+        Message::Policy(Turn { text: Cow::Borrowed(text), offset: 0, reasoning: None, native_calls: None, thinking: false })
     };
     let mut messages = vec![Message::Other { role: Role::User, content: Content::Text(Cow::Borrowed("q")) }];
     messages.extend(TURNS.map(turn));

@@ -61,7 +61,13 @@ pub(super) async fn poll(
 impl Candidate<'_> {
     fn ask(&self, stage: &JudgeStage, session: &Session) -> JudgeAnswer {
         let task = Content::Text(Cow::Borrowed(self.example.question.as_str()));
-        let turn = Turn { text: Cow::Borrowed(&*self.answer), offset: 0, reasoning: None, native_calls: None };
+        let turn = Turn {
+            text: Cow::Borrowed(&*self.answer),
+            offset: 0,
+            reasoning: None,
+            native_calls: None,
+            thinking: false,
+        };
         let messages = [Message::Other { role: Role::User, content: task }, Message::Policy(turn)];
         let references: Vec<Cow<'_, str>> =
             self.example.references.iter().map(|reference| Cow::Borrowed(reference.as_str())).collect();

@@ -12,7 +12,7 @@ use crate::toolcall::answer::{self, AnswerFrom};
 use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, TRAJECTORY_BUDGET, Violation};
 use crate::toolcall::tools::ToolSet;
 use crate::toolcall::{self, Attempt, Call, Options, Parsed, Room};
-use crate::trajectory::{Message, ParseMode, ToolFormat, Trajectory, Turn};
+use crate::trajectory::{Content, Message, ParseMode, ToolFormat, Trajectory, Turn};
 
 /// Most call attempts of a trajectory, over all its turns; one more gives a `too_many_calls` error, and nothing after it is
 /// parsed. Each attempt costs memory and a part of the answer, and a trajectory may have thousands of turns.
@@ -283,6 +283,17 @@ fn say_that_the_trajectory_has_too_many(parsed: &mut Parsed<'_>) {
 }
 
 fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> Parsed<'t> {
+    if turn.thinking && !turn.text.contains("</think>") {
+        // The prompt opened reasoning that never ends.
+        let all = 0..turn.text.len();
+        return Parsed {
+            format,
+            reasoning: vec![all.clone()],
+            reasoning_open: Some(all),
+            room: options.room,
+            ..Parsed::default()
+        };
+    }
     let native = |raw: &'t str, room: Room| toolcall::parse_native(raw, &Options { room, ..*options }, tools);
     let written = toolcall::parse_as(format, &turn.text, options, tools);
     match turn.native_calls {
@@ -323,7 +334,7 @@ fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom
     let (text, span) = if place == AnswerFrom::LastMessage && format != Some(ToolFormat::Openai) {
         answer::extract(&turn.text, &parsed.parsed.hidden_with_calls(), place)?
     } else {
-        answer::extract(&turn.text, &parsed.parsed.hidden(), place)?
+        answer::extract(&turn.text, &parsed.parsed.hidden_with_read_calls(), place)?
     };
     if from == AnswerFrom::LastMessage && text.is_empty() {
         return None;
@@ -343,7 +354,14 @@ fn search_r1_text<'t>(trajectory: &'t Trajectory<'t>) -> Cow<'t, str> {
     for message in &trajectory.messages[first..] {
         match message {
             Message::Policy(turn) => whole.push_str(&turn.text),
-            Message::Other { .. } => whole.push_str("<information></information>"),
+            Message::Other { content, .. } => {
+                whole.push_str("<information>");
+                // What stood in the response counts as it would in one message.
+                if let Content::Text(text) = content {
+                    whole.push_str(text);
+                }
+                whole.push_str("</information>");
+            }
         }
     }
     Cow::Owned(whole)

@@ -5,7 +5,9 @@ use memchr::{memchr_iter, memchr3_iter};
 
 use super::budget::{Budget, Room};
 use super::call::ReadObject;
+use super::cursor::Cursor;
 use super::find::{find, find_iter};
+use super::python::quoted;
 use super::scan;
 use super::{NoTools, Options, Parsed, functionary, json, lists, parse, pythonic, react, sections, xml};
 use crate::trajectory::{ParseMode, ToolFormat};
@@ -114,8 +116,27 @@ fn bare(text: &str, at: usize) -> Option<ToolFormat> {
     if !rest.starts_with('{') {
         return None;
     }
-    let (object, _) = json::read(text, at, ReadObject(&Budget::new(Room::default(), 0))).ok()?;
-    object.is_named_with_arguments().then_some(ToolFormat::Llama3Json)
+    let is_call = match json::read(text, at, ReadObject(&Budget::new(Room::default(), 0))) {
+        Ok((object, _)) => object.is_named_with_arguments(),
+        Err(_) => opens_call(Cursor::new(text, at)),
+    };
+    is_call.then_some(ToolFormat::Llama3Json)
+}
+
+/// Whether broken JSON was to be a call: `{"name": "..", "parameters":`, with any quotes. What a policy breaks there must not
+/// pay as if it had not tried.
+fn opens_call(mut cursor: Cursor<'_>) -> bool {
+    let mut key = |opener: &[u8], names: &[&str]| {
+        cursor.skip_blanks();
+        let opens = cursor.peek().is_some_and(|byte| opener.contains(&byte));
+        cursor.at += usize::from(opens);
+        cursor.skip_blanks();
+        let named = opens && matches!(cursor.peek(), Some(b'"' | b'\''));
+        let named = named && quoted(&mut cursor).is_some_and(|key| names.is_empty() || names.contains(&key));
+        cursor.skip_blanks();
+        named
+    };
+    key(b"{", &["name"]) && key(b":", &[]) && key(b",", &["parameters", "arguments"])
 }
 
 /// The first marker that starts in `from..end`.
@@ -173,8 +194,12 @@ fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
         return Some(match inside {
             _ if inside.starts_with('{') => ToolFormat::Hermes,
             _ if inside.starts_with("<function=") => ToolFormat::Qwen3Coder,
-            // A list is no name: granite's, if it stands where granite writes it, or else broken calls of the usual form.
-            _ if inside.starts_with('[') && holds(text, ToolFormat::Granite).calls().next().is_some() => {
+            // A list is no name: granite's, if it stands where granite writes it and is all there is, or else broken calls of the
+            // usual form.
+            _ if inside.starts_with('[')
+                && !inside.contains(TOOL_CALL)
+                && holds(text, ToolFormat::Granite).calls().next().is_some() =>
+            {
                 ToolFormat::Granite
             }
             _ if inside.starts_with('[') => ToolFormat::Hermes,

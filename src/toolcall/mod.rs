@@ -125,6 +125,19 @@ impl<'t> Parsed<'t> {
         ranges
     }
 
+    /// What a marked answer is never looked for in: beside what is hidden anyway the calls that were read, in whose arguments
+    /// markers are data. Ascending by their starts.
+    pub fn hidden_with_read_calls(&self) -> Cow<'_, [Range<usize>]> {
+        if self.format == Some(ToolFormat::Openai) || self.calls().next().is_none() {
+            return self.hidden();
+        }
+        let read = self.attempts.iter().filter(|attempt| attempt.result.is_ok());
+        let mut ranges = self.hidden().into_owned();
+        ranges.extend(read.map(|attempt| attempt.span.clone()));
+        ranges.sort_unstable_by_key(|range| range.start);
+        Cow::Owned(ranges)
+    }
+
     /// What an answer is never looked for in: reasoning and what other roles wrote, ascending.
     pub fn hidden(&self) -> Cow<'_, [Range<usize>]> {
         if self.others.is_empty() {

@@ -40,10 +40,35 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// Whether a message that starts at `at` is a list of calls to its end, as far as its first and last bytes tell.
+/// Whether a message that starts at `at` is a list of calls to its end, as far as its first and last bytes tell; or was to be
+/// one, and is cut off.
 pub(super) fn is_message(text: &str, at: usize) -> bool {
+    let Some(list) = list_start(text, at) else { return false };
     let end = text.trim_end();
-    list_start(text, at).is_some() && end.strip_suffix(END).unwrap_or(end).trim_end().ends_with(']')
+    end.strip_suffix(END).unwrap_or(end).trim_end().ends_with(']') || is_cut(text, list)
+}
+
+/// Whether the list at `at` begins with a call with a named argument, and does not end.
+fn is_cut(text: &str, at: usize) -> bool {
+    let mut cursor = Cursor::new(text, at + 1);
+    cursor.skip_blanks();
+    let mut inside = cursor;
+    let named = dotted_name(&mut inside).is_some() && {
+        inside.skip_blanks();
+        inside.eat_byte(b'(');
+        inside.skip_blanks();
+        let argument = !identifier(&mut inside).is_empty();
+        inside.skip_blanks();
+        argument && inside.peek() == Some(b'=')
+    };
+    while named {
+        match skip_expression(&mut cursor, b']') {
+            Ok(()) if cursor.eat_byte(b',') => {}
+            Ok(()) => return cursor.is_at_end(),
+            Err(fault) => return fault.code == ErrorCode::Truncated,
+        }
+    }
+    false
 }
 
 /// Where the `[` of `[name(` stands, if the message at `at` starts with that (Y5, Y6).

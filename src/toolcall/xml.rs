@@ -299,6 +299,7 @@ fn insert(
 
 /// A key and its value, both trimmed (X1).
 fn glm_pair<'t>(cursor: &mut Cursor<'t>) -> Result<(&'t str, &'t str), Fault> {
+    let start = cursor.at;
     cursor.eat(KEY);
     let key = cursor.until2(b'<', b'<').unwrap_or_default().trim();
     for tag in [KEY_END, VALUE] {
@@ -307,6 +308,9 @@ fn glm_pair<'t>(cursor: &mut Cursor<'t>) -> Result<(&'t str, &'t str), Fault> {
             let code = if cursor.cut(tag) { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
             return Err(Fault::new(code, cursor.at, format!("no `{tag}`")));
         }
+    }
+    if key.is_empty() {
+        return Err(Fault::new(ErrorCode::BadName, start, "an empty `<arg_key>`"));
     }
     let rest = cursor.rest();
     // Markers in a value are data, but a second `<arg_value>` says that the first was never closed.

@@ -62,6 +62,8 @@ pub struct Turn<'a> {
     pub reasoning: Option<Cow<'a, str>>,
     /// The raw JSON of the message's `tool_calls`, when it has any.
     pub native_calls: Option<&'a str>,
+    /// Whether the prompt ends with `<think>`, so that the text begins as reasoning.
+    pub thinking: bool,
 }
 
 /// What somebody other than the policy wrote; decoded only when a judge asks for it.

@@ -126,9 +126,13 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// An `Observation:` of the tool, up to the next label of the policy's.
+    /// An `Observation:` of the tool, up to the next label of the policy's. In a turn of somebody else it is a word of theirs:
+    /// their turn ends where their template says.
     fn observation(&self, at: usize) -> Option<Switch> {
         const LABEL: &str = "Observation:";
+        if self.speaker != Role::Assistant {
+            return None;
+        }
         let after = self.text[at..].strip_prefix(LABEL)?;
         let end = at + LABEL.len() + react_resume(after);
         starts_line(self.text, at).then_some(Switch { length: LABEL.len(), to: To::Block(end, end) })
@@ -189,7 +193,8 @@ impl<'a> Splitter<'a> {
         let new = &bytes[seen..at];
         let tag = |place: usize| {
             let rest = &self.text[seen + place..];
-            ENDS.iter().chain(&END_TOKENS).any(|end| rest.starts_with(end))
+            // In harmony `<|end|>` ends a thought, and a call has a bracket anyway.
+            ENDS.iter().chain(&END_TOKENS).any(|end| *end != "<|end|>" && rest.starts_with(end))
         };
         self.called = memchr2(b'}', b')', new).is_some() || memchr_iter(b'<', new).any(tag);
         self.called
@@ -226,7 +231,7 @@ fn starts_line(text: &str, at: usize) -> bool {
 }
 
 fn policy(offset: usize, text: &str) -> Message<'_> {
-    Message::Policy(Turn { text: Cow::Borrowed(text), offset, reasoning: None, native_calls: None })
+    Message::Policy(Turn { text: Cow::Borrowed(text), offset, reasoning: None, native_calls: None, thinking: false })
 }
 
 /// Tokens that end a turn. A segment of nothing else says nothing.

@@ -380,3 +380,50 @@ fn native_calls_are_read_where_a_format_is_named_and_the_text_has_none() {
     let two = hermes("f", &json!({})) + "<tool_call>{bad</tool_call>";
     assert_eq!(parse(json!(two), native("{}")), ("hermes".to_owned(), 2, false), "the text shows what the copy lost");
 }
+
+#[test]
+fn reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer() {
+    let server = Server::start(&[]);
+    let result = |prompt: &str, response: &str| {
+        score_one(&server, json!({"prompt": prompt, "response": response, "references": ["Paris"]}))
+    };
+    let answer = "I might say <answer>Paris</answer>";
+    for end in ["<think>", "<think>\n", "<think>\n\n "] {
+        let open = result(&format!("<|im_start|>assistant\n{end}"), answer);
+        assert_eq!(open["parse"]["errors"][0]["code"], "reasoning_open", "{open}");
+        assert!(open["answer"]["text"].is_null() && open["reward"] != 1.0, "{open}");
+        let closed = result(end, &format!("hm</think>{answer}"));
+        assert_eq!((&closed["reward"], &closed["parse"]["ok"]), (&json!(1.0), &json!(true)), "{closed}");
+    }
+    for prompt in ["q", "<think>\n\n</think>\n\n", "What does <think> mean?"] {
+        assert_eq!(result(prompt, answer)["reward"], 1.0, "{prompt}");
+    }
+}
+
+#[test]
+fn markers_in_the_arguments_of_a_call_are_no_answer() {
+    let server = Server::start(&[]);
+    let answer = |text: &str| score_one(&server, saying(text))["answer"]["text"].clone();
+    let call = hermes("f", &json!({"a": "<answer>Rome</answer>"}));
+    assert_eq!(answer(&format!("<answer>Paris</answer>{call}")), "Paris");
+    assert_eq!(answer(&call), Value::Null);
+    // A call that cannot be read may have swallowed the answer.
+    assert_eq!(answer("<tool_call>{\"name\": <answer>Paris</answer>"), "Paris");
+}
+
+#[test]
+fn a_response_of_search_r1_is_judged_like_the_same_message() {
+    let server = Server::start(&[]);
+    let form = |information: &str| {
+        let text = format!(
+            "<think>a</think><search>q</search><information>{information}</information><think>b</think><answer>Paris</answer>"
+        );
+        let score = |item: Value| {
+            let body = json!({"rubric": "search_r1", "trajectories": [with(item, "references", json!(["Paris"]))]});
+            server.reward(&body).ok()["results"][0]["metrics"]["answer_format"].clone()
+        };
+        [score(saying(&text)), score(json!({"prompt": "q", "response": text}))]
+    };
+    assert_eq!(form("found"), [1.0, 1.0]);
+    assert_eq!(form("see <answer>x</answer>"), [0.0, 0.0]);
+}

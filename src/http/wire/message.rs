@@ -136,7 +136,7 @@ impl<'a> MessageWire<'a> {
         }
         let native_calls = self.tool_calls.filter(|raw| !is_empty_list(raw));
         let reasoning = field.or(parts.reasoning);
-        Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls }))
+        Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls, thinking: false }))
     }
 }
 

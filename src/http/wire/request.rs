@@ -457,11 +457,24 @@ fn read_prompt_response<'a>(
     format: ToolFormat,
 ) -> Result<Vec<Message<'a>>, Pointed> {
     let mut messages = read_prompt(prompt)?;
+    let begin = messages.len();
     match response.0 {
         Cow::Borrowed(text) => messages.extend(split(text, format)),
         Cow::Owned(text) => messages.extend(split(&text, format).into_iter().map(own)),
     }
+    if let Some(Message::Policy(first)) = messages.get_mut(begin) {
+        first.thinking = prompt.is_some_and(opens_reasoning);
+    }
     Ok(messages)
+}
+
+/// Whether the JSON text of a prompt is a string that ends with `<think>`, as templates of reasoning models end.
+fn opens_reasoning(prompt: &str) -> bool {
+    let Some(mut rest) = prompt.strip_suffix('"') else { return false };
+    while let Some(shorter) = [" ", "\\n"].iter().find_map(|blank| rest.strip_suffix(blank)) {
+        rest = shorter;
+    }
+    rest.ends_with("<think>")
 }
 
 /// The turns of a response. A format that nobody named is looked for in what the policy wrote, and only adds to what
@@ -495,6 +508,7 @@ fn own<'a>(message: Message<'_>) -> Message<'a> {
             offset: turn.offset,
             reasoning: None,
             native_calls: None,
+            thinking: turn.thinking,
         }),
         Message::Other { role, content: Content::Text(text) } => {
             Message::Other { role, content: Content::Text(text.into_owned().into()) }

@@ -76,9 +76,13 @@ impl Local {
 /// A rollout, as the pipeline sees it.
 fn trajectory<'a>((rollout, task): &Attempted<'a>, tools: &'a str) -> Trajectory<'a> {
     let message = |message: &'a crate::train::env::Message| match message.role {
-        Role::Assistant => {
-            Message::Policy(Turn { text: Cow::Borrowed(&message.text), offset: 0, reasoning: None, native_calls: None })
-        }
+        Role::Assistant => Message::Policy(Turn {
+            text: Cow::Borrowed(&message.text),
+            offset: 0,
+            reasoning: None,
+            native_calls: None,
+            thinking: false,
+        }),
         role => Message::Other { role, content: Content::Text(Cow::Borrowed(&message.text)) },
     };
     Trajectory {

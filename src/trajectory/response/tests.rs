@@ -263,3 +263,25 @@ fn empty_results_are_results() {
     let found = speakers("f()<tool_response></tool_response>b", ToolFormat::Hermes);
     assert_eq!(found, [(Role::Assistant, "f()"), (Role::Tool, ""), (Role::Assistant, "b")]);
 }
+
+#[test]
+fn an_observation_in_a_turn_of_somebody_else_ends_with_the_turn() {
+    let called = "Action: f\nAction Input: {}<|im_end|>";
+    let results = ["Observation: r<|im_end|>", "r\nObservation: the rest\nThought: not the policy's<|im_end|>"];
+    for (result, role) in results.into_iter().flat_map(|result| [(result, "user"), (result, "tool")]) {
+        let text = format!("{called}\n<|im_start|>{role}\n{result}\n<|im_start|>assistant\nThought: y<|im_end|>");
+        let role = Role::from_name(role).unwrap();
+        let expected = [(Role::Assistant, called), (role, result), (Role::Assistant, "Thought: y<|im_end|>")];
+        assert_eq!(speakers(&text, ToolFormat::React), expected);
+    }
+}
+
+#[test]
+fn markers_in_a_call_of_harmony_are_data() {
+    for marker in ["<tool_response>", "[TOOL_RESULTS]"] {
+        let text = format!(
+            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{{\"a\": \"{marker}\"}}<|call|>"
+        );
+        assert_eq!(speakers(&text, ToolFormat::Auto), [(Role::Assistant, &*text)]);
+    }
+}
