@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use gradus::store::{
     Batch, BatchId, BatchIds, Compressed, Config, ContentHash, DEFAULT_WINDOW, Durability, Filter, Idempotency,
@@ -458,7 +459,7 @@ fn waiting_batches_share_a_transaction() {
             })
             .collect();
         while store.counters().queue_bytes < 40 << 10 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(store.counters().batches, 0);
         other.execute_batch("ROLLBACK").unwrap();
@@ -504,7 +505,7 @@ fn a_full_queue_makes_append_wait() {
             let store = store.clone();
             async move { store.append(second).await }
         });
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!waiting.is_finished());
         other.execute_batch("ROLLBACK").unwrap();
         waiting.await.unwrap().unwrap();
@@ -540,6 +541,58 @@ fn closing_writes_what_is_queued() {
     block_on(async {
         assert_eq!(open(&relaxed).run("exp", 1).await.unwrap().unwrap().summary.n, 100);
     });
+}
+
+#[test]
+fn what_was_promised_waits_until_it_can_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    let relaxed = Config { durability: Durability::Relaxed, busy_timeout_ms: 10, ..config(&path) };
+    block_on(async {
+        let store = open(&relaxed);
+        let other = rusqlite::Connection::open(&path).unwrap();
+        for round in 1..=2_u32 {
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            for step in 0..5 {
+                store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
+            }
+            let keyed = with_key(batch(&store, "exp", 5, &[Some(1.0)]), &format!("key {round}"), 1);
+            assert!(matches!(store.append(keyed).await, Err(StoreError::Locked { .. })), "what was not promised fails");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if round == 1 {
+                other.execute_batch("ROLLBACK").unwrap();
+                while store.counters().batches < 5 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+        // Closing waits for the other, too.
+        let closing = tokio::spawn(async move {
+            store.close().await;
+            store.counters()
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!closing.is_finished());
+        other.execute_batch("ROLLBACK").unwrap();
+        let counters = closing.await.unwrap();
+        assert_eq!((counters.batches, counters.failures, counters.lost_batches), (10, 2, 0));
+    });
+}
+
+#[test]
+fn opening_waits_for_another_process_that_makes_the_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let opening = std::thread::spawn({
+        let config = config(&path);
+        move || Store::open(&config).map(|store| store.is_some())
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!opening.is_finished());
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(opening.join().unwrap(), Ok(true));
 }
 
 /// Not a law by itself: the process that `what_was_appended_survives_a_kill` kills.

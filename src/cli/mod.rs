@@ -22,7 +22,7 @@ mod serve;
 mod summary;
 mod train;
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(paint::Paint::stderr());
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -157,11 +157,23 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
 
 /// What the judges of a command wait on.
 fn runtime() -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("the judges' threads could not be started")
+        .context("the judges' threads could not be started")?;
+    let _guard = runtime.enter();
+    survive_file_limits();
+    Ok(runtime)
+}
+
+/// Lets a write beyond a limit on the size of files fail, as on a full disk, instead of ending the process. In a runtime.
+fn survive_file_limits() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Whoever listens for the signal has taken its default away, for as long as the process lives.
+    if let Err(error) = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())) {
+        tracing::warn!(%error, "a limit on the size of files would end the process");
+    }
 }
 
 /// Where judges keep what they said: in the store, if there is one.

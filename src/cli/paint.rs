@@ -1,7 +1,13 @@
-//! Colours of the terminal, or none where there is no terminal or `NO_COLOR` is set.
+//! Colours of the terminal, or none where there is no terminal, a dumb one, or `NO_COLOR` is set.
 
 use std::fmt::Display;
 use std::io::IsTerminal;
+
+/// `NO_COLOR` counts unless it is empty (no-color.org).
+fn is_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
 
 /// Whether to colour.
 #[derive(Debug, Clone, Copy)]
@@ -10,7 +16,12 @@ pub(super) struct Paint(bool);
 impl Paint {
     /// Colours for standard output.
     pub(super) fn stdout() -> Self {
-        Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        Self(std::io::stdout().is_terminal() && is_wanted())
+    }
+
+    /// Whether what goes to standard error may be coloured.
+    pub(super) fn stderr() -> bool {
+        std::io::stderr().is_terminal() && is_wanted()
     }
 
     fn code(self, code: &str, text: impl Display) -> String {

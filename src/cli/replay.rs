@@ -19,8 +19,10 @@ use crate::http::batch::{Engine, Overrides, Scored};
 use crate::rubric::Rubric;
 use crate::store::{ContentHash, DEFAULT_WINDOW, Store, StoreError, StoredRequest, StoredRow};
 
-/// Most differences that are printed; all are counted.
+/// Most trajectories of which differences are printed; all are counted.
 const SHOWN: usize = 20;
+/// Most differences of one that are named.
+const NAMED: usize = 12;
 
 pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) -> anyhow::Result<ExitCode> {
     let settings = config::store(flags, None, None, file)?;
@@ -116,21 +118,27 @@ async fn compare(engine: &Engine, run: &str, stored: &StoredRequest, found: &mut
     let then = results(&stored.response).context("its stored response is damaged")?;
     let kept = Kept::of(stored).context("its stored response is damaged")?;
     let again = engine.score_and_ask(body, &overrides).await.map_err(|error| anyhow!(said(error)))?;
-    let (now, same) = (results(&again.body)?, batch_difference(stored, run, &again));
+    let (now, same) = (results(&again.body)?, batch_differences(stored, run, &again));
     found.requests += 1;
     found.trajectories += now.len();
     let present = then.len().max(now.len()).max(stored.rows.len());
     found.present += present;
     for index in 0..present {
-        let difference = match (then.get(index), now.get(index)) {
-            (Some(then), Some(now)) => lost_score(then, now).or_else(|| first_difference(then, now, "")),
-            _ => Some("one of the two has no such result".to_owned()),
+        let mut all = match (then.get(index), now.get(index)) {
+            (Some(then), Some(now)) => {
+                lost_score(then, now).map_or_else(|| differences(then, now, ""), |lost| vec![lost])
+            }
+            _ => vec!["one of the two has no such result".to_owned()],
         };
-        let difference = difference.or_else(|| kept.row_difference(&again, index)).or_else(|| same.clone());
-        if let Some(difference) = difference {
+        all.extend(kept.row_differences(&again, index));
+        all.extend(same.iter().cloned());
+        if !all.is_empty() {
             found.different += 1;
             if found.different <= SHOWN {
-                say!("{batch}-{index}: {}", printable(&difference));
+                let more = all.len().saturating_sub(NAMED);
+                all.truncate(NAMED);
+                let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+                say!("{batch}-{index}: {}{more}", printable(&all.join("; ")));
             }
         }
     }
@@ -156,16 +164,16 @@ impl<'a> Kept<'a> {
     }
 
     /// How the row of a result differs from what it would be now.
-    fn row_difference(&self, again: &Scored, index: usize) -> Option<String> {
+    fn row_differences(&self, again: &Scored, index: usize) -> Vec<String> {
         let (Some(StoredRow { score: then, step, .. }), Some(now)) =
             (self.stored.rows.get(index), again.rows.get(index))
         else {
-            return Some("one of the two has no such row".to_owned());
+            return vec!["one of the two has no such row".to_owned()];
         };
         let range = then.result.clone();
         let result = self.stored.response.get(range.start as usize..range.end as usize);
         if result != self.results.get(index).map(|raw| raw.get().as_bytes()) {
-            return Some(format!("its result does not stand at {range:?} of the response"));
+            return vec![format!("its result does not stand at {range:?} of the response")];
         }
         // Hashes of older versions name the trajectory in another way.
         let comparable = !self.stored.older_hashes && is_of_this_version(self.stored);
@@ -191,12 +199,12 @@ impl<'a> Kept<'a> {
             "content_hash": hash(ContentHash(now.content_hash)),
             "step": again.settings.position.step.and_then(|step| i64::try_from(step).ok()),
         });
-        first_difference(&then, &now, "/row")
+        differences(&then, &now, "/row")
     }
 }
 
 /// What is kept once for all results of a request: a difference there is one of each of them.
-fn batch_difference(stored: &StoredRequest, run: &str, again: &Scored) -> Option<String> {
+fn batch_differences(stored: &StoredRequest, run: &str, again: &Scored) -> Vec<String> {
     let settings = &again.settings;
     let of_then = json!({
         "run_id": run,
@@ -211,7 +219,7 @@ fn batch_difference(stored: &StoredRequest, run: &str, again: &Scored) -> Option
         "rubric_name": &*settings.rubric.name,
         "rubric_hash": is_of_this_version(stored).then_some(&*settings.rubric.hash),
     });
-    first_difference(&of_then, &of_now, "/batch")
+    differences(&of_then, &of_now, "/batch")
 }
 
 fn is_of_this_version(stored: &StoredRequest) -> bool {
@@ -240,20 +248,22 @@ fn lost_score(then: &Value, now: &Value) -> Option<String> {
     Some(format!("it has no score now: {}: {}", text("code"), text("message")))
 }
 
-/// The first place where two values differ, as a JSON pointer with both values.
-fn first_difference(then: &Value, now: &Value, at: &str) -> Option<String> {
+/// Every place where two values differ, as a JSON pointer with both values.
+fn differences(then: &Value, now: &Value, at: &str) -> Vec<String> {
     match (then, now) {
         (Value::Object(a), Value::Object(b)) => {
             let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
-            keys.into_iter().find_map(|key| {
+            let inside = |key: &String| {
                 let (x, y) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
-                first_difference(x, y, &format!("{at}/{key}"))
-            })
+                differences(x, y, &format!("{at}/{key}"))
+            };
+            keys.flat_map(inside).collect()
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter().zip(b).enumerate().find_map(|(index, (x, y))| first_difference(x, y, &format!("{at}/{index}")))
+            let pairs = a.iter().zip(b).enumerate();
+            pairs.flat_map(|(index, (x, y))| differences(x, y, &format!("{at}/{index}"))).collect()
         }
-        _ if then == now => None,
-        _ => Some(format!("{at} was {then}, is {now}")),
+        _ if then == now => Vec::new(),
+        _ => vec![format!("{at} was {then}, is {now}")],
     }
 }

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fs::File as FsFile;
+use std::fs::{File as FsFile, Metadata};
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -99,12 +100,18 @@ fn output(path: Option<&Path>, input: &Path) -> anyhow::Result<Option<Box<dyn Wr
         None => None,
         Some(path) if path == Path::new("-") => Some(Box::new(BufWriter::new(std::io::stdout()))),
         Some(path) => {
-            let same = path.canonicalize().is_ok_and(|path| input.canonicalize().is_ok_and(|input| path == input));
-            anyhow::ensure!(!same, "--out {} is the file that is read; name another", path.display());
+            let input = if input == Path::new("-") { Path::new("/dev/stdin") } else { input };
+            anyhow::ensure!(!is_same(path, input), "--out {} is the file that is read; name another", path.display());
             let file = FsFile::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             Some(Box::new(BufWriter::new(file)))
         }
     })
+}
+
+/// Whether two names, links among them, are of one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).ok().filter(Metadata::is_file).map(|data| (data.dev(), data.ino()));
+    id(one).is_some_and(|found| id(other) == Some(found))
 }
 
 fn progress(path: &Path) -> anyhow::Result<ProgressBar> {
@@ -313,12 +320,8 @@ fn why_invalid(result: &[u8]) -> String {
     let result: serde_json::Value = serde_json::from_slice(result).unwrap_or_default();
     let error = &result["errors"][0];
     let field = error["pointer"].as_str().unwrap_or_default().splitn(4, '/').nth(3).unwrap_or_default();
-    format!(
-        "{}: {} {}",
-        error["code"].as_str().unwrap_or_default(),
-        field,
-        error["message"].as_str().unwrap_or_default()
-    )
+    let (code, message) = (error["code"].as_str().unwrap_or_default(), error["message"].as_str().unwrap_or_default());
+    if field.is_empty() { format!("{code}: {message}") } else { format!("{code}: /{field}: {message}") }
 }
 
 /// Whether an object is a request rather than a trajectory.

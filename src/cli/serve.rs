@@ -36,6 +36,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         .build()
         .context("the HTTP threads could not be started")?;
     runtime.block_on(async {
+        super::survive_file_limits();
         let mut stop = Box::pin(stop_signal()?);
         let (scoring, kept) = (settings.scoring, settings.store.clone());
         let opening = tokio::task::spawn_blocking(move || open(&scoring, &kept));
@@ -88,22 +89,25 @@ fn http_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))
 }
 
-/// Resolves at SIGTERM or SIGINT.
+/// Resolves at SIGTERM, SIGINT or SIGHUP, which a terminal sends that is closed.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
         // Whoever asks twice does not want to wait.
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            std::process::exit(130);
+            let signal = tokio::select! {
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+            };
+            tracing::warn!("told to stop again: requests in flight get no answer");
+            std::process::exit(128 + signal.as_raw_value());
         });
     })
 }

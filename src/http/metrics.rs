@@ -163,16 +163,13 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Counts a scored request. Inline rubrics share one label: their names come from clients.
+    /// Counts a scored request.
     pub fn count(&self, scored: &Scored) {
         let rubric = &scored.settings.rubric;
-        let name = || Name(if scored.settings.inline { "inline".to_owned() } else { rubric.name.to_string() });
+        let name = || Name(scored.settings.metric_label().to_owned());
         let valid = scored.rows.iter().filter(|row| row.valid).count();
         for (outcome, n) in [("valid", valid), ("invalid", scored.rows.len() - valid)] {
-            if n > 0 {
-                let labels = RubricLabels { rubric: name(), outcome: Name(outcome.to_owned()) };
-                self.trajectories.get_or_create(&labels).inc_by(n as u64);
-            }
+            self.count_trajectories(name(), outcome, n as u64);
         }
         if !scored.settings.inline {
             for (stage, tally) in rubric.stages.iter().zip(&scored.tallies) {
@@ -187,8 +184,21 @@ impl Metrics {
         self.count_errors(&scored.errors);
     }
 
-    /// Counts the errors of items, also of a request that has no other answer.
-    pub fn count_errors(&self, errors: &[(NoScoreCode, u64)]) {
+    /// Counts the items for which a request got no other answer than an error.
+    pub fn count_unanswered(&self, rubric: &str, errors: &[(NoScoreCode, u64)]) {
+        let invalid = errors.iter().map(|(_, n)| n).sum();
+        self.count_trajectories(Name(rubric.to_owned()), "invalid", invalid);
+        self.count_errors(errors);
+    }
+
+    fn count_trajectories(&self, rubric: Name, outcome: &str, n: u64) {
+        if n > 0 {
+            let labels = RubricLabels { rubric, outcome: Name(outcome.to_owned()) };
+            self.trajectories.get_or_create(&labels).inc_by(n);
+        }
+    }
+
+    fn count_errors(&self, errors: &[(NoScoreCode, u64)]) {
         for (code, n) in errors {
             self.item_errors.get_or_create(&CodeLabels { code: Name(code.as_str().to_owned()) }).inc_by(*n);
         }

@@ -107,8 +107,8 @@ impl Pass {
         let scored = app.engine.score(&self.body, &overrides, &self.stop, &self.session);
         // Where questions are open this was not the last pass.
         let done = !self.session.has_questions();
-        if let (Err(BatchError::Invalid { errors, .. }), true) = (&scored, done) {
-            app.metrics.count_errors(errors);
+        if let (Err(BatchError::Invalid { errors, rubric, .. }), true) = (&scored, done) {
+            app.metrics.count_unanswered(rubric, errors);
         }
         let scored = scored?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.

@@ -56,6 +56,10 @@ pub async fn serve(
     };
     if let Some(store) = &app.store {
         store.close().await;
+        let lost = store.counters().lost_batches;
+        if lost > 0 {
+            return Err(std::io::Error::other(format!("{lost} batches that were answered could not be stored")));
+        }
     }
     result
 }

@@ -61,14 +61,16 @@ fn is_cut(text: &str, at: usize) -> bool {
         inside.skip_blanks();
         argument && inside.peek() == Some(b'=')
     };
-    while named {
+    if !named {
+        return false;
+    }
+    loop {
         match skip_expression(&mut cursor, b']') {
             Ok(()) if cursor.eat_byte(b',') => {}
             Ok(()) => return cursor.is_at_end(),
             Err(fault) => return fault.code == ErrorCode::Truncated,
         }
     }
-    false
 }
 
 /// Where the `[` of `[name(` stands, if the message at `at` starts with that (Y5, Y6).

@@ -122,6 +122,25 @@ fn rows_that_were_changed_are_found_and_named() {
     }
 }
 
+#[test]
+fn every_difference_of_a_trajectory_is_named() {
+    let gradus = Gradus::new();
+    let url = stored_run(&gradus);
+    tamper(&gradus, |database| {
+        let row =
+            "UPDATE score_rows SET json = json_set(json, '$[0][0]', 'zz', '$[0][1]', 'elsewhere', '$[0][2]', 0.125)
+            WHERE batch = (SELECT min(batch) FROM score_rows)";
+        assert_eq!(database.execute(row, []).unwrap(), 1);
+        let batch = "UPDATE batches SET step = 7, rubric_name = 'another' WHERE id = (SELECT min(id) FROM batches)";
+        assert_eq!(database.execute(batch, []).unwrap(), 1);
+    });
+    let ran = replay(&gradus, &url).exits(1);
+    let first = ran.out.lines().find(|line| line.contains("-0: ")).unwrap();
+    for name in ["/row/trajectory_id", "/row/group", "/row/reward", "/row/step", "/batch/rubric_name"] {
+        assert!(first.contains(&format!("{name} was ")), "{name}: {first}");
+    }
+}
+
 /// A run of which a batch is gone is not the same.
 #[test]
 fn batches_that_are_gone_are_missed() {

@@ -221,6 +221,13 @@ fn the_output_is_touched_only_when_there_is_something_to_score() {
     let file = gradus.file("lines.jsonl", &lines);
     let said = gradus.run(&["score", &file, "--out", "./lines.jsonl"]).exits(1).err;
     assert!(said.contains("--out ./lines.jsonl is the file that is read"), "{said}");
+    std::fs::hard_link(&file, gradus.path("linked.jsonl")).unwrap();
+    let said = gradus.run(&["score", &file, "--out", "linked.jsonl"]).exits(1).err;
+    assert!(said.contains("--out linked.jsonl is the file that is read"), "{said}");
+    let mut command = gradus.command(&["score", "-", "--out", "lines.jsonl"]);
+    let ran = command.stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+    assert!(!ran.status.success());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
     let earlier = gradus.file("earlier.jsonl", "precious");
     gradus.run(&["score", "typo.jsonl", "--out", &earlier]).exits(1);

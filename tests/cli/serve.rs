@@ -94,3 +94,75 @@ fn a_rubric_that_is_broken_leaves_no_database() {
     gradus.run(&["serve", "--listen", "127.0.0.1:0", "--rubrics", "mine"]).exits(1);
     assert!(!Path::new(&gradus.path("gradus.db")).exists());
 }
+
+/// Starts a server with a store in a shell that runs `before` first.
+fn start_after(gradus: &Gradus, before: &str) -> (std::process::Child, String) {
+    let program = gradus.command(&[]).get_program().to_owned();
+    let script = format!("{before} exec \"$0\" serve --listen 127.0.0.1:0 --store sqlite:{}", gradus.path("scores.db"));
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]).arg(program).current_dir(gradus.path(".")).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::with_capacity(1, child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    (child, first.trim().strip_prefix("http://").unwrap().to_owned())
+}
+
+fn send(child: &std::process::Child, signal: &str) {
+    let kill = format!("kill -{signal} {}", child.id());
+    assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+}
+
+#[test]
+fn a_terminal_that_is_closed_stops_the_server_in_order() {
+    let gradus = Gradus::new();
+    let (child, _) = start_after(&gradus, "");
+    send(&child, "HUP");
+    let ended = child.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success() && log.contains("stopping: "), "{} {log}", ended.status);
+    assert!(!Path::new(&gradus.path("scores.db-wal")).exists());
+}
+
+#[test]
+fn a_second_signal_ends_the_server_at_once_and_says_so() {
+    let gradus = Gradus::new();
+    let (child, address) = start_after(&gradus, "");
+    let mut connection = std::net::TcpStream::connect(address).unwrap();
+    connection.write_all(b"POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    send(&child, "TERM");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    send(&child, "TERM");
+    let ended = child.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(143), "{log}");
+    assert!(log.contains("told to stop again"), "{log}");
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
+    let gradus = Gradus::new();
+    // Blocks of 512 bytes (or 1024): enough for the database, and soon full.
+    let (child, address) = start_after(&gradus, "ulimit -f 4000;");
+    let words: Vec<_> = (0..20_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_string()).collect();
+    let text = words.join(" ");
+    let body = format!(
+        "{{\"trajectories\":[{{\"messages\":[{{\"role\":\"assistant\",\"content\":\"{text}\"}}],\"references\":[\"x\"]}}]}}"
+    );
+    let request = format!(
+        "POST /reward HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut statuses = (0..100).map(|_| {
+        let mut connection = std::net::TcpStream::connect(&address).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap_or("none").to_owned()
+    });
+    assert_eq!(statuses.next().unwrap(), "200");
+    assert_eq!(statuses.find(|status| status != "200").as_deref(), Some("503"));
+    send(&child, "TERM");
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{} {}", ended.status, String::from_utf8_lossy(&ended.stderr));
+}

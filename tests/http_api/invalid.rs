@@ -157,6 +157,9 @@ fn on_invalid_error_fails_the_whole_request_with_422() {
     assert!(problem["pointer"].as_str().unwrap().starts_with("/trajectories/1"), "{problem}");
     let counted = server.metric("gradus_item_errors_total", &[("code", "item_malformed")]);
     assert!((counted - 1.0).abs() < 0.5, "it counts, though the request has no results: {counted}");
+    let invalid = [("rubric", "short_form_qa"), ("outcome", "invalid")];
+    let counted = server.metric("gradus_trajectories_total", &invalid);
+    assert!((counted - 1.0).abs() < 0.5, "so does its item: {counted}");
     let fine = json!({"on_invalid": "error", "trajectories": [answering("Paris"), saying("no answer")]});
     score(&server, &fine);
 }

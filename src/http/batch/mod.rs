@@ -128,6 +128,8 @@ pub enum BatchError {
         pointer: String,
         /// How often each error came up.
         errors: Vec<(NoScoreCode, u64)>,
+        /// The rubric, as metrics name it.
+        rubric: String,
     },
 }
 

@@ -181,6 +181,7 @@ pub(super) fn finish(
             message: error.message.to_string(),
             pointer: error.pointer.clone().unwrap_or_default(),
             errors: count_errors(&entries),
+            rubric: settings.metric_label().to_owned(),
         });
     }
     let groups = groups(&entries, settings.rubric.range.max());

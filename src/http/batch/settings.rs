@@ -29,6 +29,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What metrics call the rubric. Inline ones share one label: their names come from clients.
+    pub fn metric_label(&self) -> &str {
+        if self.inline { "inline" } else { &self.rubric.name }
+    }
+
     /// The name of a stage of the rubric.
     pub fn stage_name(&self, index: Option<usize>) -> Option<&Arc<str>> {
         index.and_then(|index| self.rubric.stages.get(index)).map(|stage| &stage.name)

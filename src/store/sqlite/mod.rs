@@ -13,6 +13,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -43,8 +44,17 @@ impl Sqlite {
         let place = path.map_or_else(Place::memory, Place::File);
         let timeout = config.busy_timeout_ms;
         let mut connection = place.writer(timeout)?;
-        let last_batch = prepare(&mut connection, &place, config.durability)
-            .map_err(|fault| place.explain("open", timeout, fault))?;
+        let began = Instant::now();
+        let last_batch = loop {
+            let prepared = prepare(&mut connection, &place, config.durability);
+            match prepared.map_err(|fault| place.explain("open", timeout, fault)) {
+                // Changing the kind of its log waits for nobody: two processes that make a database meet here.
+                Err(StoreError::Locked { .. }) if began.elapsed() < Duration::from_millis(timeout) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                prepared => break prepared?,
+            }
+        };
         let ledger = Ledger::new(connection, place.clone(), timeout);
         let writer =
             Writer::start(ledger, config.durability, config.queue_bytes).map_err(|error| StoreError::Failed {

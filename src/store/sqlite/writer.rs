@@ -2,9 +2,10 @@
 //! batch's verdict after the transaction that holds it. While one transaction syncs, the next entries gather: they share
 //! the next sync. Knows no SQL.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -17,6 +18,12 @@ const GROUP_ENTRIES: usize = 256;
 
 /// Most bytes of entries in one transaction.
 const GROUP_BYTES: usize = 32 << 20;
+
+/// How long the first retry of a batch that was promised waits, and the longest that any does.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// How long promised batches are tried again once the store is to close.
+const LAST_TRIES: Duration = Duration::from_secs(10);
 
 /// The queue counts its room in units of this many bytes.
 const UNIT: usize = 1024;
@@ -34,11 +41,18 @@ pub(super) struct Writer {
 /// An entry on its way, the room it takes in the queue, and who wants to know: nobody, of a finding.
 struct Job {
     entry: Entry,
+    /// Whether the client has its answer already: what may pass is no reason to lose it.
+    promised: bool,
     room: OwnedSemaphorePermit,
     done: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 impl Job {
+    /// Whether it is worth another try after this.
+    fn is_to_be_tried_again(&self, outcome: &Result<(), StoreError>) -> bool {
+        self.promised && matches!(outcome, Err(StoreError::Full { .. } | StoreError::Locked { .. }))
+    }
+
     /// About the memory that its entry takes: of one larger than the queue, what the queue is.
     fn bytes(&self) -> usize {
         self.room.num_permits() * UNIT
@@ -85,6 +99,9 @@ struct Totals {
     failures: AtomicU64,
     findings: AtomicU64,
     lost_findings: AtomicU64,
+    lost_batches: AtomicU64,
+    /// Set when the store is to close.
+    closing: AtomicBool,
 }
 
 impl Totals {
@@ -128,22 +145,22 @@ impl Writer {
     pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
         // A key must be known to be taken before the client hears of success, whatever the durability.
         let waits = self.durability == Durability::Commit || batch.idempotency.is_some();
-        let mut verdict = self.queue(Some(batch.id), Entry::Batch(Box::new(batch))).await?;
+        let mut verdict = self.queue(Some(batch.id), Entry::Batch(Box::new(batch)), !waits).await?;
         if waits { verdict.wait().await } else { Ok(()) }
     }
 
     /// Queues references and waits until they are written.
     pub(super) async fn keep(&self, references: Vec<StoredReference>) -> Result<(), StoreError> {
-        self.queue(None, Entry::References(references)).await?.wait().await
+        self.queue(None, Entry::References(references), false).await?.wait().await
     }
 
     /// Queues an entry as soon as there is room.
-    async fn queue(&self, batch: Option<BatchId>, entry: Entry) -> Result<Verdict, StoreError> {
+    async fn queue(&self, batch: Option<BatchId>, entry: Entry, promised: bool) -> Result<Verdict, StoreError> {
         let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&entry)).await;
         let room = room.map_err(|_| StoreError::Closed)?;
         let (done, outcome) = oneshot::channel();
         let verdict = Verdict { batch, outcome };
-        self.send(Job { entry, room, done: Some(done) })?;
+        self.send(Job { entry, promised, room, done: Some(done) })?;
         Ok(verdict)
     }
 
@@ -153,7 +170,7 @@ impl Writer {
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(self.units_of(&entry)) else {
             return self.lose_finding("the store's queue is full or closed");
         };
-        if self.send(Job { entry, room, done: None }).is_err() {
+        if self.send(Job { entry, promised: false, room, done: None }).is_err() {
             self.lose_finding("the store is closed");
         }
     }
@@ -180,6 +197,7 @@ impl Writer {
     /// Takes nothing more and waits until what is queued is written. Blocks.
     pub(super) fn close(&self) {
         self.room.close();
+        self.totals.closing.store(true, Ordering::Relaxed);
         drop(lock(&self.jobs).take());
         // Held while joining, so that a second caller also waits for the end.
         let mut thread = lock(&self.thread);
@@ -202,6 +220,7 @@ impl Writer {
             failures: read(&self.totals.failures),
             findings: read(&self.totals.findings),
             lost_findings: read(&self.totals.lost_findings),
+            lost_batches: read(&self.totals.lost_batches),
         }
     }
 }
@@ -220,12 +239,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The thread: ends when the queue is closed and empty.
 fn work(mut ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
     while let Ok(first) = waiting.recv() {
-        let group = gather(first, waiting);
-        let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
-        let outcomes = ledger.write(&entries);
-        totals.transactions.store(ledger.commits, Ordering::Relaxed);
-        for (job, outcome) in group.into_iter().zip(outcomes) {
-            finish(job, outcome, totals);
+        let mut retries = Retries::default();
+        let mut group = gather(vec![first], waiting);
+        while !group.is_empty() {
+            let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
+            let outcomes = ledger.write(&entries);
+            totals.transactions.store(ledger.commits, Ordering::Relaxed);
+            let mut again = Vec::new();
+            for (job, outcome) in group.into_iter().zip(outcomes) {
+                if job.is_to_be_tried_again(&outcome) && retries.may_go_on(totals, &outcome) {
+                    again.push(job);
+                } else {
+                    finish(job, outcome, totals);
+                }
+            }
+            group = again;
+            if !group.is_empty() {
+                retries.pause();
+                // Whoever waits for a verdict gets one meanwhile.
+                group = gather(group, waiting);
+            }
         }
         ledger.tidy();
     }
@@ -234,10 +267,36 @@ fn work(mut ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
     }
 }
 
-/// The first entry and what else waits, up to the limits of a transaction.
-fn gather(first: Job, waiting: &mpsc::Receiver<Job>) -> Vec<Job> {
-    let mut bytes = first.bytes();
-    let mut group = vec![first];
+/// Tries of batches that were promised.
+#[derive(Default)]
+struct Retries {
+    tries: u32,
+    closing_since: Option<Instant>,
+}
+
+impl Retries {
+    /// Whether there is another try after this; says so once.
+    fn may_go_on(&mut self, totals: &Totals, outcome: &Result<(), StoreError>) -> bool {
+        if totals.closing.load(Ordering::Relaxed) {
+            return self.closing_since.get_or_insert_with(Instant::now).elapsed() < LAST_TRIES;
+        }
+        if let (0, Err(error)) = (self.tries, outcome) {
+            tracing::warn!(%error, "batches that were answered already wait until they can be stored");
+            self.tries = 1;
+        }
+        true
+    }
+
+    fn pause(&mut self) {
+        let (first, longest) = RETRY;
+        std::thread::sleep(first.saturating_mul(self.tries).min(longest));
+        self.tries = self.tries.saturating_add(1);
+    }
+}
+
+/// A group and what else waits, up to the limits of a transaction.
+fn gather(mut group: Vec<Job>, waiting: &mpsc::Receiver<Job>) -> Vec<Job> {
+    let mut bytes = group.iter().map(Job::bytes).sum::<usize>();
     while group.len() < GROUP_ENTRIES
         && bytes < GROUP_BYTES
         && let Ok(job) = waiting.try_recv()
@@ -249,14 +308,17 @@ fn gather(first: Job, waiting: &mpsc::Receiver<Job>) -> Vec<Job> {
 }
 
 /// Counts the verdict, gives the room back, and tells who waits; a failure that nobody waits for is logged.
-fn finish(Job { entry, room, done }: Job, outcome: Result<(), StoreError>, totals: &Totals) {
+fn finish(Job { entry, promised, room, done }: Job, outcome: Result<(), StoreError>, totals: &Totals) {
     let add = |total: &AtomicU64, n: usize| total.fetch_add(n as u64, Ordering::Relaxed);
     match (&entry, &outcome) {
         (Entry::Batch(batch), Ok(())) => {
             add(&totals.batches, 1);
             add(&totals.scores, batch.scores.len());
         }
-        (Entry::Batch(_), Err(_)) => _ = add(&totals.failures, 1),
+        (Entry::Batch(_), Err(_)) => {
+            add(&totals.failures, 1);
+            add(&totals.lost_batches, usize::from(promised));
+        }
         (Entry::Finding(_), Ok(())) => _ = add(&totals.findings, 1),
         (Entry::Finding(_), Err(error)) => totals.lost(&error.to_string()),
         (Entry::References(_), _) => {}
