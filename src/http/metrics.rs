@@ -79,6 +79,8 @@ pub struct Metrics {
     store_queue_bytes: Gauge,
     store_commits: Gauge,
     store_failures: Gauge,
+    store_held_batches: Gauge,
+    store_lost_batches: Gauge,
     store_findings: Gauge,
     store_lost_findings: Gauge,
 }
@@ -109,6 +111,8 @@ impl Metrics {
             store_queue_bytes: Gauge::default(),
             store_commits: Gauge::default(),
             store_failures: Gauge::default(),
+            store_held_batches: Gauge::default(),
+            store_lost_batches: Gauge::default(),
             store_findings: Gauge::default(),
             store_lost_findings: Gauge::default(),
             registry: Registry::default(),
@@ -146,6 +150,16 @@ impl Metrics {
             "store_failures",
             "Failed transactions of the store since start",
             metrics.store_failures.clone(),
+        );
+        registry.register(
+            "store_held_batches",
+            "Batches that were answered (durability `relaxed`) and wait until they can be stored",
+            metrics.store_held_batches.clone(),
+        );
+        registry.register(
+            "store_lost_batches",
+            "Batches that were answered and could not be stored, since start",
+            metrics.store_lost_batches.clone(),
         );
         registry.register("store_findings", "Judges' findings stored since start", metrics.store_findings.clone());
         registry.register(
@@ -219,6 +233,8 @@ impl Metrics {
             self.store_queue_bytes.set(gauge(counters.queue_bytes));
             self.store_commits.set(gauge(counters.transactions));
             self.store_failures.set(gauge(counters.failures));
+            self.store_held_batches.set(gauge(counters.held_batches));
+            self.store_lost_batches.set(gauge(counters.lost_batches));
             self.store_findings.set(gauge(counters.findings));
             self.store_lost_findings.set(gauge(counters.lost_findings));
         }

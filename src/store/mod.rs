@@ -76,6 +76,8 @@ pub struct Counters {
     pub lost_findings: u64,
     /// Batches that were answered ([`Durability::Relaxed`]) and could not be written.
     pub lost_batches: u64,
+    /// Batches that were answered and wait until they can be written.
+    pub held_batches: u64,
 }
 
 impl Store {

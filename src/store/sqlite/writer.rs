@@ -2,7 +2,8 @@
 //! batch's verdict after the transaction that holds it. While one transaction syncs, the next entries gather: they share
 //! the next sync. Knows no SQL.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -48,11 +49,6 @@ struct Job {
 }
 
 impl Job {
-    /// Whether it is worth another try after this.
-    fn is_to_be_tried_again(&self, outcome: &Result<(), StoreError>) -> bool {
-        self.promised && matches!(outcome, Err(StoreError::Full { .. } | StoreError::Locked { .. }))
-    }
-
     /// About the memory that its entry takes: of one larger than the queue, what the queue is.
     fn bytes(&self) -> usize {
         self.room.num_permits() * UNIT
@@ -100,8 +96,7 @@ struct Totals {
     findings: AtomicU64,
     lost_findings: AtomicU64,
     lost_batches: AtomicU64,
-    /// Set when the store is to close.
-    closing: AtomicBool,
+    held_batches: AtomicU64,
 }
 
 impl Totals {
@@ -197,7 +192,6 @@ impl Writer {
     /// Takes nothing more and waits until what is queued is written. Blocks.
     pub(super) fn close(&self) {
         self.room.close();
-        self.totals.closing.store(true, Ordering::Relaxed);
         drop(lock(&self.jobs).take());
         // Held while joining, so that a second caller also waits for the end.
         let mut thread = lock(&self.thread);
@@ -221,6 +215,7 @@ impl Writer {
             findings: read(&self.totals.findings),
             lost_findings: read(&self.totals.lost_findings),
             lost_batches: read(&self.totals.lost_batches),
+            held_batches: read(&self.totals.held_batches),
         }
     }
 }
@@ -236,67 +231,107 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The thread: ends when the queue is closed and empty.
-fn work(mut ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
-    while let Ok(first) = waiting.recv() {
-        let mut retries = Retries::default();
-        let mut group = gather(vec![first], waiting);
-        while !group.is_empty() {
-            let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
-            let outcomes = ledger.write(&entries);
-            totals.transactions.store(ledger.commits, Ordering::Relaxed);
-            let mut again = Vec::new();
-            for (job, outcome) in group.into_iter().zip(outcomes) {
-                if job.is_to_be_tried_again(&outcome) && retries.may_go_on(totals, &outcome) {
-                    again.push(job);
+/// The thread: ends when the queue is closed, and nothing is held.
+fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
+    let mut desk = Desk { ledger, totals, held: VecDeque::new(), next_try: Instant::now(), pause: RETRY.0 };
+    let mut closed_since = None;
+    loop {
+        match desk.next(waiting) {
+            Ok(first) => desk.write(gather(first, waiting)),
+            Err(mpsc::RecvTimeoutError::Timeout) => desk.try_again(),
+            Err(mpsc::RecvTimeoutError::Disconnected) if desk.held.is_empty() => break,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                if closed_since.get_or_insert_with(Instant::now).elapsed() > LAST_TRIES {
+                    desk.give_up();
                 } else {
-                    finish(job, outcome, totals);
+                    std::thread::sleep(desk.next_try.saturating_duration_since(Instant::now()));
+                    desk.try_again();
                 }
             }
-            group = again;
-            if !group.is_empty() {
-                retries.pause();
-                // Whoever waits for a verdict gets one meanwhile.
-                group = gather(group, waiting);
-            }
         }
-        ledger.tidy();
     }
-    if let Err(error) = ledger.checkpoint() {
+    if let Err(error) = desk.ledger.checkpoint() {
         tracing::warn!(%error, "the store's log stays beside the database; the next start reads it");
     }
 }
 
-/// Tries of batches that were promised.
-#[derive(Default)]
-struct Retries {
-    tries: u32,
-    closing_since: Option<Instant>,
+/// What the thread works with.
+struct Desk<'t> {
+    ledger: Ledger,
+    totals: &'t Totals,
+    /// Batches that were promised and could not be written yet. They keep their room in the queue.
+    held: VecDeque<Job>,
+    next_try: Instant,
+    pause: Duration,
 }
 
-impl Retries {
-    /// Whether there is another try after this; says so once.
-    fn may_go_on(&mut self, totals: &Totals, outcome: &Result<(), StoreError>) -> bool {
-        if totals.closing.load(Ordering::Relaxed) {
-            return self.closing_since.get_or_insert_with(Instant::now).elapsed() < LAST_TRIES;
+impl Desk<'_> {
+    /// The next job. Gives up waiting when what is held is to be tried again.
+    fn next(&self, waiting: &mpsc::Receiver<Job>) -> Result<Job, mpsc::RecvTimeoutError> {
+        if self.held.is_empty() {
+            return waiting.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected);
         }
-        if let (0, Err(error)) = (self.tries, outcome) {
-            tracing::warn!(%error, "batches that were answered already wait until they can be stored");
-            self.tries = 1;
-        }
-        true
+        waiting.recv_timeout(self.next_try.saturating_duration_since(Instant::now()))
     }
 
-    fn pause(&mut self) {
-        let (first, longest) = RETRY;
-        std::thread::sleep(first.saturating_mul(self.tries).min(longest));
-        self.tries = self.tries.saturating_add(1);
+    /// Writes a group, and holds what was promised and may be written later.
+    fn write(&mut self, group: Vec<Job>) {
+        let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
+        let outcomes = self.ledger.write(&entries);
+        self.totals.transactions.store(self.ledger.commits, Ordering::Relaxed);
+        for (job, outcome) in group.into_iter().zip(outcomes) {
+            match outcome {
+                Err(error @ (StoreError::Full { .. } | StoreError::Locked { .. })) if job.promised => {
+                    if self.held.is_empty() {
+                        tracing::warn!(%error, "batches that were answered already wait until they can be stored");
+                        self.next_try = Instant::now() + self.pause;
+                    }
+                    self.held.push_back(job);
+                }
+                outcome => finish(job, outcome, self.totals),
+            }
+        }
+        self.count_held();
+        self.ledger.tidy();
+    }
+
+    /// Tries a group of what is held.
+    fn try_again(&mut self) {
+        let (mut bytes, mut group) = (0, Vec::new());
+        while group.len() < GROUP_ENTRIES
+            && bytes < GROUP_BYTES
+            && let Some(job) = self.held.pop_front()
+        {
+            bytes += job.bytes();
+            group.push(job);
+        }
+        let (tried, left) = (group.len(), self.held.len());
+        self.write(group);
+        let failed = self.held.len().saturating_sub(left);
+        self.pause = if failed < tried { RETRY.0 } else { self.pause.saturating_mul(2).min(RETRY.1) };
+        self.next_try = Instant::now() + if failed < tried { Duration::ZERO } else { self.pause };
+        if self.held.is_empty() {
+            tracing::info!("all batches that waited are stored");
+        }
+    }
+
+    /// Loses what is held.
+    fn give_up(&mut self) {
+        for job in std::mem::take(&mut self.held) {
+            finish(job, Err(StoreError::Closed), self.totals);
+        }
+        self.count_held();
+    }
+
+    fn count_held(&self) {
+        self.totals.held_batches.store(self.held.len() as u64, Ordering::Relaxed);
     }
 }
 
-/// A group and what else waits, up to the limits of a transaction.
-fn gather(mut group: Vec<Job>, waiting: &mpsc::Receiver<Job>) -> Vec<Job> {
-    let mut bytes = group.iter().map(Job::bytes).sum::<usize>();
+/// The first entry and what else waits, up to the limits of a transaction.
+fn gather(first: Job, waiting: &mpsc::Receiver<Job>) -> Vec<Job> {
+    let mut bytes = first.bytes();
+    let mut group = vec![first];
     while group.len() < GROUP_ENTRIES
         && bytes < GROUP_BYTES
         && let Ok(job) = waiting.try_recv()
