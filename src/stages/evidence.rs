@@ -12,7 +12,7 @@ use crate::toolcall::answer::{self, AnswerFrom};
 use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, TRAJECTORY_BUDGET, Violation};
 use crate::toolcall::tools::ToolSet;
 use crate::toolcall::{self, Attempt, Call, Options, Parsed, Room};
-use crate::trajectory::{Content, Message, ParseMode, ToolFormat, Trajectory, Turn};
+use crate::trajectory::{Message, ParseMode, ToolFormat, Trajectory, Turn};
 
 /// Most call attempts of a trajectory, over all its turns; one more gives a `too_many_calls` error, and nothing after it is
 /// parsed. Each attempt costs memory and a part of the answer, and a trajectory may have thousands of turns.
@@ -353,15 +353,9 @@ fn search_r1_text<'t>(trajectory: &'t Trajectory<'t>) -> Cow<'t, str> {
     let first = trajectory.messages.iter().position(|message| matches!(message, Message::Policy(_))).unwrap_or(0);
     for message in &trajectory.messages[first..] {
         match message {
-            Message::Policy(turn) => whole.push_str(&turn.text),
-            Message::Other { content, .. } => {
-                whole.push_str("<information>");
-                // What stood in the response counts as it would in one message.
-                if let Content::Text(text) = content {
-                    whole.push_str(text);
-                }
-                whole.push_str("</information>");
-            }
+            Message::Policy(turn) => whole.push_str(toolcall::without_end_tokens(&turn.text)),
+            // What a tool found may show any tags.
+            Message::Other { .. } => whole.push_str("<information></information>"),
         }
     }
     Cow::Owned(whole)

@@ -34,6 +34,11 @@ pub(super) fn read<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<Reading<'t>, Fa
     }
     // Nothing of it is kept.
     scan.budget.rewind(room);
+    if let Err(fault) = &strict
+        && let Some(end) = json::end_of_too_many(scan.text, at, fault)
+    {
+        return Ok(Reading { call: Err(fault.clone().named(None)), end, repairs: Vec::new() });
+    }
     if !scan.tolerant() {
         return strict;
     }

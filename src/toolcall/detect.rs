@@ -6,8 +6,9 @@ use memchr::{memchr_iter, memchr3_iter};
 use super::budget::{Budget, Room};
 use super::call::ReadObject;
 use super::cursor::Cursor;
+use super::expression::skip_expression;
 use super::find::{find, find_iter};
-use super::python::quoted;
+use super::python::{identifier, quoted};
 use super::scan;
 use super::{NoTools, Options, Parsed, functionary, json, lists, parse, pythonic, react, sections, xml};
 use crate::trajectory::{ParseMode, ToolFormat};
@@ -123,20 +124,26 @@ fn bare(text: &str, at: usize) -> Option<ToolFormat> {
     is_call.then_some(ToolFormat::Llama3Json)
 }
 
-/// Whether broken JSON was to be a call: `{"name": "..", "parameters":`, with any quotes. What a policy breaks there must not
-/// pay as if it had not tried.
+/// Whether the broken JSON object at the cursor was to be a call: one with the keys of a call, in any order and quotes, as
+/// far as it can be read. What a policy breaks there must not pay as if it had not tried.
 fn opens_call(mut cursor: Cursor<'_>) -> bool {
-    let mut key = |opener: &[u8], names: &[&str]| {
+    let (mut name, mut arguments) = (false, false);
+    cursor.at += 1;
+    loop {
         cursor.skip_blanks();
-        let opens = cursor.peek().is_some_and(|byte| opener.contains(&byte));
-        cursor.at += usize::from(opens);
+        let key = match cursor.peek() {
+            Some(b'"' | b'\'') => quoted(&mut cursor),
+            _ => Some(identifier(&mut cursor)).filter(|key| !key.is_empty()),
+        };
         cursor.skip_blanks();
-        let named = opens && matches!(cursor.peek(), Some(b'"' | b'\''));
-        let named = named && quoted(&mut cursor).is_some_and(|key| names.is_empty() || names.contains(&key));
-        cursor.skip_blanks();
-        named
-    };
-    key(b"{", &["name"]) && key(b":", &[]) && key(b",", &["parameters", "arguments"])
+        let Some(key) = key.filter(|_| cursor.eat_byte(b':')) else { break };
+        name |= key == "name";
+        arguments |= matches!(key, "parameters" | "arguments");
+        if (name && arguments) || skip_expression(&mut cursor, b'}').is_err() || !cursor.eat_byte(b',') {
+            break;
+        }
+    }
+    name && arguments
 }
 
 /// The first marker that starts in `from..end`.

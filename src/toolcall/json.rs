@@ -37,6 +37,12 @@ pub(super) fn read_within<'t, S: DeserializeSeed<'t>>(
     read(text, at, seed).inspect_err(|_| budget.rewind(room))
 }
 
+/// Where the value at `at` ends that was too many: those behind it can be read. `None` for another fault, and where it does
+/// not end.
+pub(super) fn end_of_too_many(text: &str, at: usize, fault: &Fault) -> Option<usize> {
+    (fault.code == ErrorCode::TooManyValues).then(|| read(text, at, CHECKED).ok())?.map(|(_, end)| end)
+}
+
 /// Reads a text that is one value and nothing else but blanks.
 pub(super) fn read_whole(text: &str, budget: &Budget) -> Result<Value, Fault> {
     let room = budget.room();

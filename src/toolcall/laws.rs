@@ -218,6 +218,19 @@ fn values_that_need_too_much_memory_are_an_error_and_leave_the_next_call_its_roo
         assert_eq!(read(ToolFormat::Pythonic, &pythonic), ["too_many_values", "ok", "ok"]);
         let granite = format!("[1, {{\"name\":\"f\",\"arguments\":{{\"a\":{most}}}}}]");
         assert_eq!(read(ToolFormat::Granite, &granite), ["not_an_object", "ok"]);
+        let mistral = |value: &str| format!("{{\"name\":\"f\",\"arguments\":{{\"a\":{value}}}}}");
+        let list = format!("[TOOL_CALLS] [{},{},{}]", mistral("1"), mistral(&more), mistral("2"));
+        assert_eq!(read(ToolFormat::Mistral, &list), ["ok", "too_many_values", "ok"]);
+        let call = |value: &str| format!("{{\"function\":{}}}", mistral(value));
+        let text = format!("[{},{}]", call(&more), call("1"));
+        let parsed = parse_native(&text, &options(ToolFormat::Openai, mode), &NoTools);
+        assert_eq!((parsed.attempts.len(), parsed.calls().count()), (2, 1));
+        // Calls beyond those that are looked at take nothing either.
+        let few = Options { max_calls: 1, ..options(ToolFormat::Hermes, mode) };
+        let flood = [hermes("[1]"), hermes(&most), hermes(&most)].concat();
+        let left = parse(&flood, &few, &Lists).room;
+        let next = hermes(&most);
+        assert!(parse(&next, &Options { room: left, ..few }, &Lists).ok());
         // What is kept does.
         assert_eq!(read(ToolFormat::Hermes, &hermes(&most).repeat(2)), ["ok", "too_many_values"]);
     }

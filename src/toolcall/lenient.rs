@@ -24,12 +24,12 @@ pub(super) struct Found {
 /// Reads one value at `at`. Takes the bytes that it looks at, and the values, from the budget and gives up when that is
 /// spent.
 pub(super) fn read(text: &str, at: usize, budget: &Budget) -> Option<Found> {
+    budget.take_exceeded();
     if !budget.has_fuel() {
         return None;
     }
     let mut reader = Reader { cursor: Cursor::new(text, at), repairs: Vec::new(), budget };
     let room = budget.room();
-    budget.take_exceeded();
     let value = reader.blanks().and_then(|()| reader.value(0));
     if value.is_none() {
         budget.rewind(room);

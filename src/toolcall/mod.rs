@@ -118,11 +118,7 @@ impl<'t> Parsed<'t> {
 
     /// What is left out of all that the policy said when calls are, beside what is hidden anyway; ascending by their starts.
     pub fn hidden_with_calls(&self) -> Vec<Range<usize>> {
-        let mut ranges = self.hidden().into_owned();
-        ranges.extend(self.attempts.iter().map(|attempt| attempt.span.clone()));
-        ranges.extend(self.wrappings.iter().cloned());
-        ranges.sort_unstable_by_key(|range| range.start);
-        ranges
+        self.hidden_and(self.attempts.iter().map(|attempt| &attempt.span).chain(&self.wrappings))
     }
 
     /// What a marked answer is never looked for in: beside what is hidden anyway the calls that were read, in whose arguments
@@ -132,10 +128,14 @@ impl<'t> Parsed<'t> {
             return self.hidden();
         }
         let read = self.attempts.iter().filter(|attempt| attempt.result.is_ok());
+        Cow::Owned(self.hidden_and(read.map(|attempt| &attempt.span)))
+    }
+
+    fn hidden_and<'p>(&'p self, more: impl Iterator<Item = &'p Range<usize>>) -> Vec<Range<usize>> {
         let mut ranges = self.hidden().into_owned();
-        ranges.extend(read.map(|attempt| attempt.span.clone()));
+        ranges.extend(more.cloned());
         ranges.sort_unstable_by_key(|range| range.start);
-        Cow::Owned(ranges)
+        ranges
     }
 
     /// What an answer is never looked for in: reasoning and what other roles wrote, ascending.
@@ -174,6 +174,11 @@ impl Call<'_> {
     pub fn short_name(&self) -> &str {
         self.name.char_indices().nth(64).and_then(|(end, _)| self.name.get(..end)).unwrap_or(&self.name)
     }
+}
+
+/// A text without the tokens that end a turn.
+pub(crate) fn without_end_tokens(text: &str) -> &str {
+    scan::drop_end_tokens(text, ToolFormat::Auto)
 }
 
 /// Parses the text of one assistant turn.
@@ -244,7 +249,7 @@ fn parse_as_told<'t>(
         Some(ToolFormat::React) => react::react(&mut scan),
         Some(ToolFormat::SearchR1) => search_r1::search_r1(&mut scan),
     }
-    Parsed { format, room: scan.budget.room(), ..scan.parsed }
+    scan.finish(format)
 }
 
 /// Parses `message.tool_calls`, given as the raw JSON text of that field; spans are bytes of this text.
@@ -253,5 +258,5 @@ fn parse_as_told<'t>(
 pub fn parse_native<'t>(tool_calls_json: &'t str, options: &Options, offered: &impl Offered) -> Parsed<'t> {
     let mut scan = Scan::new(tool_calls_json, options, offered);
     native::openai(&mut scan);
-    Parsed { format: Some(ToolFormat::Openai), room: scan.budget.room(), ..scan.parsed }
+    scan.finish(Some(ToolFormat::Openai))
 }

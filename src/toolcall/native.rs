@@ -36,6 +36,15 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
         let room = scan.budget.room();
         let (object, end) = match json::read_within(scan.text, start, &scan.budget, ReadElement(&scan.budget)) {
             Ok(read) => read,
+            Err(fault) if let Some(end) = json::end_of_too_many(scan.text, start, &fault) => {
+                scan.push(start..end, Vec::new(), Err(fault.named(None)));
+                cursor.at = end;
+                cursor.skip_blanks();
+                if cursor.eat_byte(b',') {
+                    continue;
+                }
+                return;
+            }
             Err(fault) => {
                 let stop = scan.text.floor_char_boundary(fault.at.max(start));
                 scan.push(start..stop, Vec::new(), Err(fault.named(None)));

@@ -48,29 +48,31 @@ pub(super) fn is_message(text: &str, at: usize) -> bool {
     end.strip_suffix(END).unwrap_or(end).trim_end().ends_with(']') || is_cut(text, list)
 }
 
-/// Whether the list at `at` begins with a call with a named argument, and does not end.
+/// Whether the list at `at` has a call with a named argument, and does not end.
 fn is_cut(text: &str, at: usize) -> bool {
     let mut cursor = Cursor::new(text, at + 1);
-    cursor.skip_blanks();
-    let mut inside = cursor;
-    let named = dotted_name(&mut inside).is_some() && {
-        inside.skip_blanks();
-        inside.eat_byte(b'(');
-        inside.skip_blanks();
-        let argument = !identifier(&mut inside).is_empty();
-        inside.skip_blanks();
-        argument && inside.peek() == Some(b'=')
-    };
-    if !named {
-        return false;
-    }
+    let mut named = false;
     loop {
+        cursor.skip_blanks();
+        named |= has_named_argument(cursor);
         match skip_expression(&mut cursor, b']') {
             Ok(()) if cursor.eat_byte(b',') => {}
-            Ok(()) => return cursor.is_at_end(),
-            Err(fault) => return fault.code == ErrorCode::Truncated,
+            Ok(()) => return false,
+            Err(fault) => return named && fault.code == ErrorCode::Truncated,
         }
     }
+}
+
+/// Whether `name(key=` stands at the cursor.
+fn has_named_argument(mut cursor: Cursor<'_>) -> bool {
+    let called = dotted_name(&mut cursor).is_some() && {
+        cursor.skip_blanks();
+        cursor.eat_byte(b'(')
+    };
+    cursor.skip_blanks();
+    let key = !identifier(&mut cursor).is_empty();
+    cursor.skip_blanks();
+    called && key && cursor.peek() == Some(b'=')
 }
 
 /// Where the `[` of `[name(` stands, if the message at `at` starts with that (Y5, Y6).

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::budget::Budget;
+use super::budget::{Budget, Room};
 use super::codes::Fault;
 use super::find::find;
 use super::{Attempt, Call, ErrorCode, Malformed, Offered, Options, Parsed, Repair};
@@ -16,6 +16,8 @@ pub(super) struct Scan<'t, 'o> {
     pub(super) offered: &'o dyn Offered,
     pub(super) parsed: Parsed<'t>,
     pub(super) budget: Budget,
+    /// What was left after the last attempt that was kept.
+    settled: Room,
     pub(super) max_calls: usize,
 }
 
@@ -30,7 +32,21 @@ pub(super) struct Markers {
 impl<'t, 'o> Scan<'t, 'o> {
     pub(super) fn new(text: &'t str, options: &Options, offered: &'o dyn Offered) -> Self {
         let budget = Budget::new(options.room, text.len());
-        Self { text, mode: options.mode, offered, parsed: Parsed::default(), budget, max_calls: options.max_calls }
+        Self {
+            text,
+            mode: options.mode,
+            offered,
+            parsed: Parsed::default(),
+            budget,
+            settled: options.room,
+            max_calls: options.max_calls,
+        }
+    }
+
+    /// The parsed text. What calls took that are not kept is left to the next one.
+    pub(super) fn finish(self, format: Option<ToolFormat>) -> Parsed<'t> {
+        let room = if self.parsed.too_many { self.settled } else { self.budget.room() };
+        Parsed { format, room, ..self.parsed }
     }
 
     pub(super) fn tolerant(&self) -> bool {
@@ -52,6 +68,7 @@ impl<'t, 'o> Scan<'t, 'o> {
         }
         if self.parsed.attempts.len() < self.max_calls {
             self.parsed.attempts.push(Attempt { span, repairs, result });
+            self.settled = self.budget.room();
             return;
         }
         self.parsed.too_many = true;
@@ -81,6 +98,7 @@ impl<'t, 'o> Scan<'t, 'o> {
     /// Forgets every attempt: the text up to here turned out to be reasoning.
     pub(super) fn forget(&mut self) {
         self.budget.rewind_all();
+        self.settled = self.budget.room();
         self.parsed.attempts.clear();
         self.parsed.wrappings.clear();
         self.parsed.too_many = false;

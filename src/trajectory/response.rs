@@ -193,8 +193,9 @@ impl<'a> Splitter<'a> {
         let new = &bytes[seen..at];
         let tag = |place: usize| {
             let rest = &self.text[seen + place..];
-            // In harmony `<|end|>` ends a thought, and a call has a bracket anyway.
-            ENDS.iter().chain(&END_TOKENS).any(|end| *end != "<|end|>" && rest.starts_with(end))
+            // In harmony the assistant goes on after a thought.
+            let goes_on = rest.strip_prefix("<|end|>").is_some_and(|next| next.starts_with("<|start|>assistant"));
+            !goes_on && ENDS.iter().chain(&END_TOKENS).any(|end| rest.starts_with(end))
         };
         self.called = memchr2(b'}', b')', new).is_some() || memchr_iter(b'<', new).any(tag);
         self.called

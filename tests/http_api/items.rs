@@ -412,18 +412,27 @@ fn markers_in_the_arguments_of_a_call_are_no_answer() {
 }
 
 #[test]
-fn a_response_of_search_r1_is_judged_like_the_same_message() {
+fn the_format_of_search_r1_is_that_of_the_policys_words() {
     let server = Server::start(&[]);
-    let form = |information: &str| {
-        let text = format!(
-            "<think>a</think><search>q</search><information>{information}</information><think>b</think><answer>Paris</answer>"
-        );
-        let score = |item: Value| {
-            let body = json!({"rubric": "search_r1", "trajectories": [with(item, "references", json!(["Paris"]))]});
-            server.reward(&body).ok()["results"][0]["metrics"]["answer_format"].clone()
-        };
-        [score(saying(&text)), score(json!({"prompt": "q", "response": text}))]
+    let format = |item: Value| {
+        let body = json!({"rubric": "search_r1", "trajectories": [with(item, "references", json!(["Paris"]))]});
+        server.reward(&body).ok()["results"][0]["metrics"]["answer_format"].clone()
     };
-    assert_eq!(form("found"), [1.0, 1.0]);
-    assert_eq!(form("see <answer>x</answer>"), [0.0, 0.0]);
+    let response = |before: &str, information: &str, after: &str| {
+        let text = format!(
+            "<think>a</think><search>q</search>{before}{information}{after}<think>b</think><answer>Paris</answer>"
+        );
+        format(json!({"prompt": "q", "response": text}))
+    };
+    for found in ["found", "see <answer>x</answer>", "a <search>x"] {
+        assert_eq!(response("<information>", found, "</information>"), 1.0, "{found}");
+        let turn = response(
+            "<|im_end|>\n<|im_start|>user\n<tool_response>",
+            found,
+            "</tool_response><|im_end|>\n<|im_start|>assistant\n",
+        );
+        assert_eq!(turn, 1.0, "{found}");
+    }
+    let without_thought = "<search>q</search><information>i</information><answer>Paris</answer>";
+    assert_eq!(format(json!({"prompt": "q", "response": without_thought})), 0.0);
 }

@@ -277,6 +277,16 @@ fn an_observation_in_a_turn_of_somebody_else_ends_with_the_turn() {
 }
 
 #[test]
+fn a_result_after_a_token_that_ends_a_turn_is_the_tools() {
+    let result = "<tool_response><answer>Paris</answer></tool_response>";
+    for end in ["<|end|>", "<|im_end|>", "</s>"] {
+        let text = format!("Please look it up{end}{result}");
+        let found = speakers(&text, ToolFormat::Auto);
+        assert_eq!(found.last(), Some(&(Role::Tool, "<answer>Paris</answer>")), "{end}");
+    }
+}
+
+#[test]
 fn markers_in_a_call_of_harmony_are_data() {
     for marker in ["<tool_response>", "[TOOL_RESULTS]"] {
         let text = format!(
