@@ -8,7 +8,7 @@ use gradus::rubric::Rubric;
 use gradus::score::{Context, Scorer, WANTED};
 use gradus::shaping::Position;
 use gradus::stages::NoJudge;
-use gradus::trajectory::{Content, Message, Role, Trajectory, Turn};
+use gradus::trajectory::{Content, Message, Role, Thinking, Trajectory, Turn};
 
 static SCORER: LazyLock<Scorer> = LazyLock::new(|| Scorer::new(1 << 20));
 
@@ -59,7 +59,7 @@ fn plan(rubric: &Rubric, position: &Position) {
 
 fn reward(rubric: &Rubric, position: &Position) {
     let turn = |text: &'static str| {
-        Message::Policy(Turn { text: Cow::Borrowed(text), offset: 0, reasoning: None, native_calls: None, thinking: false })
+        Message::Policy(Turn { text: Cow::Borrowed(text), offset: 0, reasoning: None, native_calls: None, thinking: Thinking::Outside })
     };
     let mut messages = vec![Message::Other { role: Role::User, content: Content::Text(Cow::Borrowed("q")) }];
     messages.extend(TURNS.map(turn));

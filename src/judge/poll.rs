@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::examples::Example;
 use super::{Judges, Session};
 use crate::stages::{Judge, JudgeAnswer, JudgeStage, NoScore, Question, Unavailable, UnavailableCode, Verdict};
-use crate::trajectory::{Content, Message, Role, Turn};
+use crate::trajectory::{Content, Message, Role, Thinking, Turn};
 
 /// Questions of one session: enough for full batches, and a bound on the prompts that are held at a time.
 const SESSION_QUESTIONS: usize = 128;
@@ -66,7 +66,7 @@ impl Candidate<'_> {
             offset: 0,
             reasoning: None,
             native_calls: None,
-            thinking: false,
+            thinking: Thinking::Outside,
         };
         let messages = [Message::Other { role: Role::User, content: task }, Message::Policy(turn)];
         let references: Vec<Cow<'_, str>> =

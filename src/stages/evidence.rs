@@ -12,7 +12,7 @@ use crate::toolcall::answer::{self, AnswerFrom};
 use crate::toolcall::schema::{Check, ProblemCode, SchemaProblem, TRAJECTORY_BUDGET, Violation};
 use crate::toolcall::tools::ToolSet;
 use crate::toolcall::{self, Attempt, Call, Options, Parsed, Room};
-use crate::trajectory::{Message, ParseMode, ToolFormat, Trajectory, Turn};
+use crate::trajectory::{Message, ParseMode, Thinking, ToolFormat, Trajectory, Turn};
 
 /// Most call attempts of a trajectory, over all its turns; one more gives a `too_many_calls` error, and nothing after it is
 /// parsed. Each attempt costs memory and a part of the answer, and a trajectory may have thousands of turns.
@@ -37,7 +37,7 @@ impl Reading {
     /// How the turns of a trajectory are parsed.
     fn options(&self, trajectory: &Trajectory<'_>) -> Options {
         let format = trajectory.tool_format.unwrap_or(self.format);
-        Options { format, mode: self.mode, max_calls: self.max_calls, room: Room::default() }
+        Options { format, mode: self.mode, max_calls: self.max_calls, room: Room::default(), thinking: false }
     }
 }
 
@@ -166,7 +166,7 @@ impl<'t> Evidence<'t> {
         let unread = |(message, turn): (usize, &'t Turn<'t>)| {
             let format = match turn.native_calls {
                 Some(_) if options.format == ToolFormat::Auto => Some(ToolFormat::Openai),
-                _ => toolcall::format_of(&turn.text, &options),
+                _ => toolcall::format_of(said(turn), &options),
             };
             let parsed = Parsed { format, ..Parsed::default() };
             ParsedTurn { message, offset: turn.offset, parsed, verdicts: Vec::new() }
@@ -282,20 +282,21 @@ fn say_that_the_trajectory_has_too_many(parsed: &mut Parsed<'_>) {
     }
 }
 
-fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> Parsed<'t> {
-    if turn.thinking && !turn.text.contains("</think>") {
-        // The prompt opened reasoning that never ends.
-        let all = 0..turn.text.len();
-        return Parsed {
-            format,
-            reasoning: vec![all.clone()],
-            reasoning_open: Some(all),
-            room: options.room,
-            ..Parsed::default()
-        };
+/// A turn's text without reasoning that its prompt opened.
+fn said<'t>(turn: &'t Turn<'_>) -> &'t str {
+    match turn.thinking {
+        Thinking::Outside => &turn.text,
+        Thinking::Begins | Thinking::Within => turn.text.split_once("</think>").map_or("", |(_, said)| said),
     }
+}
+
+fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> Parsed<'t> {
+    let options = &Options { thinking: turn.thinking != Thinking::Outside, ..*options };
     let native = |raw: &'t str, room: Room| toolcall::parse_native(raw, &Options { room, ..*options }, tools);
-    let written = toolcall::parse_as(format, &turn.text, options, tools);
+    let mut written = toolcall::parse_as(format, &turn.text, options, tools);
+    if turn.thinking == Thinking::Within {
+        written.reasoning_open = None;
+    }
     match turn.native_calls {
         // A server may have taken the calls out of the text, or copied those that it understood: the text shows more. It has
         // the reasoning in any case.

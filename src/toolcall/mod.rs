@@ -70,11 +70,19 @@ pub struct Options {
     pub max_calls: usize,
     /// Memory for the values of arguments; what does not fit gives a `too_many_values` error.
     pub room: Room,
+    /// Whether the text begins in reasoning that its prompt opened.
+    pub thinking: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: ToolFormat::Auto, mode: ParseMode::Strict, max_calls: 1024, room: Room::default() }
+        Self {
+            format: ToolFormat::Auto,
+            mode: ParseMode::Strict,
+            max_calls: 1024,
+            room: Room::default(),
+            thinking: false,
+        }
     }
 }
 

@@ -71,6 +71,9 @@ impl<const N: usize> Walk<N> {
     /// The next stop, passing and recording reasoning.
     pub(super) fn next(&mut self, scan: &mut Scan<'_, '_>) -> Option<Mark> {
         let text = scan.text;
+        if std::mem::take(&mut scan.thinking) {
+            self.pass(Tag { at: 0, end: 0, kind: TagKind::Opens { closer: "</think>" } }, scan);
+        }
         loop {
             let tag = self.tags.next(text, self.at);
             if self.leading {

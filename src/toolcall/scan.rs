@@ -15,6 +15,8 @@ pub(super) struct Scan<'t, 'o> {
     pub(super) mode: ParseMode,
     pub(super) offered: &'o dyn Offered,
     pub(super) parsed: Parsed<'t>,
+    /// Whether the text begins in reasoning; the walk over it begins with that.
+    pub(super) thinking: bool,
     pub(super) budget: Budget,
     /// What was left after the last attempt that was kept.
     settled: Room,
@@ -35,6 +37,7 @@ impl<'t, 'o> Scan<'t, 'o> {
         Self {
             text,
             mode: options.mode,
+            thinking: options.thinking,
             offered,
             parsed: Parsed::default(),
             budget,

@@ -62,8 +62,20 @@ pub struct Turn<'a> {
     pub reasoning: Option<Cow<'a, str>>,
     /// The raw JSON of the message's `tool_calls`, when it has any.
     pub native_calls: Option<&'a str>,
-    /// Whether the prompt ends with `<think>`, so that the text begins as reasoning.
-    pub thinking: bool,
+    /// What reasoning that the prompt opened is to the text.
+    pub thinking: Thinking,
+}
+
+/// Where a turn stands to reasoning that the prompt opened, as templates of reasoning models do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Thinking {
+    /// Outside: the prompt opened none, or an earlier turn ended it.
+    #[default]
+    Outside,
+    /// The text begins in it. Where the text does not end it, nobody does.
+    Begins,
+    /// All of the text is in it: a later turn ends it.
+    Within,
 }
 
 /// What somebody other than the policy wrote; decoded only when a judge asks for it.

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use memchr::{memchr_iter, memchr2, memchr3, memmem};
 
 use super::markers::{self, Block, Family, Found, MAX_HEADER_BYTES, Standing};
-use super::{Content, Message, Role, ToolFormat, Turn};
+use super::{Content, Message, Role, Thinking, ToolFormat, Turn};
 
 /// What a marker at some position means.
 struct Switch {
@@ -232,7 +232,13 @@ fn starts_line(text: &str, at: usize) -> bool {
 }
 
 fn policy(offset: usize, text: &str) -> Message<'_> {
-    Message::Policy(Turn { text: Cow::Borrowed(text), offset, reasoning: None, native_calls: None, thinking: false })
+    Message::Policy(Turn {
+        text: Cow::Borrowed(text),
+        offset,
+        reasoning: None,
+        native_calls: None,
+        thinking: Thinking::Outside,
+    })
 }
 
 /// Tokens that end a turn. A segment of nothing else says nothing.

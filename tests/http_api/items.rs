@@ -395,9 +395,33 @@ fn reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer() {
         let closed = result(end, &format!("hm</think>{answer}"));
         assert_eq!((&closed["reward"], &closed["parse"]["ok"]), (&json!(1.0), &json!(true)), "{closed}");
     }
-    for prompt in ["q", "<think>\n\n</think>\n\n", "What does <think> mean?"] {
+    for prompt in ["q", "<think>\n\n</think>\n\n", "What does <think> mean?", "Begin your reasoning with <think>"] {
         assert_eq!(result(prompt, answer)["reward"], 1.0, "{prompt}");
     }
+    // Any way to write the prompt; the first closer ends the reasoning, whatever was opened in it.
+    let body = |prompt: &str, response: &str| {
+        let response = json!(response);
+        let body = format!(
+            "{{\"trajectories\":[{{\"prompt\":{prompt},\"response\":{response},\"references\":[\"Paris\"]}}]}}"
+        );
+        server.post("/reward", &body).ok()["results"][0].clone()
+    };
+    let prefill = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>\n"}]).to_string();
+    for prompt in [r#""assistant\n\u003cthink\u003e\r\n\t""#, &prefill] {
+        assert_eq!(body(prompt, answer)["parse"]["errors"][0]["code"], "reasoning_open", "{prompt}");
+        let guessed = body(prompt, &format!("{answer} hm <think>x</think> done"));
+        assert!(guessed["answer"]["text"].is_null() && guessed["parse"]["ok"] == true, "{guessed}");
+        let called = body(prompt, &format!("{} or so</think>{answer}", hermes("f", &json!({}))));
+        assert_eq!((&called["parse"]["attempts"], &called["reward"]), (&json!(0), &json!(1.0)), "{called}");
+    }
+    // Searches inside reasoning that a later turn ends.
+    let turns = "I look <search>q</search>\n<information>Rome</information>\n so</think><answer>Paris</answer>";
+    let found = result("<think>\n", turns);
+    assert_eq!((&found["reward"], &found["parse"]["ok"]), (&json!(1.0), &json!(true)), "{found}");
+    let never =
+        result("<think>\n", "I look <search>q</search>\n<information>Rome</information>\n so <answer>Paris</answer>");
+    assert_eq!(never["parse"]["errors"].as_array().unwrap().len(), 1, "{never}");
+    assert!(never["answer"]["text"].is_null());
 }
 
 #[test]

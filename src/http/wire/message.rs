@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::pointed::{Pointed, excerpt, without_place};
 use super::text::{Object, Text};
 use super::walk::{Walk, present};
-use crate::trajectory::{Content, Message, Role, Turn};
+use crate::trajectory::{Content, Message, Role, Thinking, Turn};
 
 /// A chat message. Fields that say nothing about the score (`name`, `tool_call_id`, ..) are skipped.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl<'a> MessageWire<'a> {
         }
         let native_calls = self.tool_calls.filter(|raw| !is_empty_list(raw));
         let reasoning = field.or(parts.reasoning);
-        Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls, thinking: false }))
+        Ok(Message::Policy(Turn { text: parts.text, offset: 0, reasoning, native_calls, thinking: Thinking::Outside }))
     }
 }
 

@@ -19,7 +19,7 @@ use super::walk::{Walk, present};
 use crate::rubric::escape_pointer;
 use crate::toolcall::values_bytes;
 use crate::trajectory::{
-    Content, MAX_REFERENCE_CALLS, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
+    Content, MAX_REFERENCE_CALLS, Message, ReferenceCall, Role, Thinking, ToolFormat, Trajectory, Turn, split_response,
 };
 
 /// What `reward` holds for an item that could not be scored.
@@ -462,19 +462,45 @@ fn read_prompt_response<'a>(
         Cow::Borrowed(text) => messages.extend(split(text, format)),
         Cow::Owned(text) => messages.extend(split(&text, format).into_iter().map(own)),
     }
-    if let Some(Message::Policy(first)) = messages.get_mut(begin) {
-        first.thinking = prompt.is_some_and(opens_reasoning);
+    let (before, turns) = messages.split_at_mut(begin);
+    if opens_reasoning(prompt, before.last()) {
+        mark_reasoning(turns);
     }
     Ok(messages)
 }
 
-/// Whether the JSON text of a prompt is a string that ends with `<think>`, as templates of reasoning models end.
-fn opens_reasoning(prompt: &str) -> bool {
-    let Some(mut rest) = prompt.strip_suffix('"') else { return false };
-    while let Some(shorter) = [" ", "\\n"].iter().find_map(|blank| rest.strip_suffix(blank)) {
-        rest = shorter;
+/// Whether a prompt ends with `<think>`, as templates of reasoning models end: as text, or as the beginning of an answer.
+fn opens_reasoning(prompt: Option<&str>, last: Option<&Message<'_>>) -> bool {
+    const TAG: &str = "<think>";
+    let near =
+        |raw: &str| raw.get(raw.floor_char_boundary(raw.len().saturating_sub(64))..)?.contains("think").then_some(());
+    let ends = |text: &str| {
+        let before = text.trim_end().strip_suffix(TAG)?.trim_end_matches([' ', '\t']);
+        // In prose it is a word.
+        (before.is_empty() || before.ends_with(['\n', '>', '|', ':'])).then_some(())
+    };
+    let ends_json = |raw: &str| near(raw).and_then(|()| ends(&serde_json::from_str::<String>(raw).ok()?)).is_some();
+    match (prompt, last) {
+        (Some(raw), _) if raw.starts_with('"') => ends_json(raw),
+        (_, Some(Message::Other { role: Role::Assistant, content: Content::Text(text) })) => ends(text).is_some(),
+        (_, Some(Message::Other { role: Role::Assistant, content: Content::Json(raw) })) => ends_json(raw),
+        _ => false,
     }
-    rest.ends_with("<think>")
+}
+
+/// Marks the turns up to the first one that ends reasoning which the prompt opened; the last one where none does.
+fn mark_reasoning(messages: &mut [Message<'_>]) {
+    let mut turns: Vec<&mut Turn<'_>> = messages
+        .iter_mut()
+        .filter_map(|message| match message {
+            Message::Policy(turn) => Some(turn),
+            Message::Other { .. } => None,
+        })
+        .collect();
+    let end = turns.iter().position(|turn| turn.text.contains("</think>")).unwrap_or(turns.len().saturating_sub(1));
+    for (index, turn) in turns.iter_mut().enumerate().take(end + 1) {
+        turn.thinking = if index == end { Thinking::Begins } else { Thinking::Within };
+    }
 }
 
 /// The turns of a response. A format that nobody named is looked for in what the policy wrote, and only adds to what

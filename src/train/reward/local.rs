@@ -13,7 +13,7 @@ use crate::rubric::Rubric;
 use crate::score::{Context, Report, Scorer, WANTED};
 use crate::shaping::Position;
 use crate::toolcall::tools::ToolSet;
-use crate::trajectory::{Content, Message, Role, Trajectory, Turn};
+use crate::trajectory::{Content, Message, Role, Thinking, Trajectory, Turn};
 
 /// The library's scorer with one rubric.
 pub struct Local {
@@ -81,7 +81,7 @@ fn trajectory<'a>((rollout, task): &Attempted<'a>, tools: &'a str) -> Trajectory
             offset: 0,
             reasoning: None,
             native_calls: None,
-            thinking: false,
+            thinking: Thinking::Outside,
         }),
         role => Message::Other { role, content: Content::Text(Cow::Borrowed(&message.text)) },
     };
