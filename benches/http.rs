@@ -241,9 +241,10 @@ impl Cell {
         let (cpu, read) = input.floor(seconds / 2)?;
         (self.floor_cpu, self.floor_read) = (self.floor_cpu + cpu, self.floor_read + read);
         let (cpu, busy, own) = (server.cpu_seconds(), busy_seconds(), own_cpu_seconds());
-        self.loads.push(closed_loop(requests, options.connections, seconds)?);
+        let mut load = closed_loop(requests, options.connections, seconds)?;
         // What it still does for answers that have left (`relaxed`) is its own, and not to be in the way of the next.
-        server.wait_until_idle();
+        load.seconds += server.wait_until_idle();
+        self.loads.push(load);
         let cpu = server.cpu_seconds() - cpu;
         self.cpu += cpu;
         self.others += busy_seconds() - busy - cpu - (own_cpu_seconds() - own);

@@ -545,14 +545,14 @@ fn closing_writes_what_is_queued() {
 
 #[test]
 fn what_was_promised_waits_until_it_can_be_written() {
+    // More than one transaction takes.
+    const PROMISED: i64 = 300;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gradus.db");
     let relaxed = Config { durability: Durability::Relaxed, busy_timeout_ms: 10, ..config(&path) };
     block_on(async {
         let store = open(&relaxed);
         let other = rusqlite::Connection::open(&path).unwrap();
-        // More than one transaction takes.
-        const PROMISED: i64 = 300;
         for round in 1..=2_u32 {
             other.execute_batch("BEGIN IMMEDIATE").unwrap();
             for step in 0..PROMISED {

@@ -60,15 +60,18 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until the server does nothing for a moment, at most two seconds.
-    pub(crate) fn wait_until_idle(&self) {
+    /// Waits until the server does nothing for a moment, at most two seconds. Gives the seconds for which it still worked.
+    pub(crate) fn wait_until_idle(&self) -> f64 {
+        const MOMENT: Duration = Duration::from_millis(50);
         let began = Instant::now();
         let mut before = self.cpu_seconds();
-        while began.elapsed() < Duration::from_secs(2) {
-            std::thread::sleep(Duration::from_millis(50));
+        loop {
+            let worked = began.elapsed();
+            std::thread::sleep(MOMENT);
             let now = self.cpu_seconds();
-            if now - before < 1e-9 {
-                return;
+            // Its clock ticks in hundredths of a second.
+            if now - before < 0.015 || worked.as_secs() >= 2 {
+                return worked.as_secs_f64();
             }
             before = now;
         }

@@ -37,13 +37,13 @@ pub fn format(choice: usize) -> ToolFormat {
 /// A turn in a format: both modes keep the laws, and agree where strict parsing finds nothing wrong.
 pub fn turn(format: ToolFormat, text: &str) {
     let [strict, tolerant] = [ParseMode::Strict, ParseMode::Tolerant]
-        .map(|mode| parse(text, &Options { format, mode, max_calls: MAX_CALLS }, &**TOOLS));
+        .map(|mode| parse(text, &Options { format, mode, max_calls: MAX_CALLS, ..Options::default() }, &**TOOLS));
     both_modes(&strict, &tolerant, text);
     if format == ToolFormat::Auto {
         assert_eq!(strict.format, detect(text), "auto parses what detection finds");
     }
     if let Some(found) = strict.format.filter(|_| format == ToolFormat::Auto) {
-        let named = parse(text, &Options { format: found, mode: ParseMode::Strict, max_calls: MAX_CALLS }, &**TOOLS);
+        let named = parse(text, &Options { format: found, mode: ParseMode::Strict, max_calls: MAX_CALLS, ..Options::default() }, &**TOOLS);
         assert!(strict.attempts.len() <= named.attempts.len(), "auto finds no attempt that its format does not");
     }
     turns(format, text);
@@ -58,7 +58,7 @@ pub fn native(json: &str) {
 
 /// Every place of an answer, with what the format hides.
 pub fn answers(format: ToolFormat, text: &str) {
-    let parsed = parse(text, &Options { format, mode: ParseMode::Strict, max_calls: MAX_CALLS }, &**TOOLS);
+    let parsed = parse(text, &Options { format, mode: ParseMode::Strict, max_calls: MAX_CALLS, ..Options::default() }, &**TOOLS);
     let hidden = parsed.hidden();
     for place in AnswerFrom::ALL {
         let Some((answer, range)) = extract(text, &hidden, place) else { continue };

@@ -147,7 +147,7 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(paint::Paint::stderr());
+        .with_ansi(paint::Paint::colours_stderr());
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -167,7 +167,7 @@ fn runtime() -> anyhow::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Lets a write beyond a limit on the size of files fail, as on a full disk, instead of ending the process. In a runtime.
+/// Lets a write beyond a limit on the size of files fail instead of ending the process. In a runtime.
 fn survive_file_limits() {
     use tokio::signal::unix::{SignalKind, signal};
     // Whoever listens for the signal has taken its default away, for as long as the process lives.

@@ -20,7 +20,7 @@ impl Paint {
     }
 
     /// Whether what goes to standard error may be coloured.
-    pub(super) fn stderr() -> bool {
+    pub(super) fn colours_stderr() -> bool {
         std::io::stderr().is_terminal() && is_wanted()
     }
 

@@ -140,7 +140,7 @@ fn a_second_signal_ends_the_server_at_once_and_says_so() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
+fn a_limit_on_the_size_of_files_refuses_and_does_not_kill() {
     let gradus = Gradus::new();
     // Blocks of 512 bytes (or 1024): enough for the database, and soon full.
     let (child, address) = start_after(&gradus, "ulimit -f 4000;");

@@ -1,5 +1,5 @@
-//! The threads for large requests. In: jobs; out: each done on a thread of its own, of which there are at most as many as
-//! cores. Knows nothing of requests.
+//! The threads for large requests, at most as many as cores. In: jobs; out: each done, on one of them. Knows nothing of
+//! requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
@@ -104,6 +104,9 @@ fn give_way() {}
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -126,20 +129,26 @@ mod tests {
 
     #[test]
     fn threads_end_with_the_crew_and_what_was_begun_is_done() {
+        thread_local! {
+            /// Dropped when the thread ends.
+            static ALIVE: RefCell<Option<mpsc::Sender<()>>> = const { RefCell::new(None) };
+        }
         let crew = Arc::new(Crew::default());
         let (done, ends) = mpsc::channel();
+        let (alive, threads) = mpsc::channel();
         for job in 0..3 * rayon::current_num_threads() {
-            let done = done.clone();
-            crew.start(Box::new(move || done.send(job).unwrap()));
+            let (done, alive) = (done.clone(), alive.clone());
+            crew.start(Box::new(move || {
+                ALIVE.set(Some(alive));
+                done.send(job).unwrap();
+            }));
         }
-        drop(done);
+        drop((done, alive));
         let mut jobs: Vec<usize> = ends.iter().collect();
         jobs.sort_unstable();
         assert_eq!(jobs, (0..3 * rayon::current_num_threads()).collect::<Vec<_>>());
-        let state = Arc::downgrade(&crew);
+        assert_eq!(threads.try_recv(), Err(mpsc::TryRecvError::Empty), "they rest");
         drop(crew);
-        while state.strong_count() > 0 {
-            thread::yield_now();
-        }
+        assert_eq!(threads.recv_timeout(Duration::from_secs(30)), Err(mpsc::RecvTimeoutError::Disconnected));
     }
 }
