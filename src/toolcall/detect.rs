@@ -1,6 +1,8 @@
 //! `auto`: which format a text is written in. In: a text; out: the format of its first distinctive marker outside
 //! reasoning. Knows the markers, not the formats' syntax.
 
+use std::ops::Range;
+
 use memchr::{memchr_iter, memchr3_iter};
 
 use super::budget::{Budget, Room};
@@ -31,6 +33,12 @@ pub fn detect(text: &str) -> Option<ToolFormat> {
         }
         _ => Some(first.format),
     }
+}
+
+/// Whether an attempt of `qwen3_coder` has its end.
+fn holds_function(text: &str) -> bool {
+    let whole = |span: Range<usize>| text.get(span).is_some_and(|block| block.contains("</function>"));
+    holds(text, ToolFormat::Qwen3Coder).attempts.into_iter().any(|attempt| whole(attempt.span))
 }
 
 /// What a text holds when read in a format.
@@ -215,10 +223,8 @@ fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
     }
     let (_, format) = PLAIN.iter().find(|(marker, _)| rest.starts_with(marker))?;
     match format {
-        // The first tag of such a block is often forgotten.
-        ToolFormat::FunctionaryV31
-            if xml::is_function(text, at) && !holds(text, ToolFormat::Qwen3Coder).attempts.is_empty() =>
-        {
+        // The first tag of such a block is often forgotten; one that is cut off as well may be any text.
+        ToolFormat::FunctionaryV31 if xml::is_function(text, at) && holds_function(text) => {
             Some(ToolFormat::Qwen3Coder)
         }
         ToolFormat::Granite if lists::is_phi4_mini(text, at) => Some(ToolFormat::Phi4Mini),

@@ -182,7 +182,7 @@ fn qwen_parameters(
                 cursor.at = end;
                 lenient::note(&mut repairs, Repair::MissingCloser);
             } else {
-                unclosed(scan, cursor, &mut repairs)?;
+                unclosed(scan, cursor, frame, &mut repairs)?;
             }
         }
         return Ok((arguments, repairs));
@@ -232,11 +232,17 @@ fn trim_newlines(value: &str) -> &str {
     value.strip_suffix('\n').unwrap_or(value)
 }
 
-/// What a block without its closer is: repaired at the end of the text in tolerant mode, malformed otherwise.
-fn unclosed(scan: &Scan<'_, '_>, cursor: &mut Cursor<'_>, repairs: &mut Vec<Repair>) -> Result<(), Fault> {
+/// What a block without its closer is: repaired at the end of the text in tolerant mode, malformed otherwise. Without an opener it
+/// is malformed in any case, and said to be so for that.
+fn unclosed(
+    scan: &Scan<'_, '_>,
+    cursor: &mut Cursor<'_>,
+    frame: Frame,
+    repairs: &mut Vec<Repair>,
+) -> Result<(), Fault> {
     let at = cursor.at;
     if cursor.cut(MARKERS.closer) {
-        if scan.tolerant() {
+        if scan.tolerant() || frame == Frame::None {
             cursor.at = cursor.text.len();
             lenient::note(repairs, Repair::MissingCloser);
             return Ok(());
@@ -276,7 +282,7 @@ fn glm_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
             continue;
         }
         if !cursor.eat(MARKERS.closer) {
-            unclosed(scan, cursor, &mut repairs).map_err(|fault| (Some(name), fault))?;
+            unclosed(scan, cursor, Frame::Tags, &mut repairs).map_err(|fault| (Some(name), fault))?;
         }
         return Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs));
     }
