@@ -132,7 +132,8 @@ impl Store {
 
     /// Stores a batch. With [`Durability::Commit`] it returns when the batch is on the disk, with
     /// [`Durability::Relaxed`] when it is queued (but a batch with an idempotency key when it is written); it is tried again
-    /// then while the disk is full or another process holds the database. A full queue makes it wait. A call that is dropped after the batch was queued does not take it back.
+    /// then while the disk is full or another process holds the database. A full queue makes it wait. A call that is
+    /// dropped after the batch was queued does not take it back.
     ///
     /// # Errors
     /// [`StoreError::Batch`], [`StoreError::Duplicate`], [`StoreError::IdempotencyTaken`], or why the database refused;

@@ -81,8 +81,8 @@ fn place(rest: &str, error: &serde_json::Error) -> usize {
     line + error.column()
 }
 
-/// Reads a value strictly, as far as it fits in the budget: the last one of duplicate keys wins, and no key has a meaning of its own (`Value`'s own
-/// reader gives one to a key that `serde_json` reserves for raw values).
+/// Reads a value strictly, as far as it fits in the budget: the last one of duplicate keys wins, and no key has a meaning
+/// of its own (`Value`'s own reader gives one to a key that `serde_json` reserves for raw values).
 #[derive(Clone, Copy)]
 pub(super) struct Strict<'b>(pub(super) &'b Budget);
 
