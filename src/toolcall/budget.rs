@@ -60,6 +60,12 @@ impl Budget {
         self.left.set(room);
     }
 
+    /// Does work whose values are kept only where it succeeds.
+    pub(super) fn if_kept<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let room = self.room();
+        work().inspect_err(|_| self.rewind(room))
+    }
+
     /// Gives everything back.
     pub(super) fn rewind_all(&self) {
         self.left.set(self.whole);

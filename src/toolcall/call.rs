@@ -25,7 +25,7 @@ pub(super) fn read<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<Reading<'t>, Fa
     let rules = Rules::new(scan, Blank::Fault);
     let mut repairs = Vec::new();
     let room = scan.budget.room();
-    let strict = json::read_within(scan.text, at, &scan.budget, ReadObject(&scan.budget)).map(|(object, end)| {
+    let strict = json::read_within(scan.text, at, &scan.budget, ReadObject).map(|(object, end)| {
         let call = object.call(rules, at, &mut repairs);
         Reading { call, end, repairs }
     });
@@ -68,12 +68,11 @@ pub(super) struct Arguments {
 /// Reads the arguments object at `at`.
 pub(super) fn read_arguments(scan: &Scan<'_, '_>, at: usize) -> Result<Arguments, Fault> {
     let room = scan.budget.room();
-    let read = json::read_within(scan.text, at, &scan.budget, Strict(&scan.budget));
-    let strict = read.and_then(|(value, end)| {
+    let strict = scan.budget.if_kept(|| {
+        let (value, end) = json::read(scan.text, at, Strict(&scan.budget))?;
         if value.is_object() {
             return Ok(Arguments { value, end, repairs: Vec::new() });
         }
-        scan.budget.rewind(room);
         Err(Fault::new(ErrorCode::NotAnObject, at, "the arguments are no JSON object"))
     });
     if strict.is_ok() || !scan.tolerant() {

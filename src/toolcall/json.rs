@@ -27,14 +27,13 @@ pub(super) fn read<'t, S: DeserializeSeed<'t>>(text: &'t str, at: usize, seed: S
 }
 
 /// As [`read`], for a seed that takes memory for values out of the budget; gives it back where there is a fault.
-pub(super) fn read_within<'t, S: DeserializeSeed<'t>>(
+pub(super) fn read_within<'t, 'b, S: DeserializeSeed<'t>>(
     text: &'t str,
     at: usize,
-    budget: &Budget,
-    seed: S,
+    budget: &'b Budget,
+    seed: fn(&'b Budget) -> S,
 ) -> Result<(S::Value, usize), Fault> {
-    let room = budget.room();
-    read(text, at, seed).inspect_err(|_| budget.rewind(room))
+    budget.if_kept(|| read(text, at, seed(budget)))
 }
 
 /// Where the value at `at` ends that was too many: those behind it can be read. `None` for another fault, and where it does
@@ -45,13 +44,13 @@ pub(super) fn end_of_too_many(text: &str, at: usize, fault: &Fault) -> Option<us
 
 /// Reads a text that is one value and nothing else but blanks.
 pub(super) fn read_whole(text: &str, budget: &Budget) -> Result<Value, Fault> {
-    let room = budget.room();
-    let (value, end) = read_within(text, 0, budget, Strict(budget))?;
-    if cursor::skip_blanks(text, end) < text.len() {
-        budget.rewind(room);
-        return Err(Fault::new(ErrorCode::JsonSyntax, end, "text after the JSON value"));
-    }
-    Ok(value)
+    budget.if_kept(|| {
+        let (value, end) = read(text, 0, Strict(budget))?;
+        if cursor::skip_blanks(text, end) < text.len() {
+            return Err(Fault::new(ErrorCode::JsonSyntax, end, "text after the JSON value"));
+        }
+        Ok(value)
+    })
 }
 
 /// Translates an error of `serde_json`; its words are pinned by a test below.

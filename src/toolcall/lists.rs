@@ -101,8 +101,7 @@ pub(super) fn is_phi4_mini(text: &str, at: usize) -> bool {
 /// Reads the list whose `[` stands at `opener.end` and records its elements; a syntax error makes it one malformed
 /// attempt from `opener.start` on. Where the walk goes on.
 pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
-    let room = scan.budget.room();
-    let fault = match elements(scan, opener.end) {
+    let fault = match scan.budget.if_kept(|| elements(scan, opener.end)) {
         Ok(List { elements, end, .. }) if elements.is_empty() => {
             let fault = Fault::new(ErrorCode::UnexpectedText, opener.end, "a list without a call");
             scan.push(opener.start..end, Vec::new(), Err(fault.named(None)));
@@ -117,7 +116,6 @@ pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
         }
         Err(fault) => fault,
     };
-    scan.budget.rewind(room);
     if let Some(end) = read_leniently(scan, &opener) {
         return end;
     }

@@ -33,17 +33,12 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
     loop {
         cursor.skip_blanks();
         let start = cursor.at;
+        let mut repairs = Vec::new();
         let room = scan.budget.room();
-        let (object, end) = match json::read_within(scan.text, start, &scan.budget, ReadElement(&scan.budget)) {
-            Ok(read) => read,
+        let (call, end) = match json::read_within(scan.text, start, &scan.budget, ReadElement) {
+            Ok((object, end)) => (object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs), end),
             Err(fault) if let Some(end) = json::end_of_too_many(scan.text, start, &fault) => {
-                scan.push(start..end, Vec::new(), Err(fault.named(None)));
-                cursor.at = end;
-                cursor.skip_blanks();
-                if cursor.eat_byte(b',') {
-                    continue;
-                }
-                return;
+                (Err(fault.named(None)), end)
             }
             Err(fault) => {
                 let stop = scan.text.floor_char_boundary(fault.at.max(start));
@@ -51,8 +46,6 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
                 return;
             }
         };
-        let mut repairs = Vec::new();
-        let call = object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs);
         if call.is_err() {
             scan.budget.rewind(room);
         }

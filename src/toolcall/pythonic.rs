@@ -22,8 +22,7 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([], Tags::Think, Stops::StartAndOpeners);
     while let Some(Mark::Start { at }) = walk.next(scan) {
         let Some(list) = list_start(scan.text, at) else { continue };
-        let room = scan.budget.room();
-        match document(scan, list) {
+        match scan.budget.if_kept(|| document(scan, list)) {
             Ok((calls, end)) => {
                 for (span, result) in calls {
                     scan.push(span, Vec::new(), result);
@@ -32,7 +31,6 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
                 walk.resume(end);
             }
             Err(fault) => {
-                scan.budget.rewind(room);
                 let stop = scan.text.floor_char_boundary(fault.at.max(list));
                 scan.push(at..stop, Vec::new(), Err(fault.named(None)));
             }

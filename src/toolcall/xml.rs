@@ -42,11 +42,7 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
         }
         let mut cursor = Cursor::new(scan.text, if opened { end } else { at });
         let frame = if opened { Frame::Tags } else { Frame::None };
-        let room = scan.budget.room();
-        let block = qwen_block(scan, &mut cursor, frame, &mut doomed);
-        if block.is_err() {
-            scan.budget.rewind(room);
-        }
+        let block = scan.budget.if_kept(|| qwen_block(scan, &mut cursor, frame, &mut doomed));
         if opened {
             walk.resume(record(scan, at..end, cursor.at, block));
         } else if let Ok((call, repairs)) = block
@@ -98,11 +94,7 @@ pub(super) fn glm45(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([MARKERS.opener], Tags::Think, Stops::Openers);
     while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
         let mut cursor = Cursor::new(scan.text, end);
-        let room = scan.budget.room();
-        let block = glm_block(scan, &mut cursor);
-        if block.is_err() {
-            scan.budget.rewind(room);
-        }
+        let block = scan.budget.if_kept(|| glm_block(scan, &mut cursor));
         walk.resume(record(scan, at..end, cursor.at, block));
     }
 }

@@ -237,7 +237,10 @@ fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
     let mut closed_since = None;
     loop {
         match desk.next(waiting) {
-            Ok(first) => desk.write(gather(first, waiting)),
+            Ok(first) => {
+                let mut first = Some(first);
+                desk.write(gather(|| first.take().or_else(|| waiting.try_recv().ok())));
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => desk.try_again(),
             Err(mpsc::RecvTimeoutError::Disconnected) if desk.held.is_empty() => break,
             Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -297,14 +300,7 @@ impl Desk<'_> {
 
     /// Tries a group of what is held.
     fn try_again(&mut self) {
-        let (mut bytes, mut group) = (0, Vec::new());
-        while group.len() < GROUP_ENTRIES
-            && bytes < GROUP_BYTES
-            && let Some(job) = self.held.pop_front()
-        {
-            bytes += job.bytes();
-            group.push(job);
-        }
+        let group = gather(|| self.held.pop_front());
         let (tried, left) = (group.len(), self.held.len());
         self.write(group);
         let failed = self.held.len().saturating_sub(left);
@@ -328,13 +324,12 @@ impl Desk<'_> {
     }
 }
 
-/// The first entry and what else waits, up to the limits of a transaction.
-fn gather(first: Job, waiting: &mpsc::Receiver<Job>) -> Vec<Job> {
-    let mut bytes = first.bytes();
-    let mut group = vec![first];
+/// What there is, up to the limits of a transaction.
+fn gather(mut next: impl FnMut() -> Option<Job>) -> Vec<Job> {
+    let (mut bytes, mut group) = (0, Vec::new());
     while group.len() < GROUP_ENTRIES
         && bytes < GROUP_BYTES
-        && let Ok(job) = waiting.try_recv()
+        && let Some(job) = next()
     {
         bytes += job.bytes();
         group.push(job);

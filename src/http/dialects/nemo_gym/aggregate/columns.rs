@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The field that names a task.
 pub(super) const TASK: &str = "_ng_task_index";
@@ -56,12 +56,12 @@ impl Columns {
     }
 }
 
+/// There are more measures than are kept.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "more than {MAX_MEASURES} numbers under different names, those of each task counted by themselves; send fewer tasks at once"
+)]
 struct TooMany;
-
-fn too_many<E: serde::de::Error>() -> E {
-    let what = "numbers under different names, those of each task counted by themselves";
-    E::custom(format_args!("more than {MAX_MEASURES} {what}; send fewer tasks at once"))
-}
 
 /// The numbers of one response; of those with one name the last.
 #[derive(Default)]
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Columns {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Columns, A::Error> {
                 let mut columns = Columns::default();
                 while let Some(response) = seq.next_element::<Response<'de>>()? {
-                    columns.add(&response).map_err(|TooMany| too_many())?;
+                    columns.add(&response).map_err(A::Error::custom)?;
                 }
                 Ok(columns)
             }
@@ -130,7 +130,7 @@ impl<'de> Deserialize<'de> for Response<'de> {
                 while let Some(Name(name)) = map.next_key()? {
                     match map.next_value()? {
                         Field::Other => _ = response.fields.remove(&name),
-                        _ if response.fields.len() > MAX_MEASURES => return Err(too_many()),
+                        _ if response.fields.len() > MAX_MEASURES => return Err(A::Error::custom(TooMany)),
                         field => _ = response.fields.insert(name, field),
                     }
                 }
