@@ -18,7 +18,7 @@ use gradus::lm::training::{Gradients, Predictions, Sequences, TrainableDecoder};
 use gradus::train::algorithm::{Algorithm, LossConfig, Tokens};
 use serde_json::Value;
 
-/// Relative (`method.md`, section 3).
+/// Relative: what the two machines may differ by in `float32`.
 const LOSS: f64 = 1e-5;
 /// Relative to the gradient's norm.
 const GRADIENT: f64 = 1e-3;

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use goldens::{Expected, folder, models};
 use gradus::lm::{Decoder, Engine, KvPool, Packed};
 
-/// Largest difference of a log-probability, absolute (`method.md`, section 3).
+/// Largest difference of a log-probability, absolute.
 const LOGPROB: f32 = 1e-4;
 
 fn decoder(dir: &Path) -> Decoder {

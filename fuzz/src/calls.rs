@@ -129,7 +129,7 @@ fn ascending(what: &str, ranges: &[Range<usize>], text: &str) {
 
 /// A response of several turns: each stands where its offset says.
 fn turns(format: ToolFormat, text: &str) {
-    let messages = split_response(text, format);
+    let messages = split_response(text, format, false);
     let mut from = 0;
     let mut policy_turns = 0;
     for message in &messages {

@@ -1,8 +1,9 @@
 //! Who may do what: an optional token for everything that costs work, and an admin token for changing rubrics.
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 
 use super::error::Problem;
+use super::kind::Kind;
 
 /// The tokens; none means that the door is open (scoring) or shut (administration).
 #[derive(Clone, Default)]
@@ -38,12 +39,12 @@ impl Tokens {
     pub fn require_admin(&self, headers: &HeaderMap) -> Result<(), Problem> {
         if self.admin.is_none() {
             let detail = "changing rubrics is switched off; start the server with --admin-token";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "no-admin", "Forbidden", detail));
+            return Err(Problem::new(Kind::NoAdmin, detail));
         }
         compare(headers, &[self.admin.as_ref()]).map_err(|problem| match compare(headers, &[self.api.as_ref()]) {
             Ok(()) => {
                 let detail = "this is the token for scoring; changing rubrics needs the one of --admin-token";
-                Problem::new(StatusCode::FORBIDDEN, "wrong-token", "Forbidden", detail)
+                Problem::new(Kind::WrongToken, detail)
             }
             Err(_) => problem,
         })
@@ -61,12 +62,12 @@ fn compare(headers: &HeaderMap, accepted: &[Option<&String>]) -> Result<(), Prob
     let key = headers.get("x-api-key").and_then(|value| value.to_str().ok());
     let Some(given) = bearer.and_then(bearer_token).or(key) else {
         let detail = "send the token as `Authorization: Bearer ..` or as `X-Api-Key`";
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, "no-token", "Unauthorized", detail));
+        return Err(Problem::new(Kind::NoToken, detail));
     };
     // Hashes of equal length: the comparison's time says nothing about the token.
     let given = blake3::hash(given.as_bytes());
     if accepted.iter().flatten().any(|token| blake3::hash(token.as_bytes()) == given) {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::FORBIDDEN, "wrong-token", "Forbidden", "the token is not the one of this server"))
+    Err(Problem::new(Kind::WrongToken, "the token is not the one of this server"))
 }

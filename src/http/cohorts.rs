@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use super::app::App;
 use super::batch::Scored;
 use super::error::Problem;
+use super::kind::Kind;
 use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job};
 
@@ -167,8 +168,7 @@ impl Waiting {
             "{} members of groups in {} bytes wait for the rest of theirs; try again later, or use a shorter `group_wait_ms`",
             self.members, self.bytes
         );
-        let busy = axum::http::StatusCode::TOO_MANY_REQUESTS;
-        Err(Problem::new(busy, "busy", "Too many groups are incomplete", detail).retry_after(1))
+        Err(Problem::new(Kind::Busy, detail).retry_after(1))
     }
 
     fn take_out(&mut self, key: &CohortKey) -> Option<Cohort> {

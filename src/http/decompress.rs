@@ -6,7 +6,7 @@ use std::io;
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -14,6 +14,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::error::Problem;
+use super::kind::Kind;
 
 /// Most bytes that are decompressed at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -48,7 +49,7 @@ pub(super) async fn decompress(mut request: Request, next: Next) -> Result<Respo
         }
         _ => {
             let detail = format!("the content encoding {name:?} is not supported; send gzip, zstd or identity");
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoding", "Unsupported encoding", detail));
+            return Err(Problem::new(Kind::Encoding, detail));
         }
     };
     if name != "identity" {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::batch::{BatchError, Due};
+use super::kind::Kind;
 use super::references::TableFull;
 use super::wire::{Pointed, Wrong};
 use crate::advantage::PlanConfigError;
@@ -24,9 +25,7 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 /// Why a request failed.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    status: StatusCode,
-    kind: &'static str,
-    title: &'static str,
+    kind: Kind,
     detail: String,
     pointer: Option<String>,
     retry_after_s: Option<u32>,
@@ -76,46 +75,40 @@ pub(super) struct ProblemWire<'a> {
 
 impl Problem {
     /// A problem.
-    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), pointer: None, retry_after_s: None, more: None }
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), pointer: None, retry_after_s: None, more: None }
     }
 
     /// The request's body has the wrong shape.
     pub fn shape(pointer: impl AsRef<str>, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong-shape", "The request has the wrong shape", detail)
-            .at(pointer)
-    }
-
-    /// Something does not exist.
-    pub fn not_found(kind: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, kind, "Not found", detail)
+        Self::new(Kind::WrongShape, detail).at(pointer)
     }
 
     /// No rubric has this name or version.
     pub fn unknown_rubric(name: &str) -> Self {
         let name: String = name.chars().take(128).collect();
-        Self::not_found("unknown-rubric", format!("there is no rubric {name:?}; GET /rubrics lists those there are"))
+        Self::new(Kind::UnknownRubric, format!("there is no rubric {name:?}; GET /rubrics lists those there are"))
+    }
+
+    /// Nothing is at the path.
+    pub fn no_route() -> Self {
+        Self::new(Kind::NoRoute, "there is nothing at this path; see GET /openapi.json")
     }
 
     /// A failure of this server.
     pub fn internal(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
-    }
-
-    /// The request cannot be served now.
-    pub fn unavailable(kind: &'static str, detail: impl Into<String>, retry_after_s: u32) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "Unavailable", detail).retry_after(retry_after_s)
+        Self::new(Kind::Internal, detail)
     }
 
     /// The server is stopping.
     pub fn draining() -> Self {
         let detail = "the server is shutting down; send the request to another one, or try again";
-        Self::unavailable("draining", detail, 5)
+        Self::new(Kind::Draining, detail).retry_after(5)
     }
 
     /// Whether it says that the server is stopping.
     pub fn is_draining(&self) -> bool {
-        self.kind == "draining"
+        self.kind == Kind::Draining
     }
 
     /// The request was scored, but its scores were not stored when its answer was due.
@@ -126,7 +119,7 @@ impl Problem {
             due.limit_ms,
             raise(due.servers)
         );
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "The deadline passed", detail)
+        Self::new(Kind::Deadline, detail)
     }
 
     /// With the field at fault; a very long pointer is cut.
@@ -159,7 +152,7 @@ impl Problem {
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.kind.status()
     }
 
     /// What is wrong.
@@ -172,9 +165,9 @@ impl Problem {
         let place = self.more.as_ref().and_then(|more| more.place);
         let member = self.more.as_ref().and_then(|more| more.member.as_ref());
         let document = ProblemWire {
-            kind: format!("urn:gradus:problem:{}", self.kind),
-            title: self.title,
-            status: self.status.as_u16(),
+            kind: format!("urn:gradus:problem:{}", self.kind.name()),
+            title: self.kind.title(),
+            status: self.status().as_u16(),
             detail: &self.detail,
             pointer: self.pointer.as_deref(),
             line: place.map(|place| place.0),
@@ -193,13 +186,13 @@ fn raise(servers: bool) -> &'static str {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.status().into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.kind == Kind::NoToken {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
@@ -211,9 +204,7 @@ impl IntoResponse for Problem {
 impl From<Pointed> for Problem {
     fn from(wrong: Pointed) -> Self {
         match wrong.wrong {
-            Wrong::Syntax => {
-                Self::new(StatusCode::BAD_REQUEST, "bad-json", "The body is not JSON", wrong.message).at(wrong.pointer)
-            }
+            Wrong::Syntax => Self::new(Kind::BadJson, wrong.message).at(wrong.pointer),
             Wrong::Shape => Self::shape(wrong.pointer, wrong.message),
         }
     }
@@ -221,9 +212,7 @@ impl From<Pointed> for Problem {
 
 impl From<RubricError> for Problem {
     fn from(error: RubricError) -> Self {
-        let mut problem =
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-rubric", "The rubric has an error", error.message.clone())
-                .at(error.pointer.clone());
+        let mut problem = Self::new(Kind::BadRubric, error.message.clone()).at(error.pointer.clone());
         if let Some(location) = error.location {
             problem.more.get_or_insert_default().place = Some((location.line, location.column));
         }
@@ -235,10 +224,8 @@ impl From<CatalogError> for Problem {
     fn from(error: CatalogError) -> Self {
         match error {
             CatalogError::Rubric { error, .. } => error.into(),
-            CatalogError::Full => {
-                Self::new(StatusCode::CONFLICT, "too-many-rubrics", "Too many rubrics", error.to_string())
-            }
-            CatalogError::Io { .. } => Self::unavailable("rubrics-directory", error.to_string(), 60),
+            CatalogError::Full => Self::new(Kind::TooManyRubrics, error.to_string()),
+            CatalogError::Io { .. } => Self::new(Kind::RubricsDirectory, error.to_string()).retry_after(60),
             CatalogError::Name { .. } => Self::internal(error.to_string()),
         }
     }
@@ -255,21 +242,18 @@ impl From<BatchError> for Problem {
             }
             BatchError::InlineRubric => {
                 let detail = "inline rubrics are switched off on this server; use the name of a rubric";
-                Self::new(StatusCode::FORBIDDEN, "inline-rubric", "Inline rubrics are off", detail).at("/rubric")
+                Self::new(Kind::InlineRubric, detail).at("/rubric")
             }
             BatchError::Deadline(Due { limit_ms, servers, .. }) => {
                 let raise = raise(servers);
                 let detail = format!("not scored within {limit_ms} ms; send smaller batches or {raise}");
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "The deadline passed", detail)
+                Self::new(Kind::Deadline, detail)
             }
-            BatchError::Abandoned => Self::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "abandoned",
-                "The client went away",
-                "the connection was closed before the answer was ready",
-            ),
+            BatchError::Abandoned => {
+                Self::new(Kind::Abandoned, "the connection was closed before the answer was ready")
+            }
             BatchError::Invalid { transient: true, code, message, pointer, .. } => {
-                Self::unavailable("not-scored", format!("{code}: {message}"), 5).at(pointer)
+                Self::new(Kind::NotScored, format!("{code}: {message}")).retry_after(5).at(pointer)
             }
             BatchError::Invalid { transient: false, code, message, pointer, .. } => {
                 Self::shape(pointer, format!("{code}: {message}"))
@@ -280,7 +264,7 @@ impl From<BatchError> for Problem {
 
 impl From<TableFull> for Problem {
     fn from(error: TableFull) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-references", "Too many references", error.to_string())
+        Self::new(Kind::TooManyReferences, error.to_string())
     }
 }
 
@@ -293,26 +277,13 @@ impl From<PlanConfigError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Cursor { .. } => Self::new(
-                StatusCode::BAD_REQUEST,
-                "bad-cursor",
-                "No such cursor",
-                format!("{error}; use `next_cursor` of a page"),
-            ),
-            StoreError::IdempotencyTaken { .. } => Self::new(
-                StatusCode::CONFLICT,
-                "idempotency-conflict",
-                "The key was used for another request",
-                error.to_string(),
-            ),
-            StoreError::ScoreId { .. } => Self::not_found("unknown-score", error.to_string()),
+            StoreError::Cursor { .. } => Self::new(Kind::BadCursor, format!("{error}; use `next_cursor` of a page")),
+            StoreError::IdempotencyTaken { .. } => Self::new(Kind::IdempotencyConflict, error.to_string()),
+            StoreError::ScoreId { .. } => Self::new(Kind::UnknownScore, error.to_string()),
             // Neither a later try nor another database makes it smaller.
-            StoreError::Compress { .. } => {
-                let detail = format!("{error}; send smaller batches");
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
-            }
+            StoreError::Compress { .. } => Self::new(Kind::TooLarge, format!("{error}; send smaller batches")),
             StoreError::Batch { .. } => Self::internal(format!("the scores could not be stored: {error}")),
-            error => Self::unavailable("store", format!("the scores could not be stored or read: {error}"), 5),
+            error => Self::new(Kind::Store, format!("the scores could not be stored or read: {error}")).retry_after(5),
         }
     }
 }

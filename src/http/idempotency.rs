@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use moka::future::Cache;
 
 use super::error::Problem;
+use super::kind::Kind;
 
 /// Longest key.
 const MAX_KEY_BYTES: usize = 256;
@@ -61,7 +62,7 @@ impl Idempotency {
             Ok(_) | Err(_) => {}
         }
         let detail = format!("the idempotency key {key:?} was used for another body; use a new key");
-        Err(Problem::new(StatusCode::CONFLICT, "idempotency-conflict", "The key was used for another request", detail))
+        Err(Problem::new(Kind::IdempotencyConflict, detail))
     }
 }
 
@@ -75,7 +76,7 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         Ok(key) if !key.is_empty() && key.len() <= MAX_KEY_BYTES => Ok(Some(key.to_owned())),
         _ => {
             let detail = format!("an Idempotency-Key has 1 to {MAX_KEY_BYTES} printable ASCII characters");
-            Err(Problem::new(StatusCode::BAD_REQUEST, "bad-key", "Bad idempotency key", detail))
+            Err(Problem::new(Kind::BadKey, detail))
         }
     }
 }
@@ -107,7 +108,7 @@ mod tests {
         let (first, (other, same)) = tokio::join!(first, later);
         assert_eq!(first.unwrap_err().detail(), "the first one's");
         assert_eq!(same.unwrap_err().detail(), "the first one's");
-        assert_eq!(other.unwrap_err().status(), StatusCode::CONFLICT);
+        assert_eq!(other.unwrap_err().status(), axum::http::StatusCode::CONFLICT);
         let again = async { Ok(Arc::new(Answer { body_hash: [2; 32], body: Bytes::from_static(b"mine") })) };
         assert_eq!(answers.answer("key", [2; 32], again).await.unwrap(), "mine", "the failure is not kept");
     }

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use simdutf8::compat::from_utf8;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::Problem;
+use super::kind::Kind;
 use super::spare::{Lent, Spare};
 
 /// One permit of the semaphore stands for this many bytes.
@@ -103,7 +104,7 @@ impl Limits {
         let detail = format!(
             "the body is larger than the limit of {limit} bytes; send smaller batches, or raise --max-body-bytes"
         );
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+        Problem::new(Kind::TooLarge, detail)
     }
 }
 
@@ -119,9 +120,7 @@ impl Admission<'_> {
         let Some(more) = more else {
             let detail =
                 "too many bytes are in flight; try again after the time in Retry-After, or raise --max-in-flight-bytes";
-            return Err(
-                Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", "The server is busy", detail).retry_after(1)
-            );
+            return Err(Problem::new(Kind::Busy, detail).retry_after(1));
         };
         match &mut self.permits {
             Some(permits) => permits.merge(more),
@@ -252,11 +251,11 @@ fn not_utf8(at: usize) -> Problem {
 fn silent(limit: Duration) -> Problem {
     let detail =
         format!("the body did not come within {} s; send it faster, or in smaller batches", limit.as_secs_f64());
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body came too slowly", detail)
+    Problem::new(Kind::SlowBody, detail)
 }
 
 fn bad_body(detail: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be read", detail)
+    Problem::new(Kind::BadBody, detail)
 }
 
 /// The announced length; of a compressed body it says little and counts as unknown.
@@ -275,7 +274,7 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("the content type {essence:?} is not JSON; send `Content-Type: application/json`");
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", "Unsupported media type", detail))
+    Err(Problem::new(Kind::NotJson, detail))
 }
 
 /// Sets the flag when the request's future is dropped: the client went away, and its work may stop.

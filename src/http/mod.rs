@@ -13,6 +13,7 @@ mod documented;
 mod error;
 mod handlers;
 mod idempotency;
+mod kind;
 mod limits;
 mod linger;
 mod metrics;
@@ -28,6 +29,7 @@ pub mod wire;
 
 pub use app::{App, Config};
 pub use auth::Tokens;
+pub use kind::Kind as ProblemKind;
 pub use limits::Config as LimitsConfig;
 pub use router::document;
 pub use server::serve;

@@ -130,7 +130,7 @@ pub(super) fn router(app: App) -> Router {
                 .url("/openapi.json", document())
                 .config(utoipa_swagger_ui::Config::default().validator_url("none")),
         )
-        .fallback(async || Problem::not_found("no-route", "there is nothing at this path; see GET /openapi.json"))
+        .fallback(async || Problem::no_route())
         // As one layer, the outermost first: a request passes each layer that a router has for itself through a box.
         .layer(
             ServiceBuilder::new()

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::error::Problem;
+use super::kind::Kind;
 
 /// The header that names a request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -113,16 +114,13 @@ fn name_problems(mut response: Response, id: &str) -> Response {
 fn of_axum(status: StatusCode) -> Problem {
     match status {
         StatusCode::METHOD_NOT_ALLOWED => {
-            Problem::new(status, "method", "Method not allowed", "this path has other methods; see GET /openapi.json")
+            Problem::new(Kind::Method, "this path has other methods; see GET /openapi.json")
         }
-        StatusCode::NOT_FOUND => Problem::not_found("no-route", "there is nothing at this path; see GET /openapi.json"),
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-            status,
-            "too-large",
-            "The body is too large",
-            "the body is larger than this path takes; a rubric has 256 KiB at most",
-        ),
+        StatusCode::NOT_FOUND => Problem::no_route(),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Kind::TooLarge, "the body is larger than this path takes; a rubric has 256 KiB at most")
+        }
         _ if status.is_server_error() => Problem::internal("the request failed; the server's log has its id"),
-        _ => Problem::new(status, "bad-request", "Bad request", "the request cannot be read; see GET /openapi.json"),
+        _ => Problem::new(Kind::BadRequest, "the request cannot be read; see GET /openapi.json"),
     }
 }

@@ -1,5 +1,5 @@
-//! From what a judge said to a score. `method.md` section 2: `s = sum_l P(l) value(l)` with P renormalised over the
-//! labels; a reward model's `s = sigmoid((x - centre) / scale)`. Pure.
+//! From what a judge said to a score: `s = sum_l P(l) value(l)` with P renormalised over the labels; a reward model's
+//! `s = sigmoid((x - centre) / scale)`. Pure.
 
 use std::borrow::Cow;
 

@@ -166,7 +166,7 @@ impl<'t> Evidence<'t> {
         let unread = |(message, turn): (usize, &'t Turn<'t>)| {
             let format = match turn.native_calls {
                 Some(_) if options.format == ToolFormat::Auto => Some(ToolFormat::Openai),
-                _ => toolcall::format_of(said(turn), &options),
+                _ => toolcall::format_of(&turn.text, &of_turn(turn, &options)),
             };
             let parsed = Parsed { format, ..Parsed::default() };
             ParsedTurn { message, offset: turn.offset, parsed, verdicts: Vec::new() }
@@ -282,16 +282,13 @@ fn say_that_the_trajectory_has_too_many(parsed: &mut Parsed<'_>) {
     }
 }
 
-/// A turn's text without reasoning that its prompt opened.
-fn said<'t>(turn: &'t Turn<'_>) -> &'t str {
-    match turn.thinking {
-        Thinking::Outside => &turn.text,
-        Thinking::Begins | Thinking::Within => turn.text.split_once("</think>").map_or("", |(_, said)| said),
-    }
+/// How a turn is parsed.
+fn of_turn(turn: &Turn<'_>, options: &Options) -> Options {
+    Options { thinking: turn.thinking != Thinking::Outside, ..*options }
 }
 
 fn parse_turn<'t>(format: Option<ToolFormat>, turn: &'t Turn<'t>, options: &Options, tools: &ToolSet) -> Parsed<'t> {
-    let options = &Options { thinking: turn.thinking != Thinking::Outside, ..*options };
+    let options = &of_turn(turn, options);
     let native = |raw: &'t str, room: Room| toolcall::parse_native(raw, &Options { room, ..*options }, tools);
     let mut written = toolcall::parse_as(format, &turn.text, options, tools);
     if turn.thinking == Thinking::Within {
@@ -344,13 +341,16 @@ fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom
     Some(Answer { text, message: parsed.message, span })
 }
 
-/// The whole rollout as Search-R1 writes it: results that came as messages stand between information tags.
+/// The whole rollout as Search-R1 writes it: results that came as messages stand between information tags, and what the
+/// prompt opened is open.
 fn search_r1_text<'t>(trajectory: &'t Trajectory<'t>) -> Cow<'t, str> {
     let mut turns = trajectory.turns();
-    if let (Some((_, only)), None) = (turns.next(), turns.next()) {
+    let first = turns.next();
+    let opened = first.is_some_and(|(_, turn)| turn.thinking != Thinking::Outside);
+    if let (Some((_, only)), None, false) = (first, turns.next(), opened) {
         return Cow::Borrowed(&only.text);
     }
-    let mut whole = String::new();
+    let mut whole = if opened { "<think>".to_owned() } else { String::new() };
     let first = trajectory.messages.iter().position(|message| matches!(message, Message::Policy(_))).unwrap_or(0);
     for message in &trajectory.messages[first..] {
         match message {

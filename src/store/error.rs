@@ -89,6 +89,18 @@ pub enum StoreError {
         /// The database file.
         path: PathBuf,
     },
+    /// The system refused to write or to read.
+    #[error(
+        "database `{path}` failed to {action}: {detail}; a quota or a limit on the size of files may be reached, or the disk fails: see the system's log"
+    )]
+    Io {
+        /// The database file.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// What the database library said.
+        detail: String,
+    },
     /// Any other failure of the database.
     #[error("database `{path}` failed to {action}: {detail}")]
     Failed {
@@ -160,6 +172,13 @@ pub enum StoreError {
     /// The store was closed, or its writer stopped.
     #[error("the store is closed: open it again")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether the same may succeed later.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Locked { .. } | Self::Io { .. })
+    }
 }
 
 /// The start of a hostile text, short enough for a message.

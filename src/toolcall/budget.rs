@@ -115,29 +115,52 @@ pub(super) fn too_many(at: usize) -> Fault {
     Fault::new(ErrorCode::TooManyValues, at, TOO_MANY)
 }
 
-/// Bytes of memory that the first value of `json` takes beside its texts; `None` where that is more than `limit`. No more,
-/// if it is no JSON, than what reading would have made of it.
+/// The key that `serde_json` reserves: what `Value`'s own reader finds under it is a text of JSON that it reads, too.
+const RESERVED_KEY: &str = "$serde_json::private::RawValue";
+
+/// Bytes of memory that the first value of `json` takes beside its texts, as `Value`'s own reader makes it; `None` where
+/// that is more than `limit`. No more, if it is no JSON, than what reading would have made of it.
 pub(crate) fn values_bytes(json: &str, limit: usize) -> Option<usize> {
-    let (json, mut values, mut depth, mut at) = (json.as_bytes(), 0_usize, 0_usize, 0);
+    let (text, json, mut values, mut depth, mut at) = (json, json.as_bytes(), 0_usize, 0_usize, 0);
+    // The latest string, and whether it is one that is read as JSON.
+    let (mut string, mut is_json) = (0..0, false);
     while let Some(byte) = json.get(at) {
         at += 1;
         match byte {
             b'{' => (values, depth) = (values + OBJECT_BYTES, depth + 1),
             b'[' => (values, depth) = (values + LIST_BYTES + ELEMENT_BYTES, depth + 1),
             b',' => values += ELEMENT_BYTES,
-            b':' => values += ENTRY_BYTES,
+            b':' => {
+                values += ENTRY_BYTES;
+                is_json = is_reserved(text.get(std::mem::take(&mut string)).unwrap_or_default());
+                continue;
+            }
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => at = past_string(json, at),
+            b'"' => {
+                string = at - 1..past_string(json, at);
+                at = string.end;
+                if is_json {
+                    values = values.saturating_add(string.len().saturating_mul(LIST_BYTES + ELEMENT_BYTES));
+                }
+            }
             b' ' | b'\t' | b'\n' | b'\r' => continue,
             b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'E' => {}
             // No JSON: reading stops here, too.
             _ => break,
         }
+        is_json = false;
         if depth == 0 || values > limit {
             break;
         }
     }
     (values <= limit).then_some(values)
+}
+
+/// Whether a string in its quotes is [`RESERVED_KEY`], however it is escaped.
+fn is_reserved(quoted: &str) -> bool {
+    quoted.len() > RESERVED_KEY.len()
+        && (quoted.contains(RESERVED_KEY) || quoted.contains('\\'))
+        && serde_json::from_str::<String>(quoted).is_ok_and(|key| key == RESERVED_KEY)
 }
 
 /// Where the string ends whose inside begins at `at`.
@@ -167,6 +190,20 @@ mod tests {
         assert_eq!(bytes(r#"["open, "#), LIST_BYTES + ELEMENT_BYTES);
         let two = 2 * (LIST_BYTES + ELEMENT_BYTES);
         assert_eq!((values_bytes("[[[]]]", two), values_bytes("[[]]", two)), (None, Some(two)));
+    }
+
+    #[test]
+    fn a_text_that_is_read_as_json_takes_what_its_values_may() {
+        let limit = 1 << 20;
+        for key in [RESERVED_KEY, r"\u0024serde_json::private::RawValue", r"$serde_json::private::Raw\u0056alue"] {
+            let short = format!(r#"[{{"{key}": "[0,0]"}}]"#);
+            assert!(values_bytes(&short, limit).is_some(), "{key}");
+            // What the library makes of it, and so what must be counted.
+            assert_eq!(serde_json::from_str::<Value>(&short).unwrap(), serde_json::json!([[0, 0]]), "{key}");
+            let long = format!(r#"[{{"{key}" : "[{}0]"}}]"#, "0,".repeat(limit / 64));
+            assert_eq!(values_bytes(&long, limit), None, "{key}");
+            assert!(values_bytes(&long.replace("Raw", "raw"), limit).is_some(), "{key}");
+        }
     }
 
     #[test]

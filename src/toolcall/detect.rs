@@ -35,6 +35,12 @@ pub fn detect(text: &str) -> Option<ToolFormat> {
     }
 }
 
+/// The format of what is said behind reasoning that was passed: a closer in it is content.
+pub(super) fn detect_said(text: &str) -> Option<ToolFormat> {
+    let text = scan::drop_end_tokens(text, ToolFormat::Auto);
+    first_marker(text, 0, Tag::Met).map(|marker| marker.format)
+}
+
 /// Whether an attempt of `qwen3_coder` has its end.
 fn holds_function(text: &str) -> bool {
     let whole = |span: Range<usize>| text.get(span).is_some_and(|block| block.contains("</function>"));
@@ -147,11 +153,30 @@ fn opens_call(mut cursor: Cursor<'_>) -> bool {
         let Some(key) = key.filter(|_| cursor.eat_byte(b':')) else { break };
         name |= key == "name";
         arguments |= matches!(key, "parameters" | "arguments");
-        if (name && arguments) || skip_expression(&mut cursor, b'}').is_err() || !cursor.eat_byte(b',') {
+        if name && arguments {
+            return true;
+        }
+        if skip_expression(&mut cursor, b'}').is_err() {
+            // A value that breaks hides the keys behind it.
+            let rest = cursor.rest();
+            return (name && (has_key(rest, "arguments") || has_key(rest, "parameters")))
+                || (arguments && has_key(rest, "name"));
+        }
+        if !cursor.eat_byte(b',') {
             break;
         }
     }
     name && arguments
+}
+
+/// Whether a key of this name, in quotes and before a colon, stands anywhere in `text`.
+fn has_key(text: &str, key: &str) -> bool {
+    find_iter(text.as_bytes(), key).any(|at| {
+        let before = at.checked_sub(1).and_then(|quote| text.as_bytes().get(quote));
+        let after = text.get(at + key.len()..).unwrap_or_default();
+        matches!(before, Some(b'"' | b'\''))
+            && after.strip_prefix(['"', '\'']).is_some_and(|after| after.trim_ascii_start().starts_with(':'))
+    })
 }
 
 /// The first marker that starts in `from..end`.

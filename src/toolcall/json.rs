@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use super::budget::{Budget, TOO_MANY};
 use super::codes::Fault;
-use super::{ErrorCode, cursor};
+use super::{ErrorCode, Room, cursor};
 
 /// Reads one value at `at`, blanks before it included, and says where it ends. What follows it is the caller's, and so is a
 /// bound for what the seed keeps.
@@ -51,6 +51,18 @@ pub(super) fn read_whole(text: &str, budget: &Budget) -> Result<Value, Fault> {
         }
         Ok(value)
     })
+}
+
+/// Reads a text that is an object, as a call's arguments are read; what its values may take is the caller's to bound.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn read_object(text: &str) -> Result<Map<String, Value>, String> {
+    match read_whole(text, &Budget::new(Room::default(), 0)) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("no JSON object".to_owned()),
+        Err(fault) => Err(fault.what.into_owned()),
+    }
 }
 
 /// Translates an error of `serde_json`; its words are pinned by a test below.
@@ -214,7 +226,6 @@ impl<'de> Visitor<'de> for CheckedVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::toolcall::Room;
 
     fn read_whole(text: &str) -> Result<Value, Fault> {
         super::read_whole(text, &Budget::new(Room::default(), 0))

@@ -225,6 +225,21 @@ fn values_that_need_too_much_memory_are_an_error_and_leave_the_next_call_its_roo
         let text = format!("[{},{}]", call(&more), call("1"));
         let parsed = parse_native(&text, &options(ToolFormat::Openai, mode), &NoTools);
         assert_eq!((parsed.attempts.len(), parsed.calls().count()), (2, 1));
+        // Nor does what is whole and in no call.
+        let open = hermes(&most).replace("</tool_call>", "\n");
+        assert_eq!(read(ToolFormat::Hermes, &[open, hermes(&most)].concat()), ["missing_closer", "ok"]);
+        let member = format!("[f(a={most}).x, g(a={most})]");
+        assert_eq!(read(ToolFormat::Pythonic, &member), ["not_an_object", "ok"]);
+        let segment = |value: &str, rest: &str| {
+            let header = "<|start|>assistant<|channel|>commentary to=functions.f<|message|>";
+            format!("{header}{{\"a\":{value}}}{rest}<|call|>")
+        };
+        let segments = [segment(&most, " and so on"), segment(&most, "")].concat();
+        assert_eq!(read(ToolFormat::Harmony, &segments), ["unexpected_text", "ok"]);
+        // A malformed element between good ones gives back nothing of theirs.
+        let two = format!("[TOOL_CALLS] [{},1]", mistral(&most));
+        let left = parse(&two, &options(ToolFormat::Mistral, mode), &Lists).room;
+        assert!(!parse(&hermes(&most), &Options { room: left, ..options(ToolFormat::Hermes, mode) }, &Lists).ok());
         // Calls beyond those that are looked at take nothing either.
         let few = Options { max_calls: 1, ..options(ToolFormat::Hermes, mode) };
         let flood = [hermes("[1]"), hermes(&most), hermes(&most)].concat();
@@ -239,6 +254,8 @@ fn values_that_need_too_much_memory_are_an_error_and_leave_the_next_call_its_roo
     let tolerant = |text: &str| codes_in(ParseMode::Tolerant, ToolFormat::Hermes, text);
     assert_eq!(tolerant(&single(&most.replace(']', ",]"))), ["ok"]);
     assert_eq!(tolerant(&[single(&more), single("1")].concat()), ["too_many_values", "ok"]);
+    let list = format!("[TOOL_CALLS] [{{\"name\":\"f\",\"arguments\":{{\"a\":{more}}}}},]");
+    assert_eq!(codes_in(ParseMode::Tolerant, ToolFormat::Mistral, &list), ["too_many_values"]);
     let entries = "<parameter=a>1</parameter>".repeat(2);
     let many: String = (0..150_000).map(|n| entries.replacen("a>1", &format!("a{n}>1"), 1)).collect();
     let block = format!("<tool_call><function=f>{many}</function></tool_call>");

@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
+use super::budget::too_many;
 use super::call::{self, CallObject, Reading, Rules};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
-use super::{ErrorCode, lenient};
+use super::{Attempt, ErrorCode, lenient};
 use serde_json::Value;
 
 const PHI_TAG: &str = "<|tool_call|>";
@@ -108,9 +109,7 @@ pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
             return end;
         }
         Ok(List { elements, end, .. }) => {
-            for (span, reading) in elements {
-                scan.push(span, reading.repairs, reading.call);
-            }
+            scan.push_all(elements);
             scan.wrap(opener.start..end);
             return end;
         }
@@ -119,19 +118,17 @@ pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
     if let Some(end) = read_leniently(scan, &opener) {
         return end;
     }
+    let fault = if scan.tolerant() && scan.budget.take_exceeded() { too_many(opener.end) } else { fault };
     let stop = scan.text.floor_char_boundary(fault.at.max(opener.end));
     scan.push(opener.start..stop, Vec::new(), Err(fault.named(None)));
     opener.end + 1
 }
 
-/// An element's span and what it was read as.
-type Element<'t> = (Range<usize>, Reading<'t>);
-
 /// A list that parses.
 #[derive(Default)]
 struct List<'t> {
     /// At most one more than are looked at.
-    elements: Vec<Element<'t>>,
+    elements: Vec<Attempt<'t>>,
     holds_call: bool,
     end: usize,
 }
@@ -150,7 +147,8 @@ fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<List<'t>, Fault> {
         cursor.at = reading.end;
         list.holds_call |= reading.call.is_ok();
         if list.elements.len() <= scan.max_calls {
-            list.elements.push((start..reading.end, reading));
+            let Reading { call, end, repairs } = reading;
+            list.elements.push(Attempt { span: start..end, repairs, result: call });
         } else {
             scan.budget.rewind(room);
         }
@@ -171,20 +169,26 @@ fn read_leniently(scan: &mut Scan<'_, '_>, opener: &Range<usize>) -> Option<usiz
     if !scan.tolerant() {
         return None;
     }
+    let room = scan.budget.room();
     let found = lenient::read(scan.text, opener.end, &scan.budget)?;
-    let Value::Array(elements) = found.value else { return None };
-    if elements.is_empty() {
-        return None;
-    }
+    let elements = match found.value {
+        Value::Array(elements) if !elements.is_empty() => elements,
+        _ => {
+            scan.budget.rewind(room);
+            return None;
+        }
+    };
+    let rules = Rules::new(scan, call::Blank::Fault);
     let mut start = opener.start;
-    for element in elements.into_iter().take(scan.max_calls + 1) {
+    let read = elements.into_iter().take(scan.max_calls + 1).map(|element| {
         let mut repairs = found.repairs.clone();
         let object = CallObject::from_aliases(element, &mut repairs);
-        let call = object.call(Rules::new(scan, call::Blank::Fault), opener.end, &mut repairs);
+        let result = object.call(rules, opener.end, &mut repairs);
         // The places of the elements are not known: the first takes the list, the others its end.
-        scan.push(start..found.end, repairs, call);
-        start = found.end;
-    }
+        Attempt { span: std::mem::replace(&mut start, found.end)..found.end, repairs, result }
+    });
+    let attempts: Vec<_> = read.collect();
+    scan.push_all(attempts);
     Some(found.end)
 }
 

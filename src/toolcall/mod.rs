@@ -6,8 +6,9 @@
 //! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object;
 //! - `detect` finds the format for `auto`; `answer` finds the final answer in what is left.
 //!
-//! Everything here takes time linear in the text, whatever the text is. A broken call is data, never an `Err`. Knows
-//! no schema: whether a call satisfies its tool's is asked of [`schema`] afterwards.
+//! The rules that are cited (`G1`, `T2`, ..) are stated in `docs/toolcalls.md`. Everything here takes time linear in the
+//! text, whatever the text is. A broken call is data, never an `Err`. Knows no schema: whether a call satisfies its tool's
+//! is asked of [`schema`] afterwards.
 
 pub mod answer;
 mod budget;
@@ -49,12 +50,13 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::trajectory::{ParseMode, ToolFormat};
+use crate::trajectory::{ParseMode, THINK_END, ToolFormat};
 
 pub use budget::Room;
 pub(crate) use budget::values_bytes;
 pub use codes::{ErrorCode, Malformed, Repair, clip};
 pub use detect::detect;
+pub use json::read_object;
 pub use offered::{Declared, NoTools, Offered};
 
 use scan::Scan;
@@ -203,6 +205,7 @@ pub fn parse<'t>(text: &'t str, options: &Options, offered: &impl Offered) -> Pa
 /// The format that a text is read in: the one that is asked for, or the one that it shows.
 pub fn format_of(text: &str, options: &Options) -> Option<ToolFormat> {
     match options.format {
+        ToolFormat::Auto if options.thinking => detect::detect_said(text.split_once(THINK_END)?.1),
         ToolFormat::Auto => detect(text),
         format => Some(format),
     }

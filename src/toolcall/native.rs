@@ -2,8 +2,9 @@
 //! attempt per element.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::ErrorCode;
 use super::budget::Budget;
@@ -34,21 +35,18 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
         cursor.skip_blanks();
         let start = cursor.at;
         let mut repairs = Vec::new();
-        let room = scan.budget.room();
         let (call, end) = match json::read_within(scan.text, start, &scan.budget, ReadElement) {
             Ok((object, end)) => (object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs), end),
-            Err(fault) if let Some(end) = json::end_of_too_many(scan.text, start, &fault) => {
-                (Err(fault.named(None)), end)
-            }
-            Err(fault) => {
-                let stop = scan.text.floor_char_boundary(fault.at.max(start));
-                scan.push(start..stop, Vec::new(), Err(fault.named(None)));
-                return;
-            }
+            // The message around it is JSON: an element that no value can hold ends somewhere.
+            Err(fault) => match json::read(scan.text, start, PhantomData::<IgnoredAny>) {
+                Ok((_, end)) => (Err(fault.named(None)), end),
+                Err(_) => {
+                    let stop = scan.text.floor_char_boundary(fault.at.max(start));
+                    scan.push(start..stop, Vec::new(), Err(fault.named(None)));
+                    return;
+                }
+            },
         };
-        if call.is_err() {
-            scan.budget.rewind(room);
-        }
         scan.push(start..end, repairs, call);
         cursor.at = end;
         cursor.skip_blanks();
@@ -134,6 +132,18 @@ mod tests {
         );
         let parsed = parse_native(text, &Options::default(), &NoTools);
         assert_eq!(parsed.attempts[0].span, 2..78);
+    }
+
+    #[test]
+    fn n4_a_value_that_none_can_hold_costs_one_element() {
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        for (value, code) in [("1e400", "json_number"), (r#""\ud800""#, "json_surrogate"), (&deep, "too_deep")] {
+            let bad = format!(r#"{{"function":{{"name":"f","arguments":{{"a":{value}}}}}}}"#);
+            let text = format!(r#"[{bad},{{"function":{{"name":"g","arguments":{{}}}}}},{bad}]"#);
+            assert_eq!(codes(&text), [code, "ok", code], "{value}");
+            let parsed = parse_native(&text, &Options::default(), &NoTools);
+            assert_eq!(parsed.attempts[0].span, 1..1 + bad.len(), "{value}");
+        }
     }
 
     #[test]

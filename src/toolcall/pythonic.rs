@@ -12,7 +12,7 @@ use super::expression::skip_expression;
 use super::python::{identifier, literal};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
-use super::{Call, ErrorCode, Malformed};
+use super::{Attempt, Call, ErrorCode, Malformed};
 
 const START: &str = "<|python_start|>";
 const END: &str = "<|python_end|>";
@@ -24,9 +24,8 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
         let Some(list) = list_start(scan.text, at) else { continue };
         match scan.budget.if_kept(|| document(scan, list)) {
             Ok((calls, end)) => {
-                for (span, result) in calls {
-                    scan.push(span, Vec::new(), result);
-                }
+                let attempt = |(span, result)| Attempt { span, repairs: Vec::new(), result };
+                scan.push_all(calls.into_iter().map(attempt));
                 scan.wrap(at..end);
                 walk.resume(end);
             }
@@ -38,12 +37,24 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// Whether a message that starts at `at` is a list of calls to its end, as far as its first and last bytes tell; or was to be
-/// one, and is cut off.
+/// Whether a message that starts at `at` is a list of calls to its end, reasoning aside, as far as its first and last bytes
+/// tell; or was to be one, and is cut off.
 pub(super) fn is_message(text: &str, at: usize) -> bool {
     let Some(list) = list_start(text, at) else { return false };
-    let end = text.trim_end();
+    let end = text.get(..list + said_bytes(text.get(list..).unwrap_or_default())).unwrap_or_default().trim_end();
     end.strip_suffix(END).unwrap_or(end).trim_end().ends_with(']') || is_cut(text, list)
+}
+
+/// Bytes of a list, or a text that looks like one, before the reasoning that ends it, if it ends so.
+fn said_bytes(list: &str) -> usize {
+    let (mut said, mut opens) = (list.trim_end(), true);
+    while let Some(inside) = said.strip_suffix("</think>") {
+        let opener = if opens { inside.rfind("<think>") } else { None };
+        opens = opener.is_some();
+        // A closer without an opener ends reasoning of the template's, or is content; a list may stand before either.
+        said = inside.get(..opener.unwrap_or(inside.len())).unwrap_or_default().trim_end();
+    }
+    said.len()
 }
 
 /// Whether the list at `at` has a call with a named argument, and does not end.
@@ -159,13 +170,12 @@ fn only_reasoning(mut rest: &str) -> bool {
 
 /// Reads an element. What is no call is stepped over, so that it costs its neighbours nothing.
 fn element<'t>(cursor: &mut Cursor<'t>, budget: &Budget) -> Result<Result<Call<'t>, Malformed>, Fault> {
-    let start = *cursor;
+    let (start, room) = (*cursor, budget.room());
     let name = dotted_name(cursor);
     cursor.skip_blanks();
     if let Some(name) = name
         && cursor.eat_byte(b'(')
     {
-        let room = budget.room();
         let arguments = arguments(cursor, budget)?;
         if arguments.is_err() {
             budget.rewind(room);
@@ -181,6 +191,7 @@ fn element<'t>(cursor: &mut Cursor<'t>, budget: &Budget) -> Result<Result<Call<'
         }
     }
     *cursor = start;
+    budget.rewind(room);
     skip_expression(cursor, b']')?;
     Ok(Err(Fault::new(ErrorCode::NotAnObject, start.at, "an element that is no call").named(None)))
 }

@@ -3,6 +3,7 @@
 
 use super::find::find;
 use super::scan::Scan;
+use crate::trajectory::THINK_END;
 
 /// Which tags open and close reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl<const N: usize> Walk<N> {
     pub(super) fn next(&mut self, scan: &mut Scan<'_, '_>) -> Option<Mark> {
         let text = scan.text;
         if std::mem::take(&mut scan.thinking) {
-            self.pass(Tag { at: 0, end: 0, kind: TagKind::Opens { closer: "</think>" } }, scan);
+            self.pass(Tag { at: 0, end: 0, kind: TagKind::Opens { closer: THINK_END } }, scan);
         }
         loop {
             let tag = self.tags.next(text, self.at);

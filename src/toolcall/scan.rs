@@ -18,7 +18,7 @@ pub(super) struct Scan<'t, 'o> {
     /// Whether the text begins in reasoning; the walk over it begins with that.
     pub(super) thinking: bool,
     pub(super) budget: Budget,
-    /// What was left after the last attempt that was kept.
+    /// What was left when the last attempt was recorded.
     settled: Room,
     pub(super) max_calls: usize,
 }
@@ -61,8 +61,27 @@ impl<'t, 'o> Scan<'t, 'o> {
         self.text.get(at..).unwrap_or_default()
     }
 
-    /// Records an attempt. A malformed one before it that was thought to reach further ends where this one starts.
+    /// Records an attempt. A malformed one before it that was thought to reach further ends where this one starts; what
+    /// was taken for the values of a malformed one is given back.
     pub(super) fn push(&mut self, span: Range<usize>, repairs: Vec<Repair>, result: Result<Call<'t>, Malformed>) {
+        if result.is_err() {
+            self.budget.rewind(self.settled);
+        }
+        self.record(span, repairs, result);
+        if !self.parsed.too_many {
+            self.settled = self.budget.room();
+        }
+    }
+
+    /// Records the attempts of a list that was read as a whole, with nothing taken but for those that are well-formed.
+    pub(super) fn push_all(&mut self, attempts: impl IntoIterator<Item = Attempt<'t>>) {
+        for Attempt { span, repairs, result } in attempts {
+            self.record(span, repairs, result);
+        }
+        self.settled = self.budget.room();
+    }
+
+    fn record(&mut self, span: Range<usize>, repairs: Vec<Repair>, result: Result<Call<'t>, Malformed>) {
         if self.parsed.too_many {
             return;
         }
@@ -71,7 +90,6 @@ impl<'t, 'o> Scan<'t, 'o> {
         }
         if self.parsed.attempts.len() < self.max_calls {
             self.parsed.attempts.push(Attempt { span, repairs, result });
-            self.settled = self.budget.room();
             return;
         }
         self.parsed.too_many = true;

@@ -73,11 +73,11 @@ pub(super) fn kimi_k2(scan: &mut Scan<'_, '_>) {
     sections(scan, &syntax);
 }
 
-/// Whether the first call after a section opened at `at` is written as in V3, not V3.1.
+/// Whether the first call after a section opened at `at` that tells is written as in V3, not V3.1.
 pub(super) fn is_deepseek_v3(text: &str, at: usize) -> bool {
-    let Some((_, after)) = text.get(at..).and_then(|rest| rest.split_once(DEEPSEEK_SEPARATOR)) else { return false };
-    let after = after.trim_start();
-    !after.starts_with('{') && after.split_once('\n').is_some_and(|(_, next)| next.trim_start().starts_with(FENCE))
+    let mut bodies = text.get(at..).unwrap_or_default().split(DEEPSEEK_SEPARATOR).skip(1).map(str::trim_start);
+    let fenced = |body: &str| body.split_once('\n').is_some_and(|(_, next)| next.trim_start().starts_with(FENCE));
+    bodies.find(|body| body.starts_with('{') || fenced(body)).is_some_and(|body| !body.starts_with('{'))
 }
 
 /// A section under way.

@@ -10,10 +10,8 @@ mod response;
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
-
 pub use format::{ParseMode, ToolFormat, UnknownFormat};
-pub use response::split_response;
+pub use response::{THINK_END, split_response};
 
 /// Who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,15 +64,15 @@ pub struct Turn<'a> {
     pub thinking: Thinking,
 }
 
-/// Where a turn stands to reasoning that the prompt opened, as templates of reasoning models do.
+/// Where a turn's text stands to reasoning that the prompt opened, as templates of reasoning models do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Thinking {
-    /// Outside: the prompt opened none, or an earlier turn ended it.
+    /// Outside: the prompt opened none, or it has ended: with its closer, or with the turn.
     #[default]
     Outside,
     /// The text begins in it. Where the text does not end it, nobody does.
     Begins,
-    /// All of the text is in it: a later turn ends it.
+    /// All of the text is in it: a later part of the same turn, behind a tool's result, ends it.
     Within,
 }
 
@@ -108,13 +106,6 @@ pub struct ReferenceCall<'a> {
     pub name: Cow<'a, str>,
     /// The JSON text of its arguments, an object. A text, since those of a whole request as values take many times as much.
     pub arguments: &'a str,
-}
-
-impl ReferenceCall<'_> {
-    /// The arguments.
-    pub fn read_arguments(&self) -> Map<String, Value> {
-        serde_json::from_str(self.arguments).unwrap_or_default()
-    }
 }
 
 /// A trajectory, as every stage sees it.

@@ -26,22 +26,44 @@ enum To {
     Block(usize, usize),
 }
 
-/// Splits a response into turns at the markers of chat templates.
+/// What ends reasoning.
+pub const THINK_END: &str = "</think>";
+
+/// Splits a response into turns at the markers of chat templates. `thinking` says that the prompt opened reasoning, in which
+/// the first turn begins then, and its parts behind results of tools, up to the first closer.
 ///
 /// A text whose format is named as harmony stays whole: its parser tells the speakers apart itself. Where nobody named the
 /// format, give `auto`: what separates must not depend on what the policy's text looks like. Positions in each turn plus its
 /// `offset` are positions in `response`. There is always at least one policy turn.
-pub fn split_response(response: &str, format: ToolFormat) -> Vec<Message<'_>> {
+pub fn split_response(response: &str, format: ToolFormat, thinking: bool) -> Vec<Message<'_>> {
     let mut segments = Vec::new();
+    let mut next_turn = None;
     if format == ToolFormat::Harmony {
         push(&mut segments, Role::Assistant, 0, response);
     } else {
-        Splitter::new(response, format).split(&mut segments);
+        next_turn = Splitter::new(response, format).split(&mut segments);
     }
     if !segments.iter().any(|segment| matches!(segment, Message::Policy(_))) {
         segments.push(policy(response.len(), ""));
     }
+    if thinking {
+        let turn = next_turn.unwrap_or(segments.len());
+        mark_reasoning(segments.iter_mut().take(turn));
+    }
     segments
+}
+
+/// Marks the parts of a turn up to the first one that ends its reasoning; the last one where none does.
+fn mark_reasoning<'m, 'a: 'm>(turn: impl Iterator<Item = &'m mut Message<'a>>) {
+    let policy = |message: &'m mut Message<'a>| match message {
+        Message::Policy(part) => Some(part),
+        Message::Other { .. } => None,
+    };
+    let mut parts: Vec<&mut Turn<'_>> = turn.filter_map(policy).collect();
+    let end = parts.iter().position(|part| part.text.contains(THINK_END)).unwrap_or(parts.len().saturating_sub(1));
+    for (index, part) in parts.iter_mut().enumerate().take(end + 1) {
+        part.thinking = if index == end { Thinking::Begins } else { Thinking::Within };
+    }
 }
 
 /// A response on its way through.
@@ -68,8 +90,10 @@ impl<'a> Splitter<'a> {
         Self { text, format, speaker: Role::Assistant, start, family: None, called, looked, said, unclosed: 0 }
     }
 
-    fn split(mut self, segments: &mut Vec<Message<'a>>) {
+    /// Adds the segments, and says how many belong to the turn that the text begins in, where that is not all of it.
+    fn split(mut self, segments: &mut Vec<Message<'a>>) -> Option<usize> {
         let (text, mut at) = (self.text, 0);
+        let mut next_turn = None;
         while let Some(found) = self.next_candidate(at) {
             let Some(Switch { length, to }) = self.switch_at(found) else {
                 at = found + 1;
@@ -79,6 +103,7 @@ impl<'a> Splitter<'a> {
             let inside = found + length;
             match to {
                 To::Speaker(speaker, family) => {
+                    next_turn.get_or_insert(segments.len());
                     self.family = (speaker != Role::Assistant).then_some(family);
                     (self.speaker, self.called, at) = (speaker, false, inside);
                 }
@@ -93,6 +118,7 @@ impl<'a> Splitter<'a> {
             (self.start, self.looked, self.said) = (at, at, false);
         }
         push(segments, self.speaker, self.start, &text[self.start..]);
+        next_turn
     }
 
     /// The next byte at which a marker could start.

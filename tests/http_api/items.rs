@@ -424,6 +424,86 @@ fn reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer() {
     assert!(never["answer"]["text"].is_null());
 }
 
+/// Reasoning that the prompt opened ends with its turn; then the same conversation has one reward, however it is sent.
+#[test]
+fn reasoning_that_the_prompt_opened_reaches_into_no_later_turn() {
+    let server = Server::start(&[]);
+    let good = hermes("f", &json!({"a": 1}));
+    for (first, then) in [
+        (good.as_str(), "<think>\nnow</think>\n<answer>Paris</answer>"),
+        ("<tool_call>{broken</tool_call>", "<think>\nnow</think>\n<answer>Paris</answer>"),
+        (&good, "<answer>Paris</answer>"),
+        ("so</think>\n<tool_call>{broken</tool_call>", "now</think>\n<answer>Paris</answer>"),
+    ] {
+        let text = format!(
+            "I need it.\n{first}<|im_end|>\n<|im_start|>user\n<tool_response>\nr\n</tool_response><|im_end|>\n\
+             <|im_start|>assistant\n{then}<|im_end|>"
+        );
+        let prompt = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\n";
+        let whole =
+            json!({"prompt": prompt, "response": text, "references": ["Paris"], "tools": [tool("f", json!({}))]});
+        let apart = json!({"messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": format!("<think>\nI need it.\n{first}")},
+            {"role": "tool", "content": "r"},
+            {"role": "assistant", "content": then},
+        ], "references": ["Paris"], "tools": [tool("f", json!({}))]});
+        let (whole, apart) = (score_one(&server, whole), score_one(&server, apart));
+        for field in ["reward", "answer/text", "parse/ok", "parse/attempts"] {
+            let pointer = format!("/{field}");
+            assert_eq!(whole.pointer(&pointer), apart.pointer(&pointer), "{field}: {first} {then}\n{whole}\n{apart}");
+        }
+    }
+}
+
+/// T2: what the prompt opened has one closer; a later one is content.
+#[test]
+fn a_stray_closer_behind_reasoning_of_the_prompt_hides_no_call() {
+    let server = Server::start(&[]);
+    let read = |format: &str, call: &str| {
+        let response = format!("plan</think>\n{call}\nok</think>\n<answer>Paris</answer>");
+        let item = json!({"prompt": "<|assistant|><think>\n", "response": response, "references": ["Paris"],
+            "tools": [tool("f", json!({}))], "tool_format": format});
+        let found = score_one(&server, item);
+        (found["parse"]["attempts"].clone(), found["reward"].clone())
+    };
+    for call in [hermes("f", &json!({"a": 1})), "<tool_call>{broken</tool_call>".to_owned()] {
+        let named = read("hermes", &call);
+        assert_eq!((&named.0, &read("auto", &call)), (&json!(1), &named), "{call}");
+    }
+}
+
+#[test]
+fn the_think_tag_of_a_prompt_stands_behind_any_template_and_counts_for_search_r1() {
+    let server = Server::start(&[]);
+    let open = score_one(
+        &server,
+        json!({"prompt": "<s>[INST] q [/INST]<think>\n", "response": "so <answer>Paris</answer>", "references": ["Paris"]}),
+    );
+    assert_eq!(open["parse"]["errors"][0]["code"], "reasoning_open", "{open}");
+    let format = |prompt: &str, response: &str| {
+        let item = json!({"prompt": prompt, "response": response, "references": ["Paris"]});
+        let body = json!({"rubric": "search_r1", "trajectories": [item]});
+        server.reward(&body).ok()["results"][0]["metrics"]["answer_format"].clone()
+    };
+    let closed = "plan</think><search>q</search><information>r</information><think>b</think><answer>Paris</answer>";
+    assert_eq!(format("q", &format!("<think>{closed}")), 1.0);
+    assert_eq!(format("assistant\n<think>", closed), 1.0);
+    assert_eq!(format("assistant\n<think>", "plan</think><answer>Paris</answer>"), 1.0);
+    assert_eq!(format("q", closed), 0.0);
+}
+
+#[test]
+fn trajectories_that_differ_in_what_their_prompt_opened_are_two() {
+    let server = Server::start(&["--store", "sqlite::memory:"]);
+    let item = |prompt: &str| json!({"prompt": prompt, "response": "<answer>Paris</answer>", "references": ["Paris"]});
+    let body = json!({"run_id": "r", "trajectories": [item("assistant\n<think>"), item("assistant\n")]});
+    let rewards = server.reward(&body).ok()["rewards"].clone();
+    assert_ne!(rewards[0], rewards[1]);
+    let scores = server.get("/runs/r/scores").ok()["items"].clone();
+    assert_ne!(scores[0]["content_hash"], scores[1]["content_hash"], "{scores}");
+}
+
 #[test]
 fn markers_in_the_arguments_of_a_call_are_no_answer() {
     let server = Server::start(&[]);

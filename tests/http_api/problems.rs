@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use gradus::http::ProblemKind;
 use serde_json::json;
 
 use crate::common::{Answer, Server, answering, package, post_bytes};
@@ -176,22 +177,25 @@ fn tokens_missing_and_wrong_are_401_and_403() {
         }
         server.send(method, path, &headers, (method == "POST").then_some(&b"{\"trajectories\":[]}"[..]))
     };
-    for (method, path) in [
-        ("POST", "/reward"),
-        ("GET", "/rubrics"),
-        ("GET", "/rubrics/binary_em"),
-        ("POST", "/rubrics/check"),
-        ("GET", "/runs"),
-        ("GET", "/runs/x"),
-        ("GET", "/runs/x/scores"),
-        ("GET", "/scores/x"),
-    ] {
-        let missing = with_token(method, path, None);
-        missing.problem(401);
-        assert!(missing.header("www-authenticate").starts_with("Bearer"), "{path}");
-        with_token(method, path, Some("wrong")).problem(403);
-        assert!(![401, 403].contains(&with_token(method, path, Some("open")).status), "{path}");
+    let document = server.get("/openapi.json").ok();
+    let mut closed = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = path.replace('{', "").replace('}', "");
+        for method in methods.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
+            let missing = with_token(&method, &path, None);
+            if ["/healthz", "/health", "/readyz", "/metrics", "/reverify_mode"].contains(&path.as_str()) {
+                assert_eq!(missing.status, 200, "{path}");
+                continue;
+            }
+            assert_eq!(missing.status, 401, "{method} {path}");
+            assert!(missing.header("www-authenticate").starts_with("Bearer"), "{path}");
+            assert_eq!(with_token(&method, &path, Some("wrong")).status, 403, "{method} {path}");
+            let allowed = with_token(&method, &path, Some("open")).status;
+            assert_eq!(allowed == 403, method == "PUT", "{method} {path}: {allowed}");
+            closed += 1;
+        }
     }
+    assert!(closed > 25, "{closed}");
     with_token("POST", "/reward", Some("open")).ok();
     let scoring_only = with_token("PUT", "/rubrics/mine", Some("open")).problem(403);
     assert!(scoring_only["detail"].as_str().unwrap().contains("--admin-token"), "{scoring_only}");
@@ -316,40 +320,20 @@ fn a_request_id_that_cannot_be_printed_or_is_endless_is_replaced() {
     }
 }
 
-/// Words between quotes or backticks that may name a kind.
-fn named(text: &str, quote: char) -> impl Iterator<Item = &str> {
-    let is_name = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-    text.split(quote).skip(1).step_by(2).filter(is_name)
-}
-
-/// The kinds that the code makes: the first name in every call that makes a problem.
-fn kinds_of(source: &str) -> impl Iterator<Item = &str> {
-    let made = ["Problem::new(", "Self::new(", "not_found(", "unavailable("];
-    let calls = made.into_iter().flat_map(|call| source.split(call).skip(1));
-    calls.filter_map(|rest| named(rest.split(';').next()?, '"').next())
-}
-
 #[test]
-fn the_list_of_kinds_in_the_readme_is_the_codes() {
-    let mut made: BTreeSet<String> = BTreeSet::new();
-    let mut directories = vec![package("src/http")];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-                continue;
-            }
-            let source = std::fs::read_to_string(&path).unwrap();
-            let code = source.split("#[cfg(test)]").next().unwrap();
-            if code.contains("Problem") {
-                made.extend(kinds_of(code).map(str::to_owned));
-            }
-        }
-    }
+fn the_readme_lists_every_kind_beside_its_status() {
     let readme = std::fs::read_to_string(package("README.md")).unwrap();
     let table = readme.split("| status | kinds |").nth(1).unwrap().split("\n\n").next().unwrap();
-    let listed: BTreeSet<String> = named(table, '`').map(str::to_owned).collect();
-    assert!(made.len() > 25, "{made:?}");
-    assert_eq!(listed, made);
+    let is_name = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let mut listed = BTreeSet::new();
+    for row in table.lines().skip(2) {
+        let (statuses, kinds) = row.trim_matches(['|', ' ']).split_once(" | ").unwrap();
+        for name in kinds.split('`').skip(1).step_by(2).filter(is_name) {
+            let kind = ProblemKind::ALL.iter().find(|kind| kind.name() == name);
+            let status = kind.unwrap_or_else(|| panic!("`{name}` is no kind")).status().as_u16();
+            assert!(statuses.contains(&status.to_string()), "`{name}` is {status}: {row}");
+            assert!(listed.insert(name), "`{name}` stands twice");
+        }
+    }
+    assert_eq!(listed, ProblemKind::ALL.iter().map(|kind| kind.name()).collect());
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use twox_hash::xxhash3_128::Hasher;
 
 use crate::http::wire::{Item, Pointed, mix};
-use crate::trajectory::{Content, Message, ToolFormat, Trajectory};
+use crate::toolcall::read_object;
+use crate::trajectory::{Content, Message, Thinking, ToolFormat, Trajectory};
 
 /// A distinct trajectory and the items that have it.
 pub(super) struct Task {
@@ -71,6 +72,11 @@ pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> u128 {
                 part("policy", &turn.text);
                 part("reasoning", turn.reasoning.as_deref().unwrap_or_default());
                 part("calls", turn.native_calls.unwrap_or_default());
+                match turn.thinking {
+                    Thinking::Outside => {}
+                    Thinking::Begins => part("thinking", "begins"),
+                    Thinking::Within => part("thinking", "within"),
+                }
             }
             Message::Other { role, content: Content::Json(text) } => part(role.as_str(), text),
             Message::Other { role, content: Content::Text(text) } => part(role.as_str(), text),
@@ -79,7 +85,7 @@ pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> u128 {
     trajectory.references.iter().for_each(|reference| part("reference", reference));
     for call in trajectory.reference_calls.iter().flatten() {
         part("reference_call", &call.name);
-        let mut arguments = serde_json::Value::Object(call.read_arguments());
+        let mut arguments = serde_json::Value::Object(read_object(call.arguments).unwrap_or_default());
         arguments.sort_all_objects();
         part("arguments", &arguments.to_string());
     }

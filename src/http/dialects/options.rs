@@ -5,11 +5,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use axum::extract::Query;
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::error::Problem;
+use crate::http::kind::Kind;
 use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid};
 use crate::trajectory::ToolFormat;
 
@@ -73,7 +74,7 @@ impl Options {
     /// # Errors
     /// 400 for a parameter that is unknown or has no such value.
     pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
-        let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "bad-query", "Bad query parameter", detail);
+        let bad = |detail: String| Problem::new(Kind::BadQuery, detail);
         let options = Query::<Self>::try_from_uri(uri)
             .map_err(|error| bad(format!("{}; GET /openapi.json has this path's parameters", error.body_text())))?
             .0;
@@ -186,7 +187,7 @@ mod tests {
             "step=x",
             "format=xml",
         ] {
-            assert_eq!(read(query).unwrap_err().status(), StatusCode::BAD_REQUEST, "{query}");
+            assert_eq!(read(query).unwrap_err().status(), axum::http::StatusCode::BAD_REQUEST, "{query}");
         }
     }
 

@@ -10,6 +10,7 @@ use super::options::Options;
 use super::prepare::Prepared;
 use crate::http::batch::{Facts, Row, Scored, component_names};
 use crate::http::error::Problem;
+use crate::http::kind::Kind;
 use crate::http::wire::OnInvalid;
 use crate::rubric::Rubric;
 
@@ -130,7 +131,11 @@ impl<'s> Outcome<'s> {
         let (code, message) = self.fault().unwrap_or(("not_scored", "there is no score"));
         let detail = format!("item {item}: {code}: {message}");
         let transient = self.facts.fault.as_ref().is_some_and(|(code, _)| code.is_transient());
-        if transient || retried { Problem::unavailable("not-scored", detail, 5) } else { Problem::shape("", detail) }
+        if transient || retried {
+            Problem::new(Kind::NotScored, detail).retry_after(5)
+        } else {
+            Problem::shape("", detail)
+        }
     }
 }
 

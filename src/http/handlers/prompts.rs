@@ -16,6 +16,7 @@ use crate::advantage::{GroupStatistics, PromptHistory, systematic_draws, unit_fr
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
+use crate::http::kind::Kind;
 use crate::http::scoring::{by_size, on_work_threads};
 use crate::http::wire::{Object, choice, pointed};
 use crate::rubric::Rubric;
@@ -232,7 +233,7 @@ pub(crate) async fn sample_prompts(
     let table = read_table(&app, &run_id).await?;
     if table.is_empty() {
         let detail = format!("the run {run_id:?} has no scores with a group; send `group` with every trajectory");
-        return Err(Problem::not_found("no-prompts", detail));
+        return Err(Problem::new(Kind::NoPrompts, detail));
     }
     Ok(Json(draw(run_id, &table, &request)))
 }

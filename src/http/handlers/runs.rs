@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
+use crate::http::kind::Kind;
 use crate::store::{self, DEFAULT_WINDOW, Filter, ScoreId, Store};
 
 /// A training run at a glance.
@@ -264,7 +265,7 @@ pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Pro
 }
 
 fn bad_query(detail: String) -> Problem {
-    Problem::new(axum::http::StatusCode::BAD_REQUEST, "bad-query", "Bad query parameter", detail)
+    Problem::new(Kind::BadQuery, detail)
 }
 
 pub(super) fn limit(limit: Option<usize>) -> Result<usize, Problem> {
@@ -275,9 +276,9 @@ pub(super) fn limit(limit: Option<usize>) -> Result<usize, Problem> {
 }
 
 pub(super) fn store(app: &App) -> Result<&Store, Problem> {
-    app.store.as_ref().ok_or_else(|| {
-        Problem::not_found("no-store", "this server stores no scores; start it with --store sqlite:FILE")
-    })
+    app.store
+        .as_ref()
+        .ok_or_else(|| Problem::new(Kind::NoStore, "this server stores no scores; start it with --store sqlite:FILE"))
 }
 
 /// The version that a stored hash starts with.
@@ -287,7 +288,7 @@ fn version(hash: &str) -> String {
 
 pub(super) fn unknown_run(run_id: &str) -> Problem {
     let run_id: String = run_id.chars().take(128).collect();
-    Problem::not_found("unknown-run", format!("there is no run {run_id:?}; GET /runs lists those there are"))
+    Problem::new(Kind::UnknownRun, format!("there is no run {run_id:?}; GET /runs lists those there are"))
 }
 
 /// List runs.
@@ -386,7 +387,7 @@ pub(crate) async fn get_score(
     app.tokens.require_api(&headers)?;
     let id: ScoreId = id.parse()?;
     let score = store(&app)?.score(id).await?.ok_or_else(|| {
-        Problem::not_found("unknown-score", format!("there is no score {id}; it is `score_id` of a result"))
+        Problem::new(Kind::UnknownScore, format!("there is no score {id}; it is `score_id` of a result"))
     })?;
     let raw = |text: String| RawValue::from_string(text).map_err(|error| Problem::internal(error.to_string()));
     Ok(Json(ScoreDetail {

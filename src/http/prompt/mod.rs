@@ -120,7 +120,7 @@ fn segments(text: &str) -> Vec<(Role, usize, &str)> {
         }
         Message::Other { .. } => None,
     };
-    split_response(text, ToolFormat::Auto).into_iter().filter_map(segment).collect()
+    split_response(text, ToolFormat::Auto, false).into_iter().filter_map(segment).collect()
 }
 
 /// Adds turns to a key.

@@ -17,9 +17,9 @@ use super::pointed::{Pointed, excerpt, pointed, without_place};
 use super::text::{Bounded, Choice, Object, References, Scalar, Text};
 use super::walk::{Walk, present};
 use crate::rubric::escape_pointer;
-use crate::toolcall::values_bytes;
+use crate::toolcall::{self, values_bytes};
 use crate::trajectory::{
-    Content, MAX_REFERENCE_CALLS, Message, ReferenceCall, Role, Thinking, ToolFormat, Trajectory, Turn, split_response,
+    Content, MAX_REFERENCE_CALLS, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
 };
 
 /// What `reward` holds for an item that could not be scored.
@@ -427,10 +427,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
             let most = MAX_ARGUMENTS_BYTES >> 20;
             return Err(D::Error::custom(format_args!("too many values: they take more than {most} MiB of memory")));
         }
-        match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(raw) {
-            Ok(_) => Ok(Self(raw)),
-            Err(error) => Err(D::Error::custom(without_place(&error))),
-        }
+        toolcall::read_object(raw).map(|_| Self(raw)).map_err(D::Error::custom)
     }
 }
 
@@ -457,14 +454,10 @@ fn read_prompt_response<'a>(
     format: ToolFormat,
 ) -> Result<Vec<Message<'a>>, Pointed> {
     let mut messages = read_prompt(prompt)?;
-    let begin = messages.len();
+    let thinking = opens_reasoning(prompt, messages.last());
     match response.0 {
-        Cow::Borrowed(text) => messages.extend(split(text, format)),
-        Cow::Owned(text) => messages.extend(split(&text, format).into_iter().map(own)),
-    }
-    let (before, turns) = messages.split_at_mut(begin);
-    if opens_reasoning(prompt, before.last()) {
-        mark_reasoning(turns);
+        Cow::Borrowed(text) => messages.extend(split(text, format, thinking)),
+        Cow::Owned(text) => messages.extend(split(&text, format, thinking).into_iter().map(own)),
     }
     Ok(messages)
 }
@@ -476,8 +469,8 @@ fn opens_reasoning(prompt: Option<&str>, last: Option<&Message<'_>>) -> bool {
         |raw: &str| raw.get(raw.floor_char_boundary(raw.len().saturating_sub(64))..)?.contains("think").then_some(());
     let ends = |text: &str| {
         let before = text.trim_end().strip_suffix(TAG)?.trim_end_matches([' ', '\t']);
-        // In prose it is a word.
-        (before.is_empty() || before.ends_with(['\n', '>', '|', ':'])).then_some(())
+        // In prose it is a word. Mistral's brackets are tokens as others' bars are.
+        (before.is_empty() || before.ends_with(['\n', '>', '|', ':']) || before.ends_with("[/INST]")).then_some(())
     };
     let ends_json = |raw: &str| near(raw).and_then(|()| ends(&serde_json::from_str::<String>(raw).ok()?)).is_some();
     match (prompt, last) {
@@ -488,34 +481,19 @@ fn opens_reasoning(prompt: Option<&str>, last: Option<&Message<'_>>) -> bool {
     }
 }
 
-/// Marks the turns up to the first one that ends reasoning which the prompt opened; the last one where none does.
-fn mark_reasoning(messages: &mut [Message<'_>]) {
-    let mut turns: Vec<&mut Turn<'_>> = messages
-        .iter_mut()
-        .filter_map(|message| match message {
-            Message::Policy(turn) => Some(turn),
-            Message::Other { .. } => None,
-        })
-        .collect();
-    let end = turns.iter().position(|turn| turn.text.contains("</think>")).unwrap_or(turns.len().saturating_sub(1));
-    for (index, turn) in turns.iter_mut().enumerate().take(end + 1) {
-        turn.thinking = if index == end { Thinking::Begins } else { Thinking::Within };
-    }
-}
-
 /// The turns of a response. A format that nobody named is looked for in what the policy wrote, and only adds to what
 /// separates turns: the policy must not be able to choose whose words count as its own.
-fn split(response: &str, format: ToolFormat) -> Vec<Message<'_>> {
-    let messages = split_response(response, format);
+fn split(response: &str, format: ToolFormat, thinking: bool) -> Vec<Message<'_>> {
+    let messages = split_response(response, format, thinking);
     if format != ToolFormat::Auto {
         return messages;
     }
     let mut own = messages.iter().filter_map(|message| match message {
-        Message::Policy(turn) => crate::toolcall::detect(&turn.text),
+        Message::Policy(turn) => toolcall::detect(&turn.text),
         Message::Other { .. } => None,
     });
     match own.next() {
-        Some(ToolFormat::React) => split_response(response, ToolFormat::React),
+        Some(ToolFormat::React) => split_response(response, ToolFormat::React, thinking),
         _ => messages,
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Writer {
 /// An entry on its way, the room it takes in the queue, and who wants to know: nobody, of a finding.
 struct Job {
     entry: Entry,
-    /// Whether the client has its answer already: what may pass is no reason to lose it.
+    /// Whether nobody who could repeat it waits: what may pass is no reason to lose it.
     promised: bool,
     room: OwnedSemaphorePermit,
     done: Option<oneshot::Sender<Result<(), StoreError>>>,
@@ -165,7 +165,7 @@ impl Writer {
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(self.units_of(&entry)) else {
             return self.lose_finding("the store's queue is full or closed");
         };
-        if self.send(Job { entry, promised: false, room, done: None }).is_err() {
+        if self.send(Job { entry, promised: true, room, done: None }).is_err() {
             self.lose_finding("the store is closed");
         }
     }
@@ -233,7 +233,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The thread: ends when the queue is closed, and nothing is held.
 fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
-    let mut desk = Desk { ledger, totals, held: VecDeque::new(), next_try: Instant::now(), pause: RETRY.0 };
+    let mut desk =
+        Desk { ledger, totals, held: VecDeque::new(), warned: false, next_try: Instant::now(), pause: RETRY.0 };
     let mut closed_since = None;
     loop {
         match desk.next(waiting) {
@@ -262,31 +263,40 @@ fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, totals: &Totals) {
 struct Desk<'t> {
     ledger: Ledger,
     totals: &'t Totals,
-    /// Batches that were promised and could not be written yet. They keep their room in the queue.
+    /// What was promised and could not be written yet. It keeps its room in the queue.
     held: VecDeque<Job>,
+    /// Whether it was said that something waits.
+    warned: bool,
     next_try: Instant,
     pause: Duration,
 }
 
 impl Desk<'_> {
-    /// The next job. Gives up waiting when what is held is to be tried again.
+    /// The next job. Gives up waiting when what is held is to be tried again, which comes before any job: jobs may never
+    /// cease to come.
     fn next(&self, waiting: &mpsc::Receiver<Job>) -> Result<Job, mpsc::RecvTimeoutError> {
         if self.held.is_empty() {
             return waiting.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected);
         }
-        waiting.recv_timeout(self.next_try.saturating_duration_since(Instant::now()))
+        match self.next_try.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(mpsc::RecvTimeoutError::Timeout),
+            pause => waiting.recv_timeout(pause),
+        }
     }
 
-    /// Writes a group, and holds what was promised and may be written later.
+    /// Writes a group, and holds what was promised and may be written later: answered batches, and findings, which judges
+    /// are not asked for again while they are remembered.
     fn write(&mut self, group: Vec<Job>) {
         let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
         let outcomes = self.ledger.write(&entries);
         self.totals.transactions.store(self.ledger.commits, Ordering::Relaxed);
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match outcome {
-                Err(error @ (StoreError::Full { .. } | StoreError::Locked { .. })) if job.promised => {
+                Err(error) if job.promised && error.may_pass() => {
+                    if !std::mem::replace(&mut self.warned, true) {
+                        tracing::warn!(%error, "what was answered already waits until it can be stored");
+                    }
                     if self.held.is_empty() {
-                        tracing::warn!(%error, "batches that were answered already wait until they can be stored");
                         self.next_try = Instant::now() + self.pause;
                     }
                     self.held.push_back(job);
@@ -307,7 +317,8 @@ impl Desk<'_> {
         self.pause = if failed < tried { RETRY.0 } else { self.pause.saturating_mul(2).min(RETRY.1) };
         self.next_try = Instant::now() + if failed < tried { Duration::ZERO } else { self.pause };
         if self.held.is_empty() {
-            tracing::info!("all batches that waited are stored");
+            self.warned = false;
+            tracing::info!("all that waited is stored");
         }
     }
 
@@ -320,7 +331,8 @@ impl Desk<'_> {
     }
 
     fn count_held(&self) {
-        self.totals.held_batches.store(self.held.len() as u64, Ordering::Relaxed);
+        let batches = self.held.iter().filter(|job| matches!(job.entry, Entry::Batch(_))).count();
+        self.totals.held_batches.store(batches as u64, Ordering::Relaxed);
     }
 }
 

@@ -11,7 +11,7 @@ fn speakers(response: &str, format: ToolFormat) -> Vec<(Role, &str)> {
         Message::Other { role, content: Content::Text(Cow::Borrowed(text)) } => (role, text.trim()),
         other => panic!("borrowed text expected: {other:?}"),
     };
-    split_response(response, format).into_iter().map(show).collect()
+    split_response(response, format, false).into_iter().map(show).collect()
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::object;
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
+use crate::http::kind::Kind;
 use crate::http::schema::JsonObject;
 use crate::http::scoring::on_work_threads;
 
@@ -153,9 +154,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         let error = json!({"message": message, "type": "invalid_request_error", "param": "grader", "code": "unsupported_grader"});
-        Self::new(axum::http::StatusCode::BAD_REQUEST, "unsupported-grader", "The grader cannot be run", message)
-            .at("/grader")
-            .with("error", error)
+        Self::new(Kind::UnsupportedGrader, message).at("/grader").with("error", error)
     }
 }
 

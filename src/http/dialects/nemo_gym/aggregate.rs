@@ -5,8 +5,8 @@ mod columns;
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use self::columns::{Columns, Measures, TASK};
 use crate::advantage::GroupStatistics;
 use crate::http::app::App;
-use crate::http::dialects::parsed;
+use crate::http::dialects::{json, parsed};
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
 use crate::http::schema::JsonObject;
@@ -102,13 +102,15 @@ fn aggregate(columns: Columns) -> Aggregate {
     responses(
         (status = 200, description = "Statistics", body = Aggregate),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn aggregate_metrics(State(app): State<App>, request: Request) -> Result<Json<Aggregate>, Problem> {
+pub(crate) async fn aggregate_metrics(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (_admission, text) = read_text(&app, request).await?;
     let answer = by_size(text.len(), move || {
         let request: AggregateRequest = parsed(&text)?;
-        Ok(aggregate(request.verify_responses))
+        // Written here, too: names may be long, and there may be many.
+        let metrics = aggregate(request.verify_responses);
+        serde_json::to_vec(&metrics).map_err(|error| Problem::internal(error.to_string()))
     });
-    answer.await.map(Json)
+    answer.await.map(json)
 }
 
 #[cfg(test)]
@@ -126,7 +128,7 @@ mod tests {
         let responses = found(json!([
             {"_ng_task_index": 0, "reward": 1.0, "exact_match": 1.0, "response": {"output": [1, "a"], "n": null}},
             {"_ng_task_index": 0, "reward": 0, "exact_match": 0.0, "_ng_rollout_index": 3},
-            {"_ng_task_index": 1, "reward": 0.5, "right": true},
+            {"_ng_task_index": 1, "reward": 0.5, "right": true, "mask_sample": false},
             {"_ng_task_index": 1, "reward": 0.0, "mask_sample": true},
             {"reward": 0.5, "right": false, "text": "1"}
         ]));
@@ -145,5 +147,8 @@ mod tests {
         assert_eq!(groups[1]["mean/reward"], 0.5);
         assert_eq!(groups[1].as_object().unwrap().len(), 9);
         assert_eq!(found(json!([]))["agent_metrics"], json!({}));
+        let refused = serde_json::from_str::<AggregateRequest>(r#"{"verify_responses": [{"reward": -2e100}]}"#);
+        let words = refused.err().unwrap().to_string();
+        assert!(words.contains("\"reward\" is -2e100") && words.contains("1e100"), "{words}");
     }
 }

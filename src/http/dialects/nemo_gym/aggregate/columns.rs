@@ -8,12 +8,14 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::store::MAX_REWARD;
+
 /// The field that names a task.
 pub(super) const TASK: &str = "_ng_task_index";
-/// Fields that are numbers and no measures.
-const NAMES: [&str; 2] = [TASK, "_ng_rollout_index"];
 /// The field that says that a sample counts nowhere.
 const MASK: &str = "mask_sample";
+/// Fields that are numbers and no measures.
+const NAMES: [&str; 3] = [TASK, "_ng_rollout_index", MASK];
 
 /// Most measures, those of each task counted by themselves: each has four numbers in the answer.
 const MAX_MEASURES: usize = 1 << 20;
@@ -30,7 +32,7 @@ pub(super) struct Columns {
 pub(super) type Measures = BTreeMap<String, Vec<f64>>;
 
 impl Columns {
-    fn add(&mut self, response: &Response<'_>) -> Result<(), TooMany> {
+    fn add(&mut self, response: &Response<'_>) -> Result<(), Unfit> {
         if response.fields.get(MASK).is_some_and(|mask| matches!(mask, Field::Bit(true))) {
             return Ok(());
         }
@@ -42,9 +44,12 @@ impl Columns {
         for measures in [Some(&mut self.all), task].into_iter().flatten() {
             for (name, field) in response.fields.iter().filter(|(name, _)| !NAMES.contains(&name.as_ref())) {
                 let Some(number) = field.number() else { continue };
+                if number.abs() > MAX_REWARD {
+                    return Err(Unfit::TooLarge { name: name.chars().take(64).collect(), number });
+                }
                 match measures.get_mut(&**name) {
                     Some(numbers) => numbers.push(number),
-                    None if self.measures == MAX_MEASURES => return Err(TooMany),
+                    None if self.measures == MAX_MEASURES => return Err(Unfit::TooMany),
                     None => {
                         self.measures += 1;
                         measures.insert(name.to_string(), vec![number]);
@@ -56,12 +61,16 @@ impl Columns {
     }
 }
 
-/// There are more measures than are kept.
+/// Why numbers have no statistics.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "more than {MAX_MEASURES} numbers under different names, those of each task counted by themselves; send fewer tasks at once"
-)]
-struct TooMany;
+enum Unfit {
+    #[error(
+        "more than {MAX_MEASURES} numbers under different names, those of each task counted by themselves; send fewer tasks at once"
+    )]
+    TooMany,
+    #[error("{name:?} is {number:e}; numbers are within {MAX_REWARD:e}, so that their sums are finite")]
+    TooLarge { name: String, number: f64 },
+}
 
 /// The numbers of one response; of those with one name the last.
 #[derive(Default)]
@@ -130,7 +139,7 @@ impl<'de> Deserialize<'de> for Response<'de> {
                 while let Some(Name(name)) = map.next_key()? {
                     match map.next_value()? {
                         Field::Other => _ = response.fields.remove(&name),
-                        _ if response.fields.len() > MAX_MEASURES => return Err(A::Error::custom(TooMany)),
+                        _ if response.fields.len() > MAX_MEASURES => return Err(A::Error::custom(Unfit::TooMany)),
                         field => _ = response.fields.insert(name, field),
                     }
                 }
