@@ -1,9 +1,10 @@
 //! Gradus scores the trajectories of LLM agents in progressive stages, for whoever trains them.
 //!
-//! # The way of a request
+//! # The way of a request, and of a training step
 //!
 //! ```text
 //! wire -> Trajectory -> Evidence -> [Outcome] -> Reward -> Report -> store record -> wire
+//! Task -> env -> Rollout -> Group -> [Report] -> advantage -> plan (VSPO) -> Sample -> loss -> AdamW -> checkpoint
 //! ```
 //!
 //! # Modules, in the order in which a trajectory meets them

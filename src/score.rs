@@ -1,7 +1,8 @@
 //! The pipeline: a trajectory, a rubric, a curriculum position and a judge give a [`Report`].
 //!
-//! There is no other way to a score: the server, the command line and the trainer all come through [`Scorer::score`].
-//! Closed stages are not evaluated. Knows no request format; does no IO of its own (a judge may).
+//! There is no other way to a score: the trainer and `explain` come through [`Scorer::score`], the server and the commands
+//! that read requests, which take many trajectories step by step, through what it calls, [`Scorer::report`]. Closed stages
+//! are not evaluated. Knows no request format; does no IO of its own (a judge may).
 
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -1,6 +1,9 @@
 //! The HTTP API: the only place that knows Axum and the API's field names.
 //!
-//! A request enters at `server`, is routed on one page (`router`), read and written by [`wire`], scored by [`batch`].
+//! A request enters at `server` over a `connection`, is routed on one page (`router`: the whole API), let in by `auth` and
+//! `limits`, and taken up by one of the `handlers`, or by one of the `dialects`, which make it a native one. Both go through
+//! `scoring`, which has the text read ([`wire`]) and scored ([`batch`]) on the work threads, again when judges have
+//! answered, and stored. What fails becomes a problem (`kind`, `error`); `telemetry` gives it the request's id.
 
 mod app;
 mod auth;

@@ -81,3 +81,49 @@ impl JudgeConfig {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Page {
+        judges: BTreeMap<String, JudgeConfig>,
+    }
+
+    /// The fields that serde knows, from its complaint about one that it does not.
+    fn keys_of<T: for<'de> Deserialize<'de>>() -> Vec<String> {
+        let error = toml::from_str::<T>("no_such_key = 1").err().unwrap().to_string();
+        let (_, listed) = error.split_once("expected one of").unwrap();
+        listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_page_of_keys_has_all_of_them_with_their_defaults() {
+        let page = include_str!("../../docs/judges.md");
+        let blocks: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let [local, remote] = blocks[..] else { panic!("two blocks: {blocks:?}") };
+        // What has no default stands there as a comment.
+        let all = |block: &str| block.replace("\n# ", "\n");
+        for (block, keys) in [
+            (local, keys_of::<LocalConfig>()),
+            (remote, [keys_of::<remote::Config>(), keys_of::<remote::EndpointConfig>()].concat()),
+        ] {
+            let named = |key: &&String| {
+                block.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} =")))
+            };
+            let missing: Vec<&String> = keys.iter().filter(|key| *key != "endpoints" && !named(key)).collect();
+            assert!(missing.is_empty() && keys.len() > 5, "{missing:?}");
+            toml::from_str::<Page>(&all(block)).unwrap();
+        }
+        let read = |block: &str| toml::from_str::<Page>(block).unwrap().judges.remove("default").unwrap();
+        let JudgeConfig::Local(found) = read(local) else { panic!("{local}") };
+        assert_eq!(found, LocalConfig { model: found.model.clone(), ..LocalConfig::default() });
+        let JudgeConfig::Remote(found) = read(remote) else { panic!("{remote}") };
+        let [endpoint] = &found.endpoints[..] else { panic!("{found:?}") };
+        assert_eq!(*endpoint, remote::EndpointConfig { url: endpoint.url.clone(), ..Default::default() });
+        let (endpoints, model) = (found.endpoints.clone(), found.model.clone());
+        assert_eq!(*found, remote::Config { endpoints, model, ..remote::Config::default() });
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::check::{Result, unit};
 use super::check_stage::only;
-use super::error::RubricError;
+use super::error::{RubricError, escape_pointer};
 use super::file::StageFile;
 use crate::stages::{JudgeMode, JudgeStage, Label, Panel, Stage, UnitScore};
 
@@ -73,7 +73,7 @@ fn labels(options: &StageFile, at: &str) -> Result<Vec<Label>> {
         return Err(RubricError::at(format!("{at}/labels"), message));
     }
     let label = |(name, value): (&String, &f64)| {
-        let at = format!("{at}/labels/{name}");
+        let at = format!("{at}/labels/{}", escape_pointer(name));
         if name.trim() != name || name.is_empty() || name.chars().any(char::is_control) {
             return Err(RubricError::at(at, "a label must be a word without white space around it"));
         }

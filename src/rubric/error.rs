@@ -68,6 +68,11 @@ pub fn without_place(error: &serde_json::Error) -> String {
     text.strip_suffix(&place).map_or_else(|| text.clone(), str::to_owned)
 }
 
+/// The keys and indices of a JSON pointer.
+fn keys_of(pointer: &str) -> impl Iterator<Item = String> {
+    pointer.split('/').skip(1).map(|key| key.replace("~1", "/").replace("~0", "~"))
+}
+
 /// Where the value at a JSON pointer starts in a JSON text; where there is none, its nearest ancestor. Where the text is no
 /// JSON, the place up to which it is.
 fn offset_in_json(text: &str, pointer: &str) -> usize {
@@ -83,7 +88,7 @@ fn offset_in_json(text: &str, pointer: &str) -> usize {
             return offset;
         }
     };
-    for key in pointer.split('/').skip(1).map(|key| key.replace("~1", "/").replace("~0", "~")) {
+    for key in keys_of(pointer) {
         let raw = here.get();
         let next = if raw.starts_with('[') {
             let list: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
@@ -111,10 +116,10 @@ fn offset_of(text: &str, pointer: &str) -> usize {
     let Ok(root) = DeTable::parse(text) else { return 0 };
     let mut offset = 0;
     let mut here: Option<&DeValue<'_>> = None;
-    for (depth, key) in pointer.split('/').skip(1).enumerate() {
+    for (depth, key) in keys_of(pointer).enumerate() {
         let next = match (depth, here) {
-            (0, _) => root.get_ref().get(key),
-            (_, Some(DeValue::Table(table))) => table.get(key),
+            (0, _) => root.get_ref().get(&*key),
+            (_, Some(DeValue::Table(table))) => table.get(&*key),
             (_, Some(DeValue::Array(list))) => key.parse::<usize>().ok().and_then(|index| list.get(index)),
             _ => None,
         };

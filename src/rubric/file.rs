@@ -1,6 +1,7 @@
 //! The shape of a rubric file: what serde reads from TOML or JSON, before anything is checked.
 //!
-//! Every field has its default written here, so that the JSON form of a file is complete and its hash stable.
+//! Defaults of the rubric are here, those of stages in `check_stage`; `resolved` writes all of them out, so that the JSON
+//! form of a file is complete and its hash stable.
 
 use std::collections::BTreeMap;
 

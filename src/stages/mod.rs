@@ -63,7 +63,7 @@ pub enum Measure {
         /// What a call that had to be repaired earns, from 0 to 1.
         repaired_credit: f64,
     },
-    /// Share of the well-formed calls whose tool is offered and whose arguments satisfy its schema.
+    /// Share of the call attempts that are calls of an offered tool with arguments that satisfy its schema.
     ToolSchema,
     /// Calls against the reference calls.
     ToolMatch(ToolMatch),

@@ -37,15 +37,15 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
         let mut repairs = Vec::new();
         let (call, end) = match json::read_within(scan.text, start, &scan.budget, ReadElement) {
             Ok((object, end)) => (object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs), end),
-            // The message around it is JSON: an element that no value can hold ends somewhere.
-            Err(fault) => match json::read(scan.text, start, PhantomData::<IgnoredAny>) {
-                Ok((_, end)) => (Err(fault.named(None)), end),
-                Err(_) => {
+            Err(fault) => {
+                // The message around it is JSON: an element that no value can hold ends somewhere.
+                let Ok((_, end)) = json::read(scan.text, start, PhantomData::<IgnoredAny>) else {
                     let stop = scan.text.floor_char_boundary(fault.at.max(start));
                     scan.push(start..stop, Vec::new(), Err(fault.named(None)));
                     return;
-                }
-            },
+                };
+                (Err(fault.named(None)), end)
+            }
         };
         scan.push(start..end, repairs, call);
         cursor.at = end;

@@ -7,7 +7,7 @@ use super::budget::{Budget, Room};
 use super::codes::Fault;
 use super::find::find;
 use super::{Attempt, Call, ErrorCode, Malformed, Offered, Options, Parsed, Repair};
-use crate::trajectory::{ParseMode, ToolFormat};
+use crate::trajectory::{ParseMode, TURN_ENDS, ToolFormat};
 
 /// One parse under way.
 pub(super) struct Scan<'t, 'o> {
@@ -144,24 +144,8 @@ impl<'t, 'o> Scan<'t, 'o> {
     }
 }
 
-/// Tokens that end a turn; servers often leave them at the end of the text.
-const END_TOKENS: [&str; 15] = [
-    "<|eot|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "</s>",
-    "<｜end▁of▁sentence｜>",
-    "<|end_of_text|>",
-    "<|end_of_turn|>",
-    "<end_of_turn>",
-    "<|end_of_sentence|>",
-    "<eos>",
-    "<|observation|>",
-    "<|user|>",
-    "<|end|>",
-];
+/// Tokens of GLM that begin the next turn, at which its models stop.
+const NEXT_TURNS: [&str; 2] = ["<|observation|>", "<|user|>"];
 
 /// The text without the end-of-turn tokens at its end, and the blanks around them.
 pub(super) fn drop_end_tokens(text: &str, format: ToolFormat) -> &str {
@@ -173,7 +157,7 @@ pub(super) fn drop_end_tokens(text: &str, format: ToolFormat) -> &str {
             return kept;
         }
         // `<|end|>` closes a harmony segment; dropping it there would say that the segment was cut off.
-        let token = END_TOKENS.iter().find(|token| {
+        let token = TURN_ENDS.iter().chain(&NEXT_TURNS).find(|token| {
             trimmed.ends_with(**token) && !(**token == "<|end|>" && matches!(format, ToolFormat::Harmony))
         });
         match token.and_then(|token| trimmed.strip_suffix(token)) {
@@ -194,7 +178,7 @@ mod tests {
         assert_eq!(drop_end_tokens("a \n", ToolFormat::Hermes), "a \n");
         assert_eq!(drop_end_tokens("a<|end|>", ToolFormat::Harmony), "a<|end|>");
         assert_eq!(drop_end_tokens("a<|end|>", ToolFormat::Phi4Mini), "a");
-        for token in END_TOKENS {
+        for token in TURN_ENDS.iter().chain(&NEXT_TURNS) {
             assert_eq!(drop_end_tokens(&format!("a{token}"), ToolFormat::Hermes), "a");
         }
     }

@@ -94,6 +94,23 @@ static BLOCKS: [Block; 6] = [
     Block { may_be_cut: false, ..block("[INST]", "[/INST]", Standing::Bracketed) },
 ];
 
+/// Tokens that end a turn, of all templates; servers often leave them in the text.
+pub const TURN_ENDS: [&str; 13] = [
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|eot|>",
+    "<|end|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<|end_of_sentence|>",
+    "<end_of_turn>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+    "<eos>",
+];
+
 /// Longest header between a role's markers, in bytes: `tool name=..` and the like.
 pub(super) const MAX_HEADER_BYTES: usize = 256;
 

@@ -11,6 +11,7 @@ mod response;
 use std::borrow::Cow;
 
 pub use format::{ParseMode, ToolFormat, UnknownFormat};
+pub use markers::TURN_ENDS;
 pub use response::{THINK_END, split_response};
 
 /// Who wrote a message.
@@ -22,7 +23,7 @@ pub enum Role {
     User,
     /// `assistant`: the policy. Only this role is scored.
     Assistant,
-    /// `tool`, `function`, `ipython`, `observation` or `environment`: what a tool gave back.
+    /// `tool`, `tool_response`, `function`, `ipython`, `observation` or `environment`: what a tool gave back.
     Tool,
 }
 

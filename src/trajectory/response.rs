@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr_iter, memchr2, memchr3, memmem};
 
-use super::markers::{self, Block, Family, Found, MAX_HEADER_BYTES, Standing};
+use super::markers::{self, Block, Family, Found, MAX_HEADER_BYTES, Standing, TURN_ENDS};
 use super::{Content, Message, Role, Thinking, ToolFormat, Turn};
 
 /// What a marker at some position means.
@@ -188,7 +188,7 @@ impl<'a> Splitter<'a> {
         let before = self.text[self.start..at].trim_end();
         match standing {
             Standing::Anywhere => true,
-            Standing::Bracketed if !self.has_brackets() => END_TOKENS.iter().any(|token| before.ends_with(token)),
+            Standing::Bracketed if !self.has_brackets() => TURN_ENDS.iter().any(|token| before.ends_with(token)),
             Standing::AfterCall | Standing::Bracketed => self.may_have_called(at) || self.is_start(before),
             Standing::AfterSearch => {
                 matches!(self.format, ToolFormat::Auto | ToolFormat::SearchR1) && before.ends_with("</search>")
@@ -221,7 +221,7 @@ impl<'a> Splitter<'a> {
             let rest = &self.text[seen + place..];
             // In harmony the assistant goes on after a thought.
             let goes_on = rest.strip_prefix("<|end|>").is_some_and(|next| next.starts_with("<|start|>assistant"));
-            !goes_on && ENDS.iter().chain(&END_TOKENS).any(|end| rest.starts_with(end))
+            !goes_on && ENDS.iter().chain(&TURN_ENDS).any(|end| rest.starts_with(end))
         };
         self.called = memchr2(b'}', b')', new).is_some() || memchr_iter(b'<', new).any(tag);
         self.called
@@ -267,25 +267,10 @@ fn policy(offset: usize, text: &str) -> Message<'_> {
     })
 }
 
-/// Tokens that end a turn. A segment of nothing else says nothing.
-const END_TOKENS: [&str; 12] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|eot|>",
-    "<|end|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|end_of_turn|>",
-    "<end_of_turn>",
-    "<｜end▁of▁sentence｜>",
-    "</s>",
-    "<eos>",
-];
-
+/// Whether a segment says nothing.
 fn is_blank(text: &str) -> bool {
     let mut rest = text.trim();
-    while let Some(shorter) = END_TOKENS.iter().find_map(|token| rest.strip_prefix(token)) {
+    while let Some(shorter) = TURN_ENDS.iter().find_map(|token| rest.strip_prefix(token)) {
         rest = shorter.trim_start();
     }
     rest.is_empty()

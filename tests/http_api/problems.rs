@@ -180,7 +180,7 @@ fn tokens_missing_and_wrong_are_401_and_403() {
     let document = server.get("/openapi.json").ok();
     let mut closed = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let path = path.replace('{', "").replace('}', "");
+        let path = path.replace(['{', '}'], "");
         for method in methods.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
             let missing = with_token(&method, &path, None);
             if ["/healthz", "/health", "/readyz", "/metrics", "/reverify_mode"].contains(&path.as_str()) {

@@ -2,29 +2,11 @@
 
 use std::borrow::Cow;
 
-/// Tokens that end a turn or fill up a batch; what trainers decode with them still on.
-const TRAILING_TOKENS: [&str; 20] = [
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|eot|>",
-    "<|end|>",
-    "<|return|>",
-    "<|end_of_text|>",
-    "<|end_of_turn|>",
-    "<end_of_turn>",
-    "<｜end▁of▁sentence｜>",
-    "<|finetune_right_pad_id|>",
-    "<|vision_pad|>",
-    "<|pad|>",
-    "<｜▁pad▁｜>",
-    "[PAD]",
-    "<pad>",
-    "</s>",
-    "<eos>",
-    "<unk>",
-];
+use crate::trajectory::TURN_ENDS;
+
+/// Tokens that fill up a batch, or end a whole answer; what trainers decode with them still on.
+const PADDING: [&str; 8] =
+    ["<|return|>", "<|finetune_right_pad_id|>", "<|vision_pad|>", "<|pad|>", "<｜▁pad▁｜>", "[PAD]", "<pad>", "<unk>"];
 
 /// Tokens that begin a text.
 pub(super) const LEADING_TOKENS: [&str; 8] = [
@@ -45,7 +27,7 @@ pub(super) fn without_trailing<'t>(text: &'t str, blank: &[&str]) -> &'t str {
     loop {
         // Every token ends in one of these.
         let may_end = rest.ends_with(['>', ']']);
-        let token = || TRAILING_TOKENS.iter().find_map(|token| rest.strip_suffix(token));
+        let token = || TURN_ENDS.iter().chain(&PADDING).find_map(|token| rest.strip_suffix(token));
         if let Some(shorter) = may_end.then(token).flatten() {
             (kept, rest) = (shorter, shorter);
         } else if let Some(shorter) = blank.iter().find_map(|blank| rest.strip_suffix(blank)) {
