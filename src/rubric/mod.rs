@@ -80,6 +80,20 @@ pub struct Rubric {
 }
 
 impl Rubric {
+    /// Names of the metrics of a result, in order: the stages, then what is reported beside them.
+    pub fn metric_names(&self) -> impl Iterator<Item = &str> {
+        self.stages.iter().map(|stage| &*stage.name).chain(self.report.iter().map(|(name, _)| &**name))
+    }
+
+    /// Names of what a reward is made of, in order. `has_base` says whether it begins with the lowest reward.
+    pub fn component_names(&self, has_base: bool) -> impl Iterator<Item = &str> {
+        let base = has_base.then_some("base");
+        let stages = self.stages.iter().map(|stage| &*stage.name);
+        let penalties = self.penalties.iter().map(|(name, _)| &**name);
+        let clamp = (!self.penalties.is_empty()).then_some("clamp");
+        base.into_iter().chain(stages).chain(penalties).chain(clamp)
+    }
+
     /// Whether a stage puts the answers of a group in order.
     pub fn ranks(&self) -> bool {
         self.stages.iter().any(|stage| stage.stage.ranks())

@@ -426,7 +426,7 @@ impl TrainConfig {
     fn wrong(&self) -> Option<(&'static str, &'static str)> {
         let rollout = &self.rollout;
         let share = |value: f64| (0.0..=1.0).contains(&value);
-        let learns_by_reward = self.algorithm != Algorithm::Sft;
+        let learns_by_reward = self.algorithm.learns_by_reward();
         let checks = [
             (self.name.is_empty(), "name", "is empty; name the run"),
             (self.steps == 0, "steps", "is 0; a run needs at least one step"),
@@ -437,7 +437,7 @@ impl TrainConfig {
             ),
             (rollout.prompts == 0, "rollout.prompts", "is 0; it must be 1 or more"),
             (
-                learns_by_reward && self.algorithm != Algorithm::Ppo && rollout.group_size < 2,
+                self.algorithm.compares_in_groups() && rollout.group_size < 2,
                 "rollout.group_size",
                 "must be 2 or more: advantages are taken within a group",
             ),
@@ -448,7 +448,7 @@ impl TrainConfig {
                 "must be above 0: greedy rollouts of a group are all alike",
             ),
             (
-                self.algorithm == Algorithm::Sft && self.sft.demonstrations.as_os_str().is_empty(),
+                !learns_by_reward && self.sft.demonstrations.as_os_str().is_empty(),
                 "sft.demonstrations",
                 "is missing; name a JSONL file of conversations",
             ),

@@ -56,7 +56,9 @@ pub(super) fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan
         Algorithm::Dapo if groups.iter().any(|group| !group.is_flat(EPSILON)) => {
             Plan::once(groups.iter().map(|group| !group.is_flat(EPSILON)))
         }
-        _ => Plan::once(groups.iter().map(|_| true)),
+        Algorithm::Sft | Algorithm::Ppo | Algorithm::Grpo | Algorithm::Dapo | Algorithm::Cispo => {
+            Plan::once(groups.iter().map(|_| true))
+        }
     }
 }
 
@@ -72,7 +74,8 @@ pub(super) fn samples(config: &TrainConfig, groups: &[Group], plan: &Plan) -> Ve
     let formula = match config.algorithm {
         Algorithm::Vspo => advantage::Algorithm::Vspo,
         Algorithm::Dapo => advantage::Algorithm::Dapo,
-        _ => advantage::Algorithm::Grpo,
+        // PPO's are put in their place by the critic's; demonstrations have none.
+        Algorithm::Grpo | Algorithm::Cispo | Algorithm::Ppo | Algorithm::Sft => advantage::Algorithm::Grpo,
     };
     // Fresh rollouts are in the batch themselves: nothing counts twice.
     let fresh = config.vspo.mode == Mode::Regenerate;

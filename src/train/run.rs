@@ -99,7 +99,7 @@ impl Run {
         let critic = config.algorithm.has_critic();
         let start = draw(config.seed, Purpose::Parameters, [0, 0]);
         // Demonstrations were not drawn; their likelihood is that of the policy itself.
-        let learns_by_reward = config.algorithm != Algorithm::Sft;
+        let learns_by_reward = config.algorithm.learns_by_reward();
         let temperature = if learns_by_reward { config.rollout.temperature } else { 1.0 };
         let policy = Policy::open(&config.policy, &device, start, temperature, critic)?;
         let environment = environment(&config.environment)?;

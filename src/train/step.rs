@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::algorithm::Algorithm;
 use super::env::Split;
 use super::experience::{Sample, said_by};
 use super::groups::{self, Group};
@@ -40,7 +39,7 @@ impl Run {
     pub(super) fn learn_from_rewards(&mut self, step: u64) -> Result<Values, TrainError> {
         let mut clock = Clock::default();
         let (mut groups, mut all) = (Vec::new(), Vec::new());
-        let rounds = if self.config.algorithm == Algorithm::Dapo { self.config.dapo.max_rounds.max(1) } else { 1 };
+        let rounds = if self.config.algorithm.replaces_flat_groups() { self.config.dapo.max_rounds.max(1) } else { 1 };
         for _ in 0..rounds {
             let wanting = self.config.rollout.prompts.saturating_sub(self.useful(&groups));
             let tasks = self.next_tasks(wanting);
@@ -137,7 +136,7 @@ impl Run {
 
     /// Groups that an algorithm would learn from.
     fn useful(&self, groups: &[Group]) -> usize {
-        let flat_counts = self.config.algorithm != Algorithm::Dapo;
+        let flat_counts = !self.config.algorithm.replaces_flat_groups();
         groups.iter().filter(|group| flat_counts || !group.is_flat(self.config.vspo.sigma_min)).count()
     }
 

@@ -2,16 +2,16 @@
 //! of other trainers have a place for. Knows none of these formats.
 
 use crate::http::wire::ResultWire;
-use crate::rubric::Rubric;
 use crate::score::Report;
 use crate::stages::NoScoreCode;
 
 /// What a dialect says of a trajectory beside its reward.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
-    /// Score per stage and reported measure, in the order of [`crate::rubric::Rubric::stages`], then of its `report`.
+    /// Score per stage and reported measure, in the order of [`crate::rubric::Rubric::metric_names`].
     pub metrics: Vec<f64>,
-    /// What the reward is made of, in reward units; they sum to it. Names are those of [`component_names`]. Empty where there
+    /// What the reward is made of, in reward units; they sum to it. Names are those of
+    /// [`crate::rubric::Rubric::component_names`]. Empty where there
     /// is none, whatever is told instead.
     pub components: Vec<f64>,
     /// Whether the first component is the rubric's lowest reward.
@@ -30,22 +30,13 @@ pub struct Facts {
     pub fault: Option<(NoScoreCode, String)>,
 }
 
-/// Names of the components of a reward, in order.
-pub fn component_names(rubric: &Rubric, has_base: bool) -> impl Iterator<Item = &str> {
-    let base = has_base.then_some("base");
-    let stages = rubric.stages.iter().map(|stage| &*stage.name);
-    let penalties = rubric.penalties.iter().map(|(name, _)| &**name);
-    let clamp = (!rubric.penalties.is_empty()).then_some("clamp");
-    base.into_iter().chain(stages).chain(penalties).chain(clamp)
-}
-
 impl Facts {
     pub(super) fn new(result: &ResultWire<'_>, report: &Report<'_>) -> Self {
         let fault = report.reward.as_ref().err();
         Self {
             metrics: result.metrics.0.iter().map(|(_, score)| *score).collect(),
             components: result.components.0.iter().map(|(_, part)| *part).collect(),
-            has_base: result.components.0.first().is_some_and(|(name, _)| *name == "base"),
+            has_base: report.has_base(),
             reason: result.reason.clone(),
             steps: result.steps.iter().map(|step| (step.message, step.reward)).collect(),
             parse_ok: result.parse.ok,

@@ -16,7 +16,7 @@ mod work;
 use std::ops::Range;
 
 use self::distinct::distinct;
-pub use self::facts::{Facts, component_names};
+pub use self::facts::Facts;
 use self::respond::{Written, finish};
 pub use self::settings::{Overrides, Settings};
 pub use self::steps::Load;

@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::Dialect;
 use super::options::Options;
 use super::prepare::Prepared;
-use crate::http::batch::{Facts, Row, Scored, component_names};
+use crate::http::batch::{Facts, Row, Scored};
 use crate::http::error::Problem;
 use crate::http::kind::Kind;
 use crate::http::wire::OnInvalid;
@@ -96,12 +96,12 @@ impl<'s> Outcome<'s> {
 
     /// Score per stage and reported measure.
     pub(super) fn metrics(&self) -> impl Iterator<Item = (&'s str, f64)> {
-        names_of(self.rubric).zip(self.facts.metrics.iter().copied())
+        self.rubric.metric_names().zip(self.facts.metrics.iter().copied())
     }
 
     /// What the reward is made of, in reward units; they sum to it.
     pub(super) fn components(&self) -> impl Iterator<Item = (&'s str, f64)> {
-        component_names(self.rubric, self.facts.has_base).zip(self.facts.components.iter().copied())
+        self.rubric.component_names(self.facts.has_base).zip(self.facts.components.iter().copied())
     }
 
     /// What else is known of it.
@@ -137,13 +137,6 @@ impl<'s> Outcome<'s> {
             Problem::shape("", detail)
         }
     }
-}
-
-/// The names of a rubric's stages and reported measures, in the order of [`Facts::metrics`].
-pub(super) fn names_of(rubric: &Rubric) -> impl Iterator<Item = &str> {
-    let stages = rubric.stages.iter().map(|stage| &*stage.name);
-    let report = rubric.report.iter().map(|(name, _)| &**name);
-    stages.chain(report)
 }
 
 /// Names with values, written as an object. A name that is taken is written as `metric_` and the name.

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::options::Options;
-use super::sheet::names_of;
 use crate::http::wire::OnInvalid;
 use crate::rubric::Rubric;
 
@@ -28,6 +27,6 @@ impl Unscored {
 
     /// The names of the metrics that its items would have.
     pub(super) fn metric_names(&self) -> impl Iterator<Item = &str> {
-        self.rubric.as_deref().into_iter().flat_map(names_of)
+        self.rubric.as_deref().into_iter().flat_map(Rubric::metric_names)
     }
 }

@@ -12,6 +12,9 @@ use super::text::{Object, Text};
 use super::walk::{Walk, present};
 use crate::trajectory::{Content, Message, Role, Thinking, Turn};
 
+/// Most messages of a trajectory.
+pub(super) const MAX_MESSAGES: usize = 4096;
+
 /// A chat message. Fields that say nothing about the score (`name`, `tool_call_id`, ..) are skipped.
 #[derive(Debug)]
 pub(super) struct MessageWire<'a> {

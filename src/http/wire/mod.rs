@@ -10,6 +10,7 @@ mod message;
 mod pointed;
 mod request;
 mod response;
+mod rollout;
 mod split;
 mod text;
 mod walk;

@@ -12,15 +12,14 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::message::{MessageWire, read_messages};
+use super::message::{MAX_MESSAGES, MessageWire, read_messages};
 use super::pointed::{Pointed, excerpt, pointed, without_place};
+use super::rollout::{read_prompt, read_prompt_response};
 use super::text::{Bounded, Choice, Object, References, Scalar, Text};
 use super::walk::{Walk, present};
 use crate::rubric::escape_pointer;
 use crate::toolcall::{self, values_bytes};
-use crate::trajectory::{
-    Content, MAX_REFERENCE_CALLS, Message, ReferenceCall, Role, ToolFormat, Trajectory, Turn, split_response,
-};
+use crate::trajectory::{MAX_REFERENCE_CALLS, ReferenceCall, ToolFormat, Trajectory};
 
 /// What `reward` holds for an item that could not be scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
@@ -80,8 +79,6 @@ pub struct RewardRequest<'a> {
 
 /// Most trajectories of a request.
 pub const MAX_TRAJECTORIES: usize = 4096;
-/// Most messages of a trajectory.
-const MAX_MESSAGES: usize = 4096;
 /// Room that the messages of a trajectory get at once.
 const USUAL_MESSAGES: usize = 8;
 /// Longest id, group, run or stage, in bytes.
@@ -428,98 +425,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
             return Err(D::Error::custom(format_args!("too many values: they take more than {most} MiB of memory")));
         }
         toolcall::read_object(raw).map(|_| Self(raw)).map_err(D::Error::custom)
-    }
-}
-
-/// What was given before the rollout: context, which is never scored.
-fn read_prompt(prompt: Option<&str>) -> Result<Vec<Message<'_>>, Pointed> {
-    match prompt {
-        None => Ok(Vec::new()),
-        Some(raw) if raw.starts_with('"') => Ok(vec![Message::Other { role: Role::User, content: Content::Json(raw) }]),
-        Some(raw) => {
-            let prompt: Bounded<MessageWire<'_>, MAX_MESSAGES> = serde_json::from_str(raw).map_err(|error| {
-                let why = without_place(&error);
-                Pointed::shape("/prompt", format!("`prompt` must be a string or a list of messages: {why}"))
-            })?;
-            let prompt = read_messages(prompt.0, "/prompt")?;
-            // What stands in the prompt was not written in this rollout, whoever wrote it.
-            Ok(prompt.into_iter().map(as_context).collect())
-        }
-    }
-}
-
-fn read_prompt_response<'a>(
-    prompt: Option<&'a str>,
-    response: Text<'a>,
-    format: ToolFormat,
-) -> Result<Vec<Message<'a>>, Pointed> {
-    let mut messages = read_prompt(prompt)?;
-    let thinking = opens_reasoning(prompt, messages.last());
-    match response.0 {
-        Cow::Borrowed(text) => messages.extend(split(text, format, thinking)),
-        Cow::Owned(text) => messages.extend(split(&text, format, thinking).into_iter().map(own)),
-    }
-    Ok(messages)
-}
-
-/// Whether a prompt ends with `<think>`, as templates of reasoning models end: as text, or as the beginning of an answer.
-fn opens_reasoning(prompt: Option<&str>, last: Option<&Message<'_>>) -> bool {
-    const TAG: &str = "<think>";
-    let near =
-        |raw: &str| raw.get(raw.floor_char_boundary(raw.len().saturating_sub(64))..)?.contains("think").then_some(());
-    let ends = |text: &str| {
-        let before = text.trim_end().strip_suffix(TAG)?.trim_end_matches([' ', '\t']);
-        // In prose it is a word. Mistral's brackets are tokens as others' bars are.
-        (before.is_empty() || before.ends_with(['\n', '>', '|', ':']) || before.ends_with("[/INST]")).then_some(())
-    };
-    let ends_json = |raw: &str| near(raw).and_then(|()| ends(&serde_json::from_str::<String>(raw).ok()?)).is_some();
-    match (prompt, last) {
-        (Some(raw), _) if raw.starts_with('"') => ends_json(raw),
-        (_, Some(Message::Other { role: Role::Assistant, content: Content::Text(text) })) => ends(text).is_some(),
-        (_, Some(Message::Other { role: Role::Assistant, content: Content::Json(raw) })) => ends_json(raw),
-        _ => false,
-    }
-}
-
-/// The turns of a response. A format that nobody named is looked for in what the policy wrote, and only adds to what
-/// separates turns: the policy must not be able to choose whose words count as its own.
-fn split(response: &str, format: ToolFormat, thinking: bool) -> Vec<Message<'_>> {
-    let messages = split_response(response, format, thinking);
-    if format != ToolFormat::Auto {
-        return messages;
-    }
-    let mut own = messages.iter().filter_map(|message| match message {
-        Message::Policy(turn) => toolcall::detect(&turn.text),
-        Message::Other { .. } => None,
-    });
-    match own.next() {
-        Some(ToolFormat::React) => split_response(response, ToolFormat::React, thinking),
-        _ => messages,
-    }
-}
-
-fn as_context(message: Message<'_>) -> Message<'_> {
-    match message {
-        Message::Policy(turn) => Message::Other { role: Role::Assistant, content: Content::Text(turn.text) },
-        other @ Message::Other { .. } => other,
-    }
-}
-
-fn own<'a>(message: Message<'_>) -> Message<'a> {
-    match message {
-        Message::Policy(turn) => Message::Policy(Turn {
-            text: turn.text.into_owned().into(),
-            offset: turn.offset,
-            reasoning: None,
-            native_calls: None,
-            thinking: turn.thinking,
-        }),
-        Message::Other { role, content: Content::Text(text) } => {
-            Message::Other { role, content: Content::Text(text.into_owned().into()) }
-        }
-        Message::Other { role, content: Content::Json(_) } => {
-            Message::Other { role, content: Content::Text(Cow::Borrowed("")) }
-        }
     }
 }
 

@@ -299,22 +299,15 @@ fn stages<'a>(report: &'a Report<'_>, rubric: &'a Rubric) -> Vec<StageWire<'a>> 
 
 fn metrics<'a>(report: &Report<'_>, rubric: &'a Rubric) -> Named<'a> {
     let score = |index: usize| report.outcomes.get(index).map_or(0.0, |outcome| outcome.score.get());
-    let stages = rubric.stages.iter().enumerate().map(|(index, stage)| (&*stage.name, score(index)));
-    let extra = rubric.report.iter().zip(&report.extra).map(|((name, _), value)| (&**name, *value));
-    Named(stages.chain(extra).collect())
+    let scores = (0..rubric.stages.len()).map(score).chain(report.extra.iter().copied());
+    Named(rubric.metric_names().zip(scores).collect())
 }
 
 fn components<'a>(report: &Report<'_>, rubric: &'a Rubric) -> Named<'a> {
     let Ok(reward) = &report.reward else { return Named(Vec::new()) };
-    let mut all = Vec::with_capacity(rubric.stages.len() + rubric.penalties.len() + 2);
-    if reward.base != 0.0 {
-        all.push(("base", reward.base));
-    }
-    all.extend(rubric.stages.iter().zip(&reward.components).map(|(stage, value)| (&*stage.name, *value)));
+    let base = report.has_base().then_some(reward.base);
     // 0 - 0 is 0, where -0.0 would be written as such.
-    all.extend(rubric.penalties.iter().zip(&reward.penalties).map(|((name, _), value)| (&**name, 0.0 - *value)));
-    if !rubric.penalties.is_empty() {
-        all.push(("clamp", reward.clamp));
-    }
-    Named(all)
+    let penalties = reward.penalties.iter().map(|value| 0.0 - *value);
+    let parts = base.into_iter().chain(reward.components.iter().copied()).chain(penalties).chain([reward.clamp]);
+    Named(rubric.component_names(report.has_base()).zip(parts).collect())
 }

@@ -95,7 +95,34 @@ impl Algorithm {
 
     /// Whether it needs a critic.
     pub fn has_critic(self) -> bool {
-        self == Self::Ppo
+        match self {
+            Self::Ppo => true,
+            Self::Sft | Self::Grpo | Self::Dapo | Self::Cispo | Self::Vspo => false,
+        }
+    }
+
+    /// Whether it learns from rewards of its own rollouts, not from demonstrations.
+    pub fn learns_by_reward(self) -> bool {
+        match self {
+            Self::Sft => false,
+            Self::Ppo | Self::Grpo | Self::Dapo | Self::Cispo | Self::Vspo => true,
+        }
+    }
+
+    /// Whether a rollout is compared with the others of its group.
+    pub fn compares_in_groups(self) -> bool {
+        match self {
+            Self::Sft | Self::Ppo => false,
+            Self::Grpo | Self::Dapo | Self::Cispo | Self::Vspo => true,
+        }
+    }
+
+    /// Whether other prompts are drawn for groups whose rewards are all equal.
+    pub fn replaces_flat_groups(self) -> bool {
+        match self {
+            Self::Dapo => true,
+            Self::Sft | Self::Ppo | Self::Grpo | Self::Cispo | Self::Vspo => false,
+        }
     }
 
     /// The loss of some tokens and its slopes.
