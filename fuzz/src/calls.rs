@@ -8,7 +8,7 @@ use gradus::toolcall::answer::{AnswerFrom, extract, search_r1_format};
 use gradus::toolcall::schema::SchemaCache;
 use gradus::toolcall::tools::ToolSet;
 use gradus::toolcall::{Options, Parsed, detect, parse, parse_native};
-use gradus::trajectory::{Message, ParseMode, ToolFormat, split_response};
+use gradus::trajectory::{Before, Message, ParseMode, ToolFormat, split_response};
 
 const MAX_CALLS: usize = 64;
 const MAX_MESSAGE_BYTES: usize = 1000;
@@ -129,7 +129,7 @@ fn ascending(what: &str, ranges: &[Range<usize>], text: &str) {
 
 /// A response of several turns: each stands where its offset says.
 fn turns(format: ToolFormat, text: &str) {
-    let messages = split_response(text, format, false);
+    let messages = split_response(text, format, Before::default());
     let mut from = 0;
     let mut policy_turns = 0;
     for message in &messages {

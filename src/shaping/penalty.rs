@@ -1,6 +1,6 @@
 //! Penalties: what is taken off the reward whatever the stages earned. Pure.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::stages::{Evidence, Field, NoScore, NoScoreCode};
 use crate::toolcall::Call;
@@ -97,11 +97,11 @@ fn repeats(evidence: &Evidence<'_>) -> usize {
 fn canonical(value: &Value) -> Value {
     match value {
         Value::Number(number) => {
-            match number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 9e15) {
-                #[allow(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
-                Some(whole) => Value::from(whole as i64),
-                None => value.clone(),
-            }
+            let whole = number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0);
+            // Beyond 64 bits JSON has no integers, and the cast gives none.
+            #[allow(clippy::cast_possible_truncation, reason = "whole, and as large as it is it stays out of range")]
+            let integer = whole.and_then(|whole| Number::from_i128(whole as i128));
+            integer.map_or_else(|| value.clone(), Value::Number)
         }
         Value::Array(list) => list.iter().map(canonical).collect(),
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), canonical(value))).collect(),

@@ -344,15 +344,14 @@ fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom
 /// The whole rollout as Search-R1 writes it: results that came as messages stand between information tags, and what the
 /// prompt opened is open.
 fn search_r1_text<'t>(trajectory: &'t Trajectory<'t>) -> Cow<'t, str> {
-    let mut turns = trajectory.turns();
-    let first = turns.next();
-    let opened = first.is_some_and(|(_, turn)| turn.thinking != Thinking::Outside);
-    if let (Some((_, only)), None, false) = (first, turns.next(), opened) {
+    let first = trajectory.messages.iter().position(|message| matches!(message, Message::Policy(_))).unwrap_or(0);
+    let rollout = trajectory.messages.get(first..).unwrap_or_default();
+    let opened = matches!(rollout.first(), Some(Message::Policy(turn)) if turn.thinking != Thinking::Outside);
+    if let ([Message::Policy(only)], false) = (rollout, opened) {
         return Cow::Borrowed(&only.text);
     }
     let mut whole = if opened { "<think>".to_owned() } else { String::new() };
-    let first = trajectory.messages.iter().position(|message| matches!(message, Message::Policy(_))).unwrap_or(0);
-    for message in &trajectory.messages[first..] {
+    for message in rollout {
         match message {
             Message::Policy(turn) => whole.push_str(toolcall::without_end_tokens(&turn.text)),
             // What a tool found may show any tags.

@@ -17,8 +17,43 @@ use crate::trajectory::{ParseMode, ToolFormat};
 
 /// The format of a text, or `None` if it holds no marker.
 pub fn detect(text: &str) -> Option<ToolFormat> {
-    let text = scan::drop_end_tokens(text, ToolFormat::Auto);
-    let first = first_marker(text, 0, Tag::NoneMet)?;
+    search(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::NoneMet)
+}
+
+/// The format of what is said behind reasoning that was passed: a closer in it is content.
+pub(super) fn detect_said(text: &str) -> Option<ToolFormat> {
+    search(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::Met)
+}
+
+/// The format of the first marker; where that begins no attempt, of the first one that does, if there is one: a word of
+/// another format would hide every call.
+fn search(text: &str, tag: Tag) -> Option<ToolFormat> {
+    let first = first_format(text, 0, tag, &[])?;
+    let (mut latest, mut passed) = (first, vec![first]);
+    while is_quiet(text, latest) {
+        let thoughts = if latest == ToolFormat::Mistral { find(text.as_bytes(), "[/THINK]") } else { None };
+        match first_format(text, thoughts.unwrap_or(0), tag, &passed) {
+            Some(next) => latest = next,
+            None => return Some(first),
+        }
+        passed.push(latest);
+    }
+    let is_better = latest != first && !holds(text, latest).attempts.is_empty();
+    Some(if is_better { latest } else { first })
+}
+
+/// Whether a text has a marker of this format and nothing that the marker promises.
+fn is_quiet(text: &str, format: ToolFormat) -> bool {
+    match format {
+        ToolFormat::Harmony => find(text.as_bytes(), "<|message|>").is_none(),
+        ToolFormat::FunctionaryV32 | ToolFormat::Mistral => holds(text, format).attempts.is_empty(),
+        _ => false,
+    }
+}
+
+/// The format of the first marker at or after `from` that is of none of the formats in `passed`.
+fn first_format(text: &str, from: usize, tag: Tag, passed: &[ToolFormat]) -> Option<ToolFormat> {
+    let first = first_marker(text, from, tag, passed)?;
     if first.tag == Tag::Met {
         return Some(first.format);
     }
@@ -29,16 +64,10 @@ pub fn detect(text: &str) -> Option<ToolFormat> {
     }
     match holds(text, first.format).reasoning.first() {
         Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => {
-            first_marker(text, reasoning.end, Tag::Met).map(|marker| marker.format)
+            first_marker(text, reasoning.end, Tag::Met, passed).map(|marker| marker.format)
         }
         _ => Some(first.format),
     }
-}
-
-/// The format of what is said behind reasoning that was passed: a closer in it is content.
-pub(super) fn detect_said(text: &str) -> Option<ToolFormat> {
-    let text = scan::drop_end_tokens(text, ToolFormat::Auto);
-    first_marker(text, 0, Tag::Met).map(|marker| marker.format)
 }
 
 /// Whether an attempt of `qwen3_coder` has its end.
@@ -67,8 +96,8 @@ struct Marker {
     tag: Tag,
 }
 
-/// The first marker at or after `from`, where a message may start.
-fn first_marker(text: &str, from: usize, tag: Tag) -> Option<Marker> {
+/// The first marker at or after `from`, where a message may start, that is of none of the formats in `passed`.
+fn first_marker(text: &str, from: usize, tag: Tag, passed: &[ToolFormat]) -> Option<Marker> {
     let mut tag = tag;
     let mut piece = from;
     let mut leading = true;
@@ -79,11 +108,11 @@ fn first_marker(text: &str, from: usize, tag: Tag) -> Option<Marker> {
         let end = think.map_or(text.len(), |(at, _)| at);
         if leading && start < end {
             leading = false;
-            if let Some(format) = bare(text, start) {
+            if let Some(format) = bare(text, start).filter(|format| !passed.contains(format)) {
                 return Some(Marker { format, at: start, tag });
             }
         }
-        if let Some((format, at)) = marker_in(text, piece, end) {
+        if let Some((format, at)) = marker_in(text, piece, end, passed) {
             return Some(Marker { format, at, tag });
         }
         let (at, kind) = think?;
@@ -153,20 +182,13 @@ fn opens_call(mut cursor: Cursor<'_>) -> bool {
         let Some(key) = key.filter(|_| cursor.eat_byte(b':')) else { break };
         name |= key == "name";
         arguments |= matches!(key, "parameters" | "arguments");
-        if name && arguments {
-            return true;
-        }
-        if skip_expression(&mut cursor, b'}').is_err() {
-            // A value that breaks hides the keys behind it.
-            let rest = cursor.rest();
-            return (name && (has_key(rest, "arguments") || has_key(rest, "parameters")))
-                || (arguments && has_key(rest, "name"));
-        }
-        if !cursor.eat_byte(b',') {
+        if skip_expression(&mut cursor, b'}').is_err() || !cursor.eat_byte(b',') {
             break;
         }
     }
-    name && arguments
+    // What breaks hides the keys behind it.
+    let rest = cursor.rest();
+    (name || has_key(rest, "name")) && (arguments || has_key(rest, "arguments") || has_key(rest, "parameters"))
 }
 
 /// Whether a key of this name, in quotes and before a colon, stands anywhere in `text`.
@@ -179,13 +201,17 @@ fn has_key(text: &str, key: &str) -> bool {
     })
 }
 
-/// The first marker that starts in `from..end`.
-fn marker_in(text: &str, from: usize, end: usize) -> Option<(ToolFormat, usize)> {
+/// The first marker that starts in `from..end` and is of none of the formats in `passed`.
+fn marker_in(text: &str, from: usize, end: usize, passed: &[ToolFormat]) -> Option<(ToolFormat, usize)> {
+    let is_new = |(format, _): &(ToolFormat, usize)| !passed.contains(format);
     let piece = text.get(from..end)?.as_bytes();
-    let angle = memchr_iter(b'<', piece).find_map(|at| Some((angle_marker(text, from + at)?, from + at)));
+    let angle =
+        memchr_iter(b'<', piece).find_map(|at| Some((angle_marker(text, from + at)?, from + at)).filter(is_new));
     // The other markers matter only if they come first.
     let piece = piece.get(..angle.map_or(piece.len(), |(_, at)| at - from))?;
-    memchr3_iter(b'[', b':', b'>', piece).find_map(|anchor| other_marker(text, piece, from, anchor)).or(angle)
+    memchr3_iter(b'[', b':', b'>', piece)
+        .find_map(|anchor| other_marker(text, piece, from, anchor).filter(is_new))
+        .or(angle)
 }
 
 /// The marker without a `<` that has its first rare byte at `anchor` of a piece of the text, which starts at `from`. No such

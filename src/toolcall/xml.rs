@@ -257,9 +257,10 @@ fn glm_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
     if name.is_empty() {
         return Err((None, Fault::new(ErrorCode::BadName, start, "the tool's name is empty")));
     }
-    // Any name will do, but this is a call of another format.
-    if name.starts_with(['{', '[']) {
-        return Err((None, Fault::new(ErrorCode::BadName, start, "JSON where the tool's name should stand")));
+    // Any name will do that could be one: a call of another format, or a sentence, is none.
+    let may_name = |c: char| c.is_alphanumeric() || "_-.:/@+#$".contains(c);
+    if !name.chars().all(may_name) && !scan.offered.offers(name) {
+        return Err((None, Fault::new(ErrorCode::BadName, start, "no name where the tool's should stand")));
     }
     let mut arguments = Map::new();
     let mut repairs = Vec::new();

@@ -124,6 +124,16 @@ pub(super) enum Found {
     Message { length: usize },
 }
 
+/// The family of the marker that gives the policy the floor at the end of a prompt.
+pub(super) fn asked(text: &str) -> Option<Family> {
+    let turn_at = |at: usize| {
+        let rest = text.get(at..)?;
+        TURNS.iter().find_map(|(family, turn)| Some((*family, turn.at_start(rest)?.1)))
+    };
+    let (family, speaker) = text.match_indices('<').rev().find_map(|(at, _)| turn_at(at))?;
+    (speaker == Role::Assistant).then_some(family)
+}
+
 /// The marker that `text` starts with.
 pub(super) fn at_start(text: &str, format: ToolFormat) -> Option<Found> {
     // Most `<` and `[` open no marker at all: one look at the next byte saves the tables. 0xEF begins the bar of DeepSeek's.
@@ -179,5 +189,12 @@ fn header<'a>(text: &'a str, open: &str, close: &[&str]) -> Option<(&'a str, usi
     let (end, closer) = ends.min()?;
     let header = rest.get(..end)?;
     let is_header = header.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "_.:=<|>/-▁｜".contains(c));
-    is_header.then_some((header, open.len() + end + closer))
+    (is_header && !has_token(header)).then_some((header, open.len() + end + closer))
+}
+
+/// Whether a token stands in what would be a header, but for those of harmony's: then this marker was cut off, and the closer
+/// is that of another one.
+fn has_token(header: &str) -> bool {
+    let tokens = header.match_indices(['<', '｜']).filter_map(|(at, _)| header.get(at..));
+    tokens.into_iter().any(|rest| !["<|channel|>", "<|constrain|>"].iter().any(|own| rest.starts_with(own)))
 }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 pub use format::{ParseMode, ToolFormat, UnknownFormat};
 pub use markers::TURN_ENDS;
-pub use response::{THINK_END, split_response};
+pub use response::{Before, THINK_END, split_response};
 
 /// Who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

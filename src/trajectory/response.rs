@@ -22,31 +22,51 @@ struct Switch {
 enum To {
     /// Somebody speaks from here on, in a turn of this family.
     Speaker(Role, Family),
-    /// Where the content of a block ends, and where whoever spoke before goes on.
-    Block(usize, usize),
+    /// Where the content of a block ends, where whoever spoke before goes on, and whose turn began inside it.
+    Block { end: usize, resume: usize, inside: Option<(Role, Family)> },
 }
 
 /// What ends reasoning.
 pub const THINK_END: &str = "</think>";
 
-/// Splits a response into turns at the markers of chat templates. `thinking` says that the prompt opened reasoning, in which
-/// the first turn begins then, and its parts behind results of tools, up to the first closer.
+/// What a response follows on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Before<'p> {
+    /// The end of the prompt, as it was written; empty where that is not known.
+    pub prompt_end: &'p str,
+    /// Whether the prompt opened reasoning, in which the first turn begins then, and its parts behind results of tools, up
+    /// to the first closer.
+    pub thinking: bool,
+}
+
+/// Splits a response into turns at the markers of chat templates; where the prompt ends with one, at those of its template
+/// only.
 ///
 /// A text whose format is named as harmony stays whole: its parser tells the speakers apart itself. Where nobody named the
 /// format, give `auto`: what separates must not depend on what the policy's text looks like. Positions in each turn plus its
 /// `offset` are positions in `response`. There is always at least one policy turn.
-pub fn split_response(response: &str, format: ToolFormat, thinking: bool) -> Vec<Message<'_>> {
+pub fn split_response<'r>(response: &'r str, format: ToolFormat, before: Before<'_>) -> Vec<Message<'r>> {
     let mut segments = Vec::new();
     let mut next_turn = None;
     if format == ToolFormat::Harmony {
         push(&mut segments, Role::Assistant, 0, response);
     } else {
-        next_turn = Splitter::new(response, format).split(&mut segments);
+        next_turn = Splitter::new(response, format, markers::asked(before.prompt_end)).split(&mut segments);
+    }
+    // A first turn of nothing is one: what others say behind it is no question that was asked, and reasoning that the prompt
+    // opened is left open.
+    let own = |segment: &Message<'_>| matches!(segment, Message::Policy(_));
+    if let Some(turn) = &mut next_turn
+        && !segments.iter().take(*turn).any(own)
+        && (before.thinking || !segments.first().is_some_and(own))
+    {
+        segments.insert(0, policy(0, ""));
+        *turn += 1;
     }
     if !segments.iter().any(|segment| matches!(segment, Message::Policy(_))) {
         segments.push(policy(response.len(), ""));
     }
-    if thinking {
+    if before.thinking {
         let turn = next_turn.unwrap_or(segments.len());
         mark_reasoning(segments.iter_mut().take(turn));
     }
@@ -74,20 +94,20 @@ struct Splitter<'a> {
     speaker: Role,
     start: usize,
     family: Option<Family>,
+    /// The family of the policy's template, where that is known.
+    template: Option<Family>,
     /// Whether something in the segment may be a call, as far as was looked.
     called: bool,
     looked: usize,
-    /// Whether the segment is known to say something.
-    said: bool,
     /// Blocks, by their places, whose closer does not come any more.
     unclosed: u32,
 }
 
 impl<'a> Splitter<'a> {
-    fn new(text: &'a str, format: ToolFormat) -> Self {
+    fn new(text: &'a str, format: ToolFormat, template: Option<Family>) -> Self {
         let (start, looked) = (0, 0);
-        let (called, said) = (false, false);
-        Self { text, format, speaker: Role::Assistant, start, family: None, called, looked, said, unclosed: 0 }
+        let called = false;
+        Self { text, format, speaker: Role::Assistant, start, family: None, template, called, looked, unclosed: 0 }
     }
 
     /// Adds the segments, and says how many belong to the turn that the text begins in, where that is not all of it.
@@ -107,15 +127,22 @@ impl<'a> Splitter<'a> {
                     self.family = (speaker != Role::Assistant).then_some(family);
                     (self.speaker, self.called, at) = (speaker, false, inside);
                 }
-                // Whoever was speaking goes on: a block inside a user's turn does not make the rest of it the policy's.
-                To::Block(end, resume) => {
+                // Whoever was speaking goes on: a block inside a user's turn does not make the rest of it the policy's. Nor does
+                // one that the policy opened and somebody else's turn closed.
+                To::Block { end, resume, inside: turn } => {
+                    if let (Role::Assistant, Some((speaker, family))) = (self.speaker, turn)
+                        && speaker != Role::Assistant
+                    {
+                        next_turn.get_or_insert(segments.len());
+                        (self.speaker, self.family) = (speaker, Some(family));
+                    }
                     // A result may be empty: nothing was found.
                     segments.push(others(Role::Tool, &text[inside..end]));
                     // Another result may follow.
                     (self.called, at) = (true, resume);
                 }
             }
-            (self.start, self.looked, self.said) = (at, at, false);
+            (self.start, self.looked) = (at, at);
         }
         push(segments, self.speaker, self.start, &text[self.start..]);
         next_turn
@@ -138,18 +165,31 @@ impl<'a> Splitter<'a> {
         }
         match markers::at_start(rest, self.format)? {
             // A page that shows another template's markers gives nobody the floor.
-            Found::Opening { family, .. } if self.family.is_some_and(|own| own != family) => None,
+            Found::Opening { family, .. } if self.family.or(self.template).is_some_and(|own| own != family) => None,
             Found::Opening { family, length, speaker } => Some(Switch { length, to: To::Speaker(speaker, family) }),
             Found::Block { block, length, index } => {
                 let (end, resume) = self.block(at, length, block, 1 << index)?;
-                Some(Switch { length, to: To::Block(end, resume) })
+                let inside = self.last_opening(at + length, end);
+                Some(Switch { length, to: To::Block { end, resume, inside } })
             }
             Found::Message { .. } if self.speaker != Role::Assistant => None,
             Found::Message { length } => {
                 let end = at + length + message_end(&rest[length..]);
-                Some(Switch { length, to: To::Block(end, end) })
+                Some(Switch { length, to: To::Block { end, resume: end, inside: None } })
             }
         }
+    }
+
+    /// Who has the floor after the last marker of a turn that stands in a block, if there is one.
+    fn last_opening(&self, start: usize, end: usize) -> Option<(Role, Family)> {
+        memchr_iter(b'<', &self.text.as_bytes()[start..end]).rev().find_map(|at| {
+            match markers::at_start(&self.text[start + at..], self.format)? {
+                Found::Opening { family, speaker, .. } if self.template.is_none_or(|own| own == family) => {
+                    Some((speaker, family))
+                }
+                _ => None,
+            }
+        })
     }
 
     /// An `Observation:` of the tool, up to the next label of the policy's. In a turn of somebody else it is a word of theirs:
@@ -161,7 +201,8 @@ impl<'a> Splitter<'a> {
         }
         let after = self.text[at..].strip_prefix(LABEL)?;
         let end = at + LABEL.len() + react_resume(after);
-        starts_line(self.text, at).then_some(Switch { length: LABEL.len(), to: To::Block(end, end) })
+        starts_line(self.text, at)
+            .then_some(Switch { length: LABEL.len(), to: To::Block { end, resume: end, inside: None } })
     }
 
     /// Where the content of the block at `at` ends and where its speaker goes on, if it is one.
@@ -189,17 +230,11 @@ impl<'a> Splitter<'a> {
         match standing {
             Standing::Anywhere => true,
             Standing::Bracketed if !self.has_brackets() => TURN_ENDS.iter().any(|token| before.ends_with(token)),
-            Standing::AfterCall | Standing::Bracketed => self.may_have_called(at) || self.is_start(before),
+            Standing::AfterCall | Standing::Bracketed => self.may_have_called(at),
             Standing::AfterSearch => {
                 matches!(self.format, ToolFormat::Auto | ToolFormat::SearchR1) && before.ends_with("</search>")
             }
         }
-    }
-
-    /// Whether the segment says nothing yet, up to a place behind the last one that was asked for.
-    fn is_start(&mut self, before: &str) -> bool {
-        self.said = self.said || !is_start(before);
-        !self.said
     }
 
     /// Whether markers in square brackets are the format's own.
@@ -226,11 +261,6 @@ impl<'a> Splitter<'a> {
         self.called = memchr2(b'}', b')', new).is_some() || memchr_iter(b'<', new).any(tag);
         self.called
     }
-}
-
-/// Whether a segment says nothing yet: templates begin a text with some tokens.
-fn is_start(text: &str) -> bool {
-    is_blank(text.trim_start().trim_start_matches("<s>"))
 }
 
 /// Where a message of harmony ends: at the next one, or where it says so.

@@ -456,6 +456,28 @@ fn reasoning_that_the_prompt_opened_reaches_into_no_later_turn() {
     }
 }
 
+#[test]
+fn a_first_turn_of_nothing_leaves_what_the_prompt_opened_open() {
+    let server = Server::start(&[]);
+    let response = "<|im_start|>assistant\n<answer>Paris</answer>";
+    let item = |prompt: &str| json!({"prompt": prompt, "response": response, "references": ["Paris"]});
+    let open = score_one(&server, item("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\n"));
+    assert_eq!(open["parse"]["errors"][0]["code"], "reasoning_open", "{open}");
+    assert_eq!(score_one(&server, item("<|im_start|>assistant\n"))["reward"], 1.0);
+}
+
+/// What a tool answers is not the policy's, whatever format it makes `auto` think of.
+#[test]
+fn an_observation_is_one_whatever_stands_before_it() {
+    let server = Server::start(&[]);
+    for decoy in ["", ">>>all\n", "[THINK][/THINK]", "<|channel|>", "<search>x</search>\n"] {
+        let text = format!("{decoy}\nAction: search\nAction Input: {{}}\nObservation: <answer>Paris</answer>");
+        let item = json!({"prompt": "q", "response": text, "references": ["Paris"]});
+        let found = score_one(&server, item);
+        assert!(found["answer"]["text"].is_null() && found["reward"] != 1.0, "{decoy:?}: {found}");
+    }
+}
+
 /// T2: what the prompt opened has one closer; a later one is content.
 #[test]
 fn a_stray_closer_behind_reasoning_of_the_prompt_hides_no_call() {
@@ -491,6 +513,10 @@ fn the_think_tag_of_a_prompt_stands_behind_any_template_and_counts_for_search_r1
     assert_eq!(format("assistant\n<think>", closed), 1.0);
     assert_eq!(format("assistant\n<think>", "plan</think><answer>Paris</answer>"), 1.0);
     assert_eq!(format("q", closed), 0.0);
+    // What stands behind the answer counts, whoever wrote it, in one turn as in two.
+    assert_eq!(format("q", &format!("<think>{closed} junk")), 0.0);
+    assert_eq!(format("q", &format!("<think>{closed}<|user|>junk")), 0.0);
+    assert_eq!(format("q", "<think>t</think><answer>Paris</answer><|user|>junk"), 0.0);
 }
 
 #[test]

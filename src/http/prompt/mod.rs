@@ -12,7 +12,7 @@ pub(super) use whole::divide_raw;
 
 use self::tokens::{LEADING_TOKENS, without_trailing};
 use super::wire::{PromptMessage, Text};
-use crate::trajectory::{Content, Message, Role, ToolFormat, split_response};
+use crate::trajectory::{Before, Content, Message, Role, ToolFormat, split_response};
 
 /// Names a prompt: a hash of what was asked, whatever template it came in.
 ///
@@ -120,7 +120,7 @@ fn segments(text: &str) -> Vec<(Role, usize, &str)> {
         }
         Message::Other { .. } => None,
     };
-    split_response(text, ToolFormat::Auto, false).into_iter().filter_map(segment).collect()
+    split_response(text, ToolFormat::Auto, Before::default()).into_iter().filter_map(segment).collect()
 }
 
 /// Adds turns to a key.

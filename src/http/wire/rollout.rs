@@ -7,7 +7,7 @@ use super::message::{MAX_MESSAGES, MessageWire, read_messages};
 use super::pointed::{Pointed, without_place};
 use super::text::{Bounded, Text};
 use crate::toolcall;
-use crate::trajectory::{Content, Message, Role, ToolFormat, Turn, split_response};
+use crate::trajectory::{Before, Content, Message, Role, ToolFormat, Turn, split_response};
 
 /// Reads a rollout that came as a prompt and the text that followed on it.
 pub(super) fn read_prompt_response<'a>(
@@ -16,10 +16,11 @@ pub(super) fn read_prompt_response<'a>(
     format: ToolFormat,
 ) -> Result<Vec<Message<'a>>, Pointed> {
     let mut messages = read_prompt(prompt)?;
-    let thinking = opens_reasoning(prompt, messages.last());
+    let prompt_end = prompt.map(written_end).unwrap_or_default();
+    let before = Before { prompt_end: &prompt_end, thinking: opens_reasoning(prompt, messages.last()) };
     match response.0 {
-        Cow::Borrowed(text) => messages.extend(split(text, format, thinking)),
-        Cow::Owned(text) => messages.extend(split(&text, format, thinking).into_iter().map(own)),
+        Cow::Borrowed(text) => messages.extend(split(text, format, before)),
+        Cow::Owned(text) => messages.extend(split(&text, format, before).into_iter().map(own)),
     }
     Ok(messages)
 }
@@ -39,6 +40,13 @@ pub(super) fn read_prompt(prompt: Option<&str>) -> Result<Vec<Message<'_>>, Poin
             Ok(prompt.into_iter().map(as_context).collect())
         }
     }
+}
+
+/// The end of a prompt that is a text, in which a template asks for the answer. Its only escapes are newlines.
+fn written_end(raw: &str) -> String {
+    const NEAR: usize = 256;
+    let end = raw.get(raw.floor_char_boundary(raw.len().saturating_sub(NEAR))..).unwrap_or_default();
+    if raw.starts_with('"') && end.contains('<') { end.replace("\\n", "\n") } else { String::new() }
 }
 
 /// Whether a prompt ends with `<think>`, as templates of reasoning models end: as text, or as the beginning of an answer.
@@ -62,18 +70,23 @@ fn opens_reasoning(prompt: Option<&str>, last: Option<&Message<'_>>) -> bool {
 
 /// The turns of a response. A format that nobody named is looked for in what the policy wrote, and only adds to what
 /// separates turns: the policy must not be able to choose whose words count as its own.
-fn split(response: &str, format: ToolFormat, thinking: bool) -> Vec<Message<'_>> {
-    let messages = split_response(response, format, thinking);
+fn split<'r>(response: &'r str, format: ToolFormat, before: Before<'_>) -> Vec<Message<'r>> {
+    let messages = split_response(response, format, before);
     if format != ToolFormat::Auto {
         return messages;
     }
-    let mut own = messages.iter().filter_map(|message| match message {
-        Message::Policy(turn) => toolcall::detect(&turn.text),
-        Message::Other { .. } => None,
-    });
-    match own.next() {
-        Some(ToolFormat::React) => split_response(response, ToolFormat::React, thinking),
-        _ => messages,
+    let texts = || {
+        messages.iter().filter_map(|message| match message {
+            Message::Policy(turn) => Some(&*turn.text),
+            Message::Other { .. } => None,
+        })
+    };
+    // Whatever else stands before it: a loop that reads this answers with an observation.
+    let acts = |text: &str| text.contains("Action Input:") && text.contains("Observation:");
+    if texts().any(acts) || texts().find_map(toolcall::detect) == Some(ToolFormat::React) {
+        split_response(response, ToolFormat::React, before)
+    } else {
+        messages
     }
 }
 
