@@ -13,6 +13,7 @@ use serde::Deserialize;
 use self::load::Loaded;
 use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
 use super::rank::check_order;
+use super::shorten::{shortened, untrusted_chars};
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
@@ -80,6 +81,8 @@ struct TextSide {
     /// Ends thinking, if the model has a token for it.
     think_end: Option<u32>,
     reward: bool,
+    /// Most tokens of a prompt and its answer.
+    context: usize,
 }
 
 impl std::fmt::Debug for Local {
@@ -114,8 +117,8 @@ impl Local {
             None => Err("no file of the model names the token that ends a text (eos_token_id)".to_owned()),
         };
         let think_end = tokenizer.token_to_id("</think>");
-        let reward = network.is_reward_model();
-        let text = Arc::new(TextSide { tokenizer, template, constraints, ends, think_end, reward });
+        let (reward, context) = (network.is_reward_model(), network.context());
+        let text = Arc::new(TextSide { tokenizer, template, constraints, ends, think_end, reward, context });
         let worker = Worker::start_model(move || network.into_model(), config.queue_tokens);
         let worker = worker.map_err(|error| error.to_string())?;
         Ok(Self { worker, text, identity, temperature: config.temperature })
@@ -126,9 +129,10 @@ impl Local {
         &self.worker
     }
 
-    async fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {
+    /// The tokens of a prompt that leaves room for so many of an answer.
+    async fn encode(&self, inquiry: &Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
         let (text, inquiry) = (self.text.clone(), inquiry.clone());
-        let encoded = tokio::task::spawn_blocking(move || text.encode(&inquiry)).await;
+        let encoded = tokio::task::spawn_blocking(move || text.encode_to_fit(inquiry, answer_tokens)).await;
         encoded.unwrap_or_else(|_| Err(no_verdict("the prompt could not be tokenised; please report it")))
     }
 
@@ -151,9 +155,9 @@ impl Local {
         budget: u32,
         seed: u64,
     ) -> Result<Finding, Unavailable> {
-        let encoded = self.encode(inquiry).await?;
-        let prompt_tokens = encoded.tokens.len() as u64;
         let budget = budget as usize;
+        let encoded = self.encode(inquiry, budget + OBJECT_TOKENS).await?;
+        let prompt_tokens = encoded.tokens.len() as u64;
         let guide = self.text.reasoned(labels, budget)?;
         let done = self.generate(encoded, guide, budget + OBJECT_TOKENS, seed).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
@@ -168,7 +172,8 @@ impl Local {
     }
 
     async fn order(&self, inquiry: &Inquiry, candidates: usize) -> Result<Finding, Unavailable> {
-        let encoded = self.encode(inquiry).await?;
+        let answer_tokens = 16 + 4 * candidates;
+        let encoded = self.encode(inquiry, answer_tokens).await?;
         let prompt_tokens = encoded.tokens.len() as u64;
         let schema = serde_json::json!({
             "type": "object",
@@ -180,7 +185,7 @@ impl Local {
         });
         let constraints = self.text.constraints.as_ref().map_err(no_verdict)?;
         let guide = Box::new(Held::new(constraints, schema).map_err(|error| from_lm(&error))?);
-        let done = self.generate(encoded, guide, 16 + 4 * candidates, 0).await?;
+        let done = self.generate(encoded, guide, answer_tokens, 0).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
         let Ok(guide) = guide.downcast::<Held>() else { return Err(no_verdict("the judge lost its guide")) };
@@ -201,7 +206,7 @@ impl Backend for Local {
     async fn answer(&self, inquiry: &Inquiry, _deadline: Instant) -> Result<Finding, Unavailable> {
         match &inquiry.want {
             Want::Labels(_) => {
-                let encoded = self.encode(inquiry).await?;
+                let encoded = self.encode(inquiry, 0).await?;
                 let prompt_tokens = encoded.tokens.len() as u64;
                 let found = self.worker.labels(encoded.tokens, encoded.labels).await.map_err(|e| from_lm(&e))?;
                 let usage = Usage { prompt_tokens, ..Usage::default() };
@@ -212,7 +217,7 @@ impl Backend for Local {
             }
             Want::Order { candidates } => self.order(inquiry, *candidates).await,
             Want::Reward => {
-                let encoded = self.encode(inquiry).await?;
+                let encoded = self.encode(inquiry, 0).await?;
                 let prompt_tokens = encoded.tokens.len() as u64;
                 let rewards = self.worker.reward(encoded.tokens).await.map_err(|error| from_lm(&error))?;
                 let raw = match rewards.as_slice() {
@@ -237,6 +242,27 @@ impl Backend for Local {
 }
 
 impl TextSide {
+    /// Encodes a prompt, with what comes from the trajectory cut where it is too long. One that is too long even so comes
+    /// as it is: the model says what does not fit.
+    fn encode_to_fit(&self, mut inquiry: Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
+        /// Characters per token differ from text to text: each time no more than three quarters of the text go.
+        const TRIES: usize = 8;
+        let room = self.context.saturating_sub(answer_tokens);
+        let mut encoded = self.encode(&inquiry)?;
+        for _ in 0..TRIES {
+            if encoded.tokens.len() <= room {
+                break;
+            }
+            let chars: usize = inquiry.messages.iter().map(|message| message.text.chars().count()).sum();
+            let excess = chars * (encoded.tokens.len() - room) / encoded.tokens.len() + 1;
+            let most = untrusted_chars(&inquiry) / 4 * 3;
+            let Some(less) = shortened(&inquiry, excess.min(most)) else { break };
+            inquiry = less;
+            encoded = self.encode(&inquiry)?;
+        }
+        Ok(encoded)
+    }
+
     fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {
         let labels: &[String] = match &inquiry.want {
             Want::Labels(labels) => labels,

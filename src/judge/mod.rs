@@ -23,6 +23,7 @@ mod rank;
 mod remote;
 pub mod rubric;
 mod session;
+mod shorten;
 mod verdict;
 
 use std::collections::BTreeMap;

@@ -31,6 +31,21 @@ fn a_right_answer_scores_high_a_wrong_one_low_and_none_is_not_judged() {
     assert_eq!(server.metric("gradus_judge_outside_probability_count", &[("rubric", SMALL)]), 2.0);
 }
 
+/// Length is the policy's doing: it must not get it out of a verdict. The small judge reads 1,024 tokens.
+#[test]
+fn an_answer_that_is_longer_than_the_judge_can_read_is_judged_too() {
+    let server = SmallJudge::new().start(&[]);
+    let long = format!("{}{}", WRONG.repeat(2000), " So I say.");
+    let question = "Where? ".repeat(40);
+    let items = [capital(&WRONG.repeat(4)), capital(&long), answers(&question, "Canberra", &"\u{4f60}".repeat(5000))];
+    let response = server.reward(&by(SMALL, &items)).ok();
+    for result in results(&response) {
+        assert_eq!((&result["valid"], &judged(result)["open"]), (&json!(true), &json!(true)), "{result}");
+    }
+    let score = |index: usize| judged(&results(&response)[index])["score"].as_f64().unwrap();
+    assert!((score(0) - score(1)).abs() < 0.25, "{} {}", score(0), score(1));
+}
+
 #[test]
 fn the_same_question_is_asked_once() {
     let server = SmallJudge::new().start(&[]);
@@ -130,7 +145,9 @@ fn a_broken_prompt_template_is_told_with_its_place() {
 #[test]
 fn a_prompt_beyond_the_context_fails_alone() {
     let server = SmallJudge::new().start(&[]);
-    let long = capital(&"Canberra, to be sure. ".repeat(60));
+    // None of them is long enough to be cut.
+    let references: Vec<String> = (0..400).map(|n| format!("Canberra {n}")).collect();
+    let long = with(capital(RIGHT), "references", json!(references));
     let response = server.reward(&by(SMALL, &[capital(RIGHT), long, capital(WRONG)])).ok();
     let [right, long, wrong] = results(&response).as_slice() else { panic!("{response}") };
     assert_no_score(long, "judge_no_verdict", &["tokens do not fit", "1024 is the most of the model's context"]);

@@ -148,6 +148,14 @@ impl Network {
         }
     }
 
+    /// Most tokens of one text, its answer included.
+    pub(super) fn context(&self) -> usize {
+        match self {
+            Self::Ours { decoder, slots, .. } => decoder.config().context.min(*slots),
+            Self::Foreign(foreign) => foreign.context(),
+        }
+    }
+
     fn ends(&self) -> &[u32] {
         match self {
             Self::Ours { decoder, .. } => &decoder.config().eos_tokens,

@@ -179,6 +179,30 @@ async fn asking_for_too_many_logprobs_is_an_error_and_no_reason_for_json() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_is_too_long_for_the_model_is_cut_where_the_trajectory_speaks() {
+    let refused = |message: &str| ResponseTemplate::new(400).set_body_json(json!({ "error": { "message": message } }));
+    let vllm = "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens";
+    let sglang = "The input (9000 tokens) is longer than the model's context length (4096 tokens).";
+    let verdict = ok(&tokens(&[("Yes", ln(0.6)), ("No", ln(0.3))]));
+    let server = server(vec![refused(vllm), refused(sglang), verdict]).await;
+    let judge = remote(config(&[&root(&server)]));
+    let text = format!("Is this right? {}", "word ".repeat(2000));
+    let untrusted = vec![15..text.len()];
+    let messages = vec![PromptMessage { speaker: Speaker::User, text, untrusted }];
+    let deadline = Instant::now() + Duration::from_secs(20);
+    assert_labels(judge.answer(&Inquiry { messages, want: labels() }, deadline).await, [0.6, 0.3]);
+    let sent = sent(&server).await;
+    let lengths: Vec<usize> =
+        sent.iter().map(|request| request["messages"][0]["content"].as_str().unwrap().len()).collect();
+    assert!(lengths[0] > 10_000 && lengths[1] < 5_200 && lengths[2] < 2_700, "{lengths:?}");
+    assert!(sent[2]["messages"][0]["content"].as_str().unwrap().starts_with("Is this right? word"));
+    // Where nothing of a trajectory is left to cut, it is said.
+    let short = self::server(vec![refused(vllm)]).await;
+    let found = answer(&remote(config(&[&root(&short)])), labels()).await;
+    assert_unavailable(found, UnavailableCode::NoVerdict, "maximum context length");
+}
+
+#[tokio::test]
 async fn logprobs_can_be_insisted_on_or_left_out() {
     let without = chat(&json!({ "message": { "content": "Yes" } }));
     let on = |url: &str| Config { logprobs: Logprobs::On, ..config(&[url]) };
