@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
@@ -80,19 +81,29 @@ enum Input {
 
 impl Input {
     fn open(path: &Path) -> anyhow::Result<Self> {
-        if path == Path::new("-") {
-            return Ok(Self::Lines(Box::new(BufReader::new(std::io::stdin()))));
-        }
         let cannot = || format!("cannot read {}", path.display());
+        if path == Path::new("-") {
+            return unpacked(std::io::stdin()).with_context(cannot).map(Self::Lines);
+        }
         let mut file = FsFile::open(path).with_context(cannot)?;
         if path.extension().is_none_or(|extension| extension != "json") {
-            return Ok(Self::Lines(Box::new(BufReader::new(file))));
+            return unpacked(file).with_context(cannot).map(Self::Lines);
         }
         let mut text = String::new();
         file.read_to_string(&mut text).with_context(cannot)?;
         serde_json::from_str::<&RawValue>(without_mark(&text)).with_context(|| path.display().to_string())?;
         Ok(Self::Document(text))
     }
+}
+
+/// The lines of a file that may be packed by gzip or zstd, whatever its name says.
+fn unpacked(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
+    let mut file = BufReader::new(file);
+    Ok(match file.fill_buf()? {
+        [0x1F, 0x8B, ..] => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Box::new(BufReader::new(zstd::Decoder::with_buffer(file)?)),
+        _ => Box::new(file),
+    })
 }
 
 fn output(path: Option<&Path>, input: &Path) -> anyhow::Result<Option<Box<dyn Write>>> {

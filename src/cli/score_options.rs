@@ -14,8 +14,8 @@ use crate::config::{ScoringFlags, StoreFlags};
 ///
 /// Each line is a trajectory, or a whole request body with `trajectories`, which may bring its rubric and its curriculum
 /// position along; a `.json` file is one of either, not a list. A line that is neither has a result too, which says so, and a
-/// request that is refused has one for all of it. Nothing is stored. The exit code is 1 where a trajectory could not be
-/// scored or a replay differs.
+/// request that is refused has one for all of it. Lines may be packed by gzip or zstd. Nothing is stored. The exit code is 1
+/// where a trajectory could not be scored or a replay differs.
 #[derive(Debug, clap::Args)]
 struct Given {
     /// Trajectories: a .jsonl or .json file, or - for standard input

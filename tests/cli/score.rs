@@ -417,3 +417,35 @@ fn what_stood_in_the_output_stays_where_the_input_is_broken() {
     let ran = gradus.run(&["score", &empty]).exits(0);
     assert!(ran.err.contains("empty.jsonl: there is no trajectory in it"), "{}", ran.err);
 }
+
+#[test]
+fn lines_may_be_packed_whatever_the_file_is_called() {
+    let gradus = Gradus::new();
+    let line = r#"{"messages": [{"role": "assistant", "content": "<answer>Paris</answer>"}], "references": ["Paris"]}"#;
+    let lines = format!("{line}\n").repeat(3);
+    let plain = gradus.file("plain.jsonl", lines.as_str());
+    let wanted = gradus.run(&["score", &plain, "--out", "-"]).exits(0).out;
+    assert_eq!(wanted.lines().count(), 3);
+    let gzip = |bytes: &[u8]| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packer, bytes).unwrap();
+        packer.finish().unwrap()
+    };
+    let (head, tail) = lines.as_bytes().split_at(40);
+    for (name, packed) in [
+        ("packed.jsonl.gz", gzip(lines.as_bytes())),
+        ("members.txt", [gzip(head), gzip(tail)].concat()),
+        ("packed.jsonl.zst", zstd::encode_all(lines.as_bytes(), 1).unwrap()),
+    ] {
+        let path = gradus.file(name, packed);
+        let stable = |text: &str| text.split("\"latency_ms\"").next().unwrap().to_owned();
+        let found = gradus.run(&["score", &path, "--out", "-"]).exits(0).out;
+        assert_eq!(
+            found.lines().map(stable).collect::<Vec<_>>(),
+            wanted.lines().map(stable).collect::<Vec<_>>(),
+            "{name}"
+        );
+    }
+    let cut = gradus.file("cut.gz", &gzip(lines.as_bytes())[..30]);
+    assert!(gradus.run(&["score", &cut]).exits(1).err.contains("cut.gz"));
+}
