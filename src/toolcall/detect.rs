@@ -45,7 +45,11 @@ fn search(text: &str, tag: Tag) -> Option<ToolFormat> {
 /// Whether a text has a marker of this format and nothing that the marker promises.
 fn is_quiet(text: &str, format: ToolFormat) -> bool {
     match format {
-        ToolFormat::Harmony => find(text.as_bytes(), "<|message|>").is_none(),
+        ToolFormat::Harmony => {
+            let headers = ["<|channel|>", "<|start|>"].iter().filter_map(|opener| find(text.as_bytes(), opener));
+            let header = headers.min().and_then(|at| text.get(at..));
+            header.is_none_or(|header| find(header.as_bytes(), "<|message|>").is_none())
+        }
         ToolFormat::FunctionaryV32 | ToolFormat::Mistral => holds(text, format).attempts.is_empty(),
         _ => false,
     }
@@ -172,6 +176,8 @@ fn bare(text: &str, at: usize) -> Option<ToolFormat> {
 fn opens_call(mut cursor: Cursor<'_>) -> bool {
     let (mut name, mut arguments) = (false, false);
     cursor.at += 1;
+    // What breaks hides the keys behind it, from where its value begins.
+    let mut rest = cursor.rest();
     loop {
         cursor.skip_blanks();
         let key = match cursor.peek() {
@@ -182,12 +188,11 @@ fn opens_call(mut cursor: Cursor<'_>) -> bool {
         let Some(key) = key.filter(|_| cursor.eat_byte(b':')) else { break };
         name |= key == "name";
         arguments |= matches!(key, "parameters" | "arguments");
+        rest = cursor.rest();
         if skip_expression(&mut cursor, b'}').is_err() || !cursor.eat_byte(b',') {
             break;
         }
     }
-    // What breaks hides the keys behind it.
-    let rest = cursor.rest();
     (name || has_key(rest, "name")) && (arguments || has_key(rest, "arguments") || has_key(rest, "parameters"))
 }
 
