@@ -124,14 +124,18 @@ pub(super) enum Found {
     Message { length: usize },
 }
 
-/// The family of the marker that gives the policy the floor at the end of a prompt.
+/// The family of the marker that gives the policy the floor at the end of a prompt. Behind it stand at most tags of
+/// reasoning: any other text may be somebody's who writes about markers.
 pub(super) fn asked(text: &str) -> Option<Family> {
     let turn_at = |at: usize| {
         let rest = text.get(at..)?;
-        TURNS.iter().find_map(|(family, turn)| Some((*family, turn.at_start(rest)?.1)))
+        let (family, (length, speaker)) =
+            TURNS.iter().find_map(|(family, turn)| Some((*family, turn.at_start(rest)?)))?;
+        Some((family, speaker, rest.get(length..)?.trim()))
     };
-    let (family, speaker) = text.match_indices('<').rev().find_map(|(at, _)| turn_at(at))?;
-    (speaker == Role::Assistant).then_some(family)
+    let (family, speaker, behind) = text.match_indices('<').rev().find_map(|(at, _)| turn_at(at))?;
+    let asks = speaker == Role::Assistant && (behind.is_empty() || behind.ends_with("think>"));
+    asks.then_some(family)
 }
 
 /// The marker that `text` starts with.
@@ -195,6 +199,6 @@ fn header<'a>(text: &'a str, open: &str, close: &[&str]) -> Option<(&'a str, usi
 /// Whether a token stands in what would be a header, but for those of harmony's: then this marker was cut off, and the closer
 /// is that of another one.
 fn has_token(header: &str) -> bool {
-    let tokens = header.match_indices(['<', '｜']).filter_map(|(at, _)| header.get(at..));
-    tokens.into_iter().any(|rest| !["<|channel|>", "<|constrain|>"].iter().any(|own| rest.starts_with(own)))
+    let mut tokens = header.match_indices(['<', '｜']).filter_map(|(at, _)| header.get(at..));
+    tokens.any(|rest| !["<|channel|>", "<|constrain|>"].iter().any(|own| rest.starts_with(own)))
 }

@@ -456,6 +456,23 @@ fn reasoning_that_the_prompt_opened_reaches_into_no_later_turn() {
     }
 }
 
+/// A marker of another template is a word where the prompt shows the policy's own.
+#[test]
+fn a_foreign_marker_hides_no_turn_where_the_prompt_shows_the_template() {
+    let server = Server::start(&[]);
+    let broken = "<tool_call>{broken</tool_call>";
+    let text = format!(
+        "<|user|>{broken}<|im_end|>\n<|im_start|>user\n<tool_response>r</tool_response><|im_end|>\n\
+         <|im_start|>assistant\n<|assistant|><answer>Paris</answer>"
+    );
+    for prompt in
+        ["<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n\n</think>\n\n"]
+    {
+        let found = score_one(&server, json!({"prompt": prompt, "response": text, "references": ["Paris"]}));
+        assert_eq!((&found["parse"]["attempts"], &found["parse"]["ok"]), (&json!(1), &json!(false)), "{found}");
+    }
+}
+
 #[test]
 fn a_first_turn_of_nothing_leaves_what_the_prompt_opened_open() {
     let server = Server::start(&[]);

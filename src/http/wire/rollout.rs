@@ -46,7 +46,10 @@ pub(super) fn read_prompt(prompt: Option<&str>) -> Result<Vec<Message<'_>>, Poin
 fn written_end(raw: &str) -> String {
     const NEAR: usize = 256;
     let end = raw.get(raw.floor_char_boundary(raw.len().saturating_sub(NEAR))..).unwrap_or_default();
-    if raw.starts_with('"') && end.contains('<') { end.replace("\\n", "\n") } else { String::new() }
+    match end.strip_suffix('"') {
+        Some(end) if raw.starts_with('"') && end.contains('<') => end.replace("\\n", "\n"),
+        _ => String::new(),
+    }
 }
 
 /// Whether a prompt ends with `<think>`, as templates of reasoning models end: as text, or as the beginning of an answer.

@@ -300,7 +300,7 @@ fn only_markers_of_the_prompts_template_separate_where_it_shows_one() {
     for prompt_end in ["<|im_start|>assistant\n", "q<|im_end|>\n<|im_start|>assistant\n<think>\n"] {
         assert_eq!(split(prompt_end), known, "{prompt_end}");
     }
-    for prompt_end in ["", "<|im_start|>user\nq", "<|assistant|>", "q"] {
+    for prompt_end in ["", "<|im_start|>user\nq", "<|assistant|>", "What is <|im_start|>assistant\nfor?", "q"] {
         assert_eq!(split(prompt_end), [Role::Assistant, Role::User, Role::Assistant], "{prompt_end}");
     }
 }
