@@ -92,14 +92,20 @@ fn without_a_verdict_nothing_is_right_or_wrong_and_the_reason_is_shown() {
     assert!(ran.out.contains("UNDECIDED on 0 pairs"), "{}", ran.out);
 }
 
-/// An answer that is longer than the judge's context gets no verdict. Half a measurement is one.
+/// References that are more than the judge's context, and each too short to be cut, get no verdict. Half a measurement is one.
 #[test]
 fn a_judge_that_answers_less_than_half_was_not_measured() {
     let gradus = Gradus::new();
-    let long = "Paris ".repeat(2000);
+    let many: Vec<String> = (0..400).map(|n| format!("Paris {n}")).collect();
     let lines = |long_ones: usize| {
-        let answer = |n| if n < long_ones { long.as_str() } else { "Paris" };
-        jsonl(&(0..4).map(|n| example(&format!("e{n}"), answer(n), "Match")).collect::<Vec<_>>())
+        let line = |n| {
+            let mut line = example(&format!("e{n}"), "Paris", "Match");
+            if n < long_ones {
+                line["references"] = json!(many);
+            }
+            line
+        };
+        jsonl(&(0..4).map(line).collect::<Vec<_>>())
     };
     for (long_ones, code) in [(2, 0), (3, 1)] {
         let file = gradus.file("lines.jsonl", lines(long_ones));

@@ -187,7 +187,7 @@ async fn a_prompt_that_is_too_long_for_the_model_is_cut_where_the_trajectory_spe
     let server = server(vec![refused(vllm), refused(sglang), verdict]).await;
     let judge = remote(config(&[&root(&server)]));
     let text = format!("Is this right? {}", "word ".repeat(2000));
-    let untrusted = vec![15..text.len()];
+    let untrusted = std::iter::once(15..text.len()).collect();
     let messages = vec![PromptMessage { speaker: Speaker::User, text, untrusted }];
     let deadline = Instant::now() + Duration::from_secs(20);
     assert_labels(judge.answer(&Inquiry { messages, want: labels() }, deadline).await, [0.6, 0.3]);
