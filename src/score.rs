@@ -268,7 +268,7 @@ fn explain(
 ) -> Cow<'static, str> {
     let Some(stage) = stage else { return Cow::Borrowed("") };
     let first = match &stage.stage {
-        Stage::Measure(Measure::ToolParse { .. }) => first_malformed(evidence),
+        Stage::Measure(Measure::ToolParse { .. }) => first_malformed(evidence).or_else(|| first_repaired(evidence)),
         Stage::Measure(Measure::ToolSchema) => first_violation(evidence),
         Stage::Measure(Measure::AnswerFormat) if evidence.answer.is_none() => {
             Some("the last turn has no answer in the place where the rubric looks for it".to_owned())
@@ -305,6 +305,15 @@ fn first_malformed(evidence: &Evidence<'_>) -> Option<String> {
             Some(format!("message {}, byte {start}: reasoning is never closed (reasoning_open)", turn.message))
         };
         call.or_else(open)
+    })
+}
+
+fn first_repaired(evidence: &Evidence<'_>) -> Option<String> {
+    evidence.turns.iter().find_map(|turn| {
+        let attempt = turn.parsed.attempts.iter().find(|attempt| !attempt.repairs.is_empty())?;
+        let repairs: Vec<&str> = attempt.repairs.iter().map(|repair| repair.as_str()).collect();
+        let (message, start) = (turn.message, attempt.span.start + turn.offset);
+        Some(format!("message {message}, byte {start}: the call had to be repaired ({})", repairs.join(", ")))
     })
 }
 

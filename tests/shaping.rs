@@ -106,6 +106,10 @@ fn a_repaired_call_earns_the_repaired_credit() {
     let tolerant = result(stages, json!({"calls": {"mode": "tolerant"}}), text, json!({}));
     near(&tolerant["reward"], 0.3);
     assert_eq!(tolerant["tool_calls"][0]["repairs"], json!(["trailing_comma"]));
+    let gated = json!([{"kind": "tool_parse", "weight": 1.0, "threshold": 1.0, "repaired_credit": 0.3}]);
+    let stopped = result(gated, json!({"calls": {"mode": "tolerant"}}), text, json!({}));
+    let reason = stopped["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("had to be repaired (trailing_comma)"), "{stopped}");
 }
 
 #[test]
