@@ -70,9 +70,9 @@ pub struct ScoringFlags {
     /// Memory for compiled tool schemas, in bytes [default: 16777216]
     #[arg(long, env = "GRADUS_SCHEMA_CACHE_BYTES", value_name = "BYTES")]
     pub schema_cache_bytes: Option<u64>,
-    /// The judge named "default": a model's directory, or URL#MODEL of an OpenAI-compatible server. More judges and all
-    /// their options stand in the configuration file, as [judges.NAME]
-    #[arg(long, env = "GRADUS_JUDGE", value_name = "DIR|URL#MODEL")]
+    /// The judge named "default": a model's directory, a GGUF file, a name on the Hugging Face hub, or URL#MODEL of an
+    /// OpenAI-compatible server. More judges and all their options stand in the configuration file, as [judges.NAME]
+    #[arg(long, env = "GRADUS_JUDGE", value_name = "DIR|GGUF|HUB_ID|URL#MODEL")]
     pub judge: Option<String>,
     /// Memory for judges' past answers, in bytes [default: 67108864]
     #[arg(long, env = "GRADUS_JUDGE_CACHE_BYTES", value_name = "BYTES")]

@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+    let cli = arguments().unwrap_or_else(|error| error.exit());
     // The file of a training is the training's own.
     let own_file = matches!(cli.command, Some(Command::Train(_) | Command::Experiment(_)));
     let file = File::read(cli.config.as_deref().filter(|_| !own_file))?;
@@ -112,6 +112,19 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Data(command) => data::run(command),
         Command::Experiment(command) => experiment::run(command, cli.config.as_ref()),
     }
+}
+
+/// What the command line says. Without a command the options of `serve` are its own.
+fn arguments() -> Result<Cli, clap::Error> {
+    use clap::error::ErrorKind::UnknownArgument;
+    Cli::try_parse().or_else(|error| {
+        let (program, options) = (std::env::args_os().take(1), std::env::args_os().skip(1));
+        match Cli::try_parse_from(program.chain(["serve".into()]).chain(options)) {
+            Ok(cli) if error.kind() == UnknownArgument => Ok(cli),
+            Err(wrong) if error.kind() == UnknownArgument && wrong.kind() != UnknownArgument => Err(wrong),
+            _ => Err(error),
+        }
+    })
 }
 
 /// Prints to standard output. Whoever closed the pipe has read enough: that is no error, and changes no exit code.

@@ -53,6 +53,24 @@ fn plain_gradus_serves_with_the_configuration_file() {
     assert_eq!((status, &problem["type"]), (403, &json!("urn:gradus:problem:inline-rubric")), "{problem}");
 }
 
+#[test]
+fn plain_gradus_takes_the_options_of_serve() {
+    let gradus = Gradus::new();
+    let config = gradus.file("gradus.toml", "default_rubric = \"binary_em\"\n");
+    let options = ["--config", &config, "--listen", "127.0.0.1:0", "--store", "none"];
+    let server = Server::start(&gradus, &options, &[]);
+    let (status, answer) = server.post("/reward", &json!({"trajectories": right_and_wrong()}).to_string());
+    assert_eq!((status, &answer["rubric"]["name"]), (200, &json!("binary_em")), "{answer}");
+    assert!(server.stop().success());
+    for (arguments, says) in [
+        (&["--lisen", "127.0.0.1:0"][..], "'--lisen'"),
+        (&["--listen", "nowhere"], "'nowhere'"),
+        (&["score", "--listen", "127.0.0.1:0"], "'--listen'"),
+    ] {
+        assert!(gradus.run(arguments).exits(2).err.contains(says), "{arguments:?}");
+    }
+}
+
 /// An environment that cannot be understood must not be passed over: with it a token would be.
 #[test]
 fn plain_gradus_refuses_a_wrong_environment() {
