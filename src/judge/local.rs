@@ -13,7 +13,7 @@ use serde::Deserialize;
 use self::load::Loaded;
 use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
 use super::rank::check_order;
-use super::shorten::{shortened, untrusted_chars};
+use super::shorten::{KEPT, cut_to, longest_untrusted};
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
@@ -132,7 +132,7 @@ impl Local {
     /// The tokens of a prompt that leaves room for so many of an answer.
     async fn encode(&self, inquiry: &Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
         let (text, inquiry) = (self.text.clone(), inquiry.clone());
-        let encoded = tokio::task::spawn_blocking(move || text.encode_to_fit(inquiry, answer_tokens)).await;
+        let encoded = tokio::task::spawn_blocking(move || text.encode_to_fit(&inquiry, answer_tokens)).await;
         encoded.unwrap_or_else(|_| Err(no_verdict("the prompt could not be tokenised; please report it")))
     }
 
@@ -242,25 +242,33 @@ impl Backend for Local {
 }
 
 impl TextSide {
-    /// Encodes a prompt, with what comes from the trajectory cut where it is too long. One that is too long even so comes
-    /// as it is: the model says what does not fit.
-    fn encode_to_fit(&self, mut inquiry: Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
-        /// Characters per token differ from text to text: each time no more than three quarters of the text go.
-        const TRIES: usize = 8;
+    /// Encodes a prompt, with what comes from the trajectory cut where it is too long: as little as a few tries find. One that
+    /// is too long even so comes as it is: the model says what does not fit.
+    fn encode_to_fit(&self, inquiry: &Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
+        const TRIES: usize = 12;
         let room = self.context.saturating_sub(answer_tokens);
-        let mut encoded = self.encode(&inquiry)?;
+        let whole = self.encode(inquiry)?;
+        if whole.tokens.len() <= room {
+            return Ok(whole);
+        }
+        let mut fits = self.encode(&cut_to(inquiry, KEPT))?;
+        if fits.tokens.len() > room {
+            return Ok(whole);
+        }
+        let (mut least, mut most) = (KEPT, longest_untrusted(inquiry));
         for _ in 0..TRIES {
-            if encoded.tokens.len() <= room {
+            let middle = least + (most - least) / 2;
+            if middle == least || fits.tokens.len() * 20 > room * 19 {
                 break;
             }
-            let chars: usize = inquiry.messages.iter().map(|message| message.text.chars().count()).sum();
-            let excess = chars * (encoded.tokens.len() - room) / encoded.tokens.len() + 1;
-            let most = untrusted_chars(&inquiry) / 4 * 3;
-            let Some(less) = shortened(&inquiry, excess.min(most)) else { break };
-            inquiry = less;
-            encoded = self.encode(&inquiry)?;
+            let encoded = self.encode(&cut_to(inquiry, middle))?;
+            if encoded.tokens.len() <= room {
+                (least, fits) = (middle, encoded);
+            } else {
+                most = middle;
+            }
         }
-        Ok(encoded)
+        Ok(fits)
     }
 
     fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {

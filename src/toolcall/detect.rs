@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use memchr::{memchr_iter, memchr3_iter};
+use memchr::{memchr_iter, memchr2, memchr3_iter};
 
 use super::budget::{Budget, Room};
 use super::call::ReadObject;
@@ -12,7 +12,9 @@ use super::expression::skip_expression;
 use super::find::{find, find_iter};
 use super::python::{identifier, quoted};
 use super::scan;
-use super::{NoTools, Options, Parsed, functionary, json, lists, parse, pythonic, react, sections, xml};
+use super::{
+    Attempt, ErrorCode, NoTools, Options, Parsed, functionary, json, lists, parse, pythonic, react, sections, xml,
+};
 use crate::trajectory::{ParseMode, ToolFormat};
 
 /// The format of a text, or `None` if it holds no marker.
@@ -25,7 +27,7 @@ pub(super) fn detect_said(text: &str) -> Option<ToolFormat> {
     search(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::Met)
 }
 
-/// The format of the first marker; where that begins no attempt, of the first one that does, if there is one: a word of
+/// The format of the first marker; where that promises nothing, of the first other one that does, if it keeps it: a word of
 /// another format would hide every call.
 fn search(text: &str, tag: Tag) -> Option<ToolFormat> {
     let first = first_format(text, 0, tag, &[])?;
@@ -38,7 +40,12 @@ fn search(text: &str, tag: Tag) -> Option<ToolFormat> {
         }
         passed.push(latest);
     }
-    let is_better = latest != first && !holds(text, latest).attempts.is_empty();
+    // Somebody who only writes about the other format opens no call of it, or does not go on.
+    let is_attempt = |attempt: &Attempt<'_>| {
+        use ErrorCode::{MissingArguments, MissingCloser, Truncated};
+        attempt.result.as_ref().err().is_none_or(|e| !matches!(e.code, MissingArguments | MissingCloser | Truncated))
+    };
+    let is_better = latest != first && holds(text, latest).attempts.iter().any(is_attempt);
     Some(if is_better { latest } else { first })
 }
 
@@ -176,8 +183,8 @@ fn bare(text: &str, at: usize) -> Option<ToolFormat> {
 fn opens_call(mut cursor: Cursor<'_>) -> bool {
     let (mut name, mut arguments) = (false, false);
     cursor.at += 1;
-    // What breaks hides the keys behind it, from where its value begins.
-    let mut rest = cursor.rest();
+    let object = cursor.rest();
+    let mut begun = false;
     loop {
         cursor.skip_blanks();
         let key = match cursor.peek() {
@@ -186,24 +193,69 @@ fn opens_call(mut cursor: Cursor<'_>) -> bool {
         };
         cursor.skip_blanks();
         let Some(key) = key.filter(|_| cursor.eat_byte(b':')) else { break };
+        begun = true;
         name |= key == "name";
         arguments |= matches!(key, "parameters" | "arguments");
-        rest = cursor.rest();
         if skip_expression(&mut cursor, b'}').is_err() || !cursor.eat_byte(b',') {
             break;
         }
     }
-    (name || has_key(rest, "name")) && (arguments || has_key(rest, "arguments") || has_key(rest, "parameters"))
+    if begun && !(name && arguments) {
+        // What breaks hides the keys behind it, as a line that ends inside a string does.
+        for keys in [keys_of(object, true), keys_of(object, false)] {
+            name |= keys.contains(&"name");
+            arguments |= keys.iter().any(|key| matches!(*key, "parameters" | "arguments"));
+        }
+    }
+    name && arguments
 }
 
-/// Whether a key of this name, in quotes and before a colon, stands anywhere in `text`.
-fn has_key(text: &str, key: &str) -> bool {
-    find_iter(text.as_bytes(), key).any(|at| {
-        let before = at.checked_sub(1).and_then(|quote| text.as_bytes().get(quote));
-        let after = text.get(at + key.len()..).unwrap_or_default();
-        matches!(before, Some(b'"' | b'\''))
-            && after.strip_prefix(['"', '\'']).is_some_and(|after| after.trim_ascii_start().starts_with(':'))
-    })
+/// The keys in quotes of a broken object, from behind its brace to where that is closed, or to a blank line. Where strings have
+/// no lines, one that its line does not close is none.
+fn keys_of(object: &str, strings_have_lines: bool) -> Vec<&str> {
+    let (mut keys, mut depth, mut cursor) = (Vec::new(), 1_usize, Cursor::new(object, 0));
+    // Quotes that are not closed.
+    let mut open = Vec::new();
+    while let Some(byte) = cursor.peek() {
+        match byte {
+            b'"' | b'\'' if !open.contains(&byte) => {
+                let text = if strings_have_lines { lines_in_quotes(&mut cursor, byte) } else { quoted(&mut cursor) };
+                if let Some(text) = text {
+                    let mut behind = cursor;
+                    behind.skip_blanks();
+                    if depth == 1 && behind.peek() == Some(b':') {
+                        keys.push(text);
+                    }
+                    continue;
+                }
+                // Nor does any other of its kind, up to the next line at least: they are not looked for again.
+                open.push(byte);
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 1 => break,
+            b'}' | b']' => depth -= 1,
+            b'\n' if cursor.rest().starts_with("\n\n") => break,
+            b'\n' if !strings_have_lines => open.clear(),
+            _ => {}
+        }
+        cursor.at = object.ceil_char_boundary(cursor.at + 1);
+    }
+    keys
+}
+
+/// What stands between the quote at the cursor and the next one, which the cursor passes.
+fn lines_in_quotes<'t>(cursor: &mut Cursor<'t>, quote: u8) -> Option<&'t str> {
+    let rest = cursor.rest();
+    let mut at = 1;
+    loop {
+        at += memchr2(quote, b'\\', rest.as_bytes().get(at..)?)?;
+        if rest.as_bytes().get(at) == Some(&quote) {
+            break;
+        }
+        at += 2;
+    }
+    cursor.at += at + 1;
+    rest.get(1..at)
 }
 
 /// The first marker that starts in `from..end` and is of none of the formats in `passed`.

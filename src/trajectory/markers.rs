@@ -28,6 +28,9 @@ enum Opening {
     Speaker { open: &'static str, role: Role },
 }
 
+/// Begins a turn of Granite's.
+const GRANITE: &str = "<|start_of_role|>";
+
 const fn kimi(open: &'static str, role: Role) -> (Family, Opening) {
     (Family::Kimi, Opening::Named { open, close: &["<|im_middle|>"], role })
 }
@@ -40,7 +43,7 @@ const fn bars(open: &'static str, role: Role) -> (Family, Opening) {
 static TURNS: [(Family, Opening); 16] = [
     (Family::ChatMl, Opening::Header { open: "<|im_start|>", close: &["\n", "<|im_sep|>"] }),
     (Family::Llama3, Opening::Header { open: "<|start_header_id|>", close: &["<|end_header_id|>"] }),
-    (Family::Granite, Opening::Header { open: "<|start_of_role|>", close: &["<|end_of_role|>"] }),
+    (Family::Granite, Opening::Header { open: GRANITE, close: &["<|end_of_role|>"] }),
     (Family::Gemma, Opening::Header { open: "<start_of_turn>", close: &["\n"] }),
     (Family::Llama4, Opening::Header { open: "<|header_start|>", close: &["<|header_end|>"] }),
     // Of anything that is not the policy: tools, under their own names, too.
@@ -73,20 +76,26 @@ pub(super) enum Standing {
 
 /// `open .. close`: what a tool or a user said, then whoever spoke before.
 pub(super) struct Block {
-    open: &'static str,
+    pub(super) open: &'static str,
     pub(super) close: &'static str,
     pub(super) standing: Standing,
     /// Whether it runs to the end where its closer was cut off.
     pub(super) may_be_cut: bool,
+    /// The template whose tokens its markers are, where no other has them.
+    pub(super) family: Option<Family>,
 }
 
 const fn block(open: &'static str, close: &'static str, standing: Standing) -> Block {
-    Block { open, close, standing, may_be_cut: true }
+    Block { open, close, standing, may_be_cut: true, family: None }
+}
+
+const fn deepseek(open: &'static str, close: &'static str) -> Block {
+    Block { family: Some(Family::DeepSeek), ..block(open, close, Standing::Anywhere) }
 }
 
 static BLOCKS: [Block; 6] = [
-    block("<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>", Standing::Anywhere),
-    block("<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>", Standing::Anywhere),
+    deepseek("<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>"),
+    deepseek("<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"),
     block("<tool_response>", "</tool_response>", Standing::AfterCall),
     block("<information>", "</information>", Standing::AfterSearch),
     block("[TOOL_RESULTS]", "[/TOOL_RESULTS]", Standing::Bracketed),
@@ -156,6 +165,12 @@ pub(super) fn at_start(text: &str, format: ToolFormat) -> Option<Found> {
 }
 
 impl Opening {
+    fn open(&self) -> &'static str {
+        match *self {
+            Self::Header { open, .. } | Self::Named { open, .. } | Self::Speaker { open, .. } => open,
+        }
+    }
+
     /// The bytes of the marker that a text starts with, and who speaks after it.
     fn at_start(&self, text: &str) -> Option<(usize, Role)> {
         match *self {
@@ -192,13 +207,18 @@ fn header<'a>(text: &'a str, open: &str, close: &[&str]) -> Option<(&'a str, usi
     let ends = close.iter().filter_map(|close| Some((memchr::memmem::find(window, close.as_bytes())?, close.len())));
     let (end, closer) = ends.min()?;
     let header = rest.get(..end)?;
-    let is_header = header.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "_.:=<|>/-▁｜".contains(c));
-    (is_header && !has_token(header)).then_some((header, open.len() + end + closer))
+    // Granite says in JSON how the answer is to be.
+    let more = if open == GRANITE { "{}\"," } else { "" };
+    let may_stand =
+        |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:=<|>/-▁｜".contains(c) || more.contains(c);
+    let is_header = header.chars().all(may_stand);
+    (is_header && !has_turn(header)).then_some((header, open.len() + end + closer))
 }
 
-/// Whether a token stands in what would be a header, but for those of harmony's: then this marker was cut off, and the closer
-/// is that of another one.
-fn has_token(header: &str) -> bool {
-    let mut tokens = header.match_indices(['<', '｜']).filter_map(|(at, _)| header.get(at..));
-    tokens.any(|rest| !["<|channel|>", "<|constrain|>"].iter().any(|own| rest.starts_with(own)))
+/// Whether a turn begins or ends in what would be a header: then this marker was cut off, and the closer is that of another.
+fn has_turn(header: &str) -> bool {
+    const HARMONY: [&str; 3] = ["<|start|>", "<|call|>", "<|return|>"];
+    let opens = |(_, turn): &(Family, Opening)| header.contains(turn.open());
+    header.contains('<')
+        && (TURN_ENDS.iter().chain(&HARMONY).any(|token| header.contains(token)) || TURNS.iter().any(opens))
 }

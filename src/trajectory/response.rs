@@ -53,12 +53,11 @@ pub fn split_response<'r>(response: &'r str, format: ToolFormat, before: Before<
     } else {
         next_turn = Splitter::new(response, format, markers::asked(before.prompt_end)).split(&mut segments);
     }
-    // A first turn of nothing is one: what others say behind it is no question that was asked, and reasoning that the prompt
-    // opened is left open.
+    // Reasoning that the prompt opened is left open by a first turn of nothing.
     let own = |segment: &Message<'_>| matches!(segment, Message::Policy(_));
     if let Some(turn) = &mut next_turn
+        && before.thinking
         && !segments.iter().take(*turn).any(own)
-        && (before.thinking || !segments.first().is_some_and(own))
     {
         segments.insert(0, policy(0, ""));
         *turn += 1;
@@ -169,10 +168,10 @@ impl<'a> Splitter<'a> {
             Found::Opening { family, length, speaker } => Some(Switch { length, to: To::Speaker(speaker, family) }),
             Found::Block { block, length, index } => {
                 let (end, resume) = self.block(at, length, block, 1 << index)?;
-                let inside = self.last_opening(at + length, end);
+                let inside = (resume > end).then(|| self.turn_inside(at + length, end, block)).flatten();
                 Some(Switch { length, to: To::Block { end, resume, inside } })
             }
-            Found::Message { .. } if self.speaker != Role::Assistant => None,
+            Found::Message { .. } if self.speaker != Role::Assistant || self.template.is_some() => None,
             Found::Message { length } => {
                 let end = at + length + message_end(&rest[length..]);
                 Some(Switch { length, to: To::Block { end, resume: end, inside: None } })
@@ -180,16 +179,26 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// Who has the floor after the last marker of a turn that stands in a block, if there is one.
-    fn last_opening(&self, start: usize, end: usize) -> Option<(Role, Family)> {
-        memchr_iter(b'<', &self.text.as_bytes()[start..end]).rev().find_map(|at| {
-            match markers::at_start(&self.text[start + at..], self.format)? {
-                Found::Opening { family, speaker, .. } if self.template.is_none_or(|own| own == family) => {
-                    Some((speaker, family))
-                }
-                _ => None,
-            }
+    /// Turns that begin at or after a place, behind a token that ends one: where, who speaks, and in which family.
+    fn turns(&self, from: usize) -> impl Iterator<Item = (usize, Role, Family)> {
+        let (text, format, template) = (self.text, self.format, self.template);
+        memchr_iter(b'<', &text.as_bytes()[from..]).map(move |at| from + at).filter_map(move |at| {
+            let Found::Opening { family, speaker, .. } = markers::at_start(&text[at..], format)? else { return None };
+            let before = text[from..at].trim_end();
+            let begins = TURN_ENDS.iter().any(|token| before.ends_with(token));
+            (begins && template.is_none_or(|own| own == family)).then_some((at, speaker, family))
         })
+    }
+
+    /// Whose turn began in a block that the policy opened and left open, so that the closer is that of another one, which stands
+    /// in that turn. A page that only shows turns has no such block.
+    fn turn_inside(&self, start: usize, end: usize, block: &Block) -> Option<(Role, Family)> {
+        if block.standing != Standing::AfterCall {
+            return None;
+        }
+        let inner = memmem::rfind(&self.text.as_bytes()[start..end], block.open.as_bytes())?;
+        let turn = self.turns(start).take_while(|(at, ..)| *at < start + inner).last();
+        turn.map(|(_, speaker, family)| (speaker, family))
     }
 
     /// An `Observation:` of the tool, up to the next label of the policy's. In a turn of somebody else it is a word of theirs:
@@ -207,7 +216,8 @@ impl<'a> Splitter<'a> {
 
     /// Where the content of the block at `at` ends and where its speaker goes on, if it is one.
     fn block(&mut self, at: usize, length: usize, block: &Block, bit: u32) -> Option<(usize, usize)> {
-        if !self.stands(at, block.standing) {
+        let foreign = block.family.zip(self.template).is_some_and(|(own, template)| own != template);
+        if foreign || !self.stands(at, block.standing) {
             return None;
         }
         let start = at + length;
@@ -218,10 +228,10 @@ impl<'a> Splitter<'a> {
             return Some((start + end, start + end + block.close.len()));
         }
         self.unclosed |= bit;
-        // A result whose closer was cut off runs to the end: it is not the policy's text either way.
+        // A result whose closer was cut off runs to the next turn, or to the end: it is not the policy's text either way.
         let follows = self.called || matches!(block.standing, Standing::Anywhere | Standing::AfterSearch);
         let cut = block.may_be_cut && follows && self.speaker == Role::Assistant;
-        cut.then_some((self.text.len(), self.text.len()))
+        cut.then(|| self.turns(start).next().map_or(self.text.len(), |(end, ..)| end)).map(|end| (end, end))
     }
 
     /// Whether a block may stand at `at`.

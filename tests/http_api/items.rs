@@ -495,6 +495,37 @@ fn an_observation_is_one_whatever_stands_before_it() {
     }
 }
 
+#[test]
+fn who_only_writes_about_actions_observes_nothing() {
+    let server = Server::start(&[]);
+    let answer = "<answer>Paris</answer>";
+    for text in [
+        format!(
+            "<think>The format says\nAction: f\nAction Input: or not.\nObservation: nothing yet.\n</think>{answer}"
+        ),
+        format!("The log reads:\n\nAction Input: {{\"q\": 1}}\nObservation: 42\n\nSo it is {answer}"),
+        format!("Step Action Input: 5ml\n Observation: turned blue\n{answer}"),
+    ] {
+        let found = score_one(&server, json!({"prompt": "q", "response": text, "references": ["Paris"]}));
+        assert_eq!(found["reward"], 1.0, "{text}: {found}");
+    }
+}
+
+/// Some trainers decode the whole sequence, prompt included.
+#[test]
+fn a_response_that_is_the_whole_conversation_is_read_as_its_messages() {
+    let server = Server::start(&[]);
+    let own = "<think>b</think><answer>Paris</answer>";
+    let whole = format!("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n{own}<|im_end|>");
+    let items = [
+        json!({"response": whole, "references": ["Paris"]}),
+        json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": own}], "references": ["Paris"]}),
+    ];
+    let response = server.reward(&json!({"rubric": "search_r1", "trajectories": items})).ok();
+    assert_eq!(response["rewards"], json!([1.0, 1.0]), "{response}");
+    assert_eq!(response["results"][0]["steps"].as_array().unwrap().len(), 1);
+}
+
 /// T2: what the prompt opened has one closer; a later one is content.
 #[test]
 fn a_stray_closer_behind_reasoning_of_the_prompt_hides_no_call() {

@@ -37,7 +37,13 @@ fn an_answer_that_is_longer_than_the_judge_can_read_is_judged_too() {
     let server = SmallJudge::new().start(&[]);
     let long = format!("{}{}", WRONG.repeat(2000), " So I say.");
     let question = "Where? ".repeat(40);
-    let items = [capital(&WRONG.repeat(4)), capital(&long), answers(&question, "Canberra", &"\u{4f60}".repeat(5000))];
+    let items = [
+        capital(&WRONG.repeat(4)),
+        capital(&long),
+        answers(&question, "Canberra", &"\u{4f60}".repeat(150_000)),
+        // Many characters for a token.
+        capital(&(" ".repeat(150_000) + WRONG + &"=".repeat(40_000))),
+    ];
     let response = server.reward(&by(SMALL, &items)).ok();
     for result in results(&response) {
         assert_eq!((&result["valid"], &judged(result)["open"]), (&json!(true), &json!(true)), "{result}");

@@ -7,7 +7,7 @@ use super::message::{MAX_MESSAGES, MessageWire, read_messages};
 use super::pointed::{Pointed, without_place};
 use super::text::{Bounded, Text};
 use crate::toolcall;
-use crate::trajectory::{Before, Content, Message, Role, ToolFormat, Turn, split_response};
+use crate::trajectory::{Before, Content, Message, Role, THINK_END, ToolFormat, Turn, split_response};
 
 /// Reads a rollout that came as a prompt and the text that followed on it.
 pub(super) fn read_prompt_response<'a>(
@@ -22,9 +22,10 @@ pub(super) fn read_prompt_response<'a>(
         Cow::Borrowed(text) => messages.extend(split(text, format, before)),
         Cow::Owned(text) => messages.extend(split(&text, format, before).into_iter().map(own)),
     }
-    // Whoever asks in the response, perhaps the policy itself, is not who asked for it.
+    // Whoever asks behind the policy's words is not who asked for them.
     let asks = |message: &Message<'_>| matches!(message, Message::Other { role: Role::User, .. });
-    if prompt.is_none() && messages.iter().any(asks) {
+    let begins = matches!(messages.first(), Some(Message::Policy(_)));
+    if prompt.is_none() && begins && messages.iter().any(asks) {
         messages.insert(0, Message::Other { role: Role::User, content: Content::Text(Cow::Borrowed("")) });
     }
     Ok(messages)
@@ -47,14 +48,16 @@ pub(super) fn read_prompt(prompt: Option<&str>) -> Result<Vec<Message<'_>>, Poin
     }
 }
 
-/// The end of a prompt that is a text, in which a template asks for the answer. Its only escapes are newlines.
+/// The end of a prompt that is a text, in which a template asks for the answer.
 fn written_end(raw: &str) -> String {
-    const NEAR: usize = 256;
-    let end = raw.get(raw.floor_char_boundary(raw.len().saturating_sub(NEAR))..).unwrap_or_default();
-    match end.strip_suffix('"') {
-        Some(end) if raw.starts_with('"') && end.contains('<') => end.replace("\\n", "\n"),
-        _ => String::new(),
+    const NEAR: usize = 512;
+    let end = raw.get(raw.floor_char_boundary(raw.len().saturating_sub(NEAR)).max(1)..).unwrap_or_default();
+    if !raw.starts_with('"') || !(end.contains('<') || end.contains("\\u")) {
+        return String::new();
     }
+    // It may begin inside an escape: the rest of that is garbage, or, of a quote, none.
+    let decoded = |from: usize| serde_json::from_str(&["\"", end.get(from..)?].concat()).ok();
+    (0..4).find_map(decoded).unwrap_or_default()
 }
 
 /// Whether a prompt ends with `<think>`, as templates of reasoning models end: as text, or as the beginning of an answer.
@@ -90,12 +93,30 @@ fn split<'r>(response: &'r str, format: ToolFormat, before: Before<'_>) -> Vec<M
         })
     };
     // Whatever else stands before it: a loop that reads this answers with an observation.
-    let acts = |text: &str| text.contains("Action Input:") && text.contains("Observation:");
     if texts().any(acts) || texts().find_map(toolcall::detect) == Some(ToolFormat::React) {
         split_response(response, ToolFormat::React, before)
     } else {
         messages
     }
+}
+
+/// Whether lines of a text, outside reasoning, are an action, its input and an observation, in this order.
+fn acts(text: &str) -> bool {
+    const LABELS: [&str; 3] = ["Action:", "Action Input:", "Observation:"];
+    if !text.contains(LABELS[1]) || !text.contains(LABELS[2]) {
+        return false;
+    }
+    let (mut seen, mut thinks) = (0, false);
+    for line in text.lines() {
+        if !thinks && LABELS.get(seen).is_some_and(|label| line.trim_start().starts_with(label)) {
+            seen += 1;
+        }
+        thinks = match (line.rfind("<think>"), line.rfind(THINK_END)) {
+            (None, None) => thinks,
+            (opens, closes) => opens > closes,
+        };
+    }
+    seen == LABELS.len()
 }
 
 fn as_context(message: Message<'_>) -> Message<'_> {
@@ -131,7 +152,7 @@ mod tests {
     /// A judge takes the first words of a user for the task.
     #[test]
     fn a_response_asks_no_question_of_its_own() {
-        let response = "<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n<|im_start|>assistant\n2";
+        let response = "3<|im_end|>\n<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n<|im_start|>assistant\n2";
         let first = |prompt: Option<&'static str>, response: &'static str| {
             let messages = read_prompt_response(prompt, Text(Cow::Borrowed(response)), ToolFormat::Auto).unwrap();
             match messages.into_iter().next() {

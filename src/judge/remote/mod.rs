@@ -40,7 +40,7 @@ use self::pool::{Pool, Retry};
 use self::reply::{ChatReply, RewardReply, SglangClassification, VllmClassification};
 use self::transport::Transport;
 use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Usage, Want};
-use super::shorten::{shortened, untrusted_chars};
+use super::shorten::{KEPT, cut_to, longest_untrusted};
 use crate::stages::Unavailable;
 
 pub use self::accounting::{EndpointSnapshot, Health};
@@ -222,15 +222,11 @@ impl Backend for Remote {
         let own = tokio::time::Instant::now() + Duration::from_millis(self.config.deadline_ms);
         let deadline = deadline.min(own);
         let mut found = self.find(inquiry, deadline).await;
-        // Nobody but the endpoint knows its tokens: half of what comes from the trajectory goes until it fits.
-        let mut less = inquiry.clone();
-        for _ in 0..MAX_CUTS {
-            if !found.as_ref().err().is_some_and(is_too_long) {
-                break;
-            }
-            let Some(half) = shortened(&less, untrusted_chars(&less) / 2) else { break };
-            less = half;
-            found = self.find(&less, deadline).await;
+        // Nobody but the endpoint knows its tokens: what comes from the trajectory is cut to half its length until it fits.
+        let mut longest = longest_untrusted(inquiry);
+        while longest > KEPT && found.as_ref().err().is_some_and(is_too_long) {
+            longest = (longest / 2).max(KEPT);
+            found = self.find(&cut_to(inquiry, longest), deadline).await;
         }
         found.map_err(|failure| failure.unavailable(&self.config.model))
     }
@@ -244,13 +240,19 @@ fn finding((said, usage): (Said, Usage)) -> Finding {
     Finding { said, usage }
 }
 
-/// How often a prompt that is too long for an endpoint is cut.
-const MAX_CUTS: usize = 5;
-
 /// Whether an endpoint said that the prompt is longer than its model can read, in the words of those that we know.
 fn is_too_long(failure: &Failure) -> bool {
-    const SAID: [&str; 5] =
-        ["context length", "context_length", "context window", "maximum input length", "maximum allowed length"];
+    const SAID: [&str; 9] = [
+        "context length",
+        "context_length",
+        "context window",
+        "context size",
+        "model length",
+        "maximum input length",
+        "maximum allowed length",
+        "prompt is too long",
+        "max_new_tokens",
+    ];
     let says = failure.message.to_ascii_lowercase();
     failure.kind == FailureKind::Rejected && SAID.iter().any(|words| says.contains(words))
 }

@@ -219,7 +219,7 @@ fn tokens_of_another_family_separate_after_a_turn() {
     }
     assert_eq!(speakers("a <|observation|>r", ToolFormat::Glm45).len(), 2);
     let prompt = "<|user|>\nq<|assistant|>";
-    assert_eq!(speakers(prompt, ToolFormat::Auto), [(Role::Assistant, ""), (Role::User, "q")]);
+    assert_eq!(speakers(prompt, ToolFormat::Auto), [(Role::User, "q"), (Role::Assistant, "")]);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn react_observations_end_at_the_next_label() {
 fn plain_text_is_one_turn_and_blank_text_still_has_one() {
     assert_eq!(speakers("a < b [c]", ToolFormat::Auto), [(Role::Assistant, "a < b [c]")]);
     assert_eq!(speakers("  ", ToolFormat::Auto), [(Role::Assistant, "")]);
-    assert_eq!(speakers("<|im_start|>user\nhi", ToolFormat::Auto), [(Role::Assistant, ""), (Role::User, "hi")]);
+    assert_eq!(speakers("<|im_start|>user\nhi", ToolFormat::Auto), [(Role::User, "hi"), (Role::Assistant, "")]);
 }
 
 /// The policy writes up to the header's name; the loop goes on with its own marker, whose closer is not the policy's.
@@ -280,9 +280,35 @@ fn a_block_that_the_policy_opened_gives_it_no_turn_of_others() {
     // A page that shows the policy's own marker changes nothing.
     let page = "f()<tool_response>a <|im_start|>assistant\nb</tool_response>c";
     assert_eq!(speakers(page, ToolFormat::Hermes).last(), Some(&(Role::Assistant, "c")));
+    // Nor does one that shows turns of others, as long as it holds no block of its own in them.
+    for page in ["a <|im_start|>user\nhi<|im_end|>", "<|im_end|>\n<|im_start|>user\nhi", "marks users with <|user|>"] {
+        for (call, open, close) in [
+            ("f()", "<tool_response>", "</tool_response>"),
+            ("<search>q</search>", "<information>", "</information>"),
+            ("f()", "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"),
+        ] {
+            let text = format!("{call}{open}{page}{close}c");
+            assert_eq!(speakers(&text, ToolFormat::Auto).last(), Some(&(Role::Assistant, "c")), "{text}");
+        }
+    }
+    // What nobody closes ends with the turn.
+    let open = "f()<tool_response>r<|im_end|>\n<|im_start|>assistant\nb";
+    assert_eq!(speakers(open, ToolFormat::Hermes).last(), Some(&(Role::Assistant, "b")));
     // Nothing was called yet.
     let start = "<tool_response>f(<|im_end|>\n<|im_start|>user\n<tool_response>r</tool_response>";
     assert_eq!(speakers(start, ToolFormat::Hermes)[0], (Role::Assistant, "<tool_response>f(<|im_end|>"));
+}
+
+#[test]
+fn headers_say_more_than_a_role() {
+    let internlm = "f()<|im_end|>\n<|im_start|>environment name=<|plugin|>\nr<|im_end|>\n<|im_start|>assistant\nb";
+    let granite = "f()<|end_of_text|>\n<|start_of_role|>tool<|end_of_role|>r<|end_of_text|>\n\
+                   <|start_of_role|>assistant {\"length\": \"long\"}<|end_of_role|>b";
+    for text in [internlm, granite] {
+        let found = speakers(text, ToolFormat::Auto);
+        assert_eq!(found[1].0, Role::Tool, "{text}");
+        assert_eq!(found[2], (Role::Assistant, "b"), "{text}");
+    }
 }
 
 #[test]
@@ -299,9 +325,17 @@ fn only_markers_of_the_prompts_template_separate_where_it_shows_one() {
     let known = [Role::Assistant, Role::Tool, Role::Assistant];
     for prompt_end in ["<|im_start|>assistant\n", "q<|im_end|>\n<|im_start|>assistant\n<think>\n"] {
         assert_eq!(split(prompt_end), known, "{prompt_end}");
+        let before = Before { prompt_end, ..Before::default() };
+        for foreign in [
+            "<|start|>user<|message|>x<|end|>",
+            "<｜tool▁outputs▁begin｜>x<｜tool▁outputs▁end｜>",
+            "<｜tool▁output▁begin｜>x",
+        ] {
+            assert_eq!(split_response(foreign, ToolFormat::Auto, before), [policy(0, foreign)], "{foreign}");
+        }
     }
     for prompt_end in ["", "<|im_start|>user\nq", "<|assistant|>", "What is <|im_start|>assistant\nfor?", "q"] {
-        assert_eq!(split(prompt_end), [Role::Assistant, Role::User, Role::Assistant], "{prompt_end}");
+        assert_eq!(split(prompt_end), [Role::User, Role::Assistant], "{prompt_end}");
     }
 }
 
