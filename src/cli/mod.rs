@@ -100,7 +100,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let file = File::read(cli.config.as_deref().filter(|_| !own_file))?;
     let (filter, format) = file.log(cli.log, cli.log_format);
     start_log(&filter, format)?;
-    match cli.command.unwrap_or_else(default_command) {
+    match cli.command.unwrap_or_else(|| Command::Serve(serve::Args::default())) {
         Command::Serve(args) => serve::run(args, &file),
         Command::Score(args) => score::run(args, &file),
         Command::Rubric(command) => rubric::run(command, &file),
@@ -114,17 +114,18 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What the command line says. Without a command the options of `serve` are its own.
+/// What the command line says. Without a command it serves: then the options, and the environment, are those of `serve`.
 fn arguments() -> Result<Cli, clap::Error> {
     use clap::error::ErrorKind::UnknownArgument;
-    Cli::try_parse().or_else(|error| {
-        let (program, options) = (std::env::args_os().take(1), std::env::args_os().skip(1));
-        match Cli::try_parse_from(program.chain(["serve".into()]).chain(options)) {
-            Ok(cli) if error.kind() == UnknownArgument => Ok(cli),
-            Err(wrong) if error.kind() == UnknownArgument && wrong.kind() != UnknownArgument => Err(wrong),
-            _ => Err(error),
-        }
-    })
+    let plain = match Cli::try_parse() {
+        Ok(cli) if cli.command.is_none() => None,
+        Err(error) if error.kind() == UnknownArgument => Some(error),
+        parsed => return parsed,
+    };
+    let (program, options) = (std::env::args_os().take(1), std::env::args_os().skip(1));
+    let serving = Cli::try_parse_from(program.chain(["serve".into()]).chain(options));
+    // A variable of the environment that cannot be is said, not skipped.
+    serving.map_err(|wrong| plain.filter(|_| wrong.kind() == UnknownArgument).unwrap_or(wrong))
 }
 
 /// Prints to standard output. Whoever closed the pipe has read enough: that is no error, and changes no exit code.
@@ -135,16 +136,6 @@ fn say_text(text: &str) {
             std::process::exit(1);
         }
         _ => {}
-    }
-}
-
-/// Plain `gradus` serves, with what the environment says about serving.
-fn default_command() -> Command {
-    match Cli::try_parse_from(["gradus", "serve"]) {
-        Ok(Cli { command: Some(command), .. }) => command,
-        Ok(_) => Command::Serve(serve::Args::default()),
-        // A variable of the environment that cannot be: said, not skipped.
-        Err(error) => error.exit(),
     }
 }
 

@@ -168,7 +168,7 @@ impl Waiting {
             "{} members of groups in {} bytes wait for the rest of theirs; try again later, or use a shorter `group_wait_ms`",
             self.members, self.bytes
         );
-        Err(Problem::new(Kind::Busy, detail).retry_after(1))
+        Err(Problem::new(Kind::Busy, detail))
     }
 
     fn take_out(&mut self, key: &CohortKey) -> Option<Cohort> {

@@ -28,7 +28,6 @@ pub struct Problem {
     kind: Kind,
     detail: String,
     pointer: Option<String>,
-    retry_after_s: Option<u32>,
     /// What few problems have.
     more: Option<Box<More>>,
 }
@@ -76,7 +75,7 @@ pub(super) struct ProblemWire<'a> {
 impl Problem {
     /// A problem.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), pointer: None, retry_after_s: None, more: None }
+        Self { kind, detail: detail.into(), pointer: None, more: None }
     }
 
     /// The request's body has the wrong shape.
@@ -103,7 +102,7 @@ impl Problem {
     /// The server is stopping.
     pub fn draining() -> Self {
         let detail = "the server is shutting down; send the request to another one, or try again";
-        Self::new(Kind::Draining, detail).retry_after(5)
+        Self::new(Kind::Draining, detail)
     }
 
     /// Whether it says that the server is stopping.
@@ -126,13 +125,6 @@ impl Problem {
     #[must_use]
     pub fn at(mut self, pointer: impl AsRef<str>) -> Self {
         self.pointer = Some(bounded_pointer(pointer.as_ref())).filter(|pointer| !pointer.is_empty());
-        self
-    }
-
-    /// With the time after which to try again.
-    #[must_use]
-    pub fn retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after_s = Some(seconds);
         self
     }
 
@@ -189,7 +181,7 @@ impl IntoResponse for Problem {
         let mut response = self.status().into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = self.kind.retry_after_s() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.kind == Kind::NoToken {
@@ -225,7 +217,7 @@ impl From<CatalogError> for Problem {
         match error {
             CatalogError::Rubric { error, .. } => error.into(),
             CatalogError::Full => Self::new(Kind::TooManyRubrics, error.to_string()),
-            CatalogError::Io { .. } => Self::new(Kind::RubricsDirectory, error.to_string()).retry_after(60),
+            CatalogError::Io { .. } => Self::new(Kind::RubricsDirectory, error.to_string()),
             CatalogError::Name { .. } => Self::internal(error.to_string()),
         }
     }
@@ -253,7 +245,7 @@ impl From<BatchError> for Problem {
                 Self::new(Kind::Abandoned, "the connection was closed before the answer was ready")
             }
             BatchError::Invalid { transient: true, code, message, pointer, .. } => {
-                Self::new(Kind::NotScored, format!("{code}: {message}")).retry_after(5).at(pointer)
+                Self::new(Kind::NotScored, format!("{code}: {message}")).at(pointer)
             }
             BatchError::Invalid { transient: false, code, message, pointer, .. } => {
                 Self::shape(pointer, format!("{code}: {message}"))
@@ -283,7 +275,7 @@ impl From<StoreError> for Problem {
             // Neither a later try nor another database makes it smaller.
             StoreError::Compress { .. } => Self::new(Kind::TooLarge, format!("{error}; send smaller batches")),
             StoreError::Batch { .. } => Self::internal(format!("the scores could not be stored: {error}")),
-            error => Self::new(Kind::Store, format!("the scores could not be stored or read: {error}")).retry_after(5),
+            error => Self::new(Kind::Store, format!("the scores could not be stored or read: {error}")),
         }
     }
 }
@@ -295,8 +287,8 @@ mod tests {
     #[test]
     fn what_a_store_can_never_take_is_not_to_be_tried_again() {
         let problem = Problem::from(StoreError::Compress { bytes: 9, limit: 8, detail: "too long".to_owned() });
-        assert_eq!((problem.status(), problem.retry_after_s), (StatusCode::PAYLOAD_TOO_LARGE, None));
+        assert_eq!((problem.status(), problem.kind.retry_after_s()), (StatusCode::PAYLOAD_TOO_LARGE, None));
         let problem = Problem::from(StoreError::Closed);
-        assert_eq!((problem.status(), problem.retry_after_s), (StatusCode::SERVICE_UNAVAILABLE, Some(5)));
+        assert_eq!((problem.status(), problem.kind.retry_after_s()), (StatusCode::SERVICE_UNAVAILABLE, Some(5)));
     }
 }

@@ -33,6 +33,18 @@ macro_rules! kinds {
     };
 }
 
+impl Kind {
+    /// After how many seconds the same may succeed, where it may.
+    pub fn retry_after_s(self) -> Option<u32> {
+        match self {
+            Self::Busy => Some(1),
+            Self::Draining | Self::Store | Self::Judge | Self::NotScored => Some(5),
+            Self::RubricsDirectory => Some(60),
+            _ => None,
+        }
+    }
+}
+
 kinds! {
     /// The body is no JSON.
     BadJson = BAD_REQUEST, "bad-json", "The body is not JSON";

@@ -120,7 +120,7 @@ impl Admission<'_> {
         let Some(more) = more else {
             let detail =
                 "too many bytes are in flight; try again after the time in Retry-After, or raise --max-in-flight-bytes";
-            return Err(Problem::new(Kind::Busy, detail).retry_after(1));
+            return Err(Problem::new(Kind::Busy, detail));
         };
         match &mut self.permits {
             Some(permits) => permits.merge(more),

@@ -7,7 +7,7 @@
 use serde_json::{Map, Number, Value};
 
 use super::{Evidence, Field, NoScore, NoScoreCode, Outcome, UnitScore};
-use crate::toolcall::{Call, read_object};
+use crate::toolcall::{Call, reference_arguments};
 
 /// Most policy calls that take part in the assignment, which is cubic; later ones count as surplus.
 pub(crate) const MAX_MATCHED_CALLS: usize = 256;
@@ -44,8 +44,7 @@ impl ToolMatch {
                 field: Some(Field::Trajectory("/reference_calls".to_owned())),
             });
         };
-        let references: Vec<_> =
-            given.iter().map(|call| (&*call.name, read_object(call.arguments).unwrap_or_default())).collect();
+        let references: Vec<_> = given.iter().map(|call| (&*call.name, reference_arguments(call))).collect();
         let calls: Vec<_> = evidence.calls().collect();
         let table = self.table(&calls, &references);
         let matched = if self.ordered { best_in_order(&table) } else { best_assignment(&table) };

@@ -25,7 +25,7 @@ pub(super) fn read<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<Reading<'t>, Fa
     let rules = Rules::new(scan, Blank::Fault);
     let mut repairs = Vec::new();
     let room = scan.budget.room();
-    let strict = json::read_within(scan.text, at, &scan.budget, ReadObject).map(|(object, end)| {
+    let strict = json::read(scan.text, at, ReadObject(&scan.budget)).map(|(object, end)| {
         let call = object.call(rules, at, &mut repairs);
         Reading { call, end, repairs }
     });

@@ -228,7 +228,7 @@ fn keys_of(object: &str, strings_have_lines: bool) -> Vec<&str> {
                     }
                     continue;
                 }
-                // Nor does any other of its kind, up to the next line at least: they are not looked for again.
+                // Nothing closes it, and so no later one of its kind, up to the next line at least.
                 open.push(byte);
             }
             b'{' | b'[' => depth += 1,

@@ -26,16 +26,6 @@ pub(super) fn read<'t, S: DeserializeSeed<'t>>(text: &'t str, at: usize, seed: S
     }
 }
 
-/// As [`read`], for a seed that takes memory for values out of the budget; gives it back where there is a fault.
-pub(super) fn read_within<'t, 'b, S: DeserializeSeed<'t>>(
-    text: &'t str,
-    at: usize,
-    budget: &'b Budget,
-    seed: fn(&'b Budget) -> S,
-) -> Result<(S::Value, usize), Fault> {
-    budget.if_kept(|| read(text, at, seed(budget)))
-}
-
 /// Where the value at `at` ends that was too many: those behind it can be read. `None` for another fault, and where it does
 /// not end.
 pub(super) fn end_of_too_many(text: &str, at: usize, fault: &Fault) -> Option<usize> {

@@ -48,9 +48,9 @@ mod laws;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::trajectory::{ParseMode, THINK_END, ToolFormat};
+use crate::trajectory::{ParseMode, ReferenceCall, THINK_END, ToolFormat};
 
 pub use budget::Room;
 pub(crate) use budget::values_bytes;
@@ -184,6 +184,11 @@ impl Call<'_> {
     pub fn short_name(&self) -> &str {
         self.name.char_indices().nth(64).and_then(|(end, _)| self.name.get(..end)).unwrap_or(&self.name)
     }
+}
+
+/// The arguments of a reference call, which were found to be an object when it came.
+pub fn reference_arguments(call: &ReferenceCall<'_>) -> Map<String, Value> {
+    json::read_object(call.arguments).unwrap_or_default()
 }
 
 /// A text without the tokens that end a turn.

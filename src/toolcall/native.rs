@@ -35,7 +35,7 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
         cursor.skip_blanks();
         let start = cursor.at;
         let mut repairs = Vec::new();
-        let (call, end) = match json::read_within(scan.text, start, &scan.budget, ReadElement) {
+        let (call, end) = match json::read(scan.text, start, ReadElement(&scan.budget)) {
             Ok((object, end)) => (object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs), end),
             Err(fault) => {
                 // The message around it is JSON: an element that no value can hold ends somewhere.

@@ -22,7 +22,7 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([], Tags::Think, Stops::StartAndOpeners);
     while let Some(Mark::Start { at }) = walk.next(scan) {
         let Some(list) = list_start(scan.text, at) else { continue };
-        match scan.budget.if_kept(|| document(scan, list)) {
+        match document(scan, list) {
             Ok((calls, end)) => {
                 let attempt = |(span, result)| Attempt { span, repairs: Vec::new(), result };
                 scan.push_all(calls.into_iter().map(attempt));

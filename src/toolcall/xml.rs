@@ -94,7 +94,7 @@ pub(super) fn glm45(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([MARKERS.opener], Tags::Think, Stops::Openers);
     while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
         let mut cursor = Cursor::new(scan.text, end);
-        let block = scan.budget.if_kept(|| glm_block(scan, &mut cursor));
+        let block = glm_block(scan, &mut cursor);
         walk.resume(record(scan, at..end, cursor.at, block));
     }
 }

@@ -136,15 +136,16 @@ pub(super) enum Found {
 /// The family of the marker that gives the policy the floor at the end of a prompt. Behind it stand at most tags of
 /// reasoning: any other text may be somebody's who writes about markers.
 pub(super) fn asked(text: &str) -> Option<Family> {
-    let turn_at = |at: usize| {
-        let rest = text.get(at..)?;
-        let (family, (length, speaker)) =
-            TURNS.iter().find_map(|(family, turn)| Some((*family, turn.at_start(rest)?)))?;
-        Some((family, speaker, rest.get(length..)?.trim()))
-    };
-    let (family, speaker, behind) = text.match_indices('<').rev().find_map(|(at, _)| turn_at(at))?;
+    let mut from_the_end = text.match_indices('<').rev().filter_map(|(at, _)| text.get(at..));
+    let (rest, (family, length, speaker)) = from_the_end.find_map(|rest| Some((rest, turn_at_start(rest)?)))?;
+    let behind = rest.get(length..)?.trim();
     let asks = speaker == Role::Assistant && (behind.is_empty() || behind.ends_with("think>"));
     asks.then_some(family)
+}
+
+/// The marker of a turn that `text` starts with: its family, its bytes, and who speaks.
+fn turn_at_start(text: &str) -> Option<(Family, usize, Role)> {
+    TURNS.iter().find_map(|(family, turn)| turn.at_start(text).map(|(length, speaker)| (*family, length, speaker)))
 }
 
 /// The marker that `text` starts with.
@@ -153,10 +154,7 @@ pub(super) fn at_start(text: &str, format: ToolFormat) -> Option<Found> {
     if !matches!(text.as_bytes().get(1), Some(b'|' | b's' | b't' | b'T' | b'I' | b'i' | 0xEF)) {
         return None;
     }
-    let turn = TURNS.iter().find_map(|(family, turn)| {
-        let (length, speaker) = turn.at_start(text)?;
-        Some(Found::Opening { family: *family, length, speaker })
-    });
+    let turn = turn_at_start(text).map(|(family, length, speaker)| Found::Opening { family, length, speaker });
     let block = || {
         let (index, block) = BLOCKS.iter().enumerate().find(|(_, block)| text.starts_with(block.open))?;
         Some(Found::Block { block, length: block.open.len(), index })

@@ -62,7 +62,7 @@ pub fn split_response<'r>(response: &'r str, format: ToolFormat, before: Before<
         segments.insert(0, policy(0, ""));
         *turn += 1;
     }
-    if !segments.iter().any(|segment| matches!(segment, Message::Policy(_))) {
+    if !segments.iter().any(own) {
         segments.push(policy(response.len(), ""));
     }
     if before.thinking {
@@ -104,9 +104,8 @@ struct Splitter<'a> {
 
 impl<'a> Splitter<'a> {
     fn new(text: &'a str, format: ToolFormat, template: Option<Family>) -> Self {
-        let (start, looked) = (0, 0);
-        let called = false;
-        Self { text, format, speaker: Role::Assistant, start, family: None, template, called, looked, unclosed: 0 }
+        let (speaker, start, looked) = (Role::Assistant, 0, 0);
+        Self { text, format, speaker, start, family: None, template, called: false, looked, unclosed: 0 }
     }
 
     /// Adds the segments, and says how many belong to the turn that the text begins in, where that is not all of it.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use twox_hash::xxhash3_128::Hasher;
 
 use crate::http::wire::{Item, Pointed, mix};
-use crate::toolcall::read_object;
+use crate::toolcall::reference_arguments;
 use crate::trajectory::{Content, Message, Thinking, ToolFormat, Trajectory};
 
 /// A distinct trajectory and the items that have it.
@@ -85,7 +85,7 @@ pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> u128 {
     trajectory.references.iter().for_each(|reference| part("reference", reference));
     for call in trajectory.reference_calls.iter().flatten() {
         part("reference_call", &call.name);
-        let mut arguments = serde_json::Value::Object(read_object(call.arguments).unwrap_or_default());
+        let mut arguments = serde_json::Value::Object(reference_arguments(call));
         arguments.sort_all_objects();
         part("arguments", &arguments.to_string());
     }

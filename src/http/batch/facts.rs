@@ -11,8 +11,7 @@ pub struct Facts {
     /// Score per stage and reported measure, in the order of [`crate::rubric::Rubric::metric_names`].
     pub metrics: Vec<f64>,
     /// What the reward is made of, in reward units; they sum to it. Names are those of
-    /// [`crate::rubric::Rubric::component_names`]. Empty where there
-    /// is none, whatever is told instead.
+    /// [`crate::rubric::Rubric::component_names`]. Empty where there is none, whatever is told instead.
     pub components: Vec<f64>,
     /// Whether the first component is the rubric's lowest reward.
     pub has_base: bool,

@@ -131,11 +131,7 @@ impl<'s> Outcome<'s> {
         let (code, message) = self.fault().unwrap_or(("not_scored", "there is no score"));
         let detail = format!("item {item}: {code}: {message}");
         let transient = self.facts.fault.as_ref().is_some_and(|(code, _)| code.is_transient());
-        if transient || retried {
-            Problem::new(Kind::NotScored, detail).retry_after(5)
-        } else {
-            Problem::shape("", detail)
-        }
+        if transient || retried { Problem::new(Kind::NotScored, detail) } else { Problem::shape("", detail) }
     }
 }
 

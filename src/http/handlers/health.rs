@@ -54,11 +54,11 @@ pub(crate) async fn alive(State(app): State<App>) -> Json<Health> {
 pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Problem> {
     app.refuse_when_draining()?;
     if app.store.as_ref().is_some_and(|store| !store.ready()) {
-        return Err(Problem::new(Kind::Store, "the store is closed").retry_after(5));
+        return Err(Problem::new(Kind::Store, "the store is closed"));
     }
     match judges_down(&app.engine.judges.states()) {
         None => Ok(health(&app)),
-        Some(down) => Err(Problem::new(Kind::Judge, down).retry_after(5)),
+        Some(down) => Err(Problem::new(Kind::Judge, down)),
     }
 }
 
