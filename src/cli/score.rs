@@ -23,12 +23,14 @@ use super::summary::Summary;
 use crate::config::{File, Scoring};
 use tokio::runtime::Runtime;
 
-use crate::http::batch::{Engine, Overrides, Scored};
+use crate::http::batch::{Engine, Overrides, Scored, Warning};
 use crate::http::wire::{MAX_TRAJECTORIES, read_names};
 use crate::rubric::Rubric;
 
 /// Lines that are scored together.
 const CHUNK_LINES: usize = 512;
+/// Most warnings about a file.
+const MAX_WARNINGS: usize = 16;
 /// Bytes of lines that are scored together.
 const CHUNK_BYTES: usize = 32 << 20;
 
@@ -54,6 +56,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         earlier: ranks.then(HashSet::new),
         progress: progress(&path)?,
         broken: 0,
+        warnings: Vec::new(),
     };
     job.score_all(input, &path.display().to_string())?;
     job.progress.finish_and_clear();
@@ -61,6 +64,9 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         eprintln!("{}: there is no trajectory in it", path.display());
     }
     job.flush()?;
+    for (warning, place, items) in &job.warnings {
+        eprintln!("{}", printable(&warning.said_of(place, *items)));
+    }
     let text = job.summary.text();
     if out.is_some_and(|out| out == Path::new("-")) {
         eprint!("{text}");
@@ -144,6 +150,8 @@ struct Job {
     progress: ProgressBar,
     /// Lines that are no JSON, and requests that were refused.
     broken: usize,
+    /// What was odd: where first, and in how many trajectories.
+    warnings: Vec<(Warning, String, usize)>,
 }
 
 /// What writing results gave. Whoever closed the pipe has read enough.
@@ -275,12 +283,22 @@ impl Job {
 
     fn record(&mut self, scored: &Scored, shown: &str, lines: &[Option<usize>]) -> anyhow::Result<()> {
         self.summary.add(scored);
+        let place = |index: usize| match lines.get(index) {
+            None => Some(format!("{shown}, trajectory {index}")),
+            Some(Some(line)) => Some(format!("{shown}, line {line}")),
+            Some(None) => None,
+        };
+        for warning in &scored.warnings {
+            let (first, items) = warning.items.unwrap_or_default();
+            if let Some((.., known)) = self.warnings.iter_mut().find(|(known, ..)| known.text == warning.text) {
+                *known += items;
+            } else if self.warnings.len() < MAX_WARNINGS {
+                let place = warning.items.and_then(|_| place(first)).unwrap_or_else(|| shown.to_owned());
+                self.warnings.push((warning.clone(), place, items));
+            }
+        }
         for (index, row) in scored.rows.iter().enumerate().filter(|(_, row)| !row.valid) {
-            let place = match lines.get(index) {
-                None => format!("{shown}, trajectory {index}"),
-                Some(Some(line)) => format!("{shown}, line {line}"),
-                Some(None) => continue,
-            };
+            let Some(place) = place(index) else { continue };
             let why = why_invalid(scored.body.get(row.result.clone()).unwrap_or_default());
             self.progress.suspend(|| eprintln!("{}", printable(&format!("{place}: {why}"))));
         }

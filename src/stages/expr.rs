@@ -78,6 +78,11 @@ impl Expr {
         Ok(Self { root })
     }
 
+    /// Whether it takes such a measure.
+    pub(super) fn takes(&self, such: fn(&Measure) -> bool) -> bool {
+        self.root.takes(such)
+    }
+
     /// The value, cut to 0..1.
     pub(super) fn score(
         &self,
@@ -103,6 +108,16 @@ impl Expr {
 }
 
 impl Node {
+    fn takes(&self, such: fn(&Measure) -> bool) -> bool {
+        match self {
+            Self::Number(_) | Self::Stage(_) => false,
+            Self::Measure(measure) => such(measure),
+            Self::Negate(inner) => inner.takes(such),
+            Self::Binary(_, left, right) => left.takes(such) || right.takes(such),
+            Self::Call(_, arguments) => arguments.iter().any(|argument| argument.takes(such)),
+        }
+    }
+
     fn value<E>(&self, leaf: &dyn Fn(&Self) -> Result<f64, E>) -> Result<f64, E> {
         let value = match self {
             Self::Number(number) => *number,

@@ -180,12 +180,17 @@ impl Judge for NoJudge {
 }
 
 impl JudgeStage {
+    /// Whether its question is about the references.
+    pub(super) fn needs_references(&self) -> bool {
+        matches!(self.mode, JudgeMode::Match)
+    }
+
     /// Asks the judge. A policy that gave no answer scores 0 without a question.
     pub(super) fn score(&self, evidence: &Evidence<'_>, judge: &dyn Judge) -> Result<Outcome, NoScore> {
         let Some(answer) = &evidence.answer else {
             return Ok(Outcome::plain(UnitScore::ZERO));
         };
-        if matches!(self.mode, JudgeMode::Match) {
+        if self.needs_references() {
             evidence.references()?;
         }
         let question = Question {

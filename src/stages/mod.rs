@@ -241,6 +241,32 @@ impl Stage {
         }
     }
 
+    /// Whether the score compares with the trajectory's references, and there is none without one.
+    pub fn needs_references(&self) -> bool {
+        match self {
+            Self::Judge(judge) => judge.needs_references(),
+            Self::Binary { of, .. } => of.needs_references(),
+            Self::Measure(_) | Self::Expr(_) => self.takes(|measure| {
+                matches!(measure, Measure::ExactMatch | Measure::F1 | Measure::Bleu(_) | Measure::LaBleu(_))
+            }),
+        }
+    }
+
+    /// Whether the score compares with the trajectory's reference calls, and there is none without them.
+    pub fn needs_reference_calls(&self) -> bool {
+        self.takes(|measure| matches!(measure, Measure::ToolMatch(_)))
+    }
+
+    /// Whether a measure that it is made of is such a one.
+    fn takes(&self, such: fn(&Measure) -> bool) -> bool {
+        match self {
+            Self::Measure(measure) => such(measure),
+            Self::Judge(_) => false,
+            Self::Binary { of, .. } => of.takes(such),
+            Self::Expr(expr) => expr.takes(such),
+        }
+    }
+
     /// Whether the score depends on the other answers of the group.
     pub fn ranks(&self) -> bool {
         match self {

@@ -449,3 +449,29 @@ fn lines_may_be_packed_whatever_the_file_is_called() {
     let cut = gradus.file("cut.gz", &gzip(lines.as_bytes())[..30]);
     assert!(gradus.run(&["score", &cut]).exits(1).err.contains("cut.gz"));
 }
+
+#[test]
+fn what_is_odd_about_lines_is_said_once_with_the_first_of_them() {
+    let gradus = Gradus::new();
+    let broken =
+        json!({"messages": [{"role": "assistant", "content": "<tool_call>{</tool_call>"}], "refrences": ["x"]});
+    let mut lines =
+        vec![json!({"messages": [{"role": "assistant", "content": "<answer>x</answer>"}], "references": ["x"]})];
+    // More than are scored together.
+    lines.extend(std::iter::repeat_n(broken, 1000));
+    let file = gradus.file("odd.jsonl", jsonl(&lines));
+    let ran = gradus.run(&["score", &file]).exits(0);
+    let place = format!("{file}, line 2: ");
+    let said: Vec<_> = ran.err.lines().map(|line| line.strip_prefix(&place).unwrap()).collect();
+    assert_eq!(
+        said,
+        [
+            "there are no `references`, with which la_bleu compares: a trajectory that gets that far cannot be scored (and 999 more)",
+            "the field \"refrences\" is not known and was ignored; put columns of your own under `metadata` (and 999 more)",
+        ]
+    );
+    // A curriculum that is not sent is about the whole file.
+    let ran = gradus.run(&["score", &file, "--rubric", "short_form_qa_curriculum"]).exits(0);
+    let about_all = ran.err.lines().filter(|line| line.starts_with(&format!("{file}: the curriculum of "))).count();
+    assert!(about_all > 0 && ran.err.lines().count() == about_all + 2, "{}", ran.err);
+}

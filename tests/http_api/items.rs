@@ -315,7 +315,41 @@ fn an_unknown_field_of_an_item_is_ignored_and_warned_about() {
     let server = Server::start(&[]);
     let response = score(&server, &json!({"trajectories": [with(answering("Paris"), "refrences", json!(["Lyon"]))]}));
     assert_eq!(response["rewards"], json!([1.0]));
-    assert!(response["warnings"][0].as_str().unwrap().contains("refrences"));
+    let warning = "/trajectories/0: the field \"refrences\" is not known and was ignored; put columns of your own under `metadata`";
+    assert_eq!(response["warnings"], json!([warning]));
+}
+
+#[test]
+fn missing_references_are_told_before_a_stage_needs_them() {
+    let server = Server::start(&[]);
+    let broken = || json!({"messages": [{"role": "assistant", "content": "<tool_call>{</tool_call>"}]});
+    let unread = || json!({"messages": [], "references": 1});
+    let warnings = |rubric: Value, items: Value| {
+        score(&server, &json!({"rubric": rubric, "trajectories": items}))["warnings"].clone()
+    };
+    let items = json!([answering("Paris"), broken(), unread(), broken()]);
+    let text = "/trajectories/1: there are no `references`, with which la_bleu compares: a trajectory that gets that far \
+                cannot be scored (and 1 more)";
+    assert_eq!(warnings(json!("short_form_qa"), items), json!([text]));
+    // What could not be scored for the lack of them says so itself.
+    let open = json!({"messages": [{"role": "assistant", "content": "<answer>Paris</answer>"}]});
+    assert!(warnings(json!("short_form_qa"), json!([open])).is_null());
+    for (rubric, words) in [
+        (json!("tool_use"), "there are no `reference_calls`, with which tool_match compares"),
+        (json!("binary_em"), ""),
+        (json!("long_form_qa"), ""),
+        (
+            json!({"name": "mine", "stages": [
+                {"kind": "tool_parse", "threshold": 1, "weight": 1},
+                {"kind": "expr", "name": "both", "expr": "1 - min(f1, -tool_match)", "weight": 1},
+            ]}),
+            "there are no `references`, with which both compares",
+        ),
+    ] {
+        let warnings = warnings(rubric.clone(), json!([broken()]));
+        let said = warnings[0].as_str().unwrap_or_default();
+        assert!(said.contains(words) && warnings.is_null() == words.is_empty(), "{rubric}: {warnings}");
+    }
 }
 
 #[test]

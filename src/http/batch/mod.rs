@@ -11,6 +11,7 @@ mod respond;
 mod settings;
 mod steps;
 mod stop;
+mod warnings;
 mod work;
 
 use std::ops::Range;
@@ -23,6 +24,7 @@ pub use self::steps::Load;
 use self::steps::{cut, each};
 use self::stop::Deadline;
 pub use self::stop::{Due, Stop};
+pub use self::warnings::Warning;
 use self::work::Work;
 use super::wire::{Given, Pointed, RewardRequest, Split, Wrong, read_request};
 use crate::judge::{Judges, Session};
@@ -97,6 +99,8 @@ pub struct Scored {
     pub errors: Vec<(NoScoreCode, u64)>,
     /// Probability that judges gave to something other than their labels, of each verdict that tells it.
     pub outside: Vec<f64>,
+    /// What was odd about the request; nothing where nobody reads the body.
+    pub warnings: Vec<Warning>,
     /// What it was scored with.
     pub settings: Settings,
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::warnings::{self, Warning};
 use super::{BatchError, Facts, Row, Scored, Settings, Tally};
 use crate::advantage::GroupStatistics;
 use crate::http::wire::{CacheWire, ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, error};
@@ -15,9 +16,6 @@ use crate::stages::{NoScoreCode, Outcome};
 
 /// Bytes of a short result.
 const RESULT_BYTES: usize = 1536;
-
-/// Most warnings of a response.
-const MAX_WARNINGS: usize = 16;
 
 /// The results of some items, written one after the other.
 pub(super) struct Written<'t> {
@@ -206,10 +204,12 @@ pub(super) fn finish(
     let errors = count_errors(&entries);
     let outside = entries.iter().flat_map(|entry| entry.outside.iter().copied()).collect();
     let unread = entries.iter().any(|entry| entry.json.is_empty());
+    let mut warnings = Vec::new();
     let (body, ranges) = if unread {
         (Vec::new(), vec![0..0; entries.len()])
     } else {
-        write_body(&texts, &entries, &rewards, &groups, items, &settings)
+        warnings = warnings::of(items, &settings, |item| entries.get(item).is_some_and(|entry| entry.error.is_none()));
+        write_body(&texts, &entries, &rewards, &groups, &warnings, &settings)
     };
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {
         id: entry.names.0.filter(|_| stored).map(Cow::into_owned),
@@ -222,7 +222,7 @@ pub(super) fn finish(
         result,
         facts: entry.facts,
     });
-    Ok(Scored { body, rows: rows.collect(), tallies, errors, outside, settings })
+    Ok(Scored { body, rows: rows.collect(), tallies, errors, outside, warnings, settings })
 }
 
 /// The probability that a judge gave to something other than its labels.
@@ -295,7 +295,7 @@ fn write_body(
     entries: &[Entry<'_>],
     rewards: &[Option<f64>],
     groups: &[GroupWire<'_>],
-    items: &[Result<Item<'_>, Pointed>],
+    warnings: &[Warning],
     settings: &Settings,
 ) -> (Vec<u8>, Vec<Range<usize>>) {
     let rubric = RubricName { name: &settings.rubric.name, version: &settings.rubric.version };
@@ -320,13 +320,7 @@ fn write_body(
     let tail = Tail {
         groups,
         curriculum: CurriculumTail { step: position.step, mastery: &position.mastery },
-        warnings: settings
-            .rubric
-            .missing_in(position)
-            .into_iter()
-            .chain(unknown_fields(items))
-            .take(MAX_WARNINGS)
-            .collect(),
+        warnings: warnings.iter().map(ToString::to_string).collect(),
     };
     // Its opening brace is the body's own.
     body.extend_from_slice(json(&tail).get(1..).unwrap_or_default());
@@ -336,13 +330,4 @@ fn write_body(
 /// Small values of this file's own types: their writing cannot fail.
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
-}
-
-fn unknown_fields<'a>(items: &'a [Result<Item<'_>, Pointed>]) -> impl Iterator<Item = String> + 'a {
-    let readable = items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().ok()?)));
-    readable.flat_map(|(index, item)| {
-        item.unknown_fields.iter().map(move |field| {
-            format!("/trajectories/{index}: the field {field:?} is not known and was ignored; put columns of your own under `metadata`")
-        })
-    })
 }

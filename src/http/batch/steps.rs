@@ -28,20 +28,16 @@ pub struct Load {
 impl Load {
     /// Does the work on a request of this many bytes, soon, on another thread. It must not panic.
     pub(in crate::http) fn start(&self, bytes: usize, work: impl FnOnce() + Send + 'static) {
-        if bytes <= SMALL_BYTES {
-            let running = Running::new(&self.running);
-            rayon::spawn(move || {
-                work();
-                drop(running);
-            });
-            return;
-        }
-        let counter = self.running.clone();
+        let running = Running::new(&self.running);
         let job = move || {
-            let _running = Running::new(&counter);
             work();
+            drop(running);
         };
-        self.large.start(Box::new(job));
+        if bytes <= SMALL_BYTES {
+            rayon::spawn(job);
+        } else {
+            self.large.start(Box::new(job));
+        }
     }
 
     /// Cores that no request has.
@@ -50,7 +46,7 @@ impl Load {
     }
 }
 
-/// A request that has a core, until it is dropped.
+/// A request that has a core or waits for one, until it is dropped.
 struct Running(Arc<AtomicUsize>);
 
 impl Running {

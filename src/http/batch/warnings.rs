@@ -1,0 +1,87 @@
+//! What is odd about a request that is scored all the same. In: its items, and what they are scored with; out: warnings, each
+//! for all items that it is about. Knows no result but whether there is one.
+
+use std::fmt;
+
+use super::Settings;
+use crate::http::wire::{Item, Pointed};
+use crate::rubric::Rubric;
+use crate::stages::Stage;
+
+/// Most warnings of a request.
+const MOST: usize = 16;
+
+/// Something odd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is.
+    pub text: String,
+    /// The first item that it is about, and how many there are; nothing where it is about the request.
+    pub items: Option<(usize, usize)>,
+}
+
+impl Warning {
+    /// The warning as it is said of items, the first of which stands at a place.
+    pub fn said_of(&self, place: &str, items: usize) -> String {
+        let others = match items {
+            0 | 1 => String::new(),
+            _ => format!(" (and {} more)", items - 1),
+        };
+        format!("{place}: {}{others}", self.text)
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.items {
+            Some((first, items)) => f.write_str(&self.said_of(&format!("/trajectories/{first}"), items)),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// The warnings of a request; `scored` says of which items there is a reward.
+pub(super) fn of(
+    items: &[Result<Item<'_>, Pointed>],
+    settings: &Settings,
+    scored: impl Fn(usize) -> bool,
+) -> Vec<Warning> {
+    let rubric = &settings.rubric;
+    let curriculum = rubric.missing_in(&settings.position).into_iter().map(|text| Warning { text, items: None });
+    let mut warnings: Vec<_> = curriculum.take(MOST).collect();
+    let readable = || items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().ok()?)));
+    let missing = |what: &str, stage: &str| {
+        format!("there are no `{what}`, with which {stage} compares: a trajectory that gets that far cannot be scored")
+    };
+    let (by_answer, by_calls) = (first(rubric, Stage::needs_references), first(rubric, Stage::needs_reference_calls));
+    for (index, item) in readable().filter(|(index, _)| scored(*index)) {
+        if let Some(stage) = by_answer.filter(|_| item.trajectory.references.is_empty()) {
+            note(&mut warnings, index, missing("references", stage));
+        }
+        if let Some(stage) = by_calls.filter(|_| item.trajectory.reference_calls.is_none()) {
+            note(&mut warnings, index, missing("reference_calls", stage));
+        }
+    }
+    for (index, item) in readable() {
+        for field in &item.unknown_fields {
+            let text =
+                format!("the field {field:?} is not known and was ignored; put columns of your own under `metadata`");
+            note(&mut warnings, index, text);
+        }
+    }
+    warnings
+}
+
+/// The name of the first stage of which this holds.
+fn first(rubric: &Rubric, holds: fn(&Stage) -> bool) -> Option<&str> {
+    rubric.stages.iter().find(|stage| holds(&stage.stage)).map(|stage| &*stage.name)
+}
+
+/// Counts an item to the warning of this text, which may be new.
+fn note(warnings: &mut Vec<Warning>, index: usize, text: String) {
+    if let Some(known) = warnings.iter_mut().find(|known| known.text == text) {
+        known.items = known.items.map(|(first, items)| (first, items + 1));
+    } else if warnings.len() < MOST {
+        warnings.push(Warning { text, items: Some((index, 1)) });
+    }
+}
