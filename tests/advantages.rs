@@ -103,6 +103,11 @@ fn what_is_out_of_range_is_named() {
     for (field, value, pointer) in [
         ("u0", json!(1.0), "/u0"),
         ("epsilon", json!(-1.0), "/epsilon"),
+        // Sums beyond it would be infinite, which JSON cannot say.
+        ("max_reward", json!(1e101), "/max_reward"),
+        ("max_reward", json!(-1e101), "/max_reward"),
+        ("groups", json!([{"group": null, "rewards": [1.0]}]), "/groups/0/group"),
+        ("groups", json!([{"group": {"a": 1}, "rewards": [1.0]}]), "/groups/0/group"),
         ("vspo", json!({"gamma": 2.0}), "/vspo/gamma"),
         ("vspo", json!({"w_max": 0.0}), "/vspo/w_max"),
         ("vspo", json!({"gama": 1.0}), "/vspo/gama"),
@@ -117,6 +122,16 @@ fn what_is_out_of_range_is_named() {
     ] {
         let problem = server.post("/advantages", &with(fine.clone(), field, value).to_string()).problem(422);
         assert_eq!(problem["pointer"], pointer, "{problem}");
+    }
+    let many = |groups: usize, rewards: usize| {
+        let group = format!(r#"{{"group":1,"rewards":[{}]}}"#, vec!["0"; rewards].join(","));
+        format!(r#"{{"algorithm":"grpo","groups":[{}]}}"#, vec![group; groups].join(","))
+    };
+    server.post("/advantages", &many(64, 16_384)).ok();
+    for body in [many(64, 16_385), many(1, 3_000_000)] {
+        let problem = server.post("/advantages", &body).problem(422);
+        assert_eq!(problem["pointer"], "/groups", "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("1048576"), "{problem}");
     }
     assert_eq!(advantages(&server, &json!({"algorithm": "grpo", "groups": []}))["groups"], json!([]));
 }

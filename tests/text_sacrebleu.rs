@@ -91,6 +91,14 @@ fn without_slack_guard_la_bleu_is_sacrebleus_score_at_the_references_order() {
     }
 }
 
+/// sacreBLEU 2.6.0: `sentence_bleu("b c", ["b x y"], smooth_method="floor", smooth_value=3)` is 74.28453148.
+#[test]
+fn a_floor_above_1_counts_before_the_brevity_penalty_and_is_cut_behind_it() {
+    let bleu = Bleu { smoothing: Smoothing::Floor(3.0), ..Bleu::default() };
+    assert!((bleu.sentence("b c", &["b x y"]) - 0.742_845_314_8).abs() < 1e-9);
+    assert_eq!(bleu.sentence("b c", &["b x"]), 1.0);
+}
+
 #[test]
 fn smoothing_is_read_as_sacrebleu_prints_it() {
     for (text, smoothing) in [

@@ -142,6 +142,11 @@ impl Problem {
         self
     }
 
+    /// What kind of problem it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.kind.status()

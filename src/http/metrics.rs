@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::judges::JudgeCollector;
 use super::batch::Scored;
+use super::kind::Kind;
 use super::limits::Limits;
 use crate::judge::Judges;
 use crate::stages::NoScoreCode;
@@ -64,6 +65,11 @@ struct CodeLabels {
     code: Name,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: Name,
+}
+
 /// All metrics of the server.
 pub struct Metrics {
     registry: Registry,
@@ -73,6 +79,7 @@ pub struct Metrics {
     reached: Family<StageLabels, Counter>,
     passed: Family<StageLabels, Counter>,
     item_errors: Family<CodeLabels, Counter>,
+    told_as_reward: Family<KindLabels, Counter>,
     outside: Family<JudgedLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     bytes_in_flight: Gauge,
@@ -105,6 +112,7 @@ impl Metrics {
             reached: Family::default(),
             passed: Family::default(),
             item_errors: Family::default(),
+            told_as_reward: Family::default(),
             outside: Family::new_with_constructor(outside_buckets as fn() -> Histogram),
             in_flight: Gauge::default(),
             bytes_in_flight: Gauge::default(),
@@ -132,6 +140,11 @@ impl Metrics {
         registry.register("stage_reached", "Trajectories that a stage scored", metrics.reached.clone());
         registry.register("stage_passed", "Trajectories that reached a stage's threshold", metrics.passed.clone());
         registry.register("item_errors", "Trajectories that could not be scored, by code", metrics.item_errors.clone());
+        registry.register(
+            "refusals_told_as_reward",
+            "Requests that were refused, and told so by 200 and the lowest reward, by kind of problem",
+            metrics.told_as_reward.clone(),
+        );
         registry.register("requests_in_flight", "Scoring requests in flight", metrics.in_flight.clone());
         registry.register_with_unit(
             "in_flight",
@@ -216,6 +229,11 @@ impl Metrics {
         for (code, n) in errors {
             self.item_errors.get_or_create(&CodeLabels { code: Name(code.as_str().to_owned()) }).inc_by(*n);
         }
+    }
+
+    /// Counts a request that was refused, and whose answer cannot say so.
+    pub fn count_told_as_reward(&self, kind: Kind) {
+        self.told_as_reward.get_or_create(&KindLabels { kind: Name(kind.name().to_owned()) }).inc();
     }
 
     /// Counts an answered request.

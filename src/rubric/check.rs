@@ -93,12 +93,16 @@ pub(super) fn unit(value: f64, pointer: &str) -> Result<f64> {
     Err(RubricError::at(pointer, format!("{value} is out of range; it must be from 0 to 1")))
 }
 
-/// A weight: large enough that the sum over stages has no trouble, small enough that it stays finite.
 fn weight(value: f64, pointer: &str) -> Result<f64> {
+    amount(value, pointer, "no weight")
+}
+
+/// Large enough that the sum over stages has no trouble, small enough that it stays finite.
+fn amount(value: f64, pointer: &str, otherwise: &str) -> Result<f64> {
     if (1e-9..=1e9).contains(&value) {
         return Ok(value);
     }
-    Err(RubricError::at(pointer, format!("{value} is no weight; it must be from 1e-9 to 1e9")))
+    Err(RubricError::at(pointer, format!("{value} is {otherwise}; it must be from 1e-9 to 1e9")))
 }
 
 fn reading(file: &RubricFile) -> Result<Reading> {
@@ -186,7 +190,7 @@ fn penalty(file: &PenaltyFile, at: &str) -> Result<(Arc<str>, Penalty)> {
     }
     let size = weight(file.weight, &format!("{at}/weight"))?;
     let max = file.max.unwrap_or(1e9);
-    weight(max, &format!("{at}/max"))?;
+    amount(max, &format!("{at}/max"), "out of range")?;
     let own_name = file.name.as_deref().unwrap_or(&file.kind);
     name(own_name, &format!("{at}/name"))?;
     Ok((own_name.into(), Penalty { kind, weight: size, max }))

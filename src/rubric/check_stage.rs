@@ -114,7 +114,7 @@ fn bleu(options: &StageFile, at: &str) -> Result<Bleu> {
         let message = format!("{value} is out of range; it must be from 0 to 1e6");
         return Err(RubricError::at(format!("{at}/smoothing_value"), message));
     }
-    if options.smoothing_value.is_some() && !matches!(smoothing, "floor" | "add-k") {
+    if options.smoothing_value.is_some() && matches!(smoothing, "none" | "exp") {
         let message = format!("smoothing {smoothing:?} has no value; leave it out, or use floor or add-k");
         return Err(RubricError::at(format!("{at}/smoothing_value"), message));
     }

@@ -110,11 +110,13 @@ impl Rubric {
                 format!("{} bytes are more than the limit of {MAX_RUBRIC_BYTES}", text.len()),
             ));
         }
-        let Object(file) = toml::from_str::<Object<file::RubricFile>>(text).map_err(|error| {
+        let unread = |error: &toml::de::Error, pointer: String| {
             let offset = error.span().map_or(0, |span| span.start);
-            let message = error.message().to_owned();
-            RubricError { message, pointer: String::new(), location: Some(error::locate(text, offset)) }
-        })?;
+            RubricError { message: error.message().to_owned(), pointer, location: Some(error::locate(text, offset)) }
+        };
+        let reader = toml::Deserializer::parse(text).map_err(|error| unread(&error, String::new()))?;
+        let Object(file) = serde_path_to_error::deserialize::<_, Object<file::RubricFile>>(reader)
+            .map_err(|error| unread(error.inner(), json_pointer(error.path())))?;
         check::rubric(file).map_err(|error| error.located_in(text))
     }
 

@@ -39,13 +39,21 @@ pub enum ScheduleError {
     /// Positions do not grow.
     #[error("point {0} does not lie after the one before it; positions must be finite and grow")]
     Order(usize),
+    /// A position that is never reached.
+    #[error("point {index} lies at {at}, where nothing ever is: a step is 0 or more, mastery is a share from 0 to 1")]
+    Unreachable {
+        /// Which point.
+        index: usize,
+        /// Its position.
+        at: f64,
+    },
 }
 
 impl Schedule {
     /// A schedule through these points of (position, value).
     ///
     /// # Errors
-    /// When there is no point, or positions are not finite and growing.
+    /// When there is no point, positions are not finite and growing, or one is never reached.
     pub fn new(over: Over, points: Vec<(f64, f64)>) -> Result<Self, ScheduleError> {
         if points.is_empty() {
             return Err(ScheduleError::Empty);
@@ -54,8 +62,12 @@ impl Schedule {
         if let Some(index) = points.iter().position(|point| !finite(point)) {
             return Err(ScheduleError::Order(index));
         }
-        match points.windows(2).position(|pair| pair[0].0 >= pair[1].0) {
-            Some(index) => Err(ScheduleError::Order(index + 1)),
+        if let Some(index) = points.windows(2).position(|pair| pair[0].0 >= pair[1].0) {
+            return Err(ScheduleError::Order(index + 1));
+        }
+        let most = if over == Over::Step { f64::MAX } else { 1.0 };
+        match points.iter().enumerate().find(|(_, point)| !(0.0..=most).contains(&point.0)) {
+            Some((index, &(at, _))) => Err(ScheduleError::Unreachable { index, at }),
             None => Ok(Self { over, points }),
         }
     }
@@ -117,5 +129,18 @@ mod tests {
         assert_eq!(Schedule::new(Over::Step, vec![]), Err(ScheduleError::Empty));
         assert_eq!(Schedule::new(Over::Step, vec![(1.0, 0.0), (1.0, 1.0)]), Err(ScheduleError::Order(1)));
         assert_eq!(Schedule::new(Over::Step, vec![(f64::NAN, 0.0)]), Err(ScheduleError::Order(0)));
+    }
+
+    #[test]
+    fn points_lie_where_a_run_can_be() {
+        let mastery = |points| Schedule::new(Over::Mastery("tool_parse".into()), points);
+        let percent = mastery(vec![(0.5, 0.5), (95.0, 0.01)]);
+        assert_eq!(percent, Err(ScheduleError::Unreachable { index: 1, at: 95.0 }));
+        assert_eq!(mastery(vec![(-0.1, 0.5)]), Err(ScheduleError::Unreachable { index: 0, at: -0.1 }));
+        assert!(mastery(vec![(0.0, 0.5), (1.0, 0.1)]).is_ok());
+        assert_eq!(
+            Schedule::new(Over::Step, vec![(-5.0, 0.5)]),
+            Err(ScheduleError::Unreachable { index: 0, at: -5.0 })
+        );
     }
 }

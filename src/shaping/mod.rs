@@ -100,6 +100,14 @@ pub fn shape(range: RewardRange, plan: &[StagePlan], scores: &[UnitScore], penal
         *component = (range.max - range.min) * earned;
         open = stage.passed_by(*score);
     }
+    if scores.len() == plan.len()
+        && scores.iter().all(|score| *score == UnitScore::ONE)
+        && let Some((last, others)) = components.split_last_mut()
+    {
+        // Rounded weights need not sum to 1, and a perfect score is compared with the largest reward.
+        shaped = 1.0;
+        *last = (range.max - range.min) - others.iter().sum::<f64>();
+    }
     let shaped = f64::min(shaped, 1.0);
     let before = range.min + components.iter().sum::<f64>() - penalties.iter().sum::<f64>();
     let value = before.clamp(range.min, range.max);
@@ -170,6 +178,20 @@ mod tests {
             other[end..].fill(later);
             prop_assert_eq!(shape(range, &plan, &unit(&scores), &[]), shape(range, &plan, &unit(&other), &[]));
             prop_assert_eq!(shape(range, &plan, &unit(&scores), &[]), shape(range, &plan, &unit(&scores[..end]), &[]));
+        }
+    }
+
+    #[test]
+    fn all_ones_give_exactly_one_whatever_the_weights_round_to() {
+        let range = RewardRange::new(0.0, 1.0).unwrap();
+        for n in 1..40 {
+            for seed in 1..50_u32 {
+                let weight = |k: u32| f64::from((seed * 2_654_435 + k * 40_503) % 997 + 1);
+                let mut plan: Vec<_> = (0..n).map(|k| StagePlan { weight: weight(k), threshold: 1.0 }).collect();
+                normalize_weights(&mut plan);
+                let reward = shape(range, &plan, &vec![UnitScore::ONE; plan.len()], &[]);
+                assert_eq!((reward.value, reward.shaped, reward.clamp), (1.0, 1.0, 0.0), "{n} stages, {seed}");
+            }
         }
     }
 

@@ -119,7 +119,7 @@ impl Bleu {
             let hypothesis_len = overlap.hypothesis_len();
             let closest = overlap.reference_lens().min_by_key(|&len| (len.abs_diff(hypothesis_len), len)).unwrap_or(0);
             let precision = Precision { smoothing: self.smoothing, effective_order: self.effective_order };
-            brevity_penalty(hypothesis_len, closest) * precision.mean(overlap.matches(), hypothesis_len)
+            (brevity_penalty(hypothesis_len, closest) * precision.mean(overlap.matches(), hypothesis_len)).min(1.0)
         })
     }
 
@@ -179,7 +179,7 @@ pub(super) struct Precision {
 }
 
 impl Precision {
-    /// The geometric mean over the orders of `matches` of the smoothed precisions, in [0, 1].
+    /// The geometric mean over the orders of `matches` of the smoothed precisions; above 1 only with a `floor` above 1.
     ///
     /// sacreBLEU takes the logarithm of a precision of 0 as -9999999999, which makes the mean 0 for every order a `u8`
     /// holds; here it is 0 at once.
@@ -218,7 +218,7 @@ impl Precision {
             log_sum += (matched / total).ln();
             orders += 1;
         }
-        (log_sum / f64::from(orders)).exp().min(1.0)
+        (log_sum / f64::from(orders)).exp()
     }
 }
 

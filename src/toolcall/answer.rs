@@ -311,6 +311,9 @@ mod tests {
         let text = "<|channel|>final<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>";
         assert_eq!(answer(text, HarmonyFinal).as_deref(), Some("b"));
         assert_eq!(answer("<|start|>user<|channel|>final<|message|>b<|end|>", HarmonyFinal), None);
+        let call = "<|start|>assistant<|channel|>final to=functions.f<|message|>{\"a\": \"b\"}<|call|>";
+        assert_eq!(answer(call, HarmonyFinal), None);
+        assert_eq!(answer(&[text, call].concat(), HarmonyFinal).as_deref(), Some("b"));
     }
 
     #[test]

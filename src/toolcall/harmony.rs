@@ -61,7 +61,7 @@ pub(super) fn harmony(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// The body of the assistant's last message in the final channel (E5).
+/// The body of the assistant's last message in the final channel (E5). One that is addressed to a tool is a call.
 pub(super) fn last_final(text: &str) -> Option<Range<usize>> {
     let mut at = 0;
     let mut last = None;
@@ -70,6 +70,7 @@ pub(super) fn last_final(text: &str) -> Option<Range<usize>> {
         if let Some(body) = segment.body
             && segment.is_assistant()
             && segment.channel == Some("final")
+            && segment.recipient.is_none()
         {
             last = Some(body..body_end(text, body));
         }

@@ -12,31 +12,46 @@ use super::scan::{Markers, Scan};
 use super::{Call, ErrorCode, Repair};
 
 const SEARCH: Markers = Markers { opener: "<search>", closer: "</search>" };
+const INFORMATION: Markers = Markers { opener: "<information>", closer: "</information>" };
+const ANSWER: Markers = Markers { opener: "<answer>", closer: "</answer>" };
 
 /// The parser of the format.
 pub(super) fn search_r1(scan: &mut Scan<'_, '_>) {
-    let mut walk = Walk::new([SEARCH.opener, "<information>", "<answer>"], Tags::Think, Stops::Openers);
+    let markers = [SEARCH.opener, INFORMATION.opener, ANSWER.opener, ANSWER.closer];
+    let mut walk = Walk::new(markers, Tags::Think, Stops::Openers);
+    let last_closer = memchr::memmem::rfind(scan.text.as_bytes(), ANSWER.closer.as_bytes());
     // An unclosed information or answer block runs to the end (S3), unless all of it turns out to be reasoning.
-    let mut ended = false;
+    let (mut answering, mut ended) = (false, false);
     while let Some(mark) = walk.next(scan) {
-        ended &= !walk.take_restart();
-        let Mark::Opener { which, at, end } = mark else { continue };
-        if ended {
-            continue;
+        if walk.take_restart() {
+            (answering, ended) = (false, false);
         }
-        let closer = match which {
-            0 => {
+        let Mark::Opener { which, at, end } = mark else { continue };
+        match which {
+            _ if ended => {}
+            1 => match find(scan.rest(end).as_bytes(), INFORMATION.closer) {
+                Some(length) => walk.resume(end + length + INFORMATION.closer.len()),
+                None => ended = true,
+            },
+            2 => answering |= begins_answer(scan.rest(end), last_closer.is_some_and(|last| last >= end)),
+            3 => answering = false,
+            _ if answering => {}
+            _ => {
                 let next = search(scan, at, end);
                 walk.resume(next);
-                continue;
             }
-            1 => "</information>",
-            _ => "</answer>",
-        };
-        match find(scan.rest(end).as_bytes(), closer) {
-            Some(length) => walk.resume(end + length + closer.len()),
-            None => ended = true,
         }
+    }
+}
+
+/// Whether the `<answer>` before this text begins a block. It is the last one before a closer, as it is for the answer (E1):
+/// what stands between two of them is neither's.
+fn begins_answer(rest: &str, closed_later: bool) -> bool {
+    match find(rest.as_bytes(), ANSWER.opener) {
+        Some(next) => {
+            !closed_later || rest.get(..next).is_some_and(|own| find(own.as_bytes(), ANSWER.closer).is_some())
+        }
+        None => true,
     }
 }
 
@@ -65,7 +80,7 @@ fn search(scan: &mut Scan<'_, '_>, at: usize, end: usize) -> usize {
 mod tests {
     use serde_json::json;
 
-    use super::super::laws::{calls, codes, tolerant};
+    use super::super::laws::{calls, codes, parsed, tolerant};
     use crate::trajectory::ToolFormat::SearchR1;
 
     #[test]
@@ -87,5 +102,30 @@ mod tests {
         assert_eq!(codes(SearchR1, "<information>x <search>a</search>"), [""; 0]);
         assert_eq!(codes(SearchR1, "<answer>x <search>a</search>"), [""; 0]);
         assert_eq!(codes(SearchR1, "the <answer> tag</think><search>a</search>"), ["ok"]);
+        assert_eq!(codes(SearchR1, "<answer>x <answer> <search>a</search>"), [""; 0]);
+    }
+
+    #[test]
+    fn s1_an_answer_begins_where_the_answer_is_read_from() {
+        // The opener before the last one is no block, and hides nothing.
+        let stray = "<answer><search>q <search>r</search><answer>Paris</answer>";
+        assert_eq!(codes(SearchR1, stray), ["missing_closer", "ok"]);
+        let two = "<answer>a <search>no</search></answer><search>r</search><answer>b</answer>";
+        assert_eq!(calls(SearchR1, two), [("search".into(), json!({"query": "r"}))]);
+    }
+
+    #[test]
+    fn s1_reasoning_in_an_answer_is_reasoning() {
+        let found =
+            parsed(SearchR1, "<answer>Paris<think><search>no</search></answer></think></answer><search>r</search>");
+        assert!(found.reasoning.iter().eq([&(13..56)]) && found.attempts.len() == 1, "{found:?}");
+        assert!(parsed(SearchR1, "<answer><think>Paris</answer>").reasoning_open.is_some());
+        // What a template opened may name the tag.
+        for (text, wanted) in [
+            ("use the <answer> tag.</think><search>a</search><answer>b</answer>", vec!["ok"]),
+            ("<answer>x</think><search>q <search>r</search><answer>b</answer>", vec!["missing_closer", "ok"]),
+        ] {
+            assert_eq!(codes(SearchR1, text), wanted, "{text}");
+        }
     }
 }

@@ -147,6 +147,14 @@ fn trap_5_what_can_never_be_scored_is_200_where_the_client_retries_4xx() {
     );
     // Who asks for errors gets them.
     server.post("/get_reward?rubric=nobody&on_invalid=error", &shard).problem(404);
+    // No status says so: the metrics do.
+    let metrics = server.get("/metrics").text();
+    let counted = |kind: &str| {
+        let line = format!("gradus_refusals_told_as_reward_total{{kind=\"{kind}\"}} ");
+        metrics.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u32>().ok())
+    };
+    assert!(counted("unknown-rubric").is_some_and(|n| n >= 2), "{metrics}");
+    assert!(counted("bad-json").is_some() && counted("not-scored").is_none(), "{metrics}");
     server.post("/slime?on_invalid=error", "{").problem(400);
     // An item without a score is 503 then, even one that never gets one.
     server.post("/get_reward?on_invalid=error", &odd).problem(503);

@@ -124,9 +124,17 @@ struct Asked {
 /// Answers a request in a dialect.
 async fn serve<D: Dialect>(app: App, id: RequestId, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let mut items = 0;
+    let (mut items, request_id) = (0, id.0.clone());
     let answer = respond::<D>(&app, id, &parts, body, &mut items).await;
-    answer.map(json).or_else(|problem| D::failed(problem, &unscored::<D>(&app, &parts.uri, items)))
+    answer.map(json).or_else(|problem| {
+        let (kind, detail) = (problem.kind(), problem.detail().to_owned());
+        let told = D::failed(problem, &unscored::<D>(&app, &parts.uri, items))?;
+        // The status of the answer cannot say so.
+        app.metrics.count_told_as_reward(kind);
+        let (route, kind) = (parts.uri.path(), kind.name());
+        tracing::warn!(request_id, route, kind, detail, "nothing was scored; the client was told so as a reward");
+        Ok(told)
+    })
 }
 
 /// Reads a request and answers it; tells how many items it has as soon as that is known.
@@ -306,21 +314,14 @@ fn parsed<'b, T: Deserialize<'b>>(body: &'b str) -> Result<T, Pointed> {
 }
 
 /// A problem that is told as a reward, for clients that try again whatever is not 200: where that cannot help, and nobody
-/// asked for errors. Said in the log, since the answer cannot say so.
+/// asked for errors.
 ///
 /// # Errors
 /// The problem, where it is told as one.
-fn as_reward(dialect: &'static str, problem: Problem, unscored: &Unscored) -> Result<Problem, Problem> {
+fn as_reward(problem: Problem, unscored: &Unscored) -> Result<Problem, Problem> {
     if unscored.options.on_invalid() == OnInvalid::Error || !is_permanent(&problem) {
         return Err(problem);
     }
-    let status = problem.status().as_u16();
-    tracing::warn!(
-        dialect,
-        status,
-        detail = problem.detail(),
-        "nothing was scored; the client was told so as a reward"
-    );
     Ok(problem)
 }
 

@@ -101,7 +101,7 @@ impl Dialect for OpenRlhf {
     }
 
     fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {
-        let problem = as_reward("openrlhf", problem, unscored)?;
+        let problem = as_reward(problem, unscored)?;
         let zeros = || vec![0.0; unscored.items];
         let rewards = vec![unscored.reward(); unscored.items];
         let metrics = unscored.metric_names().map(|name| (name, zeros())).collect();

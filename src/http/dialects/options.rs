@@ -37,6 +37,7 @@ pub(crate) struct Options {
     /// A rubric's name, or `name@version`. Wins over one in the body; the server's default where neither is.
     pub(super) rubric: Option<String>,
     /// The training run that the scores are kept under.
+    #[param(min_length = 1, max_length = 256)]
     pub(super) run_id: Option<String>,
     /// The trainer's step.
     pub(super) step: Option<u64>,
@@ -51,6 +52,7 @@ pub(crate) struct Options {
     pub(super) deadline_ms: Option<u64>,
     /// How many rollouts a group has. Needed where the group counts (a rubric that ranks, `on_invalid=mean`) and its
     /// members come in requests of their own: they wait for each other.
+    #[param(minimum = 1, maximum = 4096)]
     pub(super) group_size: Option<usize>,
     /// How long the first member of a group waits for the others, in milliseconds, nine tenths of the deadline at most: half
     /// of it, 60000 at most, where absent. Then the group is scored with those that came.
@@ -64,7 +66,7 @@ pub(crate) struct Options {
 pub(crate) struct Repeatable {
     /// A repeat with the same key gets the same answer without being scored or counted again, as long as this server runs,
     /// for a day.
-    #[param(rename = "Idempotency-Key")]
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 256)]
     idempotency_key: Option<String>,
 }
 

@@ -84,7 +84,7 @@ impl Dialect for Slime {
     }
 
     fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {
-        as_reward("slime", problem, unscored)?;
+        as_reward(problem, unscored)?;
         let reward = unscored.reward();
         if !unscored.options.wants_dict() {
             return Ok(json(written(&reward)));

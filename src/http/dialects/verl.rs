@@ -23,12 +23,38 @@ use crate::http::schema::JsonObject;
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
-/// One sample, as `compute_score` gets it; a list of them is taken, too.
+/// A sample, or a list of them.
 #[allow(dead_code, reason = "exists for its schema")]
-#[derive(ToSchema)]
-#[schema(as = VerlRequest, example = json!({"data_source": "nq", "solution_str": "<answer>Paris</answer>", "ground_truth": "Paris",
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = VerlRequest, example = json!({"solution_str": "<answer>Paris</answer>", "ground_truth": "Paris"}))]
+pub(crate) enum VerlRequestDoc {
+    /// One.
+    One(VerlSampleDoc),
+    /// Some.
+    #[schema(title = "VerlSamples")]
+    Many(Vec<VerlSampleDoc>),
+}
+
+/// A score for a sample, or a list for a list.
+#[allow(dead_code, reason = "exists for its schema")]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = VerlResponse, example = json!({"score": 0.93, "acc": 1.0, "valid": 1.0, "tool_parse": 1.0, "la_bleu": 0.9}))]
+pub(crate) enum VerlResponseDoc {
+    /// One.
+    One(VerlScoreDoc),
+    /// Some, in the order of the samples.
+    #[schema(title = "VerlScores")]
+    Many(Vec<VerlScoreDoc>),
+}
+
+/// One sample, as `compute_score` gets it.
+#[allow(dead_code, reason = "exists for its schema")]
+#[derive(Serialize, ToSchema)]
+#[schema(as = VerlSample, example = json!({"data_source": "nq", "solution_str": "<answer>Paris</answer>", "ground_truth": "Paris",
     "extra_info": {"num_turns": 3, "index": 42}}))]
-pub(crate) struct VerlRequestDoc {
+pub(crate) struct VerlSampleDoc {
     /// Ignored.
     #[schema(required = false)]
     data_source: Option<String>,
@@ -45,10 +71,11 @@ pub(crate) struct VerlRequestDoc {
 /// `score`, `acc`, `valid`, and every metric: the same keys for every item.
 #[allow(dead_code, reason = "exists for its schema")]
 #[derive(Serialize, ToSchema)]
-#[schema(as = VerlResponse, example = json!({"score": 0.93, "acc": 1.0, "valid": 1.0, "tool_parse": 1.0, "la_bleu": 0.9}))]
-pub(crate) struct VerlResponseDoc {
-    /// The reward.
-    score: f64,
+#[schema(as = VerlScore, example = json!({"score": 0.93, "acc": 1.0, "valid": 1.0, "tool_parse": 1.0, "la_bleu": 0.9}))]
+pub(crate) struct VerlScoreDoc {
+    /// The reward; null only where it could not be scored and `on_invalid` is `null`.
+    #[schema(required = true)]
+    score: Option<f64>,
     /// `exact_match` where the rubric measures it, else the score; 0 where the sample could not be scored.
     acc: f64,
     /// 1 where the sample could be scored, else 0.

@@ -1,8 +1,9 @@
 //! `POST /advantages`: rewards of groups in, advantages out, so that any trainer can run VSPO. The numbers are those of the
 //! trainer's own module.
 
-use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -20,6 +21,9 @@ use crate::store::MAX_REWARD;
 
 /// Most groups of a request.
 const MAX_GROUPS: usize = 65_536;
+
+/// Most rewards of a request.
+const MAX_REWARDS: usize = 1 << 20;
 
 /// Whose formula.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -241,7 +245,20 @@ fn check(request: &AdvantagesRequest) -> Result<PlanConfig, Problem> {
     if !(0.0..=1.0).contains(&request.epsilon) {
         return Err(Problem::shape("/epsilon", format!("{} is out of range; it must be from 0 to 1", request.epsilon)));
     }
+    if request.groups.iter().map(|group| group.rewards.len()).sum::<usize>() > MAX_REWARDS {
+        return Err(too_many_rewards());
+    }
+    let limit = request.max_reward;
+    if !(-MAX_REWARD..=MAX_REWARD).contains(&limit) {
+        return Err(Problem::shape(
+            "/max_reward",
+            format!("{limit:e} is out of range; it must be within {MAX_REWARD:e}"),
+        ));
+    }
     for (place, group) in request.groups.iter().enumerate() {
+        if !group.group.get().starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit()) {
+            return Err(Problem::shape(format!("/groups/{place}/group"), "a group's name is a text or a number"));
+        }
         let wrong = group.rewards.iter().enumerate().find_map(|(index, reward)| {
             Some((index, (*reward)?)).filter(|(_, reward)| *reward > request.max_reward || *reward < -MAX_REWARD)
         });
@@ -311,16 +328,21 @@ fn advantages(
         (status = 200, description = "Advantages in batch order", body = AdvantagesResponse),
         (status = 400, description = "Not JSON", body = ProblemWire, content_type = "application/problem+json"),
         (status = 422, description = "The request has the wrong shape, or a number is out of its range", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn compute_advantages(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Json<AdvantagesResponse>, Problem> {
+pub(crate) async fn compute_advantages(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     require_json(request.headers())?;
     let (_admission, text) = read_text(&app, request).await?;
     let answer = on_work_threads(move || {
+        // Before they take sixteen bytes each: as many commas stand between them, and some around the groups.
+        if memchr::memchr_iter(b',', text.as_bytes()).count() > MAX_REWARDS + 16 * MAX_GROUPS {
+            return Err(too_many_rewards());
+        }
         let read = serde_json::from_str::<Object<AdvantagesRequest>>(&text);
         let request = read.map_err(|error| Problem::from(pointed::<Object<AdvantagesRequest>>(&text, &error)))?;
-        answer(request.0)
+        serde_json::to_vec(&answer(request.0)?).map_err(|error| Problem::internal(error.to_string()))
     });
-    answer.await.map(Json)
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer.await?).into_response())
+}
+
+fn too_many_rewards() -> Problem {
+    Problem::shape("/groups", format!("more rewards than the limit of {MAX_REWARDS}; send fewer groups at a time"))
 }

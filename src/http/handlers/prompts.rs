@@ -52,6 +52,7 @@ pub(crate) struct PromptsQuery {
     #[param(inline)]
     order: Option<PromptOrder>,
     /// How many at most, 1 to 1000; 100 where absent.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
@@ -111,6 +112,7 @@ pub(crate) enum SampleBy {
 #[schema(as = SampleRequest, example = json!({"count": 2, "seed": 7}))]
 pub(crate) struct SampleRequest {
     /// How many, 1 to 65536; with replacement.
+    #[schema(minimum = 1, maximum = 65536)]
     count: usize,
     /// The same seed draws the same from the same table; 0 where absent.
     #[serde(default)]

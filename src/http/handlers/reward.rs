@@ -25,7 +25,7 @@ use crate::store::Idempotency;
 #[utoipa::path(
     post, path = "/reward", tag = "scoring", operation_id = "score_trajectories",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the stored answer without scoring or counting it again."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 256, description = "A repeat with the same key returns the stored answer without scoring or counting it again."),
         ("X-Request-Id" = Option<String>, Header, description = "Names the request in logs and in the response; made where absent."),
     ),
     request_body(content = RewardRequestDoc, description = "Trajectories with what to score them by. May be gzip or zstd encoded."),

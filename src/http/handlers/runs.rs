@@ -219,6 +219,7 @@ pub(crate) struct RunsQuery {
     /// `next_cursor` of the page before.
     cursor: Option<String>,
     /// How many at most, 1 to 1000; 100 where absent.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
@@ -228,6 +229,7 @@ pub(crate) struct RunsQuery {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunQuery {
     /// The latest steps that have scores, 1 or more; 10 where absent.
+    #[param(minimum = 1)]
     window: Option<u32>,
 }
 
@@ -239,6 +241,7 @@ pub(crate) struct ScoresQuery {
     /// `next_cursor` of the page before.
     cursor: Option<String>,
     /// How many at most, 1 to 1000; 100 where absent.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Only this group.
     group: Option<String>,

@@ -44,7 +44,32 @@ pub struct CurriculumWire {
     /// The trainer's step.
     pub step: Option<u64>,
     /// Pass rate per stage, from 0 to 1.
+    #[serde(deserialize_with = "few")]
     pub mastery: BTreeMap<String, f64>,
+}
+
+/// Reads pass rates, and keeps no more of them than tells that there are too many.
+fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    struct Few;
+    impl<'de> Visitor<'de> for Few {
+        type Value = BTreeMap<String, f64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut kept = BTreeMap::new();
+            while kept.len() <= MAX_MASTERY
+                && let Some((stage, value)) = map.next_entry()?
+            {
+                kept.insert(stage, value);
+            }
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok(kept)
+        }
+    }
+    deserializer.deserialize_map(Few)
 }
 
 /// A request with its items still raw.
@@ -131,8 +156,7 @@ fn check_step(step: Option<u64>, pointer: &str) -> Result<(), Pointed> {
 fn check_mastery(mastery: &BTreeMap<String, f64>) -> Result<(), Pointed> {
     const PLACE: &str = "/curriculum/mastery";
     if mastery.len() > MAX_MASTERY {
-        let found = mastery.len();
-        return Err(Pointed::shape(PLACE, format!("{found} pass rates are more than the limit of {MAX_MASTERY}")));
+        return Err(Pointed::shape(PLACE, format!("more pass rates than the limit of {MAX_MASTERY}")));
     }
     for (stage, value) in mastery {
         let pointer = || format!("{PLACE}/{}", escape_pointer(stage));

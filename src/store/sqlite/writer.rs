@@ -290,6 +290,7 @@ impl Desk<'_> {
         let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
         let outcomes = self.ledger.write(&entries);
         self.totals.transactions.store(self.ledger.commits, Ordering::Relaxed);
+        let mut told = Vec::with_capacity(group.len());
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match outcome {
                 Err(error) if job.promised && error.may_pass() => {
@@ -301,10 +302,14 @@ impl Desk<'_> {
                     }
                     self.held.push_back(job);
                 }
-                outcome => finish(job, outcome, self.totals),
+                outcome => told.push((job, outcome)),
             }
         }
+        // Before anybody hears of this group: what is counted then includes it.
         self.count_held();
+        for (job, outcome) in told {
+            finish(job, outcome, self.totals);
+        }
         self.ledger.tidy();
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Cost {
     location: f64,
     /// Whether a match may be given up.
     pub(super) gives_up: bool,
+    /// Whether names are checked: what is wrong with one repeats the object that has it.
+    names: bool,
 }
 
 /// Evaluations at one value.
@@ -54,6 +56,8 @@ pub(super) struct Rates {
     pub(super) texts: f64,
     /// Matches of patterns that backtrack freely.
     pub(super) backtracking: f64,
+    /// Units of work that they take for each pair of bytes of a text.
+    pub(super) squares: f64,
     /// Checks of `uniqueItems`.
     pub(super) comparing: f64,
 }
@@ -64,17 +68,24 @@ impl Cost {
         let tracks = graph.nodes.iter().any(tracks_evaluation);
         let (rates, stack) = table(graph, order, own, if tracks { TRACKING_FACTOR } else { 1.0 });
         let location = graph.nodes.iter().map(|node| node.location).max().unwrap_or(0) as f64;
-        Self { rates, stack, location, gives_up: own.iter().any(|own| own.gives_up) }
+        let names = graph.nodes.iter().any(|node| node.schema.get("propertyNames").is_some());
+        Self { rates, stack, location, gives_up: own.iter().any(|own| own.gives_up), names }
     }
 
     /// Most units of work that deciding on a value of this size takes.
     pub(super) fn work(&self, size: &Size) -> f64 {
         let rates = self.rates(size.depth);
-        rates.work * size.units + rates.backtracking * size.backtracking + rates.comparing * size.comparing
+        rates.work * size.units
+            + rates.backtracking * size.backtracking
+            + rates.squares * size.squares
+            + rates.comparing * size.comparing
     }
 
-    /// Most bytes that listing every violation in a value of this size copies.
+    /// Most bytes that listing every violation in a value of this size copies; infinite where that has to be counted.
     pub(super) fn report_bytes(&self, size: &Size) -> f64 {
+        if self.names {
+            return f64::INFINITY;
+        }
         let rates = self.rates(size.depth);
         // With each, the way through references to where it stands.
         let way = self.location * f64::from(self.stack(size.depth));
@@ -160,8 +171,12 @@ impl Own {
     fn matching(&mut self, pattern: &str) -> Result<Rates, String> {
         let cost = pattern::cost(pattern)?;
         self.gives_up |= cost.engine != Engine::Linear;
-        let backtracking = if cost.engine == Engine::Backtracking { 1.0 } else { 0.0 };
-        Ok(Rates { work: cost.units(), backtracking, ..Rates::default() })
+        let work = cost.units();
+        if cost.engine != Engine::Backtracking {
+            return Ok(Rates { work, ..Rates::default() });
+        }
+        let work = work + cost.scanning.bytes * size::UNIT_BYTES;
+        Ok(Rates { work, backtracking: 1.0, squares: cost.scanning.squares, ..Rates::default() })
     }
 }
 
@@ -235,6 +250,11 @@ fn edge_stack(edges: &[(Edge, usize)], row: &[u32], above: &[u32]) -> u32 {
 }
 
 impl Rates {
+    /// Units of matching a text once, beyond those for each of its own.
+    pub(super) fn matching(self, text: &str) -> f64 {
+        self.backtracking * size::BACKTRACKING_UNITS + self.squares * size::squares(text)
+    }
+
     /// The same of each.
     fn each(self, other: Self, of: impl Fn(f64, f64) -> f64) -> Self {
         Self {
@@ -242,6 +262,7 @@ impl Rates {
             reports: of(self.reports, other.reports),
             texts: of(self.texts, other.texts),
             backtracking: of(self.backtracking, other.backtracking),
+            squares: of(self.squares, other.squares),
             comparing: of(self.comparing, other.comparing),
         }
     }

@@ -122,7 +122,7 @@ impl Counter {
             reason = "within bounds that are no negative numbers"
         )]
         let visits_left = (units / VISIT_UNITS).clamp(0.0, MAX_VISITS) as usize;
-        let mut walk = Walk { steps: &self.steps, visits_left, work: 0.0, report_bytes: 0.0 };
+        let mut walk = Walk { steps: &self.steps, visits_left, work: 0.0, reports: 0.0, report_bytes: 0.0 };
         let whole = walk.apply(value, 0.0, BTreeMap::from([(self.root, times)])).is_some();
         let counting = (visits_left - walk.visits_left) as f64 * VISIT_UNITS;
         let (work, report_bytes) = if whole { (walk.work, walk.report_bytes) } else { (f64::INFINITY, f64::INFINITY) };
@@ -190,6 +190,8 @@ struct Walk<'a> {
     steps: &'a [Step],
     visits_left: usize,
     work: f64,
+    /// Violations that are listed.
+    reports: f64,
     report_bytes: f64,
 }
 
@@ -230,6 +232,7 @@ impl Walk<'_> {
             Value::Object(members) => self.members(members, path, &applied)?,
             value => size::report_bytes(value),
         };
+        self.reports += reports;
         self.report_bytes += reports * (bytes + path) + texts;
         Some(bytes)
     }
@@ -237,13 +240,10 @@ impl Walk<'_> {
     /// What matching a value or its names once takes, beyond their units.
     fn matching(&mut self, own: &Own, value: &Value) -> Option<f64> {
         Some(match value {
-            Value::String(text) => own.value.backtracking * size::backtracking_units(text),
+            Value::String(text) => own.value.matching(text),
             Value::Object(members) if own.member != Rates::default() => {
                 self.visit(members.len())?;
-                let name = |name: &String| {
-                    own.member.work * (1.0 + size::text_units(name))
-                        + own.member.backtracking * size::backtracking_units(name)
-                };
+                let name = |name: &String| own.member.work * (1.0 + size::text_units(name)) + own.member.matching(name);
                 members.keys().map(name).sum()
             }
             _ => 0.0,
@@ -274,7 +274,7 @@ impl Walk<'_> {
         path: f64,
         applied: &[(&Step, Times)],
     ) -> Option<f64> {
-        let mut bytes = size::VIOLATION_BYTES;
+        let (mut bytes, mut wrong_names) = (size::VIOLATION_BYTES, 0.0);
         for (name, member) in members {
             let (mut entering, mut naming) = (Entering::new(), Entering::new());
             for (step, times) in applied {
@@ -293,10 +293,14 @@ impl Walk<'_> {
             }
             let path = path + name.len() as f64 + 1.0;
             if !naming.is_empty() {
+                let before = self.reports;
                 self.apply(&Value::String(name.clone()), path, naming)?;
+                wrong_names += self.reports - before;
             }
             bytes += name.len() as f64 + self.below(member, path, entering)?;
         }
+        // What is wrong with a name repeats the object.
+        self.report_bytes += wrong_names * bytes;
         Some(bytes)
     }
 

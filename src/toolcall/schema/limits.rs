@@ -29,6 +29,12 @@ const MAX_INDEXED: usize = 40_000;
 /// States of all patterns in one schema.
 const MAX_STATES: u64 = 200_000;
 
+/// What compiling any pattern takes, in states.
+const PATTERN_STATES: u64 = 24;
+
+/// What compiling each lookaround takes beside its states: an engine of its own.
+const LOOKAROUND_STATES: u64 = 128;
+
 /// Square of the lengths of all patterns in one schema: translating one takes quadratic time.
 const MAX_PATTERN_SQUARES: usize = 64 << 20;
 
@@ -123,7 +129,8 @@ impl Contents {
         self.patterns += 1;
         self.pattern_squares = self.pattern_squares.saturating_add(text.len().saturating_mul(text.len()));
         if let Ok(cost) = pattern::cost(text) {
-            self.states = self.states.saturating_add(if cost.counted { 64 } else { cost.states });
+            let states = if cost.counted { 64 } else { cost.states + PATTERN_STATES };
+            self.states = self.states.saturating_add(states + LOOKAROUND_STATES * cost.lookarounds);
         }
     }
 }

@@ -13,6 +13,7 @@ mod cache;
 mod cost;
 mod count;
 mod declared;
+mod ecma;
 mod graph;
 mod likeness;
 mod limits;
@@ -349,8 +350,16 @@ fn compile(text: &str, formats: Formats) -> Result<Compiled, SchemaProblem> {
         let message = format!("the schema has {} bytes; at most {limit} are compiled", text.len());
         return Err(SchemaProblem::unsupported(message, ""));
     }
-    let schema: Value = serde_json::from_str(text)
-        .map_err(|error| SchemaProblem::invalid(format!("the schema is not usable JSON: {error}"), ""))?;
+    let schema: Value = serde_json::from_str(text).map_err(|error| {
+        let said = error.to_string();
+        if said.starts_with("recursion limit exceeded") {
+            return SchemaProblem::unsupported(
+                format!("the schema nests deeper than {} levels", size::MAX_DEPTH - 1),
+                "",
+            );
+        }
+        SchemaProblem::invalid(format!("the schema is not usable JSON: {said}"), "")
+    })?;
     if !schema.is_object() && !schema.is_boolean() {
         return Err(SchemaProblem::invalid("a schema is an object, true or false", ""));
     }
@@ -384,7 +393,8 @@ fn compile_value(
     let least = Value::Object(serde_json::Map::new());
     let affordable = Size::of(&least).map_or(Ok(()), |size| bounds.spend(&least, &size, &mut { TRAJECTORY_BUDGET }));
     affordable.map_err(|message| SchemaProblem::unsupported(message, ""))?;
-    let validator = with_stack(depth, || validator(schema, patterns, formats).map_err(|error| unusable(&error)))?;
+    let spelled = ecma::spell(schema, &graph);
+    let validator = with_stack(depth, || validator(&spelled, patterns, formats).map_err(|error| unusable(&error)))?;
     let parameters = Parameters::of(&graph, &order, validator_of_pattern);
     Ok(Compiled { validator: Some(validator), depth, bounds, parameters })
 }

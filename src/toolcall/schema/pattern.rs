@@ -13,14 +13,20 @@ const MAX_STATES: u64 = 100_000;
 /// States of one pattern that needs backtracking: its engine copies more.
 const MAX_BACKTRACKING_STATES: u64 = 4096;
 
+/// Repetitions from which on a part counts as one that goes on to the end.
+const ENDLESS_COPIES: u64 = 1000;
+
 /// States of a class or escape that spans many scripts, once spelled in UTF-8.
 const PROPERTY_STATES: u64 = 512;
 
 /// States of a negated class, which reaches into every length of UTF-8.
 const NEGATED_STATES: u64 = 16;
 
+/// Positions of a pattern whose automaton is small, whatever they are: it has at most two to the power of them as states.
+const AUTOMATON_POSITIONS: f64 = 8.0;
+
 /// What one pattern may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct PatternCost {
     /// Upper bound of the states of its automaton.
     pub(super) states: u64,
@@ -28,6 +34,34 @@ pub(super) struct PatternCost {
     pub(super) counted: bool,
     /// How it is matched.
     pub(super) engine: Engine,
+    /// Its lookarounds.
+    pub(super) lookarounds: u64,
+    /// What each match takes that backtracks, beside its steps.
+    pub(super) scanning: Scanning,
+}
+
+/// What the parts of a pattern take that an engine of its own matches wherever backtracking gets to, in the units of the
+/// evaluation budget.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Scanning {
+    /// For each byte of the text: parts that end after some.
+    pub(super) bytes: f64,
+    /// For each pair of bytes: parts that may go on to the end of the text.
+    pub(super) squares: f64,
+}
+
+impl Scanning {
+    /// Adds a part of so many positions, those before what is endless in it, if anything is. An automaton steps through few
+    /// that may be taken at once, of many the states have to be gone through one by one.
+    fn add(&mut self, positions: u64, endless: Option<u64>, backwards: bool) {
+        let at_once = positions.saturating_sub(endless.unwrap_or(0)) as f64;
+        let step = if at_once > AUTOMATON_POSITIONS { at_once / 24.0 } else { 0.0 };
+        let step = step.max(if backwards { 0.25 } else { 1.0 / 32.0 });
+        match endless {
+            Some(_) => self.squares += step,
+            None => self.bytes += positions as f64 * step,
+        }
+    }
 }
 
 /// How a pattern is matched; a later one does what an earlier one does.
@@ -72,18 +106,51 @@ pub(super) fn cost(pattern: &str) -> Result<PatternCost, String> {
 /// One level of parentheses: the states so far, and those of the last atom, which a quantifier multiplies.
 #[derive(Default, Clone, Copy)]
 struct Level {
+    states: Counted,
+    /// The same where each class is one, however many bytes it takes.
+    positions: Counted,
+    look: Option<Look>,
+    /// Positions before the first part that may go on to the end of the text, if there is one.
+    endless: Option<u64>,
+}
+
+/// Which way a group looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Ahead,
+    Behind,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Counted {
     done: u64,
     last: u64,
 }
 
-impl Level {
-    fn atom(&mut self, states: u64) {
+impl Counted {
+    fn atom(&mut self, size: u64) {
         self.done = self.total();
-        self.last = states;
+        self.last = size;
+    }
+
+    fn repeat(&mut self, copies: u64) {
+        self.last = self.last.saturating_add(1).saturating_mul(copies);
     }
 
     fn total(self) -> u64 {
         self.done.saturating_add(self.last)
+    }
+}
+
+impl Level {
+    fn atom(&mut self, states: u64, positions: u64) {
+        self.states.atom(states);
+        self.positions.atom(positions);
+    }
+
+    /// Says that so many positions stand before something endless.
+    fn endless_after(&mut self, positions: u64) {
+        self.endless = Some(self.endless.map_or(positions, |known| known.min(positions)));
     }
 }
 
@@ -97,6 +164,8 @@ struct Reader<'a> {
     /// Whether nothing but `^` and lookaheads was read so far.
     leading: bool,
     engine: Engine,
+    lookarounds: u64,
+    scanning: Scanning,
 }
 
 impl<'a> Reader<'a> {
@@ -111,13 +180,21 @@ impl<'a> Reader<'a> {
             groups: 0,
             leading,
             engine: Engine::Linear,
+            lookarounds: 0,
+            scanning: Scanning::default(),
         }
     }
 
-    fn cost(&self) -> PatternCost {
-        let states = self.outer.iter().fold(self.level.total(), |sum, level| sum.saturating_add(level.total()));
+    fn cost(mut self) -> PatternCost {
+        // What is not closed is no pattern.
+        while !self.outer.is_empty() {
+            self.close();
+        }
+        let Level { states, positions, endless, .. } = self.level;
+        self.scanning.add(positions.total(), endless, false);
         let counted = self.anchored && self.atoms == 1 && self.groups == 0;
-        PatternCost { states, counted, engine: self.engine }
+        let Self { engine, lookarounds, scanning, .. } = self;
+        PatternCost { states: states.total(), counted, engine, lookarounds, scanning }
     }
 
     fn next(&mut self) -> Option<u8> {
@@ -141,9 +218,10 @@ impl<'a> Reader<'a> {
                 b'|' => self.branch(),
                 b'[' => self.class(),
                 b'\\' => self.escape()?,
-                b'*' | b'+' | b'?' => self.quantifier(2),
+                b'*' | b'+' => self.quantifier(2, true),
+                b'?' => self.quantifier(2, false),
                 b'{' => self.braces(),
-                b'^' | b'$' => self.level.atom(0),
+                b'^' | b'$' => self.level.atom(0, 0),
                 b'.' => self.atom(NEGATED_STATES),
                 _ => self.atom(1),
             }
@@ -153,7 +231,7 @@ impl<'a> Reader<'a> {
 
     fn atom(&mut self, states: u64) {
         self.atoms += 1;
-        self.level.atom(states);
+        self.level.atom(states, 1);
     }
 
     /// A branch outside groups starts anywhere in the text, whatever the others begin with.
@@ -162,7 +240,7 @@ impl<'a> Reader<'a> {
         if self.engine == Engine::LeadingLookaheads && self.outer.is_empty() {
             self.backtrack();
         }
-        self.level.atom(1);
+        self.level.atom(1, 1);
     }
 
     fn backtrack(&mut self) {
@@ -176,6 +254,12 @@ impl<'a> Reader<'a> {
         self.outer.push(std::mem::take(&mut self.level));
         let Some(rest) = self.rest.strip_prefix(b"?") else { return Ok(()) };
         self.rest = rest;
+        self.level.look = match rest {
+            [b'=' | b'!', ..] => Some(Look::Ahead),
+            [b'<', b'=' | b'!', ..] => Some(Look::Behind),
+            _ => None,
+        };
+        self.lookarounds += u64::from(self.level.look.is_some());
         match rest {
             [b'=' | b'!', ..] if leads => self.engine = self.engine.max(Engine::LeadingLookaheads),
             [b'=' | b'!' | b'>', ..] | [b'<', b'=' | b'!', ..] => self.backtrack(),
@@ -187,9 +271,16 @@ impl<'a> Reader<'a> {
     }
 
     fn close(&mut self) {
-        let states = self.level.total().saturating_add(1);
+        let Level { states, positions, look, endless } = self.level;
+        let (states, mut positions) = (states.total().saturating_add(1), positions.total().saturating_add(1));
         self.level = self.outer.pop().unwrap_or_default();
-        self.level.atom(states);
+        if let Some(look) = look {
+            self.scanning.add(positions, endless, look == Look::Behind);
+            positions = 1;
+        } else if let Some(before) = endless {
+            self.level.endless_after(self.level.positions.total().saturating_add(before));
+        }
+        self.level.atom(states, positions);
     }
 
     /// A class ends at the first bracket that is not escaped: the earliest end that any reading gives it.
@@ -230,12 +321,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn quantifier(&mut self, copies: u64) {
+    fn quantifier(&mut self, copies: u64, endless: bool) {
         // `a++` is one repetition to ECMA-262 and a possessive one to other engines.
         if self.rest.first() == Some(&b'+') {
             self.backtrack();
         }
-        self.level.last = self.level.last.saturating_add(1).saturating_mul(copies);
+        let repeated = self.level.positions.last;
+        self.level.states.repeat(copies);
+        self.level.positions.repeat(copies);
+        if endless {
+            // One round of it is part of what may be taken at once.
+            self.level.endless_after(self.level.positions.total().saturating_sub(repeated));
+        }
     }
 
     /// `{m}`, `{m,}`, `{m,n}`; anything else is literal text.
@@ -248,7 +345,9 @@ impl<'a> Reader<'a> {
         }
         self.rest = after.get(1..).unwrap_or_default();
         let copies = inside.split(|&byte| byte == b',').map(number).max().unwrap_or(1);
-        self.quantifier(copies.saturating_add(1));
+        // As good as endless, for a text that is no longer.
+        let endless = inside.ends_with(b",") || copies > ENDLESS_COPIES;
+        self.quantifier(copies.saturating_add(1), endless);
     }
 }
 
@@ -324,6 +423,22 @@ mod tests {
         let cost = read("^[\\s\\S]{1,1000000}$");
         assert!(cost.counted && cost.units() < 2.0, "{cost:?}");
         assert!(!read("^ab{2}$").counted);
+    }
+
+    #[test]
+    fn v3_what_backtracking_scans_is_told_apart() {
+        let squares = |pattern: &str| read(pattern).scanning.squares;
+        assert_eq!(squares("(?!DROP)x(?=ab)"), 0.0, "they end");
+        assert!(read("(?!DROP)x(?=ab)").scanning.bytes > 0.0);
+        // One pair of bytes takes a thirty-second of a unit where an automaton steps.
+        assert_eq!(squares(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d).{8,}"), 4.0 / 32.0);
+        assert_eq!(squares("^(?:(?!DROP).)*$"), 1.0 / 32.0);
+        assert_eq!(squares("(?<!(a|b)*)c"), 0.25);
+        for pattern in
+            ["(?=(a|b)*a(a|b){50}x)a", r"(z)\1|(a|b)*a(a|b){50}x", "(?=((a|b){1,50}a)*x)a", "(?=(a|b)*(a|b){400})a"]
+        {
+            assert!(squares(pattern) > 5.0, "{pattern}: {}", squares(pattern));
+        }
     }
 
     #[test]

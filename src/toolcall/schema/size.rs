@@ -7,7 +7,10 @@ use serde_json::{Map, Value};
 pub(super) const MAX_DEPTH: usize = 128;
 
 /// Units of one match that runs into the backtracking limit.
-const BACKTRACKING_UNITS: f64 = 16_384.0;
+pub(super) const BACKTRACKING_UNITS: f64 = 16_384.0;
+
+/// Bytes of a text that are a unit.
+pub(super) const UNIT_BYTES: f64 = 16.0;
 
 /// Bytes that one violation takes beside the value and the pointer that it repeats.
 pub(super) const VIOLATION_BYTES: f64 = 128.0;
@@ -26,8 +29,10 @@ pub(super) struct Size {
     pub(super) report_bytes: f64,
     /// Units that comparing the elements of every array takes, where their hashes can be made equal.
     pub(super) comparing: f64,
-    /// Units that matching every string once takes, with an engine that backtracks and may look ahead at each step.
+    /// Units that the steps of matching every string once take, with an engine that backtracks.
     pub(super) backtracking: f64,
+    /// Pairs of bytes of every string, which it may go through where it looks ahead at each step.
+    pub(super) squares: f64,
 }
 
 impl Size {
@@ -80,19 +85,20 @@ impl Size {
 
     fn text(&mut self, text: &str) {
         self.units += text_units(text);
-        self.backtracking += backtracking_units(text);
+        self.backtracking += BACKTRACKING_UNITS;
+        self.squares += squares(text);
     }
 }
 
 /// Units of a string or a key.
 pub(super) fn text_units(text: &str) -> f64 {
-    text.len() as f64 / 16.0
+    text.len() as f64 / UNIT_BYTES
 }
 
-/// Units of matching a string once, as in [`Size::backtracking`].
-pub(super) fn backtracking_units(text: &str) -> f64 {
+/// Pairs of bytes of a string.
+pub(super) fn squares(text: &str) -> f64 {
     let length = text.len() as f64;
-    BACKTRACKING_UNITS + length * length / 64.0
+    length * length
 }
 
 /// Units of a value without its parts.

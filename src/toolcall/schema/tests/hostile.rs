@@ -277,11 +277,11 @@ fn deep_recursion_stays_on_the_stack() {
 fn nested_schema_text_is_bounded() {
     on_worker_stack(|| {
         let open = "{\"not\":".repeat(100_000);
-        assert_eq!(problem_of_text(&open, &json!({})).0, ProblemCode::Invalid);
+        assert_eq!(problem_of_text(&open, &json!({})).0, ProblemCode::Unsupported);
         let closed = format!("{}true{}", "{\"allOf\":[".repeat(60), "]}".repeat(60));
         assert_eq!(Schema::new(&closed, Formats::Annotate).check(&json!({})), Check::Valid);
         let deeper = format!("{}true{}", "{\"allOf\":[".repeat(64), "]}".repeat(64));
-        assert_eq!(problem_of_text(&deeper, &json!({})).0, ProblemCode::Invalid);
+        assert_eq!(problem_of_text(&deeper, &json!({})).0, ProblemCode::Unsupported);
     });
 }
 
@@ -356,6 +356,66 @@ fn v3_catastrophic_patterns_are_unsupported() {
     assert!(valid(&beside, &json!({"x": "a".repeat(40)})));
     // A linear engine decides this one.
     assert!(!valid(&json!({"properties": {"x": {"pattern": "^(a+)+$"}}}), &json!({"x": "a".repeat(5000) + "b"})));
+}
+
+/// Each took seconds.
+#[test]
+fn v3_what_backtracking_scans_is_bounded() {
+    let mut state = 1_u32;
+    let mut any = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        if state >> 31 == 0 { 'a' } else { 'b' }
+    };
+    let mixed: String = (0..4000).map(|_| any()).collect();
+    let password = r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)(?=.*[@$!%]).{8,}";
+    for (pattern, text) in [
+        ("(?=(a|b)*a(a|b){300}x)a", mixed.clone()),
+        ("(?=(a|b)*a(a|b){50}x)a", mixed.clone()),
+        (r"(z)\1|(a|b)*a(a|b){200}x", mixed),
+        ("(?<!(a|b)*)c", "a".repeat(17_000)),
+        (password, "a".repeat(15_000)),
+    ] {
+        assert!(is_unsupported(&json!({"properties": {"x": {"pattern": pattern}}}), &json!({"x": text})), "{pattern}");
+        let names = json!({"patternProperties": {pattern: false}});
+        assert!(is_unsupported(&names, &json!({text: 1})), "{pattern}");
+    }
+    for (pattern, text, matches) in [
+        (password, format!("{}Z9!", "a".repeat(4000)), true),
+        (password, "a".repeat(4000), false),
+        ("^(?:(?!DROP).)*$", "a".repeat(5000), true),
+        (r"(\w+)\s\1", "ab cd ".repeat(1000), false),
+    ] {
+        let schema = json!({"properties": {"x": {"pattern": pattern}}});
+        assert_eq!(valid(&schema, &json!({"x": text})), matches, "{pattern}");
+    }
+}
+
+#[test]
+fn v3_patterns_with_engines_of_their_own_are_counted() {
+    let many = |n: usize| {
+        let pattern = |at| (format!("p{at}"), json!({"pattern": format!("(?=[\\w]b)(?=c)(?!{at})")}));
+        json!({"properties": (0..n).map(pattern).collect::<serde_json::Map<_, _>>()})
+    };
+    assert!(valid(&many(400), &json!({})));
+    assert!(is_unsupported(&many(3000), &json!({})));
+}
+
+#[test]
+fn what_is_wrong_with_names_is_counted_with_the_object_that_has_them() {
+    let arguments = |n: usize| (0..n).map(|at| (format!("k{at}"), json!({"a": at, "b": [at]}))).collect::<Value>();
+    for schema in [
+        json!({"propertyNames": {"type": "integer"}}),
+        json!({"oneOf": [{"propertyNames": {"type": "integer"}}]}),
+        json!({"anyOf": [{"propertyNames": {"pattern": "^[A-Z]"}}, {"type": "null"}]}),
+    ] {
+        let listed = violations(&schema, &arguments(50));
+        assert!(
+            !listed.is_empty() && listed.iter().all(|violation| !violation.message.contains("too large")),
+            "{listed:?}"
+        );
+        let many = violations(&schema, &arguments(5000));
+        assert!(many.len() == 1 && many[0].message.contains("too large to list where"), "{many:?}");
+    }
 }
 
 #[test]

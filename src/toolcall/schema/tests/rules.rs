@@ -83,6 +83,17 @@ fn v3_patterns_are_ecma_262() {
     assert!(pattern("^(?!admin)[a-z]+$", "user") && !pattern("^(?!admin)[a-z]+$", "admins"));
     assert!(pattern(r"^(a+)-\1$", "aa-aa") && !pattern(r"^(a+)-\1$", "aa-a"));
     assert!(pattern(r"(?<=\$)\d+", "cost $5") && !pattern(r"(?<=\$)\d+", "cost 5"));
+    // Classes mean the same beside lookaround and back references.
+    for (text, class, other) in
+        [("é", r"\W", r"\w"), ("\u{0663}", r"\D", r"\d"), ("\u{feff}", r"\s", r"\S"), ("\u{85}", r"\S", r"\s")]
+    {
+        for wrap in ["^(?!x)@$", "^[@]$", "^(?!x)[@]$", "^(?:(@))$", "@(?!y)", "(?<!y)@", r"^(@)(?:|\1)$"] {
+            assert!(pattern(&wrap.replace('@', class), text), "{wrap} {class} {text:?}");
+            assert!(!pattern(&wrap.replace('@', other), text), "{wrap} {other} {text:?}");
+        }
+    }
+    assert!(!pattern("^(?!x).$", "\r") && !pattern("^(?!x).$", "\u{2028}") && pattern("^(?!x).$", "\u{85}"));
+    assert!(pattern(r"^(?!.*\.\.)[\w.-]+@[\w-]+$", "a.b@c-d") && !pattern(r"^(?!.*\.\.)[\w.-]+@\w+$", "é.é@b"));
 }
 
 #[test]
