@@ -4,8 +4,8 @@
 
 use utoipa::Modify;
 use utoipa::openapi::path::{Operation, Parameter, PathItem};
-use utoipa::openapi::schema::AdditionalProperties;
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
+use utoipa::openapi::schema::{AdditionalProperties, Type};
+use utoipa::openapi::{ContentBuilder, Header, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
 
 use super::error::PROBLEM_JSON;
 
@@ -106,5 +106,13 @@ fn complete(operation: &mut Operation, problems: &[(&str, &str)]) {
             let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
             ResponseBuilder::new().description(*description).content(PROBLEM_JSON, content).build().into()
         });
+    }
+    // The statuses of problems that may pass.
+    for status in ["429", "503"] {
+        if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {
+            let mut seconds = Header::new(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build());
+            seconds.description = Some("After how many seconds to try again, where that may help".to_owned());
+            response.headers.insert("Retry-After".to_owned(), seconds.into());
+        }
     }
 }

@@ -7,7 +7,7 @@ use axum::routing::{MethodRouter, get, post};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -31,7 +31,7 @@ use crate::rubric::MAX_RUBRIC_BYTES;
         contact()
     ),
     servers((url = "/")),
-    security((), ("api" = [])),
+    security((), ("api" = []), ("api_key" = [])),
     paths(
         reward::score_trajectories,
         rubrics::list_rubrics, rubrics::get_rubric, rubrics::check_rubric, rubrics::put_rubric,
@@ -67,6 +67,8 @@ impl Modify for Tokens {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("admin", bearer("The token given as --admin-token"));
         components.add_security_scheme("api", bearer("The token given as --api-token, where the server has one"));
+        let key = ApiKeyValue::with_description("X-Api-Key", "The same token");
+        components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
     }
 }
 

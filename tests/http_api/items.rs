@@ -353,6 +353,21 @@ fn missing_references_are_told_before_a_stage_needs_them() {
 }
 
 #[test]
+fn a_whole_number_may_be_written_as_a_float() {
+    let server = Server::start(&[]);
+    let item = with(answering("Paris"), "response_tokens", json!(12.0));
+    let request = json!({"step": 120.0, "deadline_ms": 6e4, "curriculum": {"step": 7.0}, "trajectories": [item]});
+    let response = score(&server, &request);
+    assert_eq!((&response["curriculum"]["step"], &response["rewards"]), (&json!(7), &json!([1.0])));
+    assert_eq!(score(&server, &with(request, "curriculum", json!(null)))["curriculum"]["step"], 120);
+    for wrong in [json!(1.5), json!(-1), json!(-1.0), json!(1e300), json!("1"), json!(true)] {
+        let problem = server.reward(&json!({"step": wrong, "trajectories": []})).problem(422);
+        assert_eq!(problem["pointer"], "/step", "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("a whole number from 0"), "{problem}");
+    }
+}
+
+#[test]
 fn metadata_is_the_clients_own() {
     let server = Server::start(&[]);
     let plain = score_one(&server, answering("Paris"));

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::de::IgnoredAny;
 
-use crate::http::wire::{MAX_NOTED, NotTaken, Noted, Pointed, Text, pointed, take_apart};
+use crate::http::wire::{MAX_NOTED, NotTaken, Noted, Pointed, Text, Whole, pointed, take_apart};
 
 /// Where the values of a text stand.
 #[derive(Debug, Default)]
@@ -167,7 +167,7 @@ impl<'t, 'b> Value<'t, 'b> {
     /// # Errors
     /// When it is none.
     pub(super) fn count_of(self, name: &str) -> Result<Option<u64>, Pointed> {
-        let read = |raw: &'b str| serde_json::from_str(raw);
+        let read = |raw: &'b str| serde_json::from_str::<Whole>(raw).map(|Whole(number)| number);
         self.raw_of(name).map(read).transpose().map_err(|error| Pointed::shape(format!("/{name}"), error.to_string()))
     }
 }

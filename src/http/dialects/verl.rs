@@ -30,7 +30,7 @@ use crate::http::wire::{OnInvalid, Pointed};
 #[schema(as = VerlRequest, example = json!({"solution_str": "<answer>Paris</answer>", "ground_truth": "Paris"}))]
 pub(crate) enum VerlRequestDoc {
     /// One.
-    One(VerlSampleDoc),
+    One(Box<VerlSampleDoc>),
     /// Some.
     #[schema(title = "VerlSamples")]
     Many(Vec<VerlSampleDoc>),
@@ -43,7 +43,7 @@ pub(crate) enum VerlRequestDoc {
 #[schema(as = VerlResponse, example = json!({"score": 0.93, "acc": 1.0, "valid": 1.0, "tool_parse": 1.0, "la_bleu": 0.9}))]
 pub(crate) enum VerlResponseDoc {
     /// One.
-    One(VerlScoreDoc),
+    One(Box<VerlScoreDoc>),
     /// Some, in the order of the samples.
     #[schema(title = "VerlScores")]
     Many(Vec<VerlScoreDoc>),

@@ -23,6 +23,6 @@ pub use pointed::{Pointed, Wrong, pointed};
 pub use request::{CurriculumWire, Given, Item, MAX_TRAJECTORIES, OnInvalid, RewardRequest, read_names, read_request};
 pub use response::{CacheWire, ErrorWire, GroupWire, Named, Naming, ResultWire, error};
 pub use split::Split;
-pub(crate) use text::Object;
 pub use text::{Choice, Text};
+pub(crate) use text::{Object, Whole};
 pub(in crate::http) use text::{choice, object, objects};

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::message::{MAX_MESSAGES, MessageWire, read_messages};
 use super::pointed::{Pointed, excerpt, pointed, without_place};
 use super::rollout::{read_prompt, read_prompt_response};
-use super::text::{Bounded, Choice, Object, References, Scalar, Text};
+use super::text::{Bounded, Choice, Object, References, Scalar, Text, Whole, whole};
 use super::walk::{Walk, present};
 use crate::rubric::escape_pointer;
 use crate::toolcall::{self, values_bytes};
@@ -42,6 +42,7 @@ pub enum OnInvalid {
 #[serde(deny_unknown_fields, default)]
 pub struct CurriculumWire {
     /// The trainer's step.
+    #[serde(deserialize_with = "whole")]
     pub step: Option<u64>,
     /// Pass rate per stage, from 0 to 1.
     #[serde(deserialize_with = "few")]
@@ -83,13 +84,13 @@ pub struct RewardRequest<'a> {
     #[serde(borrow, default)]
     pub run_id: Option<Text<'a>>,
     /// The trainer's step.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub step: Option<u64>,
     /// Replaces `step`.
     #[serde(default)]
     pub curriculum: Option<Object<CurriculumWire>>,
     /// Milliseconds from the request's arrival.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub deadline_ms: Option<u64>,
     /// What to do about items that cannot be scored.
     #[serde(default)]
@@ -273,7 +274,7 @@ pub(super) struct ItemFields<'a> {
     reference_calls: Option<Bounded<Object<ReferenceCallWire<'a>>, MAX_REFERENCE_CALLS>>,
     tool_format: Option<Text<'a>>,
     truncated: Option<bool>,
-    response_tokens: Option<u64>,
+    response_tokens: Option<Whole>,
     unknown: Vec<String>,
 }
 
@@ -306,7 +307,7 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
                         "reference_calls" => fields.reference_calls = map.next_value()?,
                         "tool_format" => fields.tool_format = map.next_value()?,
                         "truncated" => fields.truncated = map.next_value()?,
-                        "response_tokens" => fields.response_tokens = map.next_value()?,
+                        "response_tokens" => fields.response_tokens = map.next_value::<Option<Whole>>()?,
                         "metadata" => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -405,7 +406,7 @@ impl<'a> ItemFields<'a> {
             reference_calls,
             tool_format,
             truncated: self.truncated.unwrap_or(false),
-            response_tokens: self.response_tokens,
+            response_tokens: self.response_tokens.map(|Whole(tokens)| tokens),
         };
         let trajectory = trajectory.checked().map_err(|e| Pointed::shape(e.pointer(), e.to_string()))?;
         Ok(Item {

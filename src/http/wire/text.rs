@@ -40,6 +40,43 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// A whole number from 0, however it is written: `120.0` is 120.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Whole(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WholeVisitor;
+        impl Visitor<'_> for WholeVisitor {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number from 0")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Whole, E> {
+                // Up to here a double is the number that was written.
+                const EXACT: f64 = 9_007_199_254_740_992.0;
+                if number.fract() == 0.0 && (0.0..=EXACT).contains(&number) {
+                    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
+                    return Ok(Whole(number as u64));
+                }
+                Err(E::invalid_value(de::Unexpected::Float(number), &self))
+            }
+        }
+        deserializer.deserialize_u64(WholeVisitor)
+    }
+}
+
+/// Reads a whole number, or `null`.
+pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Option::<Whole>::deserialize(deserializer).map(|found| found.map(|Whole(number)| number))
+}
+
 /// A string, or a number or boolean that stands for its text as sent: ids and reference answers come as each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scalar<'a>(pub(super) Cow<'a, str>);

@@ -20,6 +20,9 @@ const NAMES: [&str; 3] = [TASK, "_ng_rollout_index", MASK];
 /// Most measures, those of each task counted by themselves: each has four numbers in the answer.
 const MAX_MEASURES: usize = 1 << 20;
 
+/// Most tasks: each has a table of its own.
+const MAX_TASKS: usize = 65_536;
+
 /// The numbers of all responses, of all tasks together and of each.
 #[derive(Debug, Default)]
 pub(super) struct Columns {
@@ -38,7 +41,10 @@ impl Columns {
         }
         // A task without a number has no statistics, and is told nevertheless.
         let task = match response.fields.get(TASK) {
-            Some(Field::Integer(task)) => Some(self.tasks.entry(*task).or_default()),
+            Some(Field::Integer(task)) if self.tasks.len() < MAX_TASKS || self.tasks.contains_key(task) => {
+                Some(self.tasks.entry(*task).or_default())
+            }
+            Some(Field::Integer(_)) => return Err(Unfit::TooManyTasks),
             _ => None,
         };
         for measures in [Some(&mut self.all), task].into_iter().flatten() {
@@ -68,6 +74,8 @@ enum Unfit {
         "more than {MAX_MEASURES} numbers under different names, those of each task counted by themselves; send fewer tasks at once"
     )]
     TooMany,
+    #[error("more than {MAX_TASKS} tasks; send fewer at once")]
+    TooManyTasks,
     #[error("{name:?} is {number:e}; numbers are within {MAX_REWARD:e}, so that their sums are finite")]
     TooLarge { name: String, number: f64 },
 }
@@ -218,5 +226,17 @@ mod tests {
         assert!(columns.add(&read(r#"{"_ng_task_index": 0, "reward": 1}"#)).is_ok());
         assert!(columns.add(&read(r#"{"_ng_task_index": 0, "reward": 1}"#)).is_ok());
         assert!(columns.add(&read(r#"{"_ng_task_index": 1, "reward": 1}"#)).is_err());
+    }
+
+    #[test]
+    fn the_tasks_are_counted() {
+        let mut columns = Columns::default();
+        let of = |task: usize| format!("{{\"_ng_task_index\": {task}}}");
+        for task in 0..MAX_TASKS {
+            assert!(columns.add(&serde_json::from_str(&of(task)).unwrap()).is_ok());
+        }
+        assert!(columns.add(&serde_json::from_str(&of(7)).unwrap()).is_ok());
+        let one_more = columns.add(&serde_json::from_str(&of(MAX_TASKS)).unwrap());
+        assert!(one_more.is_err_and(|unfit| unfit.to_string().contains("more than 65536 tasks")));
     }
 }
