@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::request::Given;
+use super::item::Given;
 use super::walk::Walk;
 
 /// A body taken apart.

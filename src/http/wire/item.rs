@@ -1,0 +1,404 @@
+//! An item of a request: its text to a trajectory.
+//!
+//! Items are read one by one, so that a bad one is an error of its own. Strings are borrowed where JSON allows it; what
+//! nobody scores (tool results, metadata) is skipped without being decoded.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::message::{MAX_MESSAGES, MessageWire, read_messages};
+use super::pointed::{Pointed, excerpt, pointed, without_place};
+use super::request::{MAX_NAME_BYTES, check_name};
+use super::rollout::{read_prompt, read_prompt_response};
+use super::text::{Bounded, Object, References, Scalar, Text, Whole};
+use super::walk::{Walk, present};
+use crate::toolcall::{self, values_bytes};
+use crate::trajectory::{MAX_REFERENCE_CALLS, ReferenceCall, ToolFormat, Trajectory};
+
+/// Room that the messages of a trajectory get at once.
+const USUAL_MESSAGES: usize = 8;
+
+/// One item, read.
+#[derive(Debug)]
+pub struct Item<'a> {
+    /// The client's id.
+    pub id: Option<Cow<'a, str>>,
+    /// The client's group.
+    pub group: Option<Cow<'a, str>>,
+    /// The trajectory.
+    pub trajectory: Trajectory<'a>,
+    /// Whether the tools are the item's own.
+    pub own_tools: bool,
+    /// Fields that this server does not know; at most a few.
+    pub unknown_fields: Vec<String>,
+}
+
+/// An item of a body.
+#[derive(Debug)]
+pub struct Given<'a> {
+    /// Its text.
+    pub raw: &'a str,
+    /// What stands in it, where that was read in passing.
+    fields: Option<ItemFields<'a>>,
+}
+
+impl<'a> Given<'a> {
+    /// An item that nobody has looked into.
+    pub fn unread(raw: &'a str) -> Self {
+        Self { raw, fields: None }
+    }
+
+    /// The item that a text is.
+    pub fn of(raw: &'a str) -> Self {
+        let mut walk = Walk::new(raw);
+        Self { raw, fields: ItemFields::walk(&mut walk).filter(|_| walk.is_done()) }
+    }
+
+    /// The item at these bytes of the walk's text; `None` where there are no such bytes.
+    pub(super) fn at(walk: &mut Walk<'a>, range: &Range<usize>) -> Option<Self> {
+        walk.resume_at(range.start);
+        let fields = ItemFields::walk(walk).filter(|_| walk.start() == range.end);
+        walk.resume_at(range.end);
+        Some(Self { raw: walk.since(range.start)?, fields })
+    }
+
+    /// The item that comes next; `None` where it does not even end.
+    pub(super) fn next(walk: &mut Walk<'a>) -> Option<Self> {
+        let start = walk.start();
+        let fields = ItemFields::walk(walk);
+        if fields.is_none() {
+            walk.pass_from(start)?;
+        }
+        Some(Self { raw: walk.since(start)?, fields })
+    }
+
+    /// Reads it. `tools` is the raw tool list of the request, for items without their own, and `format` the rubric's, for
+    /// those that name none.
+    ///
+    /// # Errors
+    /// With a JSON pointer into the item.
+    pub fn read(self, tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
+        let fields = match self.fields {
+            Some(fields) => fields,
+            None => serde_json::from_str(self.raw).map_err(|error| Pointed {
+                message: excerpt(&without_place(&error)),
+                ..pointed::<ItemFields<'_>>(self.raw, &error)
+            })?,
+        };
+        fields.into_item(tools, format)
+    }
+}
+
+/// The id and group of an item that could not be read whole, as far as they can be had and are short enough to be told.
+pub fn read_names(raw: &str) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+    #[derive(Deserialize)]
+    struct Names<'a> {
+        #[serde(borrow, default)]
+        id: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        group: Option<&'a RawValue>,
+    }
+    let scalar = |raw: Option<&'_ RawValue>| {
+        let read = raw.and_then(|raw| serde_json::from_str::<Scalar<'_>>(raw.get()).ok());
+        read.filter(|name| name.0.len() <= MAX_NAME_BYTES).map(|name| name.0.into_owned().into())
+    };
+    let read = serde_json::from_str::<Object<Names<'_>>>(raw);
+    read.map_or((None, None), |Object(names)| (scalar(names.id), scalar(names.group)))
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ItemFields<'a> {
+    id: Option<Scalar<'a>>,
+    group: Option<Scalar<'a>>,
+    messages: Option<Bounded<MessageWire<'a>, MAX_MESSAGES>>,
+    prompt: Option<&'a str>,
+    response: Option<Text<'a>>,
+    tools: Option<&'a str>,
+    references: Option<References<'a>>,
+    reference_calls: Option<Bounded<Object<ReferenceCallWire<'a>>, MAX_REFERENCE_CALLS>>,
+    tool_format: Option<Text<'a>>,
+    truncated: Option<bool>,
+    response_tokens: Option<Whole>,
+    unknown: Vec<String>,
+}
+
+const UNKNOWN_FIELDS_KEPT: usize = 4;
+
+impl<'de> Deserialize<'de> for ItemFields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = ItemFields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a trajectory object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ItemFields<'de>, A::Error> {
+                let mut fields = ItemFields::default();
+                while let Some(Text(key)) = map.next_key()? {
+                    match &*key {
+                        "id" => fields.id = map.next_value()?,
+                        "group" => fields.group = map.next_value()?,
+                        "messages" => fields.messages = map.next_value()?,
+                        "prompt" => fields.prompt = map.next_value::<Option<&RawValue>>()?.map(RawValue::get),
+                        "response" => fields.response = map.next_value()?,
+                        "tools" => fields.tools = map.next_value::<Option<&RawValue>>()?.map(RawValue::get),
+                        // Null means absent, also under a second name.
+                        "references" | "golds" | "ground_truth" => {
+                            fields.references = map.next_value::<Option<_>>()?.or(fields.references);
+                        }
+                        "reference_calls" => fields.reference_calls = map.next_value()?,
+                        "tool_format" => fields.tool_format = map.next_value()?,
+                        "truncated" => fields.truncated = map.next_value()?,
+                        "response_tokens" => fields.response_tokens = map.next_value::<Option<Whole>>()?,
+                        "metadata" => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        other => {
+                            fields.note_unknown(other);
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+impl<'a> ItemFields<'a> {
+    /// Reads an item in passing, as its `Deserialize` does; `None` where it is unusual.
+    fn walk(walk: &mut Walk<'a>) -> Option<Self> {
+        let mut fields = Self::default();
+        walk.object(|walk, key| {
+            match key {
+                "id" => Scalar::walk(walk, &mut fields.id)?,
+                "group" => Scalar::walk(walk, &mut fields.group)?,
+                "messages" => {
+                    let mut messages = Vec::with_capacity(USUAL_MESSAGES);
+                    walk.list(|walk| {
+                        messages.push(MessageWire::walk(walk)?);
+                        (messages.len() <= MAX_MESSAGES).then_some(())
+                    })?;
+                    fields.messages = Some(Bounded(messages));
+                }
+                "prompt" => fields.prompt = present(walk.value()?),
+                "response" => fields.response = Some(Text(walk.string()?)),
+                "tools" => fields.tools = present(walk.familiar_value()?),
+                "references" | "golds" | "ground_truth" => References::walk(walk, &mut fields.references)?,
+                "reference_calls" => fields.reference_calls = serde_json::from_str(walk.value()?).ok()?,
+                "tool_format" => fields.tool_format = serde_json::from_str(walk.value()?).ok()?,
+                "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,
+                "response_tokens" => fields.response_tokens = serde_json::from_str(walk.value()?).ok()?,
+                "metadata" => drop(walk.value()?),
+                other => {
+                    fields.note_unknown(other);
+                    walk.value()?;
+                }
+            }
+            Some(())
+        })?;
+        Some(fields)
+    }
+
+    fn note_unknown(&mut self, field: &str) {
+        if self.unknown.len() < UNKNOWN_FIELDS_KEPT {
+            self.unknown.push(field.chars().take(64).collect());
+        }
+    }
+
+    fn into_item(self, request_tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
+        for (name, pointer) in [(&self.id, "/id"), (&self.group, "/group")] {
+            if let Some(Scalar(name)) = name {
+                check_name(name, pointer)?;
+            }
+        }
+        if self.messages.is_some() && self.response.is_some() {
+            return Err(Pointed::shape("/response", "give either `messages` or `response`, not both"));
+        }
+        let tool_format = match &self.tool_format {
+            Some(name) => Some(
+                name.0
+                    .parse()
+                    .map_err(|e: crate::trajectory::UnknownFormat| Pointed::shape("/tool_format", e.to_string()))?,
+            ),
+            None => None,
+        };
+        let messages = match (self.messages, self.response) {
+            (Some(messages), _) => {
+                let mut context = read_prompt(self.prompt)?;
+                context.extend(read_messages(messages.0, "/messages")?);
+                context
+            }
+            (None, Some(response)) => read_prompt_response(self.prompt, response, tool_format.unwrap_or(format))?,
+            (None, None) => Vec::new(),
+        };
+        let reference_calls = self.reference_calls.map(|calls| {
+            calls
+                .0
+                .into_iter()
+                .map(|Object(call)| ReferenceCall { name: call.name.0, arguments: call.arguments.0 })
+                .collect()
+        });
+        let own_tools = self.tools.is_some();
+        let trajectory = Trajectory {
+            messages,
+            tools: self.tools.unwrap_or(request_tools),
+            references: self.references.map_or_else(Vec::new, |references| references.0),
+            reference_calls,
+            tool_format,
+            truncated: self.truncated.unwrap_or(false),
+            response_tokens: self.response_tokens.map(|Whole(tokens)| tokens),
+        };
+        let trajectory = trajectory.checked().map_err(|e| Pointed::shape(e.pointer(), e.to_string()))?;
+        Ok(Item {
+            id: self.id.map(|id| id.0),
+            group: self.group.map(|group| group.0),
+            trajectory,
+            own_tools,
+            unknown_fields: self.unknown,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferenceCallWire<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow, default)]
+    arguments: Arguments<'a>,
+}
+
+/// Most bytes of memory for the values in the arguments of one reference call: all those of a trajectory are compared at
+/// once.
+const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
+
+/// The text of an object.
+#[derive(Debug)]
+struct Arguments<'a>(&'a str);
+
+impl Default for Arguments<'_> {
+    fn default() -> Self {
+        Self("{}")
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if values_bytes(raw, MAX_ARGUMENTS_BYTES).is_none() {
+            let most = MAX_ARGUMENTS_BYTES >> 20;
+            return Err(D::Error::custom(format_args!("too many values: they take more than {most} MiB of memory")));
+        }
+        toolcall::read_object(raw).map(|_| Self(raw)).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Items with all that may stand in them, most of them right, some with a piece that is wrong or odd.
+    fn item() -> impl Strategy<Value = String> {
+        let text = prop::sample::select(vec![
+            r#""a""#,
+            r#""""#,
+            r#""\u00e4\n\"x\"""#,
+            r#""<answer>7</answer>""#,
+            r#""\ud800""#,
+            "null",
+            "7",
+            "-1.50",
+            "true",
+            "[]",
+            r#"["a","\n",3]"#,
+            r#"[{"type":"text","text":"a\\"},{"type":"thinking","thinking":"b"}]"#,
+            r#"{"a":[1,{"b":null}]}"#,
+            r#"[{"name":"f","arguments":{"x":1e400}}]"#,
+            r#"[{"name":"f"}]"#,
+            "\"\u{1}\"",
+            "01",
+            "1e400",
+            "[1,]",
+            "\"hermes\"",
+        ]);
+        let role = prop::sample::select(vec![r#""assistant""#, r#""user""#, r#""tool""#, r#""assi\u0073tant""#, "5"]);
+        let key = |names: Vec<&'static str>| prop::sample::select(names);
+        let message_key = key(vec![
+            "content",
+            "content",
+            "reasoning",
+            "reasoning_content",
+            "tool_calls",
+            "name",
+            "role",
+            r"\u0072ole",
+        ]);
+        let field = (message_key, text.clone()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+        let message = (role, prop::collection::vec(field, 0..4), any::<bool>()).prop_map(|(role, fields, first)| {
+            let role = [format!("\"role\":{role}")];
+            let all = if first { [&role[..], &fields].concat() } else { [&fields[..], &role].concat() };
+            format!("{{ {} }}", all.join(" , "))
+        });
+        let messages = prop::collection::vec(message, 0..4).prop_map(|all| format!("\"messages\":[{}]", all.join(",")));
+        let item_key = key(vec![
+            "id",
+            "group",
+            "prompt",
+            "response",
+            "tools",
+            "references",
+            "golds",
+            "ground_truth",
+            "reference_calls",
+            "tool_format",
+            "truncated",
+            "response_tokens",
+            "metadata",
+            "other",
+            r"\u0069d",
+        ]);
+        let field = (item_key, text).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+        (prop::collection::vec(field, 0..4), prop::option::weighted(0.8, messages), "[ \n]{0,2}", "(|x|,|\\})")
+            .prop_map(|(fields, messages, blank, after)| {
+                format!("{blank}{{{}}}{blank}{after}", fields.into_iter().chain(messages).collect::<Vec<_>>().join(","))
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn an_item_read_in_passing_is_the_item_that_serde_reads(raw in item()) {
+            let given = Given::of(&raw);
+            let exact = serde_json::from_str::<ItemFields<'_>>(&raw);
+            if let Some(passed) = &given.fields {
+                prop_assert_eq!(format!("{passed:?}"), format!("{:?}", exact.unwrap()));
+            } else if exact.is_ok() {
+                let odd = raw.contains(r#""\u0072ole""#) || raw.contains(r#""\u0069d""#) || raw.contains("\"response\":null");
+                prop_assert!(odd, "read exactly, but not in passing");
+            }
+        }
+    }
+
+    #[test]
+    fn usual_items_are_read_in_passing() {
+        let raw = r#"{"id": 7, "group": "g", "messages": [{"role": "user", "content": "q"},
+            {"role": "assistant", "content": "a \"b\"", "reasoning_content": null, "tool_calls": []}],
+            "tools": [], "references": ["x", 1], "truncated": false, "response_tokens": 3, "metadata": {"k": []}}"#;
+        assert!(Given::of(raw).fields.is_some());
+        assert!(
+            Given::of(r#"{"prompt": [{"role": "user", "content": "q"}], "response": "a", "mine": 1}"#).fields.is_some()
+        );
+        assert!(Given::of(r#"{"messages": [{"content": "no role"}]}"#).fields.is_none());
+    }
+}
