@@ -128,6 +128,8 @@ fn what_is_out_of_range_is_named() {
         format!(r#"{{"algorithm":"grpo","groups":[{}]}}"#, vec![group; groups].join(","))
     };
     server.post("/advantages", &many(64, 16_384)).ok();
+    let named = format!(r#"{{"group":"\"{}","rewards":[1]}}"#, ",".repeat(3_000_000));
+    server.post("/advantages", &format!(r#"{{"algorithm":"grpo","groups":[{named}]}}"#)).ok();
     for body in [many(64, 16_385), many(1, 3_000_000)] {
         let problem = server.post("/advantages", &body).problem(422);
         assert_eq!(problem["pointer"], "/groups", "{problem}");

@@ -149,10 +149,7 @@ fn messages(report: &Report<'_>, item: &Item<'_>, paint: Paint) {
 }
 
 fn shown(content: &Content<'_>) -> String {
-    let text = match content {
-        Content::Text(text) => text.to_string(),
-        Content::Json(raw) => serde_json::from_str::<String>(raw).unwrap_or_else(|_| (*raw).to_owned()),
-    };
+    let text = content.text();
     let mut short: String = text.chars().take(OTHERS_SHOWN).collect();
     if short.len() < text.len() {
         short.push_str(" ..");

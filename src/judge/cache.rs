@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Found;
 use super::inquiry::{Finding, Inquiry, Said, Usage};
-use crate::stages::Unavailable;
+use crate::stages::{Unavailable, UnavailableCode};
 
 /// Keeps findings beyond this process.
 pub trait Memory: std::fmt::Debug + Send + Sync {
@@ -61,26 +61,33 @@ impl Cache {
         &self,
         identity: &str,
         inquiry: &Inquiry,
-        ask: impl FnOnce() -> F,
+        ask: impl Fn() -> F,
     ) -> Result<Found, Unavailable>
     where
         F: Future<Output = Result<Finding, Unavailable>>,
     {
         let key = key(identity, inquiry);
-        let mut hit = true;
-        let found = self.findings.try_get_with(key, async {
-            if let Some(known) = self.recall(key).await {
-                return Ok(Arc::new(known));
+        loop {
+            let mut hit = true;
+            let found = self.findings.try_get_with(key, async {
+                if let Some(known) = self.recall(key).await {
+                    return Ok(Arc::new(known));
+                }
+                hit = false;
+                let finding = ask().await?;
+                self.remember(key, &finding);
+                Ok(Arc::new(finding))
+            });
+            match found.await.map_err(|unavailable: Arc<Unavailable>| (*unavailable).clone()) {
+                // Somebody else's time was up, not ours.
+                Err(Unavailable { code: UnavailableCode::Timeout, .. }) if hit => {}
+                found => {
+                    let counter = if hit { &self.hits } else { &self.misses };
+                    counter.fetch_add(1, Relaxed);
+                    return Ok(Found { finding: (*found?).clone(), hit });
+                }
             }
-            hit = false;
-            let finding = ask().await?;
-            self.remember(key, &finding);
-            Ok(Arc::new(finding))
-        });
-        let found = found.await.map_err(|unavailable: Arc<Unavailable>| (*unavailable).clone());
-        let counter = if hit { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Relaxed);
-        Ok(Found { finding: (*found?).clone(), hit })
+        }
     }
 
     async fn recall(&self, key: [u8; 32]) -> Option<Finding> {
@@ -216,6 +223,25 @@ mod tests {
             assert_eq!((found.finding.said, found.hit), (Said::Reward(raw), false));
         }
         assert!(cache.get("b", &inquiry("x"), ask(9.0)).await.unwrap().hit);
+    }
+
+    /// One that asks the same with more time does not fail with whoever asked first.
+    #[tokio::test]
+    async fn the_time_of_another_request_is_not_ours() {
+        let (cache, asked) = (Cache::new(1 << 20, None), AtomicUsize::new(0));
+        let ask = |late: bool| {
+            let asked = &asked;
+            move || async move {
+                asked.fetch_add(1, Relaxed);
+                tokio::task::yield_now().await;
+                let late = late.then(|| Unavailable { code: UnavailableCode::Timeout, message: "late".to_owned() });
+                late.map_or_else(|| Ok(finding(Said::Reward(1.0))), Err)
+            }
+        };
+        let inquiry = inquiry("one");
+        let (a, b) = tokio::join!(cache.get("judge", &inquiry, ask(true)), cache.get("judge", &inquiry, ask(false)));
+        assert!(a.is_err());
+        assert_eq!((b.unwrap().finding.said, asked.load(Relaxed)), (Said::Reward(1.0), 2));
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use super::prompt::{self, PastMessage, PromptTemplate, PromptValues, task_of};
 use super::verdict::labels_of;
 use super::{Answers, Judges};
 use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavailable, UnavailableCode, Verdict};
-use crate::trajectory::{Content, Message, Role};
+use crate::trajectory::{Message, Role};
 
 /// How long judges may take where nobody set a limit.
 const LONGEST: Duration = Duration::from_mins(10);
@@ -234,12 +234,7 @@ fn key(question: &Question<'_>) -> Key {
 fn conversation<'m>(messages: &'m [Message<'_>]) -> Vec<PastMessage<'m>> {
     let past = |message: &'m Message<'_>| match message {
         Message::Policy(turn) => PastMessage { role: Role::Assistant, text: Cow::Borrowed(&*turn.text) },
-        Message::Other { role, content: Content::Text(text) } => {
-            PastMessage { role: *role, text: Cow::Borrowed(&**text) }
-        }
-        Message::Other { role, content: Content::Json(text) } => {
-            PastMessage { role: *role, text: Cow::Borrowed(&**text) }
-        }
+        Message::Other { role, content } => PastMessage { role: *role, text: content.text() },
     };
     messages.iter().map(past).collect()
 }

@@ -100,16 +100,15 @@ pub fn shape(range: RewardRange, plan: &[StagePlan], scores: &[UnitScore], penal
         *component = (range.max - range.min) * earned;
         open = stage.passed_by(*score);
     }
-    if scores.len() == plan.len()
-        && scores.iter().all(|score| *score == UnitScore::ONE)
-        && let Some((last, others)) = components.split_last_mut()
-    {
+    let perfect = scores.len() == plan.len() && scores.iter().all(|score| *score == UnitScore::ONE);
+    if let (true, Some((last, others))) = (perfect, components.split_last_mut()) {
         // Rounded weights need not sum to 1, and a perfect score is compared with the largest reward.
         shaped = 1.0;
         *last = (range.max - range.min) - others.iter().sum::<f64>();
     }
     let shaped = f64::min(shaped, 1.0);
-    let before = range.min + components.iter().sum::<f64>() - penalties.iter().sum::<f64>();
+    let earned = if perfect { range.max } else { range.min + components.iter().sum::<f64>() };
+    let before = earned - penalties.iter().sum::<f64>();
     let value = before.clamp(range.min, range.max);
     Reward { value, shaped, base: range.min, components, penalties: penalties.to_vec(), clamp: value - before }
 }
@@ -184,6 +183,13 @@ mod tests {
     #[test]
     fn all_ones_give_exactly_one_whatever_the_weights_round_to() {
         let range = RewardRange::new(0.0, 1.0).unwrap();
+        for (min, max) in [(-1.0, 0.9), (-0.2, 1.0), (-0.5, 2.0), (0.1, 0.3)] {
+            let range = RewardRange::new(min, max).unwrap();
+            let mut plan: Vec<_> =
+                [0.05, 0.05, 0.7].map(|weight| StagePlan { weight, threshold: 1.0 }).into_iter().collect();
+            normalize_weights(&mut plan);
+            assert_eq!(shape(range, &plan, &[UnitScore::ONE; 3], &[]).value, max);
+        }
         for n in 1..40 {
             for seed in 1..50_u32 {
                 let weight = |k: u32| f64::from((seed * 2_654_435 + k * 40_503) % 997 + 1);

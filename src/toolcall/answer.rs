@@ -314,6 +314,7 @@ mod tests {
         let call = "<|start|>assistant<|channel|>final to=functions.f<|message|>{\"a\": \"b\"}<|call|>";
         assert_eq!(answer(call, HarmonyFinal), None);
         assert_eq!(answer(&[text, call].concat(), HarmonyFinal).as_deref(), Some("b"));
+        assert_eq!(answer("<|channel|>final to=user<|message|>a", HarmonyFinal).as_deref(), Some("a"));
     }
 
     #[test]

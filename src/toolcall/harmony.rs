@@ -70,7 +70,7 @@ pub(super) fn last_final(text: &str) -> Option<Range<usize>> {
         if let Some(body) = segment.body
             && segment.is_assistant()
             && segment.channel == Some("final")
-            && segment.recipient.is_none()
+            && segment.tool().is_none_or(|(_, certain)| !certain)
         {
             last = Some(body..body_end(text, body));
         }

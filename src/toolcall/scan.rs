@@ -125,6 +125,14 @@ impl<'t, 'o> Scan<'t, 'o> {
         self.parsed.too_many = false;
     }
 
+    /// Forgets the attempts from this one on: they stand where nothing is a call.
+    pub(super) fn take_back(&mut self, from: usize) {
+        if self.parsed.attempts.len() > from {
+            self.parsed.attempts.truncate(from);
+            self.parsed.too_many = false;
+        }
+    }
+
     /// Whether nothing but blanks and reasoning stands in `range`.
     pub(super) fn is_blank(&self, range: Range<usize>) -> bool {
         let blank = |start: usize, end: usize| self.text.get(start..end).is_none_or(|gap| gap.trim().is_empty());

@@ -19,12 +19,13 @@ const ANSWER: Markers = Markers { opener: "<answer>", closer: "</answer>" };
 pub(super) fn search_r1(scan: &mut Scan<'_, '_>) {
     let markers = [SEARCH.opener, INFORMATION.opener, ANSWER.opener, ANSWER.closer];
     let mut walk = Walk::new(markers, Tags::Think, Stops::Openers);
-    let last_closer = memchr::memmem::rfind(scan.text.as_bytes(), ANSWER.closer.as_bytes());
-    // An unclosed information or answer block runs to the end (S3), unless all of it turns out to be reasoning.
-    let (mut answering, mut ended) = (false, false);
+    // What an answer block hides: the attempts from where it begins on, which is at its last opener (E1). Nothing outside.
+    let mut answer: Option<usize> = None;
+    // An unclosed information block runs to the end, an unclosed answer too (S3), unless it turns out to be reasoning.
+    let mut ended = false;
     while let Some(mark) = walk.next(scan) {
         if walk.take_restart() {
-            (answering, ended) = (false, false);
+            (answer, ended) = (None, false);
         }
         let Mark::Opener { which, at, end } = mark else { continue };
         match which {
@@ -33,25 +34,20 @@ pub(super) fn search_r1(scan: &mut Scan<'_, '_>) {
                 Some(length) => walk.resume(end + length + INFORMATION.closer.len()),
                 None => ended = true,
             },
-            2 => answering |= begins_answer(scan.rest(end), last_closer.is_some_and(|last| last >= end)),
-            3 => answering = false,
-            _ if answering => {}
+            2 => answer = Some(scan.parsed.attempts.len()),
+            3 => {
+                if let Some(before) = answer.take() {
+                    scan.take_back(before);
+                }
+            }
             _ => {
                 let next = search(scan, at, end);
                 walk.resume(next);
             }
         }
     }
-}
-
-/// Whether the `<answer>` before this text begins a block. It is the last one before a closer, as it is for the answer (E1):
-/// what stands between two of them is neither's.
-fn begins_answer(rest: &str, closed_later: bool) -> bool {
-    match find(rest.as_bytes(), ANSWER.opener) {
-        Some(next) => {
-            !closed_later || rest.get(..next).is_some_and(|own| find(own.as_bytes(), ANSWER.closer).is_some())
-        }
-        None => true,
+    if let Some(before) = answer {
+        scan.take_back(before);
     }
 }
 
@@ -110,6 +106,13 @@ mod tests {
         // The opener before the last one is no block, and hides nothing.
         let stray = "<answer><search>q <search>r</search><answer>Paris</answer>";
         assert_eq!(codes(SearchR1, stray), ["missing_closer", "ok"]);
+        // What is reasoning, or a tool's, takes no part in it.
+        for hides in ["<think></answer></think>", "<information></answer></information>"] {
+            let text = format!("<answer><search>q {hides}<answer>Paris</answer>");
+            assert_eq!(codes(SearchR1, &text), ["missing_closer"], "{text}");
+        }
+        let inside = "<answer><search>q</search><think><answer></think>Paris</answer>";
+        assert_eq!(codes(SearchR1, inside), [""; 0]);
         let two = "<answer>a <search>no</search></answer><search>r</search><answer>b</answer>";
         assert_eq!(calls(SearchR1, two), [("search".into(), json!({"query": "r"}))]);
     }

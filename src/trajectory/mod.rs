@@ -4,6 +4,7 @@
 //! step reads. Knows the roles of a chat and the layout of a templated response; knows no HTTP field names and
 //! no tool-call syntax.
 
+mod content;
 mod format;
 mod markers;
 mod response;

@@ -317,6 +317,8 @@ fn an_unknown_field_of_an_item_is_ignored_and_warned_about() {
     assert_eq!(response["rewards"], json!([1.0]));
     let warning = "/trajectories/0: the field \"refrences\" is not known and was ignored; put columns of your own under `metadata`";
     assert_eq!(response["warnings"], json!([warning]));
+    let twice = r#"{"trajectories":[{"messages":[{"role":"assistant","content":"x"}],"refrences":1,"refrences":2,"references":["x"]}]}"#;
+    assert_eq!(server.post("/reward", twice).ok()["warnings"], json!([warning]), "items are counted, not fields");
 }
 
 #[test]

@@ -10,6 +10,29 @@ fn rollouts() -> Vec<Value> {
     (0..40).map(answer).collect()
 }
 
+/// The question reaches the judge as its text, however the client escapes it.
+#[test]
+fn a_question_is_read_however_it_was_sent() {
+    let server = SmallJudge::new().start(&[]);
+    let judged = |content: &str| {
+        let answer = r#"{"role":"assistant","content":"Die Größte ist Canberra."}"#;
+        let body = format!(
+            r#"{{"rubric":"{SMALL}","trajectories":[{{"messages":[{{"role":"user","content":{content}}},{answer}],"references":["Canberra"]}}]}}"#
+        );
+        let response = server.post("/reward", &body).ok();
+        assert_eq!(response["results"][0]["valid"], true, "{response}");
+        response["rewards"][0].as_f64().unwrap()
+    };
+    let plain = judged("\"Was ist die größte \\\"Stadt\\\"?\\nSag es.\"");
+    for same in [
+        r#""Was ist die gr\u00f6\u00dfte \"Stadt\"?\nSag es.""#,
+        r#"[{"type":"text","text":"Was ist die größte \"Stadt\"?"},{"type":"text","text":"\nSag es."},{"type":"image_url","image_url":{"url":"u"}}]"#,
+    ] {
+        assert_eq!(judged(same).to_bits(), plain.to_bits(), "{same}");
+    }
+    assert_ne!(judged("\"Was ist die kleinste Stadt?\"").to_bits(), plain.to_bits());
+}
+
 #[test]
 fn a_right_answer_scores_high_a_wrong_one_low_and_none_is_not_judged() {
     let server = SmallJudge::new().start(&[]);

@@ -333,7 +333,7 @@ pub(crate) async fn compute_advantages(State(app): State<App>, request: Request)
     let (_admission, text) = read_text(&app, request).await?;
     let answer = on_work_threads(move || {
         // Before they take sixteen bytes each: as many commas stand between them, and some around the groups.
-        if memchr::memchr_iter(b',', text.as_bytes()).count() > MAX_REWARDS + 16 * MAX_GROUPS {
+        if commas(&text) > MAX_REWARDS + 16 * MAX_GROUPS {
             return Err(too_many_rewards());
         }
         let read = serde_json::from_str::<Object<AdvantagesRequest>>(&text);
@@ -341,6 +341,20 @@ pub(crate) async fn compute_advantages(State(app): State<App>, request: Request)
         serde_json::to_vec(&answer(request.0)?).map_err(|error| Problem::internal(error.to_string()))
     });
     Ok(([(header::CONTENT_TYPE, "application/json")], answer.await?).into_response())
+}
+
+/// Commas outside of strings.
+fn commas(json: &str) -> usize {
+    let (mut count, mut inside, mut escaped) = (0, false, None);
+    for at in memchr::memchr3_iter(b',', b'"', b'\\', json.as_bytes()) {
+        match json.as_bytes().get(at) {
+            _ if escaped == Some(at) => {}
+            Some(b'\\') => escaped = Some(at + 1),
+            Some(b'"') => inside = !inside,
+            _ => count += usize::from(!inside),
+        }
+    }
+    count
 }
 
 fn too_many_rewards() -> Problem {

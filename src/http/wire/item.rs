@@ -210,7 +210,10 @@ impl<'a> ItemFields<'a> {
 
     fn note_unknown(&mut self, field: &str) {
         if self.unknown.len() < UNKNOWN_FIELDS_KEPT {
-            self.unknown.push(field.chars().take(64).collect());
+            let field: String = field.chars().take(64).collect();
+            if !self.unknown.contains(&field) {
+                self.unknown.push(field);
+            }
         }
     }
 

@@ -97,7 +97,12 @@ impl ChatReply {
         let choice = self.choice()?;
         let content = choice.message.content.as_deref().map_or("", str::trim);
         let is_truncated = choice.finish_reason.as_deref() == Some("length");
-        let object = serde_json::from_str(without_fence(content)).map_err(|error| match (is_truncated, content) {
+        let inside = without_fence(content).trim();
+        if inside.starts_with('[') {
+            // serde would take a list for an object, field by field.
+            return Err(Failure::no_verdict("the reply is a list and not the JSON object that was asked for"));
+        }
+        let object = serde_json::from_str(inside).map_err(|error| match (is_truncated, content) {
             (true, _) => Failure::no_verdict("the reply was cut off before its JSON ended; raise `max_reply_tokens`"),
             (_, "") => Failure::no_verdict("the reply is empty"),
             _ => Failure::no_verdict(format!(

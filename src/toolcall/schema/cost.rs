@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{
     building::TRACKING,
     graph::{Edge, Graph, Node},
-    pattern::{self, Engine},
+    pattern::{self, Engine, Scanning},
     size::{self, MAX_DEPTH, Size, values_in},
 };
 
@@ -175,8 +175,10 @@ impl Own {
         if cost.engine != Engine::Backtracking {
             return Ok(Rates { work, ..Rates::default() });
         }
-        let work = work + cost.scanning.bytes * size::UNIT_BYTES;
-        Ok(Rates { work, backtracking: 1.0, squares: cost.scanning.squares, ..Rates::default() })
+        let Scanning { steps, step_bytes, bytes, squares } = cost.scanning;
+        // A step is about a unit.
+        let work = work + (bytes + step_bytes * size::BACKTRACKING_UNITS) * size::UNIT_BYTES;
+        Ok(Rates { work, backtracking: 1.0 + steps, squares, ..Rates::default() })
     }
 }
 

@@ -3,7 +3,7 @@
 //! to be compiled. Compiles nothing.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -27,15 +27,27 @@ const CLASSES: [(char, &str); 6] = [
 /// What `.` stands for: all but the ends of lines.
 const DOT: &str = "[^\n\r\u{2028}\u{2029}]";
 
-/// The schema with its patterns spelled out, where one needs it. Names of `patternProperties` stay: pointers hold them.
-pub(super) fn spell<'s>(schema: &'s Value, graph: &Graph<'s>) -> Cow<'s, Value> {
-    let spells = |node: &Value| {
-        let text = node.get("pattern")?.as_str()?;
+/// A schema with its patterns spelled out.
+pub(super) struct Spelled<'s> {
+    pub(super) schema: Cow<'s, Value>,
+    /// The patterns as they were, by what they were made to be: what people are told.
+    pub(super) originals: HashMap<String, String>,
+}
+
+/// Spells the patterns of a schema out, where one needs it. Names of `patternProperties` stay: pointers hold them.
+pub(super) fn spell<'s>(schema: &'s Value, graph: &Graph<'s>) -> Spelled<'s> {
+    let mut originals = HashMap::new();
+    let mut nodes = HashSet::new();
+    for node in &graph.nodes {
+        let Some(text) = node.schema.get("pattern").and_then(Value::as_str) else { continue };
         let translated = pattern::cost(text).is_ok_and(|cost| cost.engine == Engine::Linear);
-        (!translated && matches!(spelled(text), Cow::Owned(_))).then_some(std::ptr::from_ref(node))
-    };
-    let nodes: HashSet<_> = graph.nodes.iter().filter_map(|node| spells(node.schema)).collect();
-    if nodes.is_empty() { Cow::Borrowed(schema) } else { Cow::Owned(copy(schema, &nodes)) }
+        if let (false, Some(spelled)) = (translated, spelled(text)) {
+            originals.insert(spelled, text.to_owned());
+            nodes.insert(std::ptr::from_ref(node.schema));
+        }
+    }
+    let schema = if nodes.is_empty() { Cow::Borrowed(schema) } else { Cow::Owned(copy(schema, &nodes)) };
+    Spelled { schema, originals }
 }
 
 /// As deep as the text of the schema, which the parser bounds.
@@ -44,9 +56,9 @@ fn copy(value: &Value, nodes: &HashSet<*const Value>) -> Value {
         Value::Array(items) => items.iter().map(|item| copy(item, nodes)).collect(),
         Value::Object(members) => {
             let spells = nodes.contains(&std::ptr::from_ref(value));
-            let member = |(key, member): (&String, &Value)| match member {
-                Value::String(text) if spells && key == "pattern" => (key.clone(), spelled(text).into()),
-                member => (key.clone(), copy(member, nodes)),
+            let member = |(key, member): (&String, &Value)| match member.as_str().and_then(spelled) {
+                Some(text) if spells && key == "pattern" => (key.clone(), text.into()),
+                _ => (key.clone(), copy(member, nodes)),
             };
             members.iter().map(member).collect()
         }
@@ -54,71 +66,60 @@ fn copy(value: &Value, nodes: &HashSet<*const Value>) -> Value {
     }
 }
 
-/// A pattern with its classes spelled out.
-fn spelled(pattern: &str) -> Cow<'_, str> {
+/// A pattern with its classes spelled out; nothing where it has none, or where that would change what it means: under flags,
+/// and where a hyphen stands beside the escape of a class, which is no end of a range.
+fn spelled(pattern: &str) -> Option<String> {
+    let flags = |rest: &str| rest.starts_with(|char: char| char == '-' || char.is_ascii_lowercase());
+    if pattern.match_indices("(?").any(|(at, group)| flags(pattern.get(at + group.len()..).unwrap_or_default())) {
+        return None;
+    }
     let mut text = String::new();
     let mut copied = 0;
-    let mut class: Option<Class> = None;
+    // Within a class: whether nothing was read of it yet, so that a closing bracket is a member.
+    let mut class: Option<bool> = None;
     let mut chars = pattern.char_indices().peekable();
     while let Some((at, char)) = chars.next() {
-        let (end, instead) = match (char, &mut class) {
+        let (end, instead) = match (char, class) {
             ('\\', _) => {
                 let Some((next, escape)) = chars.next() else { break };
                 let members = CLASSES.iter().find(|(name, _)| *name == escape).map(|(_, members)| *members);
                 let end = next + escape.len_utf8();
-                match &mut class {
-                    Some(class) => {
-                        class.after_escape = members.is_some();
-                        class.empty = false;
-                        (end, members.map(Cow::Borrowed))
+                if class.is_some() {
+                    class = Some(false);
+                    let (before, after) = (pattern.get(..at)?, pattern.get(end..)?);
+                    let ranged = before.ends_with('-') && !before.ends_with("[-") && !before.ends_with("[^-");
+                    if members.is_some() && (ranged || after.starts_with('-') && !after.starts_with("-]")) {
+                        return None;
                     }
-                    None => (end, members.map(|members| format!("[{members}]").into())),
+                    (end, members.map(str::to_owned))
+                } else {
+                    (end, members.map(|members| format!("[{members}]")))
                 }
             }
             ('[', None) => {
                 _ = chars.next_if(|(_, next)| *next == '^');
-                class = Some(Class { empty: true, after_escape: false });
+                class = Some(true);
                 continue;
             }
-            (']', Some(Class { empty: false, .. })) => {
+            (']', Some(false)) => {
                 class = None;
                 continue;
             }
-            // A class is no end of a range: the hyphen beside it is one.
-            ('-', Some(inside)) => {
-                let before =
-                    chars.clone().nth(1).is_some_and(|(_, escape)| CLASSES.iter().any(|(name, _)| *name == escape))
-                        && chars.peek().is_some_and(|(_, next)| *next == '\\');
-                let beside = inside.after_escape || before;
-                (inside.empty, inside.after_escape) = (false, false);
-                (at + 1, beside.then_some(Cow::Borrowed("\\-")))
-            }
-            (_, Some(inside)) => {
-                (inside.empty, inside.after_escape) = (false, false);
+            (_, Some(_)) => {
+                class = Some(false);
                 continue;
             }
-            ('.', None) => (at + 1, Some(Cow::Borrowed(DOT))),
+            ('.', None) => (at + 1, Some(DOT.to_owned())),
             _ => continue,
         };
         if let Some(instead) = instead {
-            text.push_str(pattern.get(copied..at).unwrap_or_default());
+            text.push_str(pattern.get(copied..at)?);
             text.push_str(&instead);
             copied = end;
         }
     }
-    if copied == 0 {
-        return Cow::Borrowed(pattern);
-    }
-    text.push_str(pattern.get(copied..).unwrap_or_default());
-    Cow::Owned(text)
-}
-
-/// A class that is being read.
-struct Class {
-    /// Nothing was read of it yet, so that a closing bracket is a member.
-    empty: bool,
-    /// The escape of a class was read last.
-    after_escape: bool,
+    text.push_str(pattern.get(copied..)?);
+    (copied > 0).then_some(text)
 }
 
 #[cfg(test)]
@@ -130,23 +131,39 @@ mod tests {
         for (pattern, wanted) in [
             (r"^(?!x)\d+$", "^(?!x)[0-9]+$"),
             (r"[\d_]\\d\.", r"[0-9_]\\d\."),
-            (r"[\w-.]", r"[0-9A-Z_a-z\-.]"),
-            (r"[.-\w]", r"[.\-0-9A-Z_a-z]"),
+            (r"[\w.-]", "[0-9A-Z_a-z.-]"),
+            (r"[-\w]", "[-0-9A-Z_a-z]"),
+            (r"[\w-]", "[0-9A-Z_a-z-]"),
             (r"[a-z\d]", "[a-z0-9]"),
             (r"[]\d][^]\d]", "[]0-9][^]0-9]"),
             ("a.b[.]", &format!("a{DOT}b[.]")),
         ] {
-            assert_eq!(spelled(pattern), wanted, "{pattern}");
+            assert_eq!(spelled(pattern).as_deref(), Some(wanted), "{pattern}");
         }
-        for pattern in [r"a\\", r"\", "[", r"[\", r"\p{L}[\]a]", r"\x41\-"] {
-            assert_eq!(spelled(pattern), pattern);
+        for pattern in [
+            r"a\\",
+            r"\",
+            "[",
+            r"[\",
+            r"\p{L}[\]a]",
+            r"\x41\-",
+            // A range that ends in a class is none.
+            r"[\w-.]",
+            r"[.-\w]",
+            r"[\s-a-z]",
+            r"[\d--/]",
+            // Folding cases would make more of the letters that are spelled.
+            r"(?i)^(?!x)\W$",
+            r"(?-s:.)",
+        ] {
+            assert_eq!(spelled(pattern), None, "{pattern}");
         }
     }
 
     #[test]
     fn v3_a_class_and_its_negation_are_everything() {
         for (name, other) in [('d', 'D'), ('w', 'W'), ('s', 'S')] {
-            let class = |name| regex::Regex::new(&spelled(&format!(r"^\{name}$"))).unwrap();
+            let class = |name| regex::Regex::new(&spelled(&format!(r"^\{name}$")).unwrap()).unwrap();
             let (class, negated) = (class(name), class(other));
             for char in (0..0x1_1000).filter_map(char::from_u32).chain(['\u{10ffff}', '\u{e000}']) {
                 let text = char.to_string();

@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{SchemaProblem, pattern};
+use super::SchemaProblem;
+use super::pattern::{self, Engine};
 
 /// Longest schema text, in bytes.
 pub(super) const MAX_SCHEMA_BYTES: usize = 1 << 20;
@@ -31,6 +32,12 @@ const MAX_STATES: u64 = 200_000;
 
 /// What compiling any pattern takes, in states.
 const PATTERN_STATES: u64 = 24;
+
+/// How many times the states of a pattern are kept that backtracks.
+const BACKTRACKING_FACTOR: u64 = 4;
+
+/// Bytes of a state.
+const STATE_BYTES: usize = 512;
 
 /// What compiling each lookaround takes beside its states: an engine of its own.
 const LOOKAROUND_STATES: u64 = 128;
@@ -62,7 +69,7 @@ impl Contents {
 
     /// Bytes that the patterns take once they are compiled.
     pub(super) fn pattern_bytes(&self) -> usize {
-        usize::try_from(self.states.min(MAX_STATES)).unwrap_or(usize::MAX).saturating_mul(64)
+        usize::try_from(self.states.min(MAX_STATES)).unwrap_or(usize::MAX).saturating_mul(STATE_BYTES)
     }
 
     /// Checks the limits.
@@ -130,6 +137,8 @@ impl Contents {
         self.pattern_squares = self.pattern_squares.saturating_add(text.len().saturating_mul(text.len()));
         if let Ok(cost) = pattern::cost(text) {
             let states = if cost.counted { 64 } else { cost.states + PATTERN_STATES };
+            // Engines of parts are built several times, and what backtracks keeps more.
+            let states = if cost.engine == Engine::Linear { states } else { BACKTRACKING_FACTOR * states };
             self.states = self.states.saturating_add(states + LOOKAROUND_STATES * cost.lookarounds);
         }
     }

@@ -25,6 +25,7 @@ mod tests;
 mod text_hash;
 
 use std::{
+    collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock},
@@ -42,6 +43,7 @@ use self::{
     cost::{Cost, Own},
     count::Counter,
     declared::{MAX_NAME_PATTERNS, Parameters},
+    ecma::Spelled,
     graph::NoFetch,
     limits::Contents,
     size::Size,
@@ -224,6 +226,7 @@ impl Schema {
 struct Compiled {
     /// There until it is dropped.
     validator: Option<Validator>,
+    originals: HashMap<String, String>,
     depth: Depth,
     bounds: Bounds,
     parameters: Parameters,
@@ -250,13 +253,13 @@ impl Compiled {
             let message = "the arguments break the schema; they are too large to list where".into();
             return Check::Invalid(vec![Violation { pointer: String::new(), schema_pointer: String::new(), message }]);
         }
-        let listed = catch_unwind(AssertUnwindSafe(|| list(validator, arguments)));
+        let listed = catch_unwind(AssertUnwindSafe(|| list(validator, &self.originals, arguments)));
         listed.unwrap_or_else(|_| unsupported("the validator failed on these arguments".into()))
     }
 }
 
 /// The violations that a validator finds.
-fn list(validator: &Validator, arguments: &Value) -> Check {
+fn list(validator: &Validator, originals: &HashMap<String, String>, arguments: &Value) -> Check {
     let (mut violations, mut bytes) = (Vec::new(), 0);
     for error in validator.iter_errors(arguments) {
         let given_up = matches!(
@@ -271,7 +274,13 @@ fn list(validator: &Validator, arguments: &Value) -> Check {
             let violation = Violation {
                 pointer: bounded_pointer(error.instance_path().as_str()),
                 schema_pointer: bounded_pointer(error.schema_path().as_str()),
-                message: bounded(&error),
+                message: match error.kind() {
+                    ValidationErrorKind::Pattern { pattern } if originals.contains_key(pattern) => {
+                        let pattern = originals.get(pattern).unwrap_or(pattern);
+                        bounded(&format_args!("{} does not match \"{pattern}\"", error.instance()))
+                    }
+                    _ => bounded(&error),
+                },
             };
             bytes += violation.pointer.len() + violation.schema_pointer.len() + violation.message.len();
             violations.push(violation);
@@ -393,10 +402,11 @@ fn compile_value(
     let least = Value::Object(serde_json::Map::new());
     let affordable = Size::of(&least).map_or(Ok(()), |size| bounds.spend(&least, &size, &mut { TRAJECTORY_BUDGET }));
     affordable.map_err(|message| SchemaProblem::unsupported(message, ""))?;
-    let spelled = ecma::spell(schema, &graph);
-    let validator = with_stack(depth, || validator(&spelled, patterns, formats).map_err(|error| unusable(&error)))?;
+    let Spelled { schema: spelled, originals } = ecma::spell(schema, &graph);
+    let made = || validator(&spelled, patterns, formats).map_err(|error| unusable(&error, &originals));
+    let validator = with_stack(depth, made)?;
     let parameters = Parameters::of(&graph, &order, validator_of_pattern);
-    Ok(Compiled { validator: Some(validator), depth, bounds, parameters })
+    Ok(Compiled { validator: Some(validator), originals, depth, bounds, parameters })
 }
 
 /// Subschemas nested between two references that any thread's stack has room for: the compiler goes through nine such stretches
@@ -479,7 +489,7 @@ fn validator_of_pattern(schema: &Value) -> Option<Validator> {
 }
 
 /// What is wrong with a schema that does not compile.
-fn unusable(error: &jsonschema::ValidationError<'static>) -> SchemaProblem {
+fn unusable(error: &jsonschema::ValidationError<'static>, originals: &HashMap<String, String>) -> SchemaProblem {
     // A pattern fails where it stands in the schema; everything else is a violation of the draft's own schema.
     if !matches!(error.kind(), ValidationErrorKind::Format { format } if format == "regex") {
         return SchemaProblem::invalid(error, error.instance_path().as_str());
@@ -489,5 +499,8 @@ fn unusable(error: &jsonschema::ValidationError<'static>) -> SchemaProblem {
     if cost.is_some_and(|cost| cost.is_ok_and(|cost| cost.states > SURELY_FITS_STATES)) {
         return SchemaProblem::unsupported("a pattern does not compile within 4 MiB; simplify it", place);
     }
-    SchemaProblem::invalid(error, place)
+    match error.instance().as_str().and_then(|pattern| originals.get(pattern)) {
+        Some(pattern) => SchemaProblem::invalid(format_args!("\"{pattern}\" is not a \"regex\""), place),
+        None => SchemaProblem::invalid(error, place),
+    }
 }

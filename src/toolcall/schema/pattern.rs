@@ -22,8 +22,11 @@ const PROPERTY_STATES: u64 = 512;
 /// States of a negated class, which reaches into every length of UTF-8.
 const NEGATED_STATES: u64 = 16;
 
-/// Positions of a pattern whose automaton is small, whatever they are: it has at most two to the power of them as states.
-const AUTOMATON_POSITIONS: f64 = 8.0;
+/// Positions of a part whose automaton stays small: about three for each place where it does not know how to go on.
+const AUTOMATON_POSITIONS: f64 = 24.0;
+
+/// Most lookarounds of one pattern: each has an engine of its own, which has to start up.
+const MAX_LOOKAROUNDS: u64 = 32;
 
 /// What one pattern may cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,22 +47,41 @@ pub(super) struct PatternCost {
 /// evaluation budget.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Scanning {
-    /// For each byte of the text: parts that end after some.
+    /// For each step: parts that are tried again and again at one place, and end after some bytes.
+    pub(super) steps: f64,
+    /// For each step and each byte of the text: such parts that may go on to its end.
+    pub(super) step_bytes: f64,
+    /// For each byte of the text: parts that are tried once for each, and end after some.
     pub(super) bytes: f64,
-    /// For each pair of bytes: parts that may go on to the end of the text.
+    /// For each pair of bytes: such parts that may go on to the end.
     pub(super) squares: f64,
 }
 
+/// A part of a pattern that an engine of its own matches.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    positions: u64,
+    /// Those before what is endless in it, if anything is.
+    endless: Option<u64>,
+    backwards: bool,
+    /// Whether it may be tried more than once where a match begins.
+    again: bool,
+}
+
 impl Scanning {
-    /// Adds a part of so many positions, those before what is endless in it, if anything is. An automaton steps through few
-    /// that may be taken at once, of many the states have to be gone through one by one.
-    fn add(&mut self, positions: u64, endless: Option<u64>, backwards: bool) {
+    /// An automaton steps through few positions that may be taken at once; of many the states have to be gone through one by
+    /// one.
+    fn add(&mut self, Part { positions, endless, backwards, again }: Part) {
+        // What starting an engine takes, however little it has to do.
+        const START: f64 = 1.5;
         let at_once = positions.saturating_sub(endless.unwrap_or(0)) as f64;
         let step = if at_once > AUTOMATON_POSITIONS { at_once / 24.0 } else { 0.0 };
         let step = step.max(if backwards { 0.25 } else { 1.0 / 32.0 });
-        match endless {
-            Some(_) => self.squares += step,
-            None => self.bytes += positions as f64 * step,
+        match (endless, again) {
+            (Some(_), false) => self.squares += step,
+            (Some(_), true) => (self.steps, self.step_bytes) = (self.steps + START, self.step_bytes + step),
+            (None, false) => self.bytes += START + positions as f64 * step,
+            (None, true) => self.steps += START + positions as f64 * step,
         }
     }
 }
@@ -96,6 +118,10 @@ pub(super) fn cost(pattern: &str) -> Result<PatternCost, String> {
     let mut reader = Reader::new(pattern);
     reader.read()?;
     let cost = reader.cost();
+    if cost.lookarounds > MAX_LOOKAROUNDS {
+        let found = cost.lookarounds;
+        return Err(format!("a pattern has {found} lookarounds; at most {MAX_LOOKAROUNDS} are compiled"));
+    }
     let limit = if cost.engine == Engine::Linear { MAX_STATES } else { MAX_BACKTRACKING_STATES };
     if cost.states > limit && !cost.counted {
         return Err(format!("a pattern expands to about {} states; at most {limit} are compiled", cost.states));
@@ -107,11 +133,14 @@ pub(super) fn cost(pattern: &str) -> Result<PatternCost, String> {
 #[derive(Default, Clone, Copy)]
 struct Level {
     states: Counted,
-    /// The same where each class is one, however many bytes it takes.
+    /// Places that leave a doubt about how to go on: each class is one, however many bytes it takes, and no certain character.
     positions: Counted,
     look: Option<Look>,
     /// Positions before the first part that may go on to the end of the text, if there is one.
     endless: Option<u64>,
+    /// Whether something in it looks around, and whether its last atom does.
+    looks: bool,
+    last_looks: bool,
 }
 
 /// Which way a group looks.
@@ -146,6 +175,7 @@ impl Level {
     fn atom(&mut self, states: u64, positions: u64) {
         self.states.atom(states);
         self.positions.atom(positions);
+        self.last_looks = false;
     }
 
     /// Says that so many positions stand before something endless.
@@ -165,7 +195,9 @@ struct Reader<'a> {
     leading: bool,
     engine: Engine,
     lookarounds: u64,
-    scanning: Scanning,
+    parts: Vec<Part>,
+    /// Whether a group that looks around is repeated.
+    looks_again: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -181,7 +213,8 @@ impl<'a> Reader<'a> {
             leading,
             engine: Engine::Linear,
             lookarounds: 0,
-            scanning: Scanning::default(),
+            parts: Vec::new(),
+            looks_again: false,
         }
     }
 
@@ -191,9 +224,12 @@ impl<'a> Reader<'a> {
             self.close();
         }
         let Level { states, positions, endless, .. } = self.level;
-        self.scanning.add(positions.total(), endless, false);
+        let outside = Part { positions: positions.total(), endless, backwards: false, again: false };
+        let mut scanning = Scanning::default();
+        scanning.add(outside);
+        self.parts.iter().for_each(|part| scanning.add(Part { again: part.again || self.looks_again, ..*part }));
         let counted = self.anchored && self.atoms == 1 && self.groups == 0;
-        let Self { engine, lookarounds, scanning, .. } = self;
+        let Self { engine, lookarounds, .. } = self;
         PatternCost { states: states.total(), counted, engine, lookarounds, scanning }
     }
 
@@ -222,16 +258,16 @@ impl<'a> Reader<'a> {
                 b'?' => self.quantifier(2, false),
                 b'{' => self.braces(),
                 b'^' | b'$' => self.level.atom(0, 0),
-                b'.' => self.atom(NEGATED_STATES),
-                _ => self.atom(1),
+                b'.' => self.atom(NEGATED_STATES, 1),
+                _ => self.atom(1, 0),
             }
         }
         Ok(())
     }
 
-    fn atom(&mut self, states: u64) {
+    fn atom(&mut self, states: u64, positions: u64) {
         self.atoms += 1;
-        self.level.atom(states, 1);
+        self.level.atom(states, positions);
     }
 
     /// A branch outside groups starts anywhere in the text, whatever the others begin with.
@@ -271,16 +307,20 @@ impl<'a> Reader<'a> {
     }
 
     fn close(&mut self) {
-        let Level { states, positions, look, endless } = self.level;
+        let Level { states, positions, look, endless, looks, .. } = self.level;
         let (states, mut positions) = (states.total().saturating_add(1), positions.total().saturating_add(1));
         self.level = self.outer.pop().unwrap_or_default();
         if let Some(look) = look {
-            self.scanning.add(positions, endless, look == Look::Behind);
-            positions = 1;
+            // What is endless before it is given back byte by byte, and it is tried each time.
+            let again = self.outer.iter().chain([&self.level]).any(|level| level.endless.is_some());
+            self.parts.push(Part { positions, endless, backwards: look == Look::Behind, again });
+            positions = 0;
         } else if let Some(before) = endless {
             self.level.endless_after(self.level.positions.total().saturating_add(before));
         }
         self.level.atom(states, positions);
+        self.level.last_looks = looks || look.is_some();
+        self.level.looks |= self.level.last_looks;
     }
 
     /// A class ends at the first bracket that is not escaped: the earliest end that any reading gives it.
@@ -295,7 +335,7 @@ impl<'a> Reader<'a> {
             };
             states = states.saturating_add(member.saturating_sub(1));
         }
-        self.atom(states);
+        self.atom(states, 1);
     }
 
     fn escape(&mut self) -> Result<(), String> {
@@ -309,7 +349,8 @@ impl<'a> Reader<'a> {
             _ => {}
         }
         self.skip_name(byte);
-        self.atom(escape_states(byte));
+        let is_class = matches!(byte, b'd' | b'D' | b'w' | b'W' | b's' | b'S' | b'p' | b'P');
+        self.atom(escape_states(byte), u64::from(is_class));
         Ok(())
     }
 
@@ -326,6 +367,7 @@ impl<'a> Reader<'a> {
         if self.rest.first() == Some(&b'+') {
             self.backtrack();
         }
+        self.looks_again |= self.level.last_looks && copies > 1;
         let repeated = self.level.positions.last;
         self.level.states.repeat(copies);
         self.level.positions.repeat(copies);
@@ -337,11 +379,11 @@ impl<'a> Reader<'a> {
 
     /// `{m}`, `{m,}`, `{m,n}`; anything else is literal text.
     fn braces(&mut self) {
-        let Some(end) = self.rest.iter().position(|&byte| byte == b'}') else { return self.atom(1) };
+        let Some(end) = self.rest.iter().position(|&byte| byte == b'}') else { return self.atom(1, 0) };
         let (inside, after) = self.rest.split_at(end);
         let is_count = inside.iter().all(|byte| matches!(byte, b'0'..=b'9' | b',' | b' ')) && !inside.is_empty();
         if !is_count {
-            return self.atom(1);
+            return self.atom(1, 0);
         }
         self.rest = after.get(1..).unwrap_or_default();
         let copies = inside.split(|&byte| byte == b',').map(number).max().unwrap_or(1);

@@ -237,6 +237,7 @@ async fn what_a_reasoning_server_thought_is_kept() {
 async fn a_reply_that_is_not_the_object_makes_no_verdict() {
     for (text, says) in [
         ("Yes", "not the JSON that was asked for"),
+        (r#"["Yes","No"]"#, "a list and not the JSON object"),
         (r#"Sure! {"verdict":"Yes"}"#, "not the JSON that was asked for"),
         (r#"{"verdict":"Yes"} {"verdict":"No"}"#, "not the JSON that was asked for"),
         (r#"{"verdict":"Yes","verdict":"No"}"#, "duplicate field"),

@@ -92,6 +92,10 @@ fn v3_patterns_are_ecma_262() {
             assert!(!pattern(&wrap.replace('@', other), text), "{wrap} {other} {text:?}");
         }
     }
+    // Flags are not ECMA's; what they mean stays.
+    assert!(pattern(r"(?i)^(?!admin)[^\W_]+$", "user") && !pattern(r"(?i)^(?!x)\W$", "s"));
+    let told = &violations(&json!({"pattern": r"^(?!x)\W.$"}), &json!("a"))[0];
+    assert_eq!(told.message, r#""a" does not match "^(?!x)\W.$""#, "as it was written");
     assert!(!pattern("^(?!x).$", "\r") && !pattern("^(?!x).$", "\u{2028}") && pattern("^(?!x).$", "\u{85}"));
     assert!(pattern(r"^(?!.*\.\.)[\w.-]+@[\w-]+$", "a.b@c-d") && !pattern(r"^(?!.*\.\.)[\w.-]+@\w+$", "é.é@b"));
 }
