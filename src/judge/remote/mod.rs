@@ -134,7 +134,10 @@ impl Remote {
                     "the endpoint gives no log-probabilities, and `logprobs` is `on`; `auto` reads a JSON object",
                 ));
             }
-            self.lacks_logprobs.store(true, Ordering::Relaxed);
+            if !self.lacks_logprobs.swap(true, Ordering::Relaxed) {
+                let model = self.config.model.as_str();
+                tracing::warn!(model, "an endpoint gave no log-probabilities: from now on labels are read from JSON");
+            }
         }
         let call = request::label_json(&self.config, messages, labels);
         let (said, mut usage) = self.chat(&call, deadline, |reply| chosen(reply, labels)).await?;

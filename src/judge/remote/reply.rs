@@ -128,10 +128,13 @@ impl ChatReply {
     }
 }
 
+/// Largest probability of a token that only begins a label.
+const MOST_BEGUN: f64 = 0.1;
+
 impl Position {
     fn label_logprobs(&self, labels: &[String]) -> Result<Vec<f64>, Failure> {
         let mut logprobs = vec![f64::NEG_INFINITY; labels.len()];
-        let mut total = f64::NEG_INFINITY;
+        let (mut total, mut begun) = (f64::NEG_INFINITY, (f64::NEG_INFINITY, ""));
         for (token, logprob) in self.tokens() {
             let logprob = checked(token, logprob)?;
             total = log_add(total, logprob);
@@ -141,10 +144,21 @@ impl Position {
                     *sum = log_add(*sum, logprob);
                 }
             }
+            let begins = |label: &String| !spelled.is_empty() && label.starts_with(spelled);
+            if logprob > begun.0 && labels.iter().any(begins) && !labels.iter().any(|label| label == spelled) {
+                begun = (logprob, spelled);
+            }
         }
         if total > ROUNDING {
             let total = total.exp();
             return Err(Failure::no_verdict(format!("the tokens' probabilities add up to {total:.3}, more than 1")));
+        }
+        if begun.0 > MOST_BEGUN.ln() {
+            return Err(Failure::no_verdict(format!(
+                "the judge begins a label with the token `{}`, and what it would have gone on with is not known; use \
+                 labels that are one token each",
+                quote(begun.1)
+            )));
         }
         if logprobs.iter().all(|logprob| *logprob == f64::NEG_INFINITY) {
             return Err(Failure::no_verdict(format!(

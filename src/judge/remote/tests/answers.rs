@@ -117,6 +117,15 @@ async fn without_a_label_among_the_tokens_there_is_no_verdict() {
     assert_unavailable(found, UnavailableCode::NoVerdict, "none of the labels is among the likeliest tokens");
 }
 
+/// A tokenizer that splits a label would never give it a probability.
+#[tokio::test]
+async fn a_token_that_only_begins_a_label_makes_no_verdict() {
+    let (found, _) = ask(|url| config(&[url]), labels(), &tokens(&[("Yes", ln(0.6)), (" Ye", ln(0.2))])).await;
+    assert_unavailable(found, UnavailableCode::NoVerdict, "begins a label with the token `Ye`");
+    let (found, _) = ask(|url| config(&[url]), labels(), &tokens(&[("Yes", ln(0.6)), ("Y", ln(0.05))])).await;
+    assert!(found.is_ok(), "{found:?}");
+}
+
 #[tokio::test]
 async fn a_log_probability_that_is_none_makes_no_verdict() {
     for (logprob, says) in [
