@@ -44,18 +44,18 @@ impl Columns {
             Some(Field::Integer(task)) if self.tasks.len() < MAX_TASKS || self.tasks.contains_key(task) => {
                 Some(self.tasks.entry(*task).or_default())
             }
-            Some(Field::Integer(_)) => return Err(Unfit::TooManyTasks),
+            Some(Field::Integer(_)) => return Err(Unfit::Tasks),
             _ => None,
         };
         for measures in [Some(&mut self.all), task].into_iter().flatten() {
             for (name, field) in response.fields.iter().filter(|(name, _)| !NAMES.contains(&name.as_ref())) {
                 let Some(number) = field.number() else { continue };
                 if number.abs() > MAX_REWARD {
-                    return Err(Unfit::TooLarge { name: name.chars().take(64).collect(), number });
+                    return Err(Unfit::Large { name: name.chars().take(64).collect(), number });
                 }
                 match measures.get_mut(&**name) {
                     Some(numbers) => numbers.push(number),
-                    None if self.measures == MAX_MEASURES => return Err(Unfit::TooMany),
+                    None if self.measures == MAX_MEASURES => return Err(Unfit::Measures),
                     None => {
                         self.measures += 1;
                         measures.insert(name.to_string(), vec![number]);
@@ -73,11 +73,11 @@ enum Unfit {
     #[error(
         "more than {MAX_MEASURES} numbers under different names, those of each task counted by themselves; send fewer tasks at once"
     )]
-    TooMany,
+    Measures,
     #[error("more than {MAX_TASKS} tasks; send fewer at once")]
-    TooManyTasks,
+    Tasks,
     #[error("{name:?} is {number:e}; numbers are within {MAX_REWARD:e}, so that their sums are finite")]
-    TooLarge { name: String, number: f64 },
+    Large { name: String, number: f64 },
 }
 
 /// The numbers of one response; of those with one name the last.
@@ -147,7 +147,7 @@ impl<'de> Deserialize<'de> for Response<'de> {
                 while let Some(Name(name)) = map.next_key()? {
                     match map.next_value()? {
                         Field::Other => _ = response.fields.remove(&name),
-                        _ if response.fields.len() > MAX_MEASURES => return Err(A::Error::custom(Unfit::TooMany)),
+                        _ if response.fields.len() > MAX_MEASURES => return Err(A::Error::custom(Unfit::Measures)),
                         field => _ = response.fields.insert(name, field),
                     }
                 }
