@@ -23,14 +23,12 @@ use super::summary::Summary;
 use crate::config::{File, Scoring};
 use tokio::runtime::Runtime;
 
-use crate::http::batch::{Engine, Overrides, Scored, Warning};
+use crate::http::batch::{Engine, MAX_WARNINGS, Overrides, Scored, Warning};
 use crate::http::wire::{MAX_TRAJECTORIES, read_names};
 use crate::rubric::Rubric;
 
 /// Lines that are scored together.
 const CHUNK_LINES: usize = 512;
-/// Most warnings about a file.
-const MAX_WARNINGS: usize = 16;
 /// Bytes of lines that are scored together.
 const CHUNK_BYTES: usize = 32 << 20;
 
@@ -64,8 +62,8 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         eprintln!("{}: there is no trajectory in it", path.display());
     }
     job.flush()?;
-    for (warning, place, items) in &job.warnings {
-        eprintln!("{}", printable(&warning.said_of(place, *items)));
+    for (warning, place) in &job.warnings {
+        eprintln!("{}", printable(&warning.said_of(place)));
     }
     let text = job.summary.text();
     if out.is_some_and(|out| out == Path::new("-")) {
@@ -150,8 +148,8 @@ struct Job {
     progress: ProgressBar,
     /// Lines that are no JSON, and requests that were refused.
     broken: usize,
-    /// What was odd: where first, and in how many trajectories.
-    warnings: Vec<(Warning, String, usize)>,
+    /// What was odd, and where first.
+    warnings: Vec<(Warning, String)>,
 }
 
 /// What writing results gave. Whoever closed the pipe has read enough.
@@ -289,12 +287,11 @@ impl Job {
             Some(None) => None,
         };
         for warning in &scored.warnings {
-            let (first, items) = warning.items.unwrap_or_default();
-            if let Some((.., known)) = self.warnings.iter_mut().find(|(known, ..)| known.text == warning.text) {
-                *known += items;
+            if let Some((known, _)) = self.warnings.iter_mut().find(|(known, _)| known.text == warning.text) {
+                known.add(warning.items.map_or(0, |(_, items)| items));
             } else if self.warnings.len() < MAX_WARNINGS {
-                let place = warning.items.and_then(|_| place(first)).unwrap_or_else(|| shown.to_owned());
-                self.warnings.push((warning.clone(), place, items));
+                let place = warning.items.and_then(|(first, _)| place(first)).unwrap_or_else(|| shown.to_owned());
+                self.warnings.push((warning.clone(), place));
             }
         }
         for (index, row) in scored.rows.iter().enumerate().filter(|(_, row)| !row.valid) {

@@ -10,6 +10,11 @@ use serde_json::value::RawValue;
 
 use super::Content;
 
+/// Whether a part of a message's content is text, by its `type`: without one it is.
+pub fn is_text_part(kind: Option<&str>) -> bool {
+    matches!(kind, None | Some("text" | "input_text" | "output_text"))
+}
+
 impl Content<'_> {
     /// The text, parts joined; empty where there is none. What cannot be decoded stays as it was sent.
     pub fn text(&self) -> Cow<'_, str> {
@@ -43,7 +48,7 @@ impl<'de> Deserialize<'de> for Said {
                     // Images and the like say nothing.
                     let part = Some(part.get()).filter(|raw| raw.starts_with('{'));
                     if let Some(part) = part.and_then(|raw| serde_json::from_str::<Part<'_>>(raw).ok())
-                        && matches!(part.kind.as_deref(), None | Some("text" | "input_text" | "output_text"))
+                        && is_text_part(part.kind.as_deref())
                     {
                         joined.push_str(part.text.as_deref().unwrap_or_default());
                     }

@@ -11,6 +11,7 @@ mod response;
 
 use std::borrow::Cow;
 
+pub use content::is_text_part;
 pub use format::{ParseMode, ToolFormat, UnknownFormat};
 pub use markers::TURN_ENDS;
 pub use response::{Before, THINK_END, split_response};

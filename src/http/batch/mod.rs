@@ -24,7 +24,7 @@ pub use self::steps::Load;
 use self::steps::{cut, each};
 use self::stop::Deadline;
 pub use self::stop::{Due, Stop};
-pub use self::warnings::Warning;
+pub use self::warnings::{MAX_WARNINGS, Warning};
 use self::work::Work;
 use super::wire::{Given, Pointed, RewardRequest, Split, Wrong, read_request};
 use crate::judge::{Judges, Session};

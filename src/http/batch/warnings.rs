@@ -8,8 +8,8 @@ use crate::http::wire::{Item, Pointed};
 use crate::rubric::Rubric;
 use crate::stages::Stage;
 
-/// Most warnings of a request.
-const MOST: usize = 16;
+/// Most warnings of a request, or of a file.
+pub const MAX_WARNINGS: usize = 16;
 
 /// Something odd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,11 +21,16 @@ pub struct Warning {
 }
 
 impl Warning {
-    /// The warning as it is said of items, the first of which stands at a place.
-    pub fn said_of(&self, place: &str, items: usize) -> String {
-        let others = match items {
-            0 | 1 => String::new(),
-            _ => format!(" (and {} more)", items - 1),
+    /// Says that it is about so many more.
+    pub fn add(&mut self, more: usize) {
+        self.items = self.items.map(|(first, items)| (first, items + more));
+    }
+
+    /// The warning as it is said of its items, the first of which stands at a place.
+    pub fn said_of(&self, place: &str) -> String {
+        let others = match self.items {
+            None | Some((_, 0 | 1)) => String::new(),
+            Some((_, items)) => format!(" (and {} more)", items - 1),
         };
         format!("{place}: {}{others}", self.text)
     }
@@ -34,7 +39,7 @@ impl Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.items {
-            Some((first, items)) => f.write_str(&self.said_of(&format!("/trajectories/{first}"), items)),
+            Some((first, _)) => f.write_str(&self.said_of(&format!("/trajectories/{first}"))),
             None => f.write_str(&self.text),
         }
     }
@@ -48,7 +53,7 @@ pub(super) fn of(
 ) -> Vec<Warning> {
     let rubric = &settings.rubric;
     let curriculum = rubric.missing_in(&settings.position).into_iter().map(|text| Warning { text, items: None });
-    let mut warnings: Vec<_> = curriculum.take(MOST).collect();
+    let mut warnings: Vec<_> = curriculum.take(MAX_WARNINGS).collect();
     let readable = || items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().ok()?)));
     let missing = |what: &str, stage: &str| {
         format!("there are no `{what}`, with which {stage} compares: a trajectory that gets that far cannot be scored")
@@ -80,8 +85,8 @@ fn first(rubric: &Rubric, holds: fn(&Stage) -> bool) -> Option<&str> {
 /// Counts an item to the warning of this text, which may be new.
 fn note(warnings: &mut Vec<Warning>, index: usize, text: String) {
     if let Some(known) = warnings.iter_mut().find(|known| known.text == text) {
-        known.items = known.items.map(|(first, items)| (first, items + 1));
-    } else if warnings.len() < MOST {
+        known.add(1);
+    } else if warnings.len() < MAX_WARNINGS {
         warnings.push(Warning { text, items: Some((index, 1)) });
     }
 }

@@ -29,8 +29,8 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use serde::Deserialize;
 
 use self::draft::Draft;
@@ -41,6 +41,7 @@ use self::unscored::Unscored;
 use super::app::App;
 use super::cohorts::{self, CohortKey, Joining, Share};
 use super::error::Problem;
+use super::handlers::json;
 use super::idempotency::{self, Answer};
 use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job, by_size};
@@ -323,10 +324,6 @@ fn as_reward(problem: Problem, unscored: &Unscored) -> Result<Problem, Problem> 
         return Err(problem);
     }
     Ok(problem)
-}
-
-fn json(body: impl Into<Body>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }
 
 /// Whether trying again cannot help: what clients that retry everything must not be told by a status.

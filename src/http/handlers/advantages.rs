@@ -2,8 +2,7 @@
 //! trainer's own module.
 
 use axum::extract::{Request, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -13,7 +12,7 @@ use crate::advantage::{
 };
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::handlers::read_text;
+use crate::http::handlers::{json, read_text};
 use crate::http::limits::require_json;
 use crate::http::scoring::on_work_threads;
 use crate::http::wire::{Object, choice, object, objects, pointed};
@@ -340,7 +339,7 @@ pub(crate) async fn compute_advantages(State(app): State<App>, request: Request)
         let request = read.map_err(|error| Problem::from(pointed::<Object<AdvantagesRequest>>(&text, &error)))?;
         serde_json::to_vec(&answer(request.0)?).map_err(|error| Problem::internal(error.to_string()))
     });
-    Ok(([(header::CONTENT_TYPE, "application/json")], answer.await?).into_response())
+    answer.await.map(json)
 }
 
 /// Commas outside of strings.

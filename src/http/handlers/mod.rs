@@ -8,7 +8,10 @@ pub(crate) mod reward;
 pub(crate) mod rubrics;
 pub(crate) mod runs;
 
+use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::error::Problem;
@@ -25,4 +28,9 @@ pub(crate) async fn read_text(app: &App, request: Request) -> Result<(Admission<
     let mut admission = app.limits.admit(&parts.headers)?;
     let text = admission.read(&parts.headers, body).await?;
     Ok((admission, text))
+}
+
+/// An answer whose JSON is written already.
+pub(crate) fn json(body: impl Into<Body>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }

@@ -6,11 +6,11 @@ use std::time::Instant;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::http::app::App;
 use crate::http::error::Problem;
+use crate::http::handlers::json;
 use crate::http::idempotency::{self, Answer};
 use crate::http::limits::{AbandonOnDrop, require_json};
 use crate::http::schema::{RewardRequestDoc, RewardResponseDoc};
@@ -62,10 +62,6 @@ pub(crate) async fn score_trajectories(
         Some(key) => repeatable(&app, body, arrived, id.0, &key).await?,
     };
     Ok(json(admission.hold(answer)))
-}
-
-fn json(body: Bytes) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// Answers from memory or the store where the key is known, and scores otherwise.

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::pointed::{Pointed, excerpt, without_place};
 use super::text::{Object, Text};
 use super::walk::{Walk, present};
-use crate::trajectory::{Content, Message, Role, Thinking, Turn};
+use crate::trajectory::{Content, Message, Role, Thinking, Turn, is_text_part};
 
 /// Most messages of a trajectory.
 pub(super) const MAX_MESSAGES: usize = 4096;
@@ -234,11 +234,11 @@ struct PartWire<'a> {
 
 impl<'a> Parts<'a> {
     fn add(&mut self, part: PartWire<'a>) {
-        let kind = part.kind.as_ref().map_or("text", |kind| &kind.0);
+        let kind = part.kind.as_ref().map(|kind| &*kind.0);
         match (kind, part.text, part.thinking) {
-            ("text" | "output_text" | "input_text", Some(Text(text)), _) if self.text.is_empty() => self.text = text,
-            ("text" | "output_text" | "input_text", Some(Text(text)), _) => self.text.to_mut().push_str(&text),
-            ("thinking" | "reasoning" | "reasoning_text", text, thinking) => {
+            (kind, Some(Text(text)), _) if is_text_part(kind) && self.text.is_empty() => self.text = text,
+            (kind, Some(Text(text)), _) if is_text_part(kind) => self.text.to_mut().push_str(&text),
+            (Some("thinking" | "reasoning" | "reasoning_text"), text, thinking) => {
                 let Text(more) = thinking.or(text).unwrap_or(Text(Cow::Borrowed("")));
                 self.reasoning.get_or_insert_default().to_mut().push_str(&more);
             }

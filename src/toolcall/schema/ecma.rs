@@ -3,7 +3,7 @@
 //! to be compiled. Compiles nothing.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::Value;
 
@@ -37,13 +37,13 @@ pub(super) struct Spelled<'s> {
 /// Spells the patterns of a schema out, where one needs it. Names of `patternProperties` stay: pointers hold them.
 pub(super) fn spell<'s>(schema: &'s Value, graph: &Graph<'s>) -> Spelled<'s> {
     let mut originals = HashMap::new();
-    let mut nodes = HashSet::new();
+    let mut nodes = HashMap::new();
     for node in &graph.nodes {
         let Some(text) = node.schema.get("pattern").and_then(Value::as_str) else { continue };
         let translated = pattern::cost(text).is_ok_and(|cost| cost.engine == Engine::Linear);
         if let (false, Some(spelled)) = (translated, spelled(text)) {
-            originals.insert(spelled, text.to_owned());
-            nodes.insert(std::ptr::from_ref(node.schema));
+            originals.insert(spelled.clone(), text.to_owned());
+            nodes.insert(std::ptr::from_ref(node.schema), spelled);
         }
     }
     let schema = if nodes.is_empty() { Cow::Borrowed(schema) } else { Cow::Owned(copy(schema, &nodes)) };
@@ -51,14 +51,14 @@ pub(super) fn spell<'s>(schema: &'s Value, graph: &Graph<'s>) -> Spelled<'s> {
 }
 
 /// As deep as the text of the schema, which the parser bounds.
-fn copy(value: &Value, nodes: &HashSet<*const Value>) -> Value {
+fn copy(value: &Value, nodes: &HashMap<*const Value, String>) -> Value {
     match value {
         Value::Array(items) => items.iter().map(|item| copy(item, nodes)).collect(),
         Value::Object(members) => {
-            let spells = nodes.contains(&std::ptr::from_ref(value));
-            let member = |(key, member): (&String, &Value)| match member.as_str().and_then(spelled) {
-                Some(text) if spells && key == "pattern" => (key.clone(), text.into()),
-                _ => (key.clone(), copy(member, nodes)),
+            let pattern = nodes.get(&std::ptr::from_ref(value));
+            let member = |(key, member): (&String, &Value)| match pattern.filter(|_| key == "pattern") {
+                Some(pattern) => (key.clone(), pattern.as_str().into()),
+                None => (key.clone(), copy(member, nodes)),
             };
             members.iter().map(member).collect()
         }

@@ -258,6 +258,17 @@ impl Compiled {
     }
 }
 
+/// The pattern that was not matched, as it was before it was spelled out.
+fn original_of<'o>(
+    error: &jsonschema::ValidationError<'_>,
+    originals: &'o HashMap<String, String>,
+) -> Option<&'o String> {
+    match error.kind() {
+        ValidationErrorKind::Pattern { pattern } => originals.get(pattern),
+        _ => None,
+    }
+}
+
 /// The violations that a validator finds.
 fn list(validator: &Validator, originals: &HashMap<String, String>, arguments: &Value) -> Check {
     let (mut violations, mut bytes) = (Vec::new(), 0);
@@ -274,12 +285,9 @@ fn list(validator: &Validator, originals: &HashMap<String, String>, arguments: &
             let violation = Violation {
                 pointer: bounded_pointer(error.instance_path().as_str()),
                 schema_pointer: bounded_pointer(error.schema_path().as_str()),
-                message: match error.kind() {
-                    ValidationErrorKind::Pattern { pattern } if originals.contains_key(pattern) => {
-                        let pattern = originals.get(pattern).unwrap_or(pattern);
-                        bounded(&format_args!("{} does not match \"{pattern}\"", error.instance()))
-                    }
-                    _ => bounded(&error),
+                message: match original_of(&error, originals) {
+                    Some(pattern) => bounded(&format_args!("{} does not match \"{pattern}\"", error.instance())),
+                    None => bounded(&error),
                 },
             };
             bytes += violation.pointer.len() + violation.schema_pointer.len() + violation.message.len();
