@@ -100,6 +100,23 @@ mod tests {
     }
 
     #[test]
+    fn two_models_of_one_name_are_told_apart() {
+        let judge = |url: &str, more: &str| format!("{{ model = \"m\", endpoints = [{{ url = \"{url}\" }}] {more} }}");
+        let open = |a: &str, b: &str| {
+            let page: Page = toml::from_str(&format!("[judges]\na = {a}\nb = {b}\n")).unwrap();
+            super::super::Judges::open(&Config { judges: page.judges, cache_bytes: 0 }, |_| None, None)
+        };
+        let (here, there) = ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1");
+        let error = open(&judge(here, ""), &judge(there, "")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("judge \"b\": the same model as judge \"a\"") && error.contains("`revision`"),
+            "{error}"
+        );
+        open(&judge(here, ""), &judge(there, ", revision = \"2\"")).unwrap();
+        open(&judge(here, ""), &judge(here, "")).unwrap();
+    }
+
+    #[test]
     fn the_page_of_keys_has_all_of_them_with_their_defaults() {
         let page = include_str!("../../docs/judges.md");
         let blocks: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();

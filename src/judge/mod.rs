@@ -108,6 +108,7 @@ impl Judges {
             Err(reason) => Err(ConfigError { judge: name.clone(), reason }),
         };
         let by_name = config.judges.iter().map(open).collect::<Result<_, _>>()?;
+        tell_apart(&by_name)?;
         Ok(Self::with(by_name, config.cache_bytes, memory))
     }
 
@@ -227,6 +228,23 @@ impl Judges {
             }),
         }
     }
+}
+
+/// Judges share what they said by their identity, so none may stand for two models.
+fn tell_apart(judges: &BTreeMap<String, Model>) -> Result<(), ConfigError> {
+    let mut known: BTreeMap<&str, (&String, Vec<&str>)> = BTreeMap::new();
+    for (name, model) in judges {
+        let Model::Remote(remote) = model else { continue };
+        let (other, urls) = known.entry(remote.identity()).or_insert_with(|| (name, remote.urls()));
+        if *urls != remote.urls() {
+            let reason = format!(
+                "the same model as judge {other:?} at other endpoints: give both in one judge where they serve the same \
+                 weights, or each its own `revision` where they do not"
+            );
+            return Err(ConfigError { judge: name.clone(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// A judge of another time that is to answer something new.

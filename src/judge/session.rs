@@ -233,7 +233,7 @@ fn key(question: &Question<'_>) -> Key {
 /// The conversation as templates see it.
 fn conversation<'m>(messages: &'m [Message<'_>]) -> Vec<PastMessage<'m>> {
     let past = |message: &'m Message<'_>| match message {
-        Message::Policy(turn) => PastMessage { role: Role::Assistant, text: Cow::Borrowed(&*turn.text) },
+        Message::Policy(turn) => PastMessage { role: Role::Assistant, text: turn.text_with_calls() },
         Message::Other { role, content } => PastMessage { role: *role, text: content.text() },
     };
     messages.iter().map(past).collect()

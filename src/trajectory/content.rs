@@ -1,5 +1,5 @@
-//! What a message says, decoded from the raw JSON of its content. In: a JSON string, `null` or a list of parts; out: text.
-//! Only judges, and people, read it.
+//! What a message says, decoded from the raw JSON of its content and of its tool calls. In: a JSON string, `null` or a list of
+//! parts; out: text. Only judges, and people, read it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Content;
+use super::{Content, Turn};
 
 /// Whether a part of a message's content is text, by its `type`: without one it is.
 pub fn is_text_part(kind: Option<&str>) -> bool {
@@ -23,6 +23,47 @@ impl Content<'_> {
             Self::Json("null") => Cow::Borrowed(""),
             Self::Json(raw) => serde_json::from_str::<Said>(raw).map_or(Cow::Borrowed(*raw), |said| Cow::Owned(said.0)),
         }
+    }
+}
+
+impl Turn<'_> {
+    /// The text, and behind it a line for each of the message's own `tool_calls`: its name and its arguments as JSON. What is
+    /// no such call stands there as it was sent.
+    pub fn text_with_calls(&self) -> Cow<'_, str> {
+        let Some(raw) = self.native_calls else { return Cow::Borrowed(&*self.text) };
+        let calls: Vec<&RawValue> = match serde_json::from_str::<Option<Vec<&RawValue>>>(raw) {
+            Ok(calls) => calls.unwrap_or_default(),
+            Err(_) => serde_json::from_str(raw).into_iter().collect(),
+        };
+        let lines = calls.into_iter().map(|call| {
+            let named = serde_json::from_str::<NativeCall<'_>>(call.get());
+            named.map_or_else(|_| call.get().to_owned(), |call| call.function.line())
+        });
+        let text = Some(self.text.to_string()).filter(|text| !text.is_empty());
+        Cow::Owned(text.into_iter().chain(lines).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+#[derive(Deserialize)]
+struct NativeCall<'a> {
+    #[serde(borrow)]
+    function: NativeFunction<'a>,
+}
+
+#[derive(Deserialize)]
+struct NativeFunction<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+}
+
+impl NativeFunction<'_> {
+    fn line(&self) -> String {
+        let raw = self.arguments.map_or("{}", RawValue::get);
+        // Most send the arguments as a text that holds the JSON.
+        let text = serde_json::from_str::<String>(raw);
+        format!("{{\"name\": {}, \"arguments\": {}}}", self.name, text.as_deref().unwrap_or(raw))
     }
 }
 
@@ -71,6 +112,35 @@ struct Part<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trajectory::Thinking;
+
+    #[test]
+    fn calls_in_a_field_of_their_own_stand_behind_the_text() {
+        for (text, calls, said) in [
+            ("Let me see.", None, "Let me see."),
+            ("Let me see.", Some("null"), "Let me see."),
+            ("Let me see.", Some("[]"), "Let me see."),
+            (
+                "Let me see.",
+                Some(
+                    r#"[{"type":"function","function":{"name":"f","arguments":"{\"q\": \"\u00f6\"}"}}, {"function":{"name":"g"}}]"#,
+                ),
+                "Let me see.\n{\"name\": \"f\", \"arguments\": {\"q\": \"\u{f6}\"}}\n{\"name\": \"g\", \"arguments\": {}}",
+            ),
+            ("", Some(r#"[{"function":{"name":"f","arguments":{"q":1}}}]"#), r#"{"name": "f", "arguments": {"q":1}}"#),
+            ("", Some(r#"[7,{"function":"f"}]"#), "7\n{\"function\":\"f\"}"),
+            ("a", Some(r#"{"name":"f"}"#), "a\n{\"name\":\"f\"}"),
+        ] {
+            let turn = Turn {
+                text: text.into(),
+                offset: 0,
+                reasoning: Some("hidden".into()),
+                native_calls: calls,
+                thinking: Thinking::Outside,
+            };
+            assert_eq!(turn.text_with_calls(), said);
+        }
+    }
 
     #[test]
     fn content_is_decoded_however_it_was_escaped() {

@@ -78,8 +78,8 @@ impl From<Breaker> for Health {
     fn from(breaker: Breaker) -> Self {
         match breaker {
             Breaker::Closed(_) => Self::Closed,
-            Breaker::Open(_) => Self::Open,
-            Breaker::HalfOpen => Self::HalfOpen,
+            Breaker::Open { .. } => Self::Open,
+            Breaker::HalfOpen { .. } => Self::HalfOpen,
         }
     }
 }

@@ -1,15 +1,23 @@
-//! The circuit breaker of an endpoint. In: outcomes and the time; out: whether it may be asked. Reads no clock.
+//! The circuit breaker of an endpoint. In: outcomes and the time; out: whether it may be asked, and whether it is worth waiting
+//! for. Reads no clock.
+//!
+//! An endpoint that fails is left alone for a moment only, and for twice as long each time that it is tried in vain. Until
+//! that has grown to the whole cool-down, the outage may be a restart or a burst of errors, which inquiries wait out; from then
+//! on it is an outage that nobody waits for.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+/// By how much the first pause of an outage is shorter than the last: it doubles up to it.
+const FIRST_PART: u32 = 16;
 
 /// When to leave an endpoint alone, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Policy {
     /// Failures in a row that open the breaker. At least 1.
     pub(super) failures: u32,
-    /// How long it stays open.
+    /// How long it stays open at most.
     pub(super) cool_down: Duration,
     /// Silence that is shorter is none of its failures.
     pub(super) patience: Duration,
@@ -24,15 +32,24 @@ pub(super) enum Entry {
     Probe,
 }
 
+/// What a failure says of the time to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// It may be over in a moment.
+    Brief,
+    /// It will not be: the endpoint is silent, or does not serve what it is asked for.
+    Lasting,
+}
+
 /// The state of an endpoint's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Breaker {
     /// Well: this many failures in a row so far.
     Closed(u32),
-    /// Left alone until then.
-    Open(Instant),
-    /// One request is finding out.
-    HalfOpen,
+    /// Left alone for `pause`, which ends then.
+    Open { until: Instant, pause: Duration },
+    /// One request is finding out, after this pause.
+    HalfOpen { pause: Duration },
 }
 
 impl Breaker {
@@ -40,8 +57,8 @@ impl Breaker {
     pub(super) fn admits(self, now: Instant) -> bool {
         match self {
             Self::Closed(_) => true,
-            Self::Open(until) => now >= until,
-            Self::HalfOpen => false,
+            Self::Open { until, .. } => now >= until,
+            Self::HalfOpen { .. } => false,
         }
     }
 
@@ -49,11 +66,20 @@ impl Breaker {
     pub(super) fn enter(&mut self, now: Instant) -> Option<Entry> {
         match *self {
             Self::Closed(_) => Some(Entry::Regular),
-            Self::Open(until) if now >= until => {
-                *self = Self::HalfOpen;
+            Self::Open { until, pause } if now >= until => {
+                *self = Self::HalfOpen { pause };
                 Some(Entry::Probe)
             }
-            Self::Open(_) | Self::HalfOpen => None,
+            Self::Open { .. } | Self::HalfOpen { .. } => None,
+        }
+    }
+
+    /// When it may admit again, at the earliest; none where that is not to be waited for.
+    pub(super) fn worth_waiting_for(self, policy: Policy, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Closed(_) => Some(now),
+            Self::Open { until, pause } => (pause < policy.cool_down).then_some(until),
+            Self::HalfOpen { pause } => (pause < policy.cool_down).then_some(now),
         }
     }
 
@@ -65,19 +91,24 @@ impl Breaker {
     }
 
     /// The endpoint failed.
-    pub(super) fn fail(&mut self, entry: Entry, policy: Policy, now: Instant) {
-        match *self {
-            Self::Closed(failures) if failures + 1 < policy.failures => *self = Self::Closed(failures + 1),
-            Self::Closed(_) => *self = Self::Open(now + policy.cool_down),
-            _ if entry == Entry::Probe => *self = Self::Open(now + policy.cool_down),
-            Self::Open(_) | Self::HalfOpen => {}
-        }
+    pub(super) fn fail(&mut self, entry: Entry, outlook: Outlook, policy: Policy, now: Instant) {
+        let pause = match *self {
+            Self::Closed(failures) if failures + 1 < policy.failures => {
+                *self = Self::Closed(failures + 1);
+                return;
+            }
+            Self::Closed(_) => policy.cool_down / FIRST_PART,
+            Self::HalfOpen { pause } | Self::Open { pause, .. } if entry == Entry::Probe => pause.saturating_mul(2),
+            Self::Open { .. } | Self::HalfOpen { .. } => return,
+        };
+        let pause = if outlook == Outlook::Lasting { policy.cool_down } else { pause.min(policy.cool_down) };
+        *self = Self::Open { until: now + pause, pause };
     }
 
     /// The request ended before it found out anything: another one may probe at once.
     pub(super) fn abandon(&mut self, entry: Entry, now: Instant) {
-        if entry == Entry::Probe {
-            *self = Self::Open(now);
+        if let (Entry::Probe, Self::Open { pause, .. } | Self::HalfOpen { pause }) = (entry, *self) {
+            *self = Self::Open { until: now, pause };
         }
     }
 }

@@ -22,10 +22,14 @@ pub struct Config {
     pub endpoints: Vec<EndpointConfig>,
     /// The model's name at the endpoints.
     pub model: String,
+    /// Which weights the name stands for, in words of the user's own; empty where the name says it. Findings are kept by it.
+    pub revision: String,
     /// What the endpoints understand beside the common part of the protocol.
     pub flavor: Flavor,
     /// Longest time for an inquiry, retries included, in milliseconds. An earlier deadline of the caller wins.
     pub deadline_ms: u64,
+    /// Longest wait for one reply, in milliseconds, before another try; no limit but the deadline without.
+    pub request_timeout_ms: Option<u64>,
     /// Longest time for a connection to stand, in milliseconds.
     pub connect_timeout_ms: u64,
     /// Most requests for one inquiry, the first included.
@@ -55,7 +59,8 @@ pub struct Config {
     pub pin_model: bool,
     /// Failures in a row after which an endpoint is left alone.
     pub breaker_failures: u32,
-    /// For how long it is left alone, in milliseconds; then one request tries it.
+    /// For how long it is left alone at most, in milliseconds: a sixteenth at first, doubled each time that the one request
+    /// that tries it then fails. Until then inquiries wait for it.
     pub breaker_cool_down_ms: u64,
 }
 
@@ -64,8 +69,10 @@ impl Default for Config {
         Self {
             endpoints: Vec::new(),
             model: String::new(),
+            revision: String::new(),
             flavor: Flavor::Openai,
             deadline_ms: 60_000,
+            request_timeout_ms: None,
             connect_timeout_ms: 5_000,
             attempts: 4,
             backoff_ms: 250,
@@ -199,6 +206,7 @@ impl Config {
         }
         let most_logprobs = if self.flavor == Flavor::Openai { OPENAI_TOP_LOGPROBS } else { MAX_TOP_LOGPROBS };
         within("deadline_ms", self.deadline_ms, 1, 86_400_000)?;
+        self.request_timeout_ms.map_or(Ok(()), |longest| within("request_timeout_ms", longest, 1, 86_400_000))?;
         within("connect_timeout_ms", self.connect_timeout_ms, 1, 86_400_000)?;
         within("attempts", self.attempts.into(), 1, 100)?;
         within("backoff_ms", self.backoff_ms, 1, 86_400_000)?;

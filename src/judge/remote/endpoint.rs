@@ -1,13 +1,14 @@
 //! One endpoint under load: its permits, pace, health and accounts. In: a request; out: its reply, or why there is none.
 //! Whoever waits here waits for this endpoint alone. Knows no other endpoint and does not try again.
 
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::accounting::{Counters, EndpointSnapshot, Prices};
@@ -42,8 +43,12 @@ pub(super) struct Endpoint {
     transport: Transport,
     permits: Semaphore,
     policy: Policy,
+    /// Longest wait for one reply.
+    longest: Option<Duration>,
     prices: Prices,
     state: Mutex<State>,
+    /// Told when a probe has ended.
+    probed: Notify,
 }
 
 #[derive(Debug)]
@@ -75,13 +80,19 @@ pub(super) struct Load {
 
 impl Endpoint {
     /// An endpoint that was not asked yet.
-    pub(super) fn new(config: &EndpointConfig, transport: Transport, policy: Policy) -> Self {
+    pub(super) fn new(
+        config: &EndpointConfig,
+        transport: Transport,
+        policy: Policy,
+        longest: Option<Duration>,
+    ) -> Self {
         let pace = Pace::new(config.requests_per_minute, config.tokens_per_minute, Instant::now());
         Self {
             url: config.url.clone(),
             transport,
             permits: Semaphore::new(config.max_concurrency as usize),
             policy,
+            longest,
             prices: Prices {
                 prompt: config.prompt_price_per_million.unwrap_or_default(),
                 completion: config.completion_price_per_million.unwrap_or_default(),
@@ -94,6 +105,7 @@ impl Endpoint {
                 counters: Counters::default(),
                 last_failure: None,
             }),
+            probed: Notify::new(),
         }
     }
 
@@ -108,6 +120,24 @@ impl Endpoint {
     /// How long it asked to be left alone.
     pub(super) fn pause(&self, now: Instant) -> Duration {
         self.state().pause(now)
+    }
+
+    /// When it may take requests again, at the earliest; none where its outage is not to be waited out.
+    pub(super) fn worth_waiting_for(&self, now: Instant) -> Option<Instant> {
+        self.state().breaker.worth_waiting_for(self.policy, now)
+    }
+
+    /// Waits until it may be asked, its probe has ended, or `deadline`.
+    pub(super) async fn reopened(&self, deadline: Instant) {
+        let mut probed = pin!(self.probed.notified());
+        // From here on no word is missed.
+        probed.as_mut().enable();
+        let until = match self.state().breaker {
+            Breaker::Closed(_) => return,
+            Breaker::Open { until, .. } => until.min(deadline),
+            Breaker::HalfOpen { .. } => deadline,
+        };
+        let _ = timeout_at(until, probed).await;
     }
 
     /// The last failure that counted against it.
@@ -195,7 +225,12 @@ enum Outcome {
     Known,
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    /// Whose turn it is.
+    pub(super) fn endpoint(&self) -> &'a Endpoint {
+        self.endpoint
+    }
+
     /// Sends the request, reads the reply with `read`, and keeps the accounts.
     ///
     /// # Errors
@@ -210,8 +245,11 @@ impl Turn<'_> {
         self.outcome = Outcome::Unknown;
         let sent_at = Instant::now();
         self.endpoint.state().counters.sent(is_retry);
-        let reply = match timeout_at(deadline, self.endpoint.transport.post(call.route, &call.body)).await {
+        let longest = self.endpoint.longest.map(|longest| sent_at + longest).filter(|longest| *longest < deadline);
+        let until = longest.unwrap_or(deadline);
+        let reply = match timeout_at(until, self.endpoint.transport.post(call.route, &call.body)).await {
             Ok(reply) => reply,
+            Err(_) if longest.is_some() => Err(Failure::new(FailureKind::Hang, "no reply in `request_timeout_ms`")),
             Err(_) => Err(Failure::new(FailureKind::Hang, "no reply before the deadline")),
         };
         let reply: Result<T, Failure> = reply.and_then(|text| parse(&text));
@@ -246,7 +284,7 @@ impl Turn<'_> {
             state.breaker.abandon(self.entry, now);
         } else if failure.kind.is_against_endpoint() {
             state.last_failure = Some(format!("{}: {}", self.endpoint.url, failure.message));
-            state.breaker.fail(self.entry, self.endpoint.policy, now);
+            state.breaker.fail(self.entry, failure.kind.outlook(), self.endpoint.policy, now);
         } else {
             state.breaker.succeed(self.entry);
         }
@@ -262,6 +300,10 @@ impl Drop for Turn<'_> {
         }
         if self.outcome != Outcome::Known {
             state.breaker.abandon(self.entry, Instant::now());
+        }
+        drop(state);
+        if self.entry == Entry::Probe {
+            self.endpoint.probed.notify_waiters();
         }
     }
 }

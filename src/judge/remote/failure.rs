@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::breaker::Outlook;
 use crate::stages::{Unavailable, UnavailableCode};
 
 /// Most characters that a message takes over from an endpoint.
@@ -15,7 +16,7 @@ pub(crate) enum FailureKind {
     Connection,
     /// The reply stopped in the middle.
     Cut,
-    /// No reply until the deadline.
+    /// No reply until the deadline, or for as long as one request may take.
     Hang,
     /// 409, 425, 429: the endpoint is well and has no time.
     Busy,
@@ -65,7 +66,17 @@ impl FailureKind {
 
     /// Whether another try may end well. A model asked the same again says the same again, so replies are not.
     pub(super) fn is_transient(self) -> bool {
-        matches!(self, Self::Connection | Self::Cut | Self::Busy | Self::Server)
+        matches!(self, Self::Connection | Self::Cut | Self::Hang | Self::Busy | Self::Server)
+    }
+
+    /// Whether another endpoint may do better: what is wrong is this one's own.
+    pub(super) fn is_of_the_endpoint(self) -> bool {
+        self.is_transient() || matches!(self, Self::Denied | Self::Garbage)
+    }
+
+    /// Whether the endpoint may be well again in a moment.
+    pub(super) fn outlook(self) -> Outlook {
+        if matches!(self, Self::Hang | Self::Denied) { Outlook::Lasting } else { Outlook::Brief }
     }
 
     /// Whether it counts against the endpoint's health, or shows that it lives.

@@ -74,20 +74,20 @@ impl Remote {
         config.check()?;
         let client = transport::http_client(Duration::from_millis(config.connect_timeout_ms))
             .map_err(|error| RemoteError::Client { reason: error.to_string() })?;
+        let longest = config.request_timeout_ms.map(Duration::from_millis);
         let policy = Policy {
             failures: config.breaker_failures,
             cool_down: Duration::from_millis(config.breaker_cool_down_ms),
-            patience: PATIENCE.min(Duration::from_millis(config.deadline_ms)),
+            patience: PATIENCE.min(Duration::from_millis(config.deadline_ms)).min(longest.unwrap_or(PATIENCE)),
         };
         let retry = Retry {
             attempts: config.attempts,
             first: Duration::from_millis(config.backoff_ms),
             most: Duration::from_millis(config.backoff_max_ms),
         };
-        let endpoints =
-            config.endpoints.iter().enumerate().map(|(index, endpoint)| {
-                Ok(Endpoint::new(endpoint, transport(&client, index, endpoint, &key)?, policy))
-            });
+        let endpoints = config.endpoints.iter().enumerate().map(|(index, endpoint)| {
+            Ok(Endpoint::new(endpoint, transport(&client, index, endpoint, &key)?, policy, longest))
+        });
         let pool = Pool::new(endpoints.collect::<Result<_, RemoteError>>()?, retry);
         let identity = identity(&config);
         Ok(Self { config, identity, pool, served: OnceLock::new(), lacks_logprobs: AtomicBool::new(false) })
@@ -96,6 +96,13 @@ impl Remote {
     /// What the endpoints were asked so far, in the order of the configuration.
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
         self.pool.snapshot()
+    }
+
+    /// Where it is asked, in order.
+    pub(super) fn urls(&self) -> Vec<&str> {
+        let mut urls: Vec<&str> = self.config.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
+        urls.sort_unstable();
+        urls
     }
 
     async fn find(&self, inquiry: &Inquiry, deadline: tokio::time::Instant) -> Result<Finding, Failure> {
@@ -297,6 +304,9 @@ fn identity(config: &Config) -> String {
         format!("top_logprobs={}", config.top_logprobs),
         format!("logprobs={}", config.logprobs.as_str()),
     ];
+    if !config.revision.is_empty() {
+        parts.push(format!("revision={:?}", config.revision));
+    }
     if !config.label_token_ids.is_empty() {
         parts.push(format!("label_token_ids={:?}", config.label_token_ids));
     }

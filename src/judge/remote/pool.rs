@@ -1,6 +1,8 @@
 //! All endpoints of a judge. In: a request; out: the reply of whichever endpoint gave one. Chooses the least busy of those
-//! that are well, tries again where that may help, and gives up as soon as it is clear that the deadline will pass.
+//! that are well, tries again where that may help, elsewhere if it can, waits out an outage that has just begun, and gives up as
+//! soon as it is clear that the deadline will pass.
 
+use std::ptr;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -58,18 +60,22 @@ impl Pool {
         deadline: Instant,
         read: impl Fn(T) -> Result<A, Failure>,
     ) -> Result<(A, Usage), Failure> {
-        let mut earlier: Option<Failure> = None;
+        let mut earlier: Option<(Failure, &Endpoint)> = None;
         let mut attempt = 1;
         loop {
-            let turn = match self.turn(call.tokens, deadline).await {
+            let failed = earlier.as_ref().map(|(_, endpoint)| *endpoint);
+            let turn = match self.turn(call.tokens, deadline, failed).await {
                 Ok(turn) => turn,
-                Err(failure) => return Err(failure.after(earlier.as_ref())),
+                Err(failure) => return Err(failure.after(earlier.as_ref().map(|(failure, _)| failure))),
             };
+            let endpoint = turn.endpoint();
             let failure = match turn.ask(call, deadline, attempt > 1, &read).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            if !failure.kind.is_transient() || attempt >= self.retry.attempts {
+            let is_tried_again = failure.kind.is_transient()
+                || failure.kind.is_of_the_endpoint() && self.has_another(endpoint, Instant::now());
+            if !is_tried_again || attempt >= self.retry.attempts || Instant::now() >= deadline {
                 return Err(failure);
             }
             // Jitter needs no seed: no score depends on it.
@@ -79,21 +85,28 @@ impl Pool {
                 return Err(late.after(Some(&failure)));
             }
             sleep(pause).await;
-            earlier = Some(failure);
+            earlier = Some((failure, endpoint));
             attempt += 1;
         }
     }
 
-    /// A turn at the best endpoint. Chosen anew after each wait: another one may be the best by then.
-    async fn turn(&self, tokens: u64, deadline: Instant) -> Result<Turn<'_>, Failure> {
+    /// A turn at the best endpoint, at one that has not just `failed` where there is another. Chosen anew after each wait:
+    /// another one may be the best by then.
+    async fn turn(&self, tokens: u64, deadline: Instant, failed: Option<&Endpoint>) -> Result<Turn<'_>, Failure> {
         loop {
             let now = Instant::now();
             if deadline <= now {
                 return Err(Failure::new(FailureKind::OutOfTime, "out of time before a request was sent"));
             }
             let loads = self.endpoints.iter().filter_map(|endpoint| Some((endpoint.load(tokens, now)?, endpoint)));
-            let Some((load, endpoint)) = loads.min_by_key(|(load, _)| *load) else { return Err(self.none_open()) };
-            if load.wait >= deadline.saturating_duration_since(now) {
+            let left = deadline.saturating_duration_since(now);
+            let just_failed = |endpoint: &Endpoint| failed.is_some_and(|failed| ptr::eq(failed, endpoint));
+            let best = loads.min_by_key(|(load, endpoint)| (load.wait >= left, just_failed(endpoint), *load));
+            let Some((load, endpoint)) = best else {
+                self.wait_for_one(now, deadline).await?;
+                continue;
+            };
+            if load.wait >= left {
                 return Err(endpoint.out_of_time("waiting for it to take requests again"));
             }
             let pause = endpoint.pause(now);
@@ -103,6 +116,20 @@ impl Pool {
                 return Ok(turn);
             }
         }
+    }
+
+    /// Waits, where every endpoint is left alone, for the one that may be well first.
+    async fn wait_for_one(&self, now: Instant, deadline: Instant) -> Result<(), Failure> {
+        let outages = self.endpoints.iter().filter_map(|endpoint| Some((endpoint.worth_waiting_for(now)?, endpoint)));
+        let first = outages.min_by_key(|(until, _)| *until).filter(|(until, _)| *until < deadline);
+        let (_, endpoint) = first.ok_or_else(|| self.none_open())?;
+        endpoint.reopened(deadline).await;
+        if Instant::now() < deadline { Ok(()) } else { Err(self.none_open()) }
+    }
+
+    /// Whether an endpoint beside this one may be asked.
+    fn has_another(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        self.endpoints.iter().any(|other| !ptr::eq(other, endpoint) && other.load(0, now).is_some())
     }
 
     fn none_open(&self) -> Failure {

@@ -22,7 +22,7 @@ pub(super) struct ChatReply {
     pub(super) model: Option<String>,
     #[serde(default)]
     choices: First<Choice>,
-    usage: Option<UsageReply>,
+    usage: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,18 +58,6 @@ struct Position {
 struct TokenLogprob {
     token: String,
     logprob: Value,
-}
-
-#[derive(Debug, Deserialize)]
-struct UsageReply {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    prompt_tokens_details: Option<PromptDetails>,
-}
-
-#[derive(Debug, Deserialize)]
-struct PromptDetails {
-    cached_tokens: Option<u64>,
 }
 
 impl ChatReply {
@@ -195,9 +183,10 @@ fn log_add(a: f64, b: f64) -> f64 {
     if low == f64::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
 }
 
-/// The inside of a text that is one Markdown block of JSON, or the text.
+/// The inside of a text that is one Markdown block, or the text.
 fn without_fence(text: &str) -> &str {
-    text.strip_prefix("```json").and_then(|rest| rest.strip_suffix("```")).unwrap_or(text)
+    let Some(inside) = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```")) else { return text };
+    inside.strip_prefix("json").unwrap_or(inside)
 }
 
 /// What a reward model answered.
@@ -229,7 +218,7 @@ pub(super) struct VllmClassification {
     model: Option<String>,
     #[serde(default)]
     data: First<VllmOutputs>,
-    usage: Option<UsageReply>,
+    usage: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -251,13 +240,7 @@ impl RewardReply for VllmClassification {
 #[derive(Debug, Deserialize)]
 pub(super) struct SglangClassification {
     embedding: Vec<f64>,
-    meta_info: Option<SglangMeta>,
-}
-
-#[derive(Debug, Deserialize)]
-struct SglangMeta {
-    prompt_tokens: Option<u64>,
-    cached_tokens: Option<u64>,
+    meta_info: Option<Value>,
 }
 
 impl RewardReply for SglangClassification {
@@ -272,37 +255,38 @@ impl RewardReply for SglangClassification {
 
 impl Metered for ChatReply {
     fn usage(&self) -> Usage {
-        self.usage.as_ref().map(UsageReply::usage).unwrap_or_default()
+        usage(self.usage.as_ref())
     }
 }
 
 impl Metered for VllmClassification {
     fn usage(&self) -> Usage {
-        self.usage.as_ref().map(UsageReply::usage).unwrap_or_default()
+        usage(self.usage.as_ref())
     }
 }
 
 impl Metered for SglangClassification {
     fn usage(&self) -> Usage {
-        self.meta_info.as_ref().map_or(Usage::default(), |meta| Usage {
-            prompt_tokens: meta.prompt_tokens.unwrap_or_default(),
-            cached_tokens: meta.cached_tokens.unwrap_or_default(),
+        let said = self.meta_info.as_ref();
+        Usage {
+            prompt_tokens: tokens(said, "/prompt_tokens"),
+            cached_tokens: tokens(said, "/cached_tokens"),
             completion_tokens: 0,
-        })
+        }
     }
 }
 
-impl UsageReply {
-    fn usage(&self) -> Usage {
-        Usage {
-            prompt_tokens: self.prompt_tokens.unwrap_or_default(),
-            cached_tokens: self
-                .prompt_tokens_details
-                .as_ref()
-                .and_then(|details| details.cached_tokens)
-                .unwrap_or_default(),
-            completion_tokens: self.completion_tokens.unwrap_or_default(),
-        }
+/// The tokens that a reply says it took. It is no part of the answer: what is no number of tokens counts as none.
+fn tokens(said: Option<&Value>, pointer: &str) -> u64 {
+    said.and_then(|said| said.pointer(pointer)?.as_u64()).unwrap_or_default()
+}
+
+/// The same of all kinds, where they are told as `OpenAI` does.
+fn usage(said: Option<&Value>) -> Usage {
+    Usage {
+        prompt_tokens: tokens(said, "/prompt_tokens"),
+        cached_tokens: tokens(said, "/prompt_tokens_details/cached_tokens"),
+        completion_tokens: tokens(said, "/completion_tokens"),
     }
 }
 

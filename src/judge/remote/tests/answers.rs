@@ -243,6 +243,19 @@ async fn what_a_reasoning_server_thought_is_kept() {
 }
 
 #[tokio::test]
+async fn a_fence_around_the_object_and_an_odd_bill_are_no_matter() {
+    for text in ["```json\n{\"verdict\": \"No\"}\n```", "```\n{\"verdict\":\"No\"}\n```"] {
+        let mut reply = content(text);
+        for usage in [json!(null), json!("none"), json!({ "prompt_tokens": "9", "completion_tokens": -1 })] {
+            reply["usage"] = usage;
+            let (found, _) = ask(|url| config(&[url]), reasoned(), &reply).await;
+            assert_eq!(found.as_ref().expect("a finding").usage, Usage::default());
+            assert_eq!(chosen(found).0, 1, "{text}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reply_that_is_not_the_object_makes_no_verdict() {
     for (text, says) in [
         ("Yes", "not the JSON that was asked for"),

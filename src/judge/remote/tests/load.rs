@@ -7,7 +7,7 @@ use tokio::time::{advance, pause};
 use super::*;
 use crate::judge::remote::accounting::Health;
 use crate::judge::remote::address::Address;
-use crate::judge::remote::breaker::{Breaker, Entry, Policy};
+use crate::judge::remote::breaker::{Breaker, Entry, Outlook, Policy};
 use crate::judge::remote::endpoint::Endpoint;
 use crate::judge::remote::pace::Pace;
 use crate::judge::remote::pool::Retry;
@@ -101,23 +101,78 @@ async fn the_less_busy_endpoint_is_chosen() {
 #[tokio::test]
 async fn an_endpoint_that_keeps_failing_is_left_alone_and_tried_again_later() {
     let clock = stop_clock().await;
-    let failing = ResponseTemplate::new(500).set_body_string("on fire");
+    let failing = ResponseTemplate::new(404).set_body_string("on fire");
     let server = server(vec![failing.clone(), failing.clone(), failing, ok(&yes())]).await;
     let judge = remote(Config { attempts: 1, breaker_failures: 2, ..config(&[&root(&server)]) });
     for _ in 0..2 {
-        assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "on fire");
+        assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NotConfigured, "on fire");
     }
     assert_eq!(judge.snapshot()[0].health, Health::Open);
     assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "no endpoint is asked at present");
     assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "on fire");
     assert_eq!(judge.snapshot()[0].requests, 2, "it is not asked");
     advance(Duration::from_secs(10)).await;
-    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "on fire");
+    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NotConfigured, "on fire");
     assert_eq!((judge.snapshot()[0].requests, judge.snapshot()[0].health), (3, Health::Open), "the probe failed");
     advance(Duration::from_secs(10)).await;
     answer(&judge, labels()).await.expect("the probe succeeds");
     assert_eq!(judge.snapshot()[0].health, Health::Closed);
     drop(clock);
+}
+
+#[tokio::test]
+async fn a_burst_of_errors_costs_no_verdict() {
+    let failing = ResponseTemplate::new(503);
+    let server = server([vec![failing; 6], vec![ok(&yes())]].concat()).await;
+    let config = Config { breaker_failures: 2, breaker_cool_down_ms: 1_600, ..config(&[&root(&server)]) };
+    let judge = Arc::new(remote(config));
+    let inquiries: Vec<_> = (0..8).map(|_| spawn(&judge)).collect();
+    for inquiry in inquiries {
+        inquiry.await.expect("a task that ends").expect("a finding");
+    }
+    assert_eq!((judge.snapshot()[0].requests, judge.snapshot()[0].health), (14, Health::Closed));
+}
+
+#[tokio::test]
+async fn an_outage_that_outlasts_the_deadline_is_not_waited_for() {
+    let clock = stop_clock().await;
+    let server = server(vec![ResponseTemplate::new(500)]).await;
+    let judge = remote(Config { attempts: 1, breaker_failures: 1, ..config(&[&root(&server)]) });
+    answer(&judge, labels()).await.expect_err("it fails");
+    let soon = tokio::time::Instant::now().into_std() + Duration::from_millis(600);
+    let found = judge.answer(&inquiry(labels()), soon).await;
+    assert_unavailable(found, UnavailableCode::Timeout, "no endpoint is asked at present");
+    assert_eq!(judge.snapshot()[0].requests, 1);
+    drop(clock);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_endpoint_is_asked_of_another() {
+    for broken in [ResponseTemplate::new(404), ResponseTemplate::new(401), raw("<html>Log in</html>")] {
+        let (broken, well) = (server(vec![broken]).await, server(vec![ok(&yes())]).await);
+        let judge = remote(config(&[&root(&broken), &root(&well)]));
+        for _ in 0..8 {
+            answer(&judge, labels()).await.expect("the other one's answer");
+        }
+        let asked: Vec<u64> = judge.snapshot().iter().map(|account| account.requests).collect();
+        assert_eq!(asked[1], 8);
+        assert!(asked[0] <= 5, "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_endpoint_is_left_for_another_in_time() {
+    let (silent, well) = (Gate::open(String::new()).await, Gate::open(http("200 OK", "", &yes())).await);
+    well.release.add_permits(1);
+    let judge = remote(Config { request_timeout_ms: Some(50), ..config(&[&silent.url, &well.url]) });
+    answer(&judge, labels()).await.expect("the other one's answer");
+    assert_eq!((silent.arrived(), well.arrived()), (1, 1));
+    assert_eq!(judge.snapshot()[0].failures["hang"], 1);
+
+    let alone = remote(Config { request_timeout_ms: Some(20), attempts: 3, ..config(&[&silent.url]) });
+    let found = answer(&alone, labels()).await;
+    assert_unavailable(found, UnavailableCode::Timeout, "no reply in `request_timeout_ms`");
+    assert_eq!(silent.arrived(), 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +264,7 @@ fn endpoint(requests: Option<u32>, tokens: Option<u32>) -> Endpoint {
     let client = http_client(Duration::from_secs(1)).expect("a client");
     let address = Address::parse("http://127.0.0.1:9/v1").expect("a url");
     let transport = Transport::new(&client, &address, &String::new().into()).expect("a transport");
-    Endpoint::new(&config, transport, POLICY)
+    Endpoint::new(&config, transport, POLICY, None)
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,38 +315,70 @@ fn the_pace_is_corrected_by_what_was_spent() {
     );
 }
 
+/// Left alone from `now` on, for the first time.
+fn opened(now: tokio::time::Instant) -> Breaker {
+    let mut breaker = Breaker::Closed(POLICY.failures - 1);
+    breaker.fail(Entry::Regular, Outlook::Brief, POLICY, now);
+    breaker
+}
+
 #[test]
 fn a_breaker_opens_after_failures_in_a_row() {
     let now = tokio::time::Instant::now();
     let mut breaker = Breaker::Closed(0);
     for _ in 0..2 {
-        breaker.fail(Entry::Regular, POLICY, now);
+        breaker.fail(Entry::Regular, Outlook::Brief, POLICY, now);
     }
     breaker.succeed(Entry::Regular);
     for _ in 0..2 {
-        breaker.fail(Entry::Regular, POLICY, now);
+        breaker.fail(Entry::Regular, Outlook::Brief, POLICY, now);
     }
     assert!(breaker.admits(now), "not in a row");
-    breaker.fail(Entry::Regular, POLICY, now);
-    assert!(!breaker.admits(now + Duration::from_millis(9_999)));
-    assert!(breaker.admits(now + POLICY.cool_down));
+    breaker.fail(Entry::Regular, Outlook::Brief, POLICY, now);
+    assert_eq!(breaker, opened(now));
+    assert!(!breaker.admits(now + Duration::from_millis(624)));
+    assert!(breaker.admits(now + Duration::from_millis(625)));
+    breaker.fail(Entry::Regular, Outlook::Lasting, POLICY, now);
+    assert_eq!(breaker, opened(now), "once open, only the probe's word counts");
 }
 
 #[test]
 fn one_probe_decides() {
-    let later = tokio::time::Instant::now() + POLICY.cool_down;
-    let mut breaker = Breaker::Open(later);
+    let mut later = tokio::time::Instant::now();
+    let mut breaker = opened(later);
+    later += POLICY.cool_down;
     assert_eq!(breaker.enter(later), Some(Entry::Probe));
     assert_eq!(breaker.enter(later), None, "one at a time");
     breaker.succeed(Entry::Regular);
-    assert_eq!(breaker, Breaker::HalfOpen, "an older request's success says nothing");
+    assert!(matches!(breaker, Breaker::HalfOpen { .. }), "an older request's success says nothing");
     breaker.abandon(Entry::Probe, later);
     assert_eq!(breaker.enter(later), Some(Entry::Probe), "a dropped probe lets the next one try");
-    breaker.fail(Entry::Probe, POLICY, later);
-    assert_eq!(breaker, Breaker::Open(later + POLICY.cool_down));
-    breaker.enter(later + POLICY.cool_down);
+    breaker.fail(Entry::Probe, Outlook::Brief, POLICY, later);
+    let pause = Duration::from_millis(1250);
+    assert_eq!(breaker, Breaker::Open { until: later + pause, pause }, "twice as long");
+    breaker.enter(later + pause);
     breaker.succeed(Entry::Probe);
     assert_eq!(breaker, Breaker::Closed(0));
+}
+
+#[test]
+fn an_outage_is_waited_out_while_it_is_young() {
+    let mut now = tokio::time::Instant::now();
+    let mut breaker = opened(now);
+    let mut pauses = Vec::new();
+    while let Some(until) = breaker.worth_waiting_for(POLICY, now) {
+        pauses.push((until - now).as_millis());
+        now = until;
+        assert_eq!(breaker.enter(now), Some(Entry::Probe));
+        assert_eq!(breaker.worth_waiting_for(POLICY, now), Some(now), "its probe is on the way");
+        breaker.fail(Entry::Probe, Outlook::Brief, POLICY, now);
+    }
+    assert_eq!(pauses, [625, 1250, 2500, 5000]);
+    assert_eq!(breaker, Breaker::Open { until: now + POLICY.cool_down, pause: POLICY.cool_down });
+
+    let mut breaker = Breaker::Closed(POLICY.failures - 1);
+    breaker.fail(Entry::Regular, Outlook::Lasting, POLICY, now);
+    assert_eq!(breaker.worth_waiting_for(POLICY, now), None, "silence and refusals last");
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn a_field_out_of_its_range_is_told_by_name() {
     assert!(with(|config| config.model.clear()).starts_with("`model` is empty"));
     assert!(with(|config| config.special_tokens.push(String::new())).starts_with("`special_tokens` is empty"));
     assert!(with(|config| config.temperature = f64::NAN).starts_with("`temperature` is NaN: give a value from 0 to 2"));
+    assert!(with(|config| config.request_timeout_ms = Some(0)).starts_with("`request_timeout_ms` is 0"));
     assert!(with(|config| config.attempts = 0).starts_with("`attempts` is 0"));
     assert!(with(|config| config.top_logprobs = 1001).starts_with("`top_logprobs` is 1001"));
     assert!(with(|config| config.backoff_max_ms = 0).starts_with("`backoff_max_ms` is 0"));
@@ -99,6 +100,7 @@ fn the_identity_changes_with_what_changes_answers_and_with_nothing_else() {
     assert_eq!(same, "remote:\"judge\":vllm:temperature=0:top_logprobs=20:logprobs=auto");
     for change in [
         (|config| config.model = "other".to_owned()) as fn(&mut Config),
+        |config| config.revision = "2".to_owned(),
         |config| config.flavor = Flavor::Sglang,
         |config| config.temperature = 0.5,
         |config| config.top_logprobs = 5,
@@ -115,6 +117,7 @@ fn the_identity_changes_with_what_changes_answers_and_with_nothing_else() {
         |config| config.endpoints[0].api_key_env = Some("KEY".to_owned()),
         |config| config.attempts = 9,
         |config| config.deadline_ms = 1,
+        |config| config.request_timeout_ms = Some(1),
     ] {
         assert_eq!(identity(change), same);
     }
