@@ -6,7 +6,11 @@
 //! another `type` without a name are built-in tools of an API (a web search, say): nothing can call them by name, so
 //! they are skipped. Of duplicate names the last one wins, like duplicate keys in JSON.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use serde_json::{Value, value::RawValue};
 use thiserror::Error;
@@ -21,6 +25,9 @@ pub const MAX_LIST_BYTES: usize = 4 << 20;
 
 /// Most tools in a list.
 pub const MAX_TOOLS: usize = 4096;
+
+/// States of the patterns of all schemas in a list: a state is few bytes of text, and takes fifty compiled.
+const MAX_PATTERN_STATES: u64 = 1_000_000;
 
 /// What is wrong with a tool list itself; what is wrong with a schema in it shows when the tool is used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -104,6 +111,22 @@ impl ToolSet {
             Err(problem) => return Self { problem: Some(problem), ..set },
         };
         let mut tools = Vec::with_capacity(elements.len());
+        // By address: the list keeps those that it has counted.
+        let (mut states, mut counted) = (0, HashSet::new());
+        let mut schema = |text: &str| {
+            let schema = schema(text);
+            let more = schema.pattern_states();
+            if more == 0 || counted.contains(&Arc::as_ptr(&schema)) {
+                return schema;
+            }
+            if states + more > MAX_PATTERN_STATES {
+                let message = "with it the patterns of the tools expand to more than 1000000 states; simplify them";
+                return Arc::new(schema.unsupported(message));
+            }
+            states += more;
+            counted.insert(Arc::as_ptr(&schema));
+            schema
+        };
         for (position, element) in elements.into_iter().enumerate() {
             match tool(position, element, &mut schema) {
                 Ok(tool) => tools.extend(tool),
@@ -297,6 +320,28 @@ mod tests {
         let text = json!("z".repeat(1 << 20)).to_string();
         let set = ToolSet::read(&text, |text| Arc::new(Schema::new(text, Formats::Annotate)));
         assert!(set.problem().is_some_and(|problem| problem.message.len() < 400), "{:?}", set.problem());
+    }
+
+    #[test]
+    fn v3_the_patterns_of_a_list_are_bounded_together() {
+        let schema = |number: usize| json!({"properties": {"q": {"pattern": format!("^(?:[a-z]{number}){{10000}}$")}}});
+        let tool = |number: usize| json!({"name": number.to_string(), "parameters": schema(number)});
+        let states = Schema::new(&schema(100).to_string(), Formats::Annotate).pattern_states();
+        let fit = usize::try_from(MAX_PATTERN_STATES / states).expect("few");
+        assert!((10..100).contains(&fit), "{fit}");
+        let mut list: Vec<Value> = (100..103 + fit).map(tool).collect();
+        list.push(json!({"name": "again", "parameters": schema(100)}));
+        list.push(json!({"name": "plain", "parameters": {"properties": {"q": {"type": "string"}}}}));
+        let mut known = HashMap::new();
+        let set = ToolSet::read(&json!(list).to_string(), |text| {
+            let new = || Arc::new(Schema::new(text, Formats::Annotate));
+            Arc::clone(known.entry(text.to_owned()).or_insert_with(new))
+        });
+        let refused: Vec<&str> = set.iter().filter(|tool| tool.problem().is_some()).map(Tool::name).collect();
+        assert_eq!(refused, (100 + fit..103 + fit).map(|number| number.to_string()).collect::<Vec<_>>());
+        let problem = set.get(refused[0]).and_then(Tool::problem).expect("a problem");
+        assert_eq!(problem.code, ProblemCode::Unsupported);
+        assert!(problem.message.contains("1000000 states"), "{problem}");
     }
 
     #[test]

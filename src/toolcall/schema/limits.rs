@@ -36,9 +36,6 @@ const PATTERN_STATES: u64 = 24;
 /// How many times the states of a pattern are kept that backtracks.
 const BACKTRACKING_FACTOR: u64 = 4;
 
-/// Bytes of a state.
-const STATE_BYTES: usize = 512;
-
 /// What compiling each lookaround takes beside its states: an engine of its own.
 const LOOKAROUND_STATES: u64 = 128;
 
@@ -67,9 +64,9 @@ impl Contents {
         contents
     }
 
-    /// Bytes that the patterns take once they are compiled.
-    pub(super) fn pattern_bytes(&self) -> usize {
-        usize::try_from(self.states.min(MAX_STATES)).unwrap_or(usize::MAX).saturating_mul(STATE_BYTES)
+    /// States of all patterns that are compiled.
+    pub(super) fn pattern_states(&self) -> u64 {
+        self.states.min(MAX_STATES)
     }
 
     /// Checks the limits.

@@ -77,6 +77,9 @@ const BACKTRACK_LIMIT: usize = 20_000;
 /// Bytes of one compiled pattern.
 const PATTERN_BYTES: usize = 4 << 20;
 
+/// Bytes of a pattern's state, the engines that are built of it together.
+const STATE_BYTES: usize = 512;
+
 /// Bytes of the transitions that matching the patterns of a schema caches, and the least that one needs to be worth it.
 const TRANSITION_BYTES: std::ops::RangeInclusive<usize> = (128 << 10)..=(1 << 20);
 
@@ -155,7 +158,7 @@ pub enum Check {
 pub struct Schema {
     text: Box<str>,
     formats: Formats,
-    pattern_bytes: usize,
+    pattern_states: u64,
     compiled: OnceLock<Result<Compiled, SchemaProblem>>,
     /// What a schema that cannot be compiled says of its parameters.
     written: OnceLock<Parameters>,
@@ -177,15 +180,27 @@ impl Schema {
         let may_match = text.contains("pattern") || text.contains("\\u");
         let readable = may_match && text.len() <= limits::MAX_SCHEMA_BYTES;
         let parsed = readable.then(|| serde_json::from_str::<Value>(text).ok()).flatten();
-        let pattern_bytes = parsed.map_or(0, |schema| Contents::of(&schema).pattern_bytes());
-        Self { text: text.into(), formats, pattern_bytes, compiled: OnceLock::new(), written: OnceLock::new() }
+        let pattern_states = parsed.map_or(0, |schema| Contents::of(&schema).pattern_states());
+        Self { text: text.into(), formats, pattern_states, compiled: OnceLock::new(), written: OnceLock::new() }
+    }
+
+    /// The same schema where it is not to be compiled, and why.
+    pub fn unsupported(&self, message: &str) -> Self {
+        let compiled = OnceLock::from(Err(SchemaProblem::unsupported(message, "")));
+        Self { text: self.text.clone(), formats: self.formats, pattern_states: 0, compiled, written: OnceLock::new() }
+    }
+
+    /// States of its patterns once they are compiled, roughly; known before.
+    pub fn pattern_states(&self) -> u64 {
+        self.pattern_states
     }
 
     /// Bytes that the schema takes once compiled, roughly; known before.
     pub fn weight_bytes(&self) -> usize {
         let text = &*self.text;
         let subschemas = memchr::memchr3_iter(b'{', b'[', b',', text.as_bytes()).count();
-        2048 + text.len() * 24 + subschemas * 150 + self.pattern_bytes + building::tracking_bytes(text)
+        let patterns = usize::try_from(self.pattern_states).unwrap_or(usize::MAX).saturating_mul(STATE_BYTES);
+        2048 + text.len() * 24 + subschemas * 150 + patterns + building::tracking_bytes(text)
     }
 
     /// Checks decoded arguments.
