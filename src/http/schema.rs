@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::schema::AdditionalProperties;
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::wire::{GroupWire, OnInvalid, ResultWire};
+use crate::trajectory::ToolFormat;
 
 /// A JSON object of any shape.
 pub(crate) struct JsonObject;
@@ -27,6 +28,23 @@ impl PartialSchema for JsonObject {
 impl ToSchema for JsonObject {
     fn name() -> Cow<'static, str> {
         "JsonObject".into()
+    }
+}
+
+/// How calls are written, of [`ToolFormat::ALL`].
+pub(crate) struct ToolFormatDoc;
+
+impl PartialSchema for ToolFormatDoc {
+    fn schema() -> RefOr<Schema> {
+        let names =
+            ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ToolFormat::ALL.map(ToolFormat::as_str)));
+        names.description(Some("How tool calls are written; `auto` detects it")).examples(["auto"]).into()
+    }
+}
+
+impl ToSchema for ToolFormatDoc {
+    fn name() -> Cow<'static, str> {
+        "ToolFormat".into()
     }
 }
 
@@ -131,9 +149,9 @@ pub(crate) struct TrajectoryDoc {
     /// Calls that a right trajectory makes, for `tool_match`; may be empty.
     #[schema(required = false)]
     reference_calls: Option<Vec<ReferenceCallDoc>>,
-    /// How calls are written; `auto` detects it. The rubric's where absent.
-    #[schema(required = false, example = "auto")]
-    tool_format: Option<String>,
+    /// How calls are written. The rubric's where absent.
+    #[schema(required = false)]
+    tool_format: Option<ToolFormatDoc>,
     /// Whether generation was cut off by a length limit.
     #[schema(required = false)]
     truncated: Option<bool>,

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::error::Problem;
 use crate::http::kind::Kind;
+use crate::http::schema::ToolFormatDoc;
 use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid};
 use crate::trajectory::ToolFormat;
 
@@ -42,6 +43,7 @@ pub(crate) struct Options {
     /// The trainer's step.
     pub(super) step: Option<u64>,
     /// How calls are written in the policy's text; the rubric's where absent.
+    #[param(value_type = Option<ToolFormatDoc>)]
     pub(super) tool_format: Option<String>,
     /// What the reward is of an item that could not be scored. Where absent: what the trainer's client can take.
     pub(super) on_invalid: Option<OnInvalid>,
