@@ -363,7 +363,7 @@ impl Serve {
             listen: flags.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
             scoring: Scoring::compose(flags.scoring, flags.inline_rubrics, file)?,
             store,
-            http: http::Config { limits, tokens, ..http::Config::default() },
+            http: http::Config { limits, tokens },
         })
     }
 }

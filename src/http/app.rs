@@ -16,21 +16,16 @@ use super::metrics::Metrics;
 use super::references::References;
 use crate::store::Store;
 
+/// Memory for answers to requests with an idempotency key, in bytes.
+const IDEMPOTENCY_BYTES: u64 = 64 << 20;
+
 /// Settings of the server beside its engine and store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Config {
     /// What it takes at once.
     pub limits: limits::Config,
     /// Who may do what.
     pub tokens: Tokens,
-    /// Memory for answers to requests with an idempotency key, in bytes.
-    pub idempotency_bytes: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { limits: limits::Config::default(), tokens: Tokens::default(), idempotency_bytes: 64 << 20 }
-    }
 }
 
 /// What the handlers share.
@@ -78,7 +73,7 @@ impl App {
             store,
             limits: Limits::new(config.limits),
             tokens: config.tokens,
-            idempotency: Idempotency::new(config.idempotency_bytes),
+            idempotency: Idempotency::new(IDEMPOTENCY_BYTES),
             metrics,
             references: References::default(),
             cohorts: Cohorts::default(),

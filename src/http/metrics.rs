@@ -161,7 +161,7 @@ impl Metrics {
         registry.register("store_commits", "Transactions of the store since start", metrics.store_commits.clone());
         registry.register(
             "store_failures",
-            "Failed transactions of the store since start",
+            "Batches that the store could not write, since start",
             metrics.store_failures.clone(),
         );
         registry.register(

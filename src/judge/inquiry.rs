@@ -5,9 +5,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
-
-use crate::stages::Unavailable;
 
 /// Who says a message of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,16 +112,4 @@ pub struct Usage {
     pub cached_tokens: u64,
     /// Tokens written.
     pub completion_tokens: u64,
-}
-
-/// Answers inquiries: a model on this machine, or endpoints elsewhere.
-///
-/// Dropping the future frees the work.
-pub trait Backend: Send + Sync {
-    /// Answers one inquiry, or says before `deadline` why there is no answer.
-    fn answer(&self, inquiry: &Inquiry, deadline: Instant)
-    -> impl Future<Output = Result<Finding, Unavailable>> + Send;
-
-    /// What tells this judge apart from any other that could give another answer: weights, template, parameters.
-    fn identity(&self) -> &str;
 }

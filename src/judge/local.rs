@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use self::load::Loaded;
-use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+use super::inquiry::{Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
 use super::rank::check_order;
 use super::shorten::{KEPT, cut_to, longest_untrusted};
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
@@ -21,7 +21,7 @@ use crate::lm::{
     Constraints, DeviceChoice, GenerateRequest, Generated, Guide, Held, Hub, LmError, ReasonedLabel, Reasoning,
     Sampling, Worker,
 };
-use crate::stages::{Unavailable, UnavailableCode};
+use crate::stages::Unavailable;
 
 /// Tokens of the object that follows the reasoning, at most.
 const OBJECT_TOKENS: usize = 64;
@@ -97,12 +97,8 @@ struct Encoded {
     labels: Vec<u32>,
 }
 
-fn no_verdict(message: impl Into<String>) -> Unavailable {
-    Unavailable { code: UnavailableCode::NoVerdict, message: message.into() }
-}
-
 fn from_lm(error: &LmError) -> Unavailable {
-    no_verdict(format!("the judge's model: {error}"))
+    Unavailable::no_verdict(format!("the judge's model: {error}"))
 }
 
 impl Local {
@@ -133,7 +129,7 @@ impl Local {
     async fn encode(&self, inquiry: &Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
         let (text, inquiry) = (self.text.clone(), inquiry.clone());
         let encoded = tokio::task::spawn_blocking(move || text.encode_to_fit(&inquiry, answer_tokens)).await;
-        encoded.unwrap_or_else(|_| Err(no_verdict("the prompt could not be tokenised; please report it")))
+        encoded.unwrap_or_else(|_| Err(Unavailable::no_verdict("the prompt could not be tokenised; please report it")))
     }
 
     async fn generate(
@@ -162,9 +158,13 @@ impl Local {
         let done = self.generate(encoded, guide, budget + OBJECT_TOKENS, seed).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
-        let Ok(guide) = guide.downcast::<ReasonedLabel>() else { return Err(no_verdict("the judge lost its guide")) };
+        let Ok(guide) = guide.downcast::<ReasonedLabel>() else {
+            return Err(Unavailable::no_verdict("the judge lost its guide"));
+        };
         let Some(label) = guide.label() else {
-            return Err(no_verdict("the judge's reasoning left no room for its verdict; raise the model's `context`"));
+            return Err(Unavailable::no_verdict(
+                "the judge's reasoning left no room for its verdict; raise the model's `context`",
+            ));
         };
         let reasoning = self.text.tokenizer.decode(&done.tokens, SpecialText::Skipped).unwrap_or_default();
         let logprobs = guide.logprobs().map(<[f64]>::to_vec);
@@ -183,14 +183,16 @@ impl Local {
             }},
             "required": ["order"], "additionalProperties": false,
         });
-        let constraints = self.text.constraints.as_ref().map_err(no_verdict)?;
+        let constraints = self.text.constraints.as_ref().map_err(Unavailable::no_verdict)?;
         let guide = Box::new(Held::new(constraints, schema).map_err(|error| from_lm(&error))?);
         let done = self.generate(encoded, guide, answer_tokens, 0).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
-        let Ok(guide) = guide.downcast::<Held>() else { return Err(no_verdict("the judge lost its guide")) };
-        let order = indices(guide.text()).ok_or_else(|| no_verdict("the judge gave no order"))?;
-        check_order(&order, candidates).map_err(no_verdict)?;
+        let Ok(guide) = guide.downcast::<Held>() else {
+            return Err(Unavailable::no_verdict("the judge lost its guide"));
+        };
+        let order = indices(guide.text()).ok_or_else(|| Unavailable::no_verdict("the judge gave no order"))?;
+        check_order(&order, candidates).map_err(Unavailable::no_verdict)?;
         Ok(Finding { said: Said::Order(order), usage })
     }
 }
@@ -202,8 +204,12 @@ fn indices(text: &[u8]) -> Option<Vec<usize>> {
     value.get("order")?.as_array()?.iter().map(index).collect()
 }
 
-impl Backend for Local {
-    async fn answer(&self, inquiry: &Inquiry, _deadline: Instant) -> Result<Finding, Unavailable> {
+impl Local {
+    /// Answers one inquiry, or says why there is no answer. The deadline is the caller's.
+    ///
+    /// # Errors
+    /// What the model cannot read, or did not say.
+    pub async fn answer(&self, inquiry: &Inquiry, _deadline: Instant) -> Result<Finding, Unavailable> {
         match &inquiry.want {
             Want::Labels(_) => {
                 let encoded = self.encode(inquiry, 0).await?;
@@ -225,7 +231,7 @@ impl Backend for Local {
                     // Of two classes, the log-odds of the second: good over bad.
                     [bad, good] => good - bad,
                     other => {
-                        return Err(no_verdict(format!(
+                        return Err(Unavailable::no_verdict(format!(
                             "the reward model gives {} numbers, not one or two",
                             other.len()
                         )));
@@ -236,7 +242,8 @@ impl Backend for Local {
         }
     }
 
-    fn identity(&self) -> &str {
+    /// What tells this judge apart from any other that could give another answer.
+    pub fn identity(&self) -> &str {
         &self.identity
     }
 }
@@ -279,14 +286,18 @@ impl TextSide {
         match (&inquiry.want, self.reward) {
             (Want::Reward, true) | (Want::Labels(_) | Want::ReasonedLabel { .. } | Want::Order { .. }, false) => {}
             (Want::Reward, false) => {
-                return Err(no_verdict("the judge is a language model; mode `reward_model` needs a reward model"));
+                return Err(Unavailable::no_verdict(
+                    "the judge is a language model; mode `reward_model` needs a reward model",
+                ));
             }
-            (_, true) => return Err(no_verdict("the judge is a reward model; use mode `reward_model`")),
+            (_, true) => return Err(Unavailable::no_verdict("the judge is a reward model; use mode `reward_model`")),
         }
         let rendered = self.render(inquiry)?;
-        let tokens = self.tokenizer.encode_prompt(&rendered).map_err(|error| no_verdict(error.to_string()))?;
+        let tokens =
+            self.tokenizer.encode_prompt(&rendered).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         let end = trusted_end(&rendered);
-        let labels = self.tokenizer.label_tokens(labels, end).map_err(|error| no_verdict(error.to_string()))?;
+        let labels =
+            self.tokenizer.label_tokens(labels, end).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         Ok(Encoded { tokens, labels })
     }
 
@@ -305,16 +316,17 @@ impl TextSide {
         let thinking = matches!(inquiry.want, Want::ReasonedLabel { .. });
         let variables = [("enable_thinking".to_owned(), thinking.into())].into();
         let options = ChatOptions { end, variables, ..ChatOptions::default() };
-        self.template.render(&chat, &options).map_err(|error| no_verdict(error.to_string()))
+        self.template.render(&chat, &options).map_err(|error| Unavailable::no_verdict(error.to_string()))
     }
 
     fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<Box<dyn Guide>, Unavailable> {
-        let constraints = self.constraints.as_ref().map_err(no_verdict)?;
+        let constraints = self.constraints.as_ref().map_err(Unavailable::no_verdict)?;
         let bridge = match self.think_end {
             Some(_) => "\n</think>\n\n",
             None => "\n\n",
         };
-        let bridge = self.tokenizer.encode_trusted(bridge).map_err(|error| no_verdict(error.to_string()))?;
+        let bridge =
+            self.tokenizer.encode_trusted(bridge).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         let ends = self.ends.iter().copied().chain(self.think_end).collect();
         let reasoning = Reasoning { ends, bridge, budget };
         let guide = ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(|error| from_lm(&error))?;

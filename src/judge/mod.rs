@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 
 pub use self::cache::{CacheCounts, Memory};
 pub use self::config::{Config, ConfigError, JudgeConfig};
-pub use self::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+pub use self::inquiry::{Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
 pub use self::remote::{EndpointSnapshot, Health, Remote};
@@ -57,7 +57,7 @@ pub struct Judges {
     cache: Arc<Cache>,
 }
 
-/// Where a judge's answers come from.
+/// Where a judge's answers come from. Dropping the future of an answer frees its work.
 #[derive(Debug)]
 enum Model {
     /// A model on this machine.

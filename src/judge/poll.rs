@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::examples::Example;
 use super::{Judges, Session};
-use crate::stages::{Judge, JudgeAnswer, JudgeStage, NoScore, Question, Unavailable, UnavailableCode, Verdict};
+use crate::stages::{Judge, JudgeAnswer, JudgeStage, NoScore, Question, Unavailable, Verdict};
 use crate::trajectory::{Content, Message, Role, Thinking, Turn};
 
 /// Questions of one session: enough for full batches, and a bound on the prompts that are held at a time.
@@ -48,10 +48,7 @@ pub(super) async fn poll(
         polled.extend(candidates.iter().map(|candidate| match candidate.ask(stage, &session) {
             JudgeAnswer::Verdict(verdict) => Ok(verdict),
             JudgeAnswer::Unavailable(unavailable) => Err(unavailable),
-            JudgeAnswer::Pending => {
-                let message = "the judge has not answered".to_owned();
-                Err(Unavailable { code: UnavailableCode::NoVerdict, message })
-            }
+            JudgeAnswer::Pending => Err(Unavailable::no_verdict("the judge has not answered")),
         }));
         on_answered(candidates.len());
     }
@@ -115,6 +112,7 @@ pub(super) fn score(polled: &Polled) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stages::UnavailableCode;
 
     #[test]
     fn reasons_that_differ_in_their_numbers_are_one() {

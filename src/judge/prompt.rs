@@ -26,11 +26,8 @@ use crate::lm::jinja::{self, TemplateFault};
 use crate::lm::untrusted::{Placeholders, UntrustedError};
 use crate::trajectory::Role;
 
-/// Most characters of one untrusted value, unless the rubric says otherwise.
-pub(super) const DEFAULT_MAX_CHARS: usize = 200_000;
-
-/// What a rubric may ask for at most. Past a million spaces in a row the word splitters of tokenizers give up.
-const HIGHEST_MAX_CHARS: usize = 500_000;
+/// Most characters of one untrusted value. Past a million spaces in a row the word splitters of tokenizers give up.
+const MAX_CHARS: usize = 200_000;
 
 /// Longest message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -97,7 +94,6 @@ pub struct PromptTemplate {
     environment: Environment<'static>,
     source: String,
     sections: Vec<Section>,
-    max_chars: usize,
 }
 
 /// One message of a template.
@@ -131,26 +127,15 @@ impl PromptTemplate {
             let added = environment.add_template_owned(section.name.clone(), section.text.clone());
             added.map_err(|error| section.fault(&error))?;
         }
-        let template = Self { environment, source: source.to_owned(), sections, max_chars: DEFAULT_MAX_CHARS };
+        let template = Self { environment, source: source.to_owned(), sections };
         template.check_variables()?;
         template.try_out()?;
         Ok(template)
     }
 
-    /// The same template with another limit on each untrusted value, in characters, 500,000 at most.
-    #[must_use]
-    pub fn with_max_chars(self, max_chars: usize) -> Self {
-        Self { max_chars: max_chars.min(HIGHEST_MAX_CHARS), ..self }
-    }
-
-    /// The source. With the limit it is all that tells two templates apart.
+    /// The source: all that tells two templates apart.
     pub fn source(&self) -> &str {
         &self.source
-    }
-
-    /// Most characters of one untrusted value.
-    pub fn max_chars(&self) -> usize {
-        self.max_chars
     }
 
     /// Fills the template in. Messages without any text are left out.
@@ -159,7 +144,7 @@ impl PromptTemplate {
     /// When the template stumbles over these values or runs away, when they are too long, or when no question is left.
     pub fn render(&self, values: &PromptValues<'_>) -> Result<Vec<PromptMessage>, PromptError> {
         let references = values.references.iter().map(Cow::as_ref);
-        let fence = Fence::new(values.criteria, values.question, references, self.max_chars);
+        let fence = Fence::new(values.criteria, values.question, references, MAX_CHARS);
         let contained = Contained::new(values, &fence);
         let trusted =
             [self.source.as_str(), values.criteria].into_iter().chain(values.labels.iter().map(String::as_str));

@@ -11,7 +11,7 @@ use super::Answers;
 use super::inquiry::{Finding, Inquiry, Said, Want};
 use super::prompt::{PromptValues, task_of};
 use super::session::{Asked, Candidate, Key, Noted};
-use crate::stages::{JudgeStage, Unavailable, UnavailableCode, UnitScore, Verdict};
+use crate::stages::{JudgeStage, Unavailable, UnitScore, Verdict};
 
 /// Most answers in one question: beyond, a judge loses count and the prompt its bounds.
 const MAX_CANDIDATES: usize = 64;
@@ -46,7 +46,7 @@ pub(super) fn groups(noted: Vec<Noted>) -> Vec<Group> {
 pub(super) fn order(finding: &Finding) -> Result<Vec<usize>, Unavailable> {
     match &finding.said {
         Said::Order(order) => Ok(order.clone()),
-        _ => Err(no_verdict("the judge gave no order".to_owned())),
+        _ => Err(Unavailable::no_verdict("the judge gave no order".to_owned())),
     }
 }
 
@@ -71,16 +71,12 @@ pub(super) fn check_order(order: &[usize], candidates: usize) -> Result<(), Stri
     }
 }
 
-fn no_verdict(message: String) -> Unavailable {
-    Unavailable { code: UnavailableCode::NoVerdict, message }
-}
-
 impl Group {
     /// The question in both orders; none when there is nothing to put in order.
     pub(super) fn inquiries(&self) -> Result<Vec<Inquiry>, Unavailable> {
         match self.answers.len() {
             0 | 1 => Ok(Vec::new()),
-            n if n > MAX_CANDIDATES => Err(no_verdict(format!(
+            n if n > MAX_CANDIDATES => Err(Unavailable::no_verdict(format!(
                 "{n} different answers in a group; a judge is asked to order {MAX_CANDIDATES} at most"
             ))),
             _ => Ok(vec![self.inquiry(false)?, self.inquiry(true)?]),
@@ -102,7 +98,8 @@ impl Group {
             labels: &[],
             candidates: &candidates,
         };
-        let messages = self.first.template.render(&values).map_err(|error| no_verdict(error.to_string()))?;
+        let messages =
+            self.first.template.render(&values).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         Ok(Inquiry { messages, want: Want::Order { candidates: candidates.len() } })
     }
 
@@ -130,7 +127,7 @@ fn places(n: usize, orders: &[(Vec<usize>, bool)]) -> Result<(Vec<(f64, f64)>, b
     }
     let mut scores: Vec<Vec<f64>> = vec![Vec::with_capacity(orders.len()); n];
     for (index, (order, _)) in orders.iter().enumerate() {
-        check_order(order, n).map_err(no_verdict)?;
+        check_order(order, n).map_err(Unavailable::no_verdict)?;
         for (rank, &candidate) in order.iter().enumerate() {
             // The second half was asked in reverse.
             let candidate = if index >= orders.len() / 2 { n - 1 - candidate } else { candidate };

@@ -9,7 +9,7 @@ use super::inquiry::{Inquiry, PromptMessage, Speaker, Want};
 use super::prompt::{self, PastMessage, PromptTemplate, PromptValues, task_of};
 use super::verdict::labels_of;
 use super::{Answers, Judges};
-use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavailable, UnavailableCode, Verdict};
+use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavailable, Verdict};
 use crate::trajectory::{Message, Role};
 
 /// How long judges may take where nobody set a limit.
@@ -70,10 +70,8 @@ impl Session {
     fn learn(&mut self, asked: &[Key], answers: Answers) {
         self.known.extend(answers);
         for key in asked {
-            self.known.entry(*key).or_insert_with(|| {
-                let message = "the judge failed on this question; the server's log says more".to_owned();
-                Err(Unavailable { code: UnavailableCode::NoVerdict, message })
-            });
+            let message = "the judge failed on this question; the server's log says more";
+            self.known.entry(*key).or_insert_with(|| Err(Unavailable::no_verdict(message)));
         }
     }
 
@@ -129,7 +127,7 @@ pub(super) fn default_template(mode: &JudgeMode) -> &'static str {
 }
 
 fn broken(error: &prompt::PromptError) -> Unavailable {
-    Unavailable { code: UnavailableCode::NoVerdict, message: error.to_string() }
+    Unavailable::no_verdict(error.to_string())
 }
 
 impl Judge for Session {
@@ -164,7 +162,7 @@ impl Session {
         if matches!(stage.mode, JudgeMode::Rank) {
             let Some(group) = question.group else {
                 let message = "mode `rank` puts the answers of a group in order, and this trajectory has no `group`";
-                return Err(Unavailable { code: UnavailableCode::NoVerdict, message: message.to_owned() });
+                return Err(Unavailable::no_verdict(message));
             };
             return Ok(Asked::Among(Candidate {
                 group: group.to_owned(),

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::inquiry::{Finding, Said};
-use crate::stages::{JudgeMode, JudgeStage, Label, Panel, Unavailable, UnavailableCode, UnitScore, Verdict};
+use crate::stages::{JudgeMode, JudgeStage, Label, Panel, Unavailable, UnitScore, Verdict};
 
 /// What a judge of this mode may say; nothing where it says no label.
 pub(super) fn labels_of(mode: &JudgeMode) -> Vec<Label> {
@@ -14,10 +14,6 @@ pub(super) fn labels_of(mode: &JudgeMode) -> Vec<Label> {
         JudgeMode::Match => vec![label("Match", UnitScore::ONE), label("Mismatch", UnitScore::ZERO)],
         JudgeMode::RewardModel { .. } | JudgeMode::Rank => Vec::new(),
     }
-}
-
-fn no_verdict(message: String) -> Unavailable {
-    Unavailable { code: UnavailableCode::NoVerdict, message }
 }
 
 fn named(name: &'static str, number: f64) -> (Cow<'static, str>, f64) {
@@ -37,9 +33,9 @@ pub(super) fn score(finding: &Finding, stage: &JudgeStage, hit: bool) -> Result<
         }
         (Said::Chosen { label, .. }, _) => match labels.get(*label) {
             Some(label) => Verdict { score: label.value, detail: Vec::new(), cached: false },
-            None => return Err(no_verdict(format!("the judge chose label {label} of {}", labels.len()))),
+            None => return Err(Unavailable::no_verdict(format!("the judge chose label {label} of {}", labels.len()))),
         },
-        _ => return Err(no_verdict("the judge's answer has another form than was asked for".to_owned())),
+        _ => return Err(Unavailable::no_verdict("the judge's answer has another form than was asked for".to_owned())),
     };
     verdict.cached = hit;
     Ok(verdict)
@@ -47,14 +43,18 @@ pub(super) fn score(finding: &Finding, stage: &JudgeStage, hit: bool) -> Result<
 
 fn distribution(logprobs: &[f64], labels: &[Label], max_outside: f64) -> Result<Verdict, Unavailable> {
     if logprobs.len() != labels.len() || logprobs.iter().any(|logprob| logprob.is_nan()) {
-        return Err(no_verdict(format!("the judge gave {} probabilities for {} labels", logprobs.len(), labels.len())));
+        return Err(Unavailable::no_verdict(format!(
+            "the judge gave {} probabilities for {} labels",
+            logprobs.len(),
+            labels.len()
+        )));
     }
     let inside: f64 = logprobs.iter().map(|logprob| logprob.exp()).sum();
     let outside = (1.0 - inside).clamp(0.0, 1.0);
     if outside > max_outside || inside <= 0.0 {
         let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
         let names = names.join(", ");
-        return Err(no_verdict(format!(
+        return Err(Unavailable::no_verdict(format!(
             "the judge gives {outside:.3} of its probability to something other than {names}; more than {max_outside} is no \
              verdict. Look at the prompt, or raise `max_outside`"
         )));
@@ -71,7 +71,7 @@ fn distribution(logprobs: &[f64], labels: &[Label], max_outside: f64) -> Result<
 
 fn reward(raw: f64, centre: f64, scale: f64) -> Result<Verdict, Unavailable> {
     if !raw.is_finite() {
-        return Err(no_verdict("the reward model's output is not finite".to_owned()));
+        return Err(Unavailable::no_verdict("the reward model's output is not finite".to_owned()));
     }
     let score = 1.0 / (1.0 + (-(raw - centre) / scale).exp());
     Ok(Verdict { score: UnitScore::clamped(score), detail: vec![named("raw", raw)], cached: false })
@@ -80,7 +80,7 @@ fn reward(raw: f64, centre: f64, scale: f64) -> Result<Verdict, Unavailable> {
 /// The verdict of a panel: the scores joined, and how far apart they lie. One judge's verdict stays as it is.
 pub(super) fn panel(mut verdicts: Vec<Verdict>, how: Panel) -> Result<Verdict, Unavailable> {
     if verdicts.len() < 2 {
-        return verdicts.pop().ok_or_else(|| no_verdict("the panel has no judge".to_owned()));
+        return verdicts.pop().ok_or_else(|| Unavailable::no_verdict("the panel has no judge".to_owned()));
     }
     let mut scores: Vec<f64> = verdicts.iter().map(|verdict| verdict.score.get()).collect();
     scores.sort_by(f64::total_cmp);
@@ -105,6 +105,7 @@ pub(super) fn panel(mut verdicts: Vec<Verdict>, how: Panel) -> Result<Verdict, U
 mod tests {
     use super::*;
     use crate::judge::inquiry::Usage;
+    use crate::stages::UnavailableCode;
 
     fn stage(mode: JudgeMode) -> JudgeStage {
         let judges = vec!["default".to_owned()];

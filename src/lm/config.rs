@@ -159,11 +159,6 @@ impl ModelConfig {
         check_length(longest, self.context)?;
         check_vocabulary(tokens, self.vocab)
     }
-
-    /// Width of a packed query, key and value row.
-    pub fn qkv_width(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
 }
 
 /// The text of a model directory's `config.json`.

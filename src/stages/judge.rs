@@ -147,6 +147,13 @@ pub struct Unavailable {
     pub message: String,
 }
 
+impl Unavailable {
+    /// The judge answered something that is no verdict.
+    pub fn no_verdict(message: impl Into<String>) -> Self {
+        Self { code: UnavailableCode::NoVerdict, message: message.into() }
+    }
+}
+
 /// What a judge says to a question.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {

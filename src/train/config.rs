@@ -383,6 +383,13 @@ impl Default for EvaluationConfig {
     }
 }
 
+impl EvaluationConfig {
+    /// Whether a step of a run of `steps` is evaluated: each so many, and the last.
+    pub fn is_due(&self, step: u64, steps: u64) -> bool {
+        self.every > 0 && (step.is_multiple_of(self.every) || step == steps)
+    }
+}
+
 /// Checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -393,6 +400,18 @@ pub struct CheckpointConfig {
     pub keep: usize,
     /// Steps between rollouts that are written down for `--inspect`; 0 for none.
     pub rollouts_every: u64,
+}
+
+impl CheckpointConfig {
+    /// Whether a checkpoint is made after a step.
+    pub fn is_due(&self, step: u64) -> bool {
+        self.every > 0 && step.is_multiple_of(self.every)
+    }
+
+    /// Whether a step's rollouts are written down.
+    pub fn keeps_rollouts(&self, step: u64) -> bool {
+        self.rollouts_every > 0 && step.is_multiple_of(self.rollouts_every)
+    }
 }
 
 impl Default for CheckpointConfig {
@@ -469,7 +488,11 @@ impl TrainConfig {
                 "learning_rate.peak",
                 "must be above 0",
             ),
-            (!share(self.reward.mastery_rate), "reward.mastery_rate", "must be from 0 to 1"),
+            (
+                !(self.reward.mastery_rate > 0.0 && self.reward.mastery_rate <= 1.0),
+                "reward.mastery_rate",
+                "must be above 0, up to 1",
+            ),
             (!share(self.ppo.gamma) || !share(self.ppo.lambda), "ppo", "gamma and lambda must be from 0 to 1"),
             (
                 self.vspo.plan().checked().is_err(),

@@ -24,15 +24,14 @@ pub struct Protocol {
     tokenizer: Tokenizer,
     template: ChatTemplate,
     ends: Vec<u32>,
-    tools: Option<String>,
 }
 
 impl Protocol {
-    /// Reads tokenizer and chat template of a directory. `tools` is the JSON list that the template is shown.
+    /// Reads tokenizer and chat template of a directory.
     ///
     /// # Errors
     /// What is wrong with which file; a tokenizer that has more tokens than the model; no token that ends a turn.
-    pub fn load(dir: &Path, config: &ModelConfig, tools: Option<String>) -> Result<Self, TrainError> {
+    pub fn load(dir: &Path, config: &ModelConfig) -> Result<Self, TrainError> {
         let tokenizer = Tokenizer::load(dir).map_err(TrainError::other)?;
         let template = ChatTemplate::load(dir, None).map_err(TrainError::other)?;
         if tokenizer.vocabulary_size() > config.vocab {
@@ -50,7 +49,7 @@ impl Protocol {
                 dir.display()
             )));
         }
-        Ok(Self { tokenizer, template, ends, tools })
+        Ok(Self { tokenizer, template, ends })
     }
 
     /// The tokens of a conversation up to where the policy begins to write.
@@ -127,7 +126,7 @@ impl Protocol {
             untrusted,
         });
         let shown: Vec<ChatMessage<'_>> = shown.collect();
-        let options = ChatOptions { end: ChatEnd::Answer, tools: self.tools.clone(), ..ChatOptions::default() };
+        let options = ChatOptions { end: ChatEnd::Answer, ..ChatOptions::default() };
         self.template.render(&shown, &options).map_err(TrainError::other)
     }
 

@@ -103,7 +103,7 @@ impl Run {
         let temperature = if learns_by_reward { config.rollout.temperature } else { 1.0 };
         let policy = Policy::open(&config.policy, &device, start, temperature, critic)?;
         let environment = environment(&config.environment)?;
-        let protocol = Protocol::load(policy.files(), policy.decoder.config(), None)?;
+        let protocol = Protocol::load(policy.files(), policy.decoder.config())?;
         let rewarder = rewarder(&config, options, environment.tools_json())?;
         let exam = Arc::new(Rubric::from_toml(EXAM).map_err(TrainError::other)?);
         let exam = Local::new(exam, environment.tools_json(), Judges::none(), None);
@@ -176,9 +176,7 @@ impl Run {
             self.state.step = step;
             self.state.seconds += began.elapsed().as_secs_f64();
             let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(TrainError::other)?;
-            if due(step, self.config.evaluation.every)
-                || (step == self.config.steps && self.config.evaluation.every > 0)
-            {
+            if self.config.evaluation.is_due(step, self.config.steps) {
                 self.evaluate(&mut metrics)?;
                 early = self.early_stop();
             }
@@ -188,7 +186,7 @@ impl Run {
             }
             self.record(&metrics)?;
             watcher.step(step, self.config.steps, &metrics);
-            if due(step, self.config.checkpoint.every) {
+            if self.config.checkpoint.is_due(step) {
                 self.save()?;
             }
         }
@@ -270,10 +268,6 @@ impl Run {
         self.log.append(metrics).map_err(TrainError::other)?;
         self.events.append(metrics, wall_time()).map_err(TrainError::other)
     }
-}
-
-fn due(step: u64, every: u64) -> bool {
-    every > 0 && step.is_multiple_of(every)
 }
 
 fn wall_time() -> f64 {

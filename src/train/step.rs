@@ -52,8 +52,7 @@ impl Run {
         let plan = groups::planned(&self.config, &groups, step);
         self.regenerate(&mut groups, &plan, &mut clock, &mut all)?;
         self.visit(&groups, &all);
-        let every = self.config.checkpoint.rollouts_every;
-        if every > 0 && step.is_multiple_of(every) {
+        if self.config.checkpoint.keeps_rollouts(step) {
             record::write(&self.config.output, step, &groups, &plan, self.tasks())?;
         }
         let mut samples = groups::samples(&self.config, &groups, &plan);
@@ -79,7 +78,7 @@ impl Run {
         let mut seen = Seen::default();
         let update = self.updater(step);
         update.step(&mut self.policy, &mut self.optimizer, &self.demonstrations, &chosen, &mut seen)?;
-        if step.is_multiple_of(self.config.evaluation.every.max(1)) || step == self.config.steps {
+        if self.config.evaluation.is_due(step, self.config.steps) {
             self.sampler.follow(&self.policy)?;
         }
         let values = self.update_values(step, &[], &seen, began.elapsed().as_secs_f64());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use candle_core::{DType, Device, Tensor};
-use gradus::judge::{Backend, Inquiry, JudgeConfig, Local, PromptMessage, Said, Speaker, Want};
+use gradus::judge::{Inquiry, JudgeConfig, Local, PromptMessage, Said, Speaker, Want};
 use gradus::lm::chat_template::{ChatMessage, ChatOptions};
 use gradus::lm::tokenizer::Tokenizer;
 use gradus::lm::untrusted::Rendered;

@@ -70,7 +70,7 @@ fn every_untrusted_value_stands_in_its_fence_and_is_marked() {
     let values = PromptValues { conversation: &conversation, ..values("It was 1912.", &references, &labels) };
     let messages = PromptTemplate::parse(template).unwrap().render(&values).unwrap();
     assert_eq!(untrusted(&messages[0]), ["When did it start?", "1912", "in 1912", "first", "second", "It was 1912."]);
-    let fence = Fence::new(values.criteria, values.question, ["1912", "in 1912"], DEFAULT_MAX_CHARS);
+    let fence = Fence::new(values.criteria, values.question, ["1912", "in 1912"], MAX_CHARS);
     let around = |what: &str| fence.open(what) + &fence.close(what);
     assert_eq!(
         trusted(&messages[0]),
@@ -176,10 +176,12 @@ fn the_text_of_a_standard_prompt() {
 
 #[test]
 fn a_long_value_loses_its_middle() {
-    let template = PromptTemplate::parse("{{ answer }}").unwrap().with_max_chars(9);
+    let template = PromptTemplate::parse("{{ answer }}").unwrap();
     let answer = format!("start{}the end", "é".repeat(1_000_000));
     let messages = template.render(&values(&answer, &[], &[])).unwrap();
-    assert_eq!(untrusted(&messages[0]), ["sta[.. 1000003 characters left out ..]he end"]);
+    let [shown] = &untrusted(&messages[0])[..] else { panic!("{messages:?}") };
+    assert!(shown.starts_with("startéé") && shown.ends_with("ééthe end"), "{}", shown.len());
+    assert!(shown.contains("é[.. 800012 characters left out ..]é"), "{}", shown.len());
 }
 
 #[test]

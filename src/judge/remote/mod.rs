@@ -39,7 +39,7 @@ use self::failure::{Failure, quote};
 use self::pool::{Pool, Retry};
 use self::reply::{ChatReply, RewardReply, SglangClassification, VllmClassification};
 use self::transport::Transport;
-use super::inquiry::{Backend, Finding, Inquiry, PromptMessage, Said, Usage, Want};
+use super::inquiry::{Finding, Inquiry, PromptMessage, Said, Usage, Want};
 use super::shorten::{KEPT, cut_to, longest_untrusted};
 use crate::stages::Unavailable;
 
@@ -226,8 +226,12 @@ impl Remote {
     }
 }
 
-impl Backend for Remote {
-    async fn answer(&self, inquiry: &Inquiry, deadline: Instant) -> Result<Finding, Unavailable> {
+impl Remote {
+    /// Answers one inquiry, or says before `deadline` why there is no answer.
+    ///
+    /// # Errors
+    /// What went wrong at the endpoints last.
+    pub async fn answer(&self, inquiry: &Inquiry, deadline: Instant) -> Result<Finding, Unavailable> {
         let deadline = tokio::time::Instant::from_std(deadline);
         let own = tokio::time::Instant::now() + Duration::from_millis(self.config.deadline_ms);
         let deadline = deadline.min(own);
@@ -241,7 +245,8 @@ impl Backend for Remote {
         found.map_err(|failure| failure.unavailable(&self.config.model))
     }
 
-    fn identity(&self) -> &str {
+    /// What tells this judge apart from any other that could give another answer.
+    pub fn identity(&self) -> &str {
         &self.identity
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In: columns of numbers, one per token ([`Tokens`]). Out: a scalar loss with its derivatives by each log-probability and
 //! each value ([`Slopes`]). Each algorithm is a file that reads like its definition; what they share is in [`terms`].
-//! To add one: write its file, add it to [`Algorithm`], and answer the three questions that `match` asks there.
+//! To add one: write its file, add it to [`Algorithm`], and answer what each `match` there asks.
 
 mod cispo;
 mod dapo;

@@ -75,9 +75,6 @@ pub struct Budgets {
 
 /// What a rollout needs of an environment. Shared between threads.
 pub trait Environment: Send + Sync {
-    /// The name in configuration files and metrics.
-    fn name(&self) -> &'static str;
-
     /// The tools: a JSON list in `OpenAI`'s form (`[{"type": "function", "function": {..}}]`).
     fn tools_json(&self) -> &str;
 

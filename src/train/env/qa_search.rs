@@ -194,10 +194,6 @@ impl QaSearch {
 }
 
 impl Environment for QaSearch {
-    fn name(&self) -> &'static str {
-        "qa_search"
-    }
-
     fn tools_json(&self) -> &str {
         TOOLS
     }

@@ -17,7 +17,7 @@ use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::{Config, EndpointConfig, Flavor, Remote};
-use crate::judge::inquiry::{Backend, Finding, Inquiry, PromptMessage, Speaker, Want};
+use crate::judge::inquiry::{Finding, Inquiry, PromptMessage, Speaker, Want};
 use crate::stages::{Unavailable, UnavailableCode};
 
 /// An inquiry of one message, all of it untrusted.
