@@ -277,7 +277,7 @@ pub(crate) enum CallArgumentsDoc {
 }
 
 /// A tool: `{"type": "function", "function": {"name", "parameters"}}`, the flat form of the Responses API, or a bare
-/// `{"name", "parameters"}`.
+/// `{"name", "parameters"}`, the schema of which may be called `input_schema` (Anthropic) or `inputSchema` (MCP) instead.
 #[derive(ToSchema)]
 #[schema(as = Tool, example = json!({"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {"query": {"type": "string"}}}}}))]
 pub(crate) struct ToolDoc {

@@ -187,23 +187,16 @@ pub(super) struct Fault {
     pub(super) code: ErrorCode,
     pub(super) at: usize,
     pub(super) what: Cow<'static, str>,
-    /// How many bytes before `at` the fault lies.
-    past: usize,
 }
 
 impl Fault {
     pub(super) fn new(code: ErrorCode, at: usize, what: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, at, what: what.into(), past: 0 }
-    }
-
-    /// The same fault where `at` lies one byte past what is wrong: spans end there, people want the byte itself.
-    pub(super) fn past(self) -> Self {
-        Self { past: 1, ..self }
+        Self { code, at, what: what.into() }
     }
 
     /// The fault as it is reported, with the name if the attempt had one.
     pub(super) fn named(self, name: Option<&str>) -> Malformed {
-        let message = format!("{} (byte {})", self.what, self.at.saturating_sub(self.past));
+        let message = format!("{} (byte {})", self.what, self.at);
         Malformed { code: self.code, message, name: name.map(|name| clip(name).to_owned()) }
     }
 }

@@ -37,11 +37,13 @@ pub(super) fn v32(scan: &mut Scan<'_, '_>) {
         let next = match mark {
             Mark::Start { at } => {
                 in_content = is_content(scan.rest(at));
+                hide_all(scan, at..at);
                 first_recipient(scan, at)
             }
             Mark::Opener { at, .. } if in_content && !is_recipient(scan.text, at) => continue,
             Mark::Opener { at, end, .. } => {
                 in_content = is_content(scan.rest(end));
+                hide_all(scan, at..end);
                 recipient(scan, at..end)
             }
         };
@@ -49,18 +51,30 @@ pub(super) fn v32(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// Whether a name alone on its line follows the `>>>` at `at`, unlike in the prompt of a Python shell.
+/// Whether a name alone on its line follows the `>>>` at `at`, unlike in the prompt of a Python shell, and unlike what closes
+/// three brackets of a language's types.
 pub(super) fn is_recipient(text: &str, at: usize) -> bool {
     let line = text.get(at + V32.opener.len()..).unwrap_or_default();
-    let length = line.bytes().take(200).take_while(|byte| !byte.is_ascii_whitespace() && *byte != b'>').count();
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b':' | b'/');
+    let length = line.bytes().take(200).take_while(is_of_name).count();
+    let name = line.get(..length).unwrap_or_default();
     let after = line.get(length..).unwrap_or_default().trim_start_matches([' ', '\t', '\r']);
-    length > 0 && after.starts_with('\n')
+    name.contains(|c: char| c.is_ascii_alphabetic() || c == '_') && after.starts_with('\n')
 }
 
 /// Whether the recipient that `text` starts with is everybody.
 fn is_content(text: &str) -> bool {
     let line = text.split(['\n', '>', '{']).next().unwrap_or_default();
     line.split_whitespace().next() == Some("all")
+}
+
+/// Takes the line that addresses everybody, with its marker, from what is said to them.
+fn hide_all(scan: &mut Scan<'_, '_>, opener: Range<usize>) {
+    if let Some((line, _)) = scan.rest(opener.end).split_once('\n')
+        && line.trim() == "all"
+    {
+        scan.wrap(opener.start..opener.end + line.len());
+    }
 }
 
 /// The first `>>>` may be missing, since the prompt's template writes it: a name alone on its line, then `{`.
@@ -152,6 +166,11 @@ mod tests {
             let shell = format!("{lead}all\nIn Python:\n>>> print(1)\n>>>\n1\n");
             assert_eq!(codes(FunctionaryV32, &shell), [""; 0]);
             assert_eq!(codes(FunctionaryV32, &format!("{shell}>>>f\n{{}}>>>g {{}}")), ["ok", "unexpected_text"]);
+        }
+        for text in
+            ["Arc<Map<Id, Vec<M>>>,\n{}", "add<<<g, b>>>(\n{});", "k<<<g, b>>>();\n", "a: f<g<h<i>>>\n", ">>>1\n2"]
+        {
+            assert_eq!(crate::toolcall::detect(text), None, "{text}");
         }
         assert_eq!(codes(FunctionaryV32, ">>>f {}"), ["unexpected_text"]);
         assert_eq!(codes(FunctionaryV32, ">>>f\nno"), ["json_syntax"]);

@@ -69,8 +69,9 @@ fn fault(rest: &str, at: usize, error: &serde_json::Error) -> Fault {
         }
         _ => ErrorCode::JsonSyntax,
     };
-    let fault = Fault::new(code, at + rest.floor_char_boundary(place(rest, error)), format!("broken JSON: {what}"));
-    if error.is_eof() { fault } else { fault.past() }
+    // What has been read ends before the byte that is wrong; where the text has ended, all of it was read.
+    let read = place(rest, error).saturating_sub(usize::from(!error.is_eof()));
+    Fault::new(code, at + rest.floor_char_boundary(read), format!("broken JSON: {what}"))
 }
 
 /// Bytes up to and with the one that an error is at.
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn faults_have_places() {
         let fault = read("xx {\n\"a\":\n tru}", 3, CHECKED).err().unwrap();
-        assert_eq!((fault.code, fault.at), (ErrorCode::JsonSyntax, 15));
+        assert_eq!((fault.code, fault.at), (ErrorCode::JsonSyntax, 14));
         assert_eq!(code("{\"a\": \"b"), ErrorCode::Truncated);
         assert_eq!(code(" "), ErrorCode::Truncated);
     }

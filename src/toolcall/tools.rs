@@ -2,7 +2,7 @@
 //! its arguments. A malformed list is data with a problem, never an error. Knows no call and no text format.
 //!
 //! An element is `{"type": "function", "function": {"name", "parameters"}}`, the flat form
-//! `{"type": "function", "name", "parameters"}`, or a bare `{"name", "parameters" | "input_schema"}`. Elements of
+//! `{"type": "function", "name", "parameters"}`, or a bare `{"name", "parameters" | "input_schema" | "inputSchema"}` (Anthropic, MCP). Elements of
 //! another `type` without a name are built-in tools of an API (a web search, say): nothing can call them by name, so
 //! they are skipped. Of duplicate names the last one wins, like duplicate keys in JSON.
 
@@ -227,7 +227,7 @@ fn tool(
     let name = name.filter(|name| !name.is_empty());
     let name =
         name.ok_or_else(|| ToolsProblem::new(format!("{pointer}/name"), "the name is not a string, or it is empty"))?;
-    let keys = ["parameters", "input_schema"];
+    let keys = ["parameters", "input_schema", "inputSchema"];
     let given = keys.iter().find_map(|key| Some((key, members.get(*key).filter(|text| text.get() != "null")?)));
     let key = given.map_or("parameters", |(key, _)| key);
     let schema = given.map(|(_, text)| schema(text.get()));
@@ -261,16 +261,18 @@ mod tests {
             {"type": "function", "name": "b", "parameters": schema},
             {"name": "c", "input_schema": schema},
             {"name": "d", "parameters": schema},
+            {"name": "e", "inputSchema": schema},
         ]));
         assert_eq!(set.problem(), None);
-        let pointers = ["/0/function/parameters", "/1/parameters", "/2/input_schema", "/3/parameters"];
-        for (name, pointer) in ["a", "b", "c", "d"].into_iter().zip(pointers) {
+        let pointers =
+            ["/0/function/parameters", "/1/parameters", "/2/input_schema", "/3/parameters", "/4/inputSchema"];
+        for (name, pointer) in ["a", "b", "c", "d", "e"].into_iter().zip(pointers) {
             let tool = set.get(name).expect(name);
             assert_eq!((tool.name(), tool.pointer()), (name, pointer));
             assert_eq!(tool.check(&json!({"q": 1})), Check::Valid);
             assert!(matches!(tool.check(&json!({})), Check::Invalid(_)));
         }
-        assert!(set.offers("a") && !set.offers("A") && !set.offers("e"));
+        assert!(set.offers("a") && !set.offers("A") && !set.offers("f"));
     }
 
     #[test]

@@ -298,6 +298,48 @@ fn ids_groups_and_references_may_be_numbers() {
     assert_eq!(response["rewards"], json!([1.0]));
 }
 
+/// A column of whole numbers of which one is missing comes as floats.
+#[test]
+fn a_reference_that_is_a_whole_number_has_no_fraction() {
+    let server = Server::start(&[]);
+    for (references, answer, is_right) in [
+        (json!([42.0]), "42", true),
+        (json!(42.0), "42", true),
+        (json!(-7.00), "-7", true),
+        (json!([42.0]), "420", false),
+        (json!([42.5]), "42.5", true),
+        (json!(["42.0"]), "42", false),
+    ] {
+        let item = with(answering(answer), "references", references.clone());
+        let response = score(&server, &json!({"trajectories": [item]}));
+        assert_eq!(response["rewards"][0] == 1.0, is_right, "{references} {answer}");
+    }
+}
+
+#[test]
+fn calls_in_the_field_of_another_api_are_warned_about() {
+    let server = Server::start(&[]);
+    let call = json!({"name": "f", "arguments": "{}"});
+    for (message, field) in [
+        (json!({"role": "assistant", "content": null, "function_call": call}), Some("function_call")),
+        (json!({"function_call": call, "content": "A", "role": "assistant"}), Some("function_call")),
+        (json!({"role": "assistant", "content": "", "toolCalls": [call]}), Some("toolCalls")),
+        (
+            json!({"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]}),
+            Some("content` of type `tool_use"),
+        ),
+        (json!({"role": "assistant", "content": "", "function_call": null}), None),
+        (json!({"role": "user", "content": "", "function_call": call}), None),
+    ] {
+        let item = json!({"messages": [message, {"role": "assistant", "content": "<answer>Paris</answer>"}], "references": ["Paris"]});
+        let warnings = score(&server, &json!({"trajectories": [item]}))["warnings"].clone();
+        let said = field.map(|field| {
+            json!([format!("/trajectories/0: calls in a message's `{field}` are not read; put them in `tool_calls`")])
+        });
+        assert_eq!(warnings, said.unwrap_or_default(), "{message}");
+    }
+}
+
 #[test]
 fn results_keep_the_order_of_the_request() {
     let server = Server::start(&[]);

@@ -264,6 +264,16 @@ fn a_message_of_nothing_but_calls_is_no_answer() {
             assert_eq!(answer(format, &format!("{text} Done.")), "Done.", "{format}");
         }
     }
+    for format in ["auto", "functionary_v32"] {
+        assert_eq!(answer(format, ">>>all\nParis"), "Paris");
+        assert_eq!(answer(format, ">>>f\n{}>>>all\nParis"), "Paris");
+    }
+    assert_eq!(answer("functionary_v32", "all\nParis>>>f\n{}"), "Paris");
+    assert_eq!(answer("functionary_v32", "all is well"), "all is well");
+    for text in ["<|python_tag|>Paris", "functools[Paris", "<function_call>Paris", ">>>f\nParis", "<|tool_call|>[Paris"]
+    {
+        assert_eq!(answer("auto", text), "Paris", "{text}");
+    }
     let harmony = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>ok<|return|>";
     assert_eq!(answer("harmony", harmony), "ok");
     assert_eq!(answer("harmony", "Paris"), "Paris", "a server may have taken the markers out");

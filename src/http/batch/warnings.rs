@@ -68,6 +68,13 @@ pub(super) fn of(
         }
     }
     for (index, item) in readable() {
+        if let Some(field) = item.unread_calls {
+            note(
+                &mut warnings,
+                index,
+                format!("calls in a message's `{field}` are not read; put them in `tool_calls`"),
+            );
+        }
         for field in &item.unknown_fields {
             let text =
                 format!("the field {field:?} is not known and was ignored; put columns of your own under `metadata`");

@@ -36,6 +36,8 @@ pub struct Item<'a> {
     pub own_tools: bool,
     /// Fields that this server does not know; at most a few.
     pub unknown_fields: Vec<String>,
+    /// The field of a message that holds calls which this server does not read, if one does.
+    pub unread_calls: Option<&'static str>,
 }
 
 /// An item of a body.
@@ -234,8 +236,10 @@ impl<'a> ItemFields<'a> {
             ),
             None => None,
         };
+        let mut unread_calls = None;
         let messages = match (self.messages, self.response) {
             (Some(messages), _) => {
+                unread_calls = messages.0.iter().find_map(MessageWire::unread_calls);
                 let mut context = read_prompt(self.prompt)?;
                 context.extend(read_messages(messages.0, "/messages")?);
                 context
@@ -267,6 +271,7 @@ impl<'a> ItemFields<'a> {
             trajectory,
             own_tools,
             unknown_fields: self.unknown,
+            unread_calls,
         })
     }
 }

@@ -23,6 +23,13 @@ pub(super) struct MessageWire<'a> {
     /// The field's name, and what it holds.
     reasoning: Option<(&'a str, &'a str)>,
     tool_calls: Option<&'a str>,
+    /// The field of another API that holds calls.
+    foreign_calls: Option<&'static str>,
+}
+
+/// The name of a field in which other APIs, and clients of JavaScript, keep a message's calls.
+fn foreign_calls(field: &str) -> Option<&'static str> {
+    ["function_call", "tool_call", "toolCalls"].into_iter().find(|known| *known == field)
 }
 
 /// A message's content: decoded at once where the role is known to be the policy's, else still raw.
@@ -45,7 +52,7 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageWire<'de>, A::Error> {
                 let mut role: Option<Text<'de>> = None;
                 let mut content = ContentWire::Raw(None);
-                let (mut reasoning, mut tool_calls) = (None, None);
+                let (mut reasoning, mut tool_calls, mut foreign) = (None, None, None);
                 while let Some(Text(key)) = map.next_key()? {
                     match &*key {
                         "role" => role = Some(map.next_value()?),
@@ -60,13 +67,14 @@ impl<'de> Deserialize<'de> for MessageWire<'de> {
                             reasoning = reasoning.or(given.map(|given| (name, given)));
                         }
                         "tool_calls" => tool_calls = raw(map.next_value()?),
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
+                        key => {
+                            let is_null = map.next_value::<Option<IgnoredAny>>()?.is_none();
+                            foreign = foreign.or(foreign_calls(key).filter(|_| !is_null));
                         }
                     }
                 }
                 let role = role.ok_or_else(|| de::Error::missing_field("role"))?;
-                Ok(MessageWire { role, content, reasoning, tool_calls })
+                Ok(MessageWire { role, content, reasoning, tool_calls, foreign_calls: foreign })
             }
         }
         deserializer.deserialize_map(MessageVisitor)
@@ -87,13 +95,13 @@ impl<'a> MessageWire<'a> {
     pub(super) fn walk(walk: &mut Walk<'a>) -> Option<Self> {
         let mut role: Option<Cow<'a, str>> = None;
         let mut content = ContentWire::Raw(None);
-        let (mut reasoning, mut tool_calls) = (None, None);
+        let (mut reasoning, mut tool_calls, mut foreign) = (None, None, None);
         walk.object(|walk, key| {
             match key {
                 "role" => role = Some(walk.string()?),
                 "content" if role.as_deref() == Some("assistant") => {
                     content = ContentWire::Read(if walk.is_string() {
-                        Parts { text: walk.string()?, reasoning: None }
+                        Parts { text: walk.string()?, ..Parts::default() }
                     } else {
                         serde_json::from_str(walk.value()?).ok()?
                     });
@@ -104,11 +112,23 @@ impl<'a> MessageWire<'a> {
                     reasoning = reasoning.or(given.map(|given| (key, given)));
                 }
                 "tool_calls" => tool_calls = present(walk.value()?),
-                _ => drop(walk.value()?),
+                key => {
+                    let given = present(walk.value()?);
+                    foreign = foreign.or(foreign_calls(key).filter(|_| given.is_some()));
+                }
             }
             Some(())
         })?;
-        Some(Self { role: Text(role?), content, reasoning, tool_calls })
+        Some(Self { role: Text(role?), content, reasoning, tool_calls, foreign_calls: foreign })
+    }
+
+    /// Where the policy's calls stand instead of `tool_calls`, if they do.
+    pub(super) fn unread_calls(&self) -> Option<&'static str> {
+        let parts = match &self.content {
+            ContentWire::Read(Parts { holds_calls: true, .. }) => Some("content` of type `tool_use"),
+            _ => None,
+        };
+        self.foreign_calls.or(parts).filter(|_| Role::from_name(&self.role.0) == Some(Role::Assistant))
     }
 
     fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {
@@ -182,6 +202,8 @@ fn wrong_content(at: &dyn Fn() -> String) -> Pointed {
 struct Parts<'a> {
     text: Cow<'a, str>,
     reasoning: Option<Cow<'a, str>>,
+    /// Whether a part of it is a call, as Anthropic writes one.
+    holds_calls: bool,
 }
 
 fn read_content<'a>(raw: &'a str, at: &dyn Fn() -> String, field: &str) -> Result<Parts<'a>, Pointed> {
@@ -199,11 +221,11 @@ impl<'de> Deserialize<'de> for Parts<'de> {
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Parts<'de>, E> {
-                Ok(Parts { text: Cow::Borrowed(text), reasoning: None })
+                Ok(Parts { text: Cow::Borrowed(text), ..Parts::default() })
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Parts<'de>, E> {
-                Ok(Parts { text: Cow::Owned(text.to_owned()), reasoning: None })
+                Ok(Parts { text: Cow::Owned(text.to_owned()), ..Parts::default() })
             }
 
             fn visit_unit<E>(self) -> Result<Parts<'de>, E> {
@@ -242,6 +264,7 @@ impl<'a> Parts<'a> {
                 let Text(more) = thinking.or(text).unwrap_or(Text(Cow::Borrowed("")));
                 self.reasoning.get_or_insert_default().to_mut().push_str(&more);
             }
+            (Some("tool_use"), ..) => self.holds_calls = true,
             // Images and the like are kept by the client; there is nothing in them to score.
             _ => {}
         }

@@ -110,6 +110,36 @@ impl<'a> Scalar<'a> {
     }
 }
 
+/// A reference answer: as a [`Scalar`], and a whole number without its fraction, however it is written. A column of whole
+/// numbers of which one is missing comes as 42.0.
+#[derive(Debug)]
+struct Reference<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Reference<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        Self::from_raw(raw.get()).map_err(de::Error::custom)
+    }
+}
+
+impl<'a> Reference<'a> {
+    /// Reads one in passing, `None` inside for `null`; `None` where it is unusual.
+    fn walk(walk: &mut Walk<'a>) -> Option<Option<Self>> {
+        if walk.is_string() {
+            return Some(Some(Self(walk.string()?)));
+        }
+        present(walk.value()?).map(Self::from_raw).transpose().ok()
+    }
+
+    fn from_raw(raw: &'a str) -> Result<Self, String> {
+        let whole = raw.split_once('.').filter(|(_, fraction)| fraction.bytes().all(|digit| digit == b'0'));
+        match whole {
+            Some((whole, _)) if !raw.starts_with('"') => Ok(Self(Cow::Borrowed(whole))),
+            _ => Scalar::from_raw(raw).map(|scalar| Self(scalar.0)),
+        }
+    }
+}
+
 /// One of a few names, read through a string: serde would take an object for it, too, and `serde_json` calls a value of
 /// another type no JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,19 +200,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
 impl<'a> References<'a> {
     /// Reads them in passing, or `null`, into their place; `None` where they are unusual.
     pub(super) fn walk(walk: &mut Walk<'a>, place: &mut Option<Self>) -> Option<()> {
-        let mut read = None;
         if !walk.is_list() {
-            Scalar::walk(walk, &mut read)?;
             // Null means absent, also under a second name.
-            if let Some(scalar) = read {
-                *place = Some(Self(vec![scalar.0]));
+            if let Some(reference) = Reference::walk(walk)? {
+                *place = Some(Self(vec![reference.0]));
             }
             return Some(());
         }
         let mut references = Vec::new();
         walk.list(|walk| {
-            Scalar::walk(walk, &mut read)?;
-            references.push(read.take()?.0);
+            references.push(Reference::walk(walk)??.0);
             (references.len() <= MAX_REFERENCES).then_some(())
         })?;
         *place = Some(Self(references));
@@ -191,10 +218,10 @@ impl<'a> References<'a> {
 
     fn from_raw(raw: &'a str) -> Result<Self, String> {
         if raw.starts_with('[') {
-            let list: Bounded<Scalar<'a>, MAX_REFERENCES> =
+            let list: Bounded<Reference<'a>, MAX_REFERENCES> =
                 serde_json::from_str(raw).map_err(|error| error.to_string())?;
-            return Ok(Self(list.0.into_iter().map(|scalar| scalar.0).collect()));
+            return Ok(Self(list.0.into_iter().map(|reference| reference.0).collect()));
         }
-        Scalar::from_raw(raw).map(|scalar| Self(vec![scalar.0]))
+        Reference::from_raw(raw).map(|reference| Self(vec![reference.0]))
     }
 }
