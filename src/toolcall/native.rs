@@ -6,13 +6,13 @@ use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::ErrorCode;
 use super::budget::Budget;
 use super::call::{Blank, CallObject, Fields, ReadObject, Rules};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::json::{self, Checked};
 use super::scan::Scan;
+use super::{ErrorCode, Malformed};
 
 /// The parser of the format.
 pub(super) fn openai(scan: &mut Scan<'_, '_>) {
@@ -36,7 +36,10 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
         let start = cursor.at;
         let mut repairs = Vec::new();
         let (call, end) = match json::read(scan.text, start, ReadElement(&scan.budget)) {
-            Ok((object, end)) => (object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs), end),
+            Ok((object, end)) => {
+                let call = object.call(Rules::new(scan, Blank::NoArguments), start, &mut repairs);
+                (call.map_err(|malformed| in_element(malformed, start)), end)
+            }
             Err(fault) => {
                 // The message around it is JSON: an element that no value can hold ends somewhere.
                 let Ok((_, end)) = json::read(scan.text, start, PhantomData::<IgnoredAny>) else {
@@ -54,6 +57,14 @@ pub(super) fn openai(scan: &mut Scan<'_, '_>) {
             return;
         }
     }
+}
+
+/// A fault as it is told of an element, whose name stands in its `function`.
+fn in_element(malformed: Malformed, start: usize) -> Malformed {
+    if malformed.code == ErrorCode::MissingName {
+        return Fault::new(malformed.code, start, "the call has no `function.name`").named(None);
+    }
+    malformed
 }
 
 /// Reads an element of the list: what its `function` is. Without one it is an empty call object, whose name is missing.

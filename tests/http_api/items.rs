@@ -317,6 +317,24 @@ fn a_reference_that_is_a_whole_number_has_no_fraction() {
 }
 
 #[test]
+fn a_marker_that_the_prompt_wrote_counts() {
+    let server = Server::start(&[]);
+    let prompt =
+        "<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n>>>";
+    let parsed = |response: &str, more: Value| {
+        let mut item = json!({"prompt": prompt, "response": response, "references": ["x"]});
+        item.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        score(&server, &json!({"trajectories": [item]}))["results"][0]["parse"].clone()
+    };
+    let call = parsed("get_weather\n{\"city\": \"Hanoi\"}", json!({}));
+    assert_eq!((&call["format"], &call["attempts"]), (&json!("functionary_v32"), &json!(1)), "{call}");
+    let broken = parsed("get_weather\n{\"city\": \"Hanoi\"", json!({}));
+    assert_eq!(broken["ok"], false, "{broken}");
+    let named = parsed("get_weather\n{\"city\": \"Hanoi\"}", json!({"tool_format": "hermes"}));
+    assert_eq!((&named["format"], &named["attempts"]), (&json!("hermes"), &json!(0)), "{named}");
+}
+
+#[test]
 fn calls_in_the_field_of_another_api_are_warned_about() {
     let server = Server::start(&[]);
     let call = json!({"name": "f", "arguments": "{}"});

@@ -210,6 +210,14 @@ impl<'a> ItemFields<'a> {
         Some(fields)
     }
 
+    /// The format of a response whose first marker the prompt's template has written, where nobody names another: functionary's
+    /// ends with it, and what follows has no other.
+    fn prompted_format(&self, format: ToolFormat) -> Option<ToolFormat> {
+        let ends = |prompt: &str| prompt.ends_with(r#"<|end_header_id|>\n\n>>>""#);
+        let is_open = format == ToolFormat::Auto && self.response.is_some();
+        (is_open && self.prompt.is_some_and(ends)).then_some(ToolFormat::FunctionaryV32)
+    }
+
     fn note_unknown(&mut self, field: &str) {
         if self.unknown.len() < UNKNOWN_FIELDS_KEPT {
             let field: String = field.chars().take(64).collect();
@@ -236,6 +244,7 @@ impl<'a> ItemFields<'a> {
             ),
             None => None,
         };
+        let tool_format = self.prompted_format(tool_format.unwrap_or(format)).or(tool_format);
         let mut unread_calls = None;
         let messages = match (self.messages, self.response) {
             (Some(messages), _) => {
