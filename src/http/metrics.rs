@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use self::judges::JudgeCollector;
 use super::batch::Scored;
@@ -83,13 +83,8 @@ pub struct Metrics {
     outside: Family<JudgedLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     bytes_in_flight: Gauge,
-    store_queue_bytes: Gauge,
-    store_commits: Gauge,
-    store_failures: Gauge,
-    store_held_batches: Gauge,
-    store_lost_batches: Gauge,
-    store_findings: Gauge,
-    store_lost_findings: Gauge,
+    /// Those of [`STORE`], in its order.
+    store: [Gauge; STORE.len()],
 }
 
 /// Of a probability: fine where it should lie, coarse where something is wrong.
@@ -101,93 +96,86 @@ fn latency_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
 }
 
+/// What the store counts: name, help, unit and value.
+const STORE: [(&str, &str, Option<Unit>, fn(&Counters) -> u64); 7] = [
+    ("store_queue", "Bytes that wait for the store", Some(Unit::Bytes), |store| store.queue_bytes),
+    ("store_commits", "Transactions of the store since start", None, |store| store.transactions),
+    ("store_failures", "Batches that the store could not write, since start", None, |store| store.failures),
+    (
+        "store_held_batches",
+        "Batches that were answered (durability `relaxed`) and wait until they can be stored",
+        None,
+        |store| store.held_batches,
+    ),
+    ("store_lost_batches", "Batches that were answered and could not be stored, since start", None, |store| {
+        store.lost_batches
+    }),
+    ("store_findings", "Judges' findings stored since start", None, |store| store.findings),
+    (
+        "store_lost_findings",
+        "Judges' findings that were not stored, since start; they are asked again when they are needed",
+        None,
+        |store| store.lost_findings,
+    ),
+];
+
+/// Registers a metric, which counts from then on.
+fn added<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, metric: M) -> M {
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, metric.clone()),
+        None => registry.register(name, help, metric.clone()),
+    }
+    metric
+}
+
 impl Metrics {
     /// Metrics of a server with these judges.
     pub fn new(judges: &Judges) -> Self {
         let mut registry = Registry::with_prefix("gradus");
-        let metrics = Self {
-            requests: Family::default(),
-            seconds: Family::new_with_constructor(latency_buckets as fn() -> Histogram),
-            trajectories: Family::default(),
-            reached: Family::default(),
-            passed: Family::default(),
-            item_errors: Family::default(),
-            told_as_reward: Family::default(),
-            outside: Family::new_with_constructor(outside_buckets as fn() -> Histogram),
-            in_flight: Gauge::default(),
-            bytes_in_flight: Gauge::default(),
-            store_queue_bytes: Gauge::default(),
-            store_commits: Gauge::default(),
-            store_failures: Gauge::default(),
-            store_held_batches: Gauge::default(),
-            store_lost_batches: Gauge::default(),
-            store_findings: Gauge::default(),
-            store_lost_findings: Gauge::default(),
-            registry: Registry::default(),
-        };
-        registry.register("http_requests", "Requests by route, method and status", metrics.requests.clone());
-        registry.register_with_unit(
-            "http_request_duration",
-            "Time to answer, by route",
-            Unit::Seconds,
-            metrics.seconds.clone(),
-        );
-        registry.register(
-            "trajectories",
-            "Trajectories by rubric and outcome (valid, invalid)",
-            metrics.trajectories.clone(),
-        );
-        registry.register("stage_reached", "Trajectories that a stage scored", metrics.reached.clone());
-        registry.register("stage_passed", "Trajectories that reached a stage's threshold", metrics.passed.clone());
-        registry.register("item_errors", "Trajectories that could not be scored, by code", metrics.item_errors.clone());
-        registry.register(
+        let r = &mut registry;
+        let requests = added(r, "http_requests", "Requests by route, method and status", None, Family::default());
+        let seconds = Family::new_with_constructor(latency_buckets as fn() -> Histogram);
+        let seconds = added(r, "http_request_duration", "Time to answer, by route", Some(Unit::Seconds), seconds);
+        let trajectories =
+            added(r, "trajectories", "Trajectories by rubric and outcome (valid, invalid)", None, Family::default());
+        let reached = added(r, "stage_reached", "Trajectories that a stage scored", None, Family::default());
+        let passed = added(r, "stage_passed", "Trajectories that reached a stage's threshold", None, Family::default());
+        let item_errors =
+            added(r, "item_errors", "Trajectories that could not be scored, by code", None, Family::default());
+        let told_as_reward = added(
+            r,
             "refusals_told_as_reward",
             "Requests that were refused, and told so by 200 and the lowest reward, by kind of problem",
-            metrics.told_as_reward.clone(),
+            None,
+            Family::default(),
         );
-        registry.register("requests_in_flight", "Scoring requests in flight", metrics.in_flight.clone());
-        registry.register_with_unit(
-            "in_flight",
-            "Bytes of bodies and of answers that have not left",
-            Unit::Bytes,
-            metrics.bytes_in_flight.clone(),
-        );
-        registry.register_with_unit(
-            "store_queue",
-            "Bytes that wait for the store",
-            Unit::Bytes,
-            metrics.store_queue_bytes.clone(),
-        );
-        registry.register("store_commits", "Transactions of the store since start", metrics.store_commits.clone());
-        registry.register(
-            "store_failures",
-            "Batches that the store could not write, since start",
-            metrics.store_failures.clone(),
-        );
-        registry.register(
-            "store_held_batches",
-            "Batches that were answered (durability `relaxed`) and wait until they can be stored",
-            metrics.store_held_batches.clone(),
-        );
-        registry.register(
-            "store_lost_batches",
-            "Batches that were answered and could not be stored, since start",
-            metrics.store_lost_batches.clone(),
-        );
-        registry.register("store_findings", "Judges' findings stored since start", metrics.store_findings.clone());
-        registry.register(
-            "store_lost_findings",
-            "Judges' findings that were not stored, since start; they are asked again when they are needed",
-            metrics.store_lost_findings.clone(),
-        );
-        registry.register(
+        let in_flight = added(r, "requests_in_flight", "Scoring requests in flight", None, Gauge::default());
+        let bytes_help = "Bytes of bodies and of answers that have not left";
+        let bytes_in_flight = added(r, "in_flight", bytes_help, Some(Unit::Bytes), Gauge::default());
+        let store = STORE.map(|(name, help, unit, _)| added(r, name, help, unit, Gauge::default()));
+        let outside = added(
+            r,
             "judge_outside_probability",
             "Probability that judges gave to something other than their labels, by rubric; only of verdicts, which more \
              than the rubric's `max_outside` is not",
-            metrics.outside.clone(),
+            None,
+            Family::new_with_constructor(outside_buckets as fn() -> Histogram),
         );
-        registry.register_collector(Box::new(JudgeCollector(judges.clone())));
-        Self { registry, ..metrics }
+        r.register_collector(Box::new(JudgeCollector(judges.clone())));
+        Self {
+            registry,
+            requests,
+            seconds,
+            trajectories,
+            reached,
+            passed,
+            item_errors,
+            told_as_reward,
+            outside,
+            in_flight,
+            bytes_in_flight,
+            store,
+        }
     }
 
     /// Counts a scored request.
@@ -247,14 +235,8 @@ impl Metrics {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.in_flight.set(gauge(limits.requests.load(Ordering::Relaxed) as u64));
         self.bytes_in_flight.set(gauge(limits.bytes_in_flight() as u64));
-        if let Some(counters) = store {
-            self.store_queue_bytes.set(gauge(counters.queue_bytes));
-            self.store_commits.set(gauge(counters.transactions));
-            self.store_failures.set(gauge(counters.failures));
-            self.store_held_batches.set(gauge(counters.held_batches));
-            self.store_lost_batches.set(gauge(counters.lost_batches));
-            self.store_findings.set(gauge(counters.findings));
-            self.store_lost_findings.set(gauge(counters.lost_findings));
+        for (metric, (.., value)) in self.store.iter().zip(STORE) {
+            metric.set(store.as_ref().map_or(0, |counters| gauge(value(counters))));
         }
         let mut text = String::new();
         // Writing to a String cannot fail.

@@ -12,6 +12,9 @@ use super::budget::{Budget, TOO_MANY};
 use super::codes::Fault;
 use super::{ErrorCode, Room, cursor};
 
+/// Depth at which reading gives up, as `serde_json` does.
+pub(super) const DEEPEST: usize = 127;
+
 /// Reads one value at `at`, blanks before it included, and says where it ends. What follows it is the caller's, and so is a
 /// bound for what the seed keeps.
 pub(super) fn read<'t, S: DeserializeSeed<'t>>(text: &'t str, at: usize, seed: S) -> Result<(S::Value, usize), Fault> {

@@ -9,10 +9,8 @@ use serde_json::{Map, Value};
 use super::budget::Budget;
 use super::cursor::Cursor;
 use super::find::find;
+use super::json::DEEPEST;
 use super::{Repair, json};
-
-/// Depth at which reading gives up, as `serde_json` does.
-const DEEPEST: usize = 127;
 
 /// A value that was read leniently.
 pub(super) struct Found {

@@ -8,9 +8,7 @@ use super::ErrorCode;
 use super::budget::{Budget, too_many};
 use super::codes::Fault;
 use super::cursor::Cursor;
-
-/// Depth at which reading gives up, as for JSON.
-const DEEPEST: usize = 127;
+use super::json::DEEPEST;
 
 /// Reads the literal at the cursor. After a fault the cursor stands anywhere.
 pub(super) fn literal(cursor: &mut Cursor<'_>, depth: usize, budget: &Budget) -> Result<Value, Fault> {

@@ -46,7 +46,7 @@ use super::idempotency::{self, Answer};
 use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job, by_size};
 use super::telemetry::RequestId;
-use super::wire::{Object, OnInvalid, Pointed, pointed};
+use super::wire::{OnInvalid, Pointed, read_as};
 use crate::toolcall::values_bytes;
 
 pub(super) use classify::{__path_classify, __path_embeddings, classify, embeddings};
@@ -299,19 +299,13 @@ async fn all<T, E>(futures: Vec<impl Future<Output = Result<T, E>>>) -> Result<V
 /// Most bytes of memory for the values in a body of a dialect that reads it as values.
 const MAX_VALUES_BYTES: usize = 64 << 20;
 
-/// Reads a body's object.
+/// Reads a body's object, all of whose values are kept; what keeps little is read by [`read_as`].
 fn object<'b, T: Deserialize<'b>>(body: &'b str) -> Result<T, Pointed> {
     if values_bytes(body, MAX_VALUES_BYTES).is_none() {
         let message = format!("too many values: they take more than {} MiB of memory", MAX_VALUES_BYTES >> 20);
         return Err(Pointed::shape("", message));
     }
-    parsed(body)
-}
-
-/// As [`object`], for what keeps little of the body.
-fn parsed<'b, T: Deserialize<'b>>(body: &'b str) -> Result<T, Pointed> {
-    let read = serde_json::from_str::<Object<T>>(body);
-    read.map(|object| object.0).map_err(|error| pointed::<Object<T>>(body, &error))
+    read_as(body)
 }
 
 /// A problem that is told as a reward, for clients that try again whatever is not 200: where that cannot help, and nobody

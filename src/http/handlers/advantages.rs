@@ -15,7 +15,7 @@ use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::{json, read_text};
 use crate::http::limits::require_json;
 use crate::http::scoring::on_work_threads;
-use crate::http::wire::{Object, choice, object, objects, pointed};
+use crate::http::wire::{choice, object, objects, read_as};
 use crate::store::MAX_REWARD;
 
 /// Most groups of a request.
@@ -335,9 +335,7 @@ pub(crate) async fn compute_advantages(State(app): State<App>, request: Request)
         if commas(&text) > MAX_REWARDS + 16 * MAX_GROUPS {
             return Err(too_many_rewards());
         }
-        let read = serde_json::from_str::<Object<AdvantagesRequest>>(&text);
-        let request = read.map_err(|error| Problem::from(pointed::<Object<AdvantagesRequest>>(&text, &error)))?;
-        serde_json::to_vec(&answer(request.0)?).map_err(|error| Problem::internal(error.to_string()))
+        serde_json::to_vec(&answer(read_as(&text)?)?).map_err(|error| Problem::internal(error.to_string()))
     });
     answer.await.map(json)
 }

@@ -18,7 +18,7 @@ use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
 use crate::http::kind::Kind;
 use crate::http::scoring::{by_size, on_work_threads};
-use crate::http::wire::{Object, choice, pointed};
+use crate::http::wire::{choice, read_as};
 use crate::rubric::Rubric;
 use crate::store::RunVisits;
 
@@ -223,11 +223,7 @@ pub(crate) async fn sample_prompts(
     request: Request,
 ) -> Result<Json<SampleResponse>, Problem> {
     let (_admission, text) = read_text(&app, request).await?;
-    let read = by_size(text.len(), move || {
-        let read = serde_json::from_str::<Object<SampleRequest>>(&text);
-        read.map_err(|error| pointed::<Object<SampleRequest>>(&text, &error).into())
-    });
-    let Object(request) = read.await?;
+    let request: SampleRequest = by_size(text.len(), move || Ok(read_as(&text)?)).await?;
     if !(1..=MAX_DRAWS).contains(&request.count) {
         let detail = format!("{} is out of range; it must be from 1 to {MAX_DRAWS}", request.count);
         return Err(Problem::shape("/count", detail));

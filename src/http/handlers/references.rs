@@ -16,7 +16,7 @@ use crate::http::prompt::{PromptKey, key_and_turns};
 use crate::http::references::Entry;
 use crate::http::schema::{JsonObject, PromptDoc, TextOrNumber};
 use crate::http::scoring::on_work_threads;
-use crate::http::wire::{Object, pointed};
+use crate::http::wire::read_as;
 use crate::store::StoredReference;
 
 /// What an upload came to.
@@ -71,11 +71,7 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn read(text: &str) -> Result<(PromptKey, Entry), Cow<'static, str>> {
-        let read = serde_json::from_str::<Object<Line<'_>>>(text);
-        let Object(line) = read.map_err(|error| {
-            let wrong = pointed::<Object<Line<'_>>>(text, &error);
-            format!("{} {}", wrong.pointer, wrong.message)
-        })?;
+        let line: Line<'_> = read_as(text).map_err(|wrong| format!("{} {}", wrong.pointer, wrong.message))?;
         let prompt = line.prompt.or(line.messages).ok_or("it has neither `prompt` nor `messages`; add one")?;
         let (key, turns) =
             key_and_turns(prompt.get()).ok_or("its prompt is neither a text nor messages with something to answer")?;

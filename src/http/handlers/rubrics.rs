@@ -146,8 +146,11 @@ pub(crate) async fn get_rubric(
 
 /// JSON where the content type says so, else TOML.
 fn read(headers: &HeaderMap, text: &str) -> Result<Rubric, RubricError> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if kind.contains("json") { read_json(text) } else { read_toml(text) }
+    if is_json(headers) { read_json(text) } else { read_toml(text) }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| kind.contains("json"))
 }
 
 /// Check a rubric file without keeping it.
@@ -217,8 +220,7 @@ pub(crate) async fn put_rubric(
 
 /// The directory holds TOML files, whatever was sent.
 fn to_toml(headers: &HeaderMap, text: String, rubric: &Rubric) -> Result<String, Problem> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if !kind.contains("json") {
+    if !is_json(headers) {
         return Ok(text);
     }
     let value: toml::Value =

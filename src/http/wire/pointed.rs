@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
+use super::text::Object;
 use crate::rubric::{self, json_pointer};
 use crate::toolcall::schema::bounded_pointer;
 
@@ -57,6 +58,15 @@ pub(super) fn without_place(error: &serde_json::Error) -> String {
         }
         said => said.replace("expected u64", "expected a whole number from 0"),
     }
+}
+
+/// Reads a text that is an object.
+///
+/// # Errors
+/// With a JSON pointer to what is wrong.
+pub fn read_as<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, Pointed> {
+    let read = serde_json::from_str::<Object<T>>(text);
+    read.map(|object| object.0).map_err(|error| pointed::<Object<T>>(text, &error))
 }
 
 /// Finds the place of an error that reading `text` as `T` gave, by reading it again with its path watched: only bad

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::pointed::{Pointed, pointed};
+use super::pointed::{Pointed, read_as};
 use super::text::{Bounded, Choice, Object, Text, whole};
 use crate::rubric::escape_pointer;
 
@@ -120,7 +120,7 @@ pub(super) fn check_name(name: &str, pointer: &str) -> Result<(), Pointed> {
 /// # Errors
 /// With a JSON pointer, and whether it is the syntax or the shape that is wrong.
 pub fn read_request(body: &str) -> Result<RewardRequest<'_>, Pointed> {
-    let request = read_object(body)?;
+    let request: RewardRequest<'_> = read_as(body)?;
     if let Some(Text(run_id)) = &request.run_id {
         check_name(run_id, "/run_id")?;
         if run_id.is_empty() {
@@ -155,9 +155,4 @@ fn check_mastery(mastery: &BTreeMap<String, f64>) -> Result<(), Pointed> {
         }
     }
     Ok(())
-}
-
-fn read_object(body: &str) -> Result<RewardRequest<'_>, Pointed> {
-    let read = serde_json::from_str::<Object<RewardRequest<'_>>>(body);
-    read.map(|request| request.0).map_err(|error| pointed::<Object<RewardRequest<'_>>>(body, &error))
 }

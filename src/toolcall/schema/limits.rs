@@ -10,7 +10,7 @@ use super::pattern::{self, Engine};
 pub(super) const MAX_SCHEMA_BYTES: usize = 1 << 20;
 
 /// Bytes of all JSON Pointers into a schema together: a validator keeps one for every keyword.
-const MAX_POINTER_BYTES: usize = 16 << 20;
+const MAX_ALL_POINTERS_BYTES: usize = 16 << 20;
 
 /// Longest JSON Pointer into a schema, in bytes: every violation has some.
 const MAX_LOCATION_BYTES: usize = 4096;
@@ -28,7 +28,7 @@ const MAX_IDS: usize = 4096;
 const MAX_INDEXED: usize = 40_000;
 
 /// States of all patterns in one schema.
-const MAX_STATES: u64 = 200_000;
+const MAX_ALL_STATES: u64 = 200_000;
 
 /// What compiling any pattern takes, in states.
 const PATTERN_STATES: u64 = 24;
@@ -66,7 +66,7 @@ impl Contents {
 
     /// States of all patterns that are compiled.
     pub(super) fn pattern_states(&self) -> u64 {
-        self.states.min(MAX_STATES)
+        self.states.min(MAX_ALL_STATES)
     }
 
     /// Checks the limits.
@@ -76,7 +76,7 @@ impl Contents {
     /// The limit that the schema breaks, as unsupported.
     pub(super) fn check(&self) -> Result<(), SchemaProblem> {
         let limits = [
-            (self.pointer_bytes > MAX_POINTER_BYTES, "names that are too long for their nesting; shorten them"),
+            (self.pointer_bytes > MAX_ALL_POINTERS_BYTES, "names that are too long for their nesting; shorten them"),
             (
                 self.longest_location > MAX_LOCATION_BYTES,
                 "names of more than 4096 bytes on the way to a value; shorten them",
@@ -88,7 +88,7 @@ impl Contents {
                 "too many schemas with an $id around objects with an id; use $defs without $id",
             ),
             (self.ids > MAX_IDS, "more than 4096 objects with an id; leave data out of it"),
-            (self.states > MAX_STATES, "patterns that expand to more than 200000 states; simplify them"),
+            (self.states > MAX_ALL_STATES, "patterns that expand to more than 200000 states; simplify them"),
             (self.pattern_squares > MAX_PATTERN_SQUARES, "too many long patterns; shorten them"),
         ];
         let broken = limits.into_iter().find(|(broken, _)| *broken);

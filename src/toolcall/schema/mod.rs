@@ -63,7 +63,7 @@ const MAX_STACK: u32 = 1000;
 pub const MAX_VIOLATIONS: usize = 16;
 
 /// Bytes of messages and pointers after which no further violation of a call is listed.
-const VIOLATION_BYTES: usize = 8 << 10;
+const MAX_VIOLATIONS_BYTES: usize = 8 << 10;
 
 /// Backtracking steps of one match before it is given up.
 const BACKTRACK_LIMIT: usize = 20_000;
@@ -281,7 +281,7 @@ fn list(validator: &Validator, originals: &HashMap<String, String>, arguments: &
             let message = format!("a pattern took more than {BACKTRACK_LIMIT} steps; make it unambiguous");
             return Check::Problem(SchemaProblem::unsupported(message, error.schema_path().as_str()));
         }
-        if violations.len() < MAX_VIOLATIONS && bytes < VIOLATION_BYTES {
+        if violations.len() < MAX_VIOLATIONS && bytes < MAX_VIOLATIONS_BYTES {
             let violation = Violation {
                 pointer: bounded_pointer(error.instance_path().as_str()),
                 schema_pointer: bounded_pointer(error.schema_path().as_str()),

@@ -14,11 +14,12 @@ use utoipa::ToSchema;
 use self::columns::{Columns, Measures, TASK};
 use crate::advantage::GroupStatistics;
 use crate::http::app::App;
-use crate::http::dialects::{json, parsed};
+use crate::http::dialects::json;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::read_text;
 use crate::http::schema::JsonObject;
 use crate::http::scoring::by_size;
+use crate::http::wire::read_as;
 
 /// Verify responses, or what is left of them.
 #[derive(Deserialize, ToSchema)]
@@ -105,7 +106,7 @@ fn aggregate(columns: Columns) -> Aggregate {
 pub(crate) async fn aggregate_metrics(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (_admission, text) = read_text(&app, request).await?;
     let answer = by_size(text.len(), move || {
-        let request: AggregateRequest = parsed(&text)?;
+        let request: AggregateRequest = read_as(&text)?;
         // Written here, too: names may be long, and there may be many.
         let metrics = aggregate(request.verify_responses);
         serde_json::to_vec(&metrics).map_err(|error| Problem::internal(error.to_string()))
