@@ -6,6 +6,8 @@
 mod common;
 #[path = "train/completions.rs"]
 mod completions;
+#[path = "train/refusals.rs"]
+mod refusals;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -23,8 +23,8 @@ pub(super) struct Args {
     /// Seed, in place of the file's
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Steps, in place of the file's
-    #[arg(long, value_name = "N")]
+    /// Steps, in place of the file's; 1 or more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Folder of the run, in place of the file's
     #[arg(long, value_name = "DIR")]

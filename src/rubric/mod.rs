@@ -80,6 +80,11 @@ pub struct Rubric {
 }
 
 impl Rubric {
+    /// Names of the judges that its stages ask.
+    pub fn judges(&self) -> impl Iterator<Item = &String> {
+        self.stages.iter().filter_map(|stage| stage.stage.judge()).flat_map(|judge| &judge.judges)
+    }
+
     /// Names of the metrics of a result, in order: the stages, then what is reported beside them.
     pub fn metric_names(&self) -> impl Iterator<Item = &str> {
         self.stages.iter().map(|stage| &*stage.name).chain(self.report.iter().map(|(name, _)| &**name))

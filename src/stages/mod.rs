@@ -204,6 +204,15 @@ impl From<Unavailable> for NoScore {
 }
 
 impl Stage {
+    /// The judge that it asks; of a binary one, that whose score it cuts.
+    pub fn judge(&self) -> Option<&JudgeStage> {
+        match self {
+            Self::Judge(judge) => Some(judge),
+            Self::Binary { of, .. } => of.judge(),
+            Self::Measure(_) | Self::Expr(_) => None,
+        }
+    }
+
     /// Scores the evidence. `earlier` looks up the score of an earlier stage by its place in the rubric.
     ///
     /// # Errors

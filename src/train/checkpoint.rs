@@ -68,17 +68,23 @@ pub fn save(
         return Err(error);
     }
     if place.exists() {
-        std::fs::remove_dir_all(&place).map_err(|error| TrainError::file(&place, error))?;
+        retire(&place)?;
     }
     std::fs::rename(&beside, &place).map_err(|error| TrainError::file(&place, error))?;
     // The rename itself must reach the disk.
     File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|error| TrainError::file(&folder, error))?;
     let mut all = list(run)?;
     let surplus = all.len().saturating_sub(keep.max(1));
-    for (_, old) in all.drain(..surplus) {
-        std::fs::remove_dir_all(&old).map_err(|error| TrainError::file(&old, error))?;
-    }
+    all.drain(..surplus).try_for_each(|(_, old)| retire(&old))?;
     Ok(place)
+}
+
+/// Removes a checkpoint, which is no checkpoint any more before its first file goes.
+fn retire(place: &Path) -> Result<(), TrainError> {
+    let aside = place.with_extension("old");
+    let _ = std::fs::remove_dir_all(&aside);
+    std::fs::rename(place, &aside).map_err(|error| TrainError::file(place, error))?;
+    std::fs::remove_dir_all(&aside).map_err(|error| TrainError::file(&aside, error))
 }
 
 fn write_all(

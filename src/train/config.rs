@@ -13,6 +13,9 @@ use crate::advantage::{GaeConfig, Mode, PlanConfig, Sampling};
 use crate::lm::DeviceChoice;
 use crate::lm::training::{Activations, AdamWConfig, LoraConfig};
 
+/// Most prompts of a step, and most rollouts of a prompt.
+const MOST_ROLLOUTS: usize = 1_000_000;
+
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -443,8 +446,10 @@ impl TrainConfig {
 
     /// The first setting that cannot be, and what to do.
     fn wrong(&self) -> Option<(&'static str, &'static str)> {
-        let rollout = &self.rollout;
+        let (rollout, optimizer, loss) = (&self.rollout, &self.optimizer, self.loss.over(self.algorithm));
         let share = |value: f64| (0.0..=1.0).contains(&value);
+        let from_zero = |value: f64| value >= 0.0 && value.is_finite();
+        let above_zero = |value: f64| value > 0.0 && value.is_finite();
         let learns_by_reward = self.algorithm.learns_by_reward();
         let checks = [
             (self.name.is_empty(), "name", "is empty; name the run"),
@@ -454,7 +459,8 @@ impl TrainConfig {
                 "policy",
                 "needs either `model` (a directory) or `fresh` (a new model), not both",
             ),
-            (rollout.prompts == 0, "rollout.prompts", "is 0; it must be 1 or more"),
+            (!(1..=MOST_ROLLOUTS).contains(&rollout.prompts), "rollout.prompts", "must be from 1 to 1000000"),
+            (rollout.group_size > MOST_ROLLOUTS, "rollout.group_size", "must be 1000000 or less"),
             (
                 self.algorithm.compares_in_groups() && rollout.group_size < 2,
                 "rollout.group_size",
@@ -462,7 +468,7 @@ impl TrainConfig {
             ),
             (rollout.max_tokens == 0, "rollout.max_tokens", "is 0; it must be 1 or more"),
             (
-                learns_by_reward && rollout.temperature <= 0.0,
+                learns_by_reward && !above_zero(rollout.temperature),
                 "rollout.temperature",
                 "must be above 0: greedy rollouts of a group are all alike",
             ),
@@ -478,14 +484,34 @@ impl TrainConfig {
                 "is `vllm_lora` and there are no adapters; set `policy.lora`, or take `vllm_reload`",
             ),
             (self.sft.batch == 0, "sft.batch", "is 0; it must be 1 or more"),
+            (self.dapo.max_rounds == 0, "dapo.max_rounds", "is 0; it must be 1 or more, and 1 draws no fresh prompts"),
+            (self.update.epochs == 0, "update.epochs", "is 0; it must be 1 or more"),
+            (self.update.minibatches == 0, "update.minibatches", "is 0; it must be 1 or more"),
+            (self.update.micro_batch_tokens == 0, "update.micro_batch_tokens", "is 0; it must be 1 or more"),
+            (!above_zero(self.learning_rate.peak), "learning_rate.peak", "must be above 0"),
+            (!(0.0..1.0).contains(&optimizer.beta1), "optimizer.beta1", "must be from 0 to below 1"),
+            (!(0.0..1.0).contains(&optimizer.beta2), "optimizer.beta2", "must be from 0 to below 1"),
+            (!above_zero(optimizer.eps), "optimizer.eps", "must be above 0"),
+            (!from_zero(optimizer.weight_decay), "optimizer.weight_decay", "must be 0 or more"),
+            (!from_zero(optimizer.max_grad_norm), "optimizer.max_grad_norm", "must be 0 or more, and 0 clips nothing"),
+            (!share(loss.clip_low), "loss.clip_low", "must be from 0 to 1"),
+            (!from_zero(loss.clip_high), "loss.clip_high", "must be 0 or more"),
+            (!from_zero(loss.kl_coefficient), "loss.kl_coefficient", "must be 0 or more"),
+            (!from_zero(loss.value_clip), "loss.value_clip", "must be 0 or more"),
+            (!from_zero(loss.value_coefficient), "loss.value_coefficient", "must be 0 or more"),
             (
-                self.update.epochs == 0 || self.update.minibatches == 0,
-                "update",
-                "needs 1 epoch and 1 minibatch at least",
+                loss.dual_clip.is_some_and(|clip| !(clip > 1.0 && clip.is_finite())),
+                "loss.dual_clip",
+                "must be above 1; leave it out for none",
             ),
             (
-                self.learning_rate.peak <= 0.0 || self.learning_rate.peak.is_nan(),
-                "learning_rate.peak",
+                self.policy.lora.as_ref().is_some_and(|lora| lora.rank == 0),
+                "policy.lora.rank",
+                "is 0; it must be 1 or more",
+            ),
+            (
+                self.policy.lora.as_ref().is_some_and(|lora| !above_zero(lora.alpha)),
+                "policy.lora.alpha",
                 "must be above 0",
             ),
             (
@@ -493,12 +519,23 @@ impl TrainConfig {
                 "reward.mastery_rate",
                 "must be above 0, up to 1",
             ),
-            (!share(self.ppo.gamma) || !share(self.ppo.lambda), "ppo", "gamma and lambda must be from 0 to 1"),
             (
-                self.vspo.plan().checked().is_err(),
-                "vspo",
-                "needs gamma from 0 to 1, w_max above 0, sigma_min 0 or more",
+                !self.reward.mastery.values().all(|rate| share(*rate)),
+                "reward.mastery",
+                "has a rate that is not from 0 to 1",
             ),
+            (!share(self.ppo.gamma), "ppo.gamma", "must be from 0 to 1"),
+            (!share(self.ppo.lambda), "ppo.lambda", "must be from 0 to 1"),
+            (!share(self.vspo.gamma), "vspo.gamma", "must be from 0 to 1"),
+            (!above_zero(self.vspo.w_max), "vspo.w_max", "must be above 0"),
+            (!from_zero(self.vspo.sigma_min), "vspo.sigma_min", "must be 0 or more"),
+            (
+                self.evaluation.every > 0 && self.evaluation.questions == 0,
+                "evaluation.questions",
+                "is 0; give 1 or more, or set `evaluation.every` to 0 for no evaluation",
+            ),
+            (!self.evaluation.target.is_none_or(share), "evaluation.target", "must be from 0 to 1"),
+            (!self.evaluation.threshold.is_none_or(share), "evaluation.threshold", "must be from 0 to 1"),
             (self.checkpoint.keep == 0, "checkpoint.keep", "is 0; the run could not be resumed"),
         ];
         checks.into_iter().find(|(is_wrong, ..)| *is_wrong).map(|(_, field, problem)| (field, problem))

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::TrainError;
 use super::env::Message;
@@ -21,13 +22,15 @@ struct Said {
     role: String,
     #[serde(default)]
     content: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<IgnoredAny>>,
 }
 
 /// Reads a file of demonstrations.
 ///
 /// # Errors
 /// [`TrainError::File`] with the line that is wrong.
-pub(super) fn read(path: &Path, protocol: &Protocol) -> Result<Vec<Sample>, TrainError> {
+pub(super) fn read(path: &Path, protocol: &Protocol, context: usize) -> Result<Vec<Sample>, TrainError> {
     let wrong = |problem: String| TrainError::file(path, problem);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let mut samples = Vec::new();
@@ -35,7 +38,11 @@ pub(super) fn read(path: &Path, protocol: &Protocol) -> Result<Vec<Sample>, Trai
         let at = |problem: String| wrong(format!("line {}: {problem}", number + 1));
         let line: Line = serde_json::from_str(line).map_err(|error| at(error.to_string()))?;
         let messages = line.messages.into_iter().map(message).collect::<Result<Vec<_>, _>>().map_err(at)?;
-        samples.push(sample(&messages, protocol).map_err(|error| at(error.to_string()))?);
+        let sample = sample(&messages, protocol).map_err(|error| at(error.to_string()))?;
+        if sample.tokens.len() > context {
+            return Err(at(format!("{} tokens do not fit the model's context of {context}", sample.tokens.len())));
+        }
+        samples.push(sample);
     }
     if samples.is_empty() { Err(wrong("there is no demonstration in it".to_owned())) } else { Ok(samples) }
 }
@@ -43,6 +50,11 @@ pub(super) fn read(path: &Path, protocol: &Protocol) -> Result<Vec<Sample>, Trai
 fn message(said: Said) -> Result<Message, String> {
     let role = Role::from_name(&said.role);
     let role = role.ok_or_else(|| format!("the role {:?} is none of system, user, assistant, tool", said.role))?;
+    if said.tool_calls.is_some_and(|calls| !calls.is_empty()) {
+        return Err(
+            "`tool_calls` are not learnt; write the calls into `content` as the policy is to write them".to_owned()
+        );
+    }
     Ok(Message { role, text: said.content.unwrap_or_default() })
 }
 
@@ -52,6 +64,13 @@ fn sample(messages: &[Message], protocol: &Protocol) -> Result<Sample, TrainErro
     let first =
         first.filter(|first| *first > 0).ok_or_else(|| TrainError::other("no assistant message answers another"))?;
     let (before, turns) = messages.split_at(first);
+    let in_a_row = |pair: &[Message]| pair.iter().all(|message| message.role == Role::Assistant);
+    if turns.windows(2).any(in_a_row) {
+        return Err(TrainError::other("two assistant messages in a row; join them"));
+    }
+    if turns.last().is_some_and(|last| last.role == Role::Tool) {
+        return Err(TrainError::other("the last message is a tool's, and nothing is learnt from it; leave it out"));
+    }
     let mut sample = Sample { tokens: protocol.prompt(before)?, factor: 1.0, copies: 1.0, ..Sample::default() };
     let mut results = Vec::new();
     for message in turns {

@@ -13,6 +13,11 @@ use crate::advantage::{
 /// Keeps the division of an advantage finite, in units of the reward.
 const EPSILON: f64 = 1e-6;
 
+/// The deviation of rewards below which a group counts as flat.
+pub(super) fn flat_below(config: &TrainConfig) -> f64 {
+    if config.algorithm == Algorithm::Vspo { config.vspo.sigma_min } else { EPSILON }
+}
+
 /// The rollouts of a prompt that have a reward.
 #[derive(Debug, Clone, Default)]
 pub struct Group {
@@ -53,8 +58,8 @@ pub(super) fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan
             plan(&statistics, &config.vspo.plan(), offset)
         }
         // Dynamic sampling: what is still flat after the last round leaves the batch, unless nothing else is in it.
-        Algorithm::Dapo if groups.iter().any(|group| !group.is_flat(EPSILON)) => {
-            Plan::once(groups.iter().map(|group| !group.is_flat(EPSILON)))
+        Algorithm::Dapo if groups.iter().any(|group| !group.is_flat(flat_below(config))) => {
+            Plan::once(groups.iter().map(|group| !group.is_flat(flat_below(config))))
         }
         Algorithm::Sft | Algorithm::Ppo | Algorithm::Grpo | Algorithm::Dapo | Algorithm::Cispo => {
             Plan::once(groups.iter().map(|_| true))

@@ -1,9 +1,12 @@
 //! A run from its first step to its last. In: a configuration. Out: a folder with metrics, checkpoints, rollouts and the
 //! exported model.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
 
 use super::TrainError;
 use super::algorithm::Algorithm;
@@ -80,8 +83,10 @@ pub struct Run {
     log: MetricsLog,
     events: EventFile,
     last_exact_match: Option<f64>,
-    /// Whether no step of it was done before.
-    is_fresh: bool,
+    /// The step of the newest checkpoint; none before the first.
+    saved_step: Option<u64>,
+    /// Keeps other processes out of the folder.
+    _lock: File,
 }
 
 /// The rubric that exact match is measured by.
@@ -95,6 +100,7 @@ impl Run {
     pub fn open(config: TrainConfig, options: &RunOptions) -> Result<Self, TrainError> {
         let dir = config.output.clone();
         std::fs::create_dir_all(&dir).map_err(|error| TrainError::file(&dir, error))?;
+        let lock = locked(&dir)?;
         let device = config.device.open()?;
         let critic = config.algorithm.has_critic();
         let start = draw(config.seed, Purpose::Parameters, [0, 0]);
@@ -109,23 +115,30 @@ impl Run {
         let exam = Local::new(exam, environment.tools_json(), Judges::none(), None);
         let calls = Options { format: call_format(&rewarder), ..Options::default() };
         let world = World { tools: exam.tools().clone(), environment, protocol: Arc::new(protocol), calls };
+        let context = policy.decoder.config().context;
+        check_lengths(&world, &config, context)?;
         let reference = learns_by_reward.then(|| policy.decoder.frozen()).transpose()?;
         let optimizer = AdamW::new(&policy.decoder, config.optimizer)?;
         let demonstrations = match config.algorithm {
-            Algorithm::Sft => demonstrations::read(&config.sft.demonstrations, &world.protocol)?,
+            Algorithm::Sft => demonstrations::read(&config.sft.demonstrations, &world.protocol, context)?,
             _ => Vec::new(),
         };
         let sampler = sampler(&config, &policy, options)?;
-        let saved = checkpoint::newest(&dir)?;
-        let first = saved.as_ref().map_or(0, |saved| saved.state.step + 1);
-        let log = MetricsLog::resume(&dir, first).map_err(TrainError::other)?;
-        let events = EventFile::create(&dir, first, wall_time()).map_err(TrainError::other)?;
         let state = RunState {
             config_hash: config.hash(),
+            seed: Some(config.seed),
             mastery: config.reward.mastery.clone(),
             rubric: Some(rewarder.rubric().clone()),
             ..RunState::default()
         };
+        let saved = checkpoint::newest(&dir)?;
+        if let Some(saved) = saved.as_ref().filter(|_| !options.force) {
+            unchanged(&saved.state, &state)?;
+        }
+        // From here on the folder is written to.
+        let first = saved.as_ref().map_or(0, |saved| saved.state.step + 1);
+        let log = MetricsLog::resume(&dir, first).map_err(TrainError::other)?;
+        let events = EventFile::create(&dir, first, wall_time()).map_err(TrainError::other)?;
         info(&config).write(&dir).map_err(TrainError::other)?;
         let mut run = Self {
             config,
@@ -141,13 +154,14 @@ impl Run {
             log,
             events,
             last_exact_match: None,
-            is_fresh: saved.is_none(),
+            saved_step: saved.as_ref().map(|saved| saved.state.step),
+            _lock: lock,
         };
         if let Some(saved) = saved {
             run.resume(saved, options.force)?;
         }
         // Our own engine was made with the numbers that a fresh policy has.
-        if !run.is_fresh || matches!(run.sampler, Sampler::Server(_)) {
+        if run.saved_step.is_some() || matches!(run.sampler, Sampler::Server(_)) {
             run.sampler.follow(&run.policy)?;
         }
         Ok(run)
@@ -158,14 +172,13 @@ impl Run {
     /// # Errors
     /// What stopped it.
     pub fn go(mut self, watcher: &mut dyn Watcher) -> Result<Ended, TrainError> {
-        if self.is_fresh && self.config.evaluation.every > 0 {
+        if self.saved_step.is_none() && self.config.evaluation.every > 0 {
             let mut metrics = StepMetrics::new(0, 0.0).map_err(TrainError::other)?;
             self.evaluate(&mut metrics)?;
             self.record(&metrics)?;
             watcher.step(0, self.config.steps, &metrics);
         }
-        let mut early = None;
-        while self.state.step < self.config.steps && early.is_none() {
+        while self.state.step < self.config.steps && self.state.early.is_none() {
             let (began, step) = (Instant::now(), self.state.step + 1);
             let before = (self.state.clone(), self.optimizer.steps());
             let mut values = match self.config.algorithm {
@@ -176,16 +189,16 @@ impl Run {
             self.state.step = step;
             self.state.seconds += began.elapsed().as_secs_f64();
             let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(TrainError::other)?;
-            if self.config.evaluation.is_due(step, self.config.steps) {
-                self.evaluate(&mut metrics)?;
-                early = self.early_stop();
-            }
+            let looked = self.look_at(step, &mut metrics);
             values.push((Metric::SpeedStepSeconds, began.elapsed().as_secs_f64()));
             for (metric, value) in values {
                 metrics.set(metric, value).map_err(TrainError::other)?;
             }
             self.record(&metrics)?;
             watcher.step(step, self.config.steps, &metrics);
+            if let Err(error) = looked {
+                return self.saved_before(error);
+            }
             if self.config.checkpoint.is_due(step) {
                 self.save()?;
             }
@@ -193,7 +206,22 @@ impl Run {
         self.save()?;
         let model = self.config.output.join("model");
         self.policy.export(&model)?;
-        Ok(Ended { steps: self.state.step, exact_match: self.last_exact_match, best: self.state.best, model, early })
+        let (steps, best, early) = (self.state.step, self.state.best, self.state.early);
+        Ok(Ended { steps, exact_match: self.last_exact_match, best, model, early })
+    }
+
+    /// What comes after a step's update: the sampler takes the new numbers, and held-out questions are answered where that is
+    /// due. The step is done whether this succeeds or not.
+    fn look_at(&mut self, step: u64, metrics: &mut StepMetrics) -> Result<(), TrainError> {
+        let is_examined = self.config.evaluation.is_due(step, self.config.steps);
+        if is_examined || self.config.algorithm.learns_by_reward() {
+            self.sampler.follow(&self.policy)?;
+        }
+        if is_examined {
+            self.evaluate(metrics)?;
+            self.state.early = self.early_stop();
+        }
+        Ok(())
     }
 
     /// Tasks to learn from.
@@ -227,40 +255,49 @@ impl Run {
     fn give_up<T>(&mut self, (state, optimizer_steps): (RunState, u64), error: TrainError) -> Result<T, TrainError> {
         if self.optimizer.steps() == optimizer_steps {
             self.state = state;
-            self.save()?;
+            return self.saved_before(error);
         }
         Err(error)
     }
 
+    /// Saves what there is before the run ends with an error.
+    fn saved_before<T>(&mut self, error: TrainError) -> Result<T, TrainError> {
+        match self.save() {
+            Ok(()) => Err(error),
+            Err(unsaved) => Err(TrainError::other(format!("{error}; and the state could not be saved: {unsaved}"))),
+        }
+    }
+
+    /// Writes a checkpoint, unless the step has one.
     fn save(&mut self) -> Result<(), TrainError> {
+        let step = self.state.step;
+        if self.saved_step == Some(step) {
+            return Ok(());
+        }
+        if !self.policy.decoder.parameters().are_finite()? {
+            return Err(TrainError::other(format!(
+                "after step {step} a parameter is no finite number, and is not saved: lower `learning_rate.peak`, and start \
+                 the run again from its last checkpoint"
+            )));
+        }
         self.state.optimizer_steps = self.optimizer.steps();
         let rest = (&self.state, self.reference.as_ref());
         let (dir, keep) = (self.config.output.clone(), self.config.checkpoint.keep);
         checkpoint::save(&dir, &self.policy.decoder, &self.optimizer, rest, keep)?;
+        self.saved_step = Some(step);
         Ok(())
     }
 
     fn resume(&mut self, saved: checkpoint::Checkpoint, force: bool) -> Result<(), TrainError> {
-        let changed = |what: &str, before: &str, now: &str| {
-            TrainError::Changed(format!(
-                "{what} changed since this run was stopped ({before} before, {now} now): put it back, start a new run in \
-                 another folder, or go on with --force"
-            ))
-        };
-        if saved.state.config_hash != self.state.config_hash && !force {
-            return Err(changed("the configuration", &saved.state.config_hash, &self.state.config_hash));
-        }
-        let version = |state: &RunState| state.rubric.as_ref().map_or_else(String::new, |r| r.version.clone());
-        if version(&saved.state) != version(&self.state) && !force {
-            return Err(changed("the rubric", &version(&saved.state), &version(&self.state)));
-        }
         self.policy.decoder.restore(&saved.parameters)?;
         if let Some(reference) = &mut self.reference {
             reference.restore(&saved.reference)?;
         }
         self.optimizer.restore(&self.policy.decoder, &saved.optimizer, saved.state.optimizer_steps)?;
-        let (config_hash, rubric) = (self.state.config_hash.clone(), self.state.rubric.clone());
-        self.state = RunState { rubric, config_hash, ..saved.state };
+        let RunState { config_hash, seed, rubric, .. } = self.state.clone();
+        // With other settings a run that ended may have more to do.
+        let early = saved.state.early.clone().filter(|_| !force);
+        self.state = RunState { rubric, config_hash, seed, early, ..saved.state };
         Ok(())
     }
 
@@ -268,6 +305,61 @@ impl Run {
         self.log.append(metrics).map_err(TrainError::other)?;
         self.events.append(metrics, wall_time()).map_err(TrainError::other)
     }
+}
+
+/// Whether a run goes on with what it was begun with.
+fn unchanged(saved: &RunState, now: &RunState) -> Result<(), TrainError> {
+    let version = |state: &RunState| state.rubric.as_ref().map_or_else(String::new, |rubric| rubric.version.clone());
+    let seed = |state: &RunState| state.seed.map_or_else(String::new, |seed| seed.to_string());
+    let all = [
+        ("the configuration", saved.config_hash.clone(), now.config_hash.clone()),
+        ("the seed", if saved.seed.is_none() { seed(now) } else { seed(saved) }, seed(now)),
+        ("the rubric", version(saved), version(now)),
+    ];
+    match all.into_iter().find(|(_, before, now)| before != now) {
+        None => Ok(()),
+        Some((what, before, now)) => Err(TrainError::Changed(format!(
+            "{what} changed since this run was stopped ({before} before, {now} now): put it back, start a new run in \
+             another folder, or go on with --force"
+        ))),
+    }
+}
+
+/// Takes a run's folder for this process: two would write over each other.
+fn locked(dir: &Path) -> Result<File, TrainError> {
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(|error| TrainError::file(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(TrainError::file(dir, "another process trains in this folder; wait for it, or take another `output`"))
+        }
+        // A file system without locks.
+        Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Whether every question that the run may ask leaves room for its answer.
+fn check_lengths(world: &World, config: &TrainConfig, context: usize) -> Result<(), TrainError> {
+    let most = config.rollout.max_tokens;
+    let held_out = if config.evaluation.every > 0 { config.evaluation.questions } else { 0 };
+    let train = if config.algorithm.learns_by_reward() { usize::MAX } else { 0 };
+    for (split, count) in [(Split::Train, train), (Split::HeldOut, held_out)] {
+        let tasks = world.environment.tasks(split);
+        let check = |task: &Task| {
+            let tokens = world.protocol.prompt(&world.environment.messages(task))?.len();
+            if tokens.saturating_add(most) <= context {
+                return Ok(());
+            }
+            Err(TrainError::other(format!(
+                "the question {:?} takes {tokens} tokens, and with `rollout.max_tokens` = {most} more than the {context} of \
+                 the model's context: leave it out, or lower `rollout.max_tokens`",
+                task.id
+            )))
+        };
+        tasks.get(..count.min(tasks.len())).unwrap_or_default().par_iter().try_for_each(check)?;
+    }
+    Ok(())
 }
 
 fn wall_time() -> f64 {
@@ -308,6 +400,13 @@ fn rewarder(config: &TrainConfig, options: &RunOptions, tools: &str) -> Result<R
     let rubric = options.rubric.clone();
     let rubric = rubric.ok_or_else(|| TrainError::other(format!("there is no rubric {:?}", reward.rubric)))?;
     let (judges, runtime) = options.judges.clone();
+    if let Some(missing) = rubric.judges().find(|name| judges.identity_of(name).is_none()) {
+        return Err(TrainError::other(format!(
+            "the rubric {:?} asks the judge {missing:?}, and there is none of that name: give it with --judge, or take a \
+             rubric without a judge stage",
+            rubric.name
+        )));
+    }
     Ok(Rewarder::Local(Box::new(Local::new(rubric, tools, judges, runtime))))
 }
 

@@ -35,6 +35,12 @@ pub struct RunState {
     pub rubric: Option<RubricIdentity>,
     /// Hash of the configuration.
     pub config_hash: String,
+    /// What makes its draws.
+    #[serde(default)]
+    pub seed: Option<u64>,
+    /// Why it ended before its last step, if it did.
+    #[serde(default)]
+    pub early: Option<String>,
 }
 
 impl RunState {

@@ -15,6 +15,7 @@ use super::update::{Seen, Update};
 use super::{TrainError, record};
 use crate::advantage::Plan;
 use crate::lm::LmError;
+use crate::trajectory::Role;
 
 /// What a step measured.
 pub(super) type Values = Vec<(Metric, f64)>;
@@ -59,7 +60,6 @@ impl Run {
         let began = Instant::now();
         let seen = self.update(step, &mut samples, &groups, &plan);
         let seen = seen.or_else(|error| self.keep_batch(step, error, &groups, &plan))?;
-        self.sampler.follow(&self.policy)?;
         clock.train += began.elapsed().as_secs_f64();
         let mut values = self.rollout_values(&groups, &all, &plan, &clock);
         values.extend(self.update_values(step, &samples, &seen, clock.train));
@@ -78,9 +78,6 @@ impl Run {
         let mut seen = Seen::default();
         let update = self.updater(step);
         update.step(&mut self.policy, &mut self.optimizer, &self.demonstrations, &chosen, &mut seen)?;
-        if self.config.evaluation.is_due(step, self.config.steps) {
-            self.sampler.follow(&self.policy)?;
-        }
         let values = self.update_values(step, &[], &seen, began.elapsed().as_secs_f64());
         // There is no policy that wrote the demonstrations, and no reference.
         let kept = |metric: &Metric| {
@@ -104,8 +101,8 @@ impl Run {
         let rollouts = self.sampler.collect(&world, tasks, &wanted, &greedy)?;
         let attempted: Vec<Attempted<'_>> = rollouts.iter().zip(tasks).collect();
         let position = self.state.position();
-        let exact = self.examiner.score(&attempted, &position)?;
-        let rewards = self.rewarder.score(&attempted, &position)?;
+        let exact = self.examiner.score(&attempted, &position, Split::HeldOut)?;
+        let rewards = self.rewarder.score(&attempted, &position, Split::HeldOut)?;
         let right = |scored: &Scored| scored.reward.unwrap_or(0.0);
         let exact_match = mean(exact.iter().map(right));
         let reward: Vec<f64> = rewards.iter().filter_map(|scored| scored.reward).collect();
@@ -118,11 +115,13 @@ impl Run {
         self.examined(exact_match);
         let mut values = vec![
             (Metric::EvalExactMatch, exact_match),
-            (Metric::EvalReward, mean(reward.iter().copied())),
             (Metric::EvalLengthMean, mean(rollouts.iter().map(|rollout| rollout.written_count() as f64))),
             (Metric::EvalTruncated, mean(rollouts.iter().map(|rollout| f64::from(u8::from(rollout.truncated))))),
             (Metric::SpeedEvalSeconds, began.elapsed().as_secs_f64()),
         ];
+        if !reward.is_empty() {
+            values.push((Metric::EvalReward, mean(reward.iter().copied())));
+        }
         for (hops, right) in parts {
             let label = Label::new(&format!("{hops}-hop")).map_err(TrainError::other)?;
             values.push((Metric::EvalExactMatchPart(label), mean(right.into_iter())));
@@ -136,7 +135,7 @@ impl Run {
     /// Groups that an algorithm would learn from.
     fn useful(&self, groups: &[Group]) -> usize {
         let flat_counts = !self.config.algorithm.replaces_flat_groups();
-        groups.iter().filter(|group| flat_counts || !group.is_flat(self.config.vspo.sigma_min)).count()
+        groups.iter().filter(|group| flat_counts || !group.is_flat(groups::flat_below(&self.config))).count()
     }
 
     /// The next tasks, epoch by epoch, each in its own order.
@@ -172,7 +171,12 @@ impl Run {
         let attempted: Vec<Attempted<'_>> =
             rollouts.iter().filter_map(|rollout| Some((rollout, task(rollout)?))).collect();
         let position = self.state.position();
-        let scored = timed(&mut clock.reward, || self.rewarder.score(&attempted, &position))?;
+        let scored = timed(&mut clock.reward, || self.rewarder.score(&attempted, &position, Split::Train))?;
+        if scored.iter().all(|scored| scored.reward.is_none()) {
+            let why =
+                scored.into_iter().find_map(|scored| scored.reason).unwrap_or_else(|| "no reason is known".to_owned());
+            return Err(TrainError::Reward(format!("none of these rollouts could be scored: {why}")));
+        }
         all.extend(scored.iter().cloned());
         let max_reward = self.rewarder.max_reward();
         let mut tried = rollouts.into_iter().zip(scored);
@@ -247,7 +251,7 @@ impl Run {
         }
         for epoch in 0..self.config.update.epochs {
             let order = shuffled(samples.len(), draw(self.config.seed, Purpose::Shuffle, [step, epoch as u64]));
-            for chosen in order.chunks(samples.len().div_ceil(self.config.update.minibatches)) {
+            for chosen in parts(&order, self.config.update.minibatches) {
                 update.step(&mut self.policy, &mut self.optimizer, samples, chosen, &mut seen)?;
             }
         }
@@ -270,10 +274,7 @@ impl Run {
         let over_groups = |of: &dyn Fn(&Group) -> f64| mean(groups.iter().map(of));
         let copies = || plan.multiplicity.iter().map(|copies| f64::from(*copies));
         let squares: f64 = copies().map(|copies| copies * copies).sum();
-        let sigma_min = self.config.vspo.sigma_min;
-        let tools = |rollout: &Rollout| {
-            rollout.messages.iter().filter(|message| message.role == crate::trajectory::Role::Tool).count() as f64
-        };
+        let sigma_min = groups::flat_below(&self.config);
         let mut values = vec![
             (Metric::RewardMean, reward),
             (Metric::RewardStd, deviation),
@@ -291,7 +292,8 @@ impl Run {
             (Metric::RolloutTokens, written().sum()),
             (Metric::RolloutLengthMean, mean(written())),
             (Metric::RolloutLengthMax, written().reduce(f64::max).unwrap_or(0.0)),
-            (Metric::RolloutToolCalls, mean(attempts().map(|(rollout, _)| tools(rollout)))),
+            (Metric::RolloutTurns, mean(attempts().map(|(rollout, _)| said_by_role(rollout, Role::Assistant)))),
+            (Metric::RolloutToolCalls, mean(attempts().map(|(rollout, _)| said_by_role(rollout, Role::Tool)))),
             (Metric::RolloutTruncated, mean(attempts().map(|(rollout, _)| f64::from(u8::from(rollout.truncated))))),
             (Metric::RolloutInvalid, 1.0 - rewards.len() as f64 / all.len().max(1) as f64),
             (Metric::SpeedRolloutSeconds, clock.rollout),
@@ -342,6 +344,18 @@ fn in_epochs(count: usize, places: std::ops::Range<u64>, seed: impl Fn(u64) -> u
         order.1.get(usize::try_from(at).unwrap_or(0)).copied()
     };
     places.filter_map(place).collect()
+}
+
+/// Cuts a list into at most `count` parts, whose lengths differ by one at most.
+fn parts<T>(list: &[T], count: usize) -> impl Iterator<Item = &[T]> {
+    let count = count.clamp(1, list.len().max(1));
+    let cut = move |part: usize| part * list.len() / count;
+    (0..count).filter_map(move |part| list.get(cut(part)..cut(part + 1)))
+}
+
+/// How many messages of a rollout are this role's.
+fn said_by_role(rollout: &Rollout, role: Role) -> f64 {
+    rollout.messages.iter().filter(|message| message.role == role).count() as f64
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {

@@ -92,7 +92,7 @@ impl Update {
         seen.entropy += said.entropies.iter().sum::<f64>();
         let tokens = averaging.columns(samples, batch, said);
         let slopes = self.algorithm.loss(&tokens, &self.loss)?;
-        seen.take(&tokens, &slopes, &self.loss);
+        seen.take(&tokens, &slopes, self);
         pass.backward(&slopes.d_logprobs, &slopes.d_values, gradients)?;
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Seen {
         }
     }
 
-    fn take(&mut self, tokens: &Tokens, slopes: &Slopes, loss: &LossConfig) {
+    fn take(&mut self, tokens: &Tokens, slopes: &Slopes, Update { algorithm, loss, .. }: &Update) {
         self.loss += slopes.loss;
         self.tokens += tokens.len() as f64;
         let k3 = |d: f64| d.exp() - d - 1.0;
@@ -122,8 +122,12 @@ impl Seen {
             let ratio = (new - old).exp();
             self.kl_old += k3(old - new);
             self.ratio_max = self.ratio_max.max(ratio);
-            let beyond =
-                (*advantage > 0.0 && ratio > 1.0 + loss.clip_high) || (*advantage < 0.0 && ratio < 1.0 - loss.clip_low);
+            let (above, below) = (ratio > 1.0 + loss.clip_high, ratio < 1.0 - loss.clip_low);
+            let beyond = match algorithm {
+                // It clips the weight itself, whatever it weighs.
+                Algorithm::Cispo => above || below,
+                _ => (*advantage > 0.0 && above) || (*advantage < 0.0 && below),
+            };
             self.clipped += f64::from(u8::from(beyond));
         }
         let errors = tokens.values.iter().zip(&tokens.returns).map(|(value, wanted)| (value - wanted).powi(2));

@@ -71,6 +71,9 @@ async fn reload(State(served): State<Arc<Served>>, Json(order): Json<Value>) -> 
 
 async fn complete(State(served): State<Arc<Served>>, Json(asked): Json<Value>) -> Json<Value> {
     assert_eq!(asked["model"], "policy");
+    // Tokens are drawn from the policy, whatever its generation_config.json says.
+    let drawn = ["top_p", "top_k", "min_p", "repetition_penalty"].map(|key| asked[key].as_f64().unwrap());
+    assert_eq!(drawn, [1.0, -1.0, 0.0, 1.0]);
     let numbers = |key: &str| -> Vec<u32> { serde_json::from_value(asked[key].clone()).unwrap() };
     let request = GenerateRequest {
         prompt: numbers("prompt"),

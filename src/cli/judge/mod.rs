@@ -20,7 +20,7 @@ use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::Judges;
 use crate::judge::check::Reason;
 use crate::rubric::Catalog;
-use crate::stages::{JudgeMode, JudgeStage, Stage};
+use crate::stages::{JudgeMode, JudgeStage};
 
 /// The rubric whose criteria count where none is named.
 const DEFAULT_RUBRIC: &str = "long_form_qa";
@@ -107,7 +107,7 @@ impl Asking {
 /// The first judge stage of a rubric, and what to call it.
 fn stage(catalog: &Catalog, rubric: Option<&str>) -> anyhow::Result<(String, JudgeStage)> {
     let found = super::named_or_file(catalog, rubric.unwrap_or(DEFAULT_RUBRIC))?;
-    let judge = found.stages.iter().find_map(|stage| Some((&stage.name, judge_of(&stage.stage)?)));
+    let judge = found.stages.iter().find_map(|stage| Some((&stage.name, stage.stage.judge()?)));
     let (stage, judge) =
         judge.with_context(|| format!("the rubric {:?} has no judge stage; name one that has", &*found.name))?;
     let asked_by = format!("{}@{}, stage {stage}", found.name, found.version);
@@ -115,15 +115,6 @@ fn stage(catalog: &Catalog, rubric: Option<&str>) -> anyhow::Result<(String, Jud
         Some(_) => (asked_by, judge.clone()),
         None => (asked_by, JudgeStage { mode: JudgeMode::Match, prompt: None, ..judge.clone() }),
     })
-}
-
-fn judge_of(stage: &Stage) -> Option<&JudgeStage> {
-    match stage {
-        Stage::Judge(judge) => Some(judge),
-        // Its cut makes a reward of the score; what is measured is the score.
-        Stage::Binary { of, .. } => judge_of(of),
-        Stage::Measure(_) | Stage::Expr(_) => None,
-    }
 }
 
 /// A file's text, or what is shipped where none is named.

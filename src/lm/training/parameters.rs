@@ -60,6 +60,21 @@ impl Parameters {
         self.entries.iter_mut()
     }
 
+    /// Whether no number of them is infinite or none.
+    ///
+    /// # Errors
+    /// [`LmError::Compute`].
+    pub fn are_finite(&self) -> Result<bool, LmError> {
+        for parameter in &self.entries {
+            // One number that is not finite makes a sum that is none, and nothing as large as a float32 is a parameter.
+            let sum = parameter.value.to_dtype(DType::F32)?.abs()?.sum_all()?.to_scalar::<f32>()?;
+            if !sum.is_finite() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Every part under the name that a file gives it, `[rows, in]` or `[rows]`.
     ///
     /// # Errors

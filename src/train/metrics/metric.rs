@@ -101,14 +101,12 @@ metrics! {
     single {
         EvalExactMatch "eval/exact_match" Share Unit
             "Share of the held-out questions that the greedy policy answers exactly right.";
-        EvalF1 "eval/f1" Share Unit
-            "Mean word overlap (F1) of the greedy answers with the held-out questions' answers.";
         EvalReward "eval/reward" Reward Any
             "Mean reward of the greedy rollouts on the held-out questions.";
         EvalLengthMean "eval/length_mean" Tokens NonNegative
             "Mean number of tokens that the policy writes for a held-out question.";
         EvalTruncated "eval/truncated" Share Unit
-            "Share of the held-out rollouts that ran into the token or turn limit.";
+            "Share of the held-out rollouts that ran into the limit of tokens.";
 
         RewardMean "reward/mean" Reward Any
             "Mean reward of the step's rollouts.";
@@ -141,9 +139,7 @@ metrics! {
         PolicyEntropy "policy/entropy" Nats NonNegative
             "Mean entropy of the policy's next-token distribution over its own tokens.";
         PolicyClipFraction "policy/clip_fraction" Share Unit
-            "Share of the policy's tokens whose ratio was clipped.";
-        PolicyRatioMean "policy/ratio_mean" Dimensionless NonNegative
-            "Mean ratio of the tokens' probabilities under the new and the sampling policy.";
+            "Share of the policy's tokens whose ratio lies beyond the clip: for CISPO on either side, else on that which the advantage moves it to.";
         PolicyRatioMax "policy/ratio_max" Dimensionless NonNegative
             "Largest ratio of a token's probabilities under the new and the sampling policy.";
         PolicyGradNorm "policy/grad_norm" Dimensionless NonNegative
@@ -153,10 +149,6 @@ metrics! {
 
         ValueLoss "value/loss" Loss NonNegative
             "Squared error of the value head (PPO), half of its mean over the policy's tokens.";
-        ValueExplainedVariance "value/explained_variance" Share AtMostOne
-            "Share of the returns' variance that the value head explains; below 0 it is worse than their mean.";
-        ValueClipFraction "value/clip_fraction" Share Unit
-            "Share of the policy's tokens whose value was clipped (PPO).";
 
         SamplerMultiplicityMax "sampler/multiplicity_max" Count NonNegative
             "Most times that a prompt entered the batch (VSPO).";
@@ -174,7 +166,7 @@ metrics! {
         RolloutToolCalls "rollout/tool_calls" Count NonNegative
             "Mean number of tool calls in a rollout.";
         RolloutTruncated "rollout/truncated" Share Unit
-            "Share of the rollouts that ran into the token or turn limit.";
+            "Share of the rollouts that ran into the limit of tokens.";
         RolloutInvalid "rollout/invalid" Share Unit
             "Share of the rollouts that were dropped because no score was available for them.";
 
@@ -192,8 +184,6 @@ metrics! {
             "Wall time that the update took.";
         SpeedEvalSeconds "speed/eval_seconds" Seconds NonNegative
             "Wall time that the evaluation took.";
-        DeviceMemoryPeak "device/memory_peak" Bytes NonNegative
-            "Most memory that the device held during the step.";
     }
     families {
         RewardStage "reward/stage/" Share Unit

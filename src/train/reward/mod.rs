@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::local::Local;
 pub use self::remote::Remote;
 use super::TrainError;
-use super::env::Task;
+use super::env::{Split, Task};
 use super::rollout::Rollout;
 use crate::shaping::Position;
 
@@ -64,14 +64,19 @@ pub struct RubricIdentity {
 pub type Attempted<'a> = (&'a Rollout, &'a Task);
 
 impl Rewarder {
-    /// Scores rollouts, in their order.
+    /// Scores rollouts of tasks of a split, in their order.
     ///
     /// # Errors
     /// [`TrainError::Reward`] when nothing can be scored at all.
-    pub fn score(&self, rollouts: &[Attempted<'_>], position: &Position) -> Result<Vec<Scored>, TrainError> {
+    pub fn score(
+        &self,
+        rollouts: &[Attempted<'_>],
+        position: &Position,
+        split: Split,
+    ) -> Result<Vec<Scored>, TrainError> {
         match self {
             Self::Local(local) => Ok(local.score(rollouts, position)),
-            Self::Remote(remote) => remote.score(rollouts, position),
+            Self::Remote(remote) => remote.score(rollouts, position, split),
         }
     }
 

@@ -10,9 +10,23 @@ use super::{Attempted, RubricIdentity, Scored, StageScore};
 use crate::shaping::Position;
 use crate::train::TrainError;
 use crate::train::client::{Client, Endpoint};
+use crate::train::env::Split;
 
-/// Rollouts of one request.
+/// Rollouts of one request, about: the rollouts of a task go together, since a judge may put them in order.
 const BATCH: usize = 64;
+
+/// How many rollouts of the first tasks make a request.
+fn whole_groups(rollouts: &[Attempted<'_>]) -> usize {
+    let groups = rollouts.chunk_by(|(one, _), (next, _)| one.task == next.task);
+    let mut count = 0;
+    for group in groups {
+        if count > 0 && count + group.len() > BATCH {
+            break;
+        }
+        count += group.len();
+    }
+    count
+}
 
 /// A server and what it is asked.
 pub struct Remote {
@@ -72,10 +86,18 @@ impl Remote {
         self.max_reward
     }
 
-    pub(super) fn score(&self, rollouts: &[Attempted<'_>], position: &Position) -> Result<Vec<Scored>, TrainError> {
+    pub(super) fn score(
+        &self,
+        rollouts: &[Attempted<'_>],
+        position: &Position,
+        split: Split,
+    ) -> Result<Vec<Scored>, TrainError> {
         let mut all = Vec::with_capacity(rollouts.len());
-        for batch in rollouts.chunks(BATCH) {
-            let body = self.body(batch, position);
+        let mut rest = rollouts;
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(whole_groups(rest));
+            rest = later;
+            let body = self.body(batch, position, split);
             let answer = self.runtime.block_on(self.client.post("reward", &body));
             let answer: Answer = answer.map_err(TrainError::Reward)?;
             if answer.rubric != self.identity {
@@ -93,7 +115,9 @@ impl Remote {
         Ok(all)
     }
 
-    fn body(&self, batch: &[Attempted<'_>], position: &Position) -> Value {
+    fn body(&self, batch: &[Attempted<'_>], position: &Position, split: Split) -> Value {
+        // The server counts the prompts of a run, by which they can be drawn: those that are learnt from.
+        let run = (split == Split::Train).then_some(&self.run);
         let trajectory = |(rollout, task): &Attempted<'_>| {
             let messages = rollout.messages.iter();
             let messages = messages.map(|message| json!({"role": message.role.as_str(), "content": message.text}));
@@ -107,7 +131,7 @@ impl Remote {
         };
         json!({
             "rubric": self.rubric,
-            "run_id": self.run,
+            "run_id": run,
             "curriculum": {"step": position.step, "mastery": position.mastery},
             "on_invalid": "null",
             "tools": self.tools,

@@ -57,7 +57,8 @@ fn patience_s() -> u64 {
 pub enum WeightUpdate {
     /// vLLM, started on the run's `serving` folder with `VLLM_SERVER_DEV_MODE=1`: it reads that folder again.
     VllmReload,
-    /// vLLM, started on the base model with `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`: it loads the adapter.
+    /// vLLM, started on the base model with `--enable-lora`, `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1` and
+    /// `VLLM_SERVER_DEV_MODE=1`: it loads the adapter.
     VllmLora,
     /// `SGLang`: it loads the run's `serving` folder.
     Sglang,
@@ -120,7 +121,8 @@ impl Server {
             WeightUpdate::VllmLora => {
                 let body =
                     json!({"lora_name": self.config.model, "lora_path": serving.join("adapter"), "load_inplace": true});
-                vec![("v1/load_lora_adapter", body)]
+                // The cache knows an adapter by its name, which stays.
+                vec![("v1/load_lora_adapter", body), ("reset_prefix_cache", json!({}))]
             }
             WeightUpdate::Sglang => {
                 vec![("update_weights_from_disk", json!({"model_path": serving, "flush_cache": true}))]
@@ -218,7 +220,12 @@ impl Writing {
             "model": self.model,
             "prompt": prompt,
             "max_tokens": max_tokens,
+            // All that a server would take from the model's `generation_config.json`: tokens are to be drawn from the policy.
             "temperature": self.config.temperature,
+            "top_p": 1.0,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
             // Servers hold seeds in signed words.
             "seed": seed >> 1,
             "stop_token_ids": protocol.end_tokens(),

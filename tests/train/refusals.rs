@@ -1,0 +1,185 @@
+//! What a run refuses before it touches anything, and what it leaves behind when it has to stop.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+
+/// Names of a folder's files with what is in them.
+fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_file());
+    let mut files: Vec<_> = entries
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_run_that_may_not_go_on_is_left_as_it_was() {
+    let folder = start(10);
+    let run = rl(folder.path(), "kept", "grpo", 3);
+    go(run.clone());
+    // Started again it would go on from step 2, and cut the line of step 3 off.
+    std::fs::remove_dir_all(run.output.join("checkpoints/step-000003")).unwrap();
+    let before = contents(&run.output);
+    let refused = |change: fn(&mut TrainConfig)| {
+        let mut other = run.clone();
+        change(&mut other);
+        go_with(other, false).unwrap_err().to_string()
+    };
+    assert!(refused(|run| run.rollout.group_size = 5).contains("the configuration changed"));
+    assert!(refused(|run| run.seed = 4).contains("the seed changed since this run was stopped (3 before, 4 now)"));
+    assert_eq!(contents(&run.output), before);
+    go(run);
+}
+
+#[test]
+fn a_run_that_stopped_early_stays_so() {
+    let folder = start(10);
+    let mut run = rl(folder.path(), "early", "grpo", 4);
+    (run.evaluation.every, run.evaluation.target) = (1, Some(0.0));
+    let end = |run: &TrainConfig, force| {
+        Run::open(run.clone(), &options("short_form_qa_curriculum", force)).unwrap().go(&mut ()).unwrap()
+    };
+    let first = end(&run, false);
+    assert!(first.steps == 1 && first.early.as_ref().is_some_and(|why| why.contains("target")), "{first:?}");
+    let model = weights(&run.output.join("model"));
+    let again = end(&run, false);
+    assert_eq!((again.steps, &again.early), (1, &first.early));
+    assert_eq!(weights(&run.output.join("model")), model);
+    run.evaluation.target = None;
+    assert_eq!(end(&run, true).steps, 4, "with other settings there is more to do");
+}
+
+#[test]
+fn one_process_at_a_time_trains_in_a_folder() {
+    let folder = start(10);
+    let run = rl(folder.path(), "shared", "grpo", 1);
+    let first = Run::open(run.clone(), &options("short_form_qa_curriculum", false)).unwrap();
+    let error = go_with(run.clone(), false).unwrap_err().to_string();
+    assert!(error.contains("another process trains in this folder"), "{error}");
+    drop(first);
+    go(run);
+}
+
+/// A reward server that fails from one request on.
+fn failing(server: Arc<Server>, answers: usize) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let known = server.clone();
+    let rubric = move |axum::extract::Path(name): axum::extract::Path<String>| {
+        let known = known.clone();
+        async move { tokio::task::spawn_blocking(move || known.get(&format!("/rubrics/{name}")).text()).await.unwrap() }
+    };
+    let reward = move |body: String| {
+        let (server, asked) = (server.clone(), asked.clone());
+        async move {
+            if asked.fetch_add(1, Ordering::SeqCst) >= answers {
+                return (axum::http::StatusCode::SERVICE_UNAVAILABLE, String::new());
+            }
+            let answer = tokio::task::spawn_blocking(move || server.post("/reward", &body).text()).await.unwrap();
+            (axum::http::StatusCode::OK, answer)
+        }
+    };
+    let app = axum::Router::new()
+        .route("/rubrics/{name}", axum::routing::get(rubric))
+        .route("/reward", axum::routing::post(reward));
+    std::thread::spawn(move || runtime.block_on(async { axum::serve(listener, app).await }));
+    url
+}
+
+#[test]
+fn a_server_that_is_lost_at_an_evaluation_costs_no_step() {
+    let folder = start(10);
+    let database = format!("sqlite:{}", folder.path().join("scores.db").display());
+    let server = Arc::new(Server::start(&["--store", &database]));
+    let mut lost = by_server(folder.path(), "lost", &server, 4);
+    (lost.evaluation.every, lost.checkpoint.every) = (3, 50);
+    // The evaluation before the first step, three steps, and then not the evaluation after them.
+    lost.reward.url = Some(failing(server.clone(), 4));
+    let output = lost.output.clone();
+    let error = go_with(lost, false).unwrap_err();
+    assert!(matches!(error, TrainError::Reward(_)), "{error}");
+    assert!(output.join("checkpoints/step-000003").exists(), "what was learnt is saved");
+    assert_eq!(series(&output, &Metric::RewardMean).len(), 3);
+    // What is evaluated is no prompt that a trainer could draw.
+    let run = server.get("/runs/lost").json();
+    assert_eq!(run["n"], 3 * 24, "{run:#}");
+}
+
+#[test]
+fn a_rubric_whose_judge_is_not_there_is_refused() {
+    let folder = start(10);
+    let run = rl(folder.path(), "unjudged", "grpo", 1);
+    let error = Run::open(run, &options("long_form_qa", false)).err().unwrap().to_string();
+    assert!(error.contains("\"long_form_qa\" asks the judge \"default\"") && error.contains("--judge"), "{error}");
+}
+
+#[test]
+fn settings_that_cannot_be_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path());
+    let good = sft(folder.path(), "good", 1);
+    let path = folder.path().join("wrong.toml");
+    for (field, value) in [
+        ("rollout.temperature", "inf"),
+        ("rollout.prompts", "9223372036854775807"),
+        ("loss.clip_low", "-0.5"),
+        ("loss.clip_high", "nan"),
+        ("loss.kl_coefficient", "-1.0"),
+        ("loss.dual_clip", "0.5"),
+        ("loss.value_clip", "-1.0"),
+        ("optimizer.beta1", "1.0"),
+        ("optimizer.beta2", "1.5"),
+        ("optimizer.eps", "-1.0"),
+        ("optimizer.max_grad_norm", "nan"),
+        ("learning_rate.peak", "inf"),
+        ("reward.mastery_rate", "0.0"),
+        ("update.micro_batch_tokens", "0"),
+        ("dapo.max_rounds", "0"),
+        ("vspo.w_max", "0.0"),
+        ("ppo.lambda", "2.0"),
+        ("evaluation.target", "5.0"),
+    ] {
+        let mut wrong = toml::Table::try_from(&good).unwrap();
+        wrong["algorithm"] = "grpo".into();
+        let (section, key) = field.split_once('.').unwrap();
+        let value: toml::Table = toml::from_str(&format!("value = {value}")).unwrap();
+        let section = wrong.entry(section).or_insert_with(|| toml::Table::new().into());
+        section.as_table_mut().unwrap().insert(key.to_owned(), value["value"].clone());
+        std::fs::write(&path, toml::to_string(&wrong).unwrap()).unwrap();
+        let error = TrainConfig::read(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("{field}: ")), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_learnt_from_is_named_before_the_first_step() {
+    let folder = start(10);
+    let path = folder.path().join("bad.jsonl");
+    let user = r#"{"role":"user","content":"a"}"#;
+    let long = "word ".repeat(2000);
+    for (turns, says) in [
+        (r#"{"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f"}}]}"#.to_owned(), "`tool_calls`"),
+        (r#"{"role":"assistant","content":"b"},{"role":"assistant","content":"c"}"#.to_owned(), "in a row"),
+        (r#"{"role":"assistant","content":"b"},{"role":"tool","content":"c"}"#.to_owned(), "the last message"),
+        (format!(r#"{{"role":"assistant","content":"{long}"}}"#), "context of 256"),
+    ] {
+        std::fs::write(&path, format!("{{\"messages\":[{user},{turns}]}}\n")).unwrap();
+        let mut run = sft(folder.path(), "bad", 1);
+        run.sft.demonstrations = path.clone();
+        let error = go_with(run, false).unwrap_err().to_string();
+        assert!(error.contains("line 1") && error.contains(says), "{error}");
+    }
+    let questions = folder.path().join("world/train.jsonl");
+    let mut text = std::fs::read_to_string(&questions).unwrap();
+    let mut line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    line["id"] = "too-long".into();
+    line["question"] = long.into();
+    text.push_str(&format!("{line}\n"));
+    std::fs::write(&questions, text).unwrap();
+    let error = go_with(rl(folder.path(), "long", "grpo", 1), false).unwrap_err().to_string();
+    assert!(error.contains("\"too-long\"") && error.contains("context"), "{error}");
+}
