@@ -97,7 +97,10 @@ fn latency_buckets() -> Histogram {
 }
 
 /// What the store counts: name, help, unit and value.
-const STORE: [(&str, &str, Option<Unit>, fn(&Counters) -> u64); 7] = [
+type Counted = (&'static str, &'static str, Option<Unit>, fn(&Counters) -> u64);
+
+/// All of it.
+const STORE: [Counted; 7] = [
     ("store_queue", "Bytes that wait for the store", Some(Unit::Bytes), |store| store.queue_bytes),
     ("store_commits", "Transactions of the store since start", None, |store| store.transactions),
     ("store_failures", "Batches that the store could not write, since start", None, |store| store.failures),

@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use super::config::Check;
 use super::state::RunState;
 use crate::lm::training::{AdamW, TrainableDecoder};
 
@@ -18,6 +19,43 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const REFERENCE: &str = "reference.safetensors";
 const STATE: &str = "state.json";
 const PREFIX: &str = "step-";
+
+/// Checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Steps between checkpoints; 0 keeps only the last.
+    pub every: u64,
+    /// How many are kept, at least 1.
+    pub keep: usize,
+    /// Steps between rollouts that are written down for `--inspect`; 0 for none.
+    pub rollouts_every: u64,
+}
+
+impl CheckpointConfig {
+    /// Whether a checkpoint is made after a step.
+    pub fn is_due(&self, step: u64) -> bool {
+        self.every > 0 && step.is_multiple_of(self.every)
+    }
+
+    /// Whether a step's rollouts are written down.
+    pub fn keeps_rollouts(&self, step: u64) -> bool {
+        self.rollouts_every > 0 && step.is_multiple_of(self.rollouts_every)
+    }
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 50, keep: 2, rollouts_every: 10 }
+    }
+}
+
+impl CheckpointConfig {
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![(self.keep == 0, "checkpoint.keep", "is 0; the run could not be resumed")]
+    }
+}
 
 /// What a checkpoint holds.
 pub struct Checkpoint {

@@ -1,16 +1,40 @@
 //! Demonstrations for supervised fine-tuning. In: JSONL of conversations (`{"messages": [..]}`). Out: samples in which the
 //! assistant's turns are what is learnt.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use super::config::Check;
 use super::env::Message;
 use super::experience::Sample;
 use super::protocol::Protocol;
 use crate::trajectory::Role;
+
+/// Supervised fine-tuning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SftConfig {
+    /// JSONL of conversations (`messages`).
+    pub demonstrations: PathBuf,
+    /// Demonstrations of a step.
+    pub batch: usize,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self { demonstrations: PathBuf::new(), batch: 64 }
+    }
+}
+
+impl SftConfig {
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![(self.batch == 0, "sft.batch", "is 0; it must be 1 or more")]
+    }
+}
 
 #[derive(Deserialize)]
 struct Line {

@@ -1,14 +1,116 @@
 //! Groups of rollouts: which count, how much, and the advantages in them. In: scored rollouts. Out: samples.
 
+use serde::{Deserialize, Serialize};
+
 use super::algorithm::Algorithm;
-use super::config::{PpoConfig, TrainConfig};
+use super::config::{Check, TrainConfig, is_above_zero, is_from_zero, is_share};
 use super::experience::Sample;
 use super::reward::Scored;
 use super::rollout::Rollout;
 use super::seeds::{Purpose, draw};
 use crate::advantage::{
-    self, Episode, GaeConfig, GroupStatistics, Mode, Plan, gae, group_advantages, plan, unit_from_seed,
+    self, Episode, GaeConfig, GroupStatistics, Mode, Plan, PlanConfig, Sampling, gae, group_advantages, plan,
+    unit_from_seed,
 };
+
+/// VSPO's own settings.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VspoConfig {
+    /// What becomes of a group that is drawn.
+    pub mode: Mode,
+    /// What groups are drawn by.
+    pub sampling: Sampling,
+    /// Whether the copies of a group are smoothed and clipped; the ablation "no clip" is `false`.
+    pub smoothing: bool,
+    /// What each further copy counts in relation to the one before, from 0 to 1.
+    pub gamma: f64,
+    /// Most that all copies of a group count together; above 0.
+    pub w_max: f64,
+    /// Groups whose rewards deviate less leave the batch.
+    pub sigma_min: f64,
+}
+
+impl Default for VspoConfig {
+    fn default() -> Self {
+        let PlanConfig { sigma_min, gamma, w_max, mode, sampling } = PlanConfig::default();
+        Self { mode, sampling, smoothing: true, gamma, w_max, sigma_min }
+    }
+}
+
+impl VspoConfig {
+    /// The plan's settings.
+    pub fn plan(&self) -> PlanConfig {
+        PlanConfig {
+            sigma_min: self.sigma_min,
+            gamma: if self.smoothing { self.gamma } else { 1.0 },
+            w_max: if self.smoothing { self.w_max } else { f64::INFINITY },
+            mode: self.mode,
+            sampling: self.sampling,
+        }
+    }
+}
+
+/// DAPO's dynamic sampling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DapoConfig {
+    /// How often fresh prompts are drawn for those whose rewards are all equal; 1 draws none.
+    pub max_rounds: usize,
+}
+
+impl Default for DapoConfig {
+    fn default() -> Self {
+        Self { max_rounds: 3 }
+    }
+}
+
+/// PPO's critic and advantages.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PpoConfig {
+    /// Discount per token, from 0 to 1.
+    pub gamma: f64,
+    /// Decay of the advantage's estimate, from 0 to 1.
+    pub lambda: f64,
+    /// Whether advantages are brought to mean 0 and deviation 1 over the step's tokens.
+    pub whiten: bool,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        let GaeConfig { gamma, lambda } = GaeConfig::default();
+        Self { gamma, lambda, whiten: true }
+    }
+}
+
+impl VspoConfig {
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![
+            (!is_share(self.gamma), "vspo.gamma", "must be from 0 to 1"),
+            (!is_above_zero(self.w_max), "vspo.w_max", "must be above 0"),
+            (!is_from_zero(self.sigma_min), "vspo.sigma_min", "must be 0 or more"),
+        ]
+    }
+}
+
+impl DapoConfig {
+    /// What it must not be.
+    pub(super) fn checks(self) -> Vec<Check> {
+        vec![(self.max_rounds == 0, "dapo.max_rounds", "is 0; it must be 1 or more, and 1 draws no fresh prompts")]
+    }
+}
+
+impl PpoConfig {
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![
+            (!is_share(self.gamma), "ppo.gamma", "must be from 0 to 1"),
+            (!is_share(self.lambda), "ppo.lambda", "must be from 0 to 1"),
+        ]
+    }
+}
 
 /// Keeps the division of an advantage finite, in units of the reward.
 const EPSILON: f64 = 1e-6;

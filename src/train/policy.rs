@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::TrainError;
-use super::config::{FreshModel, PolicyConfig};
-use crate::lm::training::TrainableDecoder;
+use super::config::{Check, is_above_zero};
+use crate::lm::training::{Activations, LoraConfig, TrainableDecoder};
 use crate::lm::{Engine, KvPool, ModelConfig, Weights};
 
 /// Files of a model directory besides its weights.
@@ -26,6 +27,61 @@ const FILES: [&str; 9] = [
 /// Bytes of keys and values that rollouts may hold.
 const KV_BYTES_ON_GPU: usize = 32 << 30;
 const KV_BYTES_ON_CPU: usize = 1 << 30;
+
+/// The policy that learns: a model directory, or a fresh model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// A Hugging Face directory (Qwen2, Qwen3, Llama).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
+    /// A fresh model, with the tokenizer of a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<FreshModel>,
+    /// Low-rank adapters; without them all parameters learn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// What is kept of a forward pass.
+    #[serde(default)]
+    pub activations: Activations,
+}
+
+/// A model that has learnt nothing: Qwen3's layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreshModel {
+    /// Directory with `tokenizer.json` and `tokenizer_config.json`.
+    pub tokenizer: PathBuf,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width of the feed-forward layers.
+    pub intermediate: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head; 64, 96, 128 or 256 on a GPU.
+    pub head_dim: usize,
+    /// Longest sequence, in tokens.
+    pub context: usize,
+}
+
+impl PolicyConfig {
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![
+            (
+                self.model.is_some() == self.fresh.is_some(),
+                "policy",
+                "needs either `model` (a directory) or `fresh` (a new model), not both",
+            ),
+            (self.lora.as_ref().is_some_and(|lora| lora.rank == 0), "policy.lora.rank", "is 0; it must be 1 or more"),
+            (self.lora.as_ref().is_some_and(|lora| !is_above_zero(lora.alpha)), "policy.lora.alpha", "must be above 0"),
+        ]
+    }
+}
 
 /// A model that learns.
 pub struct Policy {

@@ -1,21 +1,20 @@
 //! A run from its first step to its last. In: a configuration. Out: a folder with metrics, checkpoints, rollouts and the
 //! exported model.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rayon::prelude::*;
-
 use super::TrainError;
 use super::algorithm::Algorithm;
 use super::client::Endpoint;
-use super::config::{EnvironmentConfig, PolicyConfig, TrainConfig};
+use super::config::{EnvironmentConfig, TrainConfig};
 use super::env::{Environment, QaSearch, Split, Task};
 use super::experience::Sample;
+use super::guards::{check_lengths, locked, unchanged};
 use super::metrics::{EventFile, Metric, MetricsLog, RunInfo, StepMetrics};
-use super::policy::Policy;
+use super::policy::{Policy, PolicyConfig};
 use super::protocol::Protocol;
 use super::reward::{Local, Remote, Rewarder};
 use super::rollout::{Sampler, Server, World};
@@ -82,7 +81,7 @@ pub struct Run {
     pub(super) state: RunState,
     log: MetricsLog,
     events: EventFile,
-    last_exact_match: Option<f64>,
+    pub(super) last_exact_match: Option<f64>,
     /// The step of the newest checkpoint; none before the first.
     saved_step: Option<u64>,
     /// Keeps other processes out of the folder.
@@ -229,27 +228,6 @@ impl Run {
         self.world.environment.tasks(Split::Train)
     }
 
-    /// Notes a held-out exact match.
-    pub(super) fn examined(&mut self, exact_match: f64) {
-        self.last_exact_match = Some(exact_match);
-        if self.state.best.is_none_or(|best| exact_match > best) {
-            (self.state.best, self.state.evaluations_since_best) = (Some(exact_match), 0);
-        } else {
-            self.state.evaluations_since_best += 1;
-        }
-    }
-
-    fn early_stop(&self) -> Option<String> {
-        let evaluation = &self.config.evaluation;
-        let reached = evaluation.target.zip(self.last_exact_match).filter(|(target, found)| found >= target);
-        if let Some((target, found)) = reached {
-            return Some(format!("the held-out exact match of {found:.3} reached the target of {target}"));
-        }
-        let waited = self.state.evaluations_since_best;
-        (evaluation.patience > 0 && waited >= evaluation.patience)
-            .then(|| format!("the held-out exact match has not risen for {waited} evaluations"))
-    }
-
     /// Saves the state before the step that failed, as long as no parameter has moved in it; otherwise the checkpoint
     /// before it is what the run goes on from.
     fn give_up<T>(&mut self, (state, optimizer_steps): (RunState, u64), error: TrainError) -> Result<T, TrainError> {
@@ -305,61 +283,6 @@ impl Run {
         self.log.append(metrics).map_err(TrainError::other)?;
         self.events.append(metrics, wall_time()).map_err(TrainError::other)
     }
-}
-
-/// Whether a run goes on with what it was begun with.
-fn unchanged(saved: &RunState, now: &RunState) -> Result<(), TrainError> {
-    let version = |state: &RunState| state.rubric.as_ref().map_or_else(String::new, |rubric| rubric.version.clone());
-    let seed = |state: &RunState| state.seed.map_or_else(String::new, |seed| seed.to_string());
-    let all = [
-        ("the configuration", saved.config_hash.clone(), now.config_hash.clone()),
-        ("the seed", if saved.seed.is_none() { seed(now) } else { seed(saved) }, seed(now)),
-        ("the rubric", version(saved), version(now)),
-    ];
-    match all.into_iter().find(|(_, before, now)| before != now) {
-        None => Ok(()),
-        Some((what, before, now)) => Err(TrainError::Changed(format!(
-            "{what} changed since this run was stopped ({before} before, {now} now): put it back, start a new run in \
-             another folder, or go on with --force"
-        ))),
-    }
-}
-
-/// Takes a run's folder for this process: two would write over each other.
-fn locked(dir: &Path) -> Result<File, TrainError> {
-    let path = dir.join("lock");
-    let file = File::create(&path).map_err(|error| TrainError::file(&path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(TrainError::file(dir, "another process trains in this folder; wait for it, or take another `output`"))
-        }
-        // A file system without locks.
-        Err(TryLockError::Error(_)) => Ok(file),
-    }
-}
-
-/// Whether every question that the run may ask leaves room for its answer.
-fn check_lengths(world: &World, config: &TrainConfig, context: usize) -> Result<(), TrainError> {
-    let most = config.rollout.max_tokens;
-    let held_out = if config.evaluation.every > 0 { config.evaluation.questions } else { 0 };
-    let train = if config.algorithm.learns_by_reward() { usize::MAX } else { 0 };
-    for (split, count) in [(Split::Train, train), (Split::HeldOut, held_out)] {
-        let tasks = world.environment.tasks(split);
-        let check = |task: &Task| {
-            let tokens = world.protocol.prompt(&world.environment.messages(task))?.len();
-            if tokens.saturating_add(most) <= context {
-                return Ok(());
-            }
-            Err(TrainError::other(format!(
-                "the question {:?} takes {tokens} tokens, and with `rollout.max_tokens` = {most} more than the {context} of \
-                 the model's context: leave it out, or lower `rollout.max_tokens`",
-                task.id
-            )))
-        };
-        tasks.get(..count.min(tasks.len())).unwrap_or_default().par_iter().try_for_each(check)?;
-    }
-    Ok(())
 }
 
 fn wall_time() -> f64 {

@@ -1,4 +1,4 @@
-//! One step of a run: rollouts, rewards, groups, update; and the evaluation. Reads in run order.
+//! One step of a run: rollouts, rewards, groups, update. Reads in run order.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -6,9 +6,9 @@ use std::time::Instant;
 use super::env::Split;
 use super::experience::{Sample, said_by};
 use super::groups::{self, Group};
-use super::metrics::{Label, Metric, StepMetrics};
+use super::metrics::{Label, Metric};
 use super::reward::{Attempted, Scored};
-use super::rollout::{Rollout, RolloutConfig, Wanted};
+use super::rollout::{Rollout, Wanted};
 use super::run::Run;
 use super::seeds::{Purpose, draw, shuffled};
 use super::update::{Seen, Update};
@@ -85,51 +85,6 @@ impl Run {
             matches!(metric, PolicyEntropy | PolicyGradNorm | PolicyLearningRate | PolicyLoss | SpeedTrainSeconds)
         };
         Ok(values.into_iter().filter(|(metric, _)| kept(metric)).collect())
-    }
-
-    /// Answers held-out questions greedily.
-    pub(super) fn evaluate(&mut self, metrics: &mut StepMetrics) -> Result<(), TrainError> {
-        let began = Instant::now();
-        let world = self.world.clone();
-        let tasks = world.environment.tasks(Split::HeldOut);
-        let tasks = tasks.get(..self.config.evaluation.questions.min(tasks.len())).unwrap_or_default();
-        if tasks.is_empty() {
-            return Err(TrainError::other("there is no held-out question to evaluate on"));
-        }
-        let wanted: Vec<Wanted> = (0..tasks.len()).map(|task| Wanted { task, seed: 0 }).collect();
-        let greedy = RolloutConfig { temperature: 0.0, ..self.config.rollout };
-        let rollouts = self.sampler.collect(&world, tasks, &wanted, &greedy)?;
-        let attempted: Vec<Attempted<'_>> = rollouts.iter().zip(tasks).collect();
-        let position = self.state.position();
-        let exact = self.examiner.score(&attempted, &position, Split::HeldOut)?;
-        let rewards = self.rewarder.score(&attempted, &position, Split::HeldOut)?;
-        let right = |scored: &Scored| scored.reward.unwrap_or(0.0);
-        let exact_match = mean(exact.iter().map(right));
-        let reward: Vec<f64> = rewards.iter().filter_map(|scored| scored.reward).collect();
-        let mut parts: BTreeMap<u8, Vec<f64>> = BTreeMap::new();
-        for (task, scored) in tasks.iter().zip(&exact) {
-            if let Some(hops) = task.hops {
-                parts.entry(hops).or_default().push(right(scored));
-            }
-        }
-        self.examined(exact_match);
-        let mut values = vec![
-            (Metric::EvalExactMatch, exact_match),
-            (Metric::EvalLengthMean, mean(rollouts.iter().map(|rollout| rollout.written_count() as f64))),
-            (Metric::EvalTruncated, mean(rollouts.iter().map(|rollout| f64::from(u8::from(rollout.truncated))))),
-            (Metric::SpeedEvalSeconds, began.elapsed().as_secs_f64()),
-        ];
-        if !reward.is_empty() {
-            values.push((Metric::EvalReward, mean(reward.iter().copied())));
-        }
-        for (hops, right) in parts {
-            let label = Label::new(&format!("{hops}-hop")).map_err(TrainError::other)?;
-            values.push((Metric::EvalExactMatchPart(label), mean(right.into_iter())));
-        }
-        for (metric, value) in values {
-            metrics.set(metric, value).map_err(TrainError::other)?;
-        }
-        Ok(())
     }
 
     /// Groups that an algorithm would learn from.
@@ -358,7 +313,7 @@ fn said_by_role(rollout: &Rollout, role: Role) -> f64 {
     rollout.messages.iter().filter(|message| message.role == role).count() as f64
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
     if count > 0.0 { sum / count } else { 0.0 }
 }

@@ -1,11 +1,97 @@
 //! The update: samples to moved parameters. In: samples whose columns are complete. Out: parameters that moved, and what
 //! was seen on the way.
 
+use serde::{Deserialize, Serialize};
+
 use super::TrainError;
 use super::algorithm::{Algorithm, LossConfig, Slopes, Tokens};
+use super::config::{Check, is_above_zero};
 use super::experience::{Averaging, MicroBatch, Sample, micro_batches};
 use super::policy::Policy;
 use crate::lm::training::{AdamW, Gradients};
+
+/// How a step's batch is gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateConfig {
+    /// Times that the batch is gone through.
+    pub epochs: usize,
+    /// Optimiser steps of an epoch.
+    pub minibatches: usize,
+    /// Tokens that go through the model together.
+    pub micro_batch_tokens: usize,
+}
+
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        Self { epochs: 1, minibatches: 2, micro_batch_tokens: 16_384 }
+    }
+}
+
+/// How the learning rate moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// It stays.
+    #[default]
+    Constant,
+    /// It falls to 0 on a line.
+    Linear,
+    /// It falls to 0 on half a cosine.
+    Cosine,
+}
+
+/// How fast parameters move.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LearningRate {
+    /// The highest rate.
+    pub peak: f64,
+    /// Steps in which it rises from 0.
+    pub warmup_steps: u64,
+    /// What it does after that.
+    pub schedule: Schedule,
+}
+
+impl Default for LearningRate {
+    fn default() -> Self {
+        Self { peak: 1e-6, warmup_steps: 0, schedule: Schedule::Constant }
+    }
+}
+
+impl LearningRate {
+    /// The rate of a step, counted from 1, of a run of `steps`.
+    pub fn at(&self, step: u64, steps: u64) -> f64 {
+        if step <= self.warmup_steps {
+            return self.peak * step as f64 / self.warmup_steps as f64;
+        }
+        let (gone, whole) = (step - self.warmup_steps - 1, steps.saturating_sub(self.warmup_steps).max(1));
+        let share = gone as f64 / whole as f64;
+        match self.schedule {
+            Schedule::Constant => self.peak,
+            Schedule::Linear => self.peak * (1.0 - share),
+            Schedule::Cosine => self.peak * 0.5 * (1.0 + (std::f64::consts::PI * share).cos()),
+        }
+    }
+}
+
+impl UpdateConfig {
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![
+            (self.epochs == 0, "update.epochs", "is 0; it must be 1 or more"),
+            (self.minibatches == 0, "update.minibatches", "is 0; it must be 1 or more"),
+            (self.micro_batch_tokens == 0, "update.micro_batch_tokens", "is 0; it must be 1 or more"),
+        ]
+    }
+}
+
+impl LearningRate {
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![(!is_above_zero(self.peak), "learning_rate.peak", "must be above 0")]
+    }
+}
 
 /// How an update is done.
 #[derive(Debug, Clone, Copy)]

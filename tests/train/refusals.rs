@@ -174,12 +174,11 @@ fn what_cannot_be_learnt_from_is_named_before_the_first_step() {
         assert!(error.contains("line 1") && error.contains(says), "{error}");
     }
     let questions = folder.path().join("world/train.jsonl");
-    let mut text = std::fs::read_to_string(&questions).unwrap();
+    let text = std::fs::read_to_string(&questions).unwrap();
     let mut line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     line["id"] = "too-long".into();
     line["question"] = long.into();
-    text.push_str(&format!("{line}\n"));
-    std::fs::write(&questions, text).unwrap();
+    std::fs::write(&questions, format!("{text}{line}\n")).unwrap();
     let error = go_with(rl(folder.path(), "long", "grpo", 1), false).unwrap_err().to_string();
     assert!(error.contains("\"too-long\"") && error.contains("context"), "{error}");
 }

@@ -123,12 +123,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// Reads one in passing, `None` inside for `null`; `None` where it is unusual.
-    fn walk(walk: &mut Walk<'a>) -> Option<Option<Self>> {
-        if walk.is_string() {
-            return Some(Some(Self(walk.string()?)));
-        }
-        present(walk.value()?).map(Self::from_raw).transpose().ok()
+    /// Reads one in passing, or `null`, into its place; `None` where it is unusual.
+    fn walk(walk: &mut Walk<'a>, place: &mut Option<Self>) -> Option<()> {
+        *place = if walk.is_string() {
+            Some(Self(walk.string()?))
+        } else {
+            present(walk.value()?).map(Self::from_raw).transpose().ok()?
+        };
+        Some(())
     }
 
     fn from_raw(raw: &'a str) -> Result<Self, String> {
@@ -200,16 +202,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
 impl<'a> References<'a> {
     /// Reads them in passing, or `null`, into their place; `None` where they are unusual.
     pub(super) fn walk(walk: &mut Walk<'a>, place: &mut Option<Self>) -> Option<()> {
+        let mut read = None;
         if !walk.is_list() {
+            Reference::walk(walk, &mut read)?;
             // Null means absent, also under a second name.
-            if let Some(reference) = Reference::walk(walk)? {
+            if let Some(reference) = read {
                 *place = Some(Self(vec![reference.0]));
             }
             return Some(());
         }
         let mut references = Vec::new();
         walk.list(|walk| {
-            references.push(Reference::walk(walk)??.0);
+            Reference::walk(walk, &mut read)?;
+            references.push(read.take()?.0);
             (references.len() <= MAX_REFERENCES).then_some(())
         })?;
         *place = Some(Self(references));

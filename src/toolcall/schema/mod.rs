@@ -170,6 +170,7 @@ impl Schema {
     }
 
     /// The same schema where it is not to be compiled, and why.
+    #[must_use]
     pub fn unsupported(&self, message: &str) -> Self {
         let compiled = OnceLock::from(Err(SchemaProblem::unsupported(message, "")));
         Self { text: self.text.clone(), formats: self.formats, pattern_states: 0, compiled, written: OnceLock::new() }

@@ -7,6 +7,7 @@
 mod cispo;
 mod dapo;
 mod grpo;
+mod overrides;
 mod ppo;
 mod sft;
 pub mod terms;
@@ -15,6 +16,7 @@ mod vspo;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+pub use self::overrides::LossOverrides;
 pub use self::terms::{Aggregation, KlEstimator, Slopes, Tokens};
 use super::TrainError;
 

@@ -13,9 +13,57 @@ use serde::{Deserialize, Serialize};
 pub use self::local::Local;
 pub use self::remote::Remote;
 use super::TrainError;
+use super::config::{Check, is_share};
 use super::env::{Split, Task};
 use super::rollout::Rollout;
 use crate::shaping::Position;
+
+/// What the policy is scored by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewardConfig {
+    /// A rubric's name, or a rubric file.
+    pub rubric: String,
+    /// A running Gradus that scores; otherwise this process does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Name of the environment variable with the server's bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_env: Option<String>,
+    /// How long an unreachable server is waited for, in seconds.
+    pub patience_s: u64,
+    /// Weight of the newest step in the pass rates that a rubric's curriculum over mastery runs on, above 0, up to 1.
+    pub mastery_rate: f64,
+    /// Pass rates to begin with: what the starting policy is known to have mastered.
+    pub mastery: BTreeMap<String, f64>,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self {
+            rubric: "short_form_qa".to_owned(),
+            url: None,
+            token_env: None,
+            patience_s: 300,
+            mastery_rate: 0.2,
+            mastery: BTreeMap::new(),
+        }
+    }
+}
+
+impl RewardConfig {
+    /// What it must not be.
+    pub(in crate::train) fn checks(&self) -> Vec<Check> {
+        vec![
+            (!(self.mastery_rate > 0.0 && self.mastery_rate <= 1.0), "reward.mastery_rate", "must be above 0, up to 1"),
+            (
+                !self.mastery.values().all(|rate| is_share(*rate)),
+                "reward.mastery",
+                "has a rate that is not from 0 to 1",
+            ),
+        ]
+    }
+}
 
 /// Who scores.
 pub enum Rewarder {

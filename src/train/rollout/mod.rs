@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::episode::{Episode, World};
 pub use self::server::Server;
 use super::TrainError;
+use super::config::{Check, is_from_zero};
 use super::env::{Message, Task};
 use super::policy::Policy;
 use crate::lm::Engine;
@@ -34,6 +35,21 @@ pub struct RolloutConfig {
 impl Default for RolloutConfig {
     fn default() -> Self {
         Self { prompts: 48, group_size: 5, max_tokens: 256, temperature: 1.0 }
+    }
+}
+
+/// Most prompts of a step, and most rollouts of a prompt.
+const MOST_ROLLOUTS: usize = 1_000_000;
+
+impl RolloutConfig {
+    /// What it must not be.
+    pub(in crate::train) fn checks(&self) -> Vec<Check> {
+        vec![
+            (!(1..=MOST_ROLLOUTS).contains(&self.prompts), "rollout.prompts", "must be from 1 to 1000000"),
+            (!(1..=MOST_ROLLOUTS).contains(&self.group_size), "rollout.group_size", "must be from 1 to 1000000"),
+            (self.max_tokens == 0, "rollout.max_tokens", "is 0; it must be 1 or more"),
+            (!is_from_zero(self.temperature), "rollout.temperature", "must be above 0"),
+        ]
     }
 }
 

@@ -1,0 +1,75 @@
+//! What must hold before a run touches its folder: that it is this process's, that it goes on with what it was begun with, and
+//! that what it may ask fits the model.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::TrainError;
+use super::config::TrainConfig;
+use super::env::{Split, Task};
+use super::rollout::World;
+use super::state::RunState;
+
+/// Whether a run goes on with what it was begun with.
+///
+/// # Errors
+/// What changed.
+pub(super) fn unchanged(saved: &RunState, now: &RunState) -> Result<(), TrainError> {
+    let version = |state: &RunState| state.rubric.as_ref().map_or_else(String::new, |rubric| rubric.version.clone());
+    let seed = |state: &RunState| state.seed.map_or_else(String::new, |seed| seed.to_string());
+    let all = [
+        ("the configuration", saved.config_hash.clone(), now.config_hash.clone()),
+        ("the seed", if saved.seed.is_none() { seed(now) } else { seed(saved) }, seed(now)),
+        ("the rubric", version(saved), version(now)),
+    ];
+    match all.into_iter().find(|(_, before, now)| before != now) {
+        None => Ok(()),
+        Some((what, before, now)) => Err(TrainError::Changed(format!(
+            "{what} changed since this run was stopped ({before} before, {now} now): put it back, start a new run in \
+             another folder, or go on with --force"
+        ))),
+    }
+}
+
+/// Takes a run's folder for this process: two would write over each other.
+///
+/// # Errors
+/// When another process has it.
+pub(super) fn locked(dir: &Path) -> Result<File, TrainError> {
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(|error| TrainError::file(&path, error))?;
+    // A file system may have no locks.
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        let said = "another process trains in this folder; wait for it, or take another `output`";
+        return Err(TrainError::file(dir, said));
+    }
+    Ok(file)
+}
+
+/// Whether every question that the run may ask leaves room for its answer.
+///
+/// # Errors
+/// The first that does not.
+pub(super) fn check_lengths(world: &World, config: &TrainConfig, context: usize) -> Result<(), TrainError> {
+    let most = config.rollout.max_tokens;
+    let held_out = if config.evaluation.every > 0 { config.evaluation.questions } else { 0 };
+    let train = if config.algorithm.learns_by_reward() { usize::MAX } else { 0 };
+    for (split, count) in [(Split::Train, train), (Split::HeldOut, held_out)] {
+        let tasks = world.environment.tasks(split);
+        let check = |task: &Task| {
+            let tokens = world.protocol.prompt(&world.environment.messages(task))?.len();
+            if tokens.saturating_add(most) <= context {
+                return Ok(());
+            }
+            Err(TrainError::other(format!(
+                "the question {:?} takes {tokens} tokens, and with `rollout.max_tokens` = {most} more than the {context} of \
+                 the model's context: leave it out, or lower `rollout.max_tokens`",
+                task.id
+            )))
+        };
+        tasks.get(..count.min(tasks.len())).unwrap_or_default().par_iter().try_for_each(check)?;
+    }
+    Ok(())
+}
