@@ -28,7 +28,8 @@ mod library {
     pub(super) fn observe(input: &Input) -> anyhow::Result<Seen> {
         let format: ToolFormat = input.format.parse().context("key `format`")?;
         let mode = if input.tolerant { ParseMode::Tolerant } else { ParseMode::Strict };
-        let options = Options { format, mode, max_calls: input.max_calls.unwrap_or(MAX_CALLS), ..Options::default() };
+        let max_calls = input.max_calls.unwrap_or(MAX_CALLS);
+        let options = Options { format, mode, max_calls, thinking: input.thinking, ..Options::default() };
         let tools = SchemaCache::new(CACHE_BYTES).tools(&input.tools, false);
         let parsed = match &input.native {
             Some(native) => parse_native(native, &options, &*tools),
@@ -57,7 +58,11 @@ mod library {
             check_spans(&input.text, &parsed, &mut seen);
         }
         if let Some(from) = &input.answer_from {
-            let found = extract(&input.text, &parsed.hidden(), answer_from(from)?);
+            let from = answer_from(from)?;
+            let found = match from {
+                AnswerFrom::LastMessage => extract(&input.text, &parsed.hidden_with_calls(), from),
+                _ => extract(&input.text, &parsed.hidden(), from),
+            };
             seen.answer = found.map(|(answer, range)| {
                 if input.text.get(range.clone()).is_none() {
                     seen.bad_spans.push(format!("answer {range:?}"));
@@ -88,6 +93,7 @@ mod library {
             "hash4" => AnswerFrom::Hash4,
             "final_answer" => AnswerFrom::FinalAnswer,
             "harmony_final" => AnswerFrom::HarmonyFinal,
+            "last_message" => AnswerFrom::LastMessage,
             other => anyhow::bail!("unknown answer_from {other:?}"),
         })
     }
@@ -112,6 +118,7 @@ struct Input {
     native: Option<String>,
     tools: String,
     max_calls: Option<usize>,
+    thinking: bool,
     answer_from: Option<String>,
 }
 
@@ -178,6 +185,9 @@ struct Case {
     #[serde(default)]
     fill: Vec<Fill>,
     max_calls: Option<usize>,
+    /// Whether the prompt opened reasoning.
+    #[serde(default)]
+    thinking: bool,
     #[serde(default)]
     calls: Vec<String>,
     /// Codes of the malformed attempts: `a|b` is either, `*` any, a leading `?` may be absent.
@@ -224,6 +234,7 @@ impl Case {
             native: self.native.as_deref().map(filled),
             tools: self.tools.as_ref().or(file.tools.as_ref()).context("key `tools` is missing")?.clone(),
             max_calls: self.max_calls,
+            thinking: self.thinking,
             answer_from: self.answer_from.clone(),
         })
     }
@@ -368,6 +379,7 @@ case_files![
     answers,
     tolerant,
     hostile,
+    alternatives,
 ];
 
 #[test]

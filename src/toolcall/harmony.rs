@@ -48,7 +48,7 @@ pub(super) fn harmony(scan: &mut Scan<'_, '_>) {
                 segment.header_end
             }
             (_, Some(body)) => {
-                let end = body_end(scan.text, body);
+                let end = segment.end(scan.text, body);
                 if !segment.is_assistant() {
                     scan.parsed.others.push(body..end);
                 } else if segment.channel == Some("analysis") {
