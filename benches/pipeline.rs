@@ -4,10 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use gradus::http::batch::{Engine, Load, Overrides, Stop};
-use gradus::judge::Judges;
+use gradus::http::batch::{Engine, Overrides, Stop};
 use gradus::rubric::Catalog;
-use gradus::score::Scorer;
 use gradus::stages::NoJudge;
 
 mod data;
@@ -23,14 +21,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn engine() -> Engine {
-    Engine {
-        scorer: Scorer::new(CACHE_BYTES),
-        catalog: Catalog::open(None).unwrap_or_else(|error| panic!("the shipped rubrics open: {error}")),
-        default_rubric: "short_form_qa".to_owned(),
-        inline_rubrics: true,
-        load: Load::default(),
-        judges: Judges::none(),
-    }
+    let catalog = Catalog::open(None).unwrap_or_else(|error| panic!("the shipped rubrics open: {error}"));
+    Engine::new(catalog, CACHE_BYTES)
 }
 
 fn pipeline(criterion: &mut Criterion) {

@@ -84,6 +84,21 @@ fn settings_of_vspo_are_heard() {
 }
 
 #[test]
+fn settings_beside_vspos_are_heard() {
+    let server = Server::start(&[]);
+    let ask = |more: Value| {
+        let mut request = json!({"algorithm": "vspo", "groups": groups(&[vec![1.0, 0.0], vec![1.0, 1.0]])});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        advantages(&server, &request)
+    };
+    assert_eq!(ask(json!({"u0": 0.9}))["u0"], 0.9);
+    let std = |unbiased: bool| ask(json!({"unbiased": unbiased}))["groups"][0]["std"].as_f64().unwrap();
+    assert!((std(false) - 0.5).abs() < 1e-12 && (std(true) - 0.5_f64.sqrt()).abs() < 1e-12);
+    // Z is of groups with less than sigma_min; at it they stay.
+    assert_eq!(ask(json!({"vspo": {"sigma_min": 0.5}}))["groups"][0]["multiplicity"], 2);
+}
+
+#[test]
 fn a_rollout_without_a_reward_counts_nowhere() {
     let server = Server::start(&[]);
     let answer =
@@ -177,6 +192,7 @@ fn the_value_table_has_the_latest_visit_and_the_averages() {
         (first("order=mean"), first("order=visits"), first("order=value_average")),
         (json!("q2"), json!("q1"), json!("q1"))
     );
+    assert_eq!(server.get("/runs/r/prompts?limit=1").ok()["prompts"], 3, "those of the run, not of the page");
     // A run that went back to an earlier checkpoint.
     let again = [with(answering("Lyon"), "group", json!("q2"))];
     server.reward(&json!({"rubric": "binary_em", "run_id": "r", "step": 9, "trajectories": again})).ok();
@@ -187,6 +203,34 @@ fn the_value_table_has_the_latest_visit_and_the_averages() {
     server.get("/runs/r/prompts?order=luck").problem(400);
     server.get("/runs/r/prompts?limit=0").problem(400);
     server.get("/runs/nobody/prompts").problem(404);
+}
+
+#[test]
+fn prompts_are_listed_by_what_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("g.db").display());
+    let server = Server::start(&["--store", &url]);
+    // Rewards from 0 to 2, by F1.
+    let rubric = json!({"name": "wide", "answer": {"from": "answer_tag"}, "reward": {"min": 0.0, "max": 2.0},
+        "stages": [{"kind": "f1", "weight": 1}]});
+    let score = |step: u64, group: &str, answers: &[&str]| {
+        let items = answers
+            .iter()
+            .map(|answer| with(with(answering(answer), "group", json!(group)), "references", json!(["x y"])));
+        let request = json!({"rubric": rubric, "run_id": "w", "step": step, "trajectories": items.collect::<Vec<_>>()});
+        server.reward(&request).ok();
+    };
+    // Once of much value and then of none; never of much.
+    score(1, "once", &["x y", "v"]);
+    score(2, "once", &["v", "v"]);
+    score(1, "now", &["x y", "x z"]);
+    let first = |order: &str| server.get(&format!("/runs/w/prompts?limit=1&order={order}")).ok()["items"][0].clone();
+    let now = first("value");
+    // V = (2 - 1.5) * 0.5.
+    assert_eq!((&now["group"], &now["std"], &now["value"]), (&json!("now"), &json!(0.5), &json!(0.25)));
+    assert_eq!(first("std")["group"], "now");
+    let once = first("value_average");
+    assert_eq!((&once["group"], &once["value"]), (&json!("once"), &json!(0.0)), "{once}");
 }
 
 #[test]

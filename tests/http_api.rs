@@ -5,6 +5,8 @@
 
 mod common;
 
+#[path = "http_api/alternatives.rs"]
+mod alternatives;
 #[path = "http_api/contract.rs"]
 mod contract;
 #[path = "http_api/determinism.rs"]

@@ -7,11 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use gradus::http::batch::{BatchError, Engine, Load, Overrides, Stop};
-use gradus::judge::Judges;
+use gradus::http::batch::{BatchError, Engine, Overrides, Stop};
 use gradus::judge::rubric::read_json;
 use gradus::rubric::{Catalog, Location, Rubric, SHIPPED};
-use gradus::score::Scorer;
 use gradus::stages::{Judge, JudgeAnswer, NoJudge, Question, UnitScore, Verdict};
 use serde_json::{Value, json};
 
@@ -150,14 +148,7 @@ impl Judge for Always {
 }
 
 fn engine(rubric: &str, inline_rubrics: bool) -> Engine {
-    Engine {
-        scorer: Scorer::new(1 << 20),
-        catalog: Catalog::open(None).unwrap(),
-        default_rubric: rubric.to_owned(),
-        inline_rubrics,
-        load: Load::default(),
-        judges: Judges::none(),
-    }
+    Engine { default_rubric: rubric.to_owned(), inline_rubrics, ..Engine::new(Catalog::open(None).unwrap(), 1 << 20) }
 }
 
 /// The result of one trajectory.

@@ -5,22 +5,13 @@
     reason = "a test fails by panicking; values are made where they are handed over"
 )]
 
-use gradus::http::batch::{Engine, Load, Overrides, Stop};
-use gradus::judge::Judges;
+use gradus::http::batch::{Engine, Overrides, Stop};
 use gradus::rubric::Catalog;
-use gradus::score::Scorer;
 use gradus::stages::NoJudge;
 use serde_json::{Value, json};
 
 fn score(request: Value) -> Value {
-    let engine = Engine {
-        scorer: Scorer::new(1 << 20),
-        catalog: Catalog::open(None).unwrap(),
-        default_rubric: "short_form_qa".to_owned(),
-        inline_rubrics: true,
-        load: Load::default(),
-        judges: Judges::none(),
-    };
+    let engine = Engine::new(Catalog::open(None).unwrap(), 1 << 20);
     let scored = engine.score(&request.to_string(), &Overrides::default(), &Stop::default(), &NoJudge).unwrap();
     serde_json::from_slice(&scored.body).unwrap()
 }

@@ -5,22 +5,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gradus::http::batch::{Engine, Load, Overrides, Stop};
-use gradus::judge::Judges;
+use gradus::http::batch::{Engine, Overrides, Stop};
 use gradus::rubric::Catalog;
-use gradus::score::Scorer;
 use gradus::stages::NoJudge;
 use serde_json::Value;
 
 fn engine() -> Engine {
-    Engine {
-        scorer: Scorer::new(8 << 20),
-        catalog: Catalog::open(None).unwrap(),
-        default_rubric: "short_form_qa".to_owned(),
-        inline_rubrics: true,
-        load: Load::default(),
-        judges: Judges::none(),
-    }
+    Engine::new(Catalog::open(None).unwrap(), 8 << 20)
 }
 
 /// The response without what differs from run to run.

@@ -3,10 +3,8 @@
 
 use std::sync::{LazyLock, Once};
 
-use gradus::http::batch::{Engine, Load, Overrides, Scored, Stop};
-use gradus::judge::Judges;
+use gradus::http::batch::{Engine, Overrides, Scored, Stop};
 use gradus::rubric::Catalog;
-use gradus::score::Scorer;
 use gradus::stages::NoJudge;
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,13 +12,8 @@ use serde_json::value::RawValue;
 
 const MAX_ALONE: usize = 4;
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine {
-    scorer: Scorer::new(1 << 20),
-    catalog: Catalog::open(None).unwrap_or_else(|error| panic!("{error}")),
-    default_rubric: "short_form_qa".to_owned(),
-    inline_rubrics: true,
-    load: Load::default(),
-    judges: Judges::none(),
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    Engine::new(Catalog::open(None).unwrap_or_else(|error| panic!("{error}")), 1 << 20)
 });
 
 #[derive(Deserialize)]

@@ -33,10 +33,9 @@ use tokio::runtime::Runtime;
 
 use self::findings::StoredFindings;
 use crate::config::{File, LogFormat, Scoring};
-use crate::http::batch::{BatchError, Due, Engine, Load};
+use crate::http::batch::{BatchError, Due, Engine};
 use crate::judge::{Judges, Memory};
 use crate::rubric::{Catalog, Rubric};
-use crate::score::Scorer;
 use crate::store::Store;
 
 /// Scores the trajectories of LLM agents in progressive stages.
@@ -205,12 +204,10 @@ fn engine(scoring: &Scoring, catalog: Catalog, memory: Option<Arc<dyn Memory>>) 
         .context("the scoring threads could not be started")?;
     let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), memory)?;
     Ok(Engine {
-        scorer: Scorer::new(scoring.schema_cache_bytes),
-        catalog,
         default_rubric: scoring.default_rubric.clone(),
         inline_rubrics: scoring.inline_rubrics,
-        load: Load::default(),
         judges,
+        ..Engine::new(catalog, scoring.schema_cache_bytes)
     })
 }
 

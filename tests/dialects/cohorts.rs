@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
-use crate::common::{Server, post_bytes};
+use crate::common::{Server, post_bytes, with};
 
 /// Longer than any test: who waits for this long waits in vain.
 const LONG: &str = "group_wait_ms=60000";
@@ -208,8 +208,10 @@ struct Geographer;
 impl Respond for Geographer {
     fn respond(&self, request: &Request) -> ResponseTemplate {
         let prompt = String::from_utf8_lossy(&request.body).into_owned();
-        let paris_first = prompt.find("Paris is the capital") < prompt.find("I do not know");
-        let order = if paris_first { "{\"order\":[1,2,3]}" } else { "{\"order\":[3,2,1]}" };
+        let said = ["Paris is the capital", "It is Lyon", "I do not know"].map(|said| prompt.find(said));
+        // Its number is by its place; those that are there, the best first.
+        let number = |place: usize| 1 + said.iter().flatten().filter(|other| **other < place).count();
+        let order = json!({"order": said.iter().flatten().map(|place| number(*place)).collect::<Vec<_>>()}).to_string();
         let choice = json!({"index": 0, "message": {"role": "assistant", "content": order}, "finish_reason": "stop"});
         ResponseTemplate::new(200).set_body_json(json!({"id": "1", "object": "chat.completion", "created": 1,
             "model": "judge", "choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}))
@@ -235,4 +237,9 @@ fn a_group_in_many_requests_is_ranked_as_in_one() {
     let items: Vec<Value> = answers.iter().map(item).collect();
     let native = server.reward(&json!({"rubric": "ranked", "trajectories": items})).ok();
     assert_eq!(native["rewards"], json!([0.75, 1.0, 0.5]));
+    // The same answer is worth what it is among those of its group.
+    let of = |group: &str, answer: usize| with(item(&answers[answer]), "group", json!(group));
+    let two = json!([of("bad", 0), of("bad", 2), of("good", 0), of("good", 1)]);
+    let native = server.reward(&json!({"rubric": "ranked", "trajectories": two})).ok();
+    assert_eq!(native["rewards"], json!([1.0, 0.5, 0.5, 1.0]));
 }

@@ -238,6 +238,26 @@ fn a_request_whose_deadline_passes_has_no_number() {
 }
 
 #[test]
+fn what_is_no_verdict_is_an_error_of_the_judge_where_errors_are_asked_for() {
+    let endpoint = Endpoint::new(vec![ResponseTemplate::new(200).set_body_json(json!([]))]);
+    let request = with(by("long_form_qa", &[capital(RIGHT)]), "on_invalid", json!("error"));
+    let answer = endpoint.start().reward(&request);
+    assert!(answer.problem(503)["detail"].as_str().unwrap().starts_with("judge_no_verdict"), "{}", answer.text());
+    assert!(!answer.header("retry-after").is_empty());
+}
+
+#[test]
+fn nobody_is_asked_about_an_answer_that_is_not_there() {
+    let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)])]);
+    let stage = json!({"kind": "judge", "mode": "label_logprob", "criteria": "It is right.", "weight": 1});
+    let rubric = json!({"name": "judged", "answer": {"from": "answer_tag"}, "stages": [stage]});
+    let item = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "hm"}]});
+    let result = endpoint.start().reward(&json!({"rubric": rubric, "trajectories": [item]})).ok()["results"][0].clone();
+    assert_reward(&result, 0.0);
+    assert_eq!(endpoint.sent().len(), 0);
+}
+
+#[test]
 fn nobody_listening_is_a_timeout_that_names_the_endpoint() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Server::start(&["--judge", &format!("http://{free}/v1#judge")]);

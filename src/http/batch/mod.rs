@@ -138,6 +138,18 @@ pub enum BatchError {
 }
 
 impl Engine {
+    /// An engine with these rubrics and no judge, for requests that name a rubric, bring one, or mean `short_form_qa`.
+    pub fn new(catalog: Catalog, schema_cache_bytes: u64) -> Self {
+        Self {
+            scorer: Scorer::new(schema_cache_bytes),
+            catalog,
+            default_rubric: "short_form_qa".to_owned(),
+            inline_rubrics: true,
+            load: Load::default(),
+            judges: Judges::none(),
+        }
+    }
+
     /// Scores a request.
     ///
     /// # Errors

@@ -106,6 +106,24 @@ mod tests {
     }
 
     #[test]
+    fn a_server_whose_store_is_closed_is_not_ready() {
+        use crate::http::app::Config;
+        use crate::http::batch::Engine;
+        use crate::store::{self, Store};
+
+        let engine = Engine::new(crate::rubric::Catalog::open(None).unwrap(), 1 << 20);
+        let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };
+        let store = Store::open(&config).unwrap().unwrap();
+        let app = App::new(engine, Some(store.clone()), Config::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            assert!(readyz(State(app.clone())).await.is_ok());
+            store.close().await;
+            assert_eq!(readyz(State(app)).await.unwrap_err().kind(), Kind::Store);
+        });
+    }
+
+    #[test]
     fn a_judge_that_is_down_is_named() {
         let one = judges_down(&states(&[("default", false), ("second", true)])).unwrap();
         assert!(one.contains("\"default\"") && !one.contains("second"), "{one}");
