@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Folder of the run, in place of the file's
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Go on although the configuration or the rubric changed since the run was stopped
+    /// Go on although the configuration, the seed or the rubric changed since the run was stopped, or it ended early
     #[arg(long)]
     force: bool,
     /// Show the rollouts of a step that was written down, with their staged rewards, and do nothing else

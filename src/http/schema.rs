@@ -163,7 +163,7 @@ pub(crate) struct TrajectoryDoc {
     metadata: Option<Value>,
 }
 
-/// A string, or a number that stands for its text.
+/// A string, or a number that stands for its text; as a reference a whole one for its text without a fraction (42.0 for 42).
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = TextOrNumber, example = json!("q42-r3"))]

@@ -6,7 +6,6 @@ mod load;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::Deserialize;
 
@@ -205,11 +204,11 @@ fn indices(text: &[u8]) -> Option<Vec<usize>> {
 }
 
 impl Local {
-    /// Answers one inquiry, or says why there is no answer. The deadline is the caller's.
+    /// Answers one inquiry, or says why there is no answer. Takes as long as it takes: deadlines are the caller's.
     ///
     /// # Errors
     /// What the model cannot read, or did not say.
-    pub async fn answer(&self, inquiry: &Inquiry, _deadline: Instant) -> Result<Finding, Unavailable> {
+    pub async fn answer(&self, inquiry: &Inquiry) -> Result<Finding, Unavailable> {
         match &inquiry.want {
             Want::Labels(_) => {
                 let encoded = self.encode(inquiry, 0).await?;

@@ -265,7 +265,7 @@ impl Model {
 
     async fn answer(&self, inquiry: &Inquiry, deadline: Instant) -> Result<Finding, Unavailable> {
         match self {
-            Self::Local(local) => local.answer(inquiry, deadline).await,
+            Self::Local(local) => local.answer(inquiry).await,
             Self::Remote(remote) => remote.answer(inquiry, deadline).await,
         }
     }

@@ -55,11 +55,11 @@ pub(super) fn v32(scan: &mut Scan<'_, '_>) {
 /// three brackets of a language's types.
 pub(super) fn is_recipient(text: &str, at: usize) -> bool {
     let line = text.get(at + V32.opener.len()..).unwrap_or_default();
-    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b':' | b'/');
-    let length = line.bytes().take(200).take_while(is_of_name).count();
+    let is_of_name = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | ':' | '/');
+    let length = line.chars().take(200).take_while(is_of_name).map(char::len_utf8).sum();
     let name = line.get(..length).unwrap_or_default();
     let after = line.get(length..).unwrap_or_default().trim_start_matches([' ', '\t', '\r']);
-    name.contains(|c: char| c.is_ascii_alphabetic() || c == '_') && after.starts_with('\n')
+    name.contains(|c: char| c.is_alphabetic() || c == '_') && after.starts_with('\n')
 }
 
 /// Whether the recipient that `text` starts with is everybody.
@@ -172,6 +172,7 @@ mod tests {
         {
             assert_eq!(crate::toolcall::detect(text), None, "{text}");
         }
+        assert_eq!(calls(crate::trajectory::ToolFormat::Auto, ">>>查询天气\n{}"), [("查询天气".into(), json!({}))]);
         assert_eq!(codes(FunctionaryV32, ">>>f {}"), ["unexpected_text"]);
         assert_eq!(codes(FunctionaryV32, ">>>f\nno"), ["json_syntax"]);
         assert_eq!(codes(FunctionaryV32, ">>>f"), ["truncated"]);

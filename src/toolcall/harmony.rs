@@ -72,7 +72,7 @@ pub(super) fn last_final(text: &str) -> Option<Range<usize>> {
             && segment.channel == Some("final")
             && segment.tool().is_none_or(|(_, certain)| !certain)
         {
-            last = Some(body..body_end(text, body));
+            last = Some(body..at);
         }
     }
     last

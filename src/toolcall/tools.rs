@@ -6,11 +6,7 @@
 //! another `type` without a name are built-in tools of an API (a web search, say): nothing can call them by name, so
 //! they are skipped. Of duplicate names the last one wins, like duplicate keys in JSON.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use serde_json::{Value, value::RawValue};
 use thiserror::Error;
@@ -111,20 +107,23 @@ impl ToolSet {
             Err(problem) => return Self { problem: Some(problem), ..set },
         };
         let mut tools = Vec::with_capacity(elements.len());
-        // By address: the list keeps those that it has counted.
-        let (mut states, mut counted) = (0, HashSet::new());
+        // By text: whether a cache has kept the first must not matter.
+        let (mut states, mut counted) = (0, HashMap::<Box<str>, Arc<Schema>>::new());
         let mut schema = |text: &str| {
             let schema = schema(text);
             let more = schema.pattern_states();
-            if more == 0 || counted.contains(&Arc::as_ptr(&schema)) {
+            if more == 0 {
                 return schema;
+            }
+            if let Some(known) = counted.get(text) {
+                return Arc::clone(known);
             }
             if states + more > MAX_PATTERN_STATES {
                 let message = "with it the patterns of the tools expand to more than 1000000 states; simplify them";
                 return Arc::new(schema.unsupported(message));
             }
             states += more;
-            counted.insert(Arc::as_ptr(&schema));
+            counted.insert(text.into(), Arc::clone(&schema));
             schema
         };
         for (position, element) in elements.into_iter().enumerate() {
@@ -334,11 +333,7 @@ mod tests {
         let mut list: Vec<Value> = (100..103 + fit).map(tool).collect();
         list.push(json!({"name": "again", "parameters": schema(100)}));
         list.push(json!({"name": "plain", "parameters": {"properties": {"q": {"type": "string"}}}}));
-        let mut known = HashMap::new();
-        let set = ToolSet::read(&json!(list).to_string(), |text| {
-            let new = || Arc::new(Schema::new(text, Formats::Annotate));
-            Arc::clone(known.entry(text.to_owned()).or_insert_with(new))
-        });
+        let set = read(&json!(list));
         let refused: Vec<&str> = set.iter().filter(|tool| tool.problem().is_some()).map(Tool::name).collect();
         assert_eq!(refused, (100 + fit..103 + fit).map(|number| number.to_string()).collect::<Vec<_>>());
         let problem = set.get(refused[0]).and_then(Tool::problem).expect("a problem");

@@ -42,18 +42,16 @@ impl CheckpointConfig {
     pub fn keeps_rollouts(&self, step: u64) -> bool {
         self.rollouts_every > 0 && step.is_multiple_of(self.rollouts_every)
     }
+
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![(self.keep == 0, "checkpoint.keep", "is 0; the run could not be resumed")]
+    }
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
         Self { every: 50, keep: 2, rollouts_every: 10 }
-    }
-}
-
-impl CheckpointConfig {
-    /// What it must not be.
-    pub(super) fn checks(&self) -> Vec<Check> {
-        vec![(self.keep == 0, "checkpoint.keep", "is 0; the run could not be resumed")]
     }
 }
 
@@ -98,7 +96,7 @@ pub fn save(
     let folder = run.join("checkpoints");
     let place = folder.join(format!("{PREFIX}{:06}", state.step));
     let beside = folder.join(format!(".{PREFIX}{:06}.writing", state.step));
-    let _ = std::fs::remove_dir_all(&beside);
+    sweep(&folder);
     std::fs::create_dir_all(&beside).map_err(|error| TrainError::file(&beside, error))?;
     let written = write_all(&beside, policy, optimizer, state, reference);
     if let Err(error) = written {
@@ -117,10 +115,19 @@ pub fn save(
     Ok(place)
 }
 
+/// Removes what a process that was killed left half written, or half removed.
+fn sweep(folder: &Path) {
+    let left = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "writing" || extension == "old");
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()).filter(left) {
+        // What stays takes room and does no harm.
+        let _ = std::fs::remove_dir_all(path);
+    }
+}
+
 /// Removes a checkpoint, which is no checkpoint any more before its first file goes.
 fn retire(place: &Path) -> Result<(), TrainError> {
     let aside = place.with_extension("old");
-    let _ = std::fs::remove_dir_all(&aside);
     std::fs::rename(place, &aside).map_err(|error| TrainError::file(place, error))?;
     std::fs::remove_dir_all(&aside).map_err(|error| TrainError::file(&aside, error))
 }

@@ -43,9 +43,7 @@ impl EvaluationConfig {
     pub fn is_due(&self, step: u64, steps: u64) -> bool {
         self.every > 0 && (step.is_multiple_of(self.every) || step == steps)
     }
-}
 
-impl EvaluationConfig {
     /// What it must not be.
     pub(super) fn checks(&self) -> Vec<Check> {
         vec![

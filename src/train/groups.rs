@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::Algorithm;
-use super::config::{Check, TrainConfig, is_above_zero, is_from_zero, is_share};
+use super::config::{Check, TrainConfig, is_from_zero, is_share};
 use super::experience::Sample;
 use super::reward::Scored;
 use super::rollout::Rollout;
@@ -89,7 +89,7 @@ impl VspoConfig {
     pub(super) fn checks(&self) -> Vec<Check> {
         vec![
             (!is_share(self.gamma), "vspo.gamma", "must be from 0 to 1"),
-            (!is_above_zero(self.w_max), "vspo.w_max", "must be above 0"),
+            (self.w_max.is_nan() || self.w_max <= 0.0, "vspo.w_max", "must be above 0"),
             (!is_from_zero(self.sigma_min), "vspo.sigma_min", "must be 0 or more"),
         ]
     }

@@ -36,7 +36,7 @@ pub struct RunOptions {
     pub reward_token: Option<String>,
     /// The bearer token, where a server writes the rollouts.
     pub rollout_token: Option<String>,
-    /// Go on although settings or rubric changed.
+    /// Go on although settings, seed or rubric changed, or the run ended early.
     pub force: bool,
 }
 
@@ -95,7 +95,7 @@ impl Run {
     /// Opens a run: a fresh one, or the newest checkpoint of one that was stopped.
     ///
     /// # Errors
-    /// What is wrong with which file or setting; a run whose settings or rubric changed, unless forced.
+    /// What is wrong with which file or setting; a run whose settings, seed or rubric changed, unless forced.
     pub fn open(config: TrainConfig, options: &RunOptions) -> Result<Self, TrainError> {
         let dir = config.output.clone();
         std::fs::create_dir_all(&dir).map_err(|error| TrainError::file(&dir, error))?;
@@ -177,6 +177,10 @@ impl Run {
             self.record(&metrics)?;
             watcher.step(0, self.config.steps, &metrics);
         }
+        if self.state.unexamined {
+            // Its line is written; what a run ends by is known again.
+            self.look_at(self.state.step, &mut StepMetrics::new(self.state.step, 0.0).map_err(TrainError::other)?)?;
+        }
         while self.state.step < self.config.steps && self.state.early.is_none() {
             let (began, step) = (Instant::now(), self.state.step + 1);
             let before = (self.state.clone(), self.optimizer.steps());
@@ -217,7 +221,9 @@ impl Run {
             self.sampler.follow(&self.policy)?;
         }
         if is_examined {
+            self.state.unexamined = true;
             self.evaluate(metrics)?;
+            self.state.unexamined = false;
             self.state.early = self.early_stop();
         }
         Ok(())
@@ -254,8 +260,8 @@ impl Run {
         }
         if !self.policy.decoder.parameters().are_finite()? {
             return Err(TrainError::other(format!(
-                "after step {step} a parameter is no finite number, and is not saved: lower `learning_rate.peak`, and start \
-                 the run again from its last checkpoint"
+                "after step {step} a parameter is no finite number, and is not saved: lower `learning_rate.peak`, and go on \
+                 from the last checkpoint with --force"
             )));
         }
         self.state.optimizer_steps = self.optimizer.steps();

@@ -38,6 +38,9 @@ pub struct RunState {
     /// What makes its draws.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Whether the evaluation of its step was due and failed.
+    #[serde(default)]
+    pub unexamined: bool,
     /// Why it ended before its last step, if it did.
     #[serde(default)]
     pub early: Option<String>,

@@ -39,7 +39,7 @@ impl Run {
     /// A step of reinforcement learning.
     pub(super) fn learn_from_rewards(&mut self, step: u64) -> Result<Values, TrainError> {
         let mut clock = Clock::default();
-        let (mut groups, mut all) = (Vec::new(), Vec::new());
+        let (mut groups, mut all) = (Vec::new(), Vec::<Scored>::new());
         let rounds = if self.config.algorithm.replaces_flat_groups() { self.config.dapo.max_rounds.max(1) } else { 1 };
         for _ in 0..rounds {
             let wanting = self.config.rollout.prompts.saturating_sub(self.useful(&groups));
@@ -49,6 +49,11 @@ impl Run {
             if self.useful(&groups) >= self.config.rollout.prompts {
                 break;
             }
+        }
+        if all.iter().all(|scored| scored.reward.is_none()) {
+            let why =
+                all.into_iter().find_map(|scored| scored.reason).unwrap_or_else(|| "no reason is known".to_owned());
+            return Err(TrainError::Reward(format!("no rollout of step {step} could be scored: {why}")));
         }
         let plan = groups::planned(&self.config, &groups, step);
         self.regenerate(&mut groups, &plan, &mut clock, &mut all)?;
@@ -127,11 +132,6 @@ impl Run {
             rollouts.iter().filter_map(|rollout| Some((rollout, task(rollout)?))).collect();
         let position = self.state.position();
         let scored = timed(&mut clock.reward, || self.rewarder.score(&attempted, &position, Split::Train))?;
-        if scored.iter().all(|scored| scored.reward.is_none()) {
-            let why =
-                scored.into_iter().find_map(|scored| scored.reason).unwrap_or_else(|| "no reason is known".to_owned());
-            return Err(TrainError::Reward(format!("none of these rollouts could be scored: {why}")));
-        }
         all.extend(scored.iter().cloned());
         let max_reward = self.rewarder.max_reward();
         let mut tried = rollouts.into_iter().zip(scored);

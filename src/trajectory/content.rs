@@ -63,7 +63,8 @@ impl NativeFunction<'_> {
         let raw = self.arguments.map_or("{}", RawValue::get);
         // Most send the arguments as a text that holds the JSON.
         let text = serde_json::from_str::<String>(raw);
-        format!("{{\"name\": {}, \"arguments\": {}}}", self.name, text.as_deref().unwrap_or(raw))
+        let arguments = Some(text.as_deref().unwrap_or(raw)).filter(|arguments| !arguments.trim().is_empty());
+        format!("{{\"name\": {}, \"arguments\": {}}}", self.name, arguments.unwrap_or("{}"))
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
             (
                 "Let me see.",
                 Some(
-                    r#"[{"type":"function","function":{"name":"f","arguments":"{\"q\": \"\u00f6\"}"}}, {"function":{"name":"g"}}]"#,
+                    r#"[{"type":"function","function":{"name":"f","arguments":"{\"q\": \"\u00f6\"}"}}, {"function":{"name":"g","arguments":""}}]"#,
                 ),
                 "Let me see.\n{\"name\": \"f\", \"arguments\": {\"q\": \"\u{f6}\"}}\n{\"name\": \"g\", \"arguments\": {}}",
             ),

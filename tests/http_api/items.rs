@@ -339,12 +339,16 @@ fn calls_in_the_field_of_another_api_are_warned_about() {
     let server = Server::start(&[]);
     let call = json!({"name": "f", "arguments": "{}"});
     for (message, field) in [
-        (json!({"role": "assistant", "content": null, "function_call": call}), Some("function_call")),
-        (json!({"function_call": call, "content": "A", "role": "assistant"}), Some("function_call")),
-        (json!({"role": "assistant", "content": "", "toolCalls": [call]}), Some("toolCalls")),
+        (json!({"role": "assistant", "content": null, "function_call": call}), Some("`function_call`")),
+        (json!({"function_call": call, "content": "A", "role": "assistant"}), Some("`function_call`")),
+        (json!({"role": "assistant", "content": "", "toolCalls": [call]}), Some("`toolCalls`")),
         (
             json!({"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]}),
-            Some("content` of type `tool_use"),
+            Some("`content`, in parts of type `tool_use`,"),
+        ),
+        (
+            json!({"content": [{"type": "tool_use", "name": "f", "input": {}}], "role": "assistant"}),
+            Some("`content`, in parts of type `tool_use`,"),
         ),
         (json!({"role": "assistant", "content": "", "function_call": null}), None),
         (json!({"role": "user", "content": "", "function_call": call}), None),
@@ -352,7 +356,7 @@ fn calls_in_the_field_of_another_api_are_warned_about() {
         let item = json!({"messages": [message, {"role": "assistant", "content": "<answer>Paris</answer>"}], "references": ["Paris"]});
         let warnings = score(&server, &json!({"trajectories": [item]}))["warnings"].clone();
         let said = field.map(|field| {
-            json!([format!("/trajectories/0: calls in a message's `{field}` are not read; put them in `tool_calls`")])
+            json!([format!("/trajectories/0: calls in a message's {field} are not read; put them in `tool_calls`")])
         });
         assert_eq!(warnings, said.unwrap_or_default(), "{message}");
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
@@ -187,7 +186,7 @@ fn inquiry(answer: &str, want: Want) -> Inquiry {
 }
 
 async fn said(judge: &Local, inquiry: &Inquiry) -> Said {
-    judge.answer(inquiry, Instant::now() + Duration::from_mins(1)).await.unwrap().said
+    judge.answer(inquiry).await.unwrap().said
 }
 
 #[tokio::test]

@@ -100,13 +100,16 @@ fn a_server_that_is_lost_at_an_evaluation_costs_no_step() {
     // The evaluation before the first step, three steps, and then not the evaluation after them.
     lost.reward.url = Some(failing(server.clone(), 4));
     let output = lost.output.clone();
-    let error = go_with(lost, false).unwrap_err();
+    let error = go_with(lost.clone(), false).unwrap_err();
     assert!(matches!(error, TrainError::Reward(_)), "{error}");
     assert!(output.join("checkpoints/step-000003").exists(), "what was learnt is saved");
     assert_eq!(series(&output, &Metric::RewardMean).len(), 3);
     // What is evaluated is no prompt that a trainer could draw.
     let run = server.get("/runs/lost").json();
     assert_eq!(run["n"], 3 * 24, "{run:#}");
+    (lost.reward.url, lost.steps) = (Some(format!("http://{}", server.address())), 3);
+    let ended = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap().go(&mut ()).unwrap();
+    assert!(ended.steps == 3 && ended.exact_match.is_some(), "what was not looked at is: {ended:?}");
 }
 
 #[test]

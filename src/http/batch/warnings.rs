@@ -68,12 +68,8 @@ pub(super) fn of(
         }
     }
     for (index, item) in readable() {
-        if let Some(field) = item.unread_calls {
-            note(
-                &mut warnings,
-                index,
-                format!("calls in a message's `{field}` are not read; put them in `tool_calls`"),
-            );
+        if let Some(place) = item.unread_calls {
+            note(&mut warnings, index, format!("calls in a message's {place} are not read; put them in `tool_calls`"));
         }
         for field in &item.unknown_fields {
             let text =

@@ -36,7 +36,7 @@ pub struct Item<'a> {
     pub own_tools: bool,
     /// Fields that this server does not know; at most a few.
     pub unknown_fields: Vec<String>,
-    /// The field of a message that holds calls which this server does not read, if one does.
+    /// Where a message has calls that this server does not read, if one has; in words.
     pub unread_calls: Option<&'static str>,
 }
 
@@ -213,9 +213,11 @@ impl<'a> ItemFields<'a> {
     /// The format of a response whose first marker the prompt's template has written, where nobody names another: functionary's
     /// ends with it, and what follows has no other.
     fn prompted_format(&self, format: ToolFormat) -> Option<ToolFormat> {
-        let ends = |prompt: &str| prompt.ends_with(r#"<|end_header_id|>\n\n>>>""#);
-        let is_open = format == ToolFormat::Auto && self.response.is_some();
-        (is_open && self.prompt.is_some_and(ends)).then_some(ToolFormat::FunctionaryV32)
+        let raw = self.prompt.filter(|_| format == ToolFormat::Auto && self.response.is_some())?;
+        // Before all of it is decoded.
+        raw.get(raw.floor_char_boundary(raw.len().saturating_sub(64))..)?.find("end_header_id")?;
+        let Text(prompt) = serde_json::from_str(raw).ok()?;
+        prompt.ends_with("<|end_header_id|>\n\n>>>").then_some(ToolFormat::FunctionaryV32)
     }
 
     fn note_unknown(&mut self, field: &str) {

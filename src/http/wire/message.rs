@@ -23,13 +23,18 @@ pub(super) struct MessageWire<'a> {
     /// The field's name, and what it holds.
     reasoning: Option<(&'a str, &'a str)>,
     tool_calls: Option<&'a str>,
-    /// The field of another API that holds calls.
+    /// Where calls stand instead, as other APIs have them.
     foreign_calls: Option<&'static str>,
 }
 
-/// The name of a field in which other APIs, and clients of JavaScript, keep a message's calls.
+/// A field in which other APIs, and clients of JavaScript, keep a message's calls; in words.
 fn foreign_calls(field: &str) -> Option<&'static str> {
-    ["function_call", "tool_call", "toolCalls"].into_iter().find(|known| *known == field)
+    match field {
+        "function_call" => Some("`function_call`"),
+        "tool_call" => Some("`tool_call`"),
+        "toolCalls" => Some("`toolCalls`"),
+        _ => None,
+    }
 }
 
 /// A message's content: decoded at once where the role is known to be the policy's, else still raw.
@@ -122,13 +127,19 @@ impl<'a> MessageWire<'a> {
         Some(Self { role: Text(role?), content, reasoning, tool_calls, foreign_calls: foreign })
     }
 
-    /// Where the policy's calls stand instead of `tool_calls`, if they do.
+    /// Where the policy's calls stand instead of `tool_calls`, if they do; in words.
     pub(super) fn unread_calls(&self) -> Option<&'static str> {
-        let parts = match &self.content {
-            ContentWire::Read(Parts { holds_calls: true, .. }) => Some("content` of type `tool_use"),
-            _ => None,
+        if Role::from_name(&self.role.0) != Some(Role::Assistant) {
+            return None;
+        }
+        let holds_calls = match &self.content {
+            ContentWire::Read(parts) => parts.holds_calls,
+            ContentWire::Raw(Some(raw)) if raw.starts_with('[') => {
+                serde_json::from_str::<Parts<'_>>(raw).is_ok_and(|parts| parts.holds_calls)
+            }
+            ContentWire::Raw(_) => false,
         };
-        self.foreign_calls.or(parts).filter(|_| Role::from_name(&self.role.0) == Some(Role::Assistant))
+        self.foreign_calls.or_else(|| holds_calls.then_some("`content`, in parts of type `tool_use`,"))
     }
 
     fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {

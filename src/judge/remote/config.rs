@@ -60,7 +60,8 @@ pub struct Config {
     /// Failures in a row after which an endpoint is left alone.
     pub breaker_failures: u32,
     /// For how long it is left alone at most, in milliseconds: a sixteenth at first, doubled each time that the one request
-    /// that tries it then fails. Until then inquiries wait for it.
+    /// that tries it then fails, and until then inquiries wait for it. After silence, and where it refuses the key or the
+    /// model, for all of it at once.
     pub breaker_cool_down_ms: u64,
 }
 

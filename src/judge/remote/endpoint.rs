@@ -1,8 +1,7 @@
 //! One endpoint under load: its permits, pace, health and accounts. In: a request; out: its reply, or why there is none.
 //! Whoever waits here waits for this endpoint alone. Knows no other endpoint and does not try again.
 
-use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -47,8 +46,8 @@ pub(super) struct Endpoint {
     longest: Option<Duration>,
     prices: Prices,
     state: Mutex<State>,
-    /// Told when a probe has ended.
-    probed: Notify,
+    /// Told when a probe has ended, of this endpoint or of another one of its judge.
+    probed: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -85,6 +84,7 @@ impl Endpoint {
         transport: Transport,
         policy: Policy,
         longest: Option<Duration>,
+        probed: Arc<Notify>,
     ) -> Self {
         let pace = Pace::new(config.requests_per_minute, config.tokens_per_minute, Instant::now());
         Self {
@@ -105,7 +105,7 @@ impl Endpoint {
                 counters: Counters::default(),
                 last_failure: None,
             }),
-            probed: Notify::new(),
+            probed,
         }
     }
 
@@ -127,17 +127,17 @@ impl Endpoint {
         self.state().breaker.worth_waiting_for(self.policy, now)
     }
 
-    /// Waits until it may be asked, its probe has ended, or `deadline`.
-    pub(super) async fn reopened(&self, deadline: Instant) {
-        let mut probed = pin!(self.probed.notified());
-        // From here on no word is missed.
-        probed.as_mut().enable();
-        let until = match self.state().breaker {
-            Breaker::Closed(_) => return,
-            Breaker::Open { until, .. } => until.min(deadline),
-            Breaker::HalfOpen { .. } => deadline,
-        };
-        let _ = timeout_at(until, probed).await;
+    /// When it may be tried, where it is left alone until then.
+    pub(super) fn left_alone_until(&self) -> Option<Instant> {
+        match self.state().breaker {
+            Breaker::Open { until, .. } => Some(until),
+            Breaker::Closed(_) | Breaker::HalfOpen { .. } => None,
+        }
+    }
+
+    /// Whether it may be asked now.
+    pub(super) fn admits(&self, now: Instant) -> bool {
+        self.state().breaker.admits(now)
     }
 
     /// The last failure that counted against it.

@@ -22,13 +22,14 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use self::address::Address;
 use self::answer::{chosen, order};
@@ -85,10 +86,11 @@ impl Remote {
             first: Duration::from_millis(config.backoff_ms),
             most: Duration::from_millis(config.backoff_max_ms),
         };
+        let probed = Arc::new(Notify::new());
         let endpoints = config.endpoints.iter().enumerate().map(|(index, endpoint)| {
-            Ok(Endpoint::new(endpoint, transport(&client, index, endpoint, &key)?, policy, longest))
+            Ok(Endpoint::new(endpoint, transport(&client, index, endpoint, &key)?, policy, longest, probed.clone()))
         });
-        let pool = Pool::new(endpoints.collect::<Result<_, RemoteError>>()?, retry);
+        let pool = Pool::new(endpoints.collect::<Result<_, RemoteError>>()?, retry, probed);
         let identity = identity(&config);
         Ok(Self { config, identity, pool, served: OnceLock::new(), lacks_logprobs: AtomicBool::new(false) })
     }

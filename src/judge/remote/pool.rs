@@ -2,11 +2,14 @@
 //! that are well, tries again where that may help, elsewhere if it can, waits out an outage that has just begun, and gives up as
 //! soon as it is clear that the deadline will pass.
 
+use std::pin::pin;
 use std::ptr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::accounting::EndpointSnapshot;
 use super::endpoint::{Call, Endpoint, Metered, Turn};
@@ -37,12 +40,14 @@ impl Retry {
 pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
     retry: Retry,
+    /// Told when a probe of an endpoint has ended.
+    probed: Arc<Notify>,
 }
 
 impl Pool {
-    /// A pool of endpoints. At least one.
-    pub(super) fn new(endpoints: Vec<Endpoint>, retry: Retry) -> Self {
-        Self { endpoints, retry }
+    /// A pool of endpoints, which tell `probed` when a probe has ended. At least one.
+    pub(super) fn new(endpoints: Vec<Endpoint>, retry: Retry, probed: Arc<Notify>) -> Self {
+        Self { endpoints, retry, probed }
     }
 
     /// What the endpoints were asked so far, in the order of the configuration.
@@ -74,7 +79,7 @@ impl Pool {
                 Err(failure) => failure,
             };
             let is_tried_again = failure.kind.is_transient()
-                || failure.kind.is_of_the_endpoint() && self.has_another(endpoint, Instant::now());
+                || failure.kind.is_of_the_endpoint() && self.has_another(endpoint, deadline);
             if !is_tried_again || attempt >= self.retry.attempts || Instant::now() >= deadline {
                 return Err(failure);
             }
@@ -101,9 +106,9 @@ impl Pool {
             let loads = self.endpoints.iter().filter_map(|endpoint| Some((endpoint.load(tokens, now)?, endpoint)));
             let left = deadline.saturating_duration_since(now);
             let just_failed = |endpoint: &Endpoint| failed.is_some_and(|failed| ptr::eq(failed, endpoint));
-            let best = loads.min_by_key(|(load, endpoint)| (load.wait >= left, just_failed(endpoint), *load));
+            let best = loads.min_by_key(|(load, endpoint)| (load.wait, just_failed(endpoint), *load));
             let Some((load, endpoint)) = best else {
-                self.wait_for_one(now, deadline).await?;
+                self.wait_for_one(deadline).await?;
                 continue;
             };
             if load.wait >= left {
@@ -118,18 +123,29 @@ impl Pool {
         }
     }
 
-    /// Waits, where every endpoint is left alone, for the one that may be well first.
-    async fn wait_for_one(&self, now: Instant, deadline: Instant) -> Result<(), Failure> {
-        let outages = self.endpoints.iter().filter_map(|endpoint| Some((endpoint.worth_waiting_for(now)?, endpoint)));
-        let first = outages.min_by_key(|(until, _)| *until).filter(|(until, _)| *until < deadline);
-        let (_, endpoint) = first.ok_or_else(|| self.none_open())?;
-        endpoint.reopened(deadline).await;
+    /// Waits, where every endpoint is left alone, until one may be tried, or a probe has ended.
+    async fn wait_for_one(&self, deadline: Instant) -> Result<(), Failure> {
+        let mut probed = pin!(self.probed.notified());
+        // From here on no word is missed.
+        probed.as_mut().enable();
+        let now = Instant::now();
+        if self.endpoints.iter().any(|endpoint| endpoint.admits(now)) {
+            return Ok(());
+        }
+        let first = self.endpoints.iter().filter_map(|endpoint| endpoint.worth_waiting_for(now)).min();
+        if first.is_none_or(|first| first >= deadline) {
+            return Err(self.none_open());
+        }
+        let tried = self.endpoints.iter().filter_map(Endpoint::left_alone_until).min();
+        let _ = timeout_at(tried.map_or(deadline, |tried| tried.min(deadline)), probed).await;
         if Instant::now() < deadline { Ok(()) } else { Err(self.none_open()) }
     }
 
-    /// Whether an endpoint beside this one may be asked.
-    fn has_another(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        self.endpoints.iter().any(|other| !ptr::eq(other, endpoint) && other.load(0, now).is_some())
+    /// Whether an endpoint beside this one may be asked before `deadline`.
+    fn has_another(&self, endpoint: &Endpoint, deadline: Instant) -> bool {
+        let now = Instant::now();
+        let in_time = |other: &Endpoint| other.load(0, now).is_some_and(|load| now + load.wait < deadline);
+        self.endpoints.iter().any(|other| !ptr::eq(other, endpoint) && in_time(other))
     }
 
     fn none_open(&self) -> Failure {

@@ -25,7 +25,8 @@ fn whole_groups(rollouts: &[Attempted<'_>]) -> usize {
         }
         count += group.len();
     }
-    count
+    // More than a judge puts in order.
+    count.min(BATCH)
 }
 
 /// A server and what it is asked.

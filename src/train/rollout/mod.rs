@@ -48,7 +48,7 @@ impl RolloutConfig {
             (!(1..=MOST_ROLLOUTS).contains(&self.prompts), "rollout.prompts", "must be from 1 to 1000000"),
             (!(1..=MOST_ROLLOUTS).contains(&self.group_size), "rollout.group_size", "must be from 1 to 1000000"),
             (self.max_tokens == 0, "rollout.max_tokens", "is 0; it must be 1 or more"),
-            (!is_from_zero(self.temperature), "rollout.temperature", "must be above 0"),
+            (!is_from_zero(self.temperature), "rollout.temperature", "must be a finite number, above 0"),
         ]
     }
 }
