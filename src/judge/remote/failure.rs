@@ -69,9 +69,9 @@ impl FailureKind {
         matches!(self, Self::Connection | Self::Cut | Self::Hang | Self::Busy | Self::Server)
     }
 
-    /// Whether another endpoint may do better: what is wrong is this one's own.
-    pub(super) fn is_of_the_endpoint(self) -> bool {
-        self.is_transient() || matches!(self, Self::Denied | Self::Garbage)
+    /// Whether another endpoint may do better, though this one will not.
+    pub(super) fn is_its_own(self) -> bool {
+        matches!(self, Self::Denied | Self::Garbage)
     }
 
     /// Whether the endpoint may be well again in a moment.

@@ -78,8 +78,8 @@ impl Pool {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            let is_tried_again = failure.kind.is_transient()
-                || failure.kind.is_of_the_endpoint() && self.has_another(endpoint, deadline);
+            let is_tried_again =
+                failure.kind.is_transient() || failure.kind.is_its_own() && self.has_another(endpoint, deadline);
             if !is_tried_again || attempt >= self.retry.attempts || Instant::now() >= deadline {
                 return Err(failure);
             }
