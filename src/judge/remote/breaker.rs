@@ -48,8 +48,8 @@ pub(super) enum Breaker {
     Closed(u32),
     /// Left alone for `pause`, which ends then.
     Open { until: Instant, pause: Duration },
-    /// One request is finding out, after this pause.
-    HalfOpen { pause: Duration },
+    /// One request is finding out, after this pause. Where it is silent until then, the next one may.
+    HalfOpen { pause: Duration, until: Instant },
 }
 
 impl Breaker {
@@ -57,29 +57,36 @@ impl Breaker {
     pub(super) fn admits(self, now: Instant) -> bool {
         match self {
             Self::Closed(_) => true,
-            Self::Open { until, .. } => now >= until,
-            Self::HalfOpen { .. } => false,
+            Self::Open { until, .. } | Self::HalfOpen { until, .. } => now >= until,
+        }
+    }
+
+    /// When it lets the next one try, where it does not now.
+    pub(super) fn left_alone_until(self) -> Option<Instant> {
+        match self {
+            Self::Closed(_) => None,
+            Self::Open { until, .. } | Self::HalfOpen { until, .. } => Some(until),
         }
     }
 
     /// Lets a request through, or not.
-    pub(super) fn enter(&mut self, now: Instant) -> Option<Entry> {
+    pub(super) fn enter(&mut self, policy: Policy, now: Instant) -> Option<Entry> {
         match *self {
             Self::Closed(_) => Some(Entry::Regular),
-            Self::Open { until, pause } if now >= until => {
-                *self = Self::HalfOpen { pause };
+            Self::Open { until, pause } | Self::HalfOpen { until, pause } if now >= until => {
+                *self = Self::HalfOpen { pause, until: now + policy.patience };
                 Some(Entry::Probe)
             }
             Self::Open { .. } | Self::HalfOpen { .. } => None,
         }
     }
 
-    /// When it may admit again, at the earliest; none where that is not to be waited for.
+    /// When an outage may be over, at the earliest; none where there is none, or it is not to be waited for.
     pub(super) fn worth_waiting_for(self, policy: Policy, now: Instant) -> Option<Instant> {
         match self {
-            Self::Closed(_) => Some(now),
+            Self::Closed(_) => None,
             Self::Open { until, pause } => (pause < policy.cool_down).then_some(until),
-            Self::HalfOpen { pause } => (pause < policy.cool_down).then_some(now),
+            Self::HalfOpen { pause, .. } => (pause < policy.cool_down).then_some(now),
         }
     }
 
@@ -98,7 +105,7 @@ impl Breaker {
                 return;
             }
             Self::Closed(_) => policy.cool_down / FIRST_PART,
-            Self::HalfOpen { pause } | Self::Open { pause, .. } if entry == Entry::Probe => pause.saturating_mul(2),
+            Self::HalfOpen { pause, .. } | Self::Open { pause, .. } if entry == Entry::Probe => pause.saturating_mul(2),
             Self::Open { .. } | Self::HalfOpen { .. } => return,
         };
         let pause = if outlook == Outlook::Lasting { policy.cool_down } else { pause.min(policy.cool_down) };
@@ -107,7 +114,7 @@ impl Breaker {
 
     /// The request ended before it found out anything: another one may probe at once.
     pub(super) fn abandon(&mut self, entry: Entry, now: Instant) {
-        if let (Entry::Probe, Self::Open { pause, .. } | Self::HalfOpen { pause }) = (entry, *self) {
+        if let (Entry::Probe, Self::Open { pause, .. } | Self::HalfOpen { pause, .. }) = (entry, *self) {
             *self = Self::Open { until: now, pause };
         }
     }

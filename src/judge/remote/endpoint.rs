@@ -57,7 +57,7 @@ struct State {
     paused_until: Option<Instant>,
     outstanding: usize,
     counters: Counters,
-    last_failure: Option<String>,
+    last_failure: Option<(FailureKind, String)>,
 }
 
 impl State {
@@ -122,26 +122,18 @@ impl Endpoint {
         self.state().pause(now)
     }
 
-    /// When it may take requests again, at the earliest; none where its outage is not to be waited out.
+    /// When its outage may be over, at the earliest; none where it has none, or it is not to be waited out.
     pub(super) fn worth_waiting_for(&self, now: Instant) -> Option<Instant> {
         self.state().breaker.worth_waiting_for(self.policy, now)
     }
 
     /// When it may be tried, where it is left alone until then.
     pub(super) fn left_alone_until(&self) -> Option<Instant> {
-        match self.state().breaker {
-            Breaker::Open { until, .. } => Some(until),
-            Breaker::Closed(_) | Breaker::HalfOpen { .. } => None,
-        }
-    }
-
-    /// Whether it may be asked now.
-    pub(super) fn admits(&self, now: Instant) -> bool {
-        self.state().breaker.admits(now)
+        self.state().breaker.left_alone_until()
     }
 
     /// The last failure that counted against it.
-    pub(super) fn last_failure(&self) -> Option<String> {
+    pub(super) fn last_failure(&self) -> Option<(FailureKind, String)> {
         self.state().last_failure.clone()
     }
 
@@ -181,7 +173,11 @@ impl Endpoint {
             turn.booked = Some(tokens);
             state.pace.take(tokens, now)
         };
-        if wait >= deadline.saturating_duration_since(now) {
+        let left = deadline.saturating_duration_since(now);
+        if left.is_zero() {
+            return Err(self.out_of_time("before a request was sent"));
+        }
+        if wait >= left {
             return Err(self.out_of_time("waiting for its requests or tokens per minute"));
         }
         if !wait.is_zero() {
@@ -197,7 +193,7 @@ impl Endpoint {
 
     fn enter(&self) -> Option<Turn<'_>> {
         let mut state = self.state();
-        let entry = state.breaker.enter(Instant::now())?;
+        let entry = state.breaker.enter(self.policy, Instant::now())?;
         state.outstanding += 1;
         Some(Turn { endpoint: self, entry, permit: None, booked: None, outcome: Outcome::NotSent })
     }
@@ -283,7 +279,7 @@ impl<'a> Turn<'a> {
             // A caller in a hurry says nothing about the endpoint.
             state.breaker.abandon(self.entry, now);
         } else if failure.kind.is_against_endpoint() {
-            state.last_failure = Some(format!("{}: {}", self.endpoint.url, failure.message));
+            state.last_failure = Some((failure.kind, format!("{}: {}", self.endpoint.url, failure.message)));
             state.breaker.fail(self.entry, failure.kind.outlook(), self.endpoint.policy, now);
         } else {
             state.breaker.succeed(self.entry);

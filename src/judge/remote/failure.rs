@@ -28,7 +28,9 @@ pub(crate) enum FailureKind {
     Rejected,
     /// A reply that is too long, no JSON, or not of the protocol.
     Garbage,
-    /// A reply of the protocol without a verdict: refused, cut short, off the labels, another model.
+    /// A reply of another model, or of another kind, than the judge's first one.
+    Changed,
+    /// A reply of the protocol without a verdict: refused, cut short, off the labels.
     NoVerdict,
     /// The deadline passed, or would have, before a request could be sent.
     OutOfTime,
@@ -48,6 +50,7 @@ impl FailureKind {
             Self::Denied => "denied",
             Self::Rejected => "rejected",
             Self::Garbage => "garbage",
+            Self::Changed => "changed",
             Self::NoVerdict => "no_verdict",
             Self::OutOfTime => "out_of_time",
             Self::NoneOpen => "none_open",
@@ -71,18 +74,20 @@ impl FailureKind {
 
     /// Whether another endpoint may do better, though this one will not.
     pub(super) fn is_its_own(self) -> bool {
-        matches!(self, Self::Denied | Self::Garbage)
+        matches!(self, Self::Denied | Self::Garbage | Self::Changed)
     }
 
     /// Whether the endpoint may be well again in a moment.
     pub(super) fn outlook(self) -> Outlook {
-        if matches!(self, Self::Hang | Self::Denied) { Outlook::Lasting } else { Outlook::Brief }
+        if matches!(self, Self::Hang | Self::Denied | Self::Changed) { Outlook::Lasting } else { Outlook::Brief }
     }
 
     /// Whether it counts against the endpoint's health, or shows that it lives.
     pub(super) fn is_against_endpoint(self) -> bool {
         match self {
-            Self::Connection | Self::Cut | Self::Hang | Self::Server | Self::Denied | Self::Garbage => true,
+            Self::Connection | Self::Cut | Self::Hang | Self::Server | Self::Denied | Self::Garbage | Self::Changed => {
+                true
+            }
             Self::Busy | Self::Rejected | Self::NoVerdict | Self::OutOfTime | Self::NoneOpen => false,
         }
     }
@@ -94,7 +99,7 @@ impl FailureKind {
                 UnavailableCode::Timeout
             }
             Self::Denied => UnavailableCode::NotConfigured,
-            Self::Cut | Self::Rejected | Self::Garbage | Self::NoVerdict => UnavailableCode::NoVerdict,
+            Self::Cut | Self::Rejected | Self::Garbage | Self::Changed | Self::NoVerdict => UnavailableCode::NoVerdict,
         }
     }
 }

@@ -22,7 +22,6 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -62,8 +61,8 @@ pub struct Remote {
     pool: Pool,
     /// The model that the first reply named.
     served: OnceLock<String>,
-    /// Whether the endpoints were found to give no log-probabilities.
-    lacks_logprobs: AtomicBool,
+    /// Whether the first reply that could have them had log-probabilities.
+    gives_logprobs: OnceLock<bool>,
 }
 
 impl Remote {
@@ -92,7 +91,7 @@ impl Remote {
         });
         let pool = Pool::new(endpoints.collect::<Result<_, RemoteError>>()?, retry, probed);
         let identity = identity(&config);
-        Ok(Self { config, identity, pool, served: OnceLock::new(), lacks_logprobs: AtomicBool::new(false) })
+        Ok(Self { config, identity, pool, served: OnceLock::new(), gives_logprobs: OnceLock::new() })
     }
 
     /// What the endpoints were asked so far, in the order of the configuration.
@@ -102,7 +101,8 @@ impl Remote {
 
     /// Where it is asked, in order.
     pub(super) fn urls(&self) -> Vec<&str> {
-        let mut urls: Vec<&str> = self.config.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
+        let mut urls: Vec<&str> =
+            self.config.endpoints.iter().map(|endpoint| endpoint.url.trim_end_matches('/')).collect();
         urls.sort_unstable();
         urls
     }
@@ -132,10 +132,23 @@ impl Remote {
         let mut wasted = Usage::default();
         if self.reads_logprobs() {
             let call = request::label_logprobs(&self.config, messages, labels);
-            match self.chat(&call, deadline, |reply| reply.label_logprobs(labels)).await {
-                Ok((Some(logprobs), usage)) => return Ok(Finding { said: Said::Labels(logprobs), usage }),
+            let read = |reply: &ChatReply| {
+                let logprobs = reply.label_logprobs(labels)?;
+                if logprobs.is_none() && self.gives_logprobs.get() == Some(&true) {
+                    return Err(Failure::new(
+                        FailureKind::Changed,
+                        "the reply has no log-probabilities, as the judge's first had",
+                    ));
+                }
+                Ok(logprobs)
+            };
+            match self.chat(&call, deadline, read).await {
+                Ok((Some(logprobs), usage)) => {
+                    self.gives_logprobs.get_or_init(|| true);
+                    return Ok(Finding { said: Said::Labels(logprobs), usage });
+                }
                 Ok((None, usage)) => wasted = usage,
-                Err(failure) if refuses_logprobs(&failure) => {}
+                Err(failure) if refuses_logprobs(&failure) && self.gives_logprobs.get() != Some(&true) => {}
                 Err(failure) => return Err(failure),
             }
             if self.config.logprobs == Logprobs::On {
@@ -143,10 +156,11 @@ impl Remote {
                     "the endpoint gives no log-probabilities, and `logprobs` is `on`; `auto` reads a JSON object",
                 ));
             }
-            if !self.lacks_logprobs.swap(true, Ordering::Relaxed) {
+            self.gives_logprobs.get_or_init(|| {
                 let model = self.config.model.as_str();
                 tracing::warn!(model, "an endpoint gave no log-probabilities: from now on labels are read from JSON");
-            }
+                false
+            });
         }
         let call = request::label_json(&self.config, messages, labels);
         let (said, mut usage) = self.chat(&call, deadline, |reply| chosen(reply, labels)).await?;
@@ -206,24 +220,26 @@ impl Remote {
             return Ok(());
         }
         if model.is_empty() || model.len() > MAX_MODEL_BYTES {
-            return Err(Failure::no_verdict("the reply does not say which model it is from; `pin_model` wants that"));
+            let unnamed = "the reply does not say which model it is from; `pin_model` wants that";
+            return Err(Failure::new(FailureKind::Changed, unnamed));
         }
         let served = self.served.get_or_init(|| model.to_owned());
         if served == model {
             return Ok(());
         }
-        Err(Failure::no_verdict(format!(
+        let message = format!(
             "the judge changed its model from `{}` to `{}`; restart with the one that is meant, or turn `pin_model` off",
             quote(served),
             quote(model)
-        )))
+        );
+        Err(Failure::new(FailureKind::Changed, message))
     }
 
     fn reads_logprobs(&self) -> bool {
         match self.config.logprobs {
             Logprobs::On => true,
             Logprobs::Off => false,
-            Logprobs::Auto => !self.lacks_logprobs.load(Ordering::Relaxed),
+            Logprobs::Auto => self.gives_logprobs.get() != Some(&false),
         }
     }
 }

@@ -65,21 +65,21 @@ impl Pool {
         deadline: Instant,
         read: impl Fn(T) -> Result<A, Failure>,
     ) -> Result<(A, Usage), Failure> {
-        let mut earlier: Option<(Failure, &Endpoint)> = None;
+        let (mut failed, mut last): (Vec<(&Endpoint, FailureKind)>, Option<Failure>) = (Vec::new(), None);
         let mut attempt = 1;
         loop {
-            let failed = earlier.as_ref().map(|(_, endpoint)| *endpoint);
-            let turn = match self.turn(call.tokens, deadline, failed).await {
+            let turn = match self.turn(call.tokens, deadline, &failed).await {
                 Ok(turn) => turn,
-                Err(failure) => return Err(failure.after(earlier.as_ref().map(|(failure, _)| failure))),
+                Err(failure) => return Err(failure.after(last.as_ref())),
             };
             let endpoint = turn.endpoint();
             let failure = match turn.ask(call, deadline, attempt > 1, &read).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
+            failed.push((endpoint, failure.kind));
             let is_tried_again =
-                failure.kind.is_transient() || failure.kind.is_its_own() && self.has_another(endpoint, deadline);
+                failure.kind.is_transient() || failure.kind.is_its_own() && self.has_another(&failed, deadline);
             if !is_tried_again || attempt >= self.retry.attempts || Instant::now() >= deadline {
                 return Err(failure);
             }
@@ -90,67 +90,74 @@ impl Pool {
                 return Err(late.after(Some(&failure)));
             }
             sleep(pause).await;
-            earlier = Some((failure, endpoint));
+            last = Some(failure);
             attempt += 1;
         }
     }
 
-    /// A turn at the best endpoint, at one that has not just `failed` where there is another. Chosen anew after each wait:
-    /// another one may be the best by then.
-    async fn turn(&self, tokens: u64, deadline: Instant, failed: Option<&Endpoint>) -> Result<Turn<'_>, Failure> {
+    /// A turn at the best endpoint: of those that this inquiry `failed` at the least. Chosen anew after each wait: another one
+    /// may be the best by then.
+    async fn turn(
+        &self,
+        tokens: u64,
+        deadline: Instant,
+        failed: &[(&Endpoint, FailureKind)],
+    ) -> Result<Turn<'_>, Failure> {
+        let times = |endpoint: &Endpoint| failed.iter().filter(|(other, _)| ptr::eq(*other, endpoint)).count();
         loop {
+            let mut probed = pin!(self.probed.notified());
+            // From here on no word of a probe is missed.
+            probed.as_mut().enable();
             let now = Instant::now();
             if deadline <= now {
                 return Err(Failure::new(FailureKind::OutOfTime, "out of time before a request was sent"));
             }
-            let loads = self.endpoints.iter().filter_map(|endpoint| Some((endpoint.load(tokens, now)?, endpoint)));
-            let left = deadline.saturating_duration_since(now);
-            let just_failed = |endpoint: &Endpoint| failed.is_some_and(|failed| ptr::eq(failed, endpoint));
-            let best = loads.min_by_key(|(load, endpoint)| (load.wait, just_failed(endpoint), *load));
-            let Some((load, endpoint)) = best else {
-                self.wait_for_one(deadline).await?;
-                continue;
-            };
-            if load.wait >= left {
-                return Err(endpoint.out_of_time("waiting for it to take requests again"));
+            let askable = || self.endpoints.iter().filter(|endpoint| may_do(endpoint, failed));
+            let loads = askable().filter_map(|endpoint| Some((endpoint.load(tokens, now)?, endpoint)));
+            let best = loads.min_by_key(|(load, endpoint)| (load.wait, times(endpoint), *load));
+            let in_time = best.filter(|(load, _)| now + load.wait < deadline);
+            if let Some((_, endpoint)) = in_time.filter(|(_, endpoint)| endpoint.pause(now).is_zero()) {
+                match endpoint.turn(tokens, deadline).await? {
+                    Some(turn) => return Ok(turn),
+                    None => continue,
+                }
             }
-            let pause = endpoint.pause(now);
-            if !pause.is_zero() {
-                sleep(pause).await;
-            } else if let Some(turn) = endpoint.turn(tokens, deadline).await? {
-                return Ok(turn);
+            // All are left alone, or asked for that: until the first may be tried, or a probe has ended.
+            let over = askable().filter_map(|endpoint| endpoint.worth_waiting_for(now)).min();
+            if in_time.is_none() && over.is_none_or(|over| over >= deadline) {
+                let late =
+                    |(_, endpoint): (_, &Endpoint)| endpoint.out_of_time("waiting for it to take requests again");
+                return Err(best.map_or_else(|| self.none_open(), late));
+            }
+            let paused = in_time.map(|(_, endpoint)| now + endpoint.pause(now));
+            let tried = askable().filter_map(Endpoint::left_alone_until).filter(|until| *until > now).min();
+            let until = [paused, tried, Some(deadline)].into_iter().flatten().min().unwrap_or(deadline);
+            if timeout_at(until, probed).await.is_err() && Instant::now() >= deadline {
+                return Err(self.none_open());
             }
         }
     }
 
-    /// Waits, where every endpoint is left alone, until one may be tried, or a probe has ended.
-    async fn wait_for_one(&self, deadline: Instant) -> Result<(), Failure> {
-        let mut probed = pin!(self.probed.notified());
-        // From here on no word is missed.
-        probed.as_mut().enable();
+    /// Whether there is another endpoint than those that cannot do it, which may be asked before `deadline`.
+    fn has_another(&self, failed: &[(&Endpoint, FailureKind)], deadline: Instant) -> bool {
         let now = Instant::now();
-        if self.endpoints.iter().any(|endpoint| endpoint.admits(now)) {
-            return Ok(());
-        }
-        let first = self.endpoints.iter().filter_map(|endpoint| endpoint.worth_waiting_for(now)).min();
-        if first.is_none_or(|first| first >= deadline) {
-            return Err(self.none_open());
-        }
-        let tried = self.endpoints.iter().filter_map(Endpoint::left_alone_until).min();
-        let _ = timeout_at(tried.map_or(deadline, |tried| tried.min(deadline)), probed).await;
-        if Instant::now() < deadline { Ok(()) } else { Err(self.none_open()) }
-    }
-
-    /// Whether an endpoint beside this one may be asked before `deadline`.
-    fn has_another(&self, endpoint: &Endpoint, deadline: Instant) -> bool {
-        let now = Instant::now();
-        let in_time = |other: &Endpoint| other.load(0, now).is_some_and(|load| now + load.wait < deadline);
-        self.endpoints.iter().any(|other| !ptr::eq(other, endpoint) && in_time(other))
+        let in_time = |endpoint: &Endpoint| match endpoint.load(0, now) {
+            Some(load) => now + load.wait < deadline,
+            None => endpoint.worth_waiting_for(now).is_some_and(|until| until < deadline),
+        };
+        self.endpoints.iter().any(|endpoint| may_do(endpoint, failed) && in_time(endpoint))
     }
 
     fn none_open(&self) -> Failure {
-        let last: Vec<String> = self.endpoints.iter().filter_map(Endpoint::last_failure).collect();
-        let message = format!("no endpoint is asked at present, each failed too often; last: {}", last.join("; "));
-        Failure::new(FailureKind::NoneOpen, message)
+        let (kinds, said): (Vec<FailureKind>, Vec<String>) =
+            self.endpoints.iter().filter_map(Endpoint::last_failure).unzip();
+        let message = format!("no endpoint is asked at present, each failed too often; last: {}", said.join("; "));
+        let denied = !kinds.is_empty() && kinds.iter().all(|kind| *kind == FailureKind::Denied);
+        Failure::new(if denied { FailureKind::Denied } else { FailureKind::NoneOpen }, message)
     }
+}
+
+/// Whether an endpoint has not shown that it cannot do what an inquiry wants.
+fn may_do(endpoint: &Endpoint, failed: &[(&Endpoint, FailureKind)]) -> bool {
+    !failed.iter().any(|(other, kind)| ptr::eq(*other, endpoint) && kind.is_its_own())
 }

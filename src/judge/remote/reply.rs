@@ -276,9 +276,13 @@ impl Metered for SglangClassification {
     }
 }
 
+/// More tokens than a request can take.
+const TOO_MANY_TOKENS: u64 = 1 << 32;
+
 /// The tokens that a reply says it took. It is no part of the answer: what is no number of tokens counts as none.
 fn tokens(said: Option<&Value>, pointer: &str) -> u64 {
-    said.and_then(|said| said.pointer(pointer)?.as_u64()).unwrap_or_default()
+    let told = said.and_then(|said| said.pointer(pointer)?.as_u64());
+    told.filter(|tokens| *tokens < TOO_MANY_TOKENS).unwrap_or_default()
 }
 
 /// The same of all kinds, where they are told as `OpenAI` does.

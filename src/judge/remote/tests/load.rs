@@ -108,8 +108,9 @@ async fn an_endpoint_that_keeps_failing_is_left_alone_and_tried_again_later() {
         assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NotConfigured, "on fire");
     }
     assert_eq!(judge.snapshot()[0].health, Health::Open);
-    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "no endpoint is asked at present");
-    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "on fire");
+    let left_alone = "no endpoint is asked at present";
+    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NotConfigured, left_alone);
+    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NotConfigured, "on fire");
     assert_eq!(judge.snapshot()[0].requests, 2, "it is not asked");
     advance(Duration::from_secs(10)).await;
     assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NotConfigured, "on fire");
@@ -182,6 +183,54 @@ async fn what_is_wrong_with_one_endpoint_is_asked_of_another() {
         assert_eq!(asked[1], 8);
         assert!((1..=5).contains(&asked[0]), "{asked:?}");
     }
+}
+
+#[tokio::test]
+async fn endpoints_without_time_hide_none_that_has() {
+    let busy = || server(vec![ResponseTemplate::new(429)]);
+    let (one, other, well) = (busy().await, busy().await, server(vec![ok(&yes())]).await);
+    let judge = remote(Config { attempts: 3, ..config(&[&root(&one), &root(&other), &root(&well)]) });
+    for _ in 0..20 {
+        answer(&judge, labels()).await.expect("the third one's answer");
+    }
+}
+
+#[tokio::test]
+async fn another_model_at_one_endpoint_is_left_for_the_first() {
+    let mut other = yes();
+    other["model"] = json!("judge-2");
+    let (well, wrong) = (server(vec![ok(&yes())]).await, server(vec![ok(&other)]).await);
+    let judge = remote(Config { breaker_failures: 2, ..config(&[&root(&well), &root(&wrong)]) });
+    for _ in 0..12 {
+        answer(&judge, labels()).await.expect("the first one's answer");
+    }
+    assert_eq!((judge.snapshot()[1].requests, judge.snapshot()[1].health), (2, Health::Open));
+}
+
+#[tokio::test]
+async fn a_judge_that_gave_log_probabilities_goes_on_to() {
+    let without = content("{\"verdict\":\"Yes\"}");
+    let server = server(vec![ok(&yes()), ok(&without), ok(&yes())]).await;
+    let judge = remote(config(&[&root(&server)]));
+    answer(&judge, labels()).await.expect("the first one has them");
+    let found = answer(&judge, labels()).await;
+    assert_unavailable(found, UnavailableCode::NoVerdict, "no log-probabilities, as the judge's first had");
+    let found = answer(&judge, labels()).await.expect("they are back");
+    assert!(matches!(found.said, crate::judge::inquiry::Said::Labels(_)), "{found:?}");
+}
+
+#[tokio::test]
+async fn one_that_asks_for_time_hides_none_that_is_back_before() {
+    let busy = server(vec![ResponseTemplate::new(429).insert_header("retry-after", "20")]).await;
+    let back = server(vec![ResponseTemplate::new(503), ok(&yes())]).await;
+    let config = Config {
+        breaker_failures: 1,
+        breaker_cool_down_ms: 1_600,
+        ..config(&[&busy, &back].map(|s| root(s)).each_ref().map(String::as_str))
+    };
+    let start = Instant::now();
+    answer(&remote(config), labels()).await.expect("the second one's answer");
+    assert!(start.elapsed() < Duration::from_secs(15), "it did not wait for the first");
 }
 
 #[tokio::test]
@@ -371,16 +420,17 @@ fn one_probe_decides() {
     let mut later = tokio::time::Instant::now();
     let mut breaker = opened(later);
     later += POLICY.cool_down;
-    assert_eq!(breaker.enter(later), Some(Entry::Probe));
-    assert_eq!(breaker.enter(later), None, "one at a time");
+    assert_eq!(breaker.enter(POLICY, later), Some(Entry::Probe));
+    assert_eq!(breaker.enter(POLICY, later), None, "one at a time");
     breaker.succeed(Entry::Regular);
     assert!(matches!(breaker, Breaker::HalfOpen { .. }), "an older request's success says nothing");
     breaker.abandon(Entry::Probe, later);
-    assert_eq!(breaker.enter(later), Some(Entry::Probe), "a dropped probe lets the next one try");
+    assert_eq!(breaker.enter(POLICY, later), Some(Entry::Probe), "a dropped probe lets the next one try");
+    assert_eq!(breaker.enter(POLICY, later + POLICY.patience), Some(Entry::Probe), "one that is silent keeps nobody");
     breaker.fail(Entry::Probe, Outlook::Brief, POLICY, later);
     let pause = Duration::from_millis(1250);
     assert_eq!(breaker, Breaker::Open { until: later + pause, pause }, "twice as long");
-    breaker.enter(later + pause);
+    breaker.enter(POLICY, later + pause);
     breaker.succeed(Entry::Probe);
     assert_eq!(breaker, Breaker::Closed(0));
 }
@@ -393,7 +443,7 @@ fn an_outage_is_waited_out_while_it_is_young() {
     while let Some(until) = breaker.worth_waiting_for(POLICY, now) {
         pauses.push((until - now).as_millis());
         now = until;
-        assert_eq!(breaker.enter(now), Some(Entry::Probe));
+        assert_eq!(breaker.enter(POLICY, now), Some(Entry::Probe));
         assert_eq!(breaker.worth_waiting_for(POLICY, now), Some(now), "its probe is on the way");
         breaker.fail(Entry::Probe, Outlook::Brief, POLICY, now);
     }
