@@ -226,7 +226,7 @@ async fn one_that_asks_for_time_hides_none_that_is_back_before() {
     let config = Config {
         breaker_failures: 1,
         breaker_cool_down_ms: 1_600,
-        ..config(&[&busy, &back].map(|s| root(s)).each_ref().map(String::as_str))
+        ..config(&[&busy, &back].map(root).each_ref().map(String::as_str))
     };
     let start = Instant::now();
     answer(&remote(config), labels()).await.expect("the second one's answer");
