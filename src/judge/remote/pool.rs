@@ -112,8 +112,8 @@ impl Pool {
             if deadline <= now {
                 return Err(Failure::new(FailureKind::OutOfTime, "out of time before a request was sent"));
             }
-            let askable = || self.endpoints.iter().filter(|endpoint| may_do(endpoint, failed));
-            let loads = askable().filter_map(|endpoint| Some((endpoint.load(tokens, now)?, endpoint)));
+            let askable = self.endpoints.iter().filter(|endpoint| may_do(endpoint, failed));
+            let loads = askable.filter_map(|endpoint| Some((endpoint.load(tokens, now)?, endpoint)));
             let best = loads.min_by_key(|(load, endpoint)| (load.wait, times(endpoint), *load));
             let in_time = best.filter(|(load, _)| now + load.wait < deadline);
             if let Some((_, endpoint)) = in_time.filter(|(_, endpoint)| endpoint.pause(now).is_zero()) {
@@ -122,20 +122,32 @@ impl Pool {
                     None => continue,
                 }
             }
-            // All are left alone, or asked for that: until the first may be tried, or a probe has ended.
-            let over = askable().filter_map(|endpoint| endpoint.worth_waiting_for(now)).min();
-            if in_time.is_none() && over.is_none_or(|over| over >= deadline) {
+            let paused = in_time.map(|(_, endpoint)| now + endpoint.pause(now));
+            let Some(until) = self.waits_until(paused, failed, now, deadline) else {
                 let late =
                     |(_, endpoint): (_, &Endpoint)| endpoint.out_of_time("waiting for it to take requests again");
                 return Err(best.map_or_else(|| self.none_open(), late));
-            }
-            let paused = in_time.map(|(_, endpoint)| now + endpoint.pause(now));
-            let tried = askable().filter_map(Endpoint::left_alone_until).filter(|until| *until > now).min();
-            let until = [paused, tried, Some(deadline)].into_iter().flatten().min().unwrap_or(deadline);
+            };
             if timeout_at(until, probed).await.is_err() && Instant::now() >= deadline {
                 return Err(self.none_open());
             }
         }
+    }
+
+    /// Until when to wait, unless a probe ends before, where every endpoint is left alone or `paused` until then: until the
+    /// first may be tried. None where none would be well before `deadline`.
+    fn waits_until(
+        &self,
+        paused: Option<Instant>,
+        failed: &[(&Endpoint, FailureKind)],
+        now: Instant,
+        deadline: Instant,
+    ) -> Option<Instant> {
+        let askable = || self.endpoints.iter().filter(|endpoint| may_do(endpoint, failed));
+        let over = askable().filter_map(|endpoint| endpoint.worth_waiting_for(now)).min();
+        paused.or(over.filter(|over| *over < deadline))?;
+        let tried = askable().filter_map(Endpoint::left_alone_until).filter(|until| *until > now).min();
+        [paused, tried, Some(deadline)].into_iter().flatten().min()
     }
 
     /// Whether there is another endpoint than those that cannot do it, which may be asked before `deadline`.
