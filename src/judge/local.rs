@@ -194,16 +194,7 @@ impl Local {
         check_order(&order, candidates).map_err(Unavailable::no_verdict)?;
         Ok(Finding { said: Said::Order(order), usage })
     }
-}
 
-/// Indices, best first, out of `{"order":[..]}` with numbers from 1.
-fn indices(text: &[u8]) -> Option<Vec<usize>> {
-    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let index = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok()?.checked_sub(1);
-    value.get("order")?.as_array()?.iter().map(index).collect()
-}
-
-impl Local {
     /// Answers one inquiry, or says why there is no answer. Takes as long as it takes: deadlines are the caller's.
     ///
     /// # Errors
@@ -245,6 +236,13 @@ impl Local {
     pub fn identity(&self) -> &str {
         &self.identity
     }
+}
+
+/// Indices, best first, out of `{"order":[..]}` with numbers from 1.
+fn indices(text: &[u8]) -> Option<Vec<usize>> {
+    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let index = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok()?.checked_sub(1);
+    value.get("order")?.as_array()?.iter().map(index).collect()
 }
 
 impl TextSide {

@@ -46,7 +46,7 @@ pub(super) fn groups(noted: Vec<Noted>) -> Vec<Group> {
 pub(super) fn order(finding: &Finding) -> Result<Vec<usize>, Unavailable> {
     match &finding.said {
         Said::Order(order) => Ok(order.clone()),
-        _ => Err(Unavailable::no_verdict("the judge gave no order".to_owned())),
+        _ => Err(Unavailable::no_verdict("the judge gave no order")),
     }
 }
 

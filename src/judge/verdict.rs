@@ -35,7 +35,7 @@ pub(super) fn score(finding: &Finding, stage: &JudgeStage, hit: bool) -> Result<
             Some(label) => Verdict { score: label.value, detail: Vec::new(), cached: false },
             None => return Err(Unavailable::no_verdict(format!("the judge chose label {label} of {}", labels.len()))),
         },
-        _ => return Err(Unavailable::no_verdict("the judge's answer has another form than was asked for".to_owned())),
+        _ => return Err(Unavailable::no_verdict("the judge's answer has another form than was asked for")),
     };
     verdict.cached = hit;
     Ok(verdict)
@@ -71,7 +71,7 @@ fn distribution(logprobs: &[f64], labels: &[Label], max_outside: f64) -> Result<
 
 fn reward(raw: f64, centre: f64, scale: f64) -> Result<Verdict, Unavailable> {
     if !raw.is_finite() {
-        return Err(Unavailable::no_verdict("the reward model's output is not finite".to_owned()));
+        return Err(Unavailable::no_verdict("the reward model's output is not finite"));
     }
     let score = 1.0 / (1.0 + (-(raw - centre) / scale).exp());
     Ok(Verdict { score: UnitScore::clamped(score), detail: vec![named("raw", raw)], cached: false })
@@ -80,7 +80,7 @@ fn reward(raw: f64, centre: f64, scale: f64) -> Result<Verdict, Unavailable> {
 /// The verdict of a panel: the scores joined, and how far apart they lie. One judge's verdict stays as it is.
 pub(super) fn panel(mut verdicts: Vec<Verdict>, how: Panel) -> Result<Verdict, Unavailable> {
     if verdicts.len() < 2 {
-        return verdicts.pop().ok_or_else(|| Unavailable::no_verdict("the panel has no judge".to_owned()));
+        return verdicts.pop().ok_or_else(|| Unavailable::no_verdict("the panel has no judge"));
     }
     let mut scores: Vec<f64> = verdicts.iter().map(|verdict| verdict.score.get()).collect();
     scores.sort_by(f64::total_cmp);

@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::config::Check;
+use super::config::{Check, is_each};
 use super::state::RunState;
 use crate::lm::training::{AdamW, TrainableDecoder};
 
@@ -35,12 +35,12 @@ pub struct CheckpointConfig {
 impl CheckpointConfig {
     /// Whether a checkpoint is made after a step.
     pub fn is_due(&self, step: u64) -> bool {
-        self.every > 0 && step.is_multiple_of(self.every)
+        is_each(self.every, step)
     }
 
     /// Whether a step's rollouts are written down.
     pub fn keeps_rollouts(&self, step: u64) -> bool {
-        self.rollouts_every > 0 && step.is_multiple_of(self.rollouts_every)
+        is_each(self.rollouts_every, step)
     }
 
     /// What it must not be.

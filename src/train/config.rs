@@ -23,6 +23,11 @@ use crate::lm::training::AdamWConfig;
 /// Something that a setting must not be: whether it is, which setting, and what to do.
 pub(super) type Check = (bool, &'static str, &'static str);
 
+/// Whether a step is one of each `every`; 0 is never.
+pub(super) fn is_each(every: u64, step: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
 /// From 0 to 1.
 pub(super) fn is_share(value: f64) -> bool {
     (0.0..=1.0).contains(&value)

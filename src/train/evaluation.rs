@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::config::{Check, is_share};
+use super::config::{Check, is_each, is_share};
 use super::env::Split;
 use super::metrics::{Label, Metric, StepMetrics};
 use super::reward::{Attempted, Scored};
@@ -41,7 +41,7 @@ impl Default for EvaluationConfig {
 impl EvaluationConfig {
     /// Whether a step of a run of `steps` is evaluated: each so many, and the last.
     pub fn is_due(&self, step: u64, steps: u64) -> bool {
-        self.every > 0 && (step.is_multiple_of(self.every) || step == steps)
+        is_each(self.every, step) || (self.every > 0 && step == steps)
     }
 
     /// What it must not be.
@@ -59,6 +59,15 @@ impl EvaluationConfig {
 }
 
 impl Run {
+    /// Evaluates a step, and says whether the run ends by that. Until it has succeeded the step counts as unexamined.
+    pub(super) fn examine(&mut self, metrics: &mut StepMetrics) -> Result<(), TrainError> {
+        self.state.unexamined = true;
+        self.evaluate(metrics)?;
+        self.state.unexamined = false;
+        self.state.early = self.early_stop();
+        Ok(())
+    }
+
     /// Answers held-out questions greedily.
     pub(super) fn evaluate(&mut self, metrics: &mut StepMetrics) -> Result<(), TrainError> {
         let began = Instant::now();
@@ -115,7 +124,7 @@ impl Run {
     }
 
     /// Why the run ends after an evaluation, if it does.
-    pub(super) fn early_stop(&self) -> Option<String> {
+    fn early_stop(&self) -> Option<String> {
         let evaluation = &self.config.evaluation;
         let reached = evaluation.target.zip(self.last_exact_match).filter(|(target, found)| found >= target);
         if let Some((target, found)) = reached {

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::Algorithm;
-use super::config::{Check, TrainConfig, is_from_zero, is_share};
+use super::config::{Check, TrainConfig, is_share};
 use super::experience::Sample;
 use super::reward::Scored;
 use super::rollout::Rollout;
 use super::seeds::{Purpose, draw};
 use crate::advantage::{
-    self, Episode, GaeConfig, GroupStatistics, Mode, Plan, PlanConfig, Sampling, gae, group_advantages, plan,
-    unit_from_seed,
+    self, Episode, GaeConfig, GroupStatistics, Mode, Plan, PlanConfig, PlanConfigError, Sampling, gae,
+    group_advantages, plan, unit_from_seed,
 };
 
 /// VSPO's own settings.
@@ -49,6 +49,16 @@ impl VspoConfig {
             sampling: self.sampling,
         }
     }
+
+    /// What it must not be, smoothed or not.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        let wrong = PlanConfig { gamma: self.gamma, w_max: self.w_max, ..self.plan() }.checked().err();
+        vec![
+            (matches!(wrong, Some(PlanConfigError::Gamma(_))), "vspo.gamma", "must be from 0 to 1"),
+            (matches!(wrong, Some(PlanConfigError::WMax(_))), "vspo.w_max", "must be above 0"),
+            (matches!(wrong, Some(PlanConfigError::SigmaMin(_))), "vspo.sigma_min", "must be 0 or more"),
+        ]
+    }
 }
 
 /// DAPO's dynamic sampling.
@@ -81,17 +91,6 @@ impl Default for PpoConfig {
     fn default() -> Self {
         let GaeConfig { gamma, lambda } = GaeConfig::default();
         Self { gamma, lambda, whiten: true }
-    }
-}
-
-impl VspoConfig {
-    /// What it must not be.
-    pub(super) fn checks(&self) -> Vec<Check> {
-        vec![
-            (!is_share(self.gamma), "vspo.gamma", "must be from 0 to 1"),
-            (self.w_max.is_nan() || self.w_max <= 0.0, "vspo.w_max", "must be above 0"),
-            (!is_from_zero(self.sigma_min), "vspo.sigma_min", "must be 0 or more"),
-        ]
     }
 }
 

@@ -18,10 +18,11 @@ use super::state::RunState;
 /// What changed.
 pub(super) fn unchanged(saved: &RunState, now: &RunState) -> Result<(), TrainError> {
     let version = |state: &RunState| state.rubric.as_ref().map_or_else(String::new, |rubric| rubric.version.clone());
-    let seed = |state: &RunState| state.seed.map_or_else(String::new, |seed| seed.to_string());
+    let seed = |seed: Option<u64>| seed.map_or_else(String::new, |seed| seed.to_string());
     let all = [
         ("the configuration", saved.config_hash.clone(), now.config_hash.clone()),
-        ("the seed", if saved.seed.is_none() { seed(now) } else { seed(saved) }, seed(now)),
+        // Checkpoints of earlier versions do not say theirs.
+        ("the seed", seed(saved.seed.or(now.seed)), seed(now.seed)),
         ("the rubric", version(saved), version(now)),
     ];
     match all.into_iter().find(|(_, before, now)| before != now) {

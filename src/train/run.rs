@@ -179,7 +179,7 @@ impl Run {
         }
         if self.state.unexamined {
             // Its line is written; what a run ends by is known again.
-            self.look_at(self.state.step, &mut StepMetrics::new(self.state.step, 0.0).map_err(TrainError::other)?)?;
+            self.examine(&mut StepMetrics::new(self.state.step, 0.0).map_err(TrainError::other)?)?;
         }
         while self.state.step < self.config.steps && self.state.early.is_none() {
             let (began, step) = (Instant::now(), self.state.step + 1);
@@ -220,13 +220,7 @@ impl Run {
         if is_examined || self.config.algorithm.learns_by_reward() {
             self.sampler.follow(&self.policy)?;
         }
-        if is_examined {
-            self.state.unexamined = true;
-            self.evaluate(metrics)?;
-            self.state.unexamined = false;
-            self.state.early = self.early_stop();
-        }
-        Ok(())
+        if is_examined { self.examine(metrics) } else { Ok(()) }
     }
 
     /// Tasks to learn from.

@@ -73,6 +73,11 @@ impl LearningRate {
             Schedule::Cosine => self.peak * 0.5 * (1.0 + (std::f64::consts::PI * share).cos()),
         }
     }
+
+    /// What it must not be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![(!is_above_zero(self.peak), "learning_rate.peak", "must be above 0")]
+    }
 }
 
 impl UpdateConfig {
@@ -83,13 +88,6 @@ impl UpdateConfig {
             (self.minibatches == 0, "update.minibatches", "is 0; it must be 1 or more"),
             (self.micro_batch_tokens == 0, "update.micro_batch_tokens", "is 0; it must be 1 or more"),
         ]
-    }
-}
-
-impl LearningRate {
-    /// What it must not be.
-    pub(super) fn checks(&self) -> Vec<Check> {
-        vec![(!is_above_zero(self.peak), "learning_rate.peak", "must be above 0")]
     }
 }
 

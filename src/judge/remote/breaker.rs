@@ -55,10 +55,7 @@ pub(super) enum Breaker {
 impl Breaker {
     /// Whether a request would be let through.
     pub(super) fn admits(self, now: Instant) -> bool {
-        match self {
-            Self::Closed(_) => true,
-            Self::Open { until, .. } | Self::HalfOpen { until, .. } => now >= until,
-        }
+        self.left_alone_until().is_none_or(|until| now >= until)
     }
 
     /// When it lets the next one try, where it does not now.

@@ -60,14 +60,14 @@ impl Parameters {
         self.entries.iter_mut()
     }
 
-    /// Whether no number of them is infinite or none.
+    /// Whether no number of those that learn is infinite or none.
     ///
     /// # Errors
     /// [`LmError::Compute`].
     pub fn are_finite(&self) -> Result<bool, LmError> {
-        for parameter in &self.entries {
-            // One number that is not finite makes a sum that is none, and nothing as large as a float32 is a parameter.
-            let sum = parameter.value.to_dtype(DType::F32)?.abs()?.sum_all()?.to_scalar::<f32>()?;
+        for parameter in self.entries.iter().filter(|parameter| parameter.trainable) {
+            // One number that is not finite makes a sum that is not, and no parameters are so large that their sum is none.
+            let sum = parameter.value.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
             if !sum.is_finite() {
                 return Ok(false);
             }
