@@ -198,6 +198,26 @@ async fn a_request_that_is_dropped_frees_its_work() {
     }
 }
 
+/// The thread takes a few batches at a time: answers leave while others wait, and those that are given up are not computed.
+#[tokio::test]
+async fn what_is_given_up_while_others_are_answered_is_not_computed() {
+    let worker = worker(1_000_000);
+    let asked = 4000;
+    let mut waiting: Vec<_> = (0..asked)
+        .map(|n| {
+            let worker = worker.clone();
+            tokio::spawn(async move { worker.labels(vec![1 + n % 50; 100], vec![4]).await })
+        })
+        .collect();
+    assert!(waiting.remove(0).await.unwrap().is_ok());
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    while worker.queued_tokens() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let tokens = worker.numbers().asked_tokens;
+    assert!(tokens < 100 * u64::from(asked), "all {tokens} tokens were computed");
+}
+
 #[test]
 fn an_engine_that_cannot_be_made_is_an_error_of_the_start() {
     let failed = Worker::start(|| Err(LmError::Unsupported("no such thing".to_owned())), 10);

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::sleep_until;
 
 use super::app::App;
-use super::batch::Scored;
+use super::batch::{BatchError, Due, Scored};
 use super::error::Problem;
 use super::kind::Kind;
 use super::limits::AbandonOnDrop;
-use super::scoring::{self, Job};
+use super::scoring::{self, Job, by_size};
 
 /// Most members that wait at once.
 const MAX_WAITING: usize = 1 << 16;
@@ -40,12 +41,23 @@ pub(crate) struct Joining {
     pub(crate) count: usize,
     /// Items that make the group complete.
     pub(crate) size: usize,
-    /// How long the first member waits for the others.
+    /// How long the first member waits for the others, counted from when its request arrived.
     pub(crate) patience: Duration,
     /// When its request arrived.
     pub(crate) arrived: Instant,
+    /// When its answer is due.
+    pub(crate) due: Option<Due>,
     /// The id of its request.
     pub(crate) request_id: String,
+}
+
+impl Joining {
+    /// What it is told where nearly all of its time is over: those that are scored with it have no more than it has.
+    fn too_late(&self) -> Option<Problem> {
+        let due = self.due?;
+        let left = due.at.saturating_duration_since(Instant::now());
+        (left < Duration::from_millis(due.limit_ms / 20)).then(|| BatchError::Deadline(due).into())
+    }
 }
 
 /// A member's scores.
@@ -89,9 +101,16 @@ struct Place<'a> {
     number: u64,
 }
 
+impl Place<'_> {
+    /// Whether the member was still waiting for the others.
+    fn leave(&self) -> bool {
+        self.cohorts.lock().leave(&self.key, self.number)
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.cohorts.lock().leave(&self.key, self.number);
+        self.leave();
     }
 }
 
@@ -104,24 +123,37 @@ impl Cohorts {
 /// Waits for the rest of the group and is scored with it.
 ///
 /// # Errors
-/// 429 when too many wait, and whatever scoring the group gives.
+/// 429 when too many wait, 504 when its own time is over, and whatever scoring the group gives.
 pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<Share, Problem> {
-    let (answer, wait) = oneshot::channel();
+    if let Some(problem) = joining.too_late() {
+        return Err(problem);
+    }
+    let due = joining.due;
+    let (answer, mut wait) = oneshot::channel();
     let (number, complete, alive) = {
         let mut waiting = app.cohorts.lock();
         waiting.take_in(app, &key, joining, answer)?
     };
-    let _place = Place { cohorts: &app.cohorts, key: key.clone(), number };
+    let place = Place { cohorts: &app.cohorts, key: key.clone(), number };
     if let Some(cohort) = complete {
         tokio::spawn(settle(app.clone(), key, cohort));
     } else if app.is_draining() {
         // It came in between the signal to stop and the end of all waiting.
         settle_all(app);
     }
-    let share =
-        wait.await.unwrap_or_else(|_| Err(Problem::internal("the group could not be scored; please report this")));
+    let share = match due {
+        Some(due) => tokio::select! {
+            share = &mut wait => share,
+            // A member that is being scored has no later deadline than this, and hears more of it.
+            () = sleep_until(due.at.into()) => match place.leave() {
+                true => Ok(Err(BatchError::Deadline(due).into())),
+                false => wait.await,
+            },
+        },
+        None => wait.await,
+    };
     drop(alive);
-    share
+    share.unwrap_or_else(|_| Err(Problem::internal("the group could not be scored; please report this")))
 }
 
 /// Scores every cohort with those that came: nobody else will.
@@ -144,7 +176,7 @@ impl Waiting {
         self.room_for(joining.items.len())?;
         let number = self.next;
         self.next += 1;
-        let (size, patience) = (joining.size, joining.patience);
+        let (size, patience) = (joining.size, joining.patience.saturating_sub(joining.arrived.elapsed()));
         self.members += 1;
         self.bytes += joining.items.len();
         let cohort = self.cohorts.entry(key.clone()).or_insert_with(|| Cohort {
@@ -185,16 +217,17 @@ impl Waiting {
         keys.into_iter().filter_map(|key| Some((key.clone(), self.take_out(&key)?))).collect()
     }
 
-    /// A member that is no longer there is none: the group was complete.
-    fn leave(&mut self, key: &CohortKey, number: u64) {
-        let Some(cohort) = self.cohorts.get_mut(key) else { return };
-        let Some(place) = cohort.members.iter().position(|member| member.number == number) else { return };
+    /// Takes a member out; false where it is no longer there, since the group was complete.
+    fn leave(&mut self, key: &CohortKey, number: u64) -> bool {
+        let Some(cohort) = self.cohorts.get_mut(key) else { return false };
+        let Some(place) = cohort.members.iter().position(|member| member.number == number) else { return false };
         let gone = cohort.members.remove(place);
         self.members = self.members.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(gone.joining.items.len());
         if cohort.members.is_empty() {
             self.take_out(key);
         }
+        true
     }
 }
 
@@ -212,19 +245,26 @@ async fn give_up(app: App, key: CohortKey, number: u64, patience: Duration) {
     }
 }
 
-/// Scores the members together and gives each its share. Ends early when nobody waits any more.
+/// Scores the members together and gives each its share. Ends early when nobody waits any more, and asks no judge then.
 async fn settle(app: App, key: CohortKey, cohort: Cohort) {
-    let Cohort { mut members, alive, .. } = cohort;
-    // The order of arrival says nothing; a group's report should not depend on it.
-    members.sort_by(|a, b| a.joining.items.cmp(&b.joining.items));
+    let Cohort { members, alive, .. } = cohort;
     let abandoned = alive.0.clone();
     drop(alive);
+    let members = without_late(members);
+    let bytes = members.iter().map(|member| member.joining.items.len()).sum();
+    let Ok((mut members, body)) = by_size(bytes, move || Ok(together(&key, members))).await else { return };
     let Some(first) = members.iter().min_by_key(|member| member.joining.arrived) else { return };
-    let items: Vec<&str> = members.iter().map(|member| member.joining.items.as_str()).collect();
-    let body = [&*key.envelope, &items.join(","), "]}"].concat();
     let (arrived, request_id) = (first.joining.arrived, first.joining.request_id.clone());
     let job = Job { body, arrived, request_id, idempotency: None, items: Vec::new(), facts: true, abandoned };
-    let scored = scoring::score(&app, job).await.map(Arc::new);
+    let all_gone = async {
+        for member in &mut members {
+            member.answer.closed().await;
+        }
+    };
+    let scored = tokio::select! {
+        scored = scoring::score(&app, job) => scored.map(Arc::new),
+        () = all_gone => return,
+    };
     let mut first = 0;
     for member in members {
         let share = scored.clone().map(|scored| Share { scored, first });
@@ -232,6 +272,27 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
         // A client that went away meanwhile needs none.
         let _ = member.answer.send(share);
     }
+}
+
+/// Those that have time left; the others are told.
+fn without_late(members: Vec<Member>) -> Vec<Member> {
+    let in_time = |member: Member| match member.joining.too_late() {
+        None => Some(member),
+        Some(problem) => {
+            let _ = member.answer.send(Err(problem));
+            None
+        }
+    };
+    members.into_iter().filter_map(in_time).collect()
+}
+
+/// One native request of all members, and these in the order of their items.
+fn together(key: &CohortKey, mut members: Vec<Member>) -> (Vec<Member>, String) {
+    // The order of arrival says nothing; a group's report should not depend on it.
+    members.sort_by(|a, b| a.joining.items.cmp(&b.joining.items));
+    let items: Vec<&str> = members.iter().map(|member| member.joining.items.as_str()).collect();
+    let body = [&*key.envelope, &items.join(","), "]}"].concat();
+    (members, body)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `Idempotency-Key`: a repeat gets the stored answer, and concurrent repeats wait for the first.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -23,16 +24,57 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// A request that has no answer. Those that waited for it under its key hear why, if their body is the same.
-struct Failed {
-    body_hash: [u8; 32],
-    problem: Problem,
-}
-
 /// Answers by key.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
     answers: Cache<String, Arc<Answer>>,
+    in_flight: Arc<InFlight>,
+}
+
+/// The keys of requests that have no answer yet.
+#[derive(Debug, Default)]
+struct InFlight(Mutex<HashMap<String, SameBody>>);
+
+/// Requests of one key with one body.
+#[derive(Debug)]
+struct SameBody {
+    hash: [u8; 32],
+    requests: usize,
+}
+
+/// One request among those in flight, until it is dropped.
+struct Flight<'a> {
+    all: &'a InFlight,
+    key: &'a str,
+}
+
+impl InFlight {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, SameBody>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request; `None` where the key is taken by one with another body.
+    fn enter<'a>(&'a self, key: &'a str, hash: [u8; 32]) -> Option<Flight<'a>> {
+        let mut keys = self.lock();
+        let same = keys.entry(key.to_owned()).or_insert(SameBody { hash, requests: 0 });
+        if same.hash != hash {
+            return None;
+        }
+        same.requests += 1;
+        Some(Flight { all: self, key })
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut keys = self.all.lock();
+        if let Some(same) = keys.get_mut(self.key) {
+            same.requests -= 1;
+            if same.requests == 0 {
+                keys.remove(self.key);
+            }
+        }
+    }
 }
 
 impl Idempotency {
@@ -41,29 +83,33 @@ impl Idempotency {
         let weigh =
             |key: &String, answer: &Arc<Answer>| u32::try_from(key.len() + answer.body.len() + 64).unwrap_or(u32::MAX);
         let answers = Cache::builder().max_capacity(max_bytes).weigher(weigh).time_to_live(Duration::from_hours(24));
-        Self { answers: answers.build() }
+        Self { answers: answers.build(), in_flight: Arc::default() }
     }
 
     /// The answer of this key: the stored one, or the one that `make` gives. Of several at once one makes it.
     ///
     /// # Errors
-    /// 409 when the key was used for another body, or is by a request that came before; otherwise the problem that `make`
-    /// gave, which is not kept.
+    /// 409 when the key was used for another body, or is at this moment; otherwise the problem that `make` gave, which is not
+    /// kept.
     pub async fn answer(
         &self,
         key: &str,
         body_hash: [u8; 32],
         make: impl Future<Output = Result<Arc<Answer>, Problem>>,
     ) -> Result<Bytes, Problem> {
-        let make = async { make.await.map_err(|problem| Failed { body_hash, problem }) };
+        // At once: another body's answer may be long in coming, and is none for this one.
+        let Some(_flight) = self.in_flight.enter(key, body_hash) else { return Err(conflict(key)) };
         match self.answers.try_get_with_by_ref(key, make).await {
-            Ok(answer) if answer.body_hash == body_hash => return Ok(answer.body.clone()),
-            Err(failed) if failed.body_hash == body_hash => return Err(failed.problem.clone()),
-            Ok(_) | Err(_) => {}
+            Ok(answer) if answer.body_hash == body_hash => Ok(answer.body.clone()),
+            Ok(_) => Err(conflict(key)),
+            Err(problem) => Err((*problem).clone()),
         }
-        let detail = format!("the idempotency key {key:?} was used for another body; use a new key");
-        Err(Problem::new(Kind::IdempotencyConflict, detail))
     }
+}
+
+fn conflict(key: &str) -> Problem {
+    let detail = format!("the idempotency key {key:?} was used for another body; use a new key");
+    Problem::new(Kind::IdempotencyConflict, detail)
 }
 
 /// The key of a request, if it has one.
@@ -87,7 +133,7 @@ mod tests {
 
     /// Asks with a body that fails after a while, and meanwhile with another body under the same key.
     #[tokio::test]
-    async fn another_bodys_failure_is_no_answer() {
+    async fn another_body_waits_for_no_answer() {
         let answers = Idempotency::new(1 << 20);
         let (begun, begins) = tokio::sync::oneshot::channel();
         let (fail, fails) = tokio::sync::oneshot::channel::<()>();
@@ -96,20 +142,32 @@ mod tests {
             let _ = fails.await;
             Err(Problem::shape("/a", "the first one's"))
         });
+        let mine = || async { Ok(Arc::new(Answer { body_hash: [2; 32], body: Bytes::from_static(b"mine") })) };
         let later = async {
             begins.await.unwrap();
-            let make = async { Ok(Arc::new(Answer { body_hash: [2; 32], body: Bytes::from_static(b"mine") })) };
-            let other = answers.answer("key", [2; 32], make);
+            let other = answers.answer("key", [2; 32], mine()).await;
             let same = answers.answer("key", [1; 32], async { Err(Problem::internal("runs once only")) });
             let end = async { fail.send(()).unwrap() };
-            let (other, same, ()) = tokio::join!(other, same, end);
+            let (same, ()) = tokio::join!(same, end);
             (other, same)
         };
         let (first, (other, same)) = tokio::join!(first, later);
+        assert_eq!(other.unwrap_err().status(), axum::http::StatusCode::CONFLICT);
         assert_eq!(first.unwrap_err().detail(), "the first one's");
         assert_eq!(same.unwrap_err().detail(), "the first one's");
+        assert_eq!(answers.answer("key", [2; 32], mine()).await.unwrap(), "mine", "the failure is not kept");
+        let other = answers.answer("key", [1; 32], async { Err(Problem::internal("is answered already")) }).await;
         assert_eq!(other.unwrap_err().status(), axum::http::StatusCode::CONFLICT);
-        let again = async { Ok(Arc::new(Answer { body_hash: [2; 32], body: Bytes::from_static(b"mine") })) };
-        assert_eq!(answers.answer("key", [2; 32], again).await.unwrap(), "mine", "the failure is not kept");
+        assert!(answers.in_flight.lock().is_empty());
+    }
+
+    /// Whoever gives up leaves nothing behind.
+    #[tokio::test]
+    async fn a_request_that_goes_away_frees_its_key() {
+        let answers = Idempotency::new(1 << 20);
+        let never = answers.answer("key", [1; 32], std::future::pending());
+        assert!(tokio::time::timeout(Duration::from_millis(1), never).await.is_err());
+        let make = async { Ok(Arc::new(Answer { body_hash: [2; 32], body: Bytes::from_static(b"mine") })) };
+        assert_eq!(answers.answer("key", [2; 32], make).await.unwrap(), "mine");
     }
 }

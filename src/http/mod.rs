@@ -20,6 +20,7 @@ mod kind;
 mod limits;
 mod linger;
 mod metrics;
+mod paced;
 mod prompt;
 mod references;
 mod router;

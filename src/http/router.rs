@@ -5,6 +5,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::response::Redirect;
 use axum::routing::{MethodRouter, get, post};
 use tower::ServiceBuilder;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -18,6 +19,7 @@ use super::documented::Shared;
 use super::error::{Problem, ProblemWire};
 use super::handlers::{advantages, health, prompts, references, reward, rubrics, runs};
 use super::linger::hear_out;
+use super::paced::pace;
 use super::telemetry::observe;
 use crate::rubric::MAX_RUBRIC_BYTES;
 
@@ -140,7 +142,8 @@ pub(super) fn router(app: App) -> Router {
                 .layer(axum::middleware::from_fn(hear_out))
                 .layer(CatchPanicLayer::new())
                 .layer(axum::middleware::from_fn(decompress))
-                .layer(CompressionLayer::new())
+                .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+                .layer(axum::middleware::from_fn(pace))
                 .layer(DefaultBodyLimit::max(2 * MAX_RUBRIC_BYTES)),
         )
         .with_state(app)

@@ -12,6 +12,9 @@ use super::packed::Packed;
 use super::prefix::{Hit, PrefixCache};
 use super::share::{self, Group};
 
+/// Batches that are begun before whoever waits is looked at again: enough to see which sequences begin alike.
+const TURN_BATCHES: usize = 4;
+
 /// A decoder with its keys and values.
 #[derive(Debug)]
 pub struct Engine {
@@ -163,6 +166,11 @@ impl Engine {
             Ok(())
         })?;
         Ok(out)
+    }
+
+    /// Tokens of the sequences that are given to it at once, by one that others wait for.
+    pub(super) fn turn_tokens(&self) -> usize {
+        TURN_BATCHES * self.batch_tokens.min(self.pool.slots())
     }
 
     /// Runs sequences, whole groups at a time, about `batch_tokens` computed tokens together.

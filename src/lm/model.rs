@@ -29,11 +29,12 @@ impl From<Foreign> for Model {
 }
 
 impl Model {
-    /// How many requests may be begun now; `None`: all that there are.
-    pub(super) fn room(&self) -> Option<usize> {
+    /// How many requests are begun in one turn of those that wait, given the tokens of each: few enough that answers leave,
+    /// texts go on and whoever comes meanwhile is taken up soon.
+    pub(super) fn turn(&self, waiting: impl Iterator<Item = usize>) -> usize {
         match self {
-            Self::Engine(..) => None,
-            Self::Foreign(foreign) => Some(usize::from(!foreign.is_writing())),
+            Self::Engine(engine, _) => within(engine.turn_tokens(), waiting),
+            Self::Foreign(foreign) => usize::from(!foreign.is_writing()).min(waiting.count()),
         }
     }
 
@@ -96,5 +97,27 @@ impl Model {
             Self::Engine(engine, _) => engine.kept_tokens(),
             Self::Foreign(_) => 0,
         }
+    }
+}
+
+/// How many come before these tokens are used up; one that is longer is one.
+fn within(mut tokens: usize, waiting: impl Iterator<Item = usize>) -> usize {
+    let begins = |needed: &usize| {
+        let left = tokens > 0;
+        tokens = tokens.saturating_sub(*needed);
+        left
+    };
+    waiting.take_while(begins).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::within;
+
+    #[test]
+    fn a_turn_ends_where_its_tokens_do() {
+        let turn = |waiting: &[usize]| within(10, waiting.iter().copied());
+        assert_eq!([turn(&[]), turn(&[100, 1]), turn(&[4, 5, 6, 7]), turn(&[5, 5, 1])], [0, 1, 3, 2]);
+        assert_eq!(turn(&[0, 0, 0, 10, 0]), 4, "texts wait elsewhere");
     }
 }

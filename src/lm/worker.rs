@@ -1,7 +1,7 @@
 //! The one thread that owns a model. In: requests from any task, bounded by the tokens that wait. Out: their results.
 //!
-//! Whatever waits is scored together; texts in the making get a token between batches. A request whose asker is gone is
-//! dropped. A request that fails, fails alone.
+//! What waits is scored together, a few batches in a turn; between turns answers leave, texts in the making get a token, and
+//! requests whose askers are gone are dropped. A request that fails, fails alone.
 
 mod score;
 mod texts;
@@ -72,6 +72,15 @@ enum Work {
 }
 
 impl Work {
+    /// Tokens that it needs in the turn that takes it up; those of a text come one by one.
+    fn tokens(&self) -> usize {
+        match self {
+            Self::Labels { prompt, .. } => prompt.len(),
+            Self::Reward { conversation, .. } => conversation.len(),
+            Self::Text { .. } => 0,
+        }
+    }
+
     /// Whether nobody waits for it any more.
     fn is_dropped(&self) -> bool {
         match self {
@@ -214,7 +223,7 @@ fn serve(mut model: Model, incoming: &Receiver<Job>, shared: &Shared) {
         }
         waiting.extend(incoming.try_iter());
         waiting.retain(|job| !job.work.is_dropped());
-        let now = model.room().unwrap_or(waiting.len()).min(waiting.len());
+        let now = model.turn(waiting.iter().map(|job| job.work.tokens()));
         let began = Instant::now();
         let mut outbox = Outbox::default();
         score::score(&mut model, waiting.drain(..now), &mut texts, &mut outbox);

@@ -92,6 +92,25 @@ fn a_member_that_comes_too_late_is_scored_by_itself() {
     assert_eq!(server.post(path, &sample("g", None)).ok(), json!(0.0));
 }
 
+/// A body may take longer than its request's own deadline: the others of its group have nothing to do with that.
+#[test]
+fn a_member_whose_own_time_is_over_does_not_end_the_others() {
+    let server = Server::start(&[]);
+    let path = "/slime?rubric=binary_em&on_invalid=mean&group_size=2&group_wait_ms=1000&deadline_ms=1500";
+    let late = post_bytes(path, "", sample("g", Some("Lyon")).as_bytes());
+    let (start, end) = late.split_at(late.len() - 1);
+    let mut slow = server.connect();
+    slow.write(start);
+    std::thread::sleep(Duration::from_millis(1600));
+    std::thread::scope(|scope| {
+        let prompt = scope.spawn(|| server.post(path, &sample("g", Some("Paris"))).ok());
+        std::thread::sleep(Duration::from_millis(200));
+        slow.write(end);
+        slow.read().unwrap().problem(504);
+        assert_eq!(prompt.join().unwrap(), json!(1.0));
+    });
+}
+
 #[test]
 fn a_member_that_comes_twice_without_a_key_counts_twice() {
     let server = Server::start(&[]);
@@ -242,4 +261,22 @@ fn a_group_in_many_requests_is_ranked_as_in_one() {
     let two = json!([of("bad", 0), of("bad", 2), of("good", 0), of("good", 1)]);
     let native = server.reward(&json!({"rubric": "ranked", "trajectories": two})).ok();
     assert_eq!(native["rewards"], json!([1.0, 0.5, 0.5, 1.0]));
+}
+
+/// As with a plain request: nobody is there for the verdict.
+#[test]
+fn a_group_whose_clients_have_all_gone_asks_its_judge_no_more() {
+    let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1#judge", endpoint.local_addr().unwrap());
+    let server = ranking(&["--judge", &url]);
+    let path = format!("/slime?rubric=ranked&group_size=2&{LONG}");
+    let mut members: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    for (connection, answer) in members.iter_mut().zip(["Paris", "Lyon"]) {
+        connection.write(post_bytes(&path, "", sample("g", Some(answer)).as_bytes()));
+    }
+    // The question has come, and is never answered: the server hangs up.
+    let (mut question, _) = endpoint.accept().unwrap();
+    question.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    drop(members);
+    std::io::copy(&mut question, &mut std::io::sink()).unwrap();
 }

@@ -133,10 +133,13 @@ fn trap_5_what_can_never_be_scored_is_200_where_the_client_retries_4xx() {
     assert!(rewards["error"].as_str().unwrap().contains("nobody"));
     assert_eq!(server.post("/slime?rubric=nobody", &sample).ok(), json!(0.0));
     assert_eq!(server.post("/slime?rubric=nobody&on_invalid=null", &sample).ok(), Value::Null);
-    for broken in ["{", "[]", "{\"response\"", "{}"] {
+    // A list of no rewards is none for a shard whose queries cannot be counted.
+    for (broken, status) in [("{", 400), ("[]", 422), ("{\"response\"", 400), ("{}", 422)] {
         assert_eq!(server.post("/slime", broken).ok(), json!(0.0), "{broken}");
-        assert_eq!(server.post("/get_reward", broken).ok()["rewards"], json!([]), "{broken}");
+        server.post("/get_reward", broken).problem(status);
     }
+    let small = Server::start(&["--max-body-bytes", "30"]);
+    small.post("/get_reward", &shard).problem(413);
     // An item that cannot be read is a number among the others.
     let odd = json!({"query": ["q</s>", 7], "prompts": ["q", "q"], "labels": ["x", "x"]}).to_string();
     let answer = server.post("/get_reward", &odd).ok();
@@ -210,7 +213,8 @@ fn trap_5_a_broken_request_is_worth_no_more_than_a_wrong_answer() {
         assert_eq!(answer["extra_logs"]["valid"], json!([0.0, 0.0]), "{odd}");
         assert!(answer["error"].is_string(), "{answer}");
     }
-    assert_eq!(server.post("/get_reward?rubric=shaped", r#"{"query": "a"}"#).ok()["rewards"], json!([]));
+    assert_eq!(server.post("/get_reward?rubric=shaped", r#"{"query": []}"#).ok()["rewards"], json!([]));
+    server.post("/get_reward?rubric=shaped", r#"{"query": "a"}"#).problem(422);
 }
 
 #[test]
@@ -373,6 +377,32 @@ fn unknown_fields_of_nemo_come_back_byte_for_byte() {
     let answer: Map<String, Value> = serde_json::from_str(&text).unwrap();
     assert_eq!((&answer["reward"], &answer["mask_sample"]), (&json!(1.0), &json!(false)));
     assert!(!answer.contains_key("_ng_failure_class"), "{text}");
+}
+
+/// The answer is JSON whatever the body was: what nobody reads is echoed as well.
+#[test]
+fn nemo_is_told_of_a_body_that_is_no_json_where_nobody_reads_it() {
+    let server = Server::start(&[]);
+    let body = |odd: &str| {
+        format!(
+            r#"{{"x": {odd}, "responses_create_params": {{"input": "q"}}, "response": {{"output": [{{"type": "message", "role": "assistant", "content": "<answer>Paris</answer>"}}]}}, "expected_answer": "Paris"}}"#
+        )
+    };
+    assert_eq!(server.post("/verify", &body("[[[[1]]]]")).ok()["x"], json!([[[[1]]]]));
+    for odd in ["tru", "01", "NaN", "[[[[tru]]]]", r#""\q""#, "\"a\nb\""] {
+        let problem = server.post("/verify", &body(odd)).problem(400);
+        assert!(problem["detail"].as_str().unwrap().contains("line 1") || odd.contains('\n'), "{odd}: {problem}");
+    }
+}
+
+/// The settings of an instance are copied, not read: they take no more memory than they have bytes.
+#[test]
+fn nemo_gets_its_settings_back_as_they_were_with_the_mask() {
+    let server = Server::start(&[]);
+    let body = r#"{"responses_create_params": {"input": "q"}, "response": {"output": []}, "instance_config": {"a":  [1.0, {"b": 1e3}], "mask_sample": false, "\u0063": null}}"#;
+    let text = server.post("/verify", body).text();
+    assert!(text.contains(r#""instance_config":{"a":[1.0, {"b": 1e3}],"\u0063":null,"mask_sample":true}"#), "{text}");
+    assert!(server.post("/verify", &body.replace("[1.0,", "[1.0 1.0,")).status == 400);
 }
 
 #[test]

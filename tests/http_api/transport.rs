@@ -136,6 +136,19 @@ fn responses_are_encoded_where_the_client_accepts_it() {
     assert!(gzip.header("vary").to_ascii_lowercase().contains("accept-encoding"));
 }
 
+/// A long answer is compressed a piece at a time.
+#[test]
+fn a_long_response_is_encoded_whole() {
+    let server = Server::start(&[]);
+    let words: String = (0..60_000).map(|n| format!("{n} ")).collect();
+    let body = json!({"x": words, "responses_create_params": {"input": "q"}, "response": {"output": []}}).to_string();
+    let ask = |accept: &str| server.connect().write(post_bytes("/verify", accept, body.as_bytes())).read().unwrap();
+    let plain = ask("");
+    assert!(plain.body.len() > 300_000 && plain.header("content-length") == plain.body.len().to_string());
+    assert!(is_gzip_of(&ask("Accept-Encoding: gzip\r\n").body, &plain.body));
+    assert_eq!(zstd::decode_all(&ask("Accept-Encoding: zstd\r\n").body[..]).unwrap(), plain.body);
+}
+
 #[test]
 fn a_problem_is_readable_whatever_the_client_accepts() {
     let server = Server::start(&[]);

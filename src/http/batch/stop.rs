@@ -33,6 +33,16 @@ pub struct Due {
     pub servers: bool,
 }
 
+impl Due {
+    /// When a request is due that arrived then and may take so long; the server's longest wins. `None` where the clock does
+    /// not reach so far.
+    pub(crate) fn of(arrived: Instant, wanted_ms: Option<u64>, longest_ms: Option<u64>) -> Option<Self> {
+        let limit_ms = [wanted_ms, longest_ms].into_iter().flatten().min()?;
+        let servers = wanted_ms.is_none_or(|wanted| limit_ms < wanted);
+        Some(Self { at: arrived.checked_add(Duration::from_millis(limit_ms))?, limit_ms, servers })
+    }
+}
+
 impl Stop {
     pub(super) fn answer_by(&self, deadline: &Deadline<'_>) {
         if let Some(due @ Due { at, limit_ms, .. }) = deadline.due {
@@ -51,11 +61,7 @@ pub(super) struct Deadline<'a> {
 
 impl<'a> Deadline<'a> {
     pub(super) fn new(request: &RewardRequest<'_>, stop: &'a Stop) -> Self {
-        let limit = [request.deadline_ms, stop.max_ms].into_iter().flatten().min();
-        let servers = request.deadline_ms.is_none_or(|wanted| limit.is_some_and(|limit| limit < wanted));
-        let due = stop.arrived.zip(limit).and_then(|(arrived, limit_ms)| {
-            Some(Due { at: arrived.checked_add(Duration::from_millis(limit_ms))?, limit_ms, servers })
-        });
+        let due = stop.arrived.and_then(|arrived| Due::of(arrived, request.deadline_ms, stop.max_ms));
         Self { due, abandoned: &stop.abandoned }
     }
 

@@ -35,7 +35,7 @@ use serde::Deserialize;
 
 use self::draft::Draft;
 use self::options::Options;
-use self::prepare::{Prepared, Refused, count, prepare};
+use self::prepare::{GroupOfItems, Prepared, Refused, count, prepare};
 use self::sheet::{Scoring, Sheet};
 use self::unscored::Unscored;
 use super::app::App;
@@ -228,8 +228,9 @@ async fn score<D>(
     arrived: Instant,
     request_id: String,
 ) -> Result<Vec<Scoring>, Problem> {
-    if prepared.waits() {
-        return score_in_groups(app, prepared, arrived, &request_id).await;
+    let groups = prepared.take_groups();
+    if !groups.is_empty() {
+        return score_in_groups(app, prepared, groups, arrived, &request_id).await;
     }
     let gone = AbandonOnDrop::default();
     let job = Job {
@@ -249,18 +250,20 @@ async fn score<D>(
 async fn score_in_groups<D>(
     app: &App,
     prepared: &Prepared<D>,
+    mut groups: Vec<GroupOfItems>,
     arrived: Instant,
     request_id: &str,
 ) -> Result<Vec<Scoring>, Problem> {
-    let groups = prepared.groups();
-    let joining = groups.iter().map(|group| {
+    let longest_ms = app.limits.config.max_deadline_ms;
+    let joining = groups.iter_mut().map(|group| {
         let key = CohortKey { envelope: prepared.envelope.clone(), group: group.name.clone() };
         let joining = Joining {
-            items: prepared.joined(&group.members),
+            items: std::mem::take(&mut group.text),
             count: group.members.len(),
             size: group.size,
-            patience: prepared.options.patience(app.limits.config.max_deadline_ms),
+            patience: prepared.options.patience(longest_ms),
             arrived,
+            due: prepared.options.due(arrived, longest_ms),
             request_id: request_id.to_owned(),
         };
         cohorts::join(app, key, joining)

@@ -102,6 +102,10 @@ impl Dialect for OpenRlhf {
 
     fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {
         let problem = as_reward(problem, unscored)?;
+        // Of a body that could not be read nobody knows how many rewards are wanted.
+        if unscored.items == 0 {
+            return Err(problem);
+        }
         let zeros = || vec![0.0; unscored.items];
         let rewards = vec![unscored.reward(); unscored.items];
         let metrics = unscored.metric_names().map(|name| (name, zeros())).collect();
@@ -145,7 +149,8 @@ fn response_after<'b>(query: &'b str, prompt: &str) -> Option<Written<'b>> {
 ///
 /// What cannot be scored gets the rubric's lowest reward, and so does every query of a request that can never be scored (0
 /// where there is no such rubric): this client retries whatever is not 200. With `on_invalid=error` a shard with an item
-/// that cannot be scored is 503, and such a request has the status that it has at `POST /reward`.
+/// that cannot be scored is 503, and such a request has the status that it has at `POST /reward`; so has one whose queries
+/// cannot be counted, since its body is too large or no JSON.
 #[utoipa::path(post, path = "/get_reward", tag = "dialects", operation_id = "openrlhf_get_reward", params(Options, Repeatable),
     request_body(content = OpenRlhfRequestDoc, description = "The body of `--reward.remote_url`"),
     responses(

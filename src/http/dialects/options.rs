@@ -2,13 +2,14 @@
 //! dialect. Knows no body.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::Query;
 use axum::http::Uri;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::http::batch::Due;
 use crate::http::error::Problem;
 use crate::http::kind::Kind;
 use crate::http::schema::ToolFormatDoc;
@@ -122,12 +123,17 @@ impl Options {
         self.format == Some(Format::Dict)
     }
 
-    /// How long the first member of a group waits; `longest_ms` is the server's longest deadline.
+    /// How long the first member of a group waits, counted from when its request arrived; `longest_ms` is the server's longest deadline.
     pub(super) fn patience(&self, longest_ms: u64) -> Duration {
         let deadline = self.deadline_ms.unwrap_or(longest_ms).min(longest_ms);
         // The rest is for scoring.
         let longest = deadline - deadline / 10;
         Duration::from_millis(self.group_wait_ms.unwrap_or((deadline / 2).min(LONGEST_WAIT_MS)).min(longest))
+    }
+
+    /// When an answer is due to a request that arrived then; `longest_ms` is the server's longest deadline.
+    pub(super) fn due(&self, arrived: Instant, longest_ms: u64) -> Option<Due> {
+        Due::of(arrived, self.deadline_ms, Some(longest_ms))
     }
 
     /// The native request up to its items, JSON.

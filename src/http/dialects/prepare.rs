@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
+
 use super::Dialect;
 use super::draft::{Desk, Outline};
 use super::fields::length_of;
 use super::options::Options;
 use crate::http::app::App;
 use crate::http::error::Problem;
-use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid, Pointed};
+use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid, Pointed, read_as};
 use crate::rubric::Rubric;
 use crate::stages::Stage;
 
@@ -32,8 +34,8 @@ pub(super) struct Prepared<D> {
     pub(super) items: Vec<PreparedItem>,
     /// The native request, whole.
     text: String,
-    /// Whether an item's score depends on its group.
-    grouped: bool,
+    /// The groups, where an item must wait for others of its group that are not here; none where all are scored at once.
+    apart: Vec<GroupOfItems>,
 }
 
 /// One item.
@@ -51,6 +53,8 @@ pub(super) struct GroupOfItems {
     pub(super) size: usize,
     /// Places of its items.
     pub(super) members: Vec<usize>,
+    /// The items of the native request, joined by commas.
+    pub(super) text: String,
 }
 
 /// A body that is none of its dialect.
@@ -78,6 +82,10 @@ pub(super) fn count<D: Dialect>(body: &str) -> usize {
 /// When it is none of this dialect.
 pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options) -> Result<Prepared<D>, Refused> {
     let refuse = |wrong: Pointed| Refused { problem: wrong.into(), items: count::<D>(&body) };
+    // What the answer has in it must be JSON where nobody reads it, too.
+    if D::ECHOES {
+        read_as::<IgnoredAny>(&body).map_err(refuse)?;
+    }
     let (dialect, drafts) = D::read(&body).map_err(refuse)?;
     options.step = options.step.or(dialect.step());
     options.deadline_ms = options.deadline_ms.or(dialect.deadline_ms());
@@ -121,7 +129,12 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
     text.push_str("]}");
     // Everything in it is in the native request now, or remembered.
     let body = if D::ECHOES { body } else { String::new() };
-    Ok(Prepared { dialect, body, options, envelope: envelope.into(), items, text, grouped })
+    let mut prepared = Prepared { dialect, body, options, envelope: envelope.into(), items, text, apart: Vec::new() };
+    // Here, since it reads each item.
+    if grouped {
+        prepared.part();
+    }
+    Ok(prepared)
 }
 
 /// Whether anybody reads the conversation beside what the policy wrote.
@@ -147,20 +160,32 @@ impl<D> Prepared<D> {
         self.items.iter().map(|item| item.range.clone()).collect()
     }
 
-    /// Whether an item must wait for others of its group that are not here.
-    pub(super) fn waits(&self) -> bool {
-        self.grouped && self.groups().iter().any(|group| group.members.len() < group.size)
+    /// The groups that wait for members elsewhere, which this no longer has then; none where all are scored at once.
+    pub(super) fn take_groups(&mut self) -> Vec<GroupOfItems> {
+        std::mem::take(&mut self.apart)
+    }
+
+    /// Takes the native request apart by group, where members of one are elsewhere.
+    fn part(&mut self) {
+        let mut groups = self.groups();
+        if groups.iter().all(|group| group.members.len() >= group.size) {
+            return;
+        }
+        for group in &mut groups {
+            group.text = self.joined(&group.members);
+        }
+        (self.apart, self.text) = (groups, String::new());
     }
 
     /// The items by group, in the order in which groups first appear. A group of unknown size is complete.
-    pub(super) fn groups(&self) -> Vec<GroupOfItems> {
+    fn groups(&self) -> Vec<GroupOfItems> {
         let mut groups: Vec<GroupOfItems> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
         for (item, PreparedItem { outline, .. }) in self.items.iter().enumerate() {
             let name = outline.group.as_deref().unwrap_or_default();
             let place = *places.entry(name).or_insert(groups.len());
             if place == groups.len() {
-                groups.push(GroupOfItems { name: name.to_owned(), size: 0, members: Vec::new() });
+                groups.push(GroupOfItems { name: name.to_owned(), size: 0, members: Vec::new(), text: String::new() });
             }
             if let Some(group) = groups.get_mut(place) {
                 group.members.push(item);
@@ -174,7 +199,7 @@ impl<D> Prepared<D> {
 
     /// Items of the native request, joined by commas. One that is no JSON would spoil those of other requests: it is left
     /// as one that cannot be read.
-    pub(super) fn joined(&self, items: &[usize]) -> String {
+    fn joined(&self, items: &[usize]) -> String {
         let whole = |text: &&str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
         let text = |item: &usize| {
             let text = self.items.get(*item).and_then(|item| self.text.get(item.range.clone()))?;

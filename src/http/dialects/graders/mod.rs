@@ -207,7 +207,10 @@ pub(crate) async fn validate_grader(
     request: Request,
 ) -> Result<Json<ValidateRequest>, Problem> {
     let (_admission, text) = read_text(&app, request).await?;
-    let request: ValidateRequest = object(&text)?;
-    Grader::read(&request.grader)?;
-    Ok(Json(request))
+    let validate = move || {
+        let request: ValidateRequest = object(&text)?;
+        Grader::read(&request.grader)?;
+        Ok(request)
+    };
+    on_work_threads(validate).await.map(Json)
 }

@@ -208,10 +208,12 @@ fn put_failure(out: &mut Vec<u8>, body: Value<'_, '_>, code: &str, message: &str
     }
     put(out, "failure_reason", quoted(&format!("{code}: {message}")).as_bytes());
     // The trainer looks for the mask here, too.
-    let config = body.raw_of("instance_config").and_then(|raw| serde_json::from_str(raw).ok());
-    let mut config: serde_json::Map<String, serde_json::Value> = config.unwrap_or_default();
-    config.insert("mask_sample".to_owned(), true.into());
-    put(out, "instance_config", &written(&config));
+    out.extend_from_slice(b"\"instance_config\":{");
+    let config = body.get("instance_config").filter(|config| config.raw().starts_with('{'));
+    for field in config.into_iter().flat_map(Value::inside).filter(|field| field.key() != "mask_sample") {
+        put_raw(out, field.raw_key(), field.raw().as_bytes());
+    }
+    out.extend_from_slice(b"\"mask_sample\":true},");
 }
 
 /// Verify a rollout as `NeMo` Gym sends it.
