@@ -150,6 +150,8 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A line that cannot be written would be told of on the same stream, by a panic where that fails, too.
+        .log_internal_errors(false)
         .with_ansi(paint::Paint::colours_stderr());
     match format {
         LogFormat::Text => builder.init(),
