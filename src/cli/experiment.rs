@@ -57,7 +57,7 @@ pub(super) fn run(command: Command, config: Option<&PathBuf>) -> anyhow::Result<
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let outcome = run_experiment(&settings, &args.out, &program, &mut |line| say!("{}", printable(line)))?;
     for (name, why) in &outcome.failed {
-        eprintln!("gradus: {name} failed: {}", printable(why));
+        note!("gradus: {name} failed: {}", printable(why));
     }
     if outcome.done.is_empty() {
         anyhow::bail!("no run is done");

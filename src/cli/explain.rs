@@ -49,7 +49,7 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
     };
     let position = Position { step: step.or(sent.step), ..sent };
     for missing in rubric.missing_in(&position) {
-        eprintln!("{}", printable(&missing));
+        note!("{}", printable(&missing));
     }
     for raw in items {
         let item = Given::of(raw.get()).read(tools, rubric.reading.format).map_err(wrong)?;

@@ -5,6 +5,11 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::cli::say_text(&format!("{}\n", format_args!($($text)*))) };
 }
 
+/// Prints a line to standard error.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::cli::note_text(&format!("{}\n", format_args!($($text)*))) };
+}
+
 mod bench;
 mod data;
 mod experiment;
@@ -86,7 +91,7 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("gradus: {error:#}");
+            note!("gradus: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -131,11 +136,16 @@ fn arguments() -> Result<Cli, clap::Error> {
 fn say_text(text: &str) {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("gradus: cannot write to standard output: {error}");
+            note!("gradus: cannot write to standard output: {error}");
             std::process::exit(1);
         }
         _ => {}
     }
+}
+
+/// Prints to standard error. Where that cannot be written nobody can be told, and the work goes on.
+fn note_text(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
@@ -150,6 +160,8 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A line that cannot be written would be told of on the same stream, by a panic where that fails, too.
+        .log_internal_errors(false)
         .with_ansi(paint::Paint::colours_stderr());
     match format {
         LogFormat::Text => builder.init(),

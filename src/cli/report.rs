@@ -56,8 +56,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     found.write(&args.out)?;
     super::say_text(&printable(&found.markdown));
     for error in &found.left_out {
-        eprintln!("gradus: left out: {}", printable(&error.to_string()));
+        note!("gradus: left out: {}", printable(&error.to_string()));
     }
-    eprintln!("gradus: wrote {}; pictures: {}", args.out.join(REPORT_FILE).display(), found.pictures.len());
+    note!("gradus: wrote {}; pictures: {}", args.out.join(REPORT_FILE).display(), found.pictures.len());
     Ok(ExitCode::SUCCESS)
 }

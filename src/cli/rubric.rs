@@ -67,7 +67,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
         match std::fs::read_to_string(path).map_err(|error| error.to_string()) {
             Err(error) => {
                 wrong += 1;
-                eprintln!("{shown}: {error}");
+                note!("{shown}: {error}");
             }
             Ok(text) => match read_toml(&text) {
                 Ok(rubric) => {
@@ -76,7 +76,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
                 Err(error) => {
                     wrong += 1;
                     let place = error.location.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
-                    eprintln!("{shown}{place}: {}", printable(&error.message));
+                    note!("{shown}{place}: {}", printable(&error.message));
                 }
             },
         }

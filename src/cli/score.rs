@@ -16,10 +16,10 @@ use serde_json::value::RawValue;
 
 use super::paint::printable;
 use super::replay;
-use super::say_text;
 use super::score_options as options;
 pub(super) use super::score_options::Args;
 use super::summary::Summary;
+use super::{note_text, say_text};
 use crate::config::{File, Scoring};
 use tokio::runtime::Runtime;
 
@@ -59,15 +59,15 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     job.score_all(input, &path.display().to_string())?;
     job.progress.finish_and_clear();
     if job.summary.is_empty() && job.broken == 0 {
-        eprintln!("{}: there is no trajectory in it", path.display());
+        note!("{}: there is no trajectory in it", path.display());
     }
     job.flush()?;
     for (warning, place) in &job.warnings {
-        eprintln!("{}", printable(&warning.said_of(place)));
+        note!("{}", printable(&warning.said_of(place)));
     }
     let text = job.summary.text();
     if out.is_some_and(|out| out == Path::new("-")) {
-        eprint!("{text}");
+        note_text(&text);
     } else {
         say_text(&text);
     }
@@ -276,7 +276,7 @@ impl Job {
 
     fn complain(&mut self, what: &str) {
         self.broken += 1;
-        self.progress.suspend(|| eprintln!("{}", printable(what)));
+        self.progress.suspend(|| note!("{}", printable(what)));
     }
 
     fn record(&mut self, scored: &Scored, shown: &str, lines: &[Option<usize>]) -> anyhow::Result<()> {
@@ -297,7 +297,7 @@ impl Job {
         for (index, row) in scored.rows.iter().enumerate().filter(|(_, row)| !row.valid) {
             let Some(place) = place(index) else { continue };
             let why = why_invalid(scored.body.get(row.result.clone()).unwrap_or_default());
-            self.progress.suspend(|| eprintln!("{}", printable(&format!("{place}: {why}"))));
+            self.progress.suspend(|| note!("{}", printable(&format!("{place}: {why}"))));
         }
         if let Some(out) = &mut self.out {
             for row in &scored.rows {

@@ -30,8 +30,9 @@ pub async fn serve(
     let signal = async move {
         stop.await;
         draining.drain();
-        tracing::info!("stopping: new requests are refused, those in flight are answered");
+        // First: a line of the log may wait for whoever reads it, and the limit holds all the same.
         let _ = stopped.send(());
+        tracing::info!("stopping: new requests are refused, those in flight are answered");
         // For a moment new requests still get their 503, so that balancers and clients learn to go elsewhere.
         tokio::time::sleep(GRACE).await;
     };

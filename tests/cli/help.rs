@@ -52,6 +52,32 @@ fn a_closed_pipe_is_no_panic() {
     }
 }
 
+/// What cannot be said on standard error changes neither what is printed nor the exit code.
+#[test]
+#[cfg(target_os = "linux")]
+fn errors_that_nobody_can_read_change_nothing() {
+    let gradus = Gradus::new();
+    let lines = gradus.file("lines.jsonl", format!("no json\n{}", jsonl(&right_and_wrong())));
+    let rubric = gradus.file("broken.toml", "name = 1\n");
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for (arguments, printed) in [
+        (&["score", &lines, "--out", "-"][..], 3),
+        (&["score", "missing.jsonl"], 0),
+        (&["rubric", "check", &rubric, "missing.toml"], 0),
+    ] {
+        for errors in [Stdio::from(closed.try_clone().unwrap()), Stdio::from(full.try_clone().unwrap())] {
+            let output = gradus.command(arguments).stderr(errors).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+            assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), printed, "{arguments:?}");
+        }
+    }
+    // Both at once: what cannot be printed is an error, and that cannot be said.
+    let output = gradus.command(&["openapi"]).stdout(full.try_clone().unwrap()).stderr(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
 #[test]
 fn version_and_unknown_commands() {
     let gradus = Gradus::new();

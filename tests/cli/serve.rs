@@ -118,8 +118,13 @@ fn start_after(gradus: &Gradus, before: &str) -> (std::process::Child, String) {
     let program = gradus.command(&[]).get_program().to_owned();
     let script = format!("{before} exec \"$0\" serve --listen 127.0.0.1:0 --store sqlite:{}", gradus.path("scores.db"));
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", &script]).arg(program).current_dir(gradus.path(".")).stdin(Stdio::null());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.args(["-c", &script]).arg(program).current_dir(gradus.path(".")).stderr(Stdio::piped());
+    start(command)
+}
+
+/// Starts a server and reads its address.
+fn start(mut command: std::process::Command) -> (std::process::Child, String) {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
     BufReader::with_capacity(1, child.stdout.take().unwrap()).read_line(&mut first).unwrap();
     (child, first.trim().strip_prefix("http://").unwrap().to_owned())
@@ -157,6 +162,41 @@ fn a_second_signal_ends_the_server_at_once_and_says_so() {
     assert!(log.contains("told to stop again"), "{log}");
 }
 
+/// The status of an answer to a `POST` of this body.
+fn status(address: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    let request =
+        format!("POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    let mut connection = std::net::TcpStream::connect(address).unwrap();
+    connection.set_read_timeout(Some(std::time::Duration::from_mins(1))).unwrap();
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap_or("none").to_owned()
+}
+
+/// A disk that is full, and a pipe whose reader has gone.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    for (what, log) in [("full", Stdio::from(full)), ("closed", Stdio::from(closed))] {
+        let gradus = Gradus::new();
+        let mut command = gradus.command(&["--log", "debug", "serve", "--listen", "127.0.0.1:0"]);
+        command.stderr(log);
+        let (child, address) = start(command);
+        assert_eq!(status(&address, "/slime", "{\"x\":1}"), "200", "{what}: a line is logged that a sample is none");
+        let body = json!({"trajectories": right_and_wrong()}).to_string();
+        assert_eq!(status(&address, "/reward", &body), "200", "{what}");
+        send(&child, "TERM");
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{what}: {}", ended.status);
+        assert!(!Path::new(&gradus.path("gradus.db-wal")).exists(), "{what}: its store was closed in order");
+    }
+}
+
 #[test]
 fn a_limit_on_the_size_of_files_refuses_and_does_not_kill() {
     let gradus = Gradus::new();
@@ -167,17 +207,7 @@ fn a_limit_on_the_size_of_files_refuses_and_does_not_kill() {
     let body = format!(
         "{{\"trajectories\":[{{\"messages\":[{{\"role\":\"assistant\",\"content\":\"{text}\"}}],\"references\":[\"x\"]}}]}}"
     );
-    let request = format!(
-        "POST /reward HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let mut statuses = (0..100).map(|_| {
-        let mut connection = std::net::TcpStream::connect(&address).unwrap();
-        connection.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).unwrap();
-        answer.split(' ').nth(1).unwrap_or("none").to_owned()
-    });
+    let mut statuses = (0..100).map(|_| status(&address, "/reward", &body));
     assert_eq!(statuses.next().unwrap(), "200");
     assert_eq!(statuses.find(|status| status != "200").as_deref(), Some("503"));
     send(&child, "TERM");

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::paint::printable;
-use super::say_text;
+use super::{note_text, say_text};
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::Judges;
 use crate::judge::check::Reason;
@@ -92,7 +92,7 @@ impl Asking {
             None => say_text(table),
             Some(path) if path == Path::new("-") => {
                 say!("{}", json()?);
-                eprint!("{table}");
+                note_text(table);
             }
             Some(path) => {
                 let text = json()? + "\n";
