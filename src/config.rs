@@ -123,6 +123,9 @@ pub struct ServeFlags {
     /// Longest time for one request, in milliseconds [default: 300000]
     #[arg(long, env = "GRADUS_MAX_DEADLINE_MS", value_name = "MS")]
     pub max_deadline_ms: Option<u64>,
+    /// Longest time for requests to end after the signal to stop, in milliseconds [default: 30000]
+    #[arg(long, env = "GRADUS_DRAIN_MS", value_name = "MS")]
+    pub drain_ms: Option<u64>,
     /// Token that scoring and reading need (Authorization: Bearer ..); none: open to all who can connect
     #[arg(long, env = "GRADUS_API_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub api_token: Option<String>,
@@ -162,11 +165,11 @@ struct StoreFile {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[allow(clippy::struct_field_names, reason = "each is the most of something")]
 struct LimitsFile {
     max_body_bytes: Option<usize>,
     max_in_flight_bytes: Option<usize>,
     max_deadline_ms: Option<u64>,
+    drain_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -320,6 +323,7 @@ impl Serve {
                 .or(file.limits.max_in_flight_bytes)
                 .unwrap_or(defaults.max_in_flight_bytes),
             max_deadline_ms: flags.max_deadline_ms.or(file.limits.max_deadline_ms).unwrap_or(defaults.max_deadline_ms),
+            drain_ms: flags.drain_ms.or(file.limits.drain_ms).unwrap_or(defaults.drain_ms),
         };
         // Results are addressed with 32 bits in the store.
         if limits.max_body_bytes == 0 || limits.max_body_bytes > 1 << 30 {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
+
 use super::auth::Tokens;
 use super::batch::Engine;
 use super::cohorts::{self, Cohorts};
@@ -47,6 +49,7 @@ pub struct Shared {
     /// Groups that wait for their members.
     pub(crate) cohorts: Cohorts,
     draining: AtomicBool,
+    last_call: watch::Sender<bool>,
     next_request: AtomicU64,
     salt: u64,
 }
@@ -78,6 +81,7 @@ impl App {
             references: References::default(),
             cohorts: Cohorts::default(),
             draining: AtomicBool::new(false),
+            last_call: watch::Sender::new(false),
             next_request: AtomicU64::new(0),
             salt: RandomState::new().hash_one(std::process::id()),
         }));
@@ -107,6 +111,17 @@ impl App {
     /// Whether the signal to stop came.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Ends the requests that still wait for a judge: soon nobody would hear of them.
+    pub fn call_last(&self) {
+        self.last_call.send_replace(true);
+    }
+
+    /// Waits until there is no time left to wait for a judge.
+    pub async fn last_call(&self) {
+        // The sender is there as long as this is.
+        let _ = self.last_call.subscribe().wait_for(|called| *called).await;
     }
 
     /// Refuses new work once the signal to stop came.

@@ -31,11 +31,13 @@ pub struct Config {
     pub max_in_flight_bytes: usize,
     /// Longest time for a request, in milliseconds; a shorter `deadline_ms` wins.
     pub max_deadline_ms: u64,
+    /// Longest time for requests to end after the signal to stop, in milliseconds.
+    pub drain_ms: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_body_bytes: 256 << 20, max_in_flight_bytes: 1 << 30, max_deadline_ms: 300_000 }
+        Self { max_body_bytes: 256 << 20, max_in_flight_bytes: 1 << 30, max_deadline_ms: 300_000, drain_ms: 30_000 }
     }
 }
 

@@ -50,7 +50,13 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
         let result;
         (result, pass) = pass.take_turn(app).await?;
         // A result with questions left open is none.
-        if !pass.session.put_to(&app.engine.judges, pass.stop.judges_answer_by.get().copied()).await {
+        let answered = pass.session.put_to(&app.engine.judges, pass.stop.judges_answer_by.get().copied());
+        let was_asked = tokio::select! {
+            biased;
+            was_asked = answered => was_asked,
+            () = app.last_call() => return Err(Problem::draining()),
+        };
+        if !was_asked {
             break result?;
         }
     };

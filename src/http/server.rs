@@ -9,14 +9,14 @@ use super::app::App;
 use super::connection::Connections;
 use super::router::router;
 
-/// How long requests may take to end after the signal to stop.
-const DRAIN: Duration = Duration::from_secs(30);
+/// The part of the time to end in which requests wait for no judge any more.
+const LAST_CALL: u32 = 10;
 /// How much longer than a request may take a client may be silent in the middle of it.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long new connections are still taken, to be refused with a 503.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Serves until `stop` resolves, then lets requests end (30 s at most) and closes the store.
+/// Serves until `stop` resolves, then lets requests end (`drain_ms` at most) and closes the store.
 ///
 /// # Errors
 /// When the listener fails.
@@ -40,10 +40,14 @@ pub async fn serve(
     let patience = Duration::from_millis(app.limits.config.max_deadline_ms).saturating_add(PATIENCE);
     let connections = Connections::new(listener, patience);
     let serving = axum::serve(connections, router(app.clone())).with_graceful_shutdown(signal);
+    let drain = Duration::from_millis(app.limits.config.drain_ms);
     let late = async {
         // The signal's end is dropped without a message where serving itself failed: then nothing is to be waited for.
         if drained.await.is_ok() {
-            tokio::time::sleep(DRAIN).await;
+            let last_call = drain / LAST_CALL;
+            tokio::time::sleep(drain.saturating_sub(last_call)).await;
+            app.call_last();
+            tokio::time::sleep(last_call).await;
         } else {
             std::future::pending::<()>().await;
         }
@@ -51,7 +55,8 @@ pub async fn serve(
     let result = tokio::select! {
         result = serving => result,
         () = late => {
-            tracing::warn!("requests still ran, or were not sent or read to their end, {} s after the signal to stop; leaving them", DRAIN.as_secs());
+            let (after_ms, message) = (app.limits.config.drain_ms, "requests still ran, or were not sent or read to their end; leaving them");
+            tracing::warn!(after_ms, message);
             Ok(())
         }
     };

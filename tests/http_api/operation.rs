@@ -185,6 +185,23 @@ fn sigterm_ends_an_idle_server() {
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
 }
 
+/// A judge that is silent keeps nobody waiting until the connection is closed without an answer.
+#[test]
+fn who_waits_for_a_silent_judge_is_sent_elsewhere_before_the_end() {
+    let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1#judge", endpoint.local_addr().unwrap());
+    let mut server = Server::start(&["--judge", &url, "--drain-ms", "1500"]);
+    let body = json!({"rubric": "binary_judge", "trajectories": [answering("Paris")]}).to_string();
+    let mut waiting = server.connect();
+    waiting.write(post_bytes("/reward", "", body.as_bytes()));
+    let _question = endpoint.accept().unwrap();
+    server.terminate();
+    let answer = waiting.read().expect("an answer before the end");
+    assert_eq!(answer.problem(503)["type"], "urn:gradus:problem:draining");
+    assert!(answer.header("retry-after").parse::<u32>().is_ok());
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}
+
 #[test]
 fn work_under_load_is_all_counted() {
     let server = Server::start(&[]);
