@@ -266,6 +266,11 @@ impl Stage {
         self.takes(|measure| matches!(measure, Measure::ToolMatch(_)))
     }
 
+    /// Whether the score asks what tools the calls are of.
+    pub fn needs_tools(&self) -> bool {
+        self.takes(|measure| matches!(measure, Measure::ToolSchema))
+    }
+
     /// Whether a measure that it is made of is such a one.
     fn takes(&self, such: fn(&Measure) -> bool) -> bool {
         match self {

@@ -419,6 +419,22 @@ fn missing_references_are_told_before_a_stage_needs_them() {
 }
 
 #[test]
+fn calls_without_tools_are_told_where_a_stage_asks_for_them() {
+    let server = Server::start(&[]);
+    let call = || with(saying(&hermes("search", &json!({}))), "references", json!(["Paris"]));
+    let none = || with(call(), "tools", json!([]));
+    let given = || with(call(), "tools", json!([tool("search", json!({}))]));
+    let warnings = |request: Value| score(&server, &request)["warnings"].clone();
+    let text = "/trajectories/1: there are calls and no `tools`: to tool_schema all are calls of unknown tools; send the tools \
+                that the policy was offered, `[]` where it was offered none (and 1 more)";
+    let mixed = || json!([given(), call(), none(), answering("Paris"), call()]);
+    assert_eq!(warnings(json!({"rubric": "short_form_qa", "trajectories": mixed()})), json!([text]));
+    assert!(warnings(json!({"rubric": "binary_em", "trajectories": mixed()})).is_null(), "nobody asks");
+    let all = json!({"rubric": "short_form_qa", "tools": [tool("search", json!({}))], "trajectories": mixed()});
+    assert!(warnings(all).is_null(), "the request has them");
+}
+
+#[test]
 fn a_whole_number_may_be_written_as_a_float() {
     let server = Server::start(&[]);
     let item = with(answering("Paris"), "response_tokens", json!(12.0));

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::warnings::{self, Warning};
+use super::warnings::{self, Fate, Warning};
 use super::{BatchError, Facts, Row, Scored, Settings, Tally};
 use crate::advantage::GroupStatistics;
 use crate::http::wire::{CacheWire, ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, error};
@@ -39,6 +39,7 @@ struct Entry<'t> {
     scores: Vec<(f64, bool)>,
     outside: Vec<f64>,
     names: Names<'t>,
+    called: bool,
     error: Option<Box<(NoScoreCode, ErrorWire<'static>)>>,
     facts: Option<Box<Facts>>,
 }
@@ -121,9 +122,14 @@ impl<'t> Entry<'t> {
             scores: report.outcomes.iter().enumerate().map(score).collect(),
             outside: report.outcomes.iter().filter_map(outside).collect(),
             names: row.names.clone(),
+            called: report.evidence.as_ref().is_some_and(|evidence| evidence.calls().next().is_some()),
             error,
             facts,
         }
+    }
+
+    fn fate(&self) -> Fate {
+        Fate { scored: self.error.is_none(), called: self.called }
     }
 
     /// Copies the result; where an unscored item gets a reward, with that in the place of `null`, and as what it is made of.
@@ -208,7 +214,7 @@ pub(super) fn finish(
     let (body, ranges) = if unread {
         (Vec::new(), vec![0..0; entries.len()])
     } else {
-        warnings = warnings::of(items, &settings, |item| entries.get(item).is_some_and(|entry| entry.error.is_none()));
+        warnings = warnings::of(items, &settings, |item| entries.get(item).map(Entry::fate).unwrap_or_default());
         write_body(&texts, &entries, &rewards, &groups, &warnings, &settings)
     };
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {

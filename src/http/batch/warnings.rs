@@ -45,11 +45,20 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The warnings of a request; `scored` says of which items there is a reward.
+/// What became of an item, as far as warnings depend on it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Fate {
+    /// Whether there is a reward.
+    pub(super) scored: bool,
+    /// Whether its policy called a tool.
+    pub(super) called: bool,
+}
+
+/// The warnings of a request; `fate` says what became of an item.
 pub(super) fn of(
     items: &[Result<Item<'_>, Pointed>],
     settings: &Settings,
-    scored: impl Fn(usize) -> bool,
+    fate: impl Fn(usize) -> Fate,
 ) -> Vec<Warning> {
     let rubric = &settings.rubric;
     let curriculum = rubric.missing_in(&settings.position).into_iter().map(|text| Warning { text, items: None });
@@ -59,12 +68,20 @@ pub(super) fn of(
         format!("there are no `{what}`, with which {stage} compares: a trajectory that gets that far cannot be scored")
     };
     let (by_answer, by_calls) = (first(rubric, Stage::needs_references), first(rubric, Stage::needs_reference_calls));
-    for (index, item) in readable().filter(|(index, _)| scored(*index)) {
+    let by_tools = first(rubric, Stage::needs_tools);
+    for (index, item) in readable().filter(|(index, _)| fate(*index).scored) {
         if let Some(stage) = by_answer.filter(|_| item.trajectory.references.is_empty()) {
             note(&mut warnings, index, missing("references", stage));
         }
         if let Some(stage) = by_calls.filter(|_| item.trajectory.reference_calls.is_none()) {
             note(&mut warnings, index, missing("reference_calls", stage));
+        }
+        if let Some(stage) = by_tools.filter(|_| item.trajectory.tools.is_empty() && fate(index).called) {
+            let text = format!(
+                "there are calls and no `tools`: to {stage} all are calls of unknown tools; send the tools that the policy \
+                 was offered, `[]` where it was offered none"
+            );
+            note(&mut warnings, index, text);
         }
     }
     for (index, item) in readable() {
