@@ -242,6 +242,16 @@ fn a_damaged_checkpoint_and_a_changed_run_are_refused() {
     assert!(said(other).contains("--force"));
     let error = Run::open(run.clone(), &options("binary_em", false)).err().unwrap();
     assert!(error.to_string().contains("the rubric changed"), "{error}");
+    // What is known of a task is kept by its place in the file.
+    let train = folder.path().join("world/train.jsonl");
+    let (questions, held) = (std::fs::read_to_string(&train).unwrap(), run.output.join("metrics.jsonl"));
+    let before = std::fs::read(&held).unwrap();
+    let reversed: Vec<&str> = questions.lines().rev().collect();
+    std::fs::write(&train, reversed.join("\n")).unwrap();
+    let error = said(run.clone());
+    assert!(error.contains("`environment.train` changed"), "{error}");
+    assert_eq!(std::fs::read(&held).unwrap(), before, "nothing is touched");
+    std::fs::write(&train, questions).unwrap();
     let file = run.output.join("checkpoints/step-000002/parameters.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;

@@ -148,6 +148,20 @@ impl TrainConfig {
         }
     }
 
+    /// The files that it learns from and is examined by, by the setting that names each.
+    pub(super) fn data_files(&self) -> Vec<(&'static str, &Path)> {
+        let EnvironmentConfig::QaSearch(qa) = &self.environment;
+        let mut files: Vec<(&str, &Path)> = vec![
+            ("environment.corpus", &qa.corpus),
+            ("environment.train", &qa.train),
+            ("environment.held_out", &qa.held_out),
+        ];
+        if self.algorithm == Algorithm::Sft {
+            files.push(("sft.demonstrations", &self.sft.demonstrations));
+        }
+        files
+    }
+
     /// The first setting that cannot be, and what to do.
     fn wrong(&self) -> Option<(&'static str, &'static str)> {
         let learns_by_reward = self.algorithm.learns_by_reward();

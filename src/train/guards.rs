@@ -1,6 +1,7 @@
 //! What must hold before a run touches its folder: that it is this process's, that it goes on with what it was begun with, and
 //! that what it may ask fits the model.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
@@ -20,18 +21,35 @@ pub(super) fn unchanged(saved: &RunState, now: &RunState) -> Result<(), TrainErr
     let version = |state: &RunState| state.rubric.as_ref().map_or_else(String::new, |rubric| rubric.version.clone());
     let seed = |seed: Option<u64>| seed.map_or_else(String::new, |seed| seed.to_string());
     let all = [
-        ("the configuration", saved.config_hash.clone(), now.config_hash.clone()),
-        // Checkpoints of earlier versions do not say theirs.
-        ("the seed", seed(saved.seed.or(now.seed)), seed(now.seed)),
-        ("the rubric", version(saved), version(now)),
+        ("the configuration".to_owned(), saved.config_hash.clone(), now.config_hash.clone()),
+        // Checkpoints of earlier versions do not say theirs, nor what was in their files.
+        ("the seed".to_owned(), seed(saved.seed.or(now.seed)), seed(now.seed)),
+        ("the rubric".to_owned(), version(saved), version(now)),
     ];
-    match all.into_iter().find(|(_, before, now)| before != now) {
+    let files = now.data.iter().filter_map(|(setting, hash)| {
+        Some((format!("the content of `{setting}`"), saved.data.get(setting)?.clone(), hash.clone()))
+    });
+    match all.into_iter().chain(files).find(|(_, before, now)| before != now) {
         None => Ok(()),
         Some((what, before, now)) => Err(TrainError::Changed(format!(
             "{what} changed since this run was stopped ({before} before, {now} now): put it back, start a new run in \
              another folder, or go on with --force"
         ))),
     }
+}
+
+/// The hash of each file of a run's data: what is known of a task is kept by its place in them.
+///
+/// # Errors
+/// When one cannot be read.
+pub(super) fn hashes(config: &TrainConfig) -> Result<BTreeMap<String, String>, TrainError> {
+    let hash = |(setting, path): (&str, &Path)| {
+        let mut hasher = blake3::Hasher::new();
+        let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|hasher| hasher.finalize()));
+        let hash = read.map_err(|error| TrainError::file(path, error))?;
+        Ok((setting.to_owned(), hash.to_hex().chars().take(16).collect()))
+    };
+    config.data_files().into_iter().map(hash).collect()
 }
 
 /// Takes a run's folder for this process: two would write over each other.

@@ -12,7 +12,7 @@ use super::client::Endpoint;
 use super::config::{EnvironmentConfig, TrainConfig};
 use super::env::{Environment, QaSearch, Split, Task};
 use super::experience::Sample;
-use super::guards::{check_lengths, locked, unchanged};
+use super::guards::{check_lengths, hashes, locked, unchanged};
 use super::metrics::{EventFile, Metric, MetricsLog, RunInfo, StepMetrics};
 use super::policy::{Policy, PolicyConfig};
 use super::protocol::Protocol;
@@ -95,7 +95,7 @@ impl Run {
     /// Opens a run: a fresh one, or the newest checkpoint of one that was stopped.
     ///
     /// # Errors
-    /// What is wrong with which file or setting; a run whose settings, seed or rubric changed, unless forced.
+    /// What is wrong with which file or setting; a run whose settings, seed, data or rubric changed, unless forced.
     pub fn open(config: TrainConfig, options: &RunOptions) -> Result<Self, TrainError> {
         let dir = config.output.clone();
         std::fs::create_dir_all(&dir).map_err(|error| TrainError::file(&dir, error))?;
@@ -126,6 +126,7 @@ impl Run {
         let state = RunState {
             config_hash: config.hash(),
             seed: Some(config.seed),
+            data: hashes(&config)?,
             mastery: config.reward.mastery.clone(),
             rubric: Some(rewarder.rubric().clone()),
             ..RunState::default()
@@ -272,10 +273,10 @@ impl Run {
             reference.restore(&saved.reference)?;
         }
         self.optimizer.restore(&self.policy.decoder, &saved.optimizer, saved.state.optimizer_steps)?;
-        let RunState { config_hash, seed, rubric, .. } = self.state.clone();
+        let RunState { config_hash, seed, rubric, data, .. } = self.state.clone();
         // With other settings a run that ended may have more to do.
         let early = saved.state.early.clone().filter(|_| !force);
-        self.state = RunState { rubric, config_hash, seed, early, ..saved.state };
+        self.state = RunState { rubric, config_hash, seed, data, early, ..saved.state };
         Ok(())
     }
 

@@ -35,6 +35,9 @@ pub struct RunState {
     pub rubric: Option<RubricIdentity>,
     /// Hash of the configuration.
     pub config_hash: String,
+    /// Hashes of the files that it learns from and is examined by, by the setting that names each.
+    #[serde(default)]
+    pub data: BTreeMap<String, String>,
     /// What makes its draws.
     #[serde(default)]
     pub seed: Option<u64>,
