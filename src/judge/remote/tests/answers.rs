@@ -126,6 +126,28 @@ async fn a_token_that_only_begins_a_label_makes_no_verdict() {
     assert!(found.is_ok(), "{found:?}");
 }
 
+/// "10" in two tokens begins with that of "1".
+#[tokio::test]
+async fn a_label_that_begins_another_is_told_apart_or_makes_no_verdict() {
+    let asked = async |labels: &[&str], said: &[(&str, f64)]| {
+        let want = Want::Labels(labels.iter().map(|label| (*label).to_owned()).collect());
+        let said: Vec<_> = said.iter().map(|(token, probability)| (*token, ln(*probability))).collect();
+        ask(|url| config(&[url]), want, &tokens(&said)).await.0
+    };
+    for (labels, said) in [
+        (["1", "10"], [("1", 0.97), ("0", 0.01)]),
+        (["10", "1"], [(" 1", 0.97), ("1", 0.01)]),
+        (["Correct", "Correct but incomplete"], [("Correct", 0.9), ("Wrong", 0.1)]),
+    ] {
+        let says = format!("begins a label with the token `{}`", said[0].0.trim());
+        assert_unavailable(asked(&labels, &said).await, UnavailableCode::NoVerdict, &says);
+    }
+    assert_labels(asked(&["1", "10"], &[("1", 0.7), (" 10", 0.2)]).await, [0.7, 0.2]);
+    assert_labels(asked(&["Match", "Mismatch"], &[("Match", 0.7), ("Mis", 0.05)]).await, [0.7, 0.0]);
+    let little = asked(&["1", "10", "7"], &[("7", 0.9), ("1", 0.05)]).await.expect("a finding").said;
+    assert_eq!(little, Said::Labels(vec![f64::NEG_INFINITY, f64::NEG_INFINITY, ln(0.9)]));
+}
+
 #[tokio::test]
 async fn a_log_probability_that_is_none_makes_no_verdict() {
     for (logprob, says) in [
