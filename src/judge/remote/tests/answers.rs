@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::judge::inquiry::{Said, Usage};
+use crate::judge::inquiry::{Form, Said, Usage};
 use crate::judge::remote::Logprobs;
 use crate::judge::remote::config::Conversation;
 
@@ -188,7 +188,9 @@ async fn an_endpoint_without_logprobs_is_asked_for_json_and_not_for_logprobs_aga
     for first in [refused, ok(&without)] {
         let server = server(vec![first, ok(&content(r#"{"verdict":"No"}"#))]).await;
         let judge = remote(config(&[&root(&server)]));
+        assert_eq!((judge.form(&labels()), judge.form(&reasoned())), (None, Some(Form::AsWanted)));
         assert_eq!(chosen(answer(&judge, labels()).await), (1, String::new()));
+        assert_eq!(judge.form(&labels()), Some(Form::LabelAlone));
         assert_eq!(chosen(answer(&judge, labels()).await), (1, String::new()));
         let sent = sent(&server).await;
         assert_eq!(sent.len(), 3, "one request found it out");
