@@ -156,6 +156,7 @@ impl Endpoint {
             cost: self.prices.cost(counters.usage),
             outstanding: state.outstanding,
             health: state.breaker.into(),
+            paused: state.pause(Instant::now()),
         }
     }
 

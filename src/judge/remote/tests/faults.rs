@@ -192,6 +192,8 @@ async fn retry_after_beyond_the_deadline_ends_at_once() {
     assert_eq!(answer(&judge, labels()).await.expect_err("no finding").code, UnavailableCode::Timeout);
     assert_eq!(judge.snapshot()[0].requests, 1);
     assert_eq!(judge.snapshot()[0].health, Health::Closed, "busy is not broken");
+    let paused = judge.snapshot()[0].paused.as_secs();
+    assert!((150..200).contains(&paused), "{paused}");
 }
 
 #[tokio::test]
