@@ -76,7 +76,7 @@ impl Pool {
             let failure = match turn.ask(call, deadline, attempt > 1, &read).await {
                 Ok(answer) => {
                     // It was no fault of the request then.
-                    failed.iter().filter(is_refusal).for_each(|(endpoint, _)| endpoint.refused_in_vain());
+                    refusing(&failed).for_each(Endpoint::refused_in_vain);
                     return Ok(answer);
                 }
                 Err(failure) => failure,
@@ -102,7 +102,7 @@ impl Pool {
 
     /// Whether an inquiry that failed like this is tried again. What a second endpoint refuses is the request's fault.
     fn is_tried_again(&self, kind: FailureKind, failed: &[(&Endpoint, FailureKind)], deadline: Instant) -> bool {
-        let refused = failed.iter().filter(is_refusal).count();
+        let refused = refusing(failed).count();
         kind.is_transient() || kind.is_its_own() && refused < 2 && self.has_another(failed, deadline)
     }
 
@@ -185,6 +185,7 @@ fn may_do(endpoint: &Endpoint, failed: &[(&Endpoint, FailureKind)]) -> bool {
     !failed.iter().any(|(other, kind)| ptr::eq(*other, endpoint) && kind.is_its_own())
 }
 
-fn is_refusal((_, kind): &&(&Endpoint, FailureKind)) -> bool {
-    *kind == FailureKind::Rejected
+/// Those of the endpoints that refused the request.
+fn refusing<'a>(failed: &[(&'a Endpoint, FailureKind)]) -> impl Iterator<Item = &'a Endpoint> {
+    failed.iter().filter(|(_, kind)| *kind == FailureKind::Rejected).map(|(endpoint, _)| *endpoint)
 }
