@@ -1,6 +1,6 @@
-//! What judges said before. A finding is kept under the hash of the judge's identity and the inquiry, in memory and, if
-//! there is one, in a [`Memory`] that outlives the process. Equal inquiries at the same time are asked once. Failures are
-//! not kept.
+//! What judges said before. A finding is kept under the hash of the judge's identity, the inquiry and the form of the answer, in
+//! memory and, if there is one, in a [`Memory`] that outlives the process. Equal inquiries at the same time are asked once.
+//! Failures are not kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde_json::{Value, json};
 
 use super::Found;
-use super::inquiry::{Finding, Inquiry, Said, Usage};
+use super::inquiry::{Finding, Form, Inquiry, Said, Usage};
 use crate::stages::{Unavailable, UnavailableCode};
 
 /// Keeps findings beyond this process.
@@ -56,26 +56,29 @@ impl Cache {
         CacheCounts { hits: self.hits.load(Relaxed), misses: self.misses.load(Relaxed) }
     }
 
-    /// The finding of an inquiry, from here or from `ask`.
+    /// The finding of an inquiry, from here or from `ask`. `form` is the one in which the judge answers; before it has answered
+    /// anything that may not be known, and what was kept in either is taken.
     pub(super) async fn get<F>(
         &self,
         identity: &str,
         inquiry: &Inquiry,
+        form: Option<Form>,
         ask: impl Fn() -> F,
     ) -> Result<Found, Unavailable>
     where
         F: Future<Output = Result<Finding, Unavailable>>,
     {
-        let key = key(identity, inquiry);
+        let key_of = |form| key(identity, inquiry, form);
+        let likely = key_of(form.unwrap_or(Form::AsWanted));
         loop {
             let mut hit = true;
-            let found = self.findings.try_get_with(key, async {
-                if let Some(known) = self.recall(key).await {
+            let found = self.findings.try_get_with(likely, async {
+                if let Some(known) = self.recall_any(key_of, inquiry, form).await {
                     return Ok(Arc::new(known));
                 }
                 hit = false;
                 let finding = ask().await?;
-                self.remember(key, &finding);
+                self.remember(key_of(finding.form(&inquiry.want)), &finding);
                 Ok(Arc::new(finding))
             });
             match found.await.map_err(|unavailable: Arc<Unavailable>| (*unavailable).clone()) {
@@ -84,10 +87,38 @@ impl Cache {
                 found => {
                     let counter = if hit { &self.hits } else { &self.misses };
                     counter.fetch_add(1, Relaxed);
-                    return Ok(Found { finding: (*found?).clone(), hit });
+                    let finding = found?;
+                    self.put_right(likely, key_of(finding.form(&inquiry.want)), &finding).await;
+                    return Ok(Found { finding: (*finding).clone(), hit });
                 }
             }
         }
+    }
+
+    /// Moves a finding of another form than was likely: it is none of that form.
+    async fn put_right(&self, likely: [u8; 32], key: [u8; 32], finding: &Arc<Finding>) {
+        if key != likely {
+            self.findings.invalidate(&likely).await;
+            self.findings.insert(key, finding.clone()).await;
+        }
+    }
+
+    /// What was kept in this form, or in any.
+    async fn recall_any(
+        &self,
+        key_of: impl Fn(Form) -> [u8; 32],
+        inquiry: &Inquiry,
+        form: Option<Form>,
+    ) -> Option<Finding> {
+        for kept_as in [Form::AsWanted, Form::LabelAlone] {
+            if form.is_none_or(|form| form == kept_as)
+                && let Some(known) = self.recall(key_of(kept_as)).await
+                && form.is_none_or(|form| form == known.form(&inquiry.want))
+            {
+                return Some(known);
+            }
+        }
+        None
     }
 
     async fn recall(&self, key: [u8; 32]) -> Option<Finding> {
@@ -114,7 +145,7 @@ fn weight(finding: &Finding) -> usize {
 }
 
 /// The hash of all that the answer depends on.
-fn key(identity: &str, inquiry: &Inquiry) -> [u8; 32] {
+fn key(identity: &str, inquiry: &Inquiry, form: Form) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let mut part = |text: &str| {
         hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
@@ -125,6 +156,9 @@ fn key(identity: &str, inquiry: &Inquiry) -> [u8; 32] {
         part(message.speaker.as_str());
         part(&message.text);
         part(&format!("{:?}", message.untrusted));
+    }
+    if form == Form::LabelAlone {
+        part("label alone");
     }
     *hasher.finalize().as_bytes()
 }
@@ -178,6 +212,8 @@ mod tests {
     use crate::judge::inquiry::{PromptMessage, Speaker, Want};
     use crate::stages::UnavailableCode;
 
+    const WANTED: Option<Form> = Some(Form::AsWanted);
+
     fn inquiry(text: &str) -> Inquiry {
         let message = PromptMessage { speaker: Speaker::User, text: text.to_owned(), untrusted: Vec::new() };
         Inquiry { messages: vec![message], want: Want::Labels(["Yes".to_owned(), "No".to_owned()].into()) }
@@ -209,7 +245,7 @@ mod tests {
             Ok(finding(Said::Reward(1.5)))
         };
         let inquiry = inquiry("one");
-        let (a, b) = tokio::join!(cache.get("judge", &inquiry, ask), cache.get("judge", &inquiry, ask));
+        let (a, b) = tokio::join!(cache.get("judge", &inquiry, WANTED, ask), cache.get("judge", &inquiry, WANTED, ask));
         assert_eq!((asked.load(Relaxed), a.unwrap().hit, b.unwrap().hit), (1, false, true));
         assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 });
     }
@@ -219,10 +255,10 @@ mod tests {
         let cache = Cache::new(1 << 20, None);
         let ask = |raw| move || async move { Ok(finding(Said::Reward(raw))) };
         for (identity, text, raw) in [("a", "x", 1.0), ("b", "x", 2.0), ("a", "y", 3.0)] {
-            let found = cache.get(identity, &inquiry(text), ask(raw)).await.unwrap();
+            let found = cache.get(identity, &inquiry(text), WANTED, ask(raw)).await.unwrap();
             assert_eq!((found.finding.said, found.hit), (Said::Reward(raw), false));
         }
-        assert!(cache.get("b", &inquiry("x"), ask(9.0)).await.unwrap().hit);
+        assert!(cache.get("b", &inquiry("x"), WANTED, ask(9.0)).await.unwrap().hit);
     }
 
     /// One that asks the same with more time does not fail with whoever asked first.
@@ -239,7 +275,10 @@ mod tests {
             }
         };
         let inquiry = inquiry("one");
-        let (a, b) = tokio::join!(cache.get("judge", &inquiry, ask(true)), cache.get("judge", &inquiry, ask(false)));
+        let (a, b) = tokio::join!(
+            cache.get("judge", &inquiry, WANTED, ask(true)),
+            cache.get("judge", &inquiry, WANTED, ask(false))
+        );
         assert!(a.is_err());
         assert_eq!((b.unwrap().finding.said, asked.load(Relaxed)), (Said::Reward(1.0), 2));
     }
@@ -248,8 +287,8 @@ mod tests {
     async fn a_failure_is_not_kept() {
         let cache = Cache::new(1 << 20, None);
         let broken = || async { Err(Unavailable { code: UnavailableCode::Timeout, message: "late".to_owned() }) };
-        assert!(cache.get("a", &inquiry("x"), broken).await.is_err());
-        assert!(!cache.get("a", &inquiry("x"), || async { Ok(finding(Said::Reward(0.0))) }).await.unwrap().hit);
+        assert!(cache.get("a", &inquiry("x"), WANTED, broken).await.is_err());
+        assert!(!cache.get("a", &inquiry("x"), WANTED, || async { Ok(finding(Said::Reward(0.0))) }).await.unwrap().hit);
     }
 
     #[tokio::test]
@@ -264,14 +303,43 @@ mod tests {
         ];
         for (n, said) in all.iter().enumerate() {
             let cache = Cache::new(1 << 20, Some(shelf.clone()));
-            cache.get("a", &inquiry(&n.to_string()), || async { Ok(finding(said.clone())) }).await.unwrap();
+            cache.get("a", &inquiry(&n.to_string()), None, || async { Ok(finding(said.clone())) }).await.unwrap();
         }
         assert_eq!(shelf.0.lock().unwrap().len(), all.len(), "what is answered is kept");
         for (n, said) in all.iter().enumerate() {
             let cache = Cache::new(1 << 20, Some(shelf.clone()));
             let asked = || async { panic!("it is known") };
-            let found = cache.get("a", &inquiry(&n.to_string()), asked).await.unwrap();
+            let found = cache.get("a", &inquiry(&n.to_string()), None, asked).await.unwrap();
             assert_eq!((&found.finding.said, found.hit), (said, true));
         }
+    }
+
+    /// Whether labels have probabilities may change between two processes: a label alone is then none that was weighed.
+    #[tokio::test]
+    async fn a_label_alone_is_kept_apart_from_probabilities() {
+        let shelf = Arc::new(Shelf::default());
+        let alone = Said::Chosen { label: 1, reasoning: String::new(), logprobs: None };
+        let weighed = Said::Labels(vec![-0.5, -1.0]);
+        let (inquiry, asked) = (inquiry("x"), AtomicUsize::new(0));
+        let get = async |cache: &Cache, form, said: &Said| {
+            let ask = || async {
+                asked.fetch_add(1, Relaxed);
+                Ok(finding(said.clone()))
+            };
+            cache.get("a", &inquiry, form, ask).await.unwrap().finding.said
+        };
+        let cache = Cache::new(1 << 20, Some(shelf.clone()));
+        // The first answer tells which form it is.
+        assert_eq!(get(&cache, None, &alone).await, alone);
+        for cache in [cache, Cache::new(1 << 20, Some(shelf.clone()))] {
+            assert_eq!(get(&cache, Some(Form::LabelAlone), &weighed).await, alone, "it is known");
+            assert_eq!(get(&cache, WANTED, &weighed).await, weighed);
+            assert_eq!(get(&cache, Some(Form::LabelAlone), &weighed).await, alone);
+        }
+        assert_eq!(asked.load(Relaxed), 2);
+        shelf.0.lock().unwrap().retain(|_, kept| kept.starts_with(b"{\"chosen\""));
+        let cache = Cache::new(1 << 20, Some(shelf));
+        assert_eq!(get(&cache, None, &weighed).await, alone, "either is taken before the first answer");
+        assert_eq!(get(&cache, WANTED, &weighed).await, weighed);
     }
 }

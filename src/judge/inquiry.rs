@@ -103,6 +103,25 @@ pub enum Said {
     Order(Vec<usize>),
 }
 
+/// Whether an answer came in the form that was wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// It did.
+    AsWanted,
+    /// A label alone, where the labels' probabilities were wanted and a backend has none.
+    LabelAlone,
+}
+
+impl Finding {
+    /// The form of an answer to this.
+    pub(super) fn form(&self, want: &Want) -> Form {
+        match (want, &self.said) {
+            (Want::Labels(_), Said::Chosen { .. }) => Form::LabelAlone,
+            _ => Form::AsWanted,
+        }
+    }
+}
+
 /// Tokens spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {

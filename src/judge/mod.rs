@@ -41,6 +41,7 @@ pub use self::remote::{EndpointSnapshot, Health, Remote};
 pub use self::session::{Noted, Session};
 
 use self::cache::Cache;
+use self::inquiry::Form;
 use self::session::Key;
 use crate::lm::WorkerNumbers;
 use crate::stages::{Unavailable, UnavailableCode, Verdict};
@@ -210,7 +211,7 @@ impl Judges {
     async fn ask(&self, name: &str, inquiry: &Inquiry, deadline: Instant) -> Result<Found, Unavailable> {
         let (model, past) = (self.by_name.get(name), self.past.get(name));
         if let (None, Some(identity)) = (model, past) {
-            return self.cache.get(identity, inquiry, || async { Err(gone(name)) }).await;
+            return self.cache.get(identity, inquiry, None, || async { Err(gone(name)) }).await;
         }
         let Some(model) = model else {
             let known = self.by_name.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -219,7 +220,8 @@ impl Judges {
             let message = format!("the rubric asks the judge {name:?}, and this server has {known}");
             return Err(Unavailable { code: UnavailableCode::NotConfigured, message });
         };
-        let asked = self.cache.get(model.identity(), inquiry, || model.answer(inquiry, deadline));
+        let form = model.form(&inquiry.want);
+        let asked = self.cache.get(model.identity(), inquiry, form, || model.answer(inquiry, deadline));
         match tokio::time::timeout_at(deadline.into(), asked).await {
             Ok(found) => found,
             Err(_) => Err(Unavailable {
@@ -260,6 +262,14 @@ impl Model {
         match self {
             Self::Local(local) => local.identity(),
             Self::Remote(remote) => remote.identity(),
+        }
+    }
+
+    /// The form in which it answers; none while that is not known.
+    fn form(&self, want: &Want) -> Option<Form> {
+        match self {
+            Self::Local(_) => Some(Form::AsWanted),
+            Self::Remote(remote) => remote.form(want),
         }
     }
 

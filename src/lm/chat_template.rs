@@ -189,6 +189,11 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// The special tokens that it may write, by name.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.tokens
+    }
+
     /// What becomes of system messages.
     pub fn system_messages(&self) -> SystemMessages {
         self.system

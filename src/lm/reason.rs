@@ -14,6 +14,8 @@ use super::sample::{Drawn, Mask};
 
 /// Leads into the label.
 const LEAD: &[u8] = b"{\"verdict\":\"";
+/// Largest probability of the tokens that begin several labels: beyond it the labels' probabilities are not known.
+const MOST_SHARED: f64 = 0.1;
 
 /// What a model's reasoning ends with.
 #[derive(Debug, Clone)]
@@ -34,9 +36,18 @@ pub struct ReasonedLabel {
     phase: Phase,
     /// The object so far.
     object: Vec<u8>,
-    /// The tokens that can begin each label, while its place is looked at.
-    openers: Vec<Vec<u32>>,
+    /// The tokens that can begin the label, while its place is looked at.
+    openers: Openers,
     logprobs: Option<Vec<f64>>,
+}
+
+/// Tokens that can begin a label.
+#[derive(Default)]
+struct Openers {
+    /// Of each label, those that say that it is meant.
+    own: Vec<Vec<u32>>,
+    /// Those that leave open which one is.
+    shared: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +60,7 @@ impl ReasonedLabel {
     /// A guide to one of `labels`.
     ///
     /// # Errors
-    /// When the labels cannot be told apart by their first tokens.
+    /// When the text cannot be held to the labels.
     pub fn new(constraints: &Constraints, labels: Arc<[String]>, reasoning: Reasoning) -> Result<Self, LmError> {
         let constraint = constraints.json(json!({
             "type": "object",
@@ -58,7 +69,8 @@ impl ReasonedLabel {
             "additionalProperties": false,
         }))?;
         let phase = Phase::Reasoning { said: 0 };
-        Ok(Self { labels, constraint, reasoning, phase, object: Vec::new(), openers: Vec::new(), logprobs: None })
+        let openers = Openers::default();
+        Ok(Self { labels, constraint, reasoning, phase, object: Vec::new(), openers, logprobs: None })
     }
 
     /// The label that was said; `None` when the text ended before it was.
@@ -68,7 +80,8 @@ impl ReasonedLabel {
         self.labels.iter().position(|label| label == said)
     }
 
-    /// Natural logarithms of the labels' probabilities where the label was due.
+    /// Natural logarithms of the labels' probabilities where the label was due; `None` where much of the probability is of
+    /// tokens that begin several labels, such as "1" of "1" and "10" where digits are written one by one.
     pub fn logprobs(&self) -> Option<&[f64]> {
         self.logprobs.as_deref()
     }
@@ -102,28 +115,43 @@ impl ReasonedLabel {
     }
 
     fn at_label(&self) -> bool {
-        self.object == LEAD && self.logprobs.is_none()
+        self.object == LEAD
     }
 }
 
-/// The tokens that begin each label and no other, out of those allowed.
-fn openers(labels: &[String], mask: &Mask, constraint: &Constraint) -> Vec<Vec<u32>> {
-    let mut openers = vec![Vec::new(); labels.len()];
-    for (word, bits) in mask.iter().enumerate() {
-        for bit in (0..32).filter(|bit| bits >> bit & 1 == 1) {
-            let token = super::packed::narrow(word * 32) + bit;
-            let bytes = constraint.bytes(token);
-            let quoted = |label: &String| [label.as_bytes(), b"\"}"].concat();
-            let begins = |label: &String| !bytes.is_empty() && quoted(label).starts_with(bytes);
-            let mut beginning = labels.iter().enumerate().filter(|(_, label)| begins(label));
-            if let (Some((index, _)), None) = (beginning.next(), beginning.next())
-                && let Some(of) = openers.get_mut(index)
-            {
-                of.push(token);
+/// The tokens of a mask.
+fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
+    let of = |(word, bits): (usize, &u32)| {
+        let bits = *bits;
+        (0..32).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| super::packed::narrow(word * 32) + bit)
+    };
+    mask.iter().enumerate().flat_map(of)
+}
+
+impl Openers {
+    /// Sorts the tokens of `allowed` that begin labels.
+    fn find(labels: &[String], allowed: &Mask, constraint: &Constraint) -> Self {
+        let begins = |label: &str, bytes: &[u8]| [label.as_bytes(), b"\"}"].concat().starts_with(bytes);
+        let tokens = ids(allowed).map(|token| (token, constraint.bytes(token)));
+        let tokens = tokens.filter(|(_, bytes)| !bytes.is_empty() && labels.iter().any(|label| begins(label, bytes)));
+        let tokens: Vec<(u32, &[u8])> = tokens.collect();
+        let is_token = |label: &str| tokens.iter().any(|(_, bytes)| *bytes == label.as_bytes());
+        let mut openers = Self { own: vec![Vec::new(); labels.len()], shared: Vec::new() };
+        for (token, bytes) in &tokens {
+            let begun: Vec<(usize, &String)> =
+                labels.iter().enumerate().filter(|(_, label)| begins(label, bytes)).collect();
+            // A label that is a token itself is not written as a shorter one and more.
+            let is_whole = |label: &str| label.as_bytes() == *bytes;
+            let whole = begun.iter().find(|(_, label)| is_whole(label));
+            let whole = whole.filter(|_| begun.iter().all(|(_, label)| is_whole(label) || is_token(label)));
+            let meant = if let [only] = begun.as_slice() { Some(only) } else { whole };
+            match meant.and_then(|(index, _)| openers.own.get_mut(*index)) {
+                Some(own) => own.push(*token),
+                None => openers.shared.push(*token),
             }
         }
+        openers
     }
-    openers
 }
 
 impl Guide for ReasonedLabel {
@@ -139,14 +167,15 @@ impl Guide for ReasonedLabel {
             return Vec::new();
         }
         let Ok(mask) = self.constraint.allowed() else { return Vec::new() };
-        self.openers = openers(&self.labels, &mask, &self.constraint);
-        self.openers.concat()
+        self.openers = Openers::find(&self.labels, &mask, &self.constraint);
+        [self.openers.own.concat(), self.openers.shared.clone()].concat()
     }
 
     fn watch(&mut self, logprobs: Vec<f64>) {
-        let mut logprobs = logprobs.into_iter();
-        let sum = |of: &Vec<u32>| logprobs.by_ref().take(of.len()).map(f64::exp).sum::<f64>().ln();
-        self.logprobs = Some(self.openers.iter().map(sum).collect());
+        let mut probabilities = logprobs.into_iter().map(f64::exp);
+        let sum = |of: &Vec<u32>| probabilities.by_ref().take(of.len()).sum::<f64>().ln();
+        let of_labels: Vec<f64> = self.openers.own.iter().map(sum).collect();
+        self.logprobs = (probabilities.sum::<f64>() <= MOST_SHARED).then_some(of_labels);
     }
 
     fn accept(&mut self, drawn: Drawn) -> Result<Next, LmError> {
@@ -205,5 +234,72 @@ impl Guide for Held {
         self.constraint.accept(drawn.token)?;
         self.text.extend(bytes);
         Ok(if self.constraint.done() { Next::Stop } else { Next::Draw })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lm::tokenizer::Tokenizer;
+
+    /// Ends a text of the small judge.
+    const END: u32 = 262;
+
+    /// A guide where its label is due, with a tokenizer that has a token for each of `words` in place of control characters.
+    fn guide(labels: &[&str], words: &[&str]) -> ReasonedLabel {
+        let file = include_bytes!("../../tests/small_judge/tokenizer.json");
+        let mut file: serde_json::Value = serde_json::from_slice(file).unwrap();
+        let vocabulary = file["model"]["vocab"].as_object_mut().unwrap();
+        for (control, word) in ["\u{100}", "\u{101}"].iter().zip(words) {
+            let id = vocabulary.remove(*control).unwrap();
+            vocabulary.insert((*word).to_owned(), id);
+        }
+        let tokenizer = Tokenizer::from_json("tokenizer.json".as_ref(), file.to_string().as_bytes()).unwrap();
+        let constraints = Constraints::new(&tokenizer, 288, END).unwrap();
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        let reasoning = Reasoning { ends: vec![END], bridge: Vec::new(), budget: 9 };
+        let mut guide = ReasonedLabel::new(&constraints, labels, reasoning).unwrap();
+        guide.accept(Drawn { token: END, logprob: 0.0 }).unwrap();
+        assert!(guide.at_label());
+        guide
+    }
+
+    /// The labels' probabilities where tokens have these.
+    fn probabilities(guide: &mut ReasonedLabel, tokens: &[(&str, f64)]) -> Option<Vec<f64>> {
+        let watched = guide.watched();
+        let of = |token: &u32| {
+            let bytes = guide.constraint.bytes(*token);
+            tokens.iter().find(|(text, _)| text.as_bytes() == bytes).map_or(0.0, |(_, probability)| *probability)
+        };
+        let logprobs = watched.iter().map(|token| of(token).ln()).collect();
+        guide.watch(logprobs);
+        Some(guide.logprobs()?.iter().map(|logprob| (logprob.exp() * 1e9).round() / 1e9).collect())
+    }
+
+    #[test]
+    fn a_label_that_begins_another_takes_nothing_from_it() {
+        let labels = ["1", "2", "10"];
+        let mut guide = guide(&labels, &[]);
+        assert_eq!(probabilities(&mut guide, &[("1", 0.97), ("2", 0.01)]), None, "which one is not known");
+        for digit in ["1", "0"] {
+            let allowed = guide.constraint.allowed().unwrap();
+            let token = ids(&allowed).find(|token| guide.constraint.bytes(*token) == digit.as_bytes()).unwrap();
+            guide.accept(Drawn { token, logprob: 0.0 }).unwrap();
+        }
+        assert_eq!(guide.label(), Some(2), "the one that was said counts");
+
+        let mut guide = self::guide(&labels, &[]);
+        let little = probabilities(&mut guide, &[("1", 0.05), ("2", 0.9)]);
+        assert_eq!(little, Some(vec![0.0, 0.9, 0.0]), "little is outside the labels");
+    }
+
+    #[test]
+    fn labels_that_are_tokens_are_told_apart() {
+        let mut guide = guide(&["1", "2", "10"], &["10", "10\""]);
+        let told = probabilities(&mut guide, &[("1", 0.6), ("2", 0.1), ("10", 0.15), ("10\"", 0.05)]);
+        assert_eq!(told, Some(vec![0.6, 0.1, 0.2]));
+        let mut guide = self::guide(&["Match", "Mismatch"], &["Mat"]);
+        let told = probabilities(&mut guide, &[("Match", 0.6), ("Mat", 0.1), ("Mismatch", 0.2), ("M", 0.05)]);
+        assert_eq!(told, Some(vec![0.7, 0.2]));
     }
 }

@@ -89,7 +89,7 @@ const LOCAL: [(Metric, LocalValue); 9] = [
 ];
 
 /// What an endpoint counts.
-const ENDPOINT: [(Metric, EndpointValue); 4] = [
+const ENDPOINT: [(Metric, EndpointValue); 5] = [
     (counter("judge_endpoint_requests", "Requests to an endpoint, retries included"), |e| e.requests as f64),
     (counter("judge_endpoint_retries", "Requests to an endpoint that were retries"), |e| e.retries as f64),
     (counter("judge_endpoint_cost", "Cost of an endpoint's tokens, in the currency of the configured prices"), |e| {
@@ -98,6 +98,15 @@ const ENDPOINT: [(Metric, EndpointValue); 4] = [
     (gauge("judge_endpoint_outstanding", "Questions that are with an endpoint or wait for it"), |e| {
         e.outstanding as f64
     }),
+    (
+        Metric {
+            name: "judge_endpoint_paused",
+            help: "Time for which an endpoint still wants to be left alone, by its Retry-After; 0: it does not",
+            kind: MetricType::Gauge,
+            unit: Some(Unit::Seconds),
+        },
+        |e| e.paused.as_secs_f64(),
+    ),
 ];
 
 const ENDPOINT_FAILURES: Metric = counter("judge_endpoint_failures", "Failed requests to an endpoint, by kind");
@@ -187,6 +196,8 @@ fn family(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prometheus_client::registry::Registry;
 
     use super::*;
@@ -224,6 +235,7 @@ mod tests {
             cost: 0.25,
             outstanding: 5,
             health: Health::HalfOpen,
+            paused: Duration::from_millis(2500),
         }
     }
 
@@ -281,6 +293,7 @@ mod tests {
             format!("gradus_judge_endpoint_tokens_total{labels},kind=\"completion\"}} 7.0"),
             format!("gradus_judge_endpoint_cost_total{labels}}} 0.25"),
             format!("gradus_judge_endpoint_outstanding{labels}}} 5.0"),
+            format!("gradus_judge_endpoint_paused_seconds{labels}}} 2.5"),
             format!("gradus_judge_endpoint_circuit{labels},state=\"closed\"}} 0.0"),
             format!("gradus_judge_endpoint_circuit{labels},state=\"half_open\"}} 1.0"),
         ];

@@ -20,7 +20,7 @@ pub(super) struct Loaded {
     pub(super) network: Network,
     /// Ends a text.
     pub(super) ends: Vec<u32>,
-    /// Weights, template and options: whatever changes an answer.
+    /// The model with all its files, its template and options: whatever changes an answer.
     pub(super) identity: String,
 }
 
@@ -61,7 +61,9 @@ pub(super) fn load(config: &LocalConfig, hub: &Hub) -> Result<Loaded, String> {
     }
     let template = template(&dir, gguf.as_ref())?;
     let ends = end_tokens(&dir, &tokenizer, network.ends());
-    let identity = identity(&network, (gguf.is_some(), &device), &template, config);
+    let model = model_hash(&network, &dir, &ends, &template);
+    let number = number(&network, gguf.is_some(), &device);
+    let identity = identity(model, number, &network, &template, config.temperature);
     Ok(Loaded { tokenizer, template, network, ends, identity })
 }
 
@@ -164,26 +166,113 @@ impl Network {
     }
 }
 
-fn identity(
-    network: &Network,
-    (is_gguf, device): (bool, &Device),
-    template: &ChatTemplate,
-    config: &LocalConfig,
-) -> String {
-    let (weights, number) = match network {
-        Network::Ours { decoder, .. } => (decoder.hash(), decoder.dtype().as_str()),
-        Network::Foreign(foreign) => match (is_gguf, device.is_cpu()) {
-            (true, true) => (foreign.hash(), "gguf-cpu"),
-            (true, false) => (foreign.hash(), "gguf-gpu"),
-            (false, _) => (foreign.hash(), "f32"),
-        },
+/// A hash of the model: its weights, how they are computed with, and what makes its tokens. Of a GGUF file all of that stands in
+/// the file; what lies beside it goes before.
+fn model_hash(network: &Network, dir: &Path, ends: &[u32], template: &ChatTemplate) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
     };
+    let weights = match network {
+        Network::Ours { decoder, .. } => decoder.hash(),
+        Network::Foreign(foreign) => foreign.hash(),
+    };
+    part(weights.as_bytes());
+    for file in ["config.json", "tokenizer.json"] {
+        // Whoever needs one has read it by now.
+        part(&std::fs::read(dir.join(file)).unwrap_or_default());
+    }
+    part(format!("{:?} {ends:?}", template.special_tokens()).as_bytes());
+    hasher.finalize()
+}
+
+/// The number format that a model computes in.
+fn number(network: &Network, is_gguf: bool, device: &Device) -> &'static str {
+    match (network, is_gguf, device.is_cpu()) {
+        (Network::Ours { decoder, .. }, ..) => decoder.dtype().as_str(),
+        (Network::Foreign(_), true, true) => "gguf-cpu",
+        (Network::Foreign(_), true, false) => "gguf-gpu",
+        (Network::Foreign(_), false, _) => "f32",
+    }
+}
+
+fn identity(model: blake3::Hash, number: &str, network: &Network, template: &ChatTemplate, temperature: f64) -> String {
     let template = blake3::hash(template.source().as_bytes()).to_hex();
-    let (context, temperature) = (config.context, config.temperature);
-    format!("local:{:.16}:{template:.8}:{number}:context={context}:temperature={temperature}", weights.to_hex())
+    // What is longer is cut: not as long as was asked for, but as there is room for.
+    let context = network.context();
+    format!("local:{:.16}:{template:.8}:{number}:context={context}:temperature={temperature}", model.to_hex())
 }
 
 fn read_json(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A copy of the small judge.
+    struct Copy(tempfile::TempDir);
+
+    impl Copy {
+        fn new() -> Self {
+            let (from, to) =
+                (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/small_judge"), tempfile::tempdir().unwrap());
+            for file in std::fs::read_dir(from).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file())
+            {
+                std::fs::copy(&file, to.path().join(file.file_name().unwrap())).unwrap();
+            }
+            Self(to)
+        }
+
+        fn change(&self, file: &str, from: &str, to: &str) {
+            let path = self.0.path().join(file);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            std::fs::write(path, text.replace(from, to)).unwrap();
+        }
+
+        fn identity(&self, change: impl Fn(&mut LocalConfig)) -> String {
+            let mut config =
+                LocalConfig { model: self.0.path().to_owned(), device: DeviceChoice::Cpu, ..LocalConfig::default() };
+            change(&mut config);
+            load(&config, &Hub::from_variables(|_| None)).map(|loaded| loaded.identity).unwrap()
+        }
+    }
+
+    #[test]
+    fn the_identity_changes_with_what_changes_answers_and_with_nothing_else() {
+        let same = Copy::new().identity(|_| ());
+        assert_eq!(same, Copy::new().identity(|_| ()));
+        let parts: Vec<&str> = same.split(':').collect();
+        let ["local", model, template, "f32", "context=1024", "temperature=0"] = parts[..] else { panic!("{same}") };
+        assert_eq!((model.len(), template.len()), (16, 8));
+        for (file, from, to) in [
+            ("config.json", "\"rope_theta\": 10000.0", "\"rope_theta\": 1000000.0"),
+            ("config.json", "1e-06", "1e-05"),
+            ("tokenizer.json", "Mismatch|Match", "Match"),
+            ("tokenizer_config.json", "\"bos_token\": null", "\"bos_token\": \"<|im_start|>\""),
+            ("generation_config.json", "262", "261"),
+            ("tokenizer_config.json", "<|im_end|>\\\\n", "<|im_end|>"),
+        ] {
+            let copy = Copy::new();
+            copy.change(file, from, to);
+            assert_ne!(copy.identity(|_| ()), same, "{file}: {to}");
+        }
+    }
+
+    /// Texts are cut to what there is room for.
+    #[test]
+    fn the_identity_names_the_context_that_there_is() {
+        let (copy, per_token) = (Copy::new(), 5 * 2 * 2 * 32 * 4);
+        let same = copy.identity(|_| ());
+        assert_eq!(copy.identity(|config| config.context = 2048), same, "the model reads no more");
+        assert_eq!(copy.identity(|config| config.batch_tokens = Some(64)), same);
+        let less = copy.identity(|config| config.kv_bytes = Some(512 * per_token));
+        assert_eq!(less, same.replace("context=1024", "context=512"));
+        assert_eq!(copy.identity(|config| config.context = 512), less);
+        assert_ne!(copy.identity(|config| config.temperature = 0.5), same);
+    }
 }

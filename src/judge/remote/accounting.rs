@@ -1,6 +1,7 @@
 //! What an endpoint was asked and what it cost. In: outcomes; out: a snapshot for metrics. Knows no metric's name.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::breaker::Breaker;
 use super::failure::FailureKind;
@@ -84,7 +85,7 @@ impl From<Breaker> for Health {
     }
 }
 
-/// What one endpoint was asked so far. Totals since the start, but for `outstanding` and `health`.
+/// What one endpoint was asked so far. Totals since the start, but for `outstanding`, `health` and `paused`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointSnapshot {
     /// Its root, as configured. Holds no key.
@@ -103,6 +104,8 @@ pub struct EndpointSnapshot {
     pub outstanding: usize,
     /// Its circuit breaker.
     pub health: Health,
+    /// For how long from now on it asked to be left alone (`Retry-After`).
+    pub paused: Duration,
 }
 
 impl Prices {

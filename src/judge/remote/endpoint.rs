@@ -132,7 +132,13 @@ impl Endpoint {
         self.state().breaker.left_alone_until()
     }
 
-    /// The last failure that counted against it.
+    /// Takes note that another one answered what this one refused.
+    pub(super) fn refused_in_vain(&self) {
+        let outlook = FailureKind::Rejected.outlook();
+        self.state().breaker.fail(Entry::Regular, outlook, self.policy, Instant::now());
+    }
+
+    /// The last failure that counted against it, or may have.
     pub(super) fn last_failure(&self) -> Option<(FailureKind, String)> {
         self.state().last_failure.clone()
     }
@@ -150,6 +156,7 @@ impl Endpoint {
             cost: self.prices.cost(counters.usage),
             outstanding: state.outstanding,
             health: state.breaker.into(),
+            paused: state.pause(Instant::now()),
         }
     }
 
@@ -275,13 +282,17 @@ impl<'a> Turn<'a> {
         if let Some(pause) = failure.retry_after {
             state.paused_until = state.paused_until.max(Some(now + pause));
         }
+        let is_refusal = failure.kind == FailureKind::Rejected;
+        if is_refusal || failure.kind.is_against_endpoint() {
+            state.last_failure = Some((failure.kind, format!("{}: {}", self.endpoint.url, failure.message)));
+        }
         if failure.kind == FailureKind::Hang && now.duration_since(sent_at) < self.endpoint.policy.patience {
             // A caller in a hurry says nothing about the endpoint.
             state.breaker.abandon(self.entry, now);
         } else if failure.kind.is_against_endpoint() {
-            state.last_failure = Some((failure.kind, format!("{}: {}", self.endpoint.url, failure.message)));
             state.breaker.fail(self.entry, failure.kind.outlook(), self.endpoint.policy, now);
-        } else {
+        } else if !is_refusal || self.entry == Entry::Probe {
+            // Whose fault a refusal is shows at another endpoint; here it shows that this one lives, and no more.
             state.breaker.succeed(self.entry);
         }
     }

@@ -24,7 +24,7 @@ pub(crate) enum FailureKind {
     Server,
     /// 401, 403, 404 and redirects: the configuration does not fit the endpoint.
     Denied,
-    /// Any other 4xx: the endpoint does not want this request.
+    /// Any other 4xx: the endpoint does not want this request. Whether another one would, it does not say.
     Rejected,
     /// A reply that is too long, no JSON, or not of the protocol.
     Garbage,
@@ -74,7 +74,7 @@ impl FailureKind {
 
     /// Whether another endpoint may do better, though this one will not.
     pub(super) fn is_its_own(self) -> bool {
-        matches!(self, Self::Denied | Self::Garbage | Self::Changed)
+        matches!(self, Self::Denied | Self::Rejected | Self::Garbage | Self::Changed)
     }
 
     /// Whether the endpoint may be well again in a moment.
@@ -133,10 +133,11 @@ impl Failure {
         self
     }
 
-    /// Adds what went wrong before.
+    /// Adds what went wrong before. What one endpoint refused and no other one answered is refused.
     pub(super) fn after(mut self, earlier: Option<&Self>) -> Self {
         if let Some(earlier) = earlier {
             self.message = format!("{}; before that: {}", self.message, earlier.message);
+            self.kind = if earlier.kind == FailureKind::Rejected { earlier.kind } else { self.kind };
         }
         self
     }

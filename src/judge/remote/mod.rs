@@ -39,7 +39,7 @@ use self::failure::{Failure, quote};
 use self::pool::{Pool, Retry};
 use self::reply::{ChatReply, RewardReply, SglangClassification, VllmClassification};
 use self::transport::Transport;
-use super::inquiry::{Finding, Inquiry, PromptMessage, Said, Usage, Want};
+use super::inquiry::{Finding, Form, Inquiry, PromptMessage, Said, Usage, Want};
 use super::shorten::{KEPT, cut_to, longest_untrusted};
 use crate::stages::Unavailable;
 
@@ -261,6 +261,17 @@ impl Remote {
             found = self.find(&cut_to(inquiry, longest), deadline).await;
         }
         found.map_err(|failure| failure.unavailable(&self.config.model))
+    }
+
+    /// The form in which it answers; none where the endpoints are yet to show whether they have log-probabilities.
+    pub(super) fn form(&self, want: &Want) -> Option<Form> {
+        match (want, self.config.logprobs) {
+            (Want::Labels(_), Logprobs::Off) => Some(Form::LabelAlone),
+            (Want::Labels(_), Logprobs::Auto) => {
+                self.gives_logprobs.get().map(|gives| if *gives { Form::AsWanted } else { Form::LabelAlone })
+            }
+            _ => Some(Form::AsWanted),
+        }
     }
 
     /// What tells this judge apart from any other that could give another answer.

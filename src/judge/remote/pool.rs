@@ -74,25 +74,36 @@ impl Pool {
             };
             let endpoint = turn.endpoint();
             let failure = match turn.ask(call, deadline, attempt > 1, &read).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    // It was no fault of the request then.
+                    refusing(&failed).for_each(Endpoint::refused_in_vain);
+                    return Ok(answer);
+                }
                 Err(failure) => failure,
             };
             failed.push((endpoint, failure.kind));
-            let is_tried_again =
-                failure.kind.is_transient() || failure.kind.is_its_own() && self.has_another(&failed, deadline);
-            if !is_tried_again || attempt >= self.retry.attempts || Instant::now() >= deadline {
-                return Err(failure);
+            let refusal = last.take_if(|last| last.kind == FailureKind::Rejected);
+            let tries = attempt < self.retry.attempts && Instant::now() < deadline;
+            if !tries || !self.is_tried_again(failure.kind, &failed, deadline) {
+                return Err(failure.after(refusal.as_ref()));
             }
-            // Jitter needs no seed: no score depends on it.
-            let pause = self.retry.pause(attempt, fastrand::f64());
+            // Jitter needs no seed: no score depends on it. An endpoint that is not asked again needs no rest.
+            let draw = if failure.kind.is_transient() { fastrand::f64() } else { 0.0 };
+            let pause = self.retry.pause(attempt, draw);
             if pause >= deadline.saturating_duration_since(Instant::now()) {
                 let late = Failure::new(FailureKind::OutOfTime, "out of time before the next try");
-                return Err(late.after(Some(&failure)));
+                return Err(late.after(Some(&failure)).after(refusal.as_ref()));
             }
             sleep(pause).await;
-            last = Some(failure);
+            last = refusal.or(Some(failure));
             attempt += 1;
         }
+    }
+
+    /// Whether an inquiry that failed like this is tried again. What a second endpoint refuses is the request's fault.
+    fn is_tried_again(&self, kind: FailureKind, failed: &[(&Endpoint, FailureKind)], deadline: Instant) -> bool {
+        let refused = refusing(failed).count();
+        kind.is_transient() || kind.is_its_own() && refused < 2 && self.has_another(failed, deadline)
     }
 
     /// A turn at the best endpoint: of those that this inquiry `failed` at the least. Chosen anew after each wait: another one
@@ -172,4 +183,9 @@ impl Pool {
 /// Whether an endpoint has not shown that it cannot do what an inquiry wants.
 fn may_do(endpoint: &Endpoint, failed: &[(&Endpoint, FailureKind)]) -> bool {
     !failed.iter().any(|(other, kind)| ptr::eq(*other, endpoint) && kind.is_its_own())
+}
+
+/// Those of the endpoints that refused the request.
+fn refusing<'a>(failed: &[(&'a Endpoint, FailureKind)]) -> impl Iterator<Item = &'a Endpoint> {
+    failed.iter().filter(|(_, kind)| *kind == FailureKind::Rejected).map(|(endpoint, _)| *endpoint)
 }

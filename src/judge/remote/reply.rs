@@ -116,7 +116,7 @@ impl ChatReply {
     }
 }
 
-/// Largest probability of a token that only begins a label.
+/// Largest probability of a token that only begins a label. Below, it counts as outside the labels.
 const MOST_BEGUN: f64 = 0.1;
 
 impl Position {
@@ -126,15 +126,15 @@ impl Position {
         for (token, logprob) in self.tokens() {
             let logprob = checked(token, logprob)?;
             total = log_add(total, logprob);
-            let spelled = token.strip_prefix(' ').unwrap_or(token);
+            let spelled = spelling(token);
+            if self.only_begins(spelled, labels) {
+                begun = if logprob > begun.0 { (logprob, spelled) } else { begun };
+                continue;
+            }
             for (label, sum) in labels.iter().zip(&mut logprobs) {
                 if label == spelled {
                     *sum = log_add(*sum, logprob);
                 }
-            }
-            let begins = |label: &String| !spelled.is_empty() && label.starts_with(spelled);
-            if logprob > begun.0 && labels.iter().any(begins) && !labels.iter().any(|label| label == spelled) {
-                begun = (logprob, spelled);
             }
         }
         if total > ROUNDING {
@@ -144,7 +144,7 @@ impl Position {
         if begun.0 > MOST_BEGUN.ln() {
             return Err(Failure::no_verdict(format!(
                 "the judge begins a label with the token `{}`, and what it would have gone on with is not known; use \
-                 labels that are one token each",
+                 labels that are one token each and do not begin one another",
                 quote(begun.1)
             )));
         }
@@ -157,12 +157,26 @@ impl Position {
         Ok(logprobs.into_iter().map(|logprob| logprob.min(0.0)).collect())
     }
 
+    /// Whether a token does not say which label is meant: it is a part of one, or a whole one with which another begins. That
+    /// other one is told apart only where it is a token of this reply itself: no tokenizer then writes it in parts.
+    fn only_begins(&self, spelled: &str, labels: &[String]) -> bool {
+        let is_label = labels.iter().any(|label| label == spelled);
+        let is_token = |label: &String| self.tokens().any(|(token, _)| spelling(token) == label);
+        let goes_on = |label: &&String| label.len() > spelled.len() && label.starts_with(spelled);
+        !spelled.is_empty() && labels.iter().filter(goes_on).any(|label| !is_label || !is_token(label))
+    }
+
     /// The likeliest tokens, and the sampled one if it is not among them.
     fn tokens(&self) -> impl Iterator<Item = (&str, &Value)> {
         let is_listed = self.top_logprobs.iter().any(|listed| listed.token == self.token);
         let sampled = (!is_listed).then_some((self.token.as_str(), &self.logprob));
         self.top_logprobs.iter().map(|listed| (listed.token.as_str(), &listed.logprob)).chain(sampled)
     }
+}
+
+/// A token's text without the space that leads into a word.
+fn spelling(token: &str) -> &str {
+    token.strip_prefix(' ').unwrap_or(token)
 }
 
 /// A log-probability: a number that is not above 0, but for rounding.

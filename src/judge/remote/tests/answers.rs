@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::judge::inquiry::{Said, Usage};
+use crate::judge::inquiry::{Form, Said, Usage};
 use crate::judge::remote::Logprobs;
 use crate::judge::remote::config::Conversation;
 
@@ -126,6 +126,28 @@ async fn a_token_that_only_begins_a_label_makes_no_verdict() {
     assert!(found.is_ok(), "{found:?}");
 }
 
+/// "10" in two tokens begins with that of "1".
+#[tokio::test]
+async fn a_label_that_begins_another_is_told_apart_or_makes_no_verdict() {
+    let asked = async |labels: &[&str], said: &[(&str, f64)]| {
+        let want = Want::Labels(labels.iter().map(|label| (*label).to_owned()).collect());
+        let said: Vec<_> = said.iter().map(|(token, probability)| (*token, ln(*probability))).collect();
+        ask(|url| config(&[url]), want, &tokens(&said)).await.0
+    };
+    for (labels, said) in [
+        (["1", "10"], [("1", 0.97), ("0", 0.01)]),
+        (["10", "1"], [(" 1", 0.97), ("1", 0.01)]),
+        (["Correct", "Correct but incomplete"], [("Correct", 0.9), ("Wrong", 0.1)]),
+    ] {
+        let says = format!("begins a label with the token `{}`", said[0].0.trim());
+        assert_unavailable(asked(&labels, &said).await, UnavailableCode::NoVerdict, &says);
+    }
+    assert_labels(asked(&["1", "10"], &[("1", 0.7), (" 10", 0.2)]).await, [0.7, 0.2]);
+    assert_labels(asked(&["Match", "Mismatch"], &[("Match", 0.7), ("Mis", 0.05)]).await, [0.7, 0.0]);
+    let little = asked(&["1", "10", "7"], &[("7", 0.9), ("1", 0.05)]).await.expect("a finding").said;
+    assert_eq!(little, Said::Labels(vec![f64::NEG_INFINITY, f64::NEG_INFINITY, ln(0.9)]));
+}
+
 #[tokio::test]
 async fn a_log_probability_that_is_none_makes_no_verdict() {
     for (logprob, says) in [
@@ -166,7 +188,9 @@ async fn an_endpoint_without_logprobs_is_asked_for_json_and_not_for_logprobs_aga
     for first in [refused, ok(&without)] {
         let server = server(vec![first, ok(&content(r#"{"verdict":"No"}"#))]).await;
         let judge = remote(config(&[&root(&server)]));
+        assert_eq!((judge.form(&labels()), judge.form(&reasoned())), (None, Some(Form::AsWanted)));
         assert_eq!(chosen(answer(&judge, labels()).await), (1, String::new()));
+        assert_eq!(judge.form(&labels()), Some(Form::LabelAlone));
         assert_eq!(chosen(answer(&judge, labels()).await), (1, String::new()));
         let sent = sent(&server).await;
         assert_eq!(sent.len(), 3, "one request found it out");

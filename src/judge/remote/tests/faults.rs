@@ -192,6 +192,8 @@ async fn retry_after_beyond_the_deadline_ends_at_once() {
     assert_eq!(answer(&judge, labels()).await.expect_err("no finding").code, UnavailableCode::Timeout);
     assert_eq!(judge.snapshot()[0].requests, 1);
     assert_eq!(judge.snapshot()[0].health, Health::Closed, "busy is not broken");
+    let paused = judge.snapshot()[0].paused.as_secs();
+    assert!((150..200).contains(&paused), "{paused}");
 }
 
 #[tokio::test]
@@ -203,4 +205,56 @@ async fn a_busy_endpoint_is_left_for_another_at_once() {
         answer(&judge, labels()).await.expect("the other one answers");
     }
     assert_eq!(judge.snapshot().iter().map(|account| account.requests).collect::<Vec<_>>(), [1, 4]);
+}
+
+fn refusing(message: &str) -> ResponseTemplate {
+    ResponseTemplate::new(400).set_body_json(json!({ "error": { "message": message } }))
+}
+
+fn asked(judge: &Remote) -> Vec<u64> {
+    judge.snapshot().iter().map(|account| account.requests).collect()
+}
+
+fn all(servers: &[&MockServer]) -> Config {
+    let roots: Vec<String> = servers.iter().map(|server| root(server)).collect();
+    config(&roots.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Too small a context, an option that it does not know: another one may answer.
+#[tokio::test]
+async fn what_one_endpoint_refuses_is_asked_of_another() {
+    for message in ["This model's maximum context length is 16 tokens", "logprobs are not allowed", "no"] {
+        let (refuses, well) = (server(vec![refusing(message)]).await, server(vec![yes()]).await);
+        let judge = remote(Config { breaker_failures: 3, ..all(&[&refuses, &well]) });
+        for _ in 0..8 {
+            let found = answer(&judge, labels()).await.expect("the other one's answer");
+            assert!(matches!(found.said, crate::judge::inquiry::Said::Labels(_)), "{found:?}");
+        }
+        assert_eq!(asked(&judge), [3, 8], "it does not keep on taking what another one has to answer");
+        assert_eq!(judge.snapshot()[0].health, Health::Open);
+        let untrusted = sent(&well).await.iter().all(|body| body["messages"][0]["content"] == "Is it so?");
+        assert!(untrusted, "nothing is cut");
+    }
+}
+
+#[tokio::test]
+async fn what_two_endpoints_refuse_is_refused() {
+    let refuses = server(vec![refusing("no")]).await;
+    let judge = remote(Config { breaker_failures: 1, ..all(&[&refuses, &refuses, &refuses]) });
+    for requests in [2, 4, 6] {
+        assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NoVerdict, "no; before that: http://");
+        assert_eq!(asked(&judge).iter().sum::<u64>(), requests);
+    }
+    assert!(judge.snapshot().iter().all(|account| account.health == Health::Closed), "it may be the request");
+}
+
+#[tokio::test]
+async fn what_is_refused_and_answered_by_no_other_is_refused() {
+    let refuses = server(vec![refusing("the prompt is too long"), yes()]).await;
+    let fails = server(vec![status(503)]).await;
+    let judge = remote(Config { attempts: 3, ..all(&[&refuses, &fails]) });
+    let long = inquiry_of(labels(), &[(Speaker::User, &"word ".repeat(1000))]);
+    judge.answer(&long, in_a_minute()).await.expect("it was cut, as by one endpoint alone");
+    assert_eq!(asked(&judge), [2, 2]);
+    assert!(sent(&refuses).await[1]["messages"][0]["content"].as_str().expect("a text").len() < 2600);
 }

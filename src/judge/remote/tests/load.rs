@@ -173,7 +173,7 @@ async fn an_outage_that_outlasts_the_deadline_is_not_waited_for() {
 
 #[tokio::test]
 async fn what_is_wrong_with_one_endpoint_is_asked_of_another() {
-    for broken in [ResponseTemplate::new(404), ResponseTemplate::new(401), raw("<html>Log in</html>")] {
+    for broken in [404, 401, 400].map(ResponseTemplate::new).into_iter().chain([raw("<html>Log in</html>")]) {
         let (broken, well) = (server(vec![broken]).await, server(vec![ok(&yes())]).await);
         let judge = remote(config(&[&root(&broken), &root(&well)]));
         for _ in 0..8 {
