@@ -34,18 +34,13 @@ fn give_back_early() {
     unsafe { mi_option_set_default(PURGE_DELAY, PURGE_DELAY_MS) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An option that another version of the library numbers otherwise would have another default.
-    #[test]
-    #[expect(unsafe_code, reason = "as above")]
-    fn the_option_is_the_purge_delay() {
-        // SAFETY: a load of an option of the allocator.
-        let get = || unsafe { mi_option_get(PURGE_DELAY) };
-        assert_eq!(get(), 1000);
-        give_back_early();
-        assert_eq!(get(), PURGE_DELAY_MS);
-    }
+/// An option that another version of the library numbers otherwise would have another default.
+#[test]
+#[expect(unsafe_code, reason = "as above")]
+fn the_option_is_the_purge_delay() {
+    // SAFETY: a load of an option of the allocator.
+    let get = || unsafe { mi_option_get(PURGE_DELAY) };
+    assert_eq!(get(), 1000);
+    give_back_early();
+    assert_eq!(get(), PURGE_DELAY_MS);
 }
