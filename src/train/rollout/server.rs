@@ -255,10 +255,8 @@ fn written(answer: Completion, protocol: &Protocol) -> Result<Vec<(u32, Option<f
         // A server that gives texts only: the tokens of the text stand for those that were drawn.
         None => protocol.tokens(&choice.text).map_err(|error| error.to_string())?,
     };
-    if let Some(end) = protocol.end_tokens().first().filter(|_| stopped)
-        && !tokens.last().is_some_and(|last| protocol.ends(*last))
-    {
-        tokens.push(*end);
+    if stopped && !tokens.last().is_some_and(|last| protocol.ends(*last)) {
+        tokens.push(protocol.end());
     }
     if tokens.is_empty() {
         return Err(format!("an empty turn (finish_reason {:?})", choice.finish_reason));
