@@ -152,10 +152,12 @@ impl Protocol {
     }
 }
 
-/// What stands behind the last `mark`.
+/// What stands behind the first `mark`: before it there is a question of ours, behind it may be tool results that say the
+/// same. None where there is no mark, or where a template put what is untrusted before it.
 fn tail(rendered: &Rendered, mark: &str) -> Option<Rendered> {
-    let at = rendered.text.rfind(mark)?;
-    Some(cut(rendered, at + mark.len()))
+    let at = rendered.text.find(mark)?;
+    let untrusted = rendered.untrusted.iter().any(|range| range.contains(&at));
+    (!untrusted).then(|| cut(rendered, at + mark.len()))
 }
 
 /// What stands from byte `from` on.
@@ -238,6 +240,18 @@ pub(super) mod tests {
         let qwen = protocol(chatml, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"], &["<|endoftext|>"]);
         assert_eq!(shown(&qwen, qwen.turn("Hi")), "Hi<|im_end|>");
         assert_eq!(shown(&qwen, qwen.after_turn(&["42".to_owned()])), "\n<|im_start|>42<|im_end|>\n");
+    }
+
+    #[test]
+    fn a_result_that_says_what_stands_for_a_turn_is_a_result() {
+        let llama = llama();
+        let result = format!("see {TURN} there");
+        let plain = shown(&llama, llama.after_turn(&["42".to_owned()]));
+        assert_eq!(shown(&llama, llama.after_turn(&[result.clone()])), plain.replace("42", &result));
+        // A template that puts results before the turn would make it a part of the next prompt's beginning.
+        let backwards = "{% for message in messages | reverse %}{{ message.content }}\n{% endfor %}";
+        let backwards = protocol(backwards, &["<|end|>"], &["<|end|>"]);
+        assert!(backwards.after_turn(&[result]).is_err());
     }
 
     #[test]
