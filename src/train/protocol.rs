@@ -182,7 +182,7 @@ pub(super) mod tests {
                            message.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt \
                            %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
 
-    /// A model whose tokens are bytes and `special`; its generation_config.json names `ends`.
+    /// A model whose tokens are bytes and `special`; its `generation_config.json` names `ends`.
     fn protocol(template: &str, special: &[&str], ends: &[&str]) -> Protocol {
         let dir = tempfile::tempdir().unwrap();
         let bytes: BTreeSet<char> = ByteLevel::alphabet().into_iter().collect();
@@ -247,7 +247,7 @@ pub(super) mod tests {
         let llama = llama();
         let result = format!("see {TURN} there");
         let plain = shown(&llama, llama.after_turn(&["42".to_owned()]));
-        assert_eq!(shown(&llama, llama.after_turn(&[result.clone()])), plain.replace("42", &result));
+        assert_eq!(shown(&llama, llama.after_turn(std::slice::from_ref(&result))), plain.replace("42", &result));
         // A template that puts results before the turn would make it a part of the next prompt's beginning.
         let backwards = "{% for message in messages | reverse %}{{ message.content }}\n{% endfor %}";
         let backwards = protocol(backwards, &["<|end|>"], &["<|end|>"]);
