@@ -105,6 +105,17 @@ fn a_text_that_never_fits_is_refused_and_one_that_does_not_fit_yet_waits() {
     finish(&mut engine, &mut generator);
 }
 
+#[test]
+fn a_kept_sequence_that_is_in_the_way_of_its_own_continuation_is_dropped() {
+    let mut engine = engine(&golden("qwen2"), 64);
+    let kept: Vec<u32> = (1..41).collect();
+    engine.label_logprobs(&[(&kept, &[1])]).unwrap();
+    assert_eq!(engine.kept_tokens(), 40);
+    // Its first 20 tokens are kept, but beside all 40 there is no room for the other 40 of this text.
+    let text = run(&mut engine, vec![request(&kept[..21], 39, GREEDY)]).remove(0);
+    assert_eq!(text.tokens.len(), 39);
+}
+
 fn constraints(tokenizer: &Tokenizer) -> Constraints {
     Constraints::new(tokenizer, 288, tokenizer.token_to_id("<|im_end|>").unwrap()).unwrap()
 }

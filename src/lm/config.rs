@@ -34,11 +34,6 @@ pub enum HeadKind {
         /// How many numbers.
         labels: usize,
     },
-    /// Two layers, `labels` numbers for every token: a process reward model.
-    ProcessReward {
-        /// How many numbers.
-        labels: usize,
-    },
 }
 
 /// How rotary frequencies are scaled.
@@ -245,10 +240,18 @@ impl Keys<'_> {
         match name {
             name if name.ends_with("ForCausalLM") => Ok(HeadKind::LanguageModel),
             name if name.ends_with("ForSequenceClassification") => Ok(HeadKind::SequenceClassification { labels }),
-            name if name.ends_with("ForProcessRewardModel") => Ok(HeadKind::ProcessReward { labels }),
+            // It says a number for each step, at a mark of its own (`<extra_0>`); at the last token it says nothing.
+            name if name.ends_with("ForProcessRewardModel") => Err(LmError::config(
+                "architectures",
+                format!(
+                    "is {name:?}: a process reward model rates the steps of an answer at marks between them, and is not \
+                     supported; use a reward model of whole answers (ForSequenceClassification), or a language model \
+                     (ForCausalLM) with the mode `label_logprob` or `generate`"
+                ),
+            )),
             other => Err(LmError::config(
                 "architectures",
-                format!("is {other:?}; known ends are ForCausalLM, ForSequenceClassification, ForProcessRewardModel"),
+                format!("is {other:?}; known ends are ForCausalLM and ForSequenceClassification"),
             )),
         }
     }

@@ -62,8 +62,6 @@ enum Head {
     LanguageModel(Tensor),
     /// `[labels, hidden]`, in float32.
     Classification(Tensor),
-    /// Two linear layers with biases, in float32.
-    Process { first: (Tensor, Tensor), second: (Tensor, Tensor) },
 }
 
 /// Which rows' states the last layer gives.
@@ -201,7 +199,7 @@ impl Decoder {
     fn vocabulary_head(&self) -> Result<&Tensor, LmError> {
         match &self.head {
             Head::LanguageModel(head) => Ok(head),
-            _ => {
+            Head::Classification(_) => {
                 Err(LmError::Unsupported("this model gives rewards and no tokens; use mode `reward_model`".to_owned()))
             }
         }
@@ -268,18 +266,13 @@ impl Decoder {
     /// [`LmError::Unsupported`] for a language model.
     pub fn rewards(&self, states: &Tensor, rows: &[usize]) -> Result<Tensor, LmError> {
         let x = self.normed(states, rows)?;
-        let rewards = match &self.head {
+        match &self.head {
             Head::LanguageModel(_) => {
                 let why = "this model gives tokens and no rewards; use mode `label_logprob` or `generate`";
-                return Err(LmError::Unsupported(why.to_owned()));
+                Err(LmError::Unsupported(why.to_owned()))
             }
-            Head::Classification(head) => twin::linear(&x, head)?,
-            Head::Process { first, second } => {
-                let x = twin::linear(&x, &first.0)?.broadcast_add(&first.1)?.relu()?;
-                twin::linear(&x, &second.0)?.broadcast_add(&second.1)?
-            }
-        };
-        Ok(rewards)
+            Head::Classification(head) => Ok(twin::linear(&x, head)?),
+        }
     }
 }
 
@@ -322,22 +315,15 @@ fn norm_weight(weights: &Weights, name: &str, width: usize, family: Family) -> R
 impl Head {
     fn new(config: &ModelConfig, weights: &Weights, embedding: &Tensor) -> Result<Self, LmError> {
         let hidden = config.hidden;
-        // Small beside a vocabulary's: they keep the states' number format.
-        let exact = |name: &str, shape: &[usize]| Ok::<_, LmError>(weights.get(name, shape)?.to_dtype(DType::F32)?);
         match config.head {
             HeadKind::LanguageModel if config.tied => Ok(Self::LanguageModel(twin::laid_out(embedding.clone())?)),
             HeadKind::LanguageModel => {
                 Ok(Self::LanguageModel(twin::laid_out(weights.get("lm_head.weight", &[config.vocab, hidden])?)?))
             }
             HeadKind::SequenceClassification { labels } => {
-                Ok(Self::Classification(twin::laid_out(exact("score.weight", &[labels, hidden])?)?))
-            }
-            HeadKind::ProcessReward { labels } => {
-                let linear = |name: &str, out| {
-                    let weight = twin::laid_out(exact(&format!("{name}.weight"), &[out, hidden])?)?;
-                    Ok::<_, LmError>((weight, exact(&format!("{name}.bias"), &[out])?))
-                };
-                Ok(Self::Process { first: linear("score.0", hidden)?, second: linear("score.2", labels)? })
+                // Small beside a vocabulary's: it keeps the states' number format.
+                let score = weights.get("score.weight", &[labels, hidden])?.to_dtype(DType::F32)?;
+                Ok(Self::Classification(twin::laid_out(score)?))
             }
         }
     }

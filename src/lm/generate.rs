@@ -124,14 +124,8 @@ impl Generator {
         let slots = (engine.pool.slots(), "that the key-value cache holds");
         Text::check(&request, [(context, "of the model's context"), slots])?;
         let before = request.prompt.split_last().map_or(&[][..], |(_, before)| before);
-        let hit = engine.prefixes.find(before);
+        let Some((own, hit)) = room(engine, before, total) else { return Ok(Err(request)) };
         let known = hit.map_or(0, |hit| hit.span.len);
-        let Some(own) = engine.prefixes.take(total - known, &mut engine.pool) else {
-            if let Some(hit) = hit {
-                engine.prefixes.unpin(hit);
-            }
-            return Ok(Err(request));
-        };
         self.next_id += 1;
         self.running.push(Running { text: Text::new(self.next_id, request), own, hit, filled: known });
         Ok(Ok(self.next_id))
@@ -184,6 +178,19 @@ impl Generator {
         self.running = going;
         Ok(done)
     }
+}
+
+/// Slots for a text of `total` tokens that begins with `before`: for the rest of it where its beginning is kept.
+fn room(engine: &mut Engine, before: &[u32], total: usize) -> Option<(Span, Option<Hit>)> {
+    let (prefixes, pool) = (&mut engine.prefixes, &mut engine.pool);
+    if let Some(hit) = prefixes.find(before) {
+        if let Some(own) = prefixes.take(total - hit.span.len, pool) {
+            return Some((own, Some(hit)));
+        }
+        // What is kept may itself be in the way: a text that could begin alone would wait for ever.
+        prefixes.unpin(hit);
+    }
+    prefixes.take(total, pool).map(|own| (own, None))
 }
 
 impl Running {

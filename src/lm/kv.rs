@@ -70,6 +70,11 @@ impl KvPool {
         self.spans.give_back(span);
     }
 
+    /// Whether [`Self::take`] would give `len` slots once these spans are given back too.
+    pub(super) fn would_hold(&self, len: usize, given_back: impl Iterator<Item = Span>) -> bool {
+        self.spans.longest_with(given_back) >= len
+    }
+
     /// Copies a span's keys and values to the slots from `start` on.
     pub(super) fn copy(&mut self, from: Span, start: usize) -> Result<(), LmError> {
         for layer in &self.layers {
@@ -112,6 +117,18 @@ impl Spans {
             self.free.remove(at);
         }
         Some(taken)
+    }
+
+    /// The longest free piece that there would be with some spans given back.
+    fn longest_with(&self, given_back: impl Iterator<Item = Span>) -> usize {
+        let mut free: Vec<Span> = self.free.iter().copied().chain(given_back).collect();
+        free.sort_unstable_by_key(|span| span.start);
+        let (mut piece, mut longest) = (Span { start: 0, len: 0 }, 0);
+        for span in free {
+            piece = if piece.end() == span.start { Span { len: piece.len + span.len, ..piece } } else { span };
+            longest = longest.max(piece.len);
+        }
+        longest
     }
 
     fn give_back(&mut self, span: Span) {
@@ -170,6 +187,10 @@ mod tests {
                 } else if !held.is_empty() {
                     spans.give_back(held.swap_remove(n % held.len()));
                 }
+                let mut emptied = Spans { slots: 64, free: spans.free.clone() };
+                held.iter().step_by(2).for_each(|span| emptied.give_back(*span));
+                let longest = emptied.free.iter().map(|span| span.len).max().unwrap_or(0);
+                prop_assert_eq!(spans.longest_with(held.iter().step_by(2).copied()), longest);
                 let mut all: Vec<Span> = held.iter().chain(&spans.free).copied().collect();
                 all.sort_by_key(|span| span.start);
                 prop_assert_eq!(all.iter().map(|span| span.len).sum::<usize>(), 64);

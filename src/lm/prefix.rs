@@ -76,20 +76,70 @@ impl PrefixCache {
         true
     }
 
-    /// Takes slots, dropping kept sequences until there is room; none when those in use leave too little.
+    /// Takes slots, dropping kept sequences until there is room; none when those in use leave too little, and then none is
+    /// dropped in vain.
     pub(super) fn take(&mut self, len: usize, pool: &mut KvPool) -> Option<Span> {
-        loop {
+        if let Some(span) = pool.take(len) {
+            return Some(span);
+        }
+        let idle = self.entries.values().filter(|entry| entry.pins == 0).map(|entry| entry.span);
+        if !pool.would_hold(len, idle) {
+            return None;
+        }
+        while self.evict(pool) {
             if let Some(span) = pool.take(len) {
                 return Some(span);
             }
-            if !self.evict(pool) {
-                return None;
-            }
         }
+        None
     }
 
     /// Tokens kept.
     pub(super) fn tokens(&self) -> usize {
         self.entries.values().map(|entry| entry.tokens.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::lm::ModelConfig;
+
+    /// A pool of 100 slots.
+    fn pool() -> KvPool {
+        let config = r#"{"model_type": "llama", "hidden_size": 2, "intermediate_size": 2, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "max_position_embeddings": 8, "vocab_size": 8}"#;
+        KvPool::new(&ModelConfig::from_json(config).unwrap(), 100, DType::F32, &Device::Cpu).unwrap()
+    }
+
+    /// Fills the slots with spans in use and kept sequences (`true`), one behind the other.
+    fn filled(spans: &[(usize, bool)]) -> (PrefixCache, KvPool) {
+        let (mut cache, mut pool) = (PrefixCache::default(), pool());
+        for (token, (len, kept)) in (0..).zip(spans) {
+            let span = pool.take(*len).unwrap();
+            if *kept {
+                cache.keep(vec![token; *len], span, &mut pool);
+            }
+        }
+        (cache, pool)
+    }
+
+    #[test]
+    fn what_is_kept_makes_room_and_nothing_is_dropped_in_vain() {
+        let (mut cache, mut pool) = filled(&[(40, false), (20, true), (20, true)]);
+        assert_eq!(cache.take(61, &mut pool), None);
+        assert_eq!((cache.tokens(), pool.free_slots()), (40, 20), "all of it would not be enough");
+        assert_eq!(cache.take(60, &mut pool), Some(Span { start: 40, len: 60 }));
+        assert_eq!((cache.tokens(), pool.free_slots()), (0, 0));
+    }
+
+    #[test]
+    fn pieces_that_are_apart_make_no_room() {
+        let (mut cache, mut pool) = filled(&[(30, true), (30, false), (20, true)]);
+        assert_eq!(cache.take(41, &mut pool), None, "70 slots, of which 40 lie together");
+        assert_eq!(cache.tokens(), 50);
+        assert!(cache.take(40, &mut pool).is_some());
     }
 }

@@ -76,12 +76,14 @@ pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(max) + sum.ln()
 }
 
-/// Standard Gumbel noise, a pure function of its place.
+/// Standard Gumbel noise, a pure function of its place. Finite.
 fn gumbel(seed: u64, step: u64, token: u64) -> f64 {
-    let bits = mix(mix(mix(seed) ^ step) ^ token);
-    // In (0, 1), never 0 or 1: 53 bits and a half.
-    let uniform = ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    -(-uniform.ln()).ln()
+    -(-uniform(mix(mix(mix(seed) ^ step) ^ token)).ln()).ln()
+}
+
+/// In (0, 1), never 0 or 1: 53 bits and a half. The half of the largest would be rounded up to 1.
+fn uniform(bits: u64) -> f64 {
+    (((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64).min(1.0 - f64::EPSILON / 2.0)
 }
 
 /// The finaliser of `SplitMix64` (Steele, Lea and Flood, 2014).
@@ -139,6 +141,14 @@ mod tests {
         let drawn = draw(&LOGITS, Sampling { temperature: 0.0, seed: 0 }, 0, Some(&[0b0001])).unwrap();
         let total: f64 = LOGITS.iter().map(|logit| f64::from(*logit).exp()).sum();
         assert!((drawn.logprob - (1.0 / total).ln()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn noise_is_finite_whatever_the_bits_are() {
+        for bits in [0, 1 << 11, u64::MAX - (1 << 11), u64::MAX] {
+            let uniform = uniform(bits);
+            assert!(0.0 < uniform && uniform < 1.0, "{uniform} of {bits:x}");
+        }
     }
 
     #[test]

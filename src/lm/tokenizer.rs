@@ -72,6 +72,20 @@ pub enum TokenizerError {
         /// Its tokens.
         tokens: Vec<String>,
     },
+    /// Labels of which some have a token of their own only behind a space, and others only without one.
+    #[error(
+        "of the labels, {} are several tokens of {} behind a space and {} without one, and all are measured alike; use \
+         labels such as Yes, No, A or 1, or the mode `generate`",
+        shown(.spaced), .path.display(), shown(.bare)
+    )]
+    NoCommonForm {
+        /// The file.
+        path: PathBuf,
+        /// Those that are several tokens with a space before them.
+        spaced: Vec<String>,
+        /// Those that are several tokens as they are.
+        bare: Vec<String>,
+    },
     /// Two labels begin alike.
     #[error(
         "the labels {first:?} and {second:?} are the same token {id}; use labels that differ in their first letters"
@@ -245,46 +259,53 @@ impl Tokenizer {
         &self.inner
     }
 
-    /// The one token that a label is when it is written behind `prompt_end`, the trusted end of the prompt.
+    /// The one token that each label is when it is written behind `prompt_end`, the trusted end of the prompt, in their order.
     ///
     /// After a word or a colon a label begins with a space, after a space, a line or a special token it does not; the other
-    /// form is taken where only that is one token.
+    /// form is taken where only that is one token, for all of them or for none: of two labels, one of which is measured by a
+    /// token that cannot come next, the other always wins.
     ///
     /// # Errors
-    /// When neither form is one token.
-    pub fn label_token(&self, label: &str, prompt_end: &str) -> Result<u32, TokenizerError> {
+    /// When not all of them are one token in the same form, or two have the same.
+    pub fn label_tokens(&self, labels: &[String], prompt_end: &str) -> Result<Vec<u32>, TokenizerError> {
         let tail = tail(prompt_end);
         let last = self.encode_trusted(tail)?.pop();
         let open = last.is_none_or(|id| self.added.contains_key(&id)) || tail.ends_with(char::is_whitespace);
-        let spaced = format!(" {label}");
-        let forms = if open { [label, spaced.as_str()] } else { [spaced.as_str(), label] };
-        let mut tokens = None;
-        for form in forms.into_iter().filter(|form| !form.trim().is_empty()) {
-            let ids = self.tokens_behind(tail, form)?;
-            if let [id] = ids.as_slice() {
-                return Ok(*id);
-            }
-            tokens.get_or_insert(ids);
+        let [due, other] = if open { ["", " "] } else { [" ", ""] };
+        let due = self.in_form(labels, due, tail)?;
+        if let Some(ids) = each_one(&due) {
+            return distinct(labels, ids);
         }
-        let tokens = tokens.unwrap_or_default().iter().filter_map(|id| self.id_to_token(*id)).collect();
-        Err(TokenizerError::LongLabel { path: self.path.clone(), label: label.to_owned(), tokens })
+        let other = self.in_form(labels, other, tail)?;
+        match each_one(&other) {
+            Some(ids) => distinct(labels, ids),
+            None => Err(self.no_form(labels, [&due, &other], open)),
+        }
     }
 
-    /// The tokens of all labels, in their order.
-    ///
-    /// # Errors
-    /// When one has no token of its own, or two have the same.
-    pub fn label_tokens(&self, labels: &[String], prompt_end: &str) -> Result<Vec<u32>, TokenizerError> {
-        let mut seen: BTreeMap<u32, &String> = BTreeMap::new();
-        let mut ids = Vec::with_capacity(labels.len());
-        for label in labels {
-            let id = self.label_token(label, prompt_end)?;
-            if let Some(first) = seen.insert(id, label) {
-                return Err(TokenizerError::SameToken { first: first.clone(), second: label.clone(), id });
-            }
-            ids.push(id);
+    /// The tokens of each label behind a text, with `before` in front of it; none of a blank one.
+    fn in_form(&self, labels: &[String], before: &str, tail: &str) -> Result<Vec<Vec<u32>>, TokenizerError> {
+        let tokens = |label: &String| match label.trim() {
+            "" => Ok(Vec::new()),
+            _ => self.tokens_behind(tail, &format!("{before}{label}")),
+        };
+        labels.iter().map(tokens).collect()
+    }
+
+    /// Why no form, of the one that is due and the other, will do.
+    fn no_form(&self, labels: &[String], [due, other]: [&[Vec<u32>]; 2], open: bool) -> TokenizerError {
+        let path = self.path.clone();
+        let mut forms = labels.iter().zip(due.iter().zip(other));
+        if let Some((label, (due, _))) = forms.find(|(_, (due, other))| due.len() != 1 && other.len() != 1) {
+            let tokens = due.iter().filter_map(|id| self.id_to_token(*id)).collect();
+            return TokenizerError::LongLabel { path, label: label.clone(), tokens };
         }
-        Ok(ids)
+        let several = |tokens: &[Vec<u32>]| {
+            let several = labels.iter().zip(tokens).filter(|(_, tokens)| tokens.len() != 1);
+            several.map(|(label, _)| label.clone()).collect()
+        };
+        let (bare, spaced) = if open { (due, other) } else { (other, due) };
+        TokenizerError::NoCommonForm { path, spaced: several(spaced), bare: several(bare) }
     }
 
     /// The tokens of a label behind a text; behind a line end where it would join with the text's last token. Not by
@@ -302,6 +323,22 @@ impl Tokenizer {
         }
         Ok(whole)
     }
+}
+
+/// The tokens of labels that are one token each.
+fn each_one(tokens: &[Vec<u32>]) -> Option<Vec<u32>> {
+    tokens.iter().map(|own| if let [id] = own.as_slice() { Some(*id) } else { None }).collect()
+}
+
+/// The tokens of labels, no two of which are the same.
+fn distinct(labels: &[String], ids: Vec<u32>) -> Result<Vec<u32>, TokenizerError> {
+    let mut seen: BTreeMap<u32, &String> = BTreeMap::new();
+    for (label, id) in labels.iter().zip(&ids) {
+        if let Some(first) = seen.insert(*id, label) {
+            return Err(TokenizerError::SameToken { first: first.clone(), second: label.clone(), id: *id });
+        }
+    }
+    Ok(ids)
 }
 
 /// Whether a model could take an added token for a command. All of several characters may be one, special or not; runs of

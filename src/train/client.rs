@@ -74,6 +74,20 @@ impl Client {
         self.read(path, &self.patiently(path, || self.http.post(self.address(path)).json(body)).await?)
     }
 
+    /// The same for what is to be done once: every attempt says `key`, by which the server knows the request again.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(super) async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+        key: &str,
+    ) -> Result<T, String> {
+        let request = || self.http.post(self.address(path)).header("Idempotency-Key", key).json(body);
+        self.read(path, &self.patiently(path, request).await?)
+    }
+
     /// The same, whatever is answered, as long as it is no refusal.
     ///
     /// # Errors

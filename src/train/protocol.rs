@@ -23,7 +23,10 @@ const TURN: &str = "gradus-turn";
 pub struct Protocol {
     tokenizer: Tokenizer,
     template: ChatTemplate,
+    /// All that end a turn.
     ends: Vec<u32>,
+    /// The one of them that the template writes.
+    end: u32,
 }
 
 impl Protocol {
@@ -43,13 +46,14 @@ impl Protocol {
             )));
         }
         let ends = end_tokens(dir, &tokenizer, &config.eos_tokens);
-        if ends.is_empty() {
-            return Err(TrainError::other(format!(
-                "{}: no token ends a turn; set `eos_token_id` in config.json",
-                dir.display()
-            )));
-        }
-        Ok(Self { tokenizer, template, ends })
+        let first = ends.first().copied().ok_or_else(|| {
+            TrainError::other(format!("{}: no token ends a turn; set `eos_token_id` in config.json", dir.display()))
+        })?;
+        let mut protocol = Self { tokenizer, template, ends, end: first };
+        // The files name several in no order: Llama 3's first is not the one that ends its turns.
+        let written = protocol.behind_turn(&[])?.and_then(|tail| protocol.end_at_start(&tail));
+        protocol.end = written.map_or(first, |(end, _)| end);
+        Ok(protocol)
     }
 
     /// The tokens of a conversation up to where the policy begins to write.
@@ -66,16 +70,12 @@ impl Protocol {
     /// # Errors
     /// When the template refuses tool results, or does not show them.
     pub fn after_turn(&self, results: &[String]) -> Result<Vec<u32>, TrainError> {
-        let message = |role: Role, text: &str| Message { role, text: text.to_owned() };
-        let turn = [message(Role::User, "?"), message(Role::Assistant, TURN)];
-        let results = results.iter().map(|text| message(Role::Tool, text));
-        let messages: Vec<Message> = turn.into_iter().chain(results).collect();
-        let rendered = self.render(&messages)?;
-        let tail = tail(&rendered, TURN).ok_or_else(|| {
+        let tail = self.behind_turn(results)?.ok_or_else(|| {
             TrainError::other("the chat template does not show the assistant's text as it is; it cannot be trained on")
         })?;
-        let tail = self.without_end(&tail);
-        self.tokenizer.encode_prompt(&tail).map_err(TrainError::other)
+        // The end of the turn was drawn by the policy; templates write it again.
+        let written = self.end_at_start(&tail).map_or(0, |(_, bytes)| bytes);
+        self.tokenizer.encode_prompt(&cut(&tail, written)).map_err(TrainError::other)
     }
 
     /// Tokens of a turn that somebody else wrote, its end included: a demonstration's.
@@ -84,7 +84,7 @@ impl Protocol {
     /// When the tokenizer stumbles.
     pub fn turn(&self, text: &str) -> Result<Vec<u32>, TrainError> {
         let mut tokens = self.tokens(text)?;
-        tokens.extend(self.ends.first());
+        tokens.push(self.end);
         Ok(tokens)
     }
 
@@ -96,9 +96,14 @@ impl Protocol {
         self.tokenizer.encode_trusted(text).map_err(TrainError::other)
     }
 
-    /// The tokens that end a turn, at least one; the first is what a demonstration ends with.
+    /// The tokens that end a turn, at least one.
     pub fn end_tokens(&self) -> &[u32] {
         &self.ends
+    }
+
+    /// The one of them that the chat template writes behind a turn; the first where it writes none.
+    pub fn end(&self) -> u32 {
+        self.end
     }
 
     /// Whether a token ends a turn.
@@ -130,18 +135,29 @@ impl Protocol {
         self.template.render(&shown, &options).map_err(TrainError::other)
     }
 
-    /// The end of the turn was drawn by the policy; templates write it again.
-    fn without_end(&self, tail: &Rendered) -> Rendered {
-        let end = self.ends.iter().filter_map(|end| self.tokenizer.id_to_token(*end));
-        let end = end.filter(|end| tail.text.starts_with(end.as_str())).map(|end| end.len()).max().unwrap_or(0);
-        cut(tail, end)
+    /// What the template writes behind a turn and its tools' results; none where it does not show the turn.
+    fn behind_turn(&self, results: &[String]) -> Result<Option<Rendered>, TrainError> {
+        let message = |role: Role, text: &str| Message { role, text: text.to_owned() };
+        let turn = [message(Role::User, "?"), message(Role::Assistant, TURN)];
+        let results = results.iter().map(|text| message(Role::Tool, text));
+        let messages: Vec<Message> = turn.into_iter().chain(results).collect();
+        Ok(tail(&self.render(&messages)?, TURN))
+    }
+
+    /// The token that ends a turn and that a tail begins with, and its bytes; of several the longest.
+    fn end_at_start(&self, tail: &Rendered) -> Option<(u32, usize)> {
+        let named = self.ends.iter().filter_map(|end| Some((*end, self.tokenizer.id_to_token(*end)?)));
+        let written = named.filter(|(_, name)| tail.text.starts_with(name.as_str()));
+        written.map(|(end, name)| (end, name.len())).max_by_key(|(_, bytes)| *bytes)
     }
 }
 
-/// What stands behind the last `mark`.
+/// What stands behind the first `mark`: before it there is a question of ours, behind it may be tool results that say the
+/// same. None where there is no mark, or where a template put what is untrusted before it.
 fn tail(rendered: &Rendered, mark: &str) -> Option<Rendered> {
-    let at = rendered.text.rfind(mark)?;
-    Some(cut(rendered, at + mark.len()))
+    let at = rendered.text.find(mark)?;
+    let untrusted = rendered.untrusted.iter().any(|range| range.contains(&at));
+    (!untrusted).then(|| cut(rendered, at + mark.len()))
 }
 
 /// What stands from byte `from` on.
@@ -150,4 +166,99 @@ fn cut(rendered: &Rendered, from: usize) -> Rendered {
     let untrusted = rendered.untrusted.iter().filter(|range| range.end > from);
     let untrusted = untrusted.map(|range| range.start.saturating_sub(from)..range.end - from).collect();
     Rendered { text, untrusted }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+    use super::*;
+
+    /// Turns as Llama 3 writes them.
+    const HEADERS: &str = "{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{{ \
+                           message.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt \
+                           %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
+
+    /// A model whose tokens are bytes and `special`; its `generation_config.json` names `ends`.
+    fn protocol(template: &str, special: &[&str], ends: &[&str]) -> Protocol {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: BTreeSet<char> = ByteLevel::alphabet().into_iter().collect();
+        let vocabulary: serde_json::Map<_, _> = bytes.iter().map(char::to_string).zip((0..).map(Into::into)).collect();
+        let id = |at: usize| bytes.len() + at;
+        let added = |(at, token): (usize, &&str)| {
+            json!({"id": id(at), "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        };
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+            "added_tokens": special.iter().enumerate().map(added).collect::<Vec<_>>(),
+            "pre_tokenizer": byte_level, "decoder": byte_level,
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                "vocab": vocabulary, "merges": []},
+        });
+        let ends: Vec<usize> =
+            ends.iter().map(|end| id(special.iter().position(|token| token == end).unwrap())).collect();
+        for (name, text) in [
+            ("tokenizer.json", tokenizer.to_string()),
+            ("generation_config.json", json!({"eos_token_id": ends}).to_string()),
+            ("chat_template.jinja", template.to_owned()),
+        ] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let config = json!({
+            "model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "max_position_embeddings": 64, "vocab_size": 512,
+        });
+        Protocol::load(dir.path(), &ModelConfig::from_json(&config.to_string()).unwrap()).unwrap()
+    }
+
+    /// As Llama 3 Instruct: what ends a text comes first, and its template ends turns with another token.
+    pub(in crate::train) fn llama() -> Protocol {
+        let ends = ["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"];
+        protocol(HEADERS, &[&ends[..], &["<|start_header_id|>", "<|end_header_id|>"]].concat(), &ends)
+    }
+
+    fn shown(protocol: &Protocol, tokens: Result<Vec<u32>, TrainError>) -> String {
+        protocol.text(&tokens.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_turn_ends_as_the_template_ends_it() {
+        let llama = llama();
+        assert_eq!(shown(&llama, llama.turn("Hi")), "Hi<|eot_id|>");
+        let after =
+            "<|start_header_id|>tool<|end_header_id|>\n\n42<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n";
+        assert_eq!(shown(&llama, llama.after_turn(&["42".to_owned()])), after);
+        // As Qwen2.5 before it was instructed: only the end of a text is named.
+        let chatml = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>\n{% endfor %}";
+        let qwen = protocol(chatml, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"], &["<|endoftext|>"]);
+        assert_eq!(shown(&qwen, qwen.turn("Hi")), "Hi<|im_end|>");
+        assert_eq!(shown(&qwen, qwen.after_turn(&["42".to_owned()])), "\n<|im_start|>42<|im_end|>\n");
+    }
+
+    #[test]
+    fn a_result_that_says_what_stands_for_a_turn_is_a_result() {
+        let llama = llama();
+        let result = format!("see {TURN} there");
+        let plain = shown(&llama, llama.after_turn(&["42".to_owned()]));
+        assert_eq!(shown(&llama, llama.after_turn(std::slice::from_ref(&result))), plain.replace("42", &result));
+        // A template that puts results before the turn would make it a part of the next prompt's beginning.
+        let backwards = "{% for message in messages | reverse %}{{ message.content }}\n{% endfor %}";
+        let backwards = protocol(backwards, &["<|end|>"], &["<|end|>"]);
+        assert!(backwards.after_turn(&[result]).is_err());
+    }
+
+    #[test]
+    fn where_the_template_writes_no_end_the_first_is_taken() {
+        let lines = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}";
+        let plain = protocol(lines, &["<|end_of_text|>", "<|eot_id|>"], &["<|end_of_text|>", "<|eot_id|>"]);
+        assert_eq!(shown(&plain, plain.turn("Hi")), "Hi<|end_of_text|>");
+        assert_eq!(shown(&plain, plain.after_turn(&["42".to_owned()])), "\ntool: 42\n");
+    }
 }

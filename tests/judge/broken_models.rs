@@ -164,6 +164,15 @@ fn a_model_of_another_family() {
 }
 
 #[test]
+fn a_reward_model_of_steps() {
+    let model = Model::new();
+    let architecture = json!(["Qwen2ForProcessRewardModel"]);
+    model.edit("config.json", |config| _ = config.insert("architectures".to_owned(), architecture));
+    let says = ["config.json", "`architectures`", "a process reward model", "ForSequenceClassification"];
+    assert_refused(model.0.path(), &says);
+}
+
+#[test]
 fn a_configuration_without_a_key_that_is_needed() {
     for key in [
         "model_type",

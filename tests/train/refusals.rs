@@ -1,5 +1,6 @@
 //! What a run refuses before it touches anything, and what it leaves behind when it has to stop.
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
@@ -62,19 +63,26 @@ fn one_process_at_a_time_trains_in_a_folder() {
     go(run);
 }
 
-/// A reward server that fails from one request on.
-fn failing(server: Arc<Server>, answers: usize) -> String {
+/// An address before a server at which `reward` answers for it.
+fn before(server: Arc<Server>, reward: axum::routing::MethodRouter) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let known = server.clone();
     let rubric = move |axum::extract::Path(name): axum::extract::Path<String>| {
-        let known = known.clone();
+        let known = server.clone();
         async move { tokio::task::spawn_blocking(move || known.get(&format!("/rubrics/{name}")).text()).await.unwrap() }
     };
+    let app = axum::Router::new().route("/rubrics/{name}", axum::routing::get(rubric)).route("/reward", reward);
+    std::thread::spawn(move || runtime.block_on(async { axum::serve(listener, app).await }));
+    url
+}
+
+/// A reward server that fails from one request on.
+fn failing(server: Arc<Server>, answers: usize) -> String {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let known = server.clone();
     let reward = move |body: String| {
-        let (server, asked) = (server.clone(), asked.clone());
+        let (server, asked) = (known.clone(), asked.clone());
         async move {
             if asked.fetch_add(1, Ordering::SeqCst) >= answers {
                 return (axum::http::StatusCode::SERVICE_UNAVAILABLE, String::new());
@@ -83,11 +91,49 @@ fn failing(server: Arc<Server>, answers: usize) -> String {
             (axum::http::StatusCode::OK, answer)
         }
     };
-    let app = axum::Router::new()
-        .route("/rubrics/{name}", axum::routing::get(rubric))
-        .route("/reward", axum::routing::post(reward));
-    std::thread::spawn(move || runtime.block_on(async { axum::serve(listener, app).await }));
-    url
+    before(server, axum::routing::post(reward))
+}
+
+/// A reward server whose first answer to each request is lost; the keys that it heard.
+fn losing(server: Arc<Server>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let (known, heard) = (server.clone(), keys.clone());
+    let reward = move |headers: axum::http::HeaderMap, body: String| {
+        let (server, heard) = (known.clone(), heard.clone());
+        async move {
+            let key = headers.get("idempotency-key").map_or("", |key| key.to_str().unwrap()).to_owned();
+            let sent =
+                [("Content-Type", "application/json"), ("Idempotency-Key", &key)].map(|(k, v)| (k, v.to_owned()));
+            let answer = tokio::task::spawn_blocking(move || {
+                let sent = sent.each_ref().map(|(name, value)| (*name, value.as_str()));
+                server.send("POST", "/reward", &sent, Some(body.as_bytes())).text()
+            });
+            let answer = answer.await.unwrap();
+            let mut heard = heard.lock().unwrap();
+            heard.push(key);
+            // Every other one is a repeat.
+            let status = if heard.len() % 2 == 0 { 200 } else { 502 };
+            (axum::http::StatusCode::from_u16(status).unwrap(), answer)
+        }
+    };
+    (before(server, axum::routing::post(reward)), keys)
+}
+
+#[test]
+fn what_is_asked_again_is_stored_once() {
+    let folder = start(10);
+    let database = format!("sqlite:{}", folder.path().join("scores.db").display());
+    let server = Arc::new(Server::start(&["--store", &database]));
+    let mut run = by_server(folder.path(), "asked", &server, 2);
+    let (url, keys) = losing(server.clone());
+    (run.reward.url, run.reward.patience_s) = (Some(url), 60);
+    go(run);
+    let n = server.get("/runs/asked").json();
+    assert_eq!(n["n"], 2 * 24, "{n:#}");
+    let keys = keys.lock().unwrap();
+    assert!(keys.chunks(2).all(|pair| pair[0] == pair[1]), "{keys:?}");
+    let different: std::collections::BTreeSet<_> = keys.iter().collect();
+    assert_eq!(different.len() * 2, keys.len(), "{keys:?}");
 }
 
 #[test]

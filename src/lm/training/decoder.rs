@@ -336,9 +336,7 @@ impl Pass<'_> {
 fn check(config: &ModelConfig) -> Result<(), LmError> {
     let why = match (config.family, config.head) {
         (Family::Gemma2 | Family::Mistral, _) => "this model family; known are Qwen2, Qwen3 and Llama",
-        (_, HeadKind::SequenceClassification { .. } | HeadKind::ProcessReward { .. }) => {
-            "a reward model; the policy must be a language model"
-        }
+        (_, HeadKind::SequenceClassification { .. }) => "a reward model; the policy must be a language model",
         _ if config.windows.iter().any(Option::is_some) => {
             "sliding-window attention; set `use_sliding_window` to false"
         }

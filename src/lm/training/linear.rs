@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::ops::Ops;
 use super::parameters::{Gradients, Id, Parameters};
@@ -87,18 +87,21 @@ impl Linear {
         Ok(d_x)
     }
 
-    /// The weight with what its adapters add, `[out, in]`: what an engine without adapters computes with.
+    /// The weight with what its adapters add, `[out, in]`: what an engine without adapters computes with. Added in float32 at
+    /// least and rounded once, to the weight's own format.
     pub(super) fn merged(&self, parameters: &Parameters) -> Result<Tensor, LmError> {
         let weight = parameters.value(self.weight);
         if self.adapters.is_empty() {
             return Ok(weight.clone());
         }
+        let exact = if weight.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let value = |id| parameters.value(id).to_dtype(exact);
         let (mut parts, mut at) = (Vec::new(), 0);
         for adapter in &self.adapters {
             parts.push(weight.narrow(0, at, adapter.rows.start - at)?);
-            let added = parameters.value(adapter.b).matmul(parameters.value(adapter.a))?;
-            let own = weight.narrow(0, adapter.rows.start, adapter.rows.len())?;
-            parts.push((own + (added * adapter.scale)?)?);
+            let added = value(adapter.b)?.matmul(&value(adapter.a)?)?;
+            let own = weight.narrow(0, adapter.rows.start, adapter.rows.len())?.to_dtype(exact)?;
+            parts.push((own + (added * adapter.scale)?)?.to_dtype(weight.dtype())?);
             at = adapter.rows.end;
         }
         parts.push(weight.narrow(0, at, weight.dim(0)? - at)?);

@@ -4,6 +4,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::linear::{Adapter, Linear};
 use super::plain;
 use super::*;
 use crate::lm::config::ModelConfig;
@@ -199,4 +200,19 @@ fn adapters_have_their_gradients_and_the_model_none() {
     }
     assert_eq!(model.parameters().iter().filter(|parameter| parameter.trainable).count(), 2 * 2 * 7);
     check_whole(model);
+}
+
+#[test]
+fn an_adapter_is_added_before_the_weight_is_rounded() {
+    let rounded = |shape: &[usize], scale: f64| (random(shape) * scale).unwrap().to_dtype(DType::BF16).unwrap();
+    let (weight, a, b) = (rounded(&[6, 16], 0.02), rounded(&[3, 16], 0.25), rounded(&[4, 3], 0.001));
+    let exact = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap();
+    let added = (exact(&b).matmul(&exact(&a)).unwrap() * 2.0).unwrap().pad_with_zeros(0, 1, 1).unwrap();
+    let wanted = (exact(&weight) + added).unwrap().to_dtype(DType::BF16).unwrap();
+    let mut parameters = Parameters::default();
+    let [weight, a, b] = [weight, a, b].map(|value| parameters.add(Vec::new(), value));
+    let linear = Linear { weight, adapters: vec![Adapter { rows: 1..5, a, b, scale: 2.0 }] };
+    let merged = linear.merged(&parameters).unwrap();
+    assert_eq!(merged.dtype(), DType::BF16);
+    same("merged", &exact(&merged), &exact(&wanted).flatten_all().unwrap().to_vec1::<f64>().unwrap());
 }

@@ -1,6 +1,8 @@
 //! Scores by a running Gradus.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,11 +35,36 @@ fn whole_groups(rollouts: &[Attempted<'_>]) -> usize {
 pub struct Remote {
     client: Client,
     runtime: Runtime,
+    keys: Keys,
     rubric: String,
     run: String,
     tools: Value,
     identity: RubricIdentity,
     max_reward: f64,
+}
+
+/// Keys of requests, of which each has its own: a server that answered one, and is asked again because the answer was lost,
+/// gives that answer and stores no score twice.
+///
+/// A run that goes on asks anew even where it asks the same. Of what stopped it, a judge that was away say, the answers that
+/// were given then are no answers now.
+struct Keys {
+    /// Differs from process to process.
+    salt: u64,
+    made: AtomicU64,
+}
+
+impl Keys {
+    fn new() -> Self {
+        Self { salt: RandomState::new().hash_one(std::process::id()), made: AtomicU64::new(0) }
+    }
+
+    /// The key of one more request of a run.
+    fn next(&self, run: &str, body: &Value) -> String {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        // Hashed, since a run's name may have any characters and any length.
+        blake3::hash(format!("{} {number} {run} {body}", self.salt).as_bytes()).to_hex().to_string()
+    }
 }
 
 #[derive(Deserialize)]
@@ -73,6 +100,7 @@ impl Remote {
             max_reward: known.pointer("/rubric/reward/max").and_then(Value::as_f64).unwrap_or(1.0),
             client,
             runtime,
+            keys: Keys::new(),
             rubric: rubric.to_owned(),
             run: run.to_owned(),
             tools: serde_json::from_str(tools).unwrap_or_else(|_| json!([])),
@@ -99,7 +127,8 @@ impl Remote {
             let (batch, later) = rest.split_at(whole_groups(rest));
             rest = later;
             let body = self.body(batch, position, split);
-            let answer = self.runtime.block_on(self.client.post("reward", &body));
+            let key = self.keys.next(&self.run, &body);
+            let answer = self.runtime.block_on(self.client.post_once("reward", &body, &key));
             let answer: Answer = answer.map_err(TrainError::Reward)?;
             if answer.rubric != self.identity {
                 return Err(TrainError::Changed(format!(

@@ -255,10 +255,8 @@ fn written(answer: Completion, protocol: &Protocol) -> Result<Vec<(u32, Option<f
         // A server that gives texts only: the tokens of the text stand for those that were drawn.
         None => protocol.tokens(&choice.text).map_err(|error| error.to_string())?,
     };
-    if let Some(end) = protocol.end_tokens().first().filter(|_| stopped)
-        && !tokens.last().is_some_and(|last| protocol.ends(*last))
-    {
-        tokens.push(*end);
+    if stopped && !tokens.last().is_some_and(|last| protocol.ends(*last)) {
+        tokens.push(protocol.end());
     }
     if tokens.is_empty() {
         return Err(format!("an empty turn (finish_reason {:?})", choice.finish_reason));
@@ -267,14 +265,16 @@ fn written(answer: Completion, protocol: &Protocol) -> Result<Vec<(u32, Option<f
     Ok(tokens.into_iter().zip(logprobs.into_iter().chain(std::iter::repeat(None))).collect())
 }
 
-/// Lets the episode take a turn's tokens.
+/// Lets the episode take a turn's tokens, as many as there is room for: a text that is tokenised again may have more than
+/// were drawn, and is cut off then.
 fn take(
     rollout: &mut Rollout,
     episode: &mut Episode,
     written: Vec<(u32, Option<f64>)>,
     max_tokens: usize,
 ) -> Result<Turn, TrainError> {
-    for (token, logprob) in written {
+    let left = max_tokens.saturating_sub(rollout.writers.len());
+    for (token, logprob) in written.into_iter().take(left) {
         rollout.tokens.push(token);
         rollout.writers.push(Writer::Policy { logprob });
         match episode.accept(Drawn { token, logprob: logprob.unwrap_or_default() })? {
@@ -289,4 +289,79 @@ fn take(
         }
     }
     Ok(Turn::CutOff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolcall::Options;
+    use crate::toolcall::tools::ToolSet;
+    use crate::train::env::{Budgets, Environment, Message, Split, Task};
+    use crate::train::protocol::tests::llama;
+
+    /// Asks nothing and has no tools.
+    struct Silence;
+
+    impl Environment for Silence {
+        fn tools_json(&self) -> &'static str {
+            "[]"
+        }
+
+        fn tasks(&self, _: Split) -> &[Task] {
+            &[]
+        }
+
+        fn messages(&self, _: &Task) -> Vec<Message> {
+            Vec::new()
+        }
+
+        fn call(&self, _: &str, _: &Value) -> String {
+            String::new()
+        }
+
+        fn budgets(&self) -> Budgets {
+            Budgets { turns: 0, calls_per_turn: 0 }
+        }
+    }
+
+    fn world() -> World {
+        let (environment, protocol) = (Arc::new(Silence), Arc::new(llama()));
+        World { environment, protocol, tools: Arc::new(ToolSet::empty()), calls: Options::default() }
+    }
+
+    /// What a server says that gives texts only.
+    fn said(text: &str, finish_reason: &str) -> Completion {
+        serde_json::from_value(json!({"choices": [{"text": text, "finish_reason": finish_reason}]})).unwrap()
+    }
+
+    #[test]
+    fn a_text_that_stopped_ends_as_the_template_ends_a_turn() {
+        let protocol = llama();
+        let shown = |reason| {
+            let written = written(said("Hi", reason), &protocol).unwrap();
+            protocol.text(&written.iter().map(|(token, _)| *token).collect::<Vec<_>>()).unwrap()
+        };
+        assert_eq!(shown("stop"), "Hi<|eot_id|>");
+        assert_eq!(shown("length"), "Hi");
+    }
+
+    #[test]
+    fn a_text_of_more_tokens_than_there_is_room_for_is_cut_off() {
+        for (most, kept, whole) in [(3, "Hi<|eot_id|>", true), (2, "Hi", false), (1, "H", false)] {
+            let world = world();
+            let protocol = world.protocol.clone();
+            let mut rollout = Rollout {
+                task: 0,
+                prompt: 0,
+                tokens: Vec::new(),
+                writers: Vec::new(),
+                messages: Vec::new(),
+                truncated: true,
+            };
+            let written = written(said("Hi", "stop"), &protocol).unwrap();
+            let turn = take(&mut rollout, &mut Episode::new(world, Vec::new()), written, most).unwrap();
+            assert_eq!((protocol.text(&rollout.tokens).unwrap().as_str(), rollout.writers.len()), (kept, most));
+            assert_eq!(matches!(turn, Turn::Last), whole, "{kept}");
+        }
+    }
 }

@@ -2,8 +2,14 @@
 
 use super::*;
 
+fn label_tokens(tokenizer: &Tokenizer, labels: &[&str], prompt_end: &str) -> Result<Vec<String>, TokenizerError> {
+    let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+    let ids = tokenizer.label_tokens(&labels, prompt_end)?;
+    Ok(ids.into_iter().map(|id| tokenizer.id_to_token(id).unwrap()).collect())
+}
+
 fn label(tokenizer: &Tokenizer, label: &str, prompt_end: &str) -> String {
-    tokenizer.id_to_token(tokenizer.label_token(label, prompt_end).unwrap()).unwrap()
+    label_tokens(tokenizer, &[label], prompt_end).unwrap().remove(0)
 }
 
 #[test]
@@ -32,6 +38,20 @@ fn where_one_form_is_several_tokens_the_other_is_taken() {
 }
 
 #[test]
+fn all_labels_are_taken_in_one_form() {
+    let tokenizer = &*BYTE_LEVEL;
+    assert_eq!(label_tokens(tokenizer, &["Yes", "answer"], "So:").unwrap(), ["ĠYes", "Ġanswer"]);
+    assert_eq!(label_tokens(tokenizer, &["Yes", "end"], "So:").unwrap(), ["Yes", "end"], "one has none with a space");
+    assert_eq!(label_tokens(&METASPACE, &["Yes", "right"], "\n").unwrap(), ["▁Yes", "▁right"], "nor one without");
+    let error = label_tokens(&METASPACE, &["Yes", "right", "A"], "So:").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "of the labels, \"A\" are several tokens of tokenizer.json behind a space and \"right\" without one, and all are \
+         measured alike; use labels such as Yes, No, A or 1, or the mode `generate`"
+    );
+}
+
+#[test]
 fn only_the_end_of_a_long_prompt_matters() {
     let long = format!("{}Verdict:", "é".repeat(100_000));
     assert_eq!(label(&BYTE_LEVEL, "No", &long), "ĠNo");
@@ -39,22 +59,19 @@ fn only_the_end_of_a_long_prompt_matters() {
 
 #[test]
 fn a_label_of_several_tokens_is_refused_with_its_tokens() {
-    let error = BYTE_LEVEL.label_token("Mismatch", "<|im_start|>assistant\n").unwrap_err();
+    let error = label_tokens(&BYTE_LEVEL, &["Yes", "Mismatch"], "<|im_start|>assistant\n").unwrap_err();
     assert_eq!(
         error.to_string(),
         "the label \"Mismatch\" is 8 tokens of tokenizer.json: \"M\" \"i\" \"s\" \"m\" \"a\" \"t\" \"c\" \"h\"; use a shorter \
          label such as Yes, No, A or 1, or the mode `generate`"
     );
-    assert!(BYTE_LEVEL.label_token("", "x").is_err());
-    assert!(BYTE_LEVEL.label_token("<|im_end|>", "x").is_err(), "a command is no label");
+    assert!(label_tokens(&BYTE_LEVEL, &[""], "x").is_err());
+    assert!(label_tokens(&BYTE_LEVEL, &["<|im_end|>"], "x").is_err(), "a command is no label");
 }
 
 #[test]
 fn two_labels_need_two_tokens() {
-    let tokenizer = &*BYTE_LEVEL;
-    let labels = |list: &[&str]| list.iter().map(|label| (*label).to_owned()).collect::<Vec<_>>();
-    let wanted = ["Yes", "No", "Match"].map(|label| tokenizer.token_to_id(label).unwrap());
-    assert_eq!(tokenizer.label_tokens(&labels(&["Yes", "No", "Match"]), "\n").unwrap(), wanted);
-    let same = tokenizer.label_tokens(&labels(&["Yes", "No", " Yes"]), "Verdict:").unwrap_err();
+    assert_eq!(label_tokens(&BYTE_LEVEL, &["Yes", "No", "Match"], "\n").unwrap(), ["Yes", "No", "Match"]);
+    let same = label_tokens(&WORD_LEVEL, &["hello", "world", "Hello"], "").unwrap_err();
     assert!(matches!(same, TokenizerError::SameToken { .. }), "{same}");
 }
