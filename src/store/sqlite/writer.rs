@@ -2,8 +2,9 @@
 //! transaction that holds it. While one transaction syncs, the next entries gather: they share the next sync. Knows no SQL.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot};
 
@@ -16,6 +17,8 @@ use crate::store::{Batch, BatchId, Counters, Durability, StoreError, StoredRefer
 pub(super) struct Writer {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// When it was to close.
+    closing: Arc<OnceLock<Instant>>,
     room: Arc<Semaphore>,
     units: u32,
     durability: Durability,
@@ -51,10 +54,12 @@ impl Writer {
         let units = u32::try_from(queue_bytes / UNIT).unwrap_or(u32::MAX).max(1);
         let (jobs, waiting) = mpsc::channel();
         let totals = Arc::new(Totals::default());
-        let shared = Arc::clone(&totals);
-        let thread = Builder::new().name("store-writer".to_owned()).spawn(move || work(ledger, &waiting, &shared))?;
+        let closing = Arc::new(OnceLock::new());
+        let (counted, asked) = (Arc::clone(&totals), Arc::clone(&closing));
+        let thread = Builder::new().name("store-writer".to_owned());
+        let thread = thread.spawn(move || work(ledger, &waiting, &asked, &counted))?;
         let (jobs, thread) = (Mutex::new(Some(jobs)), Mutex::new(Some(thread)));
-        Ok(Self { jobs, thread, room: Arc::new(Semaphore::new(units as usize)), units, durability, totals })
+        Ok(Self { jobs, thread, closing, room: Arc::new(Semaphore::new(units as usize)), units, durability, totals })
     }
 
     /// The writing end of a store that is only read: it takes nothing.
@@ -64,6 +69,7 @@ impl Writer {
         Self {
             jobs: Mutex::default(),
             thread: Mutex::default(),
+            closing: Arc::default(),
             room: Arc::new(room),
             units: 0,
             durability: Durability::Off,
@@ -124,8 +130,9 @@ impl Writer {
         lock(&self.jobs).is_some() && lock(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Takes nothing more and waits until what is queued is written. Blocks.
+    /// Takes nothing more and waits until what is queued is written, or cannot be for too long. Blocks.
     pub(super) fn close(&self) {
+        self.closing.get_or_init(Instant::now);
         self.room.close();
         drop(lock(&self.jobs).take());
         // Held while joining, so that a second caller also waits for the end.
