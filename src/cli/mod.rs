@@ -23,6 +23,7 @@ mod report;
 mod rubric;
 mod score;
 mod score_options;
+mod score_output;
 mod serve;
 mod summary;
 mod train;

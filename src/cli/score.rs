@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fs::{File as FsFile, Metadata};
-use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File as FsFile;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::paint::printable;
 use super::replay;
 use super::score_options as options;
 pub(super) use super::score_options::Args;
+use super::score_output::Output;
 use super::summary::Summary;
 use super::{note_text, say_text};
 use crate::config::{File, Scoring};
@@ -46,8 +46,8 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let mut job = Job {
         engine,
         runtime: super::runtime()?,
-        // After all that can fail without it: what stood in the file is gone from here on.
-        out: output(out.as_deref(), &path)?,
+        // After all that can fail without it: it leaves a file.
+        out: out.as_deref().map(|out| Output::open(out, &path)).transpose()?,
         summary: Summary::default(),
         rubric,
         step,
@@ -56,21 +56,17 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         broken: 0,
         warnings: Vec::new(),
     };
-    job.score_all(input, &path.display().to_string())?;
+    let scored = job.score_all(input, &path.display().to_string());
     job.progress.finish_and_clear();
-    if job.summary.is_empty() && job.broken == 0 {
+    if scored.is_ok() && job.summary.is_empty() && job.broken == 0 {
         note!("{}: there is no trajectory in it", path.display());
     }
-    job.flush()?;
-    for (warning, place) in &job.warnings {
-        note!("{}", printable(&warning.said_of(place)));
-    }
-    let text = job.summary.text();
-    if out.is_some_and(|out| out == Path::new("-")) {
-        note_text(&text);
-    } else {
-        say_text(&text);
-    }
+    let ended = match job.out.take() {
+        Some(out) => out.finish(scored),
+        None => scored,
+    };
+    job.sum_up(out.is_some_and(|out| out == Path::new("-")));
+    ended?;
     let clean = job.summary.invalid() == 0 && job.broken == 0;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -110,25 +106,6 @@ fn unpacked(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
     })
 }
 
-fn output(path: Option<&Path>, input: &Path) -> anyhow::Result<Option<Box<dyn Write>>> {
-    Ok(match path {
-        None => None,
-        Some(path) if path == Path::new("-") => Some(Box::new(BufWriter::new(std::io::stdout()))),
-        Some(path) => {
-            let input = if input == Path::new("-") { Path::new("/dev/stdin") } else { input };
-            anyhow::ensure!(!is_same(path, input), "--out {} is the file that is read; name another", path.display());
-            let file = FsFile::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            Some(Box::new(BufWriter::new(file)))
-        }
-    })
-}
-
-/// Whether two names, links among them, are of one file.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let id = |path: &Path| std::fs::metadata(path).ok().filter(Metadata::is_file).map(|data| (data.dev(), data.ino()));
-    id(one).is_some_and(|found| id(other) == Some(found))
-}
-
 fn progress(path: &Path) -> anyhow::Result<ProgressBar> {
     let size = std::fs::metadata(path).map_or(0, |data| data.len());
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}")?;
@@ -138,7 +115,7 @@ fn progress(path: &Path) -> anyhow::Result<ProgressBar> {
 struct Job {
     engine: Engine,
     runtime: Runtime,
-    out: Option<Box<dyn Write>>,
+    out: Option<Output>,
     summary: Summary,
     /// Instead of those that requests name.
     rubric: Option<Arc<Rubric>>,
@@ -152,19 +129,7 @@ struct Job {
     warnings: Vec<(Warning, String)>,
 }
 
-/// What writing results gave. Whoever closed the pipe has read enough.
-fn wrote(result: std::io::Result<()>) -> anyhow::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("the results cannot be written to what --out names"),
-    }
-}
-
 impl Job {
-    fn flush(&mut self) -> anyhow::Result<()> {
-        self.out.as_mut().map_or(Ok(()), |out| wrote(out.flush()))
-    }
-
     fn score_all(&mut self, input: Input, shown: &str) -> anyhow::Result<()> {
         match input {
             Input::Document(text) => self.document(without_mark(&text), shown),
@@ -187,7 +152,14 @@ impl Job {
         let mut line = Vec::new();
         loop {
             line.clear();
-            let read = reader.read_until(b'\n', &mut line).with_context(|| format!("cannot read {shown}"))?;
+            let read = match reader.read_until(b'\n', &mut line) {
+                Ok(read) => read,
+                Err(error) => {
+                    // What was read before is whole, and has its results.
+                    self.chunk(&chunk, shown)?;
+                    return Err(error).with_context(|| format!("cannot read {shown}"));
+                }
+            };
             number += usize::from(read > 0);
             self.progress.inc(read as u64);
             let text = std::str::from_utf8(&line).map(|text| without_mark(text).trim());
@@ -200,6 +172,9 @@ impl Job {
                 self.chunk(&std::mem::take(&mut chunk), shown)?;
                 bytes = 0;
             }
+            if read == 0 || self.out.as_ref().is_some_and(Output::is_closed) {
+                return Ok(());
+            }
             if let (Some(group), Some(earlier)) = (&group, &self.earlier)
                 && earlier.contains(group)
             {
@@ -209,7 +184,6 @@ impl Job {
                 ));
             }
             match text {
-                _ if read == 0 => return Ok(()),
                 Ok("") => {}
                 Ok(text) if request => self.request(text, &format!("{shown}, line {number}"), &[])?,
                 Ok(text) => match serde_json::from_str::<&RawValue>(text) {
@@ -299,13 +273,21 @@ impl Job {
             let why = why_invalid(scored.body.get(row.result.clone()).unwrap_or_default());
             self.progress.suspend(|| note!("{}", printable(&format!("{place}: {why}"))));
         }
-        if let Some(out) = &mut self.out {
-            for row in &scored.rows {
-                let line = scored.body.get(row.result.clone()).unwrap_or_default();
-                wrote(out.write_all(line).and_then(|()| out.write_all(b"\n")))?;
+        match &mut self.out {
+            Some(out) => {
+                out.write(scored.rows.iter().map(|row| scored.body.get(row.result.clone()).unwrap_or_default()))
             }
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What was odd, and the summary, to the terminal.
+    fn sum_up(&self, results_are_printed: bool) {
+        for (warning, place) in &self.warnings {
+            note!("{}", printable(&warning.said_of(place)));
+        }
+        let text = self.summary.text();
+        if results_are_printed { note_text(&text) } else { say_text(&text) }
     }
 }
 

@@ -28,7 +28,7 @@ struct Given {
     // A text until it is known whether it counts.
     #[arg(long, env = "GRADUS_STEP", value_name = "N")]
     step: Option<String>,
-    /// Write one result per line to this file; - is standard output
+    /// Write one result per line to this file, which is FILE.partial until all are in it; - is standard output
     // Unlike a path it may be empty.
     #[arg(long, short, env = "GRADUS_OUT", value_name = "FILE")]
     out: Option<OsString>,

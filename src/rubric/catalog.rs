@@ -161,7 +161,8 @@ impl Catalog {
     /// crash leaves the old one whole). Returns whether it was written.
     ///
     /// # Errors
-    /// When the file cannot be written, or there are too many rubrics; nothing has changed then.
+    /// When the file cannot be written, or there are too many rubrics; nothing has changed then, but where the disk fails at
+    /// the end, the file may be the new one.
     pub fn put(&self, rubric: Rubric, text: &str) -> Result<(Arc<Rubric>, bool), CatalogError> {
         let _putting = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(directory) = &self.directory else {
@@ -187,12 +188,22 @@ fn room(rubrics: &BTreeMap<String, Vec<Arc<Rubric>>>, name: &str) -> Result<(), 
     Ok(())
 }
 
-/// Writes a file so that it has its old or its new content at any time, also after the loss of power.
+/// Writes a file so that it has its old or its new content at any time, also after the loss of power; the new one once this
+/// has returned.
 fn write_whole(temporary: &Path, path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create(temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(temporary, path)
+    std::fs::rename(temporary, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Puts the names of a directory on the disk. A file system that cannot do that is taken as it is.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    match File::open(directory)?.sync_all() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +235,26 @@ mod tests {
         assert_eq!(files(directory.path()), ["mine.toml"]);
         let again = Catalog::open(Some(directory.path())).unwrap();
         assert_eq!(again.get("mine").unwrap().version, second.version);
+    }
+
+    /// Only what the directory says after the loss of power survives it: it is opened, to be synced, after the file has its
+    /// name.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_directory_is_synced_after_the_file_has_its_name() {
+        use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(Some(directory.path())).unwrap();
+        let watch = inotify::init(CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, directory.path(), WatchFlags::MOVED_TO | WatchFlags::OPEN).unwrap();
+        put(&catalog, 1.0).unwrap();
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(watch, &mut buffer);
+        let mut seen = Vec::new();
+        while let Ok(event) = events.next() {
+            seen.push(event.events() & (ReadFlags::MOVED_TO | ReadFlags::OPEN | ReadFlags::ISDIR));
+        }
+        assert_eq!(seen, [ReadFlags::OPEN, ReadFlags::MOVED_TO, ReadFlags::OPEN | ReadFlags::ISDIR]);
     }
 
     #[test]

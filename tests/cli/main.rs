@@ -5,6 +5,7 @@
 
 mod help;
 mod judge;
+mod output;
 mod readme;
 mod replay;
 mod rubric;
@@ -127,6 +128,13 @@ fn jsonl(values: &[Value]) -> String {
 
 fn results(jsonl: &str) -> Vec<Value> {
     jsonl.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Packed as `.gz` files are.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
 }
 
 /// Results without the one number that differs from run to run.

@@ -92,15 +92,6 @@ fn a_json_file_is_one_request_or_one_trajectory() {
 }
 
 #[test]
-fn results_can_go_to_standard_output_and_the_summary_steps_aside() {
-    let gradus = Gradus::new();
-    let ran = gradus.run_with(&["score", "-", "--out", "-"], &[], &jsonl(&right_and_wrong())).exits(0);
-    let ids: Vec<_> = results(&ran.out).iter().map(|result| result["id"].clone()).collect();
-    assert_eq!(ids, ["right", "wrong"]);
-    assert!(ran.err.contains("2 scored, 0 not"), "{}", ran.err);
-}
-
-#[test]
 fn the_rubric_is_a_name_a_pinned_version_or_a_file() {
     let gradus = Gradus::new();
     let lines = jsonl(&right_and_wrong());
@@ -215,29 +206,6 @@ fn more_lines_than_fit_a_chunk_are_scored_once_each_and_in_order() {
 }
 
 #[test]
-fn the_output_is_touched_only_when_there_is_something_to_score() {
-    let gradus = Gradus::new();
-    let lines = jsonl(&right_and_wrong());
-    let file = gradus.file("lines.jsonl", &lines);
-    let said = gradus.run(&["score", &file, "--out", "./lines.jsonl"]).exits(1).err;
-    assert!(said.contains("--out ./lines.jsonl is the file that is read"), "{said}");
-    std::fs::hard_link(&file, gradus.path("linked.jsonl")).unwrap();
-    let said = gradus.run(&["score", &file, "--out", "linked.jsonl"]).exits(1).err;
-    assert!(said.contains("--out linked.jsonl is the file that is read"), "{said}");
-    let mut command = gradus.command(&["score", "-", "--out", "lines.jsonl"]);
-    let ran = command.stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
-    assert!(!ran.status.success());
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
-    let earlier = gradus.file("earlier.jsonl", "precious");
-    gradus.run(&["score", "typo.jsonl", "--out", &earlier]).exits(1);
-    gradus.run(&["score", &file, "--out", &earlier, "--rubric", "nobody"]).exits(1);
-    assert_eq!(std::fs::read_to_string(&earlier).unwrap(), "precious");
-    gradus.run(&["score", &file, "--out", &earlier]).exits(0);
-    assert_eq!(results(&std::fs::read_to_string(&earlier).unwrap()).len(), 2);
-}
-
-#[test]
 fn lines_that_are_no_text_have_results_however_many_there_are() {
     let gradus = Gradus::new();
     let [right, _] = right_and_wrong();
@@ -291,26 +259,6 @@ fn a_group_that_is_to_be_put_in_order_is_not_torn_apart_unsaid() {
     assert!(!said(&[("a", 510), ("b", 8)], 0).contains("bring the lines of a group together"));
     let apart = said(&[("a", 1), ("b", 512), ("a", 1)], 1);
     assert!(apart.contains("line 514: the group \"a\" has members too far before"), "{apart}");
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn output_that_cannot_be_written_is_a_failure_and_a_closed_pipe_changes_nothing() {
-    let gradus = Gradus::new();
-    for arguments in [&["score", "-"][..], &["openapi"], &["rubric", "show", "short_form_qa"]] {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut command = gradus.command(arguments);
-        let mut child = command.stdin(Stdio::piped()).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
-        let _ = child.stdin.take().unwrap().write_all(jsonl(&right_and_wrong()).as_bytes());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"), "{arguments:?}");
-    }
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let mut child = gradus.command(&["score", "-"]).stdin(Stdio::piped()).stdout(writer).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"no json\n").unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "a line was not scored");
 }
 
 #[test]
@@ -404,21 +352,6 @@ fn every_option_has_its_variable() {
 }
 
 #[test]
-fn what_stood_in_the_output_stays_where_the_input_is_broken() {
-    let gradus = Gradus::new();
-    let out = gradus.file("out.jsonl", "of yesterday\n");
-    for broken in ["", "{\"messages\": ["] {
-        let input = gradus.file("broken.json", broken);
-        let ran = gradus.run(&["score", &input, "--out", &out]).exits(1);
-        assert!(ran.err.contains("broken.json"), "{}", ran.err);
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), "of yesterday\n");
-    }
-    let empty = gradus.file("empty.jsonl", "\n");
-    let ran = gradus.run(&["score", &empty]).exits(0);
-    assert!(ran.err.contains("empty.jsonl: there is no trajectory in it"), "{}", ran.err);
-}
-
-#[test]
 fn lines_may_be_packed_whatever_the_file_is_called() {
     let gradus = Gradus::new();
     let line = r#"{"messages": [{"role": "assistant", "content": "<answer>Paris</answer>"}], "references": ["Paris"]}"#;
@@ -426,11 +359,6 @@ fn lines_may_be_packed_whatever_the_file_is_called() {
     let plain = gradus.file("plain.jsonl", lines.as_str());
     let wanted = gradus.run(&["score", &plain, "--out", "-"]).exits(0).out;
     assert_eq!(wanted.lines().count(), 3);
-    let gzip = |bytes: &[u8]| {
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        std::io::Write::write_all(&mut packer, bytes).unwrap();
-        packer.finish().unwrap()
-    };
     let (head, tail) = lines.as_bytes().split_at(40);
     for (name, packed) in [
         ("packed.jsonl.gz", gzip(lines.as_bytes())),

@@ -2,7 +2,9 @@
 //! with its settings, or a named error. Knows no table.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,6 +75,7 @@ impl Place {
             if directory.is_some_and(|directory| !directory.exists()) {
                 return Err(StoreError::MissingDirectory { path: path.clone() });
             }
+            make_private(path);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let explain = |error: rusqlite::Error| self.explain("open", busy_timeout_ms, error.into());
@@ -140,6 +143,17 @@ impl Place {
     }
 }
 
+/// Makes the file of a database where there is none, for its owner alone: it holds whole trajectories. The log and its index
+/// take over its mode. Where it cannot be made, the database library says why.
+fn make_private(path: &Path) {
+    // What the library takes for an address is no file's name.
+    let is_address = path.as_os_str().as_bytes().starts_with(b"file:");
+    // Never of a file that is there: closing it would end the locks that this process has on it.
+    if !is_address && !path.exists() {
+        let _ = File::options().write(true).create(true).truncate(false).mode(0o600).open(path);
+    }
+}
+
 /// A path as an address that says that nobody writes to the file. Bytes that would end the path are escaped.
 fn still_uri(path: &Path) -> PathBuf {
     let mut uri = OsString::from("file:");
@@ -167,6 +181,9 @@ pub(super) fn integer(length: usize) -> i64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     fn setting<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> T {
@@ -183,6 +200,25 @@ mod tests {
             Place::configure(&connection, durability).unwrap();
             assert_eq!(setting::<i64>(&connection, "synchronous"), synchronous, "{durability}");
             assert_eq!(setting::<String>(&connection, "journal_mode"), "wal");
+        }
+    }
+
+    #[test]
+    fn a_new_file_is_for_its_owner_alone_and_an_old_one_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        File::create(path("old.db")).unwrap().set_permissions(Permissions::from_mode(0o644)).unwrap();
+        symlink("elsewhere.db", path("link.db")).unwrap();
+        for (name, file, mode) in
+            [("new.db", "new.db", 0o600), ("old.db", "old.db", 0o644), ("link.db", "elsewhere.db", 0o600)]
+        {
+            let connection = Place::File(path(name)).writer(1000).unwrap();
+            Place::configure(&connection, Durability::Commit).unwrap();
+            connection.execute_batch("CREATE TABLE t (n INTEGER)").unwrap();
+            for file in ["", "-wal", "-shm"].map(|end| format!("{file}{end}")) {
+                let found = std::fs::metadata(path(&file)).unwrap().permissions().mode();
+                assert_eq!(found & 0o777, mode, "{file}");
+            }
         }
     }
 

@@ -1,13 +1,15 @@
 //! Writes groups of entries, batches and findings, each group in one transaction. In: entries; out: one verdict for each.
 //! Knows no queue and no thread.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::connection::{Fault, Place, integer};
 use super::prompts;
 use super::tally::Tally;
 use crate::store::record::{Entry, Finding};
-use crate::store::{Batch, Compressed, StoreError};
+use crate::store::{Batch, Compressed, MAX_BUSY_TIMEOUT_MS, StoreError};
 
 const FIND_KEY: &str = "SELECT 1 FROM idempotency WHERE key = ?1";
 const INSERT_KEY: &str = "INSERT INTO idempotency (key, body_hash, status, batch) VALUES (?1, ?2, ?3, ?4)";
@@ -38,6 +40,8 @@ pub(super) struct Ledger {
     connection: Connection,
     place: Place,
     busy_timeout_ms: u64,
+    /// How long it waits for another process now, in milliseconds.
+    wait_ms: u64,
     /// Transactions committed so far.
     pub(super) commits: u64,
     /// Whether the log could not be copied the last time.
@@ -47,7 +51,17 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Writes over `connection`, whose schema is current.
     pub(super) fn new(connection: Connection, place: Place, busy_timeout_ms: u64) -> Self {
-        Self { connection, place, busy_timeout_ms, commits: 0, untidy: false }
+        Self { connection, place, busy_timeout_ms, wait_ms: busy_timeout_ms, commits: 0, untidy: false }
+    }
+
+    /// From here on waits for another process no longer than `limit`, nor than it was set up to.
+    pub(super) fn wait_at_most(&mut self, limit: Duration) {
+        let set_up = Duration::from_millis(self.busy_timeout_ms.min(MAX_BUSY_TIMEOUT_MS));
+        let wait = limit.min(set_up);
+        // Where it cannot be set it stays as it was.
+        if self.connection.busy_timeout(wait).is_ok() {
+            self.wait_ms = u64::try_from(wait.as_millis()).unwrap_or(self.busy_timeout_ms);
+        }
     }
 
     /// Writes the entries in one transaction. When that fails, each is tried alone, so that only those that cannot be kept
@@ -96,8 +110,8 @@ impl Ledger {
 
     /// One transaction: all or nothing, except batches that are refused before they write anything.
     fn transaction(&mut self, entries: &[&Entry]) -> Result<Vec<Result<(), StoreError>>, Failure> {
-        let Self { connection, place, busy_timeout_ms, commits, .. } = self;
-        let explain = |fault: Fault| place.explain("write", *busy_timeout_ms, fault);
+        let Self { connection, place, wait_ms, commits, .. } = self;
+        let explain = |fault: Fault| place.explain("write", *wait_ms, fault);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| Failure::Begin(explain(error.into())))?;
@@ -108,7 +122,7 @@ impl Ledger {
     }
 
     fn explain(&self, action: &'static str, fault: Fault) -> StoreError {
-        self.place.explain(action, self.busy_timeout_ms, fault)
+        self.place.explain(action, self.wait_ms, fault)
     }
 }
 

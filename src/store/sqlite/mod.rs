@@ -2,6 +2,7 @@
 //! the other. In: batches and look-ups; out: verdicts and what is stored. Knows SQL; knows no HTTP.
 
 mod connection;
+mod desk;
 mod insert;
 mod lists;
 mod prompts;

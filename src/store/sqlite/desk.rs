@@ -1,0 +1,313 @@
+//! The one thread that writes, and what it works with. In: queued entries; out: what came of each, after the transaction that
+//! holds it. What was promised and cannot be written yet is held, and tried again. Knows no SQL, and not how entries queue.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::insert::Ledger;
+use crate::store::record::Entry;
+use crate::store::{BatchId, StoreError};
+
+/// Most entries in one transaction: bounds how long the first one waits and how much is undone on a failure.
+const GROUP_ENTRIES: usize = 256;
+
+/// Most bytes of entries in one transaction.
+const GROUP_BYTES: usize = 32 << 20;
+
+/// How long the first retry of a batch that was promised waits, and the longest that any does.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// How long what fails is tried again once the store is to close. What can be written is written however long that takes.
+const LAST_TRIES: Duration = Duration::from_secs(10);
+
+/// The queue counts its room in units of this many bytes.
+pub(super) const UNIT: usize = 1024;
+
+/// An entry on its way, the room it takes in the queue, and who wants to know: nobody, of a finding.
+pub(super) struct Job {
+    pub(super) entry: Entry,
+    /// Whether nobody who could repeat it waits: what may pass is no reason to lose it.
+    pub(super) promised: bool,
+    pub(super) room: OwnedSemaphorePermit,
+    pub(super) done: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Job {
+    /// About the memory that its entry takes: of one larger than the queue, what the queue is.
+    fn bytes(&self) -> usize {
+        self.room.num_permits() * UNIT
+    }
+}
+
+/// What came of all entries so far.
+#[derive(Default)]
+pub(super) struct Totals {
+    pub(super) batches: AtomicU64,
+    pub(super) scores: AtomicU64,
+    pub(super) transactions: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) findings: AtomicU64,
+    pub(super) lost_findings: AtomicU64,
+    pub(super) lost_batches: AtomicU64,
+    pub(super) held_batches: AtomicU64,
+}
+
+impl Totals {
+    /// Counts a finding that was not written. Says so the first time, the second, the fourth: a queue that is full stays
+    /// so for a while.
+    pub(super) fn lost(&self, why: &str) {
+        let lost = self.lost_findings.fetch_add(1, Ordering::Relaxed) + 1;
+        if lost.is_power_of_two() {
+            tracing::warn!(lost, why, "a judge's finding was not kept; the judge is asked again when it is needed");
+        }
+    }
+}
+
+/// The thread: ends when the queue is closed, and nothing is held. `closing` is when it was asked to, before the queue is
+/// closed.
+pub(super) fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, closing: &OnceLock<Instant>, totals: &Totals) {
+    let mut desk = Desk {
+        ledger,
+        totals,
+        closing,
+        held: VecDeque::new(),
+        warned: false,
+        next_try: Instant::now(),
+        pause: RETRY.0,
+    };
+    loop {
+        let moved = match desk.next(waiting) {
+            Ok(first) => {
+                let mut first = Some(first);
+                desk.write(gather(|| first.take().or_else(|| waiting.try_recv().ok())))
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => desk.try_again(),
+            Err(mpsc::RecvTimeoutError::Disconnected) if desk.held.is_empty() => break,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let pause = desk.next_try.saturating_duration_since(Instant::now());
+                std::thread::sleep(pause.min(desk.time_left().unwrap_or_default()));
+                desk.try_again()
+            }
+        };
+        if !moved && desk.time_left() == Some(Duration::ZERO) {
+            desk.give_up(waiting);
+        }
+    }
+    if let Err(error) = desk.ledger.checkpoint() {
+        tracing::warn!(%error, "the store's log stays beside the database; the next start reads it");
+    }
+}
+
+/// What the thread works with.
+struct Desk<'t> {
+    ledger: Ledger,
+    totals: &'t Totals,
+    closing: &'t OnceLock<Instant>,
+    /// What was promised and could not be written yet. It keeps its room in the queue.
+    held: VecDeque<Job>,
+    /// Whether it was said that something waits.
+    warned: bool,
+    next_try: Instant,
+    pause: Duration,
+}
+
+impl Desk<'_> {
+    /// The next job. Gives up waiting when what is held is to be tried again, which comes before any job: jobs may never
+    /// cease to come.
+    fn next(&self, waiting: &mpsc::Receiver<Job>) -> Result<Job, mpsc::RecvTimeoutError> {
+        if self.held.is_empty() {
+            return waiting.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected);
+        }
+        match self.next_try.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(mpsc::RecvTimeoutError::Timeout),
+            pause => waiting.recv_timeout(pause),
+        }
+    }
+
+    /// How long what fails is tried again; nothing before the store is to close.
+    fn time_left(&self) -> Option<Duration> {
+        self.closing.get().map(|asked| LAST_TRIES.saturating_sub(asked.elapsed()))
+    }
+
+    /// Writes a group, and holds what was promised and may be written later: answered batches, and findings, which judges
+    /// are not asked for again while they are remembered. Gives whether anything came of it: false where each entry failed
+    /// for a reason that may pass.
+    fn write(&mut self, group: Vec<Job>) -> bool {
+        if let Some(left) = self.time_left() {
+            // Where others keep the database, until the end; where it was free before, for as long as ever, also after that.
+            let waits = self.warned && !left.is_zero();
+            self.ledger.wait_at_most(if waits { left } else { LAST_TRIES });
+        }
+        let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
+        let outcomes = self.ledger.write(&entries);
+        let moved = !outcomes.iter().all(|outcome| matches!(outcome, Err(error) if error.may_pass()));
+        self.totals.transactions.store(self.ledger.commits, Ordering::Relaxed);
+        let mut told = Vec::with_capacity(group.len());
+        for (job, outcome) in group.into_iter().zip(outcomes) {
+            match outcome {
+                Err(error) if job.promised && error.may_pass() => {
+                    if !std::mem::replace(&mut self.warned, true) {
+                        tracing::warn!(%error, "what was answered already waits until it can be stored");
+                    }
+                    if self.held.is_empty() {
+                        self.next_try = Instant::now() + self.pause;
+                    }
+                    self.held.push_back(job);
+                }
+                outcome => told.push((job, outcome)),
+            }
+        }
+        // Before anybody hears of this group: what is counted then includes it.
+        self.count_held();
+        for (job, outcome) in told {
+            finish(job, outcome, self.totals);
+        }
+        self.ledger.tidy();
+        moved
+    }
+
+    /// Tries a group of what is held.
+    fn try_again(&mut self) -> bool {
+        let group = gather(|| self.held.pop_front());
+        let (tried, left) = (group.len(), self.held.len());
+        let moved = self.write(group);
+        let failed = self.held.len().saturating_sub(left);
+        self.pause = if failed < tried { RETRY.0 } else { self.pause.saturating_mul(2).min(RETRY.1) };
+        self.next_try = Instant::now() + if failed < tried { Duration::ZERO } else { self.pause };
+        if self.held.is_empty() {
+            self.warned = false;
+            tracing::info!("all that waited is stored");
+        }
+        moved
+    }
+
+    /// Loses what is held and what is queued.
+    fn give_up(&mut self, waiting: &mpsc::Receiver<Job>) {
+        for job in std::mem::take(&mut self.held).into_iter().chain(waiting.try_iter()) {
+            finish(job, Err(StoreError::Closed), self.totals);
+        }
+        self.count_held();
+        self.ledger.wait_at_most(Duration::ZERO);
+    }
+
+    fn count_held(&self) {
+        let batches = self.held.iter().filter(|job| matches!(job.entry, Entry::Batch(_))).count();
+        self.totals.held_batches.store(batches as u64, Ordering::Relaxed);
+    }
+}
+
+/// What there is, up to the limits of a transaction.
+fn gather(mut next: impl FnMut() -> Option<Job>) -> Vec<Job> {
+    let (mut bytes, mut group) = (0, Vec::new());
+    while group.len() < GROUP_ENTRIES
+        && bytes < GROUP_BYTES
+        && let Some(job) = next()
+    {
+        bytes += job.bytes();
+        group.push(job);
+    }
+    group
+}
+
+/// Counts the verdict, gives the room back, and tells who waits; a failure that nobody waits for is logged.
+fn finish(Job { entry, promised, room, done }: Job, outcome: Result<(), StoreError>, totals: &Totals) {
+    let add = |total: &AtomicU64, n: usize| total.fetch_add(n as u64, Ordering::Relaxed);
+    match (&entry, &outcome) {
+        (Entry::Batch(batch), Ok(())) => {
+            add(&totals.batches, 1);
+            add(&totals.scores, batch.scores.len());
+        }
+        (Entry::Batch(_), Err(_)) => {
+            add(&totals.failures, 1);
+            add(&totals.lost_batches, usize::from(promised));
+        }
+        (Entry::Finding(_), Ok(())) => _ = add(&totals.findings, 1),
+        (Entry::Finding(_), Err(error)) => totals.lost(&error.to_string()),
+        (Entry::References(_), _) => {}
+    }
+    drop(room);
+    if let Some(Err(Err(error))) = done.map(|done| done.send(outcome)) {
+        let batch = if let Entry::Batch(batch) = &entry { Some(batch.id) } else { None };
+        log_untold(batch, &error);
+    }
+}
+
+/// Says what nobody waits to be told.
+pub(super) fn log_untold(batch: Option<BatchId>, error: &StoreError) {
+    if let Some(batch) = batch {
+        tracing::error!(%batch, %error, "a batch was not stored");
+    } else {
+        tracing::error!(%error, "references by prompt were not stored");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use rusqlite::Connection;
+    use tokio::sync::Semaphore;
+
+    use super::super::connection::Place;
+    use super::super::schema;
+    use super::*;
+    use crate::store::record::Finding;
+    use crate::store::{Batch, BatchIds, Durability};
+
+    /// More than one transaction takes.
+    const QUEUED: usize = GROUP_ENTRIES * 3 + 1;
+
+    fn ledger(place: &Place, busy_timeout_ms: u64) -> Ledger {
+        let mut connection = place.writer(busy_timeout_ms).unwrap();
+        Place::configure(&connection, Durability::Relaxed).unwrap();
+        schema::migrate(&mut connection, place).unwrap();
+        Ledger::new(connection, place.clone(), busy_timeout_ms)
+    }
+
+    /// Works on a queue of promised batches and a finding that was to be closed long ago.
+    fn work_late(ledger: Ledger) -> Totals {
+        let (queue, waiting) = mpsc::channel();
+        let ids = BatchIds::new(None, 0);
+        let batches = (0..QUEUED).map(|_| Entry::Batch(Box::new(Batch::empty(ids.next(1)))));
+        let finding = Entry::Finding(Finding { key: [1; 32], value: vec![7], created_at_ms: 1 });
+        for entry in batches.chain([finding]) {
+            let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            assert!(queue.send(Job { entry, promised: true, room, done: None }).is_ok());
+        }
+        drop(queue);
+        let closing = OnceLock::from(Instant::now().checked_sub(LAST_TRIES * 2).unwrap());
+        let totals = Totals::default();
+        work(ledger, &waiting, &closing, &totals);
+        totals
+    }
+
+    #[test]
+    fn what_can_be_written_is_written_however_late_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::File(directory.path().join("gradus.db"));
+        let totals = work_late(ledger(&place, 1000));
+        assert_eq!((totals.batches.into_inner(), totals.lost_batches.into_inner()), (QUEUED as u64, 0));
+        assert_eq!((totals.findings.into_inner(), totals.lost_findings.into_inner()), (1, 0));
+    }
+
+    #[test]
+    fn what_others_keep_from_being_written_is_given_up_at_once_when_it_is_late() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::File(directory.path().join("gradus.db"));
+        let ledger = ledger(&place, 500);
+        let other = Connection::open(place.path()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let began = Instant::now();
+        let totals = work_late(ledger);
+        // One try, not one for each group.
+        assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+        assert_eq!((totals.batches.into_inner(), totals.lost_batches.into_inner()), (0, QUEUED as u64));
+        assert_eq!((totals.findings.into_inner(), totals.lost_findings.into_inner()), (0, 1));
+        assert_eq!(totals.held_batches.into_inner(), 0);
+    }
+}
