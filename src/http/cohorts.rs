@@ -145,10 +145,9 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
         Some(due) => tokio::select! {
             share = &mut wait => share,
             // A member that is being scored has no later deadline than this, and hears more of it.
-            () = sleep_until(due.at.into()) => match place.leave() {
-                true => Ok(Err(BatchError::Deadline(due).into())),
-                false => wait.await,
-            },
+            () = sleep_until(due.at.into()) => {
+                if place.leave() { Ok(Err(BatchError::Deadline(due).into())) } else { wait.await }
+            }
         },
         None => wait.await,
     };

@@ -276,7 +276,7 @@ impl Run {
         let RunState { config_hash, seed, rubric, data, .. } = self.state.clone();
         // With other settings a run that ended may have more to do.
         let early = saved.state.early.clone().filter(|_| !force);
-        self.state = RunState { rubric, config_hash, seed, data, early, ..saved.state };
+        self.state = RunState { rubric, config_hash, data, seed, early, ..saved.state };
         Ok(())
     }
 
