@@ -1,0 +1,176 @@
+//! How batches are written: few transactions, a bounded queue, and what the death of the process leaves.
+
+use super::*;
+
+#[test]
+fn waiting_batches_share_a_transaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&config(&path));
+        // While another process holds the lock, the batches gather.
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let tasks: Vec<_> = (0..40)
+            .map(|step| {
+                let (store, sent) = (store.clone(), batch(&store, "exp", step, &[Some(1.0)]));
+                tokio::spawn(async move { store.append(sent).await })
+            })
+            .collect();
+        while store.counters().queue_bytes < 40 << 10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(store.counters().batches, 0);
+        other.execute_batch("ROLLBACK").unwrap();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        let counters = store.counters();
+        assert_eq!((counters.batches, counters.scores, counters.failures), (40, 40, 0));
+        assert!(counters.transactions <= 3, "{} transactions", counters.transactions);
+        assert_eq!(counters.queue_bytes, 0);
+    });
+}
+
+#[test]
+fn a_lock_that_stays_fails_the_batch_and_the_writer_lives_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&Config { busy_timeout_ms: 50, ..config(&path) });
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let failed = store.append(batch(&store, "exp", 0, &[Some(1.0)])).await;
+        assert_eq!(failed, Err(StoreError::Locked { path: path.clone(), waited_ms: 50 }));
+        assert!(store.runs(None, 1).await.unwrap().items.is_empty(), "readers do not wait for a writer");
+        other.execute_batch("ROLLBACK").unwrap();
+        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        assert!(store.ready());
+    });
+}
+
+#[test]
+fn a_full_queue_makes_append_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let tiny = Config { queue_bytes: 1, durability: Durability::Relaxed, ..config(&path) };
+        let store = open(&tiny);
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        let second = batch(&store, "exp", 1, &[Some(1.0)]);
+        let waiting = tokio::spawn({
+            let store = store.clone();
+            async move { store.append(second).await }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!waiting.is_finished());
+        other.execute_batch("ROLLBACK").unwrap();
+        waiting.await.unwrap().unwrap();
+        store.close().await;
+        assert_eq!(store.counters().batches, 2);
+    });
+}
+
+/// Not a law by itself: the process that `what_was_appended_survives_a_kill` kills.
+#[test]
+fn child_that_appends_until_it_is_killed() {
+    let Ok(path) = std::env::var("GRADUS_TEST_DATABASE") else { return };
+    block_on(async {
+        let store = open(&config(Path::new(&path)));
+        for step in 0.. {
+            let sent = batch(&store, "exp", step, &[Some(1.0), Some(0.0)]);
+            let id = sent.id;
+            store.append(sent).await.unwrap();
+            println!("\nstored {id}-1");
+        }
+    });
+}
+
+#[test]
+fn what_was_appended_survives_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "durable::child_that_appends_until_it_is_killed", "--nocapture"])
+        .env("GRADUS_TEST_DATABASE", &path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let stored: Vec<ScoreId> =
+        lines.filter_map(|line| line.unwrap().strip_prefix("stored ").map(|id| id.parse().unwrap())).take(30).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(stored.len(), 30);
+    block_on(async {
+        let store = open(&config(&path));
+        for id in &stored {
+            assert!(store.score(*id).await.unwrap().is_some(), "{id} was promised");
+        }
+        let run = store.run("exp", 1).await.unwrap().unwrap();
+        let rows = all_scores(&store, "exp", &Filter::default(), 1000).await;
+        assert_eq!(run.summary.n, rows.len() as u64, "counters and scores agree");
+        assert!(store.next_id(0) > stored[29].batch, "ids go on after a restart, also with a clock that went back");
+    });
+}
+
+#[test]
+fn a_committed_batch_is_in_the_files_while_they_are_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&config(&path));
+        let sent = batch(&store, "exp", 0, &[Some(1.0)]);
+        let id = ScoreId { batch: sent.id, index: 0 };
+        store.append(sent).await.unwrap();
+        let copy = directory.path().join("copy.db");
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(path.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();
+        assert!(open(&config(&copy)).score(id).await.unwrap().is_some());
+    });
+}
+
+#[test]
+fn the_log_is_copied_into_the_database_while_batches_come() {
+    const BATCHES: u32 = 24;
+    const BODY_BYTES: u32 = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    let noise = |seed: u32| {
+        (0..BODY_BYTES).scan(seed, |state, _| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some(state.to_be_bytes()[0])
+        })
+    };
+    block_on(async {
+        let store = open(&config(&path));
+        for step in 0..BATCHES {
+            let request = Compressed::new(&noise(step).collect::<Vec<u8>>()).unwrap();
+            assert!(request.bytes().len() as u64 > u64::from(BODY_BYTES / 2), "noise does not pack");
+            let sent = batch(&store, "exp", i64::from(step), &[Some(1.0)]);
+            store.append(Batch { request: Some(request), ..sent }).await.unwrap();
+        }
+        let bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
+        let (database, log) = (bytes(&path), bytes(&path.with_extension("db-wal")));
+        assert!(log < u64::from(BATCHES * BODY_BYTES / 2), "the log is used again: {log}");
+        assert!(database > u64::from(BATCHES * BODY_BYTES / 4), "what it held is in the database: {database}");
+        store.close().await;
+    });
+}
+
+#[test]
+fn nothing_is_stored_when_nothing_shall_be() {
+    assert!(Store::open(&Config { url: "none".to_owned(), ..Config::default() }).unwrap().is_none());
+    assert!(Store::open(&Config { durability: Durability::Off, ..memory() }).unwrap().is_none());
+    for url in ["", "sqlite:", "sqlite://", "mysql://x", "gradus.db", "None"] {
+        let error = open_error(&Config { url: url.to_owned(), ..Config::default() });
+        assert_eq!(error, StoreError::Url { url: url.to_owned() });
+    }
+    for durability in [Durability::Commit, Durability::Relaxed, Durability::Off] {
+        assert_eq!(durability.to_string().parse(), Ok(durability));
+    }
+    assert!(matches!("full".parse::<Durability>(), Err(StoreError::Durability { .. })));
+}

@@ -1,0 +1,200 @@
+//! What is read back of whole runs: their sums, their pages, and all that a replay needs.
+
+use super::*;
+
+#[test]
+fn a_run_is_summed_up() {
+    on_each(async |store| {
+        assert_eq!(store.run("exp", 1).await.unwrap(), None);
+        let first = batch(&store, "exp", 1, &[Some(0.5), None, Some(1.0)]);
+        let mut second = batch(&store, "exp", 3, &[Some(-1.0)]);
+        second.rubric_hash = "b3-00000000".to_owned();
+        let invalid = batch(&store, "exp", 2, &[None]);
+        let times = (first.created_at_ms, invalid.created_at_ms);
+        for sent in [first, second, invalid] {
+            store.append(sent).await.unwrap();
+        }
+        let summary = store.run("exp", 1).await.unwrap().unwrap().summary;
+        assert_eq!((summary.n, summary.valid, summary.last_step), (5, 3, Some(3)));
+        assert_eq!((summary.min_reward, summary.max_reward), (Some(-1.0), Some(1.0)));
+        assert!((summary.mean_reward.unwrap() - 0.5 / 3.0).abs() < 1e-12);
+        assert_eq!((summary.first_created_at_ms, summary.last_created_at_ms), times);
+        assert_eq!(summary.rubric_hashes, ["b3-00000000", "b3-5f0c1e9a"]);
+    });
+}
+
+#[test]
+fn a_run_without_a_valid_score_has_no_mean() {
+    on_each(async |store| {
+        store.append(batch(&store, "exp", 1, &[None])).await.unwrap();
+        let run = store.run("exp", DEFAULT_WINDOW).await.unwrap().unwrap();
+        assert_eq!((run.summary.mean_reward, run.summary.min_reward), (None, None));
+        assert_eq!(run.overall.stages.iter().map(|stage| stage.pass_rate).collect::<Vec<_>>(), [None, None]);
+    });
+}
+
+#[test]
+fn mastery_covers_the_latest_steps_that_have_data() {
+    on_each(async |store| {
+        // Steps 0, 10, .. 50; la_bleu is passed from step 40 on, by half of the scores.
+        for step in 0..6 {
+            let high = if step >= 4 { 1.0 } else { 0.0 };
+            for _ in 0..2 {
+                store.append(batch(&store, "exp", step * 10, &[Some(high), Some(0.0), None])).await.unwrap();
+            }
+        }
+        let run = store.run("exp", 3).await.unwrap().unwrap();
+        let names: Vec<_> = run.recent.stages.iter().map(|stage| stage.stage.as_str()).collect();
+        assert_eq!(names, ["tool_parse", "la_bleu"], "in the rubric's order");
+        assert_eq!((run.recent.steps, run.recent.valid), (3, 12));
+        assert_eq!((run.recent.stages[1].reached, run.recent.stages[1].passed), (12, 4));
+        assert_eq!(run.recent.stages[1].pass_rate, Some(4.0 / 12.0));
+        assert_eq!(run.recent.stages[1].mean_score, Some(4.0 / 12.0));
+        assert_eq!((run.overall.steps, run.overall.valid), (6, 24));
+        assert_eq!(run.overall.stages[0].pass_rate, Some(1.0));
+        assert_eq!(run.overall.stages[1].pass_rate, Some(4.0 / 24.0));
+    });
+}
+
+#[test]
+fn runs_are_listed_latest_first_in_stable_pages() {
+    on_each(async |store| {
+        for name in ["a", "b", "ü-%/", "d", "e"] {
+            store.append(batch(&store, name, 0, &[Some(1.0)])).await.unwrap();
+        }
+        let (mut names, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = store.runs(cursor.as_deref(), 2).await.unwrap();
+            names.extend(page.items.into_iter().map(|run| run.run_id));
+            // A run that goes on, and a new one, must not shift the pages that follow.
+            store.append(batch(&store, "a", 1, &[Some(1.0)])).await.unwrap();
+            store.append(batch(&store, &format!("new-{}", names.len()), 1, &[Some(1.0)])).await.unwrap();
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(names, ["e", "d", "ü-%/", "b", "a"]);
+    });
+}
+
+#[test]
+fn filters_choose_scores() {
+    on_each(async |store| {
+        for step in 0..4 {
+            store.append(batch(&store, "exp", step, &[Some(0.0), Some(0.4), Some(0.9), None])).await.unwrap();
+        }
+        store.append(batch(&store, "other", 0, &[Some(0.9)])).await.unwrap();
+        let count = async |filter: Filter| all_scores(&store, "exp", &filter, 3).await.len();
+        assert_eq!(count(Filter::default()).await, 16);
+        assert_eq!(count(Filter { group: Some("g1".to_owned()), ..Filter::default() }).await, 8);
+        assert_eq!(count(Filter { valid: Some(false), ..Filter::default() }).await, 4);
+        assert_eq!(count(Filter { min_reward: Some(0.4), max_reward: Some(0.9), ..Filter::default() }).await, 8);
+        assert_eq!(count(Filter { failed_stage: Some("la_bleu".to_owned()), ..Filter::default() }).await, 12);
+        assert_eq!(count(Filter { step_from: Some(1), step_to: Some(2), ..Filter::default() }).await, 8);
+        assert_eq!(count(Filter { step_from: Some(2), valid: Some(true), ..Filter::default() }).await, 6);
+        assert_eq!(count(Filter { group: Some("' OR 1 --".to_owned()), ..Filter::default() }).await, 0);
+        assert_eq!(store.run_scores("nobody", Filter::default(), None, 5).await.unwrap().items, []);
+    });
+}
+
+#[test]
+fn a_rare_match_in_a_long_run_is_found_over_short_pages() {
+    on_each(async |store| {
+        let mut last = batch(&store, "exp", 1, &[]);
+        for _ in 0..2100 {
+            let sent = batch(&store, "exp", 0, &[Some(0.0)]);
+            last = sent.clone();
+            store.append(Batch { scores: ScoreRows::new(sent.id, []).unwrap(), ..sent }).await.unwrap();
+        }
+        let rare = batch(&store, "exp", 0, &[Some(1.0)]);
+        assert!(rare.id > last.id);
+        store.append(rare).await.unwrap();
+        let first = store.run_scores("exp", Filter::default(), None, 10).await.unwrap();
+        assert_eq!(first.items, [], "a page looks at a bounded number of batches");
+        assert!(first.next_cursor.is_some());
+        assert_eq!(all_scores(&store, "exp", &Filter::default(), 10).await.len(), 1);
+    });
+}
+
+#[test]
+fn pages_are_complete_while_others_write() {
+    on_each(async |store| {
+        for step in 0..20 {
+            store.append(batch(&store, "exp", step, &[Some(0.0), Some(1.0), Some(0.5)])).await.unwrap();
+        }
+        let before = all_scores(&store, "exp", &Filter::default(), 1000).await;
+        let writer = tokio::spawn({
+            let store = store.clone();
+            async move {
+                for step in 20..60 {
+                    store.append(batch(&store, "exp", step, &[Some(0.0), Some(1.0)])).await.unwrap();
+                }
+            }
+        });
+        let seen = all_scores(&store, "exp", &Filter::default(), 7).await;
+        writer.await.unwrap();
+        assert_eq!(seen[..60], before[..60], "what was there is there, once and in place");
+        assert!(seen.windows(2).all(|pair| pair[0].id < pair[1].id));
+        assert_eq!(all_scores(&store, "exp", &Filter::default(), 7).await.len(), 60 + 80);
+    });
+}
+
+#[test]
+fn foreign_cursors_are_refused() {
+    on_each(async |store| {
+        for cursor in
+            ["", "x", "0123456789abcdef", "0123456789abcdef-", "0123456789ABCDEF-1", "ffffffffffffffff-1", "é"]
+        {
+            let page = store.run_scores("exp", Filter::default(), Some(cursor), 5).await;
+            assert!(matches!(page, Err(StoreError::Cursor { .. })), "{cursor}");
+        }
+        for cursor in ["", "x", "0123456789abcdefzz", "0123456789abcdef6", "0123456789abcdefff", "ééééééééééé"]
+        {
+            assert!(matches!(store.runs(Some(cursor), 5).await, Err(StoreError::Cursor { .. })), "{cursor}");
+        }
+    });
+}
+
+#[test]
+fn a_run_is_replayed_in_order_with_all_it_needs() {
+    on_each(async |store| {
+        for step in 0..5 {
+            store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
+            store.append(batch(&store, "other", step, &[Some(1.0)])).await.unwrap();
+        }
+        let mut replay = store.replay("exp");
+        for step in 0..5 {
+            let request = replay.next().await.unwrap().unwrap();
+            assert_eq!(request.request, format!("{{\"run_id\":\"exp\",\"step\":{step}}}").into_bytes());
+            assert!(request.response.starts_with(b"{\"results\":["));
+            assert_eq!(
+                (request.rubric_json.as_str(), request.rubric_hash.as_str()),
+                ("{\"stages\":[]}", "b3-5f0c1e9a")
+            );
+            assert_eq!((request.position, request.engine_version.as_str()), (format!("{{\"step\":{step}}}"), "0.1.0"));
+            assert_eq!(request.judges.as_deref(), Some("{\"default\":\"local:1\"}"));
+        }
+        assert_eq!(replay.next().await.unwrap(), None);
+        store.append(batch(&store, "exp", 5, &[Some(1.0)])).await.unwrap();
+        assert!(replay.next().await.unwrap().is_some(), "a run that goes on can be followed");
+    });
+}
+
+#[test]
+fn requests_that_were_not_kept_say_so() {
+    block_on(async {
+        let store = open(&Config { keep_trajectories: false, ..memory() });
+        assert!(!store.keeps_trajectories());
+        let (first, second) = (batch(&store, "exp", 0, &[Some(1.0)]), batch(&store, "exp", 1, &[Some(1.0)]));
+        let ids = [first.id, second.id];
+        store.append(first).await.unwrap();
+        store.append(second).await.unwrap();
+        let mut replay = store.replay("exp");
+        for batch in ids {
+            assert_eq!(replay.next().await, Err(StoreError::NotKept { batch }));
+        }
+        assert_eq!(replay.next().await, Ok(None));
+        assert!(store.score(ScoreId { batch: ids[0], index: 0 }).await.unwrap().is_some(), "scores are kept");
+    });
+}
