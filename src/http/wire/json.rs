@@ -226,7 +226,7 @@ impl<T: Put> Put for Vec<T> {
 }
 
 /// Names with values, written as an object.
-fn put_object<N, V: Put>(
+pub(super) fn put_object<N, V: Put>(
     fields: impl IntoIterator<Item = (N, V)>,
     put_name: impl Fn(N, &mut Vec<u8>),
     out: &mut Vec<u8>,
@@ -243,7 +243,7 @@ fn put_object<N, V: Put>(
 }
 
 /// Writes a name that is known to need no escapes.
-fn put_plain(name: &str, out: &mut Vec<u8>) {
+pub(super) fn put_plain(name: &str, out: &mut Vec<u8>) {
     debug_assert!(special(name.as_bytes(), 0).is_none(), "{name:?}");
     out.push(b'"');
     out.extend_from_slice(name.as_bytes());
@@ -255,24 +255,6 @@ pub(super) fn open(start: usize, out: &mut Vec<u8>) {
     match out.get_mut(start) {
         Some(comma) => *comma = b'{',
         None => out.push(b'{'),
-    }
-}
-
-/// A rubric's own names, which are letters, digits, `_`, `-` and `.`.
-impl Put for super::Named<'_> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_object(self.0.iter().copied(), put_plain, out);
-    }
-}
-
-/// Names that stand in this program, and a judge's labels, which may be any text.
-impl Put for super::response::Detail<'_> {
-    fn put(&self, out: &mut Vec<u8>) {
-        let put_name = |name: &Cow<'static, str>, out: &mut Vec<u8>| match name {
-            Cow::Borrowed(name) => put_plain(name, out),
-            Cow::Owned(label) => label.put(out),
-        };
-        put_object(self.0.iter().map(|(name, number)| (name, *number)), put_name, out);
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::calls::{LeftOut, Lists, ParseWire, ToolCallWire};
-use super::json::{Put, put};
+use super::json::{Put, put, put_object, put_plain};
 
 use crate::rubric::Rubric;
 use crate::score::{Fault, Report, StepReward};
@@ -20,9 +20,27 @@ use crate::toolcall::schema::bounded_pointer;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Named<'a>(pub Vec<(&'a str, f64)>);
 
+/// A rubric's own names, which are letters, digits, `_`, `-` and `.`.
+impl Put for Named<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_object(self.0.iter().copied(), put_plain, out);
+    }
+}
+
 /// The numbers that a stage's score was made of, written as an object.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detail<'a>(pub &'a [(Cow<'static, str>, f64)]);
+
+/// Names that stand in this program, and a judge's labels, which may be any text.
+impl Put for Detail<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        let put_name = |name: &Cow<'static, str>, out: &mut Vec<u8>| match name {
+            Cow::Borrowed(name) => put_plain(name, out),
+            Cow::Owned(label) => label.put(out),
+        };
+        put_object(self.0.iter().map(|(name, number)| (name, *number)), put_name, out);
+    }
+}
 
 /// How one trajectory was scored.
 #[derive(Debug, ToSchema)]

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::turn::Made;
+use super::turn::{Made, plain_name};
 use crate::stages::json_equal;
 use crate::trajectory::MAX_REFERENCE_CALLS;
 
@@ -102,11 +102,6 @@ pub(super) fn any_of(made: &[Made]) -> Vec<Value> {
     let call = |(name, arguments): &Made| json!({"name": name, "arguments": arguments});
     let calls: Vec<Value> = made.iter().take(MAX_REFERENCE_CALLS).map(call).collect();
     if calls.is_empty() { vec![json!({"name": "any call", "arguments": {}})] } else { calls }
-}
-
-/// A function's name as a model may write it.
-pub(super) fn plain_name(name: &str) -> String {
-    name.replace('.', "_")
 }
 
 /// Functions as tools: their names as models write them, their parameters as JSON Schema. What the reference calls have is

@@ -7,7 +7,6 @@ use std::ops::Range;
 use memchr::memchr_iter;
 use serde_json::{Map, Value, json};
 
-use super::leaderboard::plain_name;
 use crate::http::dialects::MAX_VALUES_BYTES;
 use crate::stages::MAX_MATCHED_CALLS;
 use crate::toolcall::values_bytes;
@@ -104,6 +103,11 @@ fn native(item: Value) -> Vec<Value> {
     }
     let call = |(name, arguments): (String, Value)| json!({"function": {"name": name, "arguments": arguments}});
     fields.into_iter().map(call).collect()
+}
+
+/// A function's name as a model may write it.
+pub(super) fn plain_name(name: &str) -> String {
+    name.replace('.', "_")
 }
 
 /// Spells the name of a call as references have it; says whether that changed it.
