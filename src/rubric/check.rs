@@ -1,10 +1,10 @@
 //! From the shape of a file to a [`Rubric`]: every value checked, every error at its field.
 
 use std::collections::HashSet;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::check_stage::{default_measure, stage};
+use super::check_value::{Result, unit, word};
 use super::error::RubricError;
 use super::file::{PenaltyFile, RubricFile, ScheduleFile};
 use super::resolved::resolved;
@@ -13,8 +13,6 @@ use crate::shaping::{Over, Penalty, PenaltyKind, Position, RewardRange, Schedule
 use crate::stages::{Measure, Reading};
 use crate::toolcall::answer::AnswerFrom;
 use crate::trajectory::{ParseMode, ToolFormat};
-
-pub(super) type Result<T> = std::result::Result<T, RubricError>;
 
 const MEASURES: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu";
 /// A version is this much of the hash: `b3-` and 8 hex digits.
@@ -80,17 +78,6 @@ fn name(name: &str, pointer: &str) -> Result<()> {
         return Err(RubricError::at(pointer, format!("{name:?} is reserved; choose another name")));
     }
     Ok(())
-}
-
-pub(super) fn word<T: FromStr>(value: &str, pointer: &str, choices: &str) -> Result<T> {
-    value.parse().map_err(|_| RubricError::at(pointer, format!("{value:?} is not known; one of: {choices}")))
-}
-
-pub(super) fn unit(value: f64, pointer: &str) -> Result<f64> {
-    if (0.0..=1.0).contains(&value) {
-        return Ok(value);
-    }
-    Err(RubricError::at(pointer, format!("{value} is out of range; it must be from 0 to 1")))
 }
 
 fn weight(value: f64, pointer: &str) -> Result<f64> {

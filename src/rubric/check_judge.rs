@@ -1,7 +1,6 @@
 //! From a judge stage's entry in the file to a [`JudgeStage`].
 
-use super::check::{Result, unit};
-use super::check_stage::only;
+use super::check_value::{Result, only, unit};
 use super::error::{RubricError, escape_pointer};
 use super::file::StageFile;
 use crate::stages::{JudgeMode, JudgeStage, Label, Panel, Stage, UnitScore};

@@ -1,7 +1,7 @@
 //! From a stage's entry in the file to a [`Stage`]: its options checked, foreign ones refused.
 
-use super::check::{Result, unit, word};
 use super::check_judge;
+use super::check_value::{Result, only, unit, word};
 use super::error::RubricError;
 use super::file::{NumberOrOff, StageFile};
 use crate::stages::{Expr, MatchMode, Measure, Stage, ToolMatch};
@@ -27,13 +27,6 @@ pub(super) fn stage(file: &StageFile, at: &str, earlier: &[&str]) -> Result<Stag
         }
         kind => measure(kind, options, at).map(Stage::Measure),
     }
-}
-
-/// Refuses options that the kind does not have: a silently ignored option is a wrong rubric.
-pub(super) fn only(options: &StageFile, allowed: &[&str], kind: &str, at: &str) -> Result<()> {
-    let Some(extra) = options.given().into_iter().find(|option| !allowed.contains(option)) else { return Ok(()) };
-    let has = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
-    Err(RubricError::at(format!("{at}/{extra}"), format!("`{kind}` has no option `{extra}`; its options: {has}")))
 }
 
 fn binary(options: &StageFile, at: &str) -> Result<Stage> {

@@ -7,6 +7,7 @@ mod catalog;
 mod check;
 mod check_judge;
 mod check_stage;
+mod check_value;
 mod error;
 mod file;
 mod object;
