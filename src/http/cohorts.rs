@@ -300,7 +300,7 @@ mod tests {
     use super::*;
 
     /// Two members of a group that wait, of 3 and 5 bytes.
-    async fn two() -> (Waiting, CohortKey, tokio::task::JoinHandle<()>) {
+    fn two() -> (Waiting, CohortKey, tokio::task::JoinHandle<()>) {
         let timer = tokio::spawn(std::future::pending());
         let member = |number, items: &str| {
             let (arrived, patience) = (Instant::now(), Duration::ZERO);
@@ -321,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_frees_its_place_and_the_last_one_ends_the_waiting() {
-        let (mut waiting, key, timer) = two().await;
+        let (mut waiting, key, timer) = two();
         assert!(waiting.leave(&key, 0) && !waiting.leave(&key, 0));
         assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (1, 5, 1));
         assert!(waiting.leave(&key, 1));
@@ -331,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_group_that_is_complete_frees_the_places_of_all() {
-        let (mut waiting, key, timer) = two().await;
+        let (mut waiting, key, timer) = two();
         assert_eq!(waiting.take_out(&key).map(|cohort| cohort.members.len()), Some(2));
         assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (0, 0, 0));
         assert!(ended(timer).await);
