@@ -67,6 +67,9 @@ fn every_algorithm_by_hand() {
         let kept = !matches!(algorithm, "vspo" | "dapo");
         assert_eq!(found[1]["kept"], kept, "{algorithm}: a group without spread");
     }
+    // However little spread there is, it is something to learn from.
+    let little = json!({"algorithm": "dapo", "groups": groups(&[vec![0.5, 0.500_001], vec![0.0, 1.0]])});
+    assert_eq!(advantages(&server, &little)["groups"][0]["kept"], true);
 }
 
 #[test]
@@ -96,6 +99,40 @@ fn settings_beside_vspos_are_heard() {
     assert!((std(false) - 0.5).abs() < 1e-12 && (std(true) - 0.5_f64.sqrt()).abs() < 1e-12);
     // Z is of groups with less than sigma_min; at it they stay.
     assert_eq!(ask(json!({"vspo": {"sigma_min": 0.5}}))["groups"][0]["multiplicity"], 2);
+    // V = (R_max - mean) std, whatever the largest reward is.
+    assert_eq!(ask(json!({"max_reward": 2.0}))["groups"][0]["value"], 0.75);
+    assert_eq!(ask(json!({"epsilon": 0.5}))["groups"][0]["advantages"], json!([0.5, -0.5]));
+    assert_eq!(ask(json!({"seed": 7}))["u0"], unit_from_seed(7));
+}
+
+#[test]
+fn what_is_left_out_is_as_the_document_says() {
+    let server = Server::start(&[]);
+    let of = |request: Value| advantages(&server, &request)["groups"].clone();
+    let small = groups(&[vec![0.0, 2e-6]]);
+    let found = of(json!({"algorithm": "grpo", "groups": small}))[0]["advantages"][1].as_f64().unwrap();
+    assert!((found - 0.5).abs() < 1e-9, "epsilon = 1e-6: {found}");
+    let flat = groups(&[vec![0.0, 1.0], vec![0.0, 1e-6], vec![0.0, 4e-6]]);
+    let kept: Vec<Value> =
+        (0..3).map(|n| of(json!({"algorithm": "vspo", "groups": flat}))[n]["kept"].clone()).collect();
+    assert_eq!(kept, [true, false, true], "sigma_min = 1e-6");
+    let vspo = |vspo: Value| {
+        let batch = groups(&[vec![0.0, 1.0], vec![1.0; 2], vec![1.0; 2], vec![1.0; 2]]);
+        of(json!({"algorithm": "vspo", "vspo": vspo, "groups": batch}))[0]["factor"].clone()
+    };
+    assert_eq!((vspo(json!({})), vspo(json!({"gamma": 1.0}))), (json!(1.875), json!(2.0)), "gamma = 0.5, w_max = 2");
+}
+
+#[test]
+fn uniform_sampling_draws_all_that_have_spread_alike() {
+    let server = Server::start(&[]);
+    let batch = groups(&[vec![0.0, 1.0], vec![0.9, 1.0], vec![0.5; 2], vec![0.5; 2]]);
+    for (sampling, wanted) in [("value", [3, 1, 0, 0]), ("uniform", [2, 2, 0, 0])] {
+        let request = json!({"algorithm": "vspo", "u0": 0.0, "vspo": {"sampling": sampling}, "groups": batch});
+        let found = advantages(&server, &request)["groups"].clone();
+        let found: Vec<&Value> = found.as_array().unwrap().iter().map(|group| &group["multiplicity"]).collect();
+        assert_eq!(found, wanted, "{sampling}");
+    }
 }
 
 #[test]
@@ -106,6 +143,8 @@ fn a_rollout_without_a_reward_counts_nowhere() {
     let group = &answer["groups"][0];
     assert_eq!((&group["group"], &group["n"], &group["mean"]), (&json!(7), &json!(2), &json!(0.5)));
     assert_eq!(group["advantages"], json!([0.5, null, -0.5]));
+    let named = advantages(&server, &json!({"algorithm": "grpo", "groups": [{"group": -7, "rewards": []}]}));
+    assert_eq!(named["groups"][0]["group"], -7);
 }
 
 #[test]
@@ -117,13 +156,18 @@ fn what_is_out_of_range_is_named() {
     advantages(&server, &fine);
     for (field, value, pointer) in [
         ("u0", json!(1.0), "/u0"),
+        ("u0", json!(-0.1), "/u0"),
         ("epsilon", json!(-1.0), "/epsilon"),
+        ("epsilon", json!(1.5), "/epsilon"),
         // Sums beyond it would be infinite, which JSON cannot say.
         ("max_reward", json!(1e101), "/max_reward"),
         ("max_reward", json!(-1e101), "/max_reward"),
+        ("groups", json!([{"group": "a", "rewards": [0.0, -1e101]}]), "/groups/0/rewards/1"),
         ("groups", json!([{"group": null, "rewards": [1.0]}]), "/groups/0/group"),
         ("groups", json!([{"group": {"a": 1}, "rewards": [1.0]}]), "/groups/0/group"),
         ("vspo", json!({"gamma": 2.0}), "/vspo/gamma"),
+        ("vspo", json!({"gamma": -0.5}), "/vspo/gamma"),
+        ("vspo", json!({"sigma_min": -1.0}), "/vspo/sigma_min"),
         ("vspo", json!({"w_max": 0.0}), "/vspo/w_max"),
         ("vspo", json!({"gama": 1.0}), "/vspo/gama"),
         ("algorithm", json!("ppo"), "/algorithm"),
@@ -143,6 +187,8 @@ fn what_is_out_of_range_is_named() {
         format!(r#"{{"algorithm":"grpo","groups":[{}]}}"#, vec![group; groups].join(","))
     };
     server.post("/advantages", &many(64, 16_384)).ok();
+    assert_eq!(server.post("/advantages", &many(65_537, 0)).problem(422)["pointer"], "/groups");
+    server.post("/advantages", &many(65_536, 0)).ok();
     let named = format!(r#"{{"group":"\"{}","rewards":[1]}}"#, ",".repeat(3_000_000));
     server.post("/advantages", &format!(r#"{{"algorithm":"grpo","groups":[{named}]}}"#)).ok();
     for body in [many(64, 16_385), many(1, 3_000_000)] {
@@ -186,7 +232,9 @@ fn the_value_table_has_the_latest_visit_and_the_averages() {
         (&items[1]["visits"], &items[1]["mean"], &items[1]["value"], &items[1]["last_step"]),
         (&json!(2), &json!(1.0), &json!(0.0), &json!(2))
     );
-    assert!((items[1]["value_average"].as_f64().unwrap() - 0.175).abs() < 1e-12);
+    for (name, average) in [("mean_average", 0.65), ("std_average", 0.35), ("value_average", 0.175)] {
+        assert!((items[1][name].as_f64().unwrap() - average).abs() < 1e-12, "{name} of {}", items[1]);
+    }
     let first = |query: &str| server.get(&format!("/runs/r/prompts?limit=1&{query}")).ok()["items"][0]["group"].clone();
     assert_eq!(
         (first("order=mean"), first("order=visits"), first("order=value_average")),
@@ -224,11 +272,15 @@ fn prompts_are_listed_by_what_is_asked_for() {
     score(1, "once", &["x y", "v"]);
     score(2, "once", &["v", "v"]);
     score(1, "now", &["x y", "x z"]);
+    // Of much spread and little value, since nearly all are right; and all right at last.
+    score(1, "easy", &[&["x y"; 9][..], &["v"]].concat());
+    score(1, "late", &["v", "v"]);
+    score(2, "late", &["x y", "x y"]);
     let first = |order: &str| server.get(&format!("/runs/w/prompts?limit=1&order={order}")).ok()["items"][0].clone();
     let now = first("value");
     // V = (2 - 1.5) * 0.5.
     assert_eq!((&now["group"], &now["std"], &now["value"]), (&json!("now"), &json!(0.5), &json!(0.25)));
-    assert_eq!(first("std")["group"], "now");
+    assert_eq!((&first("std")["group"], &first("mean")["group"]), (&json!("easy"), &json!("once")));
     let once = first("value_average");
     assert_eq!((&once["group"], &once["value"]), (&json!("once"), &json!(0.0)), "{once}");
 }
@@ -242,10 +294,23 @@ fn prompts_are_drawn_by_value_and_seed() {
     let average = draw(json!({"count": 17, "seed": 7, "by": "average"}));
     assert_eq!(average["counts"], json!({"q0": 7, "q1": 10}), "0.175 to 0.25");
     assert_eq!(average, draw(json!({"count": 17, "seed": 7, "by": "average"})));
+    assert_eq!((&average["u0"], &average["sampling"]), (&json!(unit_from_seed(7)), &json!("value")));
     assert_eq!(draw(json!({"count": 3, "sampling": "uniform"}))["groups"], json!(["q0", "q1", "q2"]));
-    for bad in [json!({}), json!({"count": 0}), json!({"count": 2, "sead": 1})] {
+    for bad in [json!({}), json!({"count": 0}), json!({"count": 65_537}), json!({"count": 2, "sead": 1})] {
         server.post("/runs/r/sample", &bad.to_string()).problem(422);
     }
+    // Where nothing is worth anything, all are alike; where no score has a group, there is nothing to draw.
+    let score = |run: &str, items: Vec<Value>| {
+        server.reward(&json!({"rubric": "binary_em", "run_id": run, "trajectories": items})).ok();
+    };
+    score("flat", ["a", "b"].map(|group| with(answering("Paris"), "group", json!(group))).to_vec());
+    let flat = server.post("/runs/flat/sample", r#"{"count": 2}"#).ok();
+    assert_eq!((&flat["groups"], &flat["sampling"]), (&json!(["a", "b"]), &json!("uniform")));
+    score("alone", vec![answering("Paris")]);
+    assert_eq!(
+        server.post("/runs/alone/sample", r#"{"count": 1}"#).problem(404)["type"],
+        "urn:gradus:problem:no-prompts"
+    );
     server.post("/runs/nobody/sample", r#"{"count": 1}"#).problem(404);
 }
 

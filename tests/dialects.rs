@@ -5,6 +5,8 @@
 
 mod common;
 
+#[path = "dialects/answers.rs"]
+mod answers;
 #[path = "dialects/cohorts.rs"]
 mod cohorts;
 #[path = "dialects/contents.rs"]

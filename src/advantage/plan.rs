@@ -239,6 +239,23 @@ mod tests {
         assert_eq!(wrong(PlanConfig { gamma: f64::NAN, ..fine }), "gamma");
         assert_eq!(wrong(PlanConfig { w_max: 0.0, ..fine }), "w_max");
         assert_eq!(wrong(PlanConfig { sigma_min: -1.0, ..fine }), "sigma_min");
+        assert_eq!(wrong(PlanConfig { gamma: -0.5, ..fine }), "gamma");
+        assert_eq!(wrong(PlanConfig { w_max: f64::NAN, ..fine }), "w_max");
+        assert_eq!(wrong(PlanConfig { sigma_min: f64::INFINITY, ..fine }), "sigma_min");
+    }
+
+    #[test]
+    fn where_rewards_exceed_the_largest_all_with_spread_are_alike() {
+        // (1 - 2.5) 0.5 is no probability.
+        let groups = [group(&[2.0, 3.0]), group(&[3.0, 3.0]), group(&[3.0, 3.0]), group(&[4.0, 5.0])];
+        assert_eq!(plan(&groups, &PlanConfig::default(), 0.0).multiplicity, [2, 0, 0, 2]);
+    }
+
+    #[test]
+    fn no_draw_is_lost_to_rounding() {
+        // 1 - 2^-53 + 1 is 2: the last point is at the end of the weights, not before it.
+        let offset = 1.0 - f64::EPSILON / 2.0;
+        assert_eq!(systematic_draws(&[1.0, 1.0, 0.0], 2, offset), [1, 1, 0]);
     }
 
     proptest! {

@@ -54,6 +54,7 @@ mod tests {
         history.visit(second);
         assert_eq!((history.visits, history.latest), (2, second));
         assert!((history.mean_average - 0.65).abs() < 1e-15);
+        assert!((history.std_average - 0.175).abs() < 1e-15);
         assert!((history.value_average - 0.0875).abs() < 1e-15);
     }
 

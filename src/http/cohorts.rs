@@ -298,6 +298,44 @@ fn together(key: &CohortKey, mut members: Vec<Member>) -> (Vec<Member>, String) 
 mod tests {
     use super::*;
 
+    /// Two members of a group that wait, of 3 and 5 bytes.
+    fn two() -> (Waiting, CohortKey, tokio::task::JoinHandle<()>) {
+        let timer = tokio::spawn(std::future::pending());
+        let member = |number, items: &str| {
+            let (arrived, patience) = (Instant::now(), Duration::ZERO);
+            let (items, request_id) = (items.to_owned(), String::new());
+            let joining = Joining { items, count: 1, size: 3, patience, arrived, due: None, request_id };
+            Member { number, joining, answer: oneshot::channel().0 }
+        };
+        let key = CohortKey { envelope: "{".into(), group: "g".to_owned() };
+        let members = vec![member(0, "abc"), member(1, "abcde")];
+        let cohort = Cohort { number: 0, members, timer: timer.abort_handle(), alive: Arc::default() };
+        (Waiting { cohorts: HashMap::from([(key.clone(), cohort)]), members: 2, bytes: 8, next: 2 }, key, timer)
+    }
+
+    async fn ended(timer: tokio::task::JoinHandle<()>) -> bool {
+        let end = tokio::time::timeout(Duration::from_secs(5), timer).await;
+        end.is_ok_and(|end| end.is_err_and(|error| error.is_cancelled()))
+    }
+
+    #[tokio::test]
+    async fn who_leaves_frees_its_place_and_the_last_one_ends_the_waiting() {
+        let (mut waiting, key, timer) = two();
+        assert!(waiting.leave(&key, 0) && !waiting.leave(&key, 0));
+        assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (1, 5, 1));
+        assert!(waiting.leave(&key, 1));
+        assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (0, 0, 0));
+        assert!(ended(timer).await);
+    }
+
+    #[tokio::test]
+    async fn a_group_that_is_complete_frees_the_places_of_all() {
+        let (mut waiting, key, timer) = two();
+        assert_eq!(waiting.take_out(&key).map(|cohort| cohort.members.len()), Some(2));
+        assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (0, 0, 0));
+        assert!(ended(timer).await);
+    }
+
     #[test]
     fn members_and_bytes_that_wait_are_bounded() {
         let waiting = |members, bytes| Waiting { members, bytes, ..Waiting::default() };

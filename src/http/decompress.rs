@@ -6,7 +6,7 @@ use std::io;
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -20,20 +20,17 @@ use super::kind::Kind;
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Decompresses the request's body. A body may be several compressed pieces, one after the other (RFC 1952, 2.2); what
-/// stands behind them and is none breaks the body.
-///
-/// # Errors
-/// 415 for another encoding.
-pub(super) async fn decompress(mut request: Request, next: Next) -> Result<Response, Problem> {
+/// stands behind them and is none breaks the body. One in another encoding stays as it is, and keeps the header: whoever
+/// reads it refuses it by [`require_known`], in words that its client hears.
+pub(super) async fn decompress(mut request: Request, next: Next) -> Response {
     // An answer that was made, and stored, is not withheld for its encoding: RFC 9110 leaves the choice (12.5.3).
     if accepts_none(request.headers()) {
         request.headers_mut().remove(header::ACCEPT_ENCODING);
     }
     let Some(coding) = request.headers_mut().remove(header::CONTENT_ENCODING) else {
-        return Ok(next.run(request).await);
+        return next.run(request).await;
     };
-    // The names of codings are case-insensitive (RFC 9110, 8.4.1).
-    let name = String::from_utf8_lossy(coding.as_bytes()).trim().to_ascii_lowercase();
+    let name = name_of(&coding);
     let (mut parts, body) = request.into_parts();
     let body = match name.as_str() {
         "identity" => body,
@@ -48,15 +45,40 @@ pub(super) async fn decompress(mut request: Request, next: Next) -> Result<Respo
             plain(decoder)
         }
         _ => {
-            let detail = format!("the content encoding {name:?} is not supported; send gzip, zstd or identity");
-            return Err(Problem::new(Kind::Encoding, detail));
+            parts.headers.insert(header::CONTENT_ENCODING, coding);
+            return next.run(Request::from_parts(parts, body)).await;
         }
     };
     if name != "identity" {
         // It counted the bytes before.
         parts.headers.remove(header::CONTENT_LENGTH);
     }
-    Ok(next.run(Request::from_parts(parts, body)).await)
+    next.run(Request::from_parts(parts, body)).await
+}
+
+/// Refuses a body that [`decompress`] left as it was.
+///
+/// # Errors
+/// 415.
+pub(super) fn require_known(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(coding) = headers.get(header::CONTENT_ENCODING) else { return Ok(()) };
+    let name = name_of(coding);
+    let detail = format!("the content encoding {name:?} is not supported; send gzip, zstd or identity");
+    Err(Problem::new(Kind::Encoding, detail))
+}
+
+/// The same for routes whose bodies are read for them.
+///
+/// # Errors
+/// 415.
+pub(super) async fn refuse_unknown(request: Request, next: Next) -> Result<Response, Problem> {
+    require_known(request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// The names of codings are case-insensitive (RFC 9110, 8.4.1).
+fn name_of(coding: &HeaderValue) -> String {
+    String::from_utf8_lossy(coding.as_bytes()).trim().to_ascii_lowercase()
 }
 
 /// Whether a client accepts neither a plain answer nor one in an encoding that there is.

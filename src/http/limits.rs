@@ -11,6 +11,7 @@ use simdutf8::compat::from_utf8;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::decompress::require_known;
 use super::error::Problem;
 use super::kind::Kind;
 use super::spare::{Lent, Spare};
@@ -135,9 +136,10 @@ impl Admission<'_> {
     /// Reads a body, as text.
     ///
     /// # Errors
-    /// 413 when it is too large, 400 when it breaks off, cannot be decompressed or is not UTF-8, 408 when the client falls
-    /// silent, 429 when too much is in flight.
+    /// 413 when it is too large, 415 when its encoding is not known, 400 when it breaks off, cannot be decompressed or is not
+    /// UTF-8, 408 when the client falls silent, 429 when too much is in flight.
     pub async fn read(&mut self, headers: &HeaderMap, mut body: Body) -> Result<String, Problem> {
+        require_known(headers)?;
         let max = self.limits.config.max_body_bytes;
         let whole = Duration::from_millis(self.limits.config.max_deadline_ms);
         let began = Instant::now();

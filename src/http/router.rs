@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::app::App;
-use super::decompress::decompress;
+use super::decompress::{decompress, refuse_unknown};
 use super::dialects;
 use super::documented::Shared;
 use super::error::{Problem, ProblemWire};
@@ -84,6 +84,11 @@ fn whole(route: MethodRouter<App>) -> MethodRouter<App> {
     route.layer(DefaultBodyLimit::disable())
 }
 
+/// A route whose body is read for it.
+fn small(route: MethodRouter<App>) -> MethodRouter<App> {
+    route.layer(axum::middleware::from_fn(refuse_unknown))
+}
+
 /// What existing trainers send.
 fn dialect_routes() -> Router<App> {
     Router::new()
@@ -115,8 +120,8 @@ pub(super) fn router(app: App) -> Router {
         .route("/references", whole(post(references::load_references)))
         .route("/advantages", whole(post(advantages::compute_advantages)))
         .route("/rubrics", get(rubrics::list_rubrics))
-        .route("/rubrics/check", post(rubrics::check_rubric))
-        .route("/rubrics/{name}", get(rubrics::get_rubric).put(rubrics::put_rubric))
+        .route("/rubrics/check", small(post(rubrics::check_rubric)))
+        .route("/rubrics/{name}", small(get(rubrics::get_rubric).put(rubrics::put_rubric)))
         .route("/runs", get(runs::list_runs))
         .route("/runs/{run_id}", get(runs::get_run))
         .route("/runs/{run_id}/scores", get(runs::list_scores))

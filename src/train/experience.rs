@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn weights_of_a_mean_sum_to_one() {
-        let samples = [sample(3, 1.0), sample(1, 2.0), sample(4, 0.0)];
+        let samples = [sample(3, 1.0), sample(1, 3.0), sample(4, 0.0)];
         let all = [0, 1, 2];
         for aggregation in [Aggregation::TokenMean, Aggregation::SeqMeanTokenMean] {
             let averaging = Averaging::over(&samples, &all, aggregation, 4);

@@ -235,3 +235,119 @@ fn whiten(samples: &mut [Sample]) {
         *advantage = (*advantage - mean) * scale;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::rollout::Writer;
+
+    fn config(algorithm: &str, rest: &str) -> TrainConfig {
+        let text = format!(
+            "name = \"n\"\noutput = \"o\"\nalgorithm = \"{algorithm}\"\nsteps = 1\npolicy = {{}}\n{rest}\n[environment]\n\
+             kind = \"qa_search\"\ncorpus = \"c\"\ntrain = \"t\"\nheld_out = \"h\"\n"
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    /// A group whose rollouts have two tokens of the policy with one of a tool between them.
+    fn group(rewards: &[Option<f64>]) -> Group {
+        let policy = Writer::Policy { logprob: None };
+        let attempt = |reward: &Option<f64>| {
+            let writers = vec![policy, Writer::Environment, policy];
+            let rollout =
+                Rollout { task: 0, tokens: vec![0; 4], prompt: 1, writers, messages: Vec::new(), truncated: false };
+            (rollout, Scored { reward: *reward, ..Scored::default() })
+        };
+        Group::new(0, rewards.iter().map(attempt).collect(), 1.0)
+    }
+
+    fn groups(rewards: &[[f64; 2]]) -> Vec<Group> {
+        rewards.iter().map(|rewards| group(&rewards.map(Some))).collect()
+    }
+
+    #[test]
+    fn rollouts_without_a_reward_are_left_out_and_the_others_keep_theirs() {
+        let group = group(&[Some(1.0), None, Some(0.0)]);
+        assert_eq!((group.attempts.len(), group.statistics.n, group.rewards()), (2, 2, vec![1.0, 0.0]));
+        let found = samples(&config("grpo", ""), &[group], &Plan::once([true]));
+        let advantages: Vec<f64> = found.iter().map(|sample| sample.advantages[0].round()).collect();
+        assert_eq!((advantages, found[0].advantages.len()), (vec![1.0, -1.0], 2));
+    }
+
+    #[test]
+    fn what_is_drawn_counts_its_smoothed_factor_or_is_sampled_again() {
+        let batch = groups(&[[0.5, 0.5], [0.0, 1.0]]);
+        for (mode, more, factor, copies) in [("reuse", [0, 0], 1.5, 2.0), ("regenerate", [0, 5], 1.0, 1.0)] {
+            let config = config("vspo", &format!("vspo.mode = \"{mode}\"\nrollout.group_size = 5"));
+            let plan = planned(&config, &batch, 1);
+            assert_eq!((&plan.multiplicity[..], regenerated(&config, &plan)), (&[0, 2][..], more.to_vec()), "{mode}");
+            let found = samples(&config, &batch, &plan);
+            let counts: Vec<_> = found.iter().map(|sample| (sample.factor, sample.copies)).collect();
+            assert_eq!(counts, [(factor, copies); 2], "{mode}: those of the group without spread are not there");
+        }
+    }
+
+    #[test]
+    fn without_smoothing_every_copy_counts_whole() {
+        let batch = groups(&[[0.0, 1.0], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]);
+        let factor =
+            |smoothing| planned(&config("vspo", &format!("vspo.smoothing = {smoothing}")), &batch, 1).factor[0];
+        assert_eq!((factor(true), factor(false)), (1.875, 4.0));
+    }
+
+    #[test]
+    fn every_step_draws_anew_and_always_the_same() {
+        let spread = (0..8).map(|n| [0.0, 0.1 + 0.1 * f64::from(n)]);
+        let batch = groups(&spread.chain([[0.5, 0.5]; 4]).collect::<Vec<_>>());
+        let config = config("vspo", "");
+        let drawn: Vec<Vec<u32>> = (1..20).map(|step| planned(&config, &batch, step).multiplicity).collect();
+        assert!(drawn.iter().any(|drawn_then| *drawn_then != drawn[0]), "{drawn:?}");
+        assert_eq!(drawn[3], planned(&config, &batch, 4).multiplicity);
+    }
+
+    #[test]
+    fn flat_groups_leave_dapos_batch_unless_nothing_else_is_in_it() {
+        let config = config("dapo", "");
+        let of = |rewards: &[[f64; 2]]| planned(&config, &groups(rewards), 1).multiplicity;
+        assert_eq!(of(&[[1.0, 1.0], [0.0, 1.0], [0.5, 0.500_1]]), [0, 1, 1]);
+        assert_eq!(of(&[[1.0, 1.0], [0.0, 0.0]]), [1, 1]);
+    }
+
+    #[test]
+    fn vspo_calls_flat_what_its_sigma_min_does() {
+        let little = group(&[Some(0.5), Some(0.6)]);
+        for (algorithm, flat) in [("vspo", true), ("dapo", false), ("grpo", false)] {
+            assert_eq!(little.is_flat(flat_below(&config(algorithm, "vspo.sigma_min = 0.1"))), flat, "{algorithm}");
+        }
+    }
+
+    fn by_the_critic(config: PpoConfig) -> Vec<Sample> {
+        let sample =
+            |values: [f64; 2]| Sample { written: vec![1, 3], old_values: values.to_vec(), ..Sample::default() };
+        let mut samples = vec![sample([0.5, 0.25]), sample([0.0, 0.0])];
+        by_critic(&mut samples, &[1.0, 0.0], &config);
+        samples
+    }
+
+    #[test]
+    fn the_critics_reward_is_given_at_the_last_token() {
+        let found = by_the_critic(PpoConfig { gamma: 0.9, lambda: 0.8, whiten: false });
+        let last = 1.0 - 0.25;
+        let first = 0.9 * 0.25 - 0.5 + 0.9 * 0.8 * last;
+        assert_eq!((&found[0].advantages, &found[0].returns), (&vec![first, last], &vec![first + 0.5, 1.0]));
+        assert_eq!((&found[1].advantages, &found[1].returns), (&vec![0.0, 0.0], &vec![0.0, 0.0]));
+    }
+
+    #[test]
+    fn whitened_advantages_have_mean_0_and_deviation_1_over_all_tokens() {
+        let all = |config| by_the_critic(config).into_iter().flat_map(|sample| sample.advantages).collect::<Vec<f64>>();
+        let found = all(PpoConfig::default());
+        assert!(found.iter().sum::<f64>().abs() < 1e-12, "{found:?}");
+        assert!(
+            (found.iter().map(|advantage| advantage * advantage).sum::<f64>() / 4.0 - 1.0).abs() < 1e-6,
+            "{found:?}"
+        );
+        let plain = all(PpoConfig { whiten: false, ..PpoConfig::default() });
+        assert_eq!(plain, [0.25 - 0.5 + 0.95 * 0.75, 0.75, 0.0, 0.0], "gamma = 1, lambda = 0.95");
+    }
+}

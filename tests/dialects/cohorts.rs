@@ -65,14 +65,90 @@ fn the_size_may_stand_in_the_label_and_shards_may_bring_several_members() {
         let query: Vec<String> = answers.iter().map(|answer| format!("{prompt}{answer}")).collect();
         json!({"query": query, "prompts": vec![prompt; answers.len()], "labels": vec![label.clone(); answers.len()]})
     };
-    let path = format!("/get_reward?rubric=binary_em&on_invalid=mean&{LONG}");
+    // The label's size wins over the query's.
+    let path = format!("/get_reward?rubric=binary_em&on_invalid=mean&group_size=16&{LONG}");
     let broken = json!({"query": [7], "prompts": [prompt], "labels": [label]});
     let requests = [
         (path.clone(), shard(&["<answer>Paris</answer>", "<answer>Lyon</answer>"]).to_string()),
         (path, broken.to_string()),
     ];
+    let began = Instant::now();
     let answers = at_once(&server, &requests);
     assert_eq!((&answers[0]["rewards"], &answers[1]["rewards"]), (&json!([1.0, 0.0]), &json!([0.5])));
+    assert!(began.elapsed() < Duration::from_secs(20), "three rollouts are three, in however many requests");
+}
+
+/// As verl's dataset counts its prompts.
+#[test]
+fn a_group_may_be_a_number_and_its_name_wins_over_its_place_in_the_dataset() {
+    let server = Server::start(&[]);
+    let path = format!("/verl?rubric=binary_em&on_invalid=mean&{LONG}");
+    for infos in [
+        [json!({"index": 42}), json!({"index": 42})],
+        [json!({"uid": "u", "index": 1}), json!({"uid": "u", "index": 2})],
+    ] {
+        let sample = |answer: Value, info: &Value| {
+            json!({"solution_str": answer, "ground_truth": "Paris", "extra_info": with(info.clone(), "group_size", json!(2))}).to_string()
+        };
+        let requests = [
+            (path.clone(), sample(json!("<answer>Paris</answer>"), &infos[0])),
+            (path.clone(), sample(json!(7), &infos[1])),
+        ];
+        let scores: Vec<Value> = at_once(&server, &requests).iter().map(|answer| answer["score"].clone()).collect();
+        assert_eq!(scores, [1.0, 1.0], "{infos:?}");
+    }
+}
+
+#[test]
+fn columns_of_trl_say_the_group_and_how_many_it_has() {
+    let server = Server::start(&[]);
+    let path = format!("/trl?rubric=binary_em&on_invalid=mean&{LONG}");
+    for (prompts, groups) in [(["one", "two"], json!(["g"])), (["one", "one"], json!([null]))] {
+        let body = |prompt: &str, completion: Value| {
+            json!({"prompts": [prompt], "completions": [completion], "num_generations": 2,
+                "columns": {"ground_truth": ["Paris"], "group": groups}})
+            .to_string()
+        };
+        let requests = [
+            (path.clone(), body(prompts[0], json!("<answer>Paris</answer>"))),
+            (path.clone(), body(prompts[1], json!(7))),
+        ];
+        let rewards: Vec<Value> =
+            at_once(&server, &requests).iter().map(|answer| answer["rewards"][0].clone()).collect();
+        assert_eq!(rewards, [1.0, 1.0], "{groups}");
+    }
+}
+
+#[test]
+fn who_names_no_group_and_no_prompt_waits_for_nobody() {
+    let server = Server::start(&[]);
+    let began = Instant::now();
+    for (response, reward) in [(json!("<answer>Paris</answer>"), 1.0), (json!(7), 0.0)] {
+        let sample = json!({"response": response, "label": "Paris"}).to_string();
+        assert_eq!(server.post(&path(2), &sample).ok(), reward, "{response}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+/// Values are passed over and not read: what is none is found when the group is put together.
+#[test]
+fn a_member_that_is_no_json_spoils_nobody_elses() {
+    let server = Server::start(&[]);
+    let broken = sample("g", None).replace(":7", ":tru");
+    let requests = [(path(2), sample("g", Some("Paris"))), (path(2), broken)];
+    assert_eq!(at_once(&server, &requests)[0], json!(1.0));
+}
+
+/// More are not scored at once.
+#[test]
+fn a_group_waits_for_no_more_than_are_scored_together() {
+    let server = Server::start(&[]);
+    let label = json!({"references": ["Paris"], "group": "g", "group_size": 5000});
+    let body = json!({"query": vec!["q Paris"; 4096], "prompts": vec!["q"; 4096], "labels": vec![label; 4096]});
+    let began = Instant::now();
+    let path = format!("/get_reward?rubric=binary_em&on_invalid=mean&{LONG}");
+    assert_eq!(server.post(&path, &body.to_string()).ok()["rewards"].as_array().unwrap().len(), 4096);
+    assert!(began.elapsed() < Duration::from_secs(40));
 }
 
 #[test]

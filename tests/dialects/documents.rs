@@ -100,4 +100,8 @@ fn a_token_opens_every_dialect_in_both_headers() {
     assert_eq!(send(&[("X-Api-Key", "secret")]), 200);
     assert_eq!(send(&[("Authorization", "Bearer secret")]), 200);
     assert_eq!(send(&[("X-Api-Key", "wrong")]), 403);
+    for path in ["/reset", "/seed_session"] {
+        assert_eq!(server.send("POST", path, &[], Some(b"{}")).status, 401, "{path}");
+        assert_eq!(server.send("POST", path, &[("X-Api-Key", "secret")], Some(b"{}")).status, 200, "{path}");
+    }
 }

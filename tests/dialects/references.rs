@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::common::Server;
-use crate::contents::{QUESTION, contents, reference_line, templated_prompt};
+use crate::common::{Server, hermes, with};
+use crate::contents::{QUESTION, contents, reference_line, templated_prompt, tools};
 
 fn score(server: &Server, text: &str) -> Value {
     let body = json!({"model": "m", "messages": [text]});
@@ -107,6 +107,50 @@ fn tools_and_calls_come_from_the_table_too() {
     let native = server.reward(&content.native()).ok()["rewards"][0].clone();
     let body = json!({"input": format!("{}{}", templated_prompt(), content.text())});
     assert_eq!(server.post("/classify", &body.to_string()).ok()["data"][0]["probs"][0], native);
+}
+
+#[test]
+fn calls_alone_may_be_what_is_right() {
+    let server = Server::start(&[]);
+    let line = json!({"prompt": QUESTION, "tools": tools(false), "reference_calls": [{"name": "search", "arguments": {"query": "x"}}]});
+    server.post("/references", &line.to_string()).ok();
+    let reward = |query: &str| {
+        let body = json!({"input": format!("{}{}", templated_prompt(), hermes("search", &json!({"query": query})))});
+        server.post("/classify?rubric=tool_use", &body.to_string()).ok()["data"][0]["probs"][0].as_f64().unwrap()
+    };
+    assert!(reward("y") < reward("x") && reward("x") == 1.0, "{} and {}", reward("y"), reward("x"));
+}
+
+/// Else it would be judged by two truths at once.
+#[test]
+fn an_item_that_says_what_is_right_takes_nothing_from_the_table() {
+    let server = Server::start(&[]);
+    let call = |query: &str| json!([{"name": "search", "arguments": {"query": query}}]);
+    let line = json!({"prompt": "q", "references": ["Paris"], "reference_calls": call("x"), "tools": tools(false)});
+    server.post("/references", &line.to_string()).ok();
+    let valid = |rubric: &str, label: Value| {
+        let response = format!("{}<answer>Paris</answer>", hermes("search", &json!({"query": "x"})));
+        let body = json!({"prompt": "q", "response": response, "label": label});
+        server.post(&format!("/slime?format=dict&on_invalid=mean&rubric={rubric}"), &body.to_string()).ok()["valid"]
+            .clone()
+    };
+    let other = |field: &str, truth: Value| with(json!({"tools": tools(false)}), field, truth);
+    let (calls, answers) = (other("reference_calls", call("x")), other("references", json!(["Paris"])));
+    for (rubric, other) in [("binary_em", calls), ("tool_use", answers)] {
+        assert_eq!((valid(rubric, json!(null)), valid(rubric, other)), (json!(1.0), json!(0.0)), "{rubric}");
+    }
+}
+
+#[test]
+fn a_group_of_the_table_is_the_items() {
+    let server = Server::start(&[]);
+    for prompt in ["one", "two"] {
+        let line = json!({"prompt": prompt, "references": ["Paris"], "group": "both"});
+        server.post("/references", &line.to_string()).ok();
+    }
+    let body = json!({"prompts": ["one", "two"], "completions": ["<answer>Paris</answer>", 7]});
+    let answer = server.post("/trl?rubric=binary_em&on_invalid=mean", &body.to_string()).ok();
+    assert_eq!(answer["rewards"], json!([1.0, 1.0]), "the mean of the group that both are in");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The same content gives the same reward, in whatever words it comes and whoever else is asking.
 
 use serde_json::{Value, json};
+use wiremock::MockServer;
 
 use crate::common::Server;
 use crate::contents::{Content, contents, server};
@@ -148,6 +149,15 @@ fn rollouts_of_pipeline_rl_are_read_as_they_come() {
     assert_eq!(verify(&call, relevance("irrelevance")).0, "wrong");
     assert_eq!(verify(&call, relevance("live_relevance")), ("correct".to_owned(), 1.0));
     assert_eq!(verify("I cannot help with that.", relevance("live_relevance")).0, "no_answer");
+
+    // Java's values may be written as texts.
+    let lamp = json!({"name": "lamp", "description": "", "parameters": {"type": "dict", "properties": {"on": {"type": "boolean"}}}});
+    let java = |category: &str| json!({"category": category, "is_relevance": false, "function": [lamp], "ground_truth": [{"lamp": {"on": [true]}}]});
+    let call = text(r#"[{"name": "lamp", "arguments": {"on": "true"}}]"#);
+    assert_eq!(
+        (verify(&call, java("java")).0.as_str(), verify(&call, java("simple")).0.as_str()),
+        ("correct", "wrong")
+    );
 }
 
 #[test]
@@ -170,6 +180,123 @@ fn the_url_chooses_what_the_body_cannot() {
     groups.sort_unstable();
     groups.dedup();
     assert_eq!(groups.len(), 1, "{groups:?}");
+}
+
+#[test]
+fn the_url_says_how_calls_are_written() {
+    let server = Server::start(&[]);
+    let body = json!({"response": "[search(query=\"x\")]", "label": {"tools": crate::contents::tools(false),
+        "reference_calls": [{"name": "search", "arguments": {"query": "x"}}]}});
+    for (format, reward) in [("pythonic", 1.0), ("hermes", 0.3)] {
+        assert_eq!(
+            server.post(&format!("/slime?rubric=tool_use&tool_format={format}"), &body.to_string()).ok(),
+            reward,
+            "{format}"
+        );
+    }
+}
+
+/// A rubric by which the whole last message is the answer, and long ones cost.
+fn exact() -> Server {
+    let server = Server::start(&["--admin-token", "secret"]);
+    let answer = "[answer]\nfrom = \"last_message\"\n[[stages]]\nkind = \"exact_match\"\nweight = 1\n";
+    let penalty = "[[penalties]]\nkind = \"overlong\"\nweight = 0.5\nmax_tokens = 100\ncache_tokens = 40\n";
+    for (name, rubric) in [("exact", answer.to_owned()), ("short", format!("{answer}{penalty}"))] {
+        let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
+        let rubric = format!("name = \"{name}\"\n{rubric}");
+        let answer = server.send("PUT", &format!("/rubrics/{name}"), &headers, Some(rubric.as_bytes()));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    server.post("/references", &crate::contents::reference_line()).ok();
+    server
+}
+
+#[test]
+fn end_and_padding_tokens_are_no_part_of_an_answer() {
+    let server = exact();
+    let prompt = crate::contents::templated_prompt();
+    for tail in ["", "<|im_end|>", "<|im_end|>\n<|endoftext|><|endoftext|>"] {
+        let (text, whole) = (format!("Paris{tail}"), format!("{prompt}Paris{tail}"));
+        for (path, body, reward) in [
+            ("/get_reward", json!({"query": [whole], "prompts": [prompt], "labels": ["Paris"]}), "/rewards/0"),
+            ("/get_reward", json!({"query": [whole], "labels": ["Paris"]}), "/rewards/0"),
+            ("/slime", json!({"prompt": prompt, "response": text, "label": "Paris"}), ""),
+            ("/v1/score/evaluation", json!({"messages": [whole]}), "/scores/0"),
+            ("/classify", json!({"input": whole}), "/data/0/probs/0"),
+            ("/verl", json!({"solution_str": text, "ground_truth": "Paris"}), "/score"),
+            ("/trl", json!({"completions": [text], "columns": {"ground_truth": ["Paris"]}}), "/rewards/0"),
+        ] {
+            let answer = server.post(&format!("{path}?rubric=exact"), &body.to_string()).ok();
+            assert_eq!(answer.pointer(reward), Some(&json!(1.0)), "{path} with {tail:?}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn how_long_a_rollout_was_and_whether_it_was_cut_off_is_handed_on() {
+    let server = exact();
+    let verl = |info: Value| {
+        let body = json!({"solution_str": "Paris", "ground_truth": "Paris", "extra_info": info});
+        let answer = server.post("/verl?rubric=short", &body.to_string()).ok();
+        (answer["valid"].clone(), answer["score"].clone())
+    };
+    assert_eq!(verl(json!({"truncated": true})), (json!(1.0), json!(0.5)));
+    assert_eq!(verl(json!({})).0, 0.0);
+    let nemo = |more: Value| {
+        let mut response = json!({"output": [{"type": "message", "role": "assistant", "content": "Paris"}]});
+        response.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = json!({"responses_create_params": {"input": "q"}, "expected_answer": "Paris", "response": response});
+        let answer = server.post("/verify?rubric=short", &body.to_string()).ok();
+        (answer["mask_sample"].clone(), answer["reward"].clone())
+    };
+    assert_eq!(nemo(json!({"usage": {"output_tokens": 80}})), (json!(false), json!(0.75)));
+    assert_eq!(nemo(json!({"incomplete_details": {"reason": "max_output_tokens"}})), (json!(false), json!(0.5)));
+    assert_eq!(nemo(json!({"incomplete_details": {"reason": "content_filter"}})).0, true);
+}
+
+#[test]
+fn a_judge_reads_the_question_and_not_the_template_around_it() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let endpoint = runtime.block_on(MockServer::start());
+    let server = server(&["--judge", &format!("{}/v1#judge", endpoint.uri())]);
+    let (prompt, mut asked) = (crate::contents::templated_prompt(), 0);
+    for rubric in ["long_form_qa", "binary_judge"] {
+        for (path, body) in [
+            ("/slime", json!({"prompt": prompt, "response": "Paris.", "label": "Paris"})),
+            ("/classify", json!({"input": format!("{prompt}Paris.<|im_end|>")})),
+        ] {
+            server.post(&format!("{path}?rubric={rubric}"), &body.to_string()).ok();
+            let questions = runtime.block_on(endpoint.received_requests()).unwrap();
+            assert!(questions.len() > asked, "{path} by {rubric}");
+            for question in &questions[asked..] {
+                let question = String::from_utf8_lossy(&question.body);
+                assert!(question.contains(crate::contents::QUESTION) && !question.contains("im_start"), "{question}");
+            }
+            asked = questions.len();
+        }
+    }
+}
+
+#[test]
+fn the_url_wins_over_the_body() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(&["--store", &format!("sqlite:{}", directory.path().join("g.db").display())]);
+    let columns =
+        json!({"completions": ["<answer>Paris</answer>"], "columns": {"ground_truth": ["Paris"]}, "global_step": 120});
+    for (run, query, step) in [("url", "&step=3", 3), ("body", "", 120)] {
+        server.post(&format!("/trl?run_id={run}{query}"), &columns.to_string()).ok();
+        assert_eq!(server.get(&format!("/runs/{run}")).ok()["last_step"], step);
+    }
+    let messages =
+        json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "<answer>Paris</answer>"}]);
+    let step = json!({"action": {"messages": messages, "ground_truth": "Paris"}, "timeout_s": 0}).to_string();
+    server.post("/step", &step).problem(504);
+    assert_eq!(server.post("/step?deadline_ms=60000", &step).ok()["reward"], 1.0);
+    // Half a second is not none.
+    assert_eq!(server.post("/step", &step.replace(":0}", ":0.9}")).ok()["reward"], 1.0);
+    let named = json!({"messages": messages, "ground_truth": "Paris", "rubric": "nobody"}).to_string();
+    server.post("/eval-protocol/reward", &named).problem(404);
+    assert_eq!(server.post("/eval-protocol/reward?rubric=binary_em", &named).ok()["score"], 1.0);
 }
 
 #[test]

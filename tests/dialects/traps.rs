@@ -41,6 +41,16 @@ fn trap_1_an_empty_shard_of_openrlhf_is_200_with_empty_lists() {
 }
 
 #[test]
+fn the_scores_of_openrlhf_are_its_rewards_within_0_and_1() {
+    let server = shaped();
+    let query = ["<answer>Paris</answer>", "<answer>Lyon</answer>"].map(|answer| format!("q{answer}"));
+    let body =
+        json!({"query": [query[0], query[1], 7], "prompts": ["q", "q", "q"], "labels": ["Paris", "Paris", "Paris"]});
+    let answer = server.post("/get_reward?rubric=shaped", &body.to_string()).ok();
+    assert_eq!((&answer["rewards"], &answer["scores"]), (&json!([2.0, 0.125, -0.5]), &json!([1.0, 0.125, 0.0])));
+}
+
+#[test]
 fn trap_2_every_item_of_verl_has_the_same_keys() {
     let server = Server::start(&[]);
     let of = |text: &str| json!({"data_source": "nq", "solution_str": text, "ground_truth": "Paris"});
@@ -55,7 +65,8 @@ fn trap_2_every_item_of_verl_has_the_same_keys() {
     }
     assert_eq!((&all[0]["score"], &all[0]["acc"], &all[0]["valid"]), (&json!(1.0), &json!(1.0), &json!(1.0)));
     assert_eq!((&all[3]["score"], &all[3]["acc"], &all[3]["valid"]), (&json!(0.0), &json!(0.0), &json!(0.0)));
-    // One alone has the same keys, too.
+    // One alone has the same keys, too; in a list it is answered by a list.
+    assert_eq!(keys(&server.post("/verl", &json!([of("?")]).to_string()).ok()[0]), keys(&all[0]));
     assert_eq!(keys(&server.post("/verl", &of("?").to_string()).ok()), keys(&all[0]));
 }
 
@@ -140,6 +151,14 @@ fn trap_5_what_can_never_be_scored_is_200_where_the_client_retries_4xx() {
     }
     let small = Server::start(&["--max-body-bytes", "30"]);
     small.post("/get_reward", &shard).problem(413);
+    assert_eq!(small.post("/slime", &sample).ok(), json!(0.0));
+    small.post("/slime?on_invalid=error", &sample).problem(413);
+    let packed = |path: &str| {
+        server.connect().write(post_bytes(path, "Content-Encoding: br\r\n", sample.as_bytes())).read().unwrap()
+    };
+    assert_eq!(packed("/slime").ok(), json!(0.0));
+    packed("/slime?on_invalid=error").problem(415);
+    packed("/get_reward").problem(415);
     // An item that cannot be read is a number among the others.
     let odd = json!({"query": ["q</s>", 7], "prompts": ["q", "q"], "labels": ["x", "x"]}).to_string();
     let answer = server.post("/get_reward", &odd).ok();
@@ -200,6 +219,8 @@ fn trap_5_a_broken_request_is_worth_no_more_than_a_wrong_answer() {
         let null = server.post("/slime?rubric=shaped&format=dict&on_invalid=null", broken).ok();
         assert_eq!((&null["score"], &null["valid"]), (&Value::Null, &json!(0.0)), "{broken}");
     }
+    let alone = json!({"response": 7, "label": "x"}).to_string();
+    assert_eq!(server.post("/slime?rubric=shaped&on_invalid=mean", &alone).ok(), json!(-0.5), "there is no mean");
     // Of a rubric that there is not, nobody knows the lowest reward.
     assert_eq!(server.post("/slime?rubric=nobody&format=dict", &wrong).ok(), json!({"score": 0.0, "valid": 0.0}));
     // One entry for each query, as far as they can be counted.
@@ -226,6 +247,15 @@ fn trap_6_reward_model_servers_say_4xx_and_never_5xx_to_a_bad_request() {
         server.post(&format!("{path}?rubric=nobody"), r#"{"input": "x"}"#).problem(404);
         assert_eq!(server.post(path, r#"{"input": [7, "no markers"]}"#).status, 200);
     }
+}
+
+#[test]
+fn only_what_may_pass_is_worth_trying_again() {
+    let server = Server::start(&[]);
+    // A judge that is away may come back; what is malformed stays so.
+    let right = json!({"solution_str": "x", "ground_truth": "x"}).to_string();
+    server.post("/verl?rubric=long_form_qa&on_invalid=error", &right).problem(503);
+    server.post("/verl?on_invalid=error", r#"{"solution_str": 7, "ground_truth": "x"}"#).problem(422);
 }
 
 #[test]
@@ -309,8 +339,16 @@ fn trap_11_error_bodies_of_llama_factory_have_scores() {
         assert_eq!(server.post(&path, &body).problem(400)["scores"], json!([0.0, 0.0]), "{wrong}");
         assert_eq!(server.post(&path, "{").problem(400)["scores"], json!([]), "{wrong}");
     }
+    let packed = post_bytes("/v1/score/evaluation", "Content-Encoding: br\r\n", body.as_bytes());
+    assert_eq!(server.connect().write(packed).read().unwrap().problem(415)["scores"], json!([]));
     let odd = json!({"messages": ["a", "b"], "model": 7}).to_string();
     assert_eq!(server.post("/v1/score/evaluation", &odd).problem(422)["scores"], json!([0.0, 0.0]));
+    // A broken request is worth no more than a wrong answer.
+    let server = shaped();
+    for (wrong, score) in [("", json!(-0.5)), ("&on_invalid=null", Value::Null)] {
+        let problem = server.post(&format!("/v1/score/evaluation?rubric=shaped&bogus=1{wrong}"), &body).problem(400);
+        assert_eq!(problem["scores"], json!([score, score]));
+    }
     let server = Server::start(&["--api-token", "secret"]);
     assert_eq!(server.post("/v1/score/evaluation", &body).problem(401)["scores"], json!([]));
 }
@@ -330,6 +368,9 @@ fn trap_12_the_metrics_of_eval_protocol_are_within_0_and_1() {
     let invalid = server.post("/eval-protocol/reward", r#"{"messages": [{"role": "user", "content": "q"}]}"#).ok();
     assert_eq!((&invalid["is_score_valid"], &invalid["score"]), (&json!(false), &json!(0.0)));
     assert!(invalid["error"].as_str().unwrap().starts_with("item_malformed"), "{invalid}");
+    assert!(invalid["metrics"].as_object().unwrap().values().all(|metric| metric["is_score_valid"] == false));
+    let invalid = server.post("/eval-protocol/reward?rubric=shaped", r#"{"messages": []}"#).ok();
+    assert_eq!(invalid["score"], -0.5, "the lowest there is");
 }
 
 #[test]
@@ -346,6 +387,8 @@ fn trap_13_trl_gets_null_for_what_cannot_be_scored_and_no_error() {
     let problem =
         server.post("/trl", &json!({"completions": ["a"], "columns": {"ground_truth": []}}).to_string()).problem(422);
     assert_eq!(problem["pointer"], "/columns/ground_truth");
+    let uneven = json!({"completions": ["a", "b"], "prompts": ["q"]});
+    assert_eq!(server.post("/trl", &uneven.to_string()).problem(422)["pointer"], "/prompts");
 }
 
 #[test]
@@ -420,8 +463,8 @@ fn nemo_hears_that_a_failed_judge_is_no_measurement() {
 #[test]
 fn what_nemo_cannot_score_is_0_whatever_the_lowest_reward_is() {
     let server = shaped();
-    // There is nothing to compare with.
-    let body = json!({"responses_create_params": {"input": "q"},
+    // There is nothing to compare with; and what an earlier verification said is gone.
+    let body = json!({"responses_create_params": {"input": "q"}, "reward": 1.0, "reward_components": {"exact_match": 1.0},
         "response": {"output": [{"type": "message", "role": "assistant", "content": "<answer>Paris</answer>"}]}});
     let verify = |query: &str| server.post(&format!("/verify?rubric=shaped{query}"), &body.to_string()).ok();
     for query in ["", "&on_invalid=null"] {
@@ -429,6 +472,7 @@ fn what_nemo_cannot_score_is_0_whatever_the_lowest_reward_is() {
         assert_eq!((&answer["reward"], &answer["mask_sample"]), (&json!(0.0), &json!(true)), "{query}");
         assert_eq!(answer["_ng_failure_class"], "verify_failed");
         assert_eq!(answer["instance_config"], json!({"mask_sample": true}));
+        assert!(answer.get("reward_components").is_none(), "{answer}");
     }
     // Who asks for the rubric's lowest reward gets it.
     let answer = verify("&on_invalid=zero");
@@ -438,7 +482,7 @@ fn what_nemo_cannot_score_is_0_whatever_the_lowest_reward_is() {
 #[test]
 fn a_metric_never_takes_the_place_of_a_field() {
     let server = Server::start(&["--admin-token", "secret"]);
-    let rubric = "name = \"clash\"\n[[stages]]\nkind = \"exact_match\"\nname = \"score\"\nweight = 1\n[[stages]]\nkind = \"f1\"\nname = \"reward\"\nweight = 1\n";
+    let rubric = "name = \"clash\"\n[[stages]]\nkind = \"exact_match\"\nname = \"score\"\nweight = 1\n[[stages]]\nkind = \"f1\"\nname = \"reward\"\nweight = 1\n[[stages]]\nkind = \"la_bleu\"\nname = \"response\"\nweight = 1\n";
     let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
     assert_eq!(server.send("PUT", "/rubrics/clash", &headers, Some(rubric.as_bytes())).status, 200);
     let verl = json!({"solution_str": "<answer>Paris it is</answer>", "ground_truth": "Paris"});
@@ -449,4 +493,6 @@ fn a_metric_never_takes_the_place_of_a_field() {
         "response": {"output": [{"type": "message", "role": "assistant", "content": "<answer>Paris</answer>"}]}});
     let text = server.post("/verify?rubric=clash", &nemo.to_string()).text();
     assert_eq!(text.matches("\"reward\":").count(), 2, "the field, and the component of that name: {text}");
+    let answer: Map<String, Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!((&answer["response"], answer["metric_response"].is_number()), (&nemo["response"], true), "{text}");
 }

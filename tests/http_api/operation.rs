@@ -147,10 +147,10 @@ fn sigterm_lets_requests_in_flight_end_and_takes_no_new_ones() {
     idle.write("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").read().unwrap().ok();
     server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) > 0.5);
     // Connections whose first request has begun, but not so far that anything could be done.
-    let late_bytes = post_bytes("/reward", "", body.as_bytes());
+    let late_bytes = |n: usize| post_bytes(["/reward", "/slime"][n % 2], "", body.as_bytes());
     let mut late: Vec<Connection> = (0..4).map(|_| server.connect()).collect();
-    for connection in &mut late {
-        connection.write(&late_bytes[..20]);
+    for (n, connection) in late.iter_mut().enumerate() {
+        connection.write(&late_bytes(n)[..20]);
     }
     let mut ready = server.connect();
     ready.write("GET /readyz HTTP/1.1\r\n");
@@ -160,8 +160,8 @@ fn sigterm_lets_requests_in_flight_end_and_takes_no_new_ones() {
     server.terminate();
     wait_until_refused(server.address());
     assert!(idle.read().is_none(), "an idle connection is closed");
-    let refused: Vec<Answer> =
-        late.iter_mut().filter_map(|connection| connection.write(&late_bytes[20..]).read()).collect();
+    let late = late.iter_mut().enumerate();
+    let refused: Vec<Answer> = late.filter_map(|(n, late)| late.write(&late_bytes(n)[20..]).read()).collect();
     assert!(!refused.is_empty());
     for answer in refused {
         answer.problem(503);

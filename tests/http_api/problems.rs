@@ -93,7 +93,9 @@ fn a_content_encoding_that_is_not_known_is_415() {
     let server = Server::start(&[]);
     for encoding in ["br", "deflate", "nonsense"] {
         let headers = [("Content-Type", "application/json"), ("Content-Encoding", encoding)];
-        server.send("POST", "/reward", &headers, Some(b"{\"trajectories\":[]}")).problem(415);
+        for path in ["/reward", "/rubrics/check", "/references"] {
+            server.send("POST", path, &headers, Some(b"{\"trajectories\":[]}")).problem(415);
+        }
     }
 }
 

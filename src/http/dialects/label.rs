@@ -145,6 +145,10 @@ mod tests {
         assert_eq!(found("{\"ground_truth\": \"Paris\"}"), "\"Paris\"");
         assert_eq!(found("{\"ground_truth\": {\"target\": [\"Paris\"]}}"), "[\"Paris\"]");
         assert_eq!(found(r#""{\"references\": [\"Paris\"]}""#), "[\"Paris\"]");
+        for key in ANSWERS {
+            assert_eq!(found(&format!("{{\"{key}\": \"Paris\"}}")), "\"Paris\"", "{key}");
+        }
+        assert_eq!(found(r#"" {\"references\": [\"Paris\"]}""#), "[\"Paris\"]");
         assert_eq!(references("null"), None);
     }
 
@@ -157,6 +161,13 @@ mod tests {
             assert_eq!((label.tools.as_deref(), label.group.as_deref()), (Some("[]"), Some("7")));
             assert_eq!((label.group_size, label.reference_calls.as_deref()), (Some(4), Some("[]")));
         }
+        // In the object that its answers are, too; what stands outside wins.
+        let label =
+            read(r#"{"ground_truth": {"target": "Paris", "tools": [], "group": 7, "group_size": 4}, "group_id": 8}"#);
+        assert_eq!((label.references.as_deref(), label.tools.as_deref()), (Some("\"Paris\""), Some("[]")));
+        assert_eq!((label.group.as_deref(), label.group_size), (Some("8"), Some(4)));
+        let label = read(r#"{"ground_truth": {"target": "Paris", "group": 7}}"#);
+        assert_eq!(label.group.as_deref(), Some("7"));
     }
 
     #[test]

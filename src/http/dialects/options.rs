@@ -220,5 +220,7 @@ mod tests {
         options.group_wait_ms = Some(15_000);
         assert_eq!(options.patience(300_000), Duration::from_millis(13_500), "the rest is for scoring");
         assert_eq!(Options::default().patience(300_000), Duration::from_mins(1));
+        options.group_wait_ms = None;
+        assert_eq!(options.patience(1000), Duration::from_millis(500), "the server's longest deadline is a deadline");
     }
 }

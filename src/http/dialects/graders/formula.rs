@@ -180,6 +180,7 @@ mod tests {
         assert_eq!(value("0.5 * a + 2*b_2"), Ok(0.75));
         assert_eq!(value("-(a - 1) / 2"), Ok(0.25));
         assert_eq!(value("2 ^ 3 ** 1 - 1"), Ok(7.0));
+        assert_eq!(value("-2 ^ 2 - --1"), Ok(-5.0));
         assert_eq!(value("max(a, b_2, min(3, 2)) + abs(-1)"), Ok(3.0));
         assert_eq!(value("sqrt(4) + floor(1.5) + ceil(0.5) + exp(0) + log(1)"), Ok(5.0));
     }

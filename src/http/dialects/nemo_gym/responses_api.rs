@@ -213,5 +213,30 @@ mod tests {
         assert_eq!(read(Some("\"be brief\""), "\"q\"")[1], json!({"role": "user", "content": "q"}));
         let found = read(None, r#"[{"role":"user","content":"q"},{"type":"reasoning","summary":[]}]"#);
         assert_eq!(found, json!([{"role": "user", "content": "q"}]));
+        // What its tools gave back before is something that it was given.
+        let found = read(
+            None,
+            r#"[{"role":"user","content":"q"},{"type":"function_call","name":"f","arguments":"{}"},{"type":"function_call_output","output":"7"}]"#,
+        );
+        assert_eq!(found, json!([{"role": "user", "content": "q"}, {"role": "tool", "content": "7"}]));
+    }
+
+    #[test]
+    fn what_a_user_says_in_between_is_the_users() {
+        let said = |role: &str, text: &str| json!({"type": "message", "role": role, "content": text});
+        let found = messages(&json!([
+            said("assistant", "Which?"),
+            said("user", "Both."),
+            said("assistant", "a"),
+            said("assistant", "b")
+        ]));
+        let wanted = [("assistant", "Which?"), ("user", "Both."), ("assistant", "a"), ("assistant", "b")];
+        assert_eq!(
+            found,
+            wanted
+                .map(|(role, text)| json!({"role": role, "content": text}))
+                .into_iter()
+                .collect::<serde_json::Value>()
+        );
     }
 }

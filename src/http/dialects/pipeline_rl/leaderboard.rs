@@ -304,7 +304,7 @@ mod tests {
         assert!(!right(nested, json!({"city": "berlin", "unit": "C"})));
         let written = |values: Value, made: &str| new(Java).is_right(&values, Some(&json!(made)));
         assert!(written(json!([true]), "true") && written(json!([[1, 2]]), "[1, 2]") && !written(json!([5]), "6"));
-        assert!(written(json!(["5"]), "5") && !right(json!([5]), json!("5")));
+        assert!(written(json!(["5"]), "5") && !right(json!([5]), json!("5")) && !written(json!([5]), "\"5\""));
         assert!(right(json!([[{"a": [1]}, {"a": [2, 3]}]]), json!([{"a": 1}, {"a": 3}])));
     }
 
