@@ -197,12 +197,17 @@ impl Policy {
     }
 }
 
-/// Writes tensors as safetensors, on the CPU, with the metadata that transformers asks for.
+/// Writes tensors as safetensors, on the CPU, with the metadata that transformers asks for. The file has its name when it is
+/// whole.
 fn save(tensors: std::collections::BTreeMap<String, Tensor>, path: &Path) -> Result<(), TrainError> {
     let tensors: Result<Vec<(String, Tensor)>, candle_core::Error> =
         tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.contiguous()?))).collect();
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(tensors?, Some(metadata), path).map_err(|error| TrainError::file(path, error))
+    let partial = path.with_extension("partial");
+    safetensors::serialize_to_file(tensors?, Some(metadata), &partial)
+        .map_err(|error| TrainError::file(path, error))?;
+    let named = std::fs::File::open(&partial).and_then(|file| file.sync_all());
+    named.and_then(|()| std::fs::rename(&partial, path)).map_err(|error| TrainError::file(path, error))
 }
 
 impl FreshModel {

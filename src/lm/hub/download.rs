@@ -60,7 +60,6 @@ impl<'h> Download<'h> {
         let client = |redirect: Policy| {
             Client::builder()
                 .redirect(redirect)
-                .no_proxy()
                 .default_headers(headers.clone())
                 .connect_timeout(Duration::from_secs(10))
                 .read_timeout(Duration::from_mins(1))

@@ -40,7 +40,7 @@ pub(super) fn compile(text: &str, formats: Formats) -> Result<Compiled, SchemaPr
         let message = format!("the schema has {} bytes; at most {limit} are compiled", text.len());
         return Err(SchemaProblem::unsupported(message, ""));
     }
-    let schema: Value = serde_json::from_str(text).map_err(|error| {
+    let mut schema: Value = serde_json::from_str(text).map_err(|error| {
         let said = error.to_string();
         if said.starts_with("recursion limit exceeded") {
             return SchemaProblem::unsupported(
@@ -53,11 +53,42 @@ pub(super) fn compile(text: &str, formats: Formats) -> Result<Compiled, SchemaPr
     if !schema.is_object() && !schema.is_boolean() {
         return Err(SchemaProblem::invalid("a schema is an object, true or false", ""));
     }
+    if text.contains("null") {
+        drop_nulls(&mut schema);
+    }
     let contents = Contents::of(&schema);
     contents.check()?;
     // The validator is a dependency that meets hostile input: a panic in it is this schema's problem alone.
     let compiled = catch_unwind(AssertUnwindSafe(|| compile_value(&schema, (text.len(), contents.patterns), formats)));
     compiled.unwrap_or_else(|_| Err(SchemaProblem::unsupported("the schema cannot be compiled", "")))
+}
+
+/// Keywords that hold values, not schemas.
+const OF_VALUES: [&str; 5] = ["const", "default", "enum", "example", "examples"];
+
+/// Keywords that hold schemas by name.
+const OF_NAMES: [&str; 6] =
+    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+
+/// Takes out what is null: tables of tools (Arrow, Parquet, data sets) have every member of every tool in each, `null` where a
+/// tool has none. No keyword may be null but `const` and `default`.
+fn drop_nulls(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.retain(|key, value| !value.is_null() || matches!(key.as_str(), "const" | "default"));
+            for (key, value) in members.iter_mut().filter(|(key, _)| !OF_VALUES.contains(&key.as_str())) {
+                match value {
+                    Value::Object(named) if OF_NAMES.contains(&key.as_str()) => {
+                        named.retain(|_, schema| !schema.is_null());
+                        named.values_mut().for_each(drop_nulls);
+                    }
+                    value => drop_nulls(value),
+                }
+            }
+        }
+        Value::Array(schemas) => schemas.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 fn compile_value(

@@ -99,38 +99,73 @@ pub fn run(
     said: &mut dyn FnMut(&str),
 ) -> Result<Outcome, TrainError> {
     let world = out.join("world");
-    if !world.join("README.md").exists() {
+    let had_world = world.join("README.md").exists();
+    keep_world(config, out, had_world)?;
+    if !had_world {
         let made = Hops::generate(config.world.clone()).and_then(|hops| hops.write(&world));
         made.map_err(TrainError::other)?;
     }
     let chosen: Vec<Arm> = arms(&config.dense_rubric).into_iter().filter(|arm| config.wants(arm)).collect();
     let most = chosen.iter().map(|arm| config.seeds(arm)).max().unwrap_or(0);
     let starts = (0..most).map(|seed| config.start(out, seed)).collect::<Vec<_>>();
-    let mut outcome = pool::run(jobs(out, &starts)?, config.jobs, program, said)?;
-    if !outcome.failed.is_empty() {
-        return Ok(outcome);
-    }
     // Seed by seed, so that an experiment that is stopped has whole seeds.
     let runs = (0..most).flat_map(|seed| {
         let here = chosen.iter().filter(move |arm| seed < config.seeds(arm));
         here.map(move |arm| config.run_of(out, arm, seed))
     });
     let runs: Vec<TrainConfig> = runs.collect();
-    outcome = pool::run(jobs(out, &runs)?, config.jobs, program, said)?;
+    let (starting, going) = (jobs(out, &starts)?, jobs(out, &runs)?);
+    let mut outcome = pool::run(starting, config.jobs, program, said)?;
+    if outcome.failed.is_empty() {
+        outcome = pool::run(going, config.jobs, program, said)?;
+    }
     outcome.done = runs.iter().map(|run| run.output.clone()).filter(|dir| pool::is_done(dir)).collect();
     Ok(outcome)
 }
 
+/// Folder of the configurations.
+fn configs(out: &Path) -> PathBuf {
+    out.join("configs")
+}
+
+/// What was made with other settings is neither done nor to be gone on with.
+fn made_otherwise(what: &Path, config: &Path) -> TrainError {
+    let config = config.display();
+    let said = format!("was made with other settings, those in {config}: take another --out, or delete this folder");
+    TrainError::file(what, said)
+}
+
+/// Writes down what the world is made with, and refuses one that was made otherwise.
+fn keep_world(config: &ExperimentConfig, out: &Path, is_there: bool) -> Result<(), TrainError> {
+    let path = configs(out).join("world.toml");
+    let text = toml::to_string(&config.world).map_err(TrainError::other)?;
+    if is_there && std::fs::read_to_string(&path).is_ok_and(|old| old != text) {
+        return Err(made_otherwise(&out.join("world"), &path));
+    }
+    write(&path, &text)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), TrainError> {
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::write(path, text)).map_err(|error| TrainError::file(path, error))
+}
+
 /// Writes the configurations down.
+///
+/// # Errors
+/// When a run is there that was made with another one.
 fn jobs(out: &Path, runs: &[TrainConfig]) -> Result<Vec<Job>, TrainError> {
-    let folder = out.join("configs");
-    let wrong = |problem: String| TrainError::file(&folder, problem);
-    std::fs::create_dir_all(&folder).map_err(|error| wrong(error.to_string()))?;
+    let path = |run: &TrainConfig| configs(out).join(format!("{}.toml", run.name));
+    let is_other = |run: &&TrainConfig| {
+        let settings = |run: &TrainConfig| (run.hash(), run.seed, run.steps);
+        run.output.exists() && TrainConfig::read(&path(run)).is_ok_and(|old| settings(&old) != settings(run))
+    };
+    if let Some(run) = runs.iter().find(is_other) {
+        return Err(made_otherwise(&run.output, &path(run)));
+    }
     let job = |run: &TrainConfig| {
-        let path = folder.join(format!("{}.toml", run.name));
-        let text = toml::to_string(run).map_err(|error| wrong(error.to_string()))?;
-        std::fs::write(&path, text).map_err(|error| wrong(error.to_string()))?;
-        Ok(Job { name: run.name.clone(), config: path, output: run.output.clone() })
+        write(&path(run), &toml::to_string(run).map_err(TrainError::other)?)?;
+        Ok(Job { name: run.name.clone(), config: path(run), output: run.output.clone() })
     };
     runs.iter().map(job).collect()
 }
@@ -218,5 +253,40 @@ impl ExperimentConfig {
         run.learning_rate.peak = self.learning_rate;
         run.vspo = arm.vspo;
         run
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_with_other_settings_is_not_taken_for_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, arm) = (folder.path(), &arms("short_form_qa_curriculum")[0]);
+        let wanted = |steps| [ExperimentConfig { steps, ..ExperimentConfig::default() }.run_of(out, arm, 3)];
+        let config = configs(out).join(format!("{}.toml", wanted(10)[0].name));
+        jobs(out, &wanted(10)).unwrap();
+        assert_eq!(jobs(out, &wanted(20)).unwrap().len(), 1, "nothing was made yet");
+        std::fs::create_dir_all(&wanted(20)[0].output).unwrap();
+        let before = std::fs::read(&config).unwrap();
+        let error = jobs(out, &wanted(30)).unwrap_err().to_string();
+        assert!(error.contains("other settings") && error.contains(&config.display().to_string()), "{error}");
+        assert_eq!(std::fs::read(&config).unwrap(), before, "it still says what the run was made with");
+        jobs(out, &wanted(20)).unwrap();
+    }
+
+    #[test]
+    fn a_world_that_was_made_otherwise_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let world = |seed| {
+            let world = HopsConfig { seed, ..HopsConfig::default() };
+            ExperimentConfig { world, ..ExperimentConfig::default() }
+        };
+        keep_world(&world(1), folder.path(), true).unwrap();
+        keep_world(&world(1), folder.path(), true).unwrap();
+        assert!(keep_world(&world(2), folder.path(), true).unwrap_err().to_string().contains("other settings"));
+        keep_world(&world(2), folder.path(), false).unwrap();
     }
 }

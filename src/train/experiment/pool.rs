@@ -34,7 +34,8 @@ fn log(job: &Job) -> PathBuf {
 fn start(job: Job, program: &Path) -> Result<Running, TrainError> {
     let wrong = |problem: std::io::Error| TrainError::file(&job.output, problem);
     std::fs::create_dir_all(&job.output).map_err(wrong)?;
-    let out = File::create(log(&job)).map_err(wrong)?;
+    // What is gone on with keeps the lines that say why it stopped.
+    let out = File::options().create(true).append(true).open(log(&job)).map_err(wrong)?;
     let errors = out.try_clone().map_err(wrong)?;
     let mut command = Command::new(program);
     command.arg("--config").arg(&job.config).args(["train", "--quiet"]);
