@@ -9,7 +9,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long freed memory is kept before the system gets it back, in milliseconds. What a loaded server frees within the
 /// second that is the allocator's own choice can be more than what it uses.
-const PURGE_DELAY_MS: c_long = 10;
+const PURGE_DELAY_MS: c_long = 50;
 
 /// `mi_option_purge_delay` in mimalloc's header.
 const PURGE_DELAY: c_int = 15;

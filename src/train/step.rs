@@ -28,6 +28,33 @@ struct Clock {
     train: f64,
 }
 
+/// All that was tried in a step, with a score or without.
+#[derive(Default)]
+struct Tried {
+    scored: Vec<Scored>,
+    written: Vec<Written>,
+}
+
+/// What metrics count of a rollout.
+struct Written {
+    tokens: u64,
+    turns: f64,
+    tool_calls: f64,
+    is_truncated: bool,
+}
+
+impl From<&Rollout> for Written {
+    fn from(rollout: &Rollout) -> Self {
+        let said_by = |role: Role| rollout.messages.iter().filter(|message| message.role == role).count() as f64;
+        Self {
+            tokens: rollout.written_count() as u64,
+            turns: said_by(Role::Assistant),
+            tool_calls: said_by(Role::Tool),
+            is_truncated: rollout.truncated,
+        }
+    }
+}
+
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
     let began = Instant::now();
     let result = work();
@@ -39,7 +66,7 @@ impl Run {
     /// A step of reinforcement learning.
     pub(super) fn learn_from_rewards(&mut self, step: u64) -> Result<Values, TrainError> {
         let mut clock = Clock::default();
-        let (mut groups, mut all) = (Vec::new(), Vec::<Scored>::new());
+        let (mut groups, mut all) = (Vec::new(), Tried::default());
         let rounds = if self.config.algorithm.replaces_flat_groups() { self.config.dapo.max_rounds.max(1) } else { 1 };
         for _ in 0..rounds {
             let wanting = self.config.rollout.prompts.saturating_sub(self.useful(&groups));
@@ -50,9 +77,9 @@ impl Run {
                 break;
             }
         }
-        if all.iter().all(|scored| scored.reward.is_none()) {
-            let why =
-                all.into_iter().find_map(|scored| scored.reason).unwrap_or_else(|| "no reason is known".to_owned());
+        if all.scored.iter().all(|scored| scored.reward.is_none()) {
+            let why = all.scored.into_iter().find_map(|scored| scored.reason);
+            let why = why.unwrap_or_else(|| "no reason is known".to_owned());
             return Err(TrainError::Reward(format!("no rollout of step {step} could be scored: {why}")));
         }
         let plan = groups::planned(&self.config, &groups, step);
@@ -113,7 +140,7 @@ impl Run {
         tasks: &[usize],
         size: usize,
         clock: &mut Clock,
-        all: &mut Vec<Scored>,
+        all: &mut Tried,
     ) -> Result<Vec<Group>, TrainError> {
         let first = self.state.rollouts_drawn;
         let wanted: Vec<Wanted> = tasks
@@ -132,7 +159,8 @@ impl Run {
             rollouts.iter().filter_map(|rollout| Some((rollout, task(rollout)?))).collect();
         let position = self.state.position();
         let scored = timed(&mut clock.reward, || self.rewarder.score(&attempted, &position, Split::Train))?;
-        all.extend(scored.iter().cloned());
+        all.scored.extend(scored.iter().cloned());
+        all.written.extend(rollouts.iter().map(Written::from));
         let max_reward = self.rewarder.max_reward();
         let mut tried = rollouts.into_iter().zip(scored);
         let group = |task: &usize| Group::new(*task, tried.by_ref().take(size).collect(), max_reward);
@@ -148,7 +176,7 @@ impl Run {
         groups: &mut [Group],
         plan: &Plan,
         clock: &mut Clock,
-        all: &mut Vec<Scored>,
+        all: &mut Tried,
     ) -> Result<(), TrainError> {
         let max_reward = self.rewarder.max_reward();
         for (group, more) in groups.iter_mut().zip(groups::regenerated(&self.config, plan)) {
@@ -163,14 +191,12 @@ impl Run {
     }
 
     /// Enters what was seen into the value table and the pass rates.
-    fn visit(&mut self, groups: &[Group], all: &[Scored]) {
+    fn visit(&mut self, groups: &[Group], all: &Tried) {
         for group in groups {
             self.state.values.entry(group.task).or_default().visit(group.statistics);
         }
-        let written =
-            groups.iter().flat_map(|group| &group.attempts).map(|(rollout, _)| rollout.written_count() as u64);
-        self.state.tokens += written.sum::<u64>();
-        self.state.master(all, self.config.reward.mastery_rate);
+        self.state.tokens += all.written.iter().map(|written| written.tokens).sum::<u64>();
+        self.state.master(&all.scored, self.config.reward.mastery_rate);
     }
 
     fn updater(&self, step: u64) -> Update {
@@ -220,12 +246,12 @@ impl Run {
         Err(TrainError::NotFinite { step, what: what.to_owned(), saved })
     }
 
-    fn rollout_values(&self, groups: &[Group], all: &[Scored], plan: &Plan, clock: &Clock) -> Values {
-        let attempts = || groups.iter().flat_map(|group| &group.attempts);
-        let rewards: Vec<f64> = all.iter().filter_map(|scored| scored.reward).collect();
+    fn rollout_values(&self, groups: &[Group], all: &Tried, plan: &Plan, clock: &Clock) -> Values {
+        let rewards: Vec<f64> = all.scored.iter().filter_map(|scored| scored.reward).collect();
         let reward = mean(rewards.iter().copied());
         let deviation = mean(rewards.iter().map(|r| (r - reward).powi(2))).sqrt();
-        let written = || attempts().map(|(rollout, _)| rollout.written_count() as f64);
+        let over_all = |of: fn(&Written) -> f64| mean(all.written.iter().map(of));
+        let tokens = || all.written.iter().map(|written| written.tokens as f64);
         let over_groups = |of: &dyn Fn(&Group) -> f64| mean(groups.iter().map(of));
         let copies = || plan.multiplicity.iter().map(|copies| f64::from(*copies));
         let squares: f64 = copies().map(|copies| copies * copies).sum();
@@ -244,18 +270,18 @@ impl Run {
                 Metric::SamplerEffectivePrompts,
                 if squares > 0.0 { copies().sum::<f64>().powi(2) / squares } else { 0.0 },
             ),
-            (Metric::RolloutTokens, written().sum()),
-            (Metric::RolloutLengthMean, mean(written())),
-            (Metric::RolloutLengthMax, written().reduce(f64::max).unwrap_or(0.0)),
-            (Metric::RolloutTurns, mean(attempts().map(|(rollout, _)| said_by_role(rollout, Role::Assistant)))),
-            (Metric::RolloutToolCalls, mean(attempts().map(|(rollout, _)| said_by_role(rollout, Role::Tool)))),
-            (Metric::RolloutTruncated, mean(attempts().map(|(rollout, _)| f64::from(u8::from(rollout.truncated))))),
-            (Metric::RolloutInvalid, 1.0 - rewards.len() as f64 / all.len().max(1) as f64),
+            (Metric::RolloutTokens, tokens().sum()),
+            (Metric::RolloutLengthMean, mean(tokens())),
+            (Metric::RolloutLengthMax, tokens().reduce(f64::max).unwrap_or(0.0)),
+            (Metric::RolloutTurns, over_all(|written| written.turns)),
+            (Metric::RolloutToolCalls, over_all(|written| written.tool_calls)),
+            (Metric::RolloutTruncated, over_all(|written| f64::from(u8::from(written.is_truncated)))),
+            (Metric::RolloutInvalid, 1.0 - rewards.len() as f64 / all.scored.len().max(1) as f64),
             (Metric::SpeedRolloutSeconds, clock.rollout),
             (Metric::SpeedRewardSeconds, clock.reward),
-            (Metric::SpeedTokensPerSecond, written().sum::<f64>() / clock.rollout.max(1e-9)),
+            (Metric::SpeedTokensPerSecond, tokens().sum::<f64>() / clock.rollout.max(1e-9)),
         ];
-        values.extend(stage_values(all));
+        values.extend(stage_values(&all.scored));
         values
     }
 
@@ -306,11 +332,6 @@ fn parts<T>(list: &[T], count: usize) -> impl Iterator<Item = &[T]> {
     let count = count.clamp(1, list.len().max(1));
     let cut = move |part: usize| part * list.len() / count;
     (0..count).filter_map(move |part| list.get(cut(part)..cut(part + 1)))
-}
-
-/// How many messages of a rollout are this role's.
-fn said_by_role(rollout: &Rollout, role: Role) -> f64 {
-    rollout.messages.iter().filter(|message| message.role == role).count() as f64
 }
 
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {

@@ -3,6 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
+use serde_json::{Value, json};
+
 use super::*;
 
 /// Names of a folder's files with what is in them.
@@ -117,6 +119,45 @@ fn losing(server: Arc<Server>) -> (String, Arc<Mutex<Vec<String>>>) {
         }
     };
     (before(server, axum::routing::post(reward)), keys)
+}
+
+/// A reward server that gives every other item no score.
+fn forgetting(server: Arc<Server>) -> String {
+    let known = server.clone();
+    let reward = move |body: String| {
+        let server = known.clone();
+        async move {
+            let answer = tokio::task::spawn_blocking(move || server.post("/reward", &body).json());
+            let mut answer = answer.await.unwrap();
+            for place in (0..answer["results"].as_array().unwrap().len()).step_by(2) {
+                answer["rewards"][place] = Value::Null;
+                let item = &mut answer["results"][place];
+                (item["reward"], item["valid"]) = (Value::Null, false.into());
+                item["errors"] =
+                    json!([{"code": "judge_timeout", "message": "it was late", "pointer": "", "stage": null}]);
+            }
+            answer.to_string()
+        }
+    };
+    before(server, axum::routing::post(reward))
+}
+
+/// They were written, and took their time.
+#[test]
+fn rollouts_without_a_score_count_as_written() {
+    let folder = start(10);
+    let server = Arc::new(Server::start(&[]));
+    let whole = by_server(folder.path(), "whole", &server, 1);
+    let mut half = by_server(folder.path(), "half", &server, 1);
+    half.reward.url = Some(forgetting(server));
+    let outputs = [whole.output.clone(), half.output.clone()];
+    go(whole);
+    go(half);
+    let [whole, half] = outputs;
+    assert_eq!(series(&half, &Metric::RolloutInvalid), [0.5]);
+    for metric in [Metric::RolloutTokens, Metric::RolloutLengthMax, Metric::RolloutTruncated, Metric::RolloutTurns] {
+        assert_eq!(series(&half, &metric), series(&whole, &metric), "{metric}");
+    }
 }
 
 #[test]
