@@ -185,3 +185,23 @@ fn foreign_text_does_not_reach_the_terminal_as_it_is() {
     let obeyed: Vec<_> = ran.out.chars().filter(|c| c.is_control() && *c != '\n').collect();
     assert!(obeyed.is_empty() && ran.out.contains('\u{FFFD}'), "{:?}", ran.out);
 }
+
+/// As Hugging Face's own tools ask it; the name of the hub is one that there is not.
+#[test]
+fn the_hub_is_asked_through_the_environments_proxy() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (gradus, address) = (Gradus::new(), format!("http://{}", proxy.local_addr().unwrap()));
+    let asked = std::thread::spawn(move || {
+        let (mut connection, _) = proxy.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&mut connection).read_line(&mut line).unwrap();
+        connection.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        line
+    });
+    let home = gradus.path("home");
+    let environment =
+        [("HF_HOME", home.as_str()), ("HF_ENDPOINT", "http://hub.invalid"), ("HTTP_PROXY", &address), ("NO_PROXY", "")];
+    let ran = gradus.run_with(&["judge", "check", "--judge", "Owner/Name"], &environment, "").exits(1);
+    assert!(ran.err.contains("502"), "{}", ran.err);
+    assert!(asked.join().unwrap().starts_with("HEAD http://hub.invalid/Owner/Name/"));
+}
