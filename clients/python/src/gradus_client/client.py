@@ -19,7 +19,7 @@ from .errors import UnexpectedAnswer
 from .merging import merge
 from .portal import Portal
 from .results import GroupAdvantages, PromptValue, Scores
-from .transport import Deadline, Options, Request, Transport
+from .transport import Options, Request, Transport
 
 Trajectory = Mapping[str, Any]
 """`messages` (or `prompt` and `response`), and what else `POST /reward` takes: `references`, `tools`, `group`, .."""
@@ -68,10 +68,11 @@ class AsyncClient:
         """Scores trajectories, in their order.
 
         `rubric` is a name, `name@version` or a whole rubric; `curriculum` replaces `step`. A repeat of a call with the
-        same `idempotency_key` and arguments gets the stored answer; without one, each call makes its own. Raises an
-        exception of `errors` when a request failed for good; nothing of the call is returned then.
+        same `idempotency_key` and arguments gets the stored answer; without one, each call makes its own. `deadline_ms`
+        is the time of each request that the call is cut into (see `Deadline`). Raises an exception of `errors` when a
+        request failed for good; nothing of the call is returned then.
         """
-        deadline = Deadline(deadline_ms or self.options.deadline_ms)
+        limit_ms = deadline_ms or self.options.deadline_ms
         fields = {
             "rubric": rubric,
             "run_id": run_id,
@@ -79,7 +80,7 @@ class AsyncClient:
             "curriculum": curriculum,
             "tools": tools,
             "on_invalid": None if on_invalid == "null" else on_invalid,
-            "deadline_ms": deadline.milliseconds,
+            "deadline_ms": limit_ms,
         }
         fields = {name: value for name, value in fields.items() if value is not None}
         key = idempotency_key or uuid.uuid4().hex
@@ -88,7 +89,7 @@ class AsyncClient:
             Request("POST", "/reward", part.body(fields), idempotency_key=f"{key}-{number}")
             for number, part in enumerate(parts)
         ]
-        answers = await self._send_all(requests, deadline)
+        answers = await self._send_all(requests, limit_ms)
         return merge(parts, answers)
 
     async def advantages(
@@ -162,12 +163,18 @@ class AsyncClient:
         return self._open[1]
 
     async def _ask(self, request: Request, deadline_ms: int | None) -> Any:
-        return await self._sender().send(request, Deadline(deadline_ms or self.options.deadline_ms))
+        return await self._sender().send(request, deadline_ms or self.options.deadline_ms)
 
-    async def _send_all(self, requests: Sequence[Request], deadline: Deadline) -> list[Any]:
+    async def _send_all(self, requests: Sequence[Request], deadline_ms: int) -> list[Any]:
         """All or nothing: the first failure stops the others."""
         sender = self._sender()
-        tasks = [asyncio.ensure_future(sender.send(request, deadline)) for request in requests]
+        slots = asyncio.Semaphore(self.options.max_call_concurrency)
+
+        async def send(request: Request) -> Any:
+            async with slots:
+                return await sender.send(request, deadline_ms)
+
+        tasks = [asyncio.ensure_future(send(request)) for request in requests]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:

@@ -51,11 +51,11 @@ class ProblemError(GradusError):
 
 
 class ConnectionFailed(GradusError, ConnectionError):
-    """The server could not be reached, or broke off, in every attempt."""
+    """The server could not be reached, or broke off, in the last of `max_attempts` tries."""
 
 
 class DeadlineExceeded(GradusError, TimeoutError):
-    """The time of the call is over, tries included. Its cause, where there is one, is the last failure."""
+    """The time of a request is over, tries included. Its cause, where there is one, is the last failure."""
 
 
 class UnexpectedAnswer(GradusError):

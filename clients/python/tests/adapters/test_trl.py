@@ -73,7 +73,8 @@ def test_a_column_named_label_is_no_label_unless_it_was_chosen(environment: str)
     right = reply("<answer>Paris</answer>")
     other = {"label": ["Rome"]}
     assert trl.reward([QUESTION], [right], ground_truth=["Paris"], **other) == [1.0]
-    assert trl.SwiftReward()([right[0]["content"]], messages=[[*QUESTION, *right]], solution=["Paris"], **other) == [1.0]
+    texts, conversations = ["<answer>Paris</answer>"], [[*QUESTION, *right]]
+    assert trl.SwiftReward()(texts, messages=conversations, solution=["Paris"], **other) == [1.0]
     assert trl.reward([QUESTION], [right], label=["Paris"]) == [None]
     assert trl.reward_function(label="label")([QUESTION], [right], label=["Paris"], ground_truth=["Rome"]) == [1.0]
 
