@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import MALFORMED, PARIS, REPOSITORY, answer
 
-from gradus_client import AsyncClient, Client, Options, ProblemError
+from gradus_client import AsyncClient, Client, ConnectionFailed, Options, ProblemError
 from gradus_client.batching import encode
 
 
@@ -173,6 +173,23 @@ def test_what_json_cannot_say_is_named_before_anything_is_sent() -> None:
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         Client(address)
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
+def test_certificates_are_checked_however_the_scheme_is_written(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    settings: list[dict[str, object]] = []
+
+    class Watched(httpx.AsyncClient):
+        def __init__(self, **keywords: object) -> None:
+            settings.append(keywords)
+            super().__init__(base_url="http://127.0.0.1:9")
+
+    monkeypatch.setattr(httpx, "AsyncClient", Watched)
+    with Client(f"{scheme}://127.0.0.1:9", options=Options(max_attempts=1)) as client, pytest.raises(ConnectionFailed):
+        client.score([PARIS])
+    assert [each["verify"] for each in settings] == [True]
 
 
 def test_options_out_of_range_are_named() -> None:

@@ -48,6 +48,7 @@ class AsyncClient:
             raise ValueError(f"base_url = {base_url!r} is no address of a server; give one such as http://host:8080")
         self.options = options or Options()
         self._base_url = base_url
+        self._encrypted = address.scheme == "https"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._transport = transport
         self._open: tuple[asyncio.AbstractEventLoop, Transport] | None = None
@@ -156,7 +157,7 @@ class AsyncClient:
                 transport=self._transport,
                 timeout=None,  # the deadline of the call is the only limit
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=self.options.max_concurrency),
-                verify=self._base_url.startswith("https"),  # certificates take long to load, and are of no use here
+                verify=self._encrypted,  # certificates take long to load, and are of no use here
                 trust_env=False,  # a proxy of the environment is for the internet, not for a cluster's own services
             )
             self._open = (loop, Transport(http, self.options))
