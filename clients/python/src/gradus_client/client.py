@@ -111,7 +111,7 @@ class AsyncClient:
         body: dict[str, Any] = {"algorithm": algorithm, "groups": asked, "seed": seed, "max_reward": max_reward}
         if vspo is not None:
             body["vspo"] = vspo
-        answer = await self._ask(Request("POST", "/advantages", encode(body)), deadline_ms)
+        answer = await self.ask(Request("POST", "/advantages", encode(body)), deadline_ms)
         return _read_list(GroupAdvantages.read, answer, "groups")
 
     async def run_prompts(
@@ -121,19 +121,23 @@ class AsyncClient:
         query: dict[str, str | int] = {"order": order}
         if limit is not None:
             query["limit"] = limit
-        answer = await self._ask(Request("GET", _run(run_id) + "/prompts", query=query), deadline_ms)
+        answer = await self.ask(Request("GET", _run(run_id) + "/prompts", query=query), deadline_ms)
         return _read_list(PromptValue.read, answer, "items")
 
     async def sample(self, run_id: str, count: int, *, seed: int = 0, deadline_ms: int | None = None) -> list[str]:
         """Draws the next prompts of a run by their value, with replacement; their groups, each as often as drawn."""
         request = Request("POST", _run(run_id) + "/sample", encode({"count": count, "seed": seed}))
-        answer = await self._ask(request, deadline_ms)
+        answer = await self.ask(request, deadline_ms)
         return _read_list(str, answer, "groups")
 
     async def openapi(self, *, deadline_ms: int | None = None) -> dict[str, Any]:
         """The server's OpenAPI document."""
-        answer = await self._ask(Request("GET", "/openapi.json"), deadline_ms)
+        answer = await self.ask(Request("GET", "/openapi.json"), deadline_ms)
         return dict(answer)
+
+    async def ask(self, request: Request, deadline_ms: int | None = None) -> Any:
+        """What any other path answers, as decoded JSON."""
+        return await self._sender().send(request, deadline_ms or self.options.deadline_ms)
 
     async def close(self) -> None:
         """Closes the connections; the client may be used again."""
@@ -162,9 +166,6 @@ class AsyncClient:
             )
             self._open = (loop, Transport(http, self.options))
         return self._open[1]
-
-    async def _ask(self, request: Request, deadline_ms: int | None) -> Any:
-        return await self._sender().send(request, deadline_ms or self.options.deadline_ms)
 
     async def _send_all(self, requests: Sequence[Request], deadline_ms: int) -> list[Any]:
         """All or nothing: the first failure stops the others."""
