@@ -263,9 +263,11 @@ class Client:
         return self.portal.run(self.asynchronous.openapi(deadline_ms=deadline_ms))
 
     def close(self) -> None:
-        """Closes the connections and ends the thread; the client may be used again."""
-        self.portal.run(self.asynchronous.close())
-        self.portal.stop()
+        """Closes the connections and ends the thread; the client may be used again.
+
+        Calls of other threads that are still waiting raise `ClientClosed`.
+        """
+        self.portal.stop(self.asynchronous.close)
 
     def __enter__(self) -> Client:
         return self

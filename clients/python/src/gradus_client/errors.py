@@ -63,5 +63,9 @@ class DeadlineExceeded(GradusError, TimeoutError):
     """The time of a request is over, tries included. Its cause, where there is one, is the last failure."""
 
 
+class ClientClosed(GradusError):
+    """Another thread closed the client while this call was waiting for its answer."""
+
+
 class UnexpectedAnswer(GradusError):
     """The answer is not what the API promises; the address is probably not a Gradus server's."""
