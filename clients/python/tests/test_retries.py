@@ -188,7 +188,7 @@ def test_an_answer_lost_on_the_way_is_not_counted_twice(url: str) -> None:
         async def aclose(self) -> None:
             await self.inner.aclose()
 
-    with Client(url, options=QUICK, transport=Lossy()) as client:
+    with Client(url, options=QUICK, transport=Lossy) as client:
         assert client.score([PARIS], run_id="lost-answer").rewards == [1.0]
     assert len(tries) == 2
     assert tries[0] == tries[1]

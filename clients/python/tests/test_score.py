@@ -126,13 +126,47 @@ def test_a_client_works_inside_of_an_event_loop_and_in_one_loop_after_the_other(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forks beside threads, as trainers do
 def test_a_client_works_after_a_fork(client: Client) -> None:
     assert client.score([PARIS]).rewards == [1.0]
+    assert in_a_child(client) == [1.0]
+
+
+def in_a_child(client: Client) -> list[float | None]:
+    """Rewards that a forked child gets."""
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
     child = context.Process(target=lambda: results.put(client.score([PARIS]).rewards))
     child.start()
     child.join(20)
     assert child.exitcode == 0
-    assert results.get() == [1.0]
+    return list(results.get())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_transport_of_ones_own_is_made_for_each_loop(url: str) -> None:
+    import httpx
+
+    made: list[httpx.AsyncHTTPTransport] = []
+
+    def make() -> httpx.AsyncHTTPTransport:
+        made.append(httpx.AsyncHTTPTransport())
+        return made[-1]
+
+    asynchronous = AsyncClient(url, transport=make)
+
+    async def own() -> list[float | None]:
+        async with asynchronous:
+            return (await asynchronous.score([PARIS])).rewards
+
+    assert [asyncio.run(own()), asyncio.run(own())] == [[1.0], [1.0]]
+    assert len(made) == 2
+    with Client(url, transport=make) as client:
+        assert client.score([PARIS]).rewards == [1.0]
+        client.close()
+        assert client.score([PARIS]).rewards == [1.0]
+        assert len(made) == 4
+        assert in_a_child(client) == [1.0]
+        assert client.score([PARIS]).rewards == [1.0]
+    with pytest.raises(TypeError, match="give what makes one"):
+        Client(url, transport=httpx.AsyncHTTPTransport())  # type: ignore[arg-type]
 
 
 def test_a_repeat_with_the_same_key_is_counted_once(client: Client) -> None:

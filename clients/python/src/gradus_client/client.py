@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -27,6 +27,8 @@ OnInvalid = Literal["null", "zero", "mean", "error"]
 """What `reward` holds for a trajectory that could not be scored; `error`: the call raises."""
 Algorithm = Literal["vspo", "grpo", "dapo", "rloo", "dr_grpo"]
 Rewards = Iterable[float | None]
+MakesTransport = Callable[[], httpx.AsyncBaseTransport]
+"""Such as `lambda: httpx.AsyncHTTPTransport(proxy="http://proxy:3128")`."""
 
 Answer = TypeVar("Answer")
 
@@ -40,17 +42,26 @@ class AsyncClient:
         *,
         token: str | None = None,
         options: Options | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: MakesTransport | None = None,
     ) -> None:
-        """`token` goes as a bearer token; `transport` replaces httpx's own, for proxies and private certificates."""
+        """`token` goes as a bearer token; `transport` makes what replaces httpx's own.
+
+        That is for proxies and private certificates. Connections belong to an event loop, so it is called for each, and
+        after a fork and after `close`.
+        """
         address = urlsplit(base_url)
         if address.scheme not in ("http", "https") or not address.netloc:
             raise ValueError(f"base_url = {base_url!r} is no address of a server; give one such as http://host:8080")
+        if transport is not None and not callable(transport):
+            raise TypeError(
+                f"transport = {transport!r} is a transport, and its connections belong to one event loop; "
+                "give what makes one, such as lambda: httpx.AsyncHTTPTransport(..)"
+            )
         self.options = options or Options()
         self._base_url = base_url
         self._encrypted = address.scheme == "https"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._transport = transport
+        self._make_transport = transport
         self._open: tuple[asyncio.AbstractEventLoop, Transport] | None = None
 
     async def score(
@@ -158,7 +169,7 @@ class AsyncClient:
             http = httpx.AsyncClient(
                 base_url=self._base_url,
                 headers=self._headers,
-                transport=self._transport,
+                transport=self._make_transport() if self._make_transport else None,
                 timeout=None,  # the deadline of the call is the only limit
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=self.options.max_concurrency),
                 verify=self._encrypted,  # certificates take long to load, and are of no use here
@@ -195,7 +206,7 @@ class Client:
         *,
         token: str | None = None,
         options: Options | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: MakesTransport | None = None,
     ) -> None:
         """As `AsyncClient`."""
         self.asynchronous = AsyncClient(base_url, token=token, options=options, transport=transport)
