@@ -92,7 +92,7 @@ def _score_whole(client: Client, queries: Sequence[tuple[str, Any]]) -> list[Out
     asked = {name: value for name, value in fields.items() if value is not None}
     request = Request("POST", "/get_reward", encode(body), uuid.uuid4().hex, asked)
     answer = client.portal.run(client.asynchronous.ask(request))
-    # This endpoint has no status but 200, since OpenRLHF tries everything else again.
+    # What would fail again is told with status 200, since OpenRLHF tries everything else again.
     if answer.get("error"):
         raise GradusError(answer["error"])
     logs = dict(answer["extra_logs"])
