@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,6 +99,8 @@ class Fault:
     """Announce twice the body, and hang up."""
     hang: bool = False
     """Never answer."""
+    after_s: float = 0.0
+    """How long to think before the answer."""
 
 
 @dataclass
@@ -113,6 +116,7 @@ class FaultServer(ThreadingHTTPServer):
     """Plays its faults in order, then the last one forever; remembers what it was sent."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, faults: list[Fault], port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -142,6 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.released.wait(30)
             self.close_connection = True
             return
+        time.sleep(fault.after_s)
         self.send_response(fault.status)
         for name, value in fault.headers.items():
             self.send_header(name, value)
@@ -179,9 +184,10 @@ def problem(status: int, **headers: str) -> Fault:
     return Fault(status, {"Content-Type": "application/problem+json", **headers}, body)
 
 
-def scored(*rewards: float | None) -> Fault:
+def scored(*rewards: float | None, after_s: float = 0.0) -> Fault:
     """An answer to POST /reward with these rewards."""
     empty = {"stages": [], "metrics": {}, "components": {}, "steps": [], "answer": {"text": None}, "errors": []}
     results = [{**empty, "reward": reward, "valid": reward is not None} for reward in rewards]
     rubric = {"name": "short_form_qa", "version": "b3-00000000"}
-    return Fault(body=json.dumps({"rubric": rubric, "rewards": rewards, "results": results, "groups": []}).encode())
+    body = json.dumps({"rubric": rubric, "rewards": rewards, "results": results, "groups": []}).encode()
+    return Fault(body=body, after_s=after_s)

@@ -125,19 +125,45 @@ def test_nobody_listening_is_tried_and_then_told() -> None:
         client.score([PARIS])
 
 
+@pytest.mark.parametrize("fault", [problem(429), problem(503), Fault(502)], ids=["429", "503", "502"])
+def test_tries_go_on_as_long_as_there_is_time(faulty: Start, fault: Fault) -> None:
+    server = faulty(*[fault] * 20, scored(1.0))
+    with Client(server.url, options=Options(backoff_ms=1, max_backoff_ms=10)) as client:
+        assert client.score([PARIS]).rewards == [1.0]
+    assert len(server.seen) == 21
+
+
+def test_a_lost_server_is_told_when_the_time_is_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = taken.getsockname()[1]
+    with Client(f"http://127.0.0.1:{free}", options=Options(backoff_ms=1, max_backoff_ms=10)) as client:
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="ConnectError") as late:
+            client.score([PARIS], deadline_ms=800)
+        assert 0.7 <= time.monotonic() - started < 3.0
+    assert isinstance(late.value.__cause__, ConnectionFailed)
+
+
+def test_a_wait_that_nobody_asked_for_leaves_time_for_a_try(faulty: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+    server = faulty(problem(503), scored(1.0))
+    with Client(server.url, options=Options(backoff_ms=60_000, max_backoff_ms=60_000, deadline_ms=1_000)) as client:
+        assert client.score([PARIS]).rewards == [1.0]
+
+
 def test_a_server_that_comes_up_late_is_waited_for() -> None:
-    """The trainer is often faster than the server."""
+    """The trainer is often faster than the server, and a restart takes its time."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     started: list[FaultServer] = []
 
     def start_late() -> None:
-        time.sleep(0.3)
+        time.sleep(1.0)
         started.append(FaultServer([scored(1.0)], port))
         started[0].serve_forever(0.01)
 
     threading.Thread(target=start_late, daemon=True).start()
-    with Client(f"http://127.0.0.1:{port}", options=Options(backoff_ms=100, max_attempts=12)) as client:
+    with Client(f"http://127.0.0.1:{port}", options=Options(backoff_ms=1, max_backoff_ms=20)) as client:
         assert client.score([PARIS]).rewards == [1.0]
     started[0].shutdown()
     started[0].server_close()
@@ -162,7 +188,7 @@ def test_an_answer_lost_on_the_way_is_not_counted_twice(url: str) -> None:
         async def aclose(self) -> None:
             await self.inner.aclose()
 
-    with Client(url, options=QUICK, transport=Lossy()) as client:
+    with Client(url, options=QUICK, transport=Lossy) as client:
         assert client.score([PARIS], run_id="lost-answer").rewards == [1.0]
     assert len(tries) == 2
     assert tries[0] == tries[1]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import MALFORMED, PARIS, REPOSITORY, answer
 
-from gradus_client import AsyncClient, Client, Options, ProblemError
+from gradus_client import AsyncClient, Client, ConnectionFailed, Options, ProblemError
 from gradus_client.batching import encode
 
 
@@ -126,13 +126,47 @@ def test_a_client_works_inside_of_an_event_loop_and_in_one_loop_after_the_other(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forks beside threads, as trainers do
 def test_a_client_works_after_a_fork(client: Client) -> None:
     assert client.score([PARIS]).rewards == [1.0]
+    assert in_a_child(client) == [1.0]
+
+
+def in_a_child(client: Client) -> list[float | None]:
+    """Rewards that a forked child gets."""
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
     child = context.Process(target=lambda: results.put(client.score([PARIS]).rewards))
     child.start()
     child.join(20)
     assert child.exitcode == 0
-    assert results.get() == [1.0]
+    return list(results.get())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_transport_of_ones_own_is_made_for_each_loop(url: str) -> None:
+    import httpx
+
+    made: list[httpx.AsyncHTTPTransport] = []
+
+    def make() -> httpx.AsyncHTTPTransport:
+        made.append(httpx.AsyncHTTPTransport())
+        return made[-1]
+
+    asynchronous = AsyncClient(url, transport=make)
+
+    async def own() -> list[float | None]:
+        async with asynchronous:
+            return (await asynchronous.score([PARIS])).rewards
+
+    assert [asyncio.run(own()), asyncio.run(own())] == [[1.0], [1.0]]
+    assert len(made) == 2
+    with Client(url, transport=make) as client:
+        assert client.score([PARIS]).rewards == [1.0]
+        client.close()
+        assert client.score([PARIS]).rewards == [1.0]
+        assert len(made) == 4
+        assert in_a_child(client) == [1.0]
+        assert client.score([PARIS]).rewards == [1.0]
+    with pytest.raises(TypeError, match="give what makes one"):
+        Client(url, transport=httpx.AsyncHTTPTransport())  # type: ignore[arg-type]
 
 
 def test_a_repeat_with_the_same_key_is_counted_once(client: Client) -> None:
@@ -173,6 +207,23 @@ def test_what_json_cannot_say_is_named_before_anything_is_sent() -> None:
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         Client(address)
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
+def test_certificates_are_checked_however_the_scheme_is_written(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    settings: list[dict[str, object]] = []
+
+    class Watched(httpx.AsyncClient):
+        def __init__(self, **keywords: object) -> None:
+            settings.append(keywords)
+            super().__init__(base_url="http://127.0.0.1:9")
+
+    monkeypatch.setattr(httpx, "AsyncClient", Watched)
+    with Client(f"{scheme}://127.0.0.1:9", options=Options(max_attempts=1)) as client, pytest.raises(ConnectionFailed):
+        client.score([PARIS])
+    assert [each["verify"] for each in settings] == [True]
 
 
 def test_options_out_of_range_are_named() -> None:

@@ -5,7 +5,7 @@ for each of the trainers that take a Python callable.
 """
 
 from .client import Algorithm, AsyncClient, Client, OnInvalid, Trajectory
-from .errors import ConnectionFailed, DeadlineExceeded, GradusError, ProblemError, UnexpectedAnswer
+from .errors import ClientClosed, ConnectionFailed, DeadlineExceeded, GradusError, ProblemError, UnexpectedAnswer
 from .results import (
     GroupAdvantages,
     GroupSummary,
@@ -23,6 +23,7 @@ __all__ = [
     "Algorithm",
     "AsyncClient",
     "Client",
+    "ClientClosed",
     "ConnectionFailed",
     "DeadlineExceeded",
     "GradusError",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -19,7 +19,7 @@ from .errors import UnexpectedAnswer
 from .merging import merge
 from .portal import Portal
 from .results import GroupAdvantages, PromptValue, Scores
-from .transport import Deadline, Options, Request, Transport
+from .transport import Options, Request, Transport
 
 Trajectory = Mapping[str, Any]
 """`messages` (or `prompt` and `response`), and what else `POST /reward` takes: `references`, `tools`, `group`, .."""
@@ -27,6 +27,8 @@ OnInvalid = Literal["null", "zero", "mean", "error"]
 """What `reward` holds for a trajectory that could not be scored; `error`: the call raises."""
 Algorithm = Literal["vspo", "grpo", "dapo", "rloo", "dr_grpo"]
 Rewards = Iterable[float | None]
+MakesTransport = Callable[[], httpx.AsyncBaseTransport]
+"""Such as `lambda: httpx.AsyncHTTPTransport(proxy="http://proxy:3128")`."""
 
 Answer = TypeVar("Answer")
 
@@ -40,16 +42,26 @@ class AsyncClient:
         *,
         token: str | None = None,
         options: Options | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: MakesTransport | None = None,
     ) -> None:
-        """`token` goes as a bearer token; `transport` replaces httpx's own, for proxies and private certificates."""
+        """`token` goes as a bearer token; `transport` makes what replaces httpx's own.
+
+        That is for proxies and private certificates. Connections belong to an event loop, so it is called for each, and
+        after a fork and after `close`.
+        """
         address = urlsplit(base_url)
         if address.scheme not in ("http", "https") or not address.netloc:
             raise ValueError(f"base_url = {base_url!r} is no address of a server; give one such as http://host:8080")
+        if transport is not None and not callable(transport):
+            raise TypeError(
+                f"transport = {transport!r} is a transport, and its connections belong to one event loop; "
+                "give what makes one, such as lambda: httpx.AsyncHTTPTransport(..)"
+            )
         self.options = options or Options()
         self._base_url = base_url
+        self._encrypted = address.scheme == "https"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._transport = transport
+        self._make_transport = transport
         self._open: tuple[asyncio.AbstractEventLoop, Transport] | None = None
 
     async def score(
@@ -68,10 +80,11 @@ class AsyncClient:
         """Scores trajectories, in their order.
 
         `rubric` is a name, `name@version` or a whole rubric; `curriculum` replaces `step`. A repeat of a call with the
-        same `idempotency_key` and arguments gets the stored answer; without one, each call makes its own. Raises an
-        exception of `errors` when a request failed for good; nothing of the call is returned then.
+        same `idempotency_key` and arguments gets the stored answer; without one, each call makes its own. `deadline_ms`
+        is the time of each request that the call is cut into (see `Deadline`). Raises an exception of `errors` when a
+        request failed for good; nothing of the call is returned then.
         """
-        deadline = Deadline(deadline_ms or self.options.deadline_ms)
+        limit_ms = deadline_ms or self.options.deadline_ms
         fields = {
             "rubric": rubric,
             "run_id": run_id,
@@ -79,7 +92,7 @@ class AsyncClient:
             "curriculum": curriculum,
             "tools": tools,
             "on_invalid": None if on_invalid == "null" else on_invalid,
-            "deadline_ms": deadline.milliseconds,
+            "deadline_ms": limit_ms,
         }
         fields = {name: value for name, value in fields.items() if value is not None}
         key = idempotency_key or uuid.uuid4().hex
@@ -88,7 +101,7 @@ class AsyncClient:
             Request("POST", "/reward", part.body(fields), idempotency_key=f"{key}-{number}")
             for number, part in enumerate(parts)
         ]
-        answers = await self._send_all(requests, deadline)
+        answers = await self._send_all(requests, limit_ms)
         return merge(parts, answers)
 
     async def advantages(
@@ -109,7 +122,7 @@ class AsyncClient:
         body: dict[str, Any] = {"algorithm": algorithm, "groups": asked, "seed": seed, "max_reward": max_reward}
         if vspo is not None:
             body["vspo"] = vspo
-        answer = await self._ask(Request("POST", "/advantages", encode(body)), deadline_ms)
+        answer = await self.ask(Request("POST", "/advantages", encode(body)), deadline_ms)
         return _read_list(GroupAdvantages.read, answer, "groups")
 
     async def run_prompts(
@@ -119,19 +132,23 @@ class AsyncClient:
         query: dict[str, str | int] = {"order": order}
         if limit is not None:
             query["limit"] = limit
-        answer = await self._ask(Request("GET", _run(run_id) + "/prompts", query=query), deadline_ms)
+        answer = await self.ask(Request("GET", _run(run_id) + "/prompts", query=query), deadline_ms)
         return _read_list(PromptValue.read, answer, "items")
 
     async def sample(self, run_id: str, count: int, *, seed: int = 0, deadline_ms: int | None = None) -> list[str]:
         """Draws the next prompts of a run by their value, with replacement; their groups, each as often as drawn."""
         request = Request("POST", _run(run_id) + "/sample", encode({"count": count, "seed": seed}))
-        answer = await self._ask(request, deadline_ms)
+        answer = await self.ask(request, deadline_ms)
         return _read_list(str, answer, "groups")
 
     async def openapi(self, *, deadline_ms: int | None = None) -> dict[str, Any]:
         """The server's OpenAPI document."""
-        answer = await self._ask(Request("GET", "/openapi.json"), deadline_ms)
+        answer = await self.ask(Request("GET", "/openapi.json"), deadline_ms)
         return dict(answer)
+
+    async def ask(self, request: Request, deadline_ms: int | None = None) -> Any:
+        """What any other path answers, as decoded JSON."""
+        return await self._sender().send(request, deadline_ms or self.options.deadline_ms)
 
     async def close(self) -> None:
         """Closes the connections; the client may be used again."""
@@ -152,22 +169,25 @@ class AsyncClient:
             http = httpx.AsyncClient(
                 base_url=self._base_url,
                 headers=self._headers,
-                transport=self._transport,
+                transport=self._make_transport() if self._make_transport else None,
                 timeout=None,  # the deadline of the call is the only limit
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=self.options.max_concurrency),
-                verify=self._base_url.startswith("https"),  # certificates take long to load, and are of no use here
+                verify=self._encrypted,  # certificates take long to load, and are of no use here
                 trust_env=False,  # a proxy of the environment is for the internet, not for a cluster's own services
             )
             self._open = (loop, Transport(http, self.options))
         return self._open[1]
 
-    async def _ask(self, request: Request, deadline_ms: int | None) -> Any:
-        return await self._sender().send(request, Deadline(deadline_ms or self.options.deadline_ms))
-
-    async def _send_all(self, requests: Sequence[Request], deadline: Deadline) -> list[Any]:
+    async def _send_all(self, requests: Sequence[Request], deadline_ms: int) -> list[Any]:
         """All or nothing: the first failure stops the others."""
         sender = self._sender()
-        tasks = [asyncio.ensure_future(sender.send(request, deadline)) for request in requests]
+        slots = asyncio.Semaphore(self.options.max_call_concurrency)
+
+        async def send(request: Request) -> Any:
+            async with slots:
+                return await sender.send(request, deadline_ms)
+
+        tasks = [asyncio.ensure_future(send(request)) for request in requests]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
@@ -186,7 +206,7 @@ class Client:
         *,
         token: str | None = None,
         options: Options | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: MakesTransport | None = None,
     ) -> None:
         """As `AsyncClient`."""
         self.asynchronous = AsyncClient(base_url, token=token, options=options, transport=transport)
@@ -254,9 +274,11 @@ class Client:
         return self.portal.run(self.asynchronous.openapi(deadline_ms=deadline_ms))
 
     def close(self) -> None:
-        """Closes the connections and ends the thread; the client may be used again."""
-        self.portal.run(self.asynchronous.close())
-        self.portal.stop()
+        """Closes the connections and ends the thread; the client may be used again.
+
+        Calls of other threads that are still waiting raise `ClientClosed`.
+        """
+        self.portal.stop(self.asynchronous.close)
 
     def __enter__(self) -> Client:
         return self

@@ -19,6 +19,7 @@ class ProblemError(GradusError):
     """The server refused a request with a problem document, or with a status and no document."""
 
     def __init__(self, status: int, problem: Mapping[str, Any], retry_after_s: float = 0.0) -> None:
+        self._problem = dict(problem)
         self.status = status
         """The HTTP status."""
         self.type = str(problem.get("type") or "about:blank")
@@ -37,6 +38,10 @@ class ProblemError(GradusError):
         name = f" (request {self.request_id})" if self.request_id else ""
         super().__init__(f"{status} {self.type}{where}: {self.detail}{name}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are made again from their message, which is not what this one is made of: workers send them home.
+        return type(self), (self.status, self._problem, self.retry_after_s)
+
     @classmethod
     def from_body(cls, status: int, body: bytes, request_id: str | None, retry_after_s: float) -> ProblemError:
         """Reads the body of a refusal, whatever it is: a proxy in between may answer with a page."""
@@ -51,11 +56,15 @@ class ProblemError(GradusError):
 
 
 class ConnectionFailed(GradusError, ConnectionError):
-    """The server could not be reached, or broke off, in every attempt."""
+    """The server could not be reached, or broke off, in the last of `max_attempts` tries."""
 
 
 class DeadlineExceeded(GradusError, TimeoutError):
-    """The time of the call is over, tries included. Its cause, where there is one, is the last failure."""
+    """The time of a request is over, tries included. Its cause, where there is one, is the last failure."""
+
+
+class ClientClosed(GradusError):
+    """Another thread closed the client while this call was waiting for its answer."""
 
 
 class UnexpectedAnswer(GradusError):

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+import weakref
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from .errors import ClientClosed
 
 Result = TypeVar("Result")
 
@@ -19,14 +22,21 @@ Result = TypeVar("Result")
 class Portal:
     """A thread with an event loop, started when first needed."""
 
+    _lock: threading.Lock
+    _thread: _Thread | None
+
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = os.getpid()
+        self._forget()
+        _portals.add(self)
 
     def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Starts a coroutine; the future may be waited for from anywhere."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        # The lock is held until the loop has it: a loop that is stopped in between would never run it.
+        with self._lock:
+            if self._thread is None:
+                self._thread = _Thread()
+                self._thread.start()
+            return asyncio.run_coroutine_threadsafe(self._thread.guarded(coroutine), self._thread.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Waits for a coroutine; stops it when the waiting is interrupted."""
@@ -37,26 +47,67 @@ class Portal:
             future.cancel()
             raise
 
-    def stop(self) -> None:
-        """Ends the thread. The next call starts another one."""
+    def stop(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Ends the thread: whoever waits gets `ClientClosed`, then `last` runs. The next call starts another one."""
         with self._lock:
-            if self._loop is not None and self._process == os.getpid():
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.stop(last)
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            # Threads do not survive a fork, as data loaders and rollout workers do it.
-            if self._loop is None or self._process != os.getpid():
-                self._process = os.getpid()
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_serve, args=(self._loop,), name="gradus-client", daemon=True).start()
-            return self._loop
+    def _forget(self) -> None:
+        """As new. Threads do not survive a fork, as data loaders and rollout workers do it; a lock may stay locked."""
+        self._lock = threading.Lock()
+        self._thread = None
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+class _Thread(threading.Thread):
+    """Runs an event loop until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(name="gradus-client", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._stopping = False
+
+    def run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    async def guarded(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """The coroutine; if the loop stops before it ends, an exception that says so to whoever waits."""
+        try:
+            return await coroutine
+        except asyncio.CancelledError:
+            if self._stopping:
+                raise ClientClosed("the client was closed before the answer came") from None
+            raise
+
+    def stop(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Ends everything that runs, then runs `last`, then ends."""
+        try:
+            asyncio.run_coroutine_threadsafe(self._end(last), self.loop).result()
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.join()
+
+    async def _end(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._stopping = True
+        while running := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+        await last()
+
+
+_portals: weakref.WeakSet[Portal] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for portal in list(_portals):
+        portal._forget()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_forget_all)

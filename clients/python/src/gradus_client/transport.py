@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import random
 import time
@@ -31,18 +32,20 @@ class Options:
     """How a client behaves."""
 
     deadline_ms: int = 60_000
-    """Time for a call with all its tries, in milliseconds; also told to the server."""
+    """Time for a request with all its tries, in milliseconds; also told to the server. See `Deadline`."""
     max_items: int = 256
     """Trajectories per request; a group is never parted, even if it is larger."""
     max_bytes: int = 32 << 20
     """Bytes of trajectories per request, before compression."""
-    max_concurrency: int = 8
+    max_concurrency: int = 256
     """Requests in flight at once, over all calls of a client."""
-    max_attempts: int = 8
-    """Tries per request."""
+    max_call_concurrency: int = 8
+    """Requests of one call in flight at once: they are the large ones, and a server bounds the bytes that it takes."""
+    max_attempts: int | None = None
+    """Tries per request; `None`: as many as there is time for."""
     backoff_ms: int = 100
     """Longest first wait between tries, in milliseconds; it doubles from try to try, and the wait is drawn below it."""
-    max_backoff_ms: int = 10_000
+    max_backoff_ms: int = 5_000
     """Longest wait that is not the server's own wish, in milliseconds."""
     gzip_bytes: int | None = 256 << 10
     """Bodies from this size on are compressed, in bytes; `None`: never."""
@@ -68,22 +71,36 @@ class Request:
 
 
 class Deadline:
-    """A point in time that a call must not pass."""
+    """How long a request may take.
+
+    Requests that wait for a slot must not be lost because others are slow, nor wait for a server that is gone. So the
+    time of a waiting one starts anew with every answer that another one gets, and runs on once it has its slot.
+    """
 
     def __init__(self, milliseconds: int) -> None:
         if milliseconds < 1:
             raise ValueError(f"deadline_ms = {milliseconds} is out of range; it must be 1 or more")
         self.milliseconds = milliseconds
-        self._at = time.monotonic() + milliseconds / 1000
+        self.waiting = True
+        """Whether the request has no slot yet."""
+        self.failure: GradusError | None = None
+        """Why the last try failed."""
+        self._began = time.monotonic()
+
+    def start_anew(self, at: float) -> None:
+        """Counts from this time of the monotonic clock, if that is later."""
+        self._began = max(self._began, at)
 
     def left_s(self) -> float:
         """Seconds left; never negative."""
-        return max(0.0, self._at - time.monotonic())
+        return max(0.0, self._began + self.milliseconds / 1000 - time.monotonic())
 
-    def exceeded(self, failure: GradusError | None) -> DeadlineExceeded:
+    def exceeded(self) -> DeadlineExceeded:
         """What to raise when it has passed."""
-        last = f"; the last failure was: {failure}" if failure else ""
-        return DeadlineExceeded(f"no answer within deadline_ms = {self.milliseconds}{last}")
+        last = f"; the last failure was: {self.failure}" if self.failure else ""
+        exceeded = DeadlineExceeded(f"no answer within deadline_ms = {self.milliseconds}{last}")
+        exceeded.__cause__ = self.failure
+        return exceeded
 
 
 class Transport:
@@ -93,25 +110,44 @@ class Transport:
         self._http = http
         self._options = options
         self._slots = asyncio.Semaphore(options.max_concurrency)
+        self._answered_at = time.monotonic()
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def send(self, request: Request, deadline: Deadline) -> Any:
+    async def send(self, request: Request, deadline_ms: int) -> Any:
         """Asks until there is an answer; raises one of the exceptions of `errors` when there is none to be had."""
-        body, headers = self._encoded(request)
-        failure: GradusError | None = None
-        for attempt in range(self._options.max_attempts):
-            if failure is not None:
-                await _wait(self._pause_s(attempt, failure), deadline, failure)
-            try:
-                return await asyncio.wait_for(self._attempt(request, body, headers), deadline.left_s())
-            except _Passing as passing:
-                failure = passing.failure
-            except asyncio.TimeoutError:
-                raise deadline.exceeded(failure) from failure
-        raise failure or ConnectionFailed("no attempt was made")
+        deadline = Deadline(deadline_ms)
+        work = asyncio.ensure_future(self._in_turn(request, deadline))
+        # Not `wait_for`, which may lose a cancellation before Python 3.12: the tries would go on.
+        try:
+            while not work.done():
+                if deadline.waiting:
+                    deadline.start_anew(self._answered_at)
+                if deadline.left_s() == 0.0:
+                    raise deadline.exceeded()
+                await asyncio.wait({work}, timeout=deadline.left_s())
+        except BaseException:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+        return work.result()
+
+    async def _in_turn(self, request: Request, deadline: Deadline) -> Any:
+        """Takes a slot, and keeps it between the tries: coming back must not mean waiting again."""
+        async with self._slots:
+            deadline.start_anew(self._answered_at)
+            deadline.waiting = False
+            body, headers = self._encoded(request)
+            for attempt in itertools.count(1):
+                try:
+                    return await self._attempt(request, body, headers)
+                except _Passing as passing:
+                    deadline.failure = passing.failure
+                if attempt == self._options.max_attempts:
+                    raise deadline.failure
+                await asyncio.sleep(self._pause_s(attempt, deadline))
 
     def _encoded(self, request: Request) -> tuple[bytes | None, dict[str, str]]:
         headers = {"Accept": "application/json"}
@@ -128,22 +164,28 @@ class Transport:
         return body, headers
 
     async def _attempt(self, request: Request, body: bytes | None, headers: dict[str, str]) -> Any:
-        async with self._slots:
-            try:
-                response = await self._http.request(
-                    request.method, request.path, content=body, headers=headers, params=request.query
-                )
-            except httpx.TransportError as error:
-                raise _Passing(
-                    ConnectionFailed(f"{type(error).__name__}: {error or 'the connection broke'}")
-                ) from error
+        try:
+            response = await self._http.request(
+                request.method, request.path, content=body, headers=headers, params=request.query
+            )
+        except httpx.TransportError as error:
+            raise _Passing(ConnectionFailed(f"{type(error).__name__}: {error or 'the connection broke'}")) from error
+        if response.status_code not in RETRIED:
+            self._answered_at = time.monotonic()
         return _read(response)
 
-    def _pause_s(self, attempt: int, failure: GradusError) -> float:
-        """Full jitter, so that many trainers do not come back at once; a wish of the server comes first."""
+    def _pause_s(self, attempt: int, deadline: Deadline) -> float:
+        """Full jitter, so that many trainers do not come back at once; a wish of the server comes first.
+
+        Within the time that is left, so that the last try is near its end. Raises `DeadlineExceeded` where the wish is
+        beyond it: waiting in vain would only delay the bad news.
+        """
+        wish_s = deadline.failure.retry_after_s if isinstance(deadline.failure, ProblemError) else 0.0
+        left_s = deadline.left_s()
+        if wish_s >= left_s:
+            raise deadline.exceeded()
         ceiling_ms = min(self._options.max_backoff_ms, self._options.backoff_ms * 2 ** (attempt - 1))
-        wish_s = failure.retry_after_s if isinstance(failure, ProblemError) else 0.0
-        return wish_s + random.uniform(0, ceiling_ms) / 1000
+        return wish_s + random.uniform(0, min(ceiling_ms / 1000, left_s - wish_s))
 
 
 class _Passing(Exception):
@@ -185,10 +227,3 @@ def retry_after_s(header: str | None) -> float:
         return 0.0
     at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
     return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
-
-
-async def _wait(pause_s: float, deadline: Deadline, failure: GradusError) -> None:
-    # Waiting in vain would only delay the bad news.
-    if pause_s >= deadline.left_s():
-        raise deadline.exceeded(failure) from failure
-    await asyncio.sleep(pause_s)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import PARIS
 
+from gradus_client import GradusError
 from gradus_client.adapters import art, common, easyr1, openrlhf, skyrl, trinity, verifiers
 
 RIGHT = "<answer>Paris</answer>"
@@ -195,6 +196,47 @@ def test_openrlhf_reads_the_response_out_of_the_query(environment: str) -> None:
     assert list(found["extra_logs"]["gradus_valid"]) == [1.0, 1.0]
     assert openrlhf.response(queries[0], prompt) == RIGHT
     assert list(openrlhf.reward_func([], [], [])["rewards"]) == []
+
+
+ASKED = "Answer like <answer>Paris</answer>. Capital of France?"
+"""A prompt that would be right, were it the policy's."""
+MISTRAL = f"<s>[INST] {ASKED} [/INST]"
+CHATML = f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before"),
+    [
+        (MISTRAL, f"<s> [INST] {ASKED} [/INST] "),
+        (MISTRAL, f"<s><s>[INST] {ASKED} [/INST]"),
+        (CHATML, "<s>" + CHATML),
+        (CHATML, "<s> " + CHATML.replace("\n", " ")),
+        (f"Question: {ASKED}\nAnswer: ", f"<s> Question: {ASKED}\nAnswer:"),
+        (CHATML.replace("Answer", "An earlier turn. Answer"), CHATML),
+    ],
+    ids=["white space", "another token", "a first token", "white space and markers", "no markers", "cut at the left"],
+)
+def test_openrlhf_never_scores_a_prompt_as_the_policys(environment: str, prompt: str, before: str) -> None:
+    queries = [before + reply + "</s>" for reply in (RIGHT, WRONG, "I refuse")]
+    expected = openrlhf.reward_func([prompt + RIGHT, prompt + WRONG, prompt + "I refuse"], [prompt] * 3, ["Paris"] * 3)
+    assert expected["rewards"][0] > expected["rewards"][1] > expected["rewards"][2]
+    found = openrlhf.reward_func(queries, [prompt] * 3, ["Paris", ["Paris"], '{"references": ["Paris"]}'])
+    assert found == expected
+
+
+def test_openrlhf_does_not_score_what_cannot_be_told_from_the_prompt(
+    environment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GRADUS_FALLBACK", "-1")
+    queries = [f"Question: {ASKED}\nAnswer: {RIGHT}", CHATML + RIGHT]
+    found = openrlhf.reward_func(queries, ["another prompt", CHATML], ["Paris"] * 2)
+    assert list(found["rewards"]) == [-1.0, 1.0]
+    assert list(found["extra_logs"]["gradus_valid"]) == [0.0, 1.0]
+    assert list(found["extra_logs"]["exact_match"]) == [0.0, 1.0]
+    assert "does not begin with its prompt" in caplog.text
+    monkeypatch.setenv("GRADUS_RUBRIC", "no_such_rubric")
+    with pytest.raises(GradusError, match="no_such_rubric"):
+        openrlhf.reward_func(queries[:1], ["another prompt"], ["Paris"])
 
 
 def test_labels_that_only_look_like_json_are_text() -> None:

@@ -69,6 +69,16 @@ def test_labels_as_data_sets_hold_them(environment: str, label: object) -> None:
     assert trl.reward([QUESTION], [reply("<answer>Paris</answer>")], ground_truth=[label]) == [1.0]
 
 
+def test_a_column_named_label_is_no_label_unless_it_was_chosen(environment: str) -> None:
+    right = reply("<answer>Paris</answer>")
+    other = {"label": ["Rome"]}
+    assert trl.reward([QUESTION], [right], ground_truth=["Paris"], **other) == [1.0]
+    texts, conversations = ["<answer>Paris</answer>"], [[*QUESTION, *right]]
+    assert trl.SwiftReward()(texts, messages=conversations, solution=["Paris"], **other) == [1.0]
+    assert trl.reward([QUESTION], [right], label=["Paris"]) == [None]
+    assert trl.reward_function(label="label")([QUESTION], [right], label=["Paris"], ground_truth=["Rome"]) == [1.0]
+
+
 def test_numbers_are_labels_too(environment: str) -> None:
     assert trl.reward([QUESTION], [reply("<answer>42</answer>")], ground_truth=[42]) == [1.0]
 

@@ -7,7 +7,8 @@ trainer.
     GRADUS_TOKEN        its token, if it wants one
     GRADUS_RUBRIC       rubric, or name@version (the server's default)
     GRADUS_RUN_ID       under what name the scores are kept (none)
-    GRADUS_DEADLINE_MS  time for a call with all its tries, in milliseconds (60000)
+    GRADUS_DEADLINE_MS  time for a request with all its tries, in milliseconds (60000)
+    GRADUS_CONCURRENCY  requests in flight at once, over all callers of this process (256)
     GRADUS_FALLBACK     reward of what could not be scored, for trainers that need a number (0.0)
 """
 
@@ -36,7 +37,10 @@ def client(url: str | None = None) -> Client:
     address = url or os.environ.get("GRADUS_URL", "http://127.0.0.1:8080")
     with _lock:
         if address not in _clients:
-            options = Options(deadline_ms=int(os.environ.get("GRADUS_DEADLINE_MS", "60000")))
+            options = Options(
+                deadline_ms=int(os.environ.get("GRADUS_DEADLINE_MS", "60000")),
+                max_concurrency=int(os.environ.get("GRADUS_CONCURRENCY", "256")),
+            )
             _clients[address] = Client(address, token=os.environ.get("GRADUS_TOKEN"), options=options)
         return _clients[address]
 

@@ -4,15 +4,20 @@ In: queries (prompt and response in one text, with special tokens), prompts, lab
 and what to log, as tensors where torch is there. Write a file with the line
 `from gradus_client.adapters.openrlhf import reward_func` and pass it as `--reward.remote_url file.py`. Without Python,
 `--reward.remote_url http://host:8080/get_reward` does the same. OpenRLHF needs a number: what could not be scored gets
-GRADUS_FALLBACK.
+GRADUS_FALLBACK, and so does a query that does not begin with its prompt and has no markers of a chat template.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from ..batching import encode
+from ..client import Client
+from ..errors import GradusError
+from ..transport import Request
 from . import common
 
 logger = logging.getLogger(__name__)
@@ -20,18 +25,42 @@ logger = logging.getLogger(__name__)
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>")
 """What generation ends with, in the usual vocabularies; not part of what the policy says."""
 
+BEGIN_TOKENS = (
+    "<|begin_of_text|>",
+    "<|startoftext|>",
+    "<\uff5cbegin\u2581of\u2581sentence\uff5c>",  # DeepSeek's, with its own bars
+    "<|endoftext|>",
+    "[gMASK]",
+    "<sop>",
+    "<bos>",
+    "<s>",
+)
+"""What a text begins with, in the usual vocabularies. Encoding adds one, whether the prompt has one or not."""
+
+
+class Outcome(NamedTuple):
+    """What one query got."""
+
+    reward: float | None
+    valid: bool
+    metrics: Mapping[str, float]
+
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any) -> dict[str, Any]:
     """Rewards of a shard; OpenRLHF calls it with one sample at a time."""
-    items = [
-        common.trajectory(prompt, response(query, prompt), label)
-        for query, prompt, label in zip(queries, prompts, labels, strict=True)
-    ]
-    results = common.client().score(items, **common.settings()).results
+    divided: dict[int, dict[str, Any]] = {}
+    whole: dict[int, tuple[str, Any]] = {}
+    for place, (query, prompt, label) in enumerate(zip(queries, prompts, labels, strict=True)):
+        reply = response(query, prompt)
+        if reply is None:
+            whole[place] = (query, label)
+        else:
+            divided[place] = common.trajectory(prompt, reply, label)
+    client = common.client()
+    found = dict(zip(divided, _score(client, list(divided.values())), strict=True))
+    found.update(zip(whole, _score_whole(client, list(whole.values())), strict=True))
+    results = [found[place] for place in range(len(queries))]
     rewards = [common.fallback() if result.reward is None else result.reward for result in results]
-    for result in results:
-        if result.reward is None:
-            logger.warning("a query was not scored: %s", common.first_error(result))
     logs = {key: [result.metrics[key] for result in results] for key in results[0].metrics} if results else {}
     logs["gradus_valid"] = [float(result.valid) for result in results]
     return {
@@ -39,6 +68,43 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
         "scores": _tensor([min(1.0, max(0.0, reward)) for reward in rewards]),
         "extra_logs": {key: _tensor(values) for key, values in logs.items()},
     }
+
+
+def _score(client: Client, items: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    results = client.score(items, **common.settings()).results
+    for result in results:
+        if result.reward is None:
+            logger.warning("a query was not scored: %s", common.first_error(result))
+    return [Outcome(result.reward, result.valid, result.metrics) for result in results]
+
+
+def _score_whole(client: Client, queries: Sequence[tuple[str, Any]]) -> list[Outcome]:
+    """Queries that do not begin with their prompt. The server knows the markers of chat templates, and looks for the
+    response by them; where there are none it scores nothing, as the prompt is not the policy's.
+    """
+    if not queries:
+        return []
+    body = {
+        "query": [query for query, _ in queries],
+        "labels": [common.read_label(label) or None for _, label in queries],
+    }
+    fields = {**common.settings(), "on_invalid": "null", "deadline_ms": client.asynchronous.options.deadline_ms}
+    asked = {name: value for name, value in fields.items() if value is not None}
+    request = Request("POST", "/get_reward", encode(body), uuid.uuid4().hex, asked)
+    answer = client.portal.run(client.asynchronous.ask(request))
+    # What would fail again is told with status 200, since OpenRLHF tries everything else again.
+    if answer.get("error"):
+        raise GradusError(answer["error"])
+    logs = dict(answer["extra_logs"])
+    valid = logs.pop("valid")
+    outcomes = [
+        Outcome(reward, bool(valid[place]), {name: values[place] for name, values in logs.items()})
+        for place, reward in enumerate(answer["rewards"])
+    ]
+    for outcome in outcomes:
+        if outcome.reward is None:
+            logger.warning("a query that does not begin with its prompt was not scored")
+    return outcomes
 
 
 def _tensor(numbers: list[float]) -> Any:
@@ -50,12 +116,37 @@ def _tensor(numbers: list[float]) -> Any:
     return torch.tensor(numbers)
 
 
-def response(query: str, prompt: str) -> str:
-    """What the policy wrote: the query without the prompt and without the tokens that end it."""
-    text = query.removeprefix(prompt)
-    while True:
+def response(query: str, prompt: str) -> str | None:
+    """What the policy wrote: the query without the prompt and without the tokens that end it.
+
+    `None` where the query does not begin with the prompt.
+    """
+    text = query[len(prompt) :] if query.startswith(prompt) else _after(query, prompt)
+    while text is not None:
         stripped = text.rstrip()
         end = next((token for token in END_TOKENS if stripped.endswith(token)), None)
         if end is None:
             return text
         text = stripped.removesuffix(end)
+    return None
+
+
+def _after(query: str, prompt: str) -> str | None:
+    """What follows the prompt, whatever white space and tokens at the beginning encoding and decoding added or took."""
+    query, at = _without_begin(query), 0
+    for character in "".join(_without_begin(prompt).split()):
+        while query[at : at + 1].isspace():
+            at += 1
+        if query[at : at + 1] != character:
+            return None
+        at += 1
+    return query[at:].lstrip()
+
+
+def _without_begin(text: str) -> str:
+    while True:
+        text = text.lstrip()
+        token = next((token for token in BEGIN_TOKENS if text.startswith(token)), None)
+        if token is None:
+            return text
+        text = text.removeprefix(token)

@@ -39,7 +39,7 @@ def reward_function(
         prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
     ) -> list[float | None]:
         try:
-            items = _trajectories(prompts, completions, completion_ids, {"label": columns.get(label), **columns})
+            items = _trajectories(prompts, completions, completion_ids, columns, label)
             step = getattr(columns.get("trainer_state"), "global_step", None)
             scores = (client or common.client()).score(items, step=step, **common.settings(rubric, run_id))
             _log(scores, columns.get("log_metric"), name)
@@ -92,7 +92,7 @@ def _first_reply(conversation: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _trajectories(
-    prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any, columns: Mapping[str, Any]
+    prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any, columns: Mapping[str, Any], label: str
 ) -> list[dict[str, Any]]:
     def column(name: str, place: int) -> Any:
         values = columns.get(name)
@@ -102,7 +102,7 @@ def _trajectories(
         common.trajectory(
             prompt,
             completion,
-            column("label", place),
+            column(label, place),
             tools=column("tools", place),
             # Completions of the same prompt are one group.
             group=column("group", place) or _prompt_key(prompt),
