@@ -193,15 +193,15 @@ fn the_hub_is_asked_through_the_environments_proxy() {
     let (gradus, address) = (Gradus::new(), format!("http://{}", proxy.local_addr().unwrap()));
     let asked = std::thread::spawn(move || {
         let (mut connection, _) = proxy.accept().unwrap();
-        let mut line = String::new();
-        BufReader::new(&mut connection).read_line(&mut line).unwrap();
+        let head = BufReader::new(&mut connection).lines().map(Result::unwrap);
+        let head: Vec<String> = head.take_while(|line| !line.is_empty()).collect();
         connection.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-        line
+        head
     });
     let home = gradus.path("home");
     let environment =
         [("HF_HOME", home.as_str()), ("HF_ENDPOINT", "http://hub.invalid"), ("HTTP_PROXY", &address), ("NO_PROXY", "")];
     let ran = gradus.run_with(&["judge", "check", "--judge", "Owner/Name"], &environment, "").exits(1);
     assert!(ran.err.contains("502"), "{}", ran.err);
-    assert!(asked.join().unwrap().starts_with("HEAD http://hub.invalid/Owner/Name/"));
+    assert!(asked.join().unwrap()[0].starts_with("HEAD http://hub.invalid/Owner/Name/"));
 }
