@@ -191,17 +191,22 @@ fn foreign_text_does_not_reach_the_terminal_as_it_is() {
 fn the_hub_is_asked_through_the_environments_proxy() {
     let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (gradus, address) = (Gradus::new(), format!("http://{}", proxy.local_addr().unwrap()));
-    let asked = std::thread::spawn(move || {
-        let (mut connection, _) = proxy.accept().unwrap();
-        let head = BufReader::new(&mut connection).lines().map(Result::unwrap);
-        let head: Vec<String> = head.take_while(|line| !line.is_empty()).collect();
-        connection.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-        head
+    let (heard, hears) = std::sync::mpsc::channel();
+    // It may be asked again: the thread ends with the test.
+    std::thread::spawn(move || {
+        for mut connection in proxy.incoming().map(Result::unwrap) {
+            let head = BufReader::new(&mut connection).lines().map(Result::unwrap);
+            let head: Vec<String> = head.take_while(|line| !line.is_empty()).collect();
+            connection
+                .write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            let _ = heard.send(head);
+        }
     });
     let home = gradus.path("home");
     let environment =
         [("HF_HOME", home.as_str()), ("HF_ENDPOINT", "http://hub.invalid"), ("HTTP_PROXY", &address), ("NO_PROXY", "")];
     let ran = gradus.run_with(&["judge", "check", "--judge", "Owner/Name"], &environment, "").exits(1);
     assert!(ran.err.contains("502"), "{}", ran.err);
-    assert!(asked.join().unwrap()[0].starts_with("HEAD http://hub.invalid/Owner/Name/"));
+    assert!(hears.recv().unwrap()[0].starts_with("HEAD http://hub.invalid/Owner/Name/"));
 }
