@@ -115,6 +115,20 @@ fn batch(store: &Store, run: &str, step: i64, rewards: &[Option<f64>]) -> Batch 
     }
 }
 
+/// Another process's connection, which keeps the database until its transaction ends.
+fn locked(path: &Path) -> rusqlite::Connection {
+    let other = rusqlite::Connection::open(path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    other
+}
+
+/// Stores a batch; the id of its first score.
+async fn appended(store: &Store, batch: Batch) -> ScoreId {
+    let id = ScoreId { batch: batch.id, index: 0 };
+    store.append(batch).await.unwrap();
+    id
+}
+
 fn with_key(mut batch: Batch, key: &str, body: u8) -> Batch {
     batch.idempotency = Some(Idempotency { key: key.to_owned(), body_hash: [body; 32], status: 200 });
     batch

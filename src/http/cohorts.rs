@@ -85,7 +85,6 @@ struct Cohort {
     number: u64,
     members: Vec<Member>,
     timer: AbortHandle,
-    alive: Arc<AbandonOnDrop>,
 }
 
 struct Member {
@@ -130,7 +129,7 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
     }
     let due = joining.due;
     let (answer, mut wait) = oneshot::channel();
-    let (number, complete, alive) = {
+    let (number, complete) = {
         let mut waiting = app.cohorts.lock();
         waiting.take_in(app, &key, joining, answer)?
     };
@@ -151,7 +150,6 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
         },
         None => wait.await,
     };
-    drop(alive);
     share.unwrap_or_else(|_| Err(Problem::internal("the group could not be scored; please report this")))
 }
 
@@ -171,7 +169,7 @@ impl Waiting {
         key: &CohortKey,
         joining: Joining,
         answer: oneshot::Sender<Result<Share, Problem>>,
-    ) -> Result<(u64, Option<Cohort>, Arc<AbandonOnDrop>), Problem> {
+    ) -> Result<(u64, Option<Cohort>), Problem> {
         self.room_for(joining.items.len())?;
         let number = self.next;
         self.next += 1;
@@ -182,13 +180,11 @@ impl Waiting {
             number,
             members: Vec::with_capacity(size.min(64)),
             timer: tokio::spawn(give_up(app.clone(), key.clone(), number, patience)).abort_handle(),
-            alive: Arc::default(),
         });
-        let alive = cohort.alive.clone();
         cohort.members.push(Member { number, joining, answer });
         let came: usize = cohort.members.iter().map(|member| member.joining.count).sum();
         let complete = if came >= size { self.take_out(key) } else { None };
-        Ok((number, complete, alive))
+        Ok((number, complete))
     }
 
     fn room_for(&self, bytes: usize) -> Result<(), Problem> {
@@ -246,14 +242,13 @@ async fn give_up(app: App, key: CohortKey, number: u64, patience: Duration) {
 
 /// Scores the members together and gives each its share. Ends early when nobody waits any more, and asks no judge then.
 async fn settle(app: App, key: CohortKey, cohort: Cohort) {
-    let Cohort { members, alive, .. } = cohort;
-    let abandoned = alive.0.clone();
-    drop(alive);
-    let members = without_late(members);
+    let members = without_late(cohort.members);
     let bytes = members.iter().map(|member| member.joining.items.len()).sum();
     let Ok((mut members, body)) = by_size(bytes, move || Ok(together(&key, members))).await else { return };
     let Some(first) = members.iter().min_by_key(|member| member.joining.arrived) else { return };
     let (arrived, request_id) = (first.joining.arrived, first.joining.request_id.clone());
+    let gone = AbandonOnDrop::default();
+    let abandoned = gone.0.clone();
     let job = Job { body, arrived, request_id, idempotency: None, items: Vec::new(), facts: true, abandoned };
     let all_gone = async {
         for member in &mut members {
@@ -309,7 +304,7 @@ mod tests {
         };
         let key = CohortKey { envelope: "{".into(), group: "g".to_owned() };
         let members = vec![member(0, "abc"), member(1, "abcde")];
-        let cohort = Cohort { number: 0, members, timer: timer.abort_handle(), alive: Arc::default() };
+        let cohort = Cohort { number: 0, members, timer: timer.abort_handle() };
         (Waiting { cohorts: HashMap::from([(key.clone(), cohort)]), members: 2, bytes: 8, next: 2 }, key, timer)
     }
 

@@ -55,8 +55,8 @@ pub async fn serve(
     let result = tokio::select! {
         result = serving => result,
         () = late => {
-            let (after_ms, message) = (app.limits.config.drain_ms, "requests still ran, or were not sent or read to their end; leaving them");
-            tracing::warn!(after_ms, message);
+            let after_ms = app.limits.config.drain_ms;
+            tracing::warn!(after_ms, "requests still ran, or were not sent or read to their end; leaving them");
             Ok(())
         }
     };

@@ -68,8 +68,10 @@ impl Cache {
     where
         F: Future<Output = Result<Finding, Unavailable>>,
     {
-        let key_of = |form| key(identity, inquiry, form);
-        let likely = key_of(form.unwrap_or(Form::AsWanted));
+        let likely_form = form.unwrap_or(Form::AsWanted);
+        let likely = key(identity, inquiry, likely_form);
+        // Prompts may be long: one is hashed again only where the other form is asked for.
+        let key_of = |form| if form == likely_form { likely } else { key(identity, inquiry, form) };
         loop {
             let mut hit = true;
             let found = self.findings.try_get_with(likely, async {

@@ -86,8 +86,7 @@ fn closing_gives_up_in_time_what_another_process_keeps_from_being_written() {
     let path = directory.path().join("gradus.db");
     block_on(async {
         let store = open(&Config { durability: Durability::Relaxed, busy_timeout_ms: 4000, ..config(&path) });
-        let other = rusqlite::Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let _other = locked(&path);
         for _ in 0..PROMISED {
             store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
         }

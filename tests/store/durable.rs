@@ -9,8 +9,7 @@ fn waiting_batches_share_a_transaction() {
     block_on(async {
         let store = open(&config(&path));
         // While another process holds the lock, the batches gather.
-        let other = rusqlite::Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let other = locked(&path);
         let tasks: Vec<_> = (0..40)
             .map(|step| {
                 let (store, sent) = (store.clone(), batch(&store, "exp", step, &[Some(1.0)]));
@@ -38,8 +37,7 @@ fn a_lock_that_stays_fails_the_batch_and_the_writer_lives_on() {
     let path = directory.path().join("gradus.db");
     block_on(async {
         let store = open(&Config { busy_timeout_ms: 50, ..config(&path) });
-        let other = rusqlite::Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let other = locked(&path);
         let failed = store.append(batch(&store, "exp", 0, &[Some(1.0)])).await;
         assert_eq!(failed, Err(StoreError::Locked { path: path.clone(), waited_ms: 50 }));
         assert!(store.runs(None, 1).await.unwrap().items.is_empty(), "readers do not wait for a writer");
@@ -56,8 +54,7 @@ fn a_full_queue_makes_append_wait() {
     block_on(async {
         let tiny = Config { queue_bytes: 1, durability: Durability::Relaxed, ..config(&path) };
         let store = open(&tiny);
-        let other = rusqlite::Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let other = locked(&path);
         store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
         let second = batch(&store, "exp", 1, &[Some(1.0)]);
         let waiting = tokio::spawn({
@@ -123,9 +120,7 @@ fn a_committed_batch_is_in_the_files_while_they_are_open() {
     let path = directory.path().join("gradus.db");
     block_on(async {
         let store = open(&config(&path));
-        let sent = batch(&store, "exp", 0, &[Some(1.0)]);
-        let id = ScoreId { batch: sent.id, index: 0 };
-        store.append(sent).await.unwrap();
+        let id = appended(&store, batch(&store, "exp", 0, &[Some(1.0)])).await;
         let copy = directory.path().join("copy.db");
         std::fs::copy(&path, &copy).unwrap();
         std::fs::copy(path.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();

@@ -71,8 +71,7 @@ fn findings_share_the_transactions_of_batches() {
     let path = directory.path().join("gradus.db");
     block_on(async {
         let store = open(&config(&path));
-        let other = rusqlite::Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let other = locked(&path);
         for n in 0..100 {
             store.remember(&key(n), b"yes");
         }
@@ -96,8 +95,7 @@ fn a_full_queue_loses_findings_and_no_batch() {
     let path = directory.path().join("gradus.db");
     block_on(async {
         let store = open(&Config { queue_bytes: 4 << 10, durability: Durability::Relaxed, ..config(&path) });
-        let other = rusqlite::Connection::open(&path).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let other = locked(&path);
         let began = std::time::Instant::now();
         for n in 0..1000 {
             store.remember(&key(n), b"yes");

@@ -67,9 +67,7 @@ fn damage_inside_a_body_is_found() {
     let path = directory.path().join("gradus.db");
     block_on(async {
         let store = open(&config(&path));
-        let sent = batch(&store, "exp", 0, &[Some(1.0)]);
-        let id = ScoreId { batch: sent.id, index: 0 };
-        store.append(sent).await.unwrap();
+        let id = appended(&store, batch(&store, "exp", 0, &[Some(1.0)])).await;
         let other = rusqlite::Connection::open(&path).unwrap();
         for damage in ["response = x'00'", "response_bytes = 1", "response_bytes = 900000000000", "response_bytes = -1"]
         {
@@ -90,8 +88,7 @@ fn a_body_that_is_lost_is_damage() {
         let store = open(&config(&path));
         let mut sent = batch(&store, "exp", 0, &[Some(1.0)]);
         sent.idempotency = Some(Idempotency { key: "key".to_owned(), body_hash: [1; 32], status: 200 });
-        let id = ScoreId { batch: sent.id, index: 0 };
-        store.append(sent).await.unwrap();
+        let id = appended(&store, sent).await;
         rusqlite::Connection::open(&path).unwrap().execute_batch("DELETE FROM bodies").unwrap();
         let damaged = |what| StoreError::Damaged { batch: id.batch, what };
         assert_eq!(store.score(id).await, Err(damaged("response")));

@@ -123,7 +123,8 @@ impl Options {
         self.format == Some(Format::Dict)
     }
 
-    /// How long the first member of a group waits, counted from when its request arrived; `longest_ms` is the server's longest deadline.
+    /// How long the first member of a group waits, counted from when its request arrived; `longest_ms` is the server's
+    /// longest deadline.
     pub(super) fn patience(&self, longest_ms: u64) -> Duration {
         let deadline = self.deadline_ms.unwrap_or(longest_ms).min(longest_ms);
         // The rest is for scoring.

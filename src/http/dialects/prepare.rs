@@ -200,7 +200,7 @@ impl<D> Prepared<D> {
     /// Items of the native request, joined by commas. One that is no JSON would spoil those of other requests: it is left
     /// as one that cannot be read.
     fn joined(&self, items: &[usize]) -> String {
-        let whole = |text: &&str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        let whole = |text: &&str| serde_json::from_str::<IgnoredAny>(text).is_ok();
         let text = |item: &usize| {
             let text = self.items.get(*item).and_then(|item| self.text.get(item.range.clone()))?;
             Some(Some(text).filter(whole).unwrap_or("null"))
