@@ -118,8 +118,7 @@ fn run<'t>(evidence: Evidence<'t>, context: Context<'_>, plan: Vec<StagePlan>) -
     let rubric = context.rubric;
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.len());
     let fault = run_stages(&evidence, context, &plan, &mut outcomes).err();
-    let scores: Vec<UnitScore> = outcomes.iter().map(|outcome| outcome.score).collect();
-    let reward = fault.map_or_else(|| reward(&evidence, rubric, &plan, &scores), Err);
+    let reward = fault.map_or_else(|| reward(&evidence, rubric, &plan, &outcomes), Err);
     let steps = match &reward {
         Ok(_) => steps(&evidence, rubric, &plan, &outcomes),
         Err(_) => Vec::new(),
@@ -155,10 +154,10 @@ fn run_stages(
     Ok(())
 }
 
-fn reward(evidence: &Evidence<'_>, rubric: &Rubric, plan: &[StagePlan], scores: &[UnitScore]) -> Result<Reward, Fault> {
+fn reward(evidence: &Evidence<'_>, rubric: &Rubric, plan: &[StagePlan], outcomes: &[Outcome]) -> Result<Reward, Fault> {
     let amounts: Result<Vec<f64>, NoScore> = rubric.penalties.iter().map(|(_, p)| p.amount(evidence)).collect();
     let penalties = amounts.map_err(|cause| Fault { stage: None, cause })?;
-    Ok(shape(rubric.range, plan, scores, &penalties))
+    Ok(shape(rubric.range, plan, outcomes.iter().map(|outcome| outcome.score), penalties))
 }
 
 /// Shares the shaped reward out: a stage about calls to the turns whose calls earned it, every other to the last turn.

@@ -87,20 +87,25 @@ pub struct Reward {
 /// Turns scores into a reward. `scores[k]` is the score of stage k; evaluation may end at the first closed stage.
 ///
 /// Degenerate case: a stage behind a closed gate counts nothing even when a score for it is given.
-pub fn shape(range: RewardRange, plan: &[StagePlan], scores: &[UnitScore], penalties: &[f64]) -> Reward {
-    let mut open = true;
+pub fn shape(
+    range: RewardRange,
+    plan: &[StagePlan],
+    scores: impl IntoIterator<Item = UnitScore>,
+    penalties: Vec<f64>,
+) -> Reward {
     let mut components = vec![0.0; plan.len()];
     let mut shaped = 0.0;
-    for ((stage, score), component) in plan.iter().zip(scores).zip(&mut components) {
-        if !open {
-            break;
-        }
+    let mut ones = 0;
+    for ((stage, component), score) in plan.iter().zip(&mut components).zip(scores) {
         let earned = stage.weight * score.get();
         shaped += earned;
         *component = (range.max - range.min) * earned;
-        open = stage.passed_by(*score);
+        ones += usize::from(score == UnitScore::ONE);
+        if !stage.passed_by(score) {
+            break;
+        }
     }
-    let perfect = scores.len() == plan.len() && scores.iter().all(|score| *score == UnitScore::ONE);
+    let perfect = ones == plan.len();
     if let (true, Some((last, others))) = (perfect, components.split_last_mut()) {
         // Rounded weights need not sum to 1, and a perfect score is compared with the largest reward.
         shaped = 1.0;
@@ -110,7 +115,7 @@ pub fn shape(range: RewardRange, plan: &[StagePlan], scores: &[UnitScore], penal
     let earned = if perfect { range.max } else { range.min + components.iter().sum::<f64>() };
     let before = earned - penalties.iter().sum::<f64>();
     let value = before.clamp(range.min, range.max);
-    Reward { value, shaped, base: range.min, components, penalties: penalties.to_vec(), clamp: value - before }
+    Reward { value, shaped, base: range.min, components, penalties, clamp: value - before }
 }
 
 #[cfg(test)]
@@ -142,26 +147,26 @@ mod tests {
         #[test]
         fn the_reward_is_monotone_in_every_score((plan, scores) in plans(), range in ranges(), which in 0_usize..7, raised in 0.0..=1.0_f64) {
             let which = which % scores.len();
-            let low = shape(range, &plan, &unit(&scores), &[]);
+            let low = shape(range, &plan, unit(&scores), vec![]);
             let mut better = scores.clone();
             better[which] = better[which].max(raised);
-            let high = shape(range, &plan, &unit(&better), &[]);
+            let high = shape(range, &plan, unit(&better), vec![]);
             prop_assert!(high.value >= low.value - 1e-12);
         }
 
         #[test]
         fn opening_a_stage_never_lowers_the_reward((plan, scores) in plans(), range in ranges(), which in 0_usize..7) {
             let which = which % plan.len();
-            let low = shape(range, &plan, &unit(&scores), &[]);
+            let low = shape(range, &plan, unit(&scores), vec![]);
             let mut open = plan.clone();
             open[which].threshold = 0.0;
-            let high = shape(range, &open, &unit(&scores), &[]);
+            let high = shape(range, &open, unit(&scores), vec![]);
             prop_assert!(high.value >= low.value - 1e-12);
         }
 
         #[test]
         fn components_sum_to_the_reward((plan, scores) in plans(), range in ranges(), penalties in prop::collection::vec(0.0..3.0_f64, 0..3)) {
-            let reward = shape(range, &plan, &unit(&scores), &penalties);
+            let reward = shape(range, &plan, unit(&scores), penalties);
             let sum = reward.base + reward.components.iter().sum::<f64>() - reward.penalties.iter().sum::<f64>() + reward.clamp;
             prop_assert!((sum - reward.value).abs() <= 1e-9 * reward.value.abs().max(1.0));
             prop_assert!(reward.value >= range.min() && reward.value <= range.max());
@@ -175,8 +180,8 @@ mod tests {
             let end = closed.unwrap() + 1;
             let mut other = scores.clone();
             other[end..].fill(later);
-            prop_assert_eq!(shape(range, &plan, &unit(&scores), &[]), shape(range, &plan, &unit(&other), &[]));
-            prop_assert_eq!(shape(range, &plan, &unit(&scores), &[]), shape(range, &plan, &unit(&scores[..end]), &[]));
+            prop_assert_eq!(shape(range, &plan, unit(&scores), vec![]), shape(range, &plan, unit(&other), vec![]));
+            prop_assert_eq!(shape(range, &plan, unit(&scores), vec![]), shape(range, &plan, unit(&scores[..end]), vec![]));
         }
     }
 
@@ -188,14 +193,14 @@ mod tests {
             let mut plan: Vec<_> =
                 [0.05, 0.05, 0.7].map(|weight| StagePlan { weight, threshold: 1.0 }).into_iter().collect();
             normalize_weights(&mut plan);
-            assert_eq!(shape(range, &plan, &[UnitScore::ONE; 3], &[]).value, max);
+            assert_eq!(shape(range, &plan, [UnitScore::ONE; 3], vec![]).value, max);
         }
         for n in 1..40 {
             for seed in 1..50_u32 {
                 let weight = |k: u32| f64::from((seed * 2_654_435 + k * 40_503) % 997 + 1);
                 let mut plan: Vec<_> = (0..n).map(|k| StagePlan { weight: weight(k), threshold: 1.0 }).collect();
                 normalize_weights(&mut plan);
-                let reward = shape(range, &plan, &vec![UnitScore::ONE; plan.len()], &[]);
+                let reward = shape(range, &plan, vec![UnitScore::ONE; plan.len()], vec![]);
                 assert_eq!((reward.value, reward.shaped, reward.clamp), (1.0, 1.0, 0.0), "{n} stages, {seed}");
             }
         }
@@ -206,8 +211,8 @@ mod tests {
         let mut plan = vec![StagePlan { weight: 3.0, threshold: 1.0 }; 3];
         normalize_weights(&mut plan);
         let range = RewardRange::new(-1.0, 2.0).unwrap();
-        assert!((shape(range, &plan, &unit(&[1.0; 3]), &[]).value - 2.0).abs() < 1e-12);
-        assert_eq!(shape(range, &plan, &unit(&[0.0; 3]), &[]).value, -1.0);
-        assert_eq!(shape(range, &plan, &unit(&[1.0; 3]), &[9.0]).value, -1.0);
+        assert!((shape(range, &plan, unit(&[1.0; 3]), vec![]).value - 2.0).abs() < 1e-12);
+        assert_eq!(shape(range, &plan, unit(&[0.0; 3]), vec![]).value, -1.0);
+        assert_eq!(shape(range, &plan, unit(&[1.0; 3]), vec![9.0]).value, -1.0);
     }
 }

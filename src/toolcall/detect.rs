@@ -31,12 +31,18 @@ pub(super) fn detect_said(text: &str) -> Option<ToolFormat> {
 /// another format would hide every call.
 fn search(text: &str, tag: Tag) -> Option<ToolFormat> {
     let first = first_format(text, 0, tag, &[])?;
+    if !is_quiet(text, first) {
+        return Some(first);
+    }
     let (mut latest, mut passed) = (first, vec![first]);
-    while is_quiet(text, latest) {
+    loop {
         let thoughts = if latest == ToolFormat::Mistral { find(text.as_bytes(), "[/THINK]") } else { None };
         match first_format(text, thoughts.unwrap_or(0), tag, &passed) {
             Some(next) => latest = next,
             None => return Some(first),
+        }
+        if !is_quiet(text, latest) {
+            break;
         }
         passed.push(latest);
     }
@@ -45,7 +51,7 @@ fn search(text: &str, tag: Tag) -> Option<ToolFormat> {
         use ErrorCode::{MissingArguments, MissingCloser, Truncated};
         attempt.result.as_ref().err().is_none_or(|e| !matches!(e.code, MissingArguments | MissingCloser | Truncated))
     };
-    let is_better = latest != first && holds(text, latest).attempts.iter().any(is_attempt);
+    let is_better = holds(text, latest).attempts.iter().any(is_attempt);
     Some(if is_better { latest } else { first })
 }
 

@@ -89,6 +89,10 @@ impl<'t, 'o> Scan<'t, 'o> {
             last.span.end = last.span.end.min(span.start);
         }
         if self.parsed.attempts.len() < self.max_calls {
+            if self.parsed.attempts.is_empty() {
+                // Most turns have one.
+                self.parsed.attempts.reserve_exact(1);
+            }
             self.parsed.attempts.push(Attempt { span, repairs, result });
             return;
         }

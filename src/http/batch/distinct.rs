@@ -1,7 +1,5 @@
 //! Which items of a request are the same trajectory, and the hash that names it for good.
 
-use std::collections::HashMap;
-
 use twox_hash::xxhash3_128::Hasher;
 
 use crate::http::wire::{Item, Pointed, mix};
@@ -10,32 +8,51 @@ use crate::trajectory::{Content, Message, Thinking, ToolFormat, Trajectory};
 
 /// A distinct trajectory and the items that have it.
 pub(super) struct Task {
-    pub(super) owners: Vec<usize>,
+    /// The first of them.
+    pub(super) first: usize,
+    /// The others.
+    pub(super) repeats: Vec<usize>,
 }
 
-/// Equal trajectories share a task, where the group counts only those of one group; unreadable items have one each.
+/// Equal trajectories share a task, where the group counts only those of one group; unreadable items have one each. Tasks are
+/// in the order of their first items.
 pub(super) fn distinct(items: &[Result<Item<'_>, Pointed>], group_counts: bool) -> Vec<Task> {
     /// Chains of different trajectories with the same policy text stay short: comparing costs their length.
     const MAX_CHAIN: usize = 8;
-    let mut seen: HashMap<u64, Vec<usize>> = HashMap::with_capacity(items.len());
-    let mut tasks: Vec<Task> = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        if let Ok(item) = item {
-            let chain = seen.entry(fingerprint(&item.trajectory)).or_default();
-            let equal = chain.iter().copied().find(|&task| {
-                let first = tasks.get(task).and_then(|task: &Task| task.owners.first()).and_then(|&owner| items.get(owner));
-                matches!(first, Some(Ok(other)) if other.trajectory == item.trajectory && other.own_tools == item.own_tools
-                    && (!group_counts || other.group == item.group))
-            });
-            if let Some(task) = equal.and_then(|task| tasks.get_mut(task)) {
-                task.owners.push(index);
-                continue;
-            }
-            if chain.len() < MAX_CHAIN {
-                chain.push(tasks.len());
+    let alike = |one: &Item<'_>, other: &Item<'_>| {
+        one.trajectory == other.trajectory
+            && one.own_tools == other.own_tools
+            && (!group_counts || one.group == other.group)
+    };
+    let read = items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().ok()?)));
+    let mut prints: Vec<_> = read.map(|(index, item)| (fingerprint(&item.trajectory), index, item)).collect();
+    prints.sort_unstable_by_key(|(print, index, _)| (*print, *index));
+    // The items that have the trajectory of an earlier one, with that one.
+    let mut repeats: Vec<(usize, usize)> = Vec::new();
+    for chain in prints.chunk_by(|one, other| one.0 == other.0).filter(|chain| chain.len() > 1) {
+        let mut firsts: Vec<(usize, &Item<'_>)> = Vec::new();
+        for (_, index, item) in chain {
+            match firsts.iter().find(|(_, first)| alike(first, item)) {
+                Some((first, _)) => repeats.push((*index, *first)),
+                None if firsts.len() < MAX_CHAIN => firsts.push((*index, item)),
+                None => {}
             }
         }
-        tasks.push(Task { owners: vec![index] });
+    }
+    repeats.sort_unstable();
+    let mut tasks: Vec<Task> = Vec::with_capacity(items.len() - repeats.len());
+    let mut repeats = repeats.into_iter().peekable();
+    for index in 0..items.len() {
+        match repeats.next_if(|(repeat, _)| *repeat == index) {
+            // Tasks are in the order of their first items.
+            Some((_, first)) => {
+                let place = tasks.binary_search_by_key(&first, |task| task.first);
+                if let Some(task) = place.ok().and_then(|place| tasks.get_mut(place)) {
+                    task.repeats.push(index);
+                }
+            }
+            None => tasks.push(Task { first: index, repeats: Vec::new() }),
+        }
     }
     tasks
 }

@@ -33,8 +33,8 @@ impl Facts {
     pub(super) fn new(result: &ResultWire<'_>, report: &Report<'_>) -> Self {
         let fault = report.reward.as_ref().err();
         Self {
-            metrics: result.metrics.0.iter().map(|(_, score)| *score).collect(),
-            components: result.components.0.iter().map(|(_, part)| *part).collect(),
+            metrics: result.metrics.iter().map(|(_, score)| score).collect(),
+            components: result.components.iter().map(|(_, part)| part).collect(),
             has_base: report.has_base(),
             reason: result.reason.clone(),
             steps: result.steps.iter().map(|step| (step.message, step.reward)).collect(),

@@ -19,14 +19,22 @@ const RESULT_BYTES: usize = 1536;
 
 /// The results of some items, written one after the other.
 pub(super) struct Written<'t> {
-    json: Vec<u8>,
+    texts: Texts,
     entries: Vec<Entry<'t>>,
+}
+
+/// What the results of some items have in common places.
+#[derive(Default)]
+struct Texts {
+    json: Vec<u8>,
+    /// What the stages gave, and whether they were passed.
+    scores: Vec<(f64, bool)>,
 }
 
 /// One item's result, written.
 struct Entry<'t> {
     index: usize,
-    /// Which of the texts it is in, once they are all there.
+    /// In which of the texts it is, once they are all there.
     text: usize,
     /// Its bytes there; none where nobody reads them.
     json: Range<usize>,
@@ -36,7 +44,8 @@ struct Entry<'t> {
     stage_reached: Option<usize>,
     failed_stage: Option<usize>,
     content_hash: u128,
-    scores: Vec<(f64, bool)>,
+    /// Its stages' scores there.
+    scores: Range<usize>,
     outside: Vec<f64>,
     names: Names<'t>,
     called: bool,
@@ -87,21 +96,29 @@ impl<'t> Written<'t> {
     /// Room for the results of these rows.
     pub(super) fn with_room_for(rows: &[Unwritten<'_, '_>]) -> Self {
         let read = rows.iter().filter(|row| row.is_read()).count();
-        Self { json: Vec::with_capacity(read * RESULT_BYTES), entries: Vec::with_capacity(rows.len()) }
+        let stages = rows.iter().map(|row| row.report.outcomes.len()).sum();
+        let texts = Texts { json: Vec::with_capacity(read * RESULT_BYTES), scores: Vec::with_capacity(stages) };
+        Self { texts, entries: Vec::with_capacity(rows.len()) }
     }
 
     /// Writes a result.
     pub(super) fn add(&mut self, row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>) {
-        let start = self.json.len();
+        let Texts { json, scores } = &mut self.texts;
+        let (json_start, scores_start) = (json.len(), scores.len());
         if row.is_read() {
-            result.put(&mut self.json);
+            result.put(json);
         }
-        self.entries.push(Entry::new(row, rubric, result, start..self.json.len()));
+        let report = row.report;
+        let score = |(index, outcome): (usize, &Outcome)| (outcome.score.get(), report.passed(index));
+        scores.extend(report.outcomes.iter().enumerate().map(score));
+        let (json, scores) = (json_start..json.len(), scores_start..scores.len());
+        self.entries.push(Entry { json, scores, ..Entry::new(row, rubric, result) });
     }
 }
 
 impl<'t> Entry<'t> {
-    fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>, json: Range<usize>) -> Self {
+    /// The entry, of which nothing is written yet.
+    fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>) -> Self {
         let (report, naming) = (row.report, row.naming());
         let facts = row.facts.then(|| Box::new(Facts::new(result, report)));
         let error = report.reward.as_ref().err().map(|fault| {
@@ -109,17 +126,16 @@ impl<'t> Entry<'t> {
             let message = Cow::Owned(entry.message.into_owned());
             Box::new((fault.cause.code, ErrorWire { code: entry.code, message, pointer: entry.pointer, stage: None }))
         });
-        let score = |(index, outcome): (usize, &Outcome)| (outcome.score.get(), report.passed(index));
         Self {
             index: naming.index,
             text: 0,
-            json,
+            json: 0..0,
             fill: None,
             reward: report.reward.as_ref().ok().map(|reward| reward.value),
             stage_reached: report.stage_reached(),
             failed_stage: report.failed_stage(),
             content_hash: row.content_hash,
-            scores: report.outcomes.iter().enumerate().map(score).collect(),
+            scores: 0..0,
             outside: report.outcomes.iter().filter_map(outside).collect(),
             names: row.names.clone(),
             called: report.evidence.as_ref().is_some_and(|evidence| evidence.calls().next().is_some()),
@@ -171,9 +187,10 @@ pub(super) fn finish(
     stored: bool,
 ) -> Result<Scored, BatchError> {
     let (mut texts, mut entries) = (Vec::with_capacity(written.len()), Vec::with_capacity(items.len()));
-    for Written { json, entries: its } in written {
-        entries.extend(its.into_iter().map(|entry| Entry { text: texts.len(), ..entry }));
-        texts.push(json);
+    for Written { texts: its, entries: mut of_it } in written {
+        of_it.iter_mut().for_each(|entry| entry.text = texts.len());
+        entries.append(&mut of_it);
+        texts.push(its);
     }
     entries.sort_unstable_by_key(|entry| entry.index);
     if settings.on_invalid == OnInvalid::Error
@@ -201,7 +218,8 @@ pub(super) fn finish(
     }
     let mut tallies = vec![Tally::default(); settings.rubric.stages.len()];
     for entry in entries.iter().filter(|entry| entry.reward.is_some()) {
-        for (tally, (score, passed)) in tallies.iter_mut().zip(&entry.scores) {
+        let scores = texts.get(entry.text).and_then(|its: &Texts| its.scores.get(entry.scores.clone()));
+        for (tally, (score, passed)) in tallies.iter_mut().zip(scores.unwrap_or_default()) {
             tally.reached += 1;
             tally.passed += u32::from(*passed);
             tally.score_sum += score;
@@ -297,7 +315,7 @@ struct RubricName<'a> {
 }
 
 fn write_body(
-    texts: &[Vec<u8>],
+    texts: &[Texts],
     entries: &[Entry<'_>],
     rewards: &[Option<f64>],
     groups: &[GroupWire<'_>],
@@ -318,7 +336,7 @@ fn write_body(
             body.push(b',');
         }
         let start = body.len();
-        entry.copy(texts.get(entry.text).map_or(&[], Vec::as_slice), &mut body);
+        entry.copy(texts.get(entry.text).map_or(&[], |its| its.json.as_slice()), &mut body);
         ranges.push(start..body.len());
     }
     body.extend_from_slice(b"],");

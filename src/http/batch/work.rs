@@ -23,14 +23,14 @@ pub(super) struct Work<'a, 's> {
     pub(super) settings: &'s Settings,
     pub(super) overrides: &'s Overrides<'s>,
     /// The request's own tool list.
-    pub(super) shared: &'s Arc<Tools>,
+    pub(super) shared: &'s Tools,
     pub(super) judge: &'s dyn Judge,
 }
 
 impl<'a> Work<'a, '_> {
     /// Bytes of request that a task is.
     pub(super) fn bytes(&self, task: &Task) -> usize {
-        task.owners.first().map_or(0, |owner| self.item_bytes(*owner))
+        self.item_bytes(task.first)
     }
 
     /// Bytes of an item in the request.
@@ -38,7 +38,7 @@ impl<'a> Work<'a, '_> {
         self.raw_items.get(index).map_or(0, |raw| raw.len())
     }
 
-    /// The group of a task's first owner.
+    /// The group of a task's first item.
     fn group(&self, task: &Task) -> Option<&str> {
         match self.first(task) {
             Some(Ok(item)) => item.group.as_deref(),
@@ -46,9 +46,9 @@ impl<'a> Work<'a, '_> {
         }
     }
 
-    /// A task's first owner.
+    /// A task's first item.
     fn first(&self, task: &Task) -> Option<&'a Result<Item<'a>, Pointed>> {
-        task.owners.first().and_then(|owner| self.items.get(*owner))
+        self.items.get(task.first)
     }
 
     /// What a task's trajectory shows, of which nothing is read yet.
@@ -61,13 +61,19 @@ impl<'a> Work<'a, '_> {
     }
 
     /// The results, still to be written, of all items that have a task's trajectory.
-    fn rows<'r>(&self, task: &Task, tools: &Tools, report: &'r Report<'a>, took: Duration) -> Vec<Unwritten<'r, 'a>> {
+    fn rows<'r>(
+        &self,
+        task: &Task,
+        tools: &Tools,
+        report: &'r Report<'a>,
+        took: Duration,
+    ) -> impl Iterator<Item = Unwritten<'r, 'a>> {
         let latency_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
         let content_hash = match self.first(task) {
             Some(Ok(item)) if self.overrides.batch_id.is_some() => content_hash(item, tools.hash),
             _ => 0,
         };
-        let row = |(place, &index): (usize, &usize)| Unwritten {
+        let row = move |(place, index): (usize, usize)| Unwritten {
             report,
             index,
             names: item_names(index, self.items, self.raw_items),
@@ -79,11 +85,12 @@ impl<'a> Work<'a, '_> {
             bytes: self.item_bytes(index),
             facts: self.overrides.facts,
         };
-        task.owners.iter().enumerate().map(row).collect()
+        std::iter::once(task.first).chain(task.repeats.iter().copied()).enumerate().map(row)
     }
 }
 
 /// A tool list, looked up and hashed once for all items that have it.
+#[derive(Clone)]
 pub(super) struct Tools {
     set: Arc<ToolSet>,
     hash: u128,
@@ -106,28 +113,34 @@ impl Engine {
         let (rubric, position) = (&*work.settings.rubric, &work.settings.position);
         let mut watch = Watch::new(tasks.len());
         let mut known = Vec::new();
-        let tools = tasks.iter().enumerate().map(|(at, task)| watch.lap(at, self.tools(task, work, &mut known)));
-        let tools: Vec<_> = tools.collect();
-        let begun = tasks.iter().zip(&tools).enumerate();
-        let mut read: Vec<_> =
-            begun.map(|(at, (task, tools))| watch.lap(at, work.evidence(task, &tools.set))).collect();
+        let mut tools = Vec::with_capacity(tasks.len());
+        for (at, task) in tasks.iter().enumerate() {
+            tools.push(self.tools(task, work, &mut known));
+            watch.lap(at);
+        }
+        let mut read = Vec::with_capacity(tasks.len());
+        for (at, (task, tools)) in tasks.iter().zip(&tools).enumerate() {
+            read.push(work.evidence(task, &tools.set));
+            watch.lap(at);
+        }
         for step in Evidence::STEPS {
             for (at, (evidence, tools)) in read.iter_mut().zip(&tools).enumerate() {
                 if let Ok(evidence) = evidence {
                     step(evidence, &tools.set, &rubric.reading);
                 }
-                watch.lap(at, ());
+                watch.lap(at);
                 deadline.check_at(watch.since)?;
             }
         }
         let unwanted = || deadline.check().is_err();
-        let reports = tasks.iter().zip(read).enumerate().map(|(at, (task, evidence))| {
+        let mut reports = Vec::with_capacity(tasks.len());
+        for (at, (task, evidence)) in tasks.iter().zip(read).enumerate() {
             let group = work.group(task);
             let context = Context { rubric, position, judge: work.judge, group, unwanted: &unwanted };
-            let report = watch.lap(at, self.scorer.report(evidence, context));
-            deadline.check_at(watch.since).map(|()| report)
-        });
-        let reports = reports.collect::<Result<Vec<_>, BatchError>>()?;
+            reports.push(self.scorer.report(evidence, context));
+            watch.lap(at);
+            deadline.check_at(watch.since)?;
+        }
         let scored = tasks.iter().zip(&tools).zip(&reports).zip(&watch.took);
         let rows = scored.flat_map(|(((task, tools), report), took)| work.rows(task, tools, report, *took));
         let rows: Vec<_> = rows.collect();
@@ -140,7 +153,7 @@ impl Engine {
     }
 
     /// A task's tools. Reading has made equal lists one and the same text, which is looked up once.
-    fn tools<'a>(&self, task: &Task, work: &Work<'a, '_>, known: &mut Vec<(&'a str, Arc<Tools>)>) -> Arc<Tools> {
+    fn tools<'a>(&self, task: &Task, work: &Work<'a, '_>, known: &mut Vec<(&'a str, Tools)>) -> Tools {
         let Some(Ok(Item { trajectory, own_tools: true, .. })) = work.first(task) else {
             return work.shared.clone();
         };
@@ -154,10 +167,10 @@ impl Engine {
     }
 
     /// A tool list, looked up, and hashed where something is stored.
-    pub(super) fn tools_of(&self, raw: &str, settings: &Settings, overrides: &Overrides<'_>) -> Arc<Tools> {
+    pub(super) fn tools_of(&self, raw: &str, settings: &Settings, overrides: &Overrides<'_>) -> Tools {
         let stored = overrides.batch_id.is_some();
         let hash = if stored { xxhash3_128::Hasher::oneshot(raw.as_bytes()) } else { 0 };
-        Arc::new(Tools { set: self.scorer.tools(raw, &settings.rubric), hash })
+        Tools { set: self.scorer.tools(raw, &settings.rubric), hash }
     }
 }
 
@@ -173,13 +186,12 @@ impl Watch {
     }
 
     /// Adds the time since the last call to what the thing at this place took.
-    fn lap<T>(&mut self, at: usize, made: T) -> T {
+    fn lap(&mut self, at: usize) {
         let now = Instant::now();
         if let Some(took) = self.took.get_mut(at) {
             *took += now - self.since;
         }
         self.since = now;
-        made
     }
 }
 

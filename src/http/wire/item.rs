@@ -252,8 +252,13 @@ impl<'a> ItemFields<'a> {
             (Some(messages), _) => {
                 unread_calls = messages.0.iter().find_map(MessageWire::unread_calls);
                 let mut context = read_prompt(self.prompt)?;
-                context.extend(read_messages(messages.0, "/messages")?);
-                context
+                let messages = read_messages(messages.0, "/messages")?;
+                if context.is_empty() {
+                    messages
+                } else {
+                    context.extend(messages);
+                    context
+                }
             }
             (None, Some(response)) => read_prompt_response(self.prompt, response, tool_format.unwrap_or(format))?,
             (None, None) => Vec::new(),

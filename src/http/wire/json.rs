@@ -198,14 +198,7 @@ impl<T: Put> Put for Option<T> {
 
 impl<T: Put> Put for [T] {
     fn put(&self, out: &mut Vec<u8>) {
-        out.push(b'[');
-        for (place, value) in self.iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            value.put(out);
-        }
-        out.push(b']');
+        put_list(self, out);
     }
 }
 
@@ -223,6 +216,18 @@ impl<T: Put> Put for Vec<T> {
     fn is_absent(&self) -> bool {
         self.is_empty()
     }
+}
+
+/// Values, written as a list.
+pub(super) fn put_list<V: Put>(values: impl IntoIterator<Item = V>, out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (place, value) in values.into_iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        value.put(out);
+    }
+    out.push(b']');
 }
 
 /// Names with values, written as an object.

@@ -23,7 +23,7 @@ pub(in crate::http) use json::Put;
 pub(in crate::http) use message::PromptMessage;
 pub use pointed::{Pointed, Wrong, pointed, read_as};
 pub use request::{CurriculumWire, MAX_TRAJECTORIES, OnInvalid, RewardRequest, read_request};
-pub use response::{CacheWire, ErrorWire, GroupWire, Named, Naming, ResultWire, error};
+pub use response::{CacheWire, ErrorWire, GroupWire, Naming, ResultWire, error};
 pub use split::Split;
 pub use text::{Choice, Text};
 pub(crate) use text::{Object, Whole};

@@ -9,27 +9,99 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::calls::{LeftOut, Lists, ParseWire, ToolCallWire};
-use super::json::{Put, put, put_object, put_plain};
+use super::json::{Put, put, put_list, put_object, put_plain};
 
 use crate::rubric::Rubric;
 use crate::score::{Fault, Report, StepReward};
 use crate::stages::Field;
 use crate::toolcall::schema::bounded_pointer;
 
-/// Names with numbers, written as an object.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Named<'a>(pub Vec<(&'a str, f64)>);
+/// What a report says in a rubric's words, put together while it is written.
+#[derive(Debug, Clone, Copy)]
+struct InWords<'a> {
+    report: &'a Report<'a>,
+    rubric: &'a Rubric,
+}
 
-/// A rubric's own names, which are letters, digits, `_`, `-` and `.`.
-impl Put for Named<'_> {
+/// How every stage of the rubric was scored, written as a list.
+#[derive(Debug, Clone, Copy)]
+pub struct Stages<'a>(InWords<'a>);
+
+/// Scores by the names of stages and reported measures, written as an object.
+#[derive(Debug, Clone, Copy)]
+pub struct Metrics<'a>(InWords<'a>);
+
+/// Rewards by the names of what they are made of, written as an object.
+#[derive(Debug, Clone, Copy)]
+pub struct Components<'a>(InWords<'a>);
+
+impl<'a> Stages<'a> {
+    fn iter(self) -> impl Iterator<Item = StageWire<'a>> {
+        let InWords { report, rubric } = self.0;
+        let reached = report.stage_reached();
+        rubric.stages.iter().zip(&report.plan).enumerate().map(move |(index, (stage, plan))| {
+            let outcome = report.outcomes.get(index);
+            StageWire {
+                name: &stage.name,
+                score: outcome.map_or(0.0, |outcome| outcome.score.get()),
+                weight: plan.weight,
+                threshold: plan.threshold,
+                open: reached.is_some_and(|reached| index <= reached),
+                passed: report.passed(index),
+                detail: Detail(outcome.map_or(&[], |outcome| &outcome.detail)),
+            }
+        })
+    }
+}
+
+impl<'a> Metrics<'a> {
+    /// Every name with its score.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, f64)> {
+        let InWords { report, rubric } = self.0;
+        let score = |index: usize| report.outcomes.get(index).map_or(0.0, |outcome| outcome.score.get());
+        let scores = (0..rubric.stages.len()).map(score).chain(report.extra.iter().copied());
+        rubric.metric_names().zip(scores)
+    }
+}
+
+impl<'a> Components<'a> {
+    /// Every name with its part; none where there is no reward.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, f64)> {
+        let InWords { report, rubric } = self.0;
+        let reward = report.reward.as_ref().ok();
+        reward.into_iter().flat_map(move |reward| {
+            let base = report.has_base().then_some(reward.base);
+            // 0 - 0 is 0, where -0.0 would be written as such.
+            let penalties = reward.penalties.iter().map(|value| 0.0 - *value);
+            let parts =
+                base.into_iter().chain(reward.components.iter().copied()).chain(penalties).chain([reward.clamp]);
+            rubric.component_names(report.has_base()).zip(parts)
+        })
+    }
+}
+
+impl Put for Stages<'_> {
     fn put(&self, out: &mut Vec<u8>) {
-        put_object(self.0.iter().copied(), put_plain, out);
+        put_list(self.iter(), out);
+    }
+}
+
+/// A rubric's own names are letters, digits, `_`, `-` and `.`.
+impl Put for Metrics<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_object(self.iter(), put_plain, out);
+    }
+}
+
+impl Put for Components<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_object(self.iter(), put_plain, out);
     }
 }
 
 /// The numbers that a stage's score was made of, written as an object.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Detail<'a>(pub &'a [(Cow<'static, str>, f64)]);
+pub(super) struct Detail<'a>(pub &'a [(Cow<'static, str>, f64)]);
 
 /// Names that stand in this program, and a judge's labels, which may be any text.
 impl Put for Detail<'_> {
@@ -76,15 +148,16 @@ pub struct ResultWire<'a> {
     #[schema(required = true)]
     pub reason: Option<String>,
     /// Every stage of the rubric, in order.
-    pub stages: Vec<StageWire<'a>>,
+    #[schema(value_type = Vec<StageWire<'static>>)]
+    pub stages: Stages<'a>,
     /// Score per stage and reported measure, the same keys for every result of a rubric version; 0 where not reached.
     #[schema(value_type = std::collections::BTreeMap<String, f64>)]
-    pub metrics: Named<'a>,
+    pub metrics: Metrics<'a>,
     /// What the reward is made of, in reward units: stages, penalties (negative), and `base` and `clamp` where the
     /// rubric can have them. A reward that `on_invalid` filled in is the one component `filled`, and one that is null has
     /// none. They sum to `reward`.
     #[schema(value_type = std::collections::BTreeMap<String, f64>)]
-    pub components: Named<'a>,
+    pub components: Components<'a>,
     /// Every call attempt in order, malformed ones too. `left_out` says how many are not listed, if any.
     pub tool_calls: Vec<ToolCallWire<'a>>,
     /// Whether everything parsed.
@@ -120,7 +193,7 @@ pub enum CacheWire {
 /// One stage of the rubric.
 #[derive(Debug, ToSchema)]
 #[schema(as = Stage, example = json!({"name": "tool_parse", "score": 1.0, "weight": 0.1, "threshold": 1.0, "open": true, "passed": true, "detail": {"attempts": 1.0, "malformed": 0.0}}))]
-pub struct StageWire<'a> {
+pub(super) struct StageWire<'a> {
     /// Its name in the rubric.
     pub name: &'a str,
     /// Its score, from 0 to 1; 0 where it did not open, or could not be scored (see `errors`).
@@ -249,6 +322,7 @@ pub struct Naming<'a> {
 impl<'a> ResultWire<'a> {
     /// The result of a report.
     pub fn new(report: &'a Report<'a>, rubric: &'a Rubric, naming: Naming<'a>) -> Self {
+        let words = InWords { report, rubric };
         let stage_name = |index: usize| rubric.stages.get(index).map(|stage| &*stage.name);
         let evidence = report.evidence.as_ref();
         let answer = evidence.and_then(|evidence| evidence.answer.as_ref());
@@ -262,9 +336,9 @@ impl<'a> ResultWire<'a> {
             stage_reached: report.stage_reached().and_then(stage_name),
             failed_stage: report.failed_stage().and_then(stage_name),
             reason: report.reason(rubric),
-            stages: stages(report, rubric),
-            metrics: metrics(report, rubric),
-            components: components(report, rubric),
+            stages: Stages(words),
+            metrics: Metrics(words),
+            components: Components(words),
             tool_calls: lists.tool_calls,
             parse: lists.parse,
             answer: AnswerWire {
@@ -296,36 +370,4 @@ pub fn error<'a>(fault: &'a Fault, rubric: &'a Rubric, naming: &Naming<'_>) -> E
         pointer: Some(bounded_pointer(&pointer)),
         stage: fault.stage.and_then(|stage| rubric.stages.get(stage)).map(|stage| &*stage.name),
     }
-}
-
-fn stages<'a>(report: &'a Report<'_>, rubric: &'a Rubric) -> Vec<StageWire<'a>> {
-    let reached = report.stage_reached();
-    let stage = |(index, (stage, plan)): (usize, (&'a crate::rubric::RubricStage, &crate::shaping::StagePlan))| {
-        let outcome = report.outcomes.get(index);
-        StageWire {
-            name: &stage.name,
-            score: outcome.map_or(0.0, |outcome| outcome.score.get()),
-            weight: plan.weight,
-            threshold: plan.threshold,
-            open: reached.is_some_and(|reached| index <= reached),
-            passed: report.passed(index),
-            detail: Detail(outcome.map_or(&[], |outcome| &outcome.detail)),
-        }
-    };
-    rubric.stages.iter().zip(&report.plan).enumerate().map(stage).collect()
-}
-
-fn metrics<'a>(report: &Report<'_>, rubric: &'a Rubric) -> Named<'a> {
-    let score = |index: usize| report.outcomes.get(index).map_or(0.0, |outcome| outcome.score.get());
-    let scores = (0..rubric.stages.len()).map(score).chain(report.extra.iter().copied());
-    Named(rubric.metric_names().zip(scores).collect())
-}
-
-fn components<'a>(report: &Report<'_>, rubric: &'a Rubric) -> Named<'a> {
-    let Ok(reward) = &report.reward else { return Named(Vec::new()) };
-    let base = report.has_base().then_some(reward.base);
-    // 0 - 0 is 0, where -0.0 would be written as such.
-    let penalties = reward.penalties.iter().map(|value| 0.0 - *value);
-    let parts = base.into_iter().chain(reward.components.iter().copied()).chain(penalties).chain([reward.clamp]);
-    Named(rubric.component_names(report.has_base()).zip(parts).collect())
 }
