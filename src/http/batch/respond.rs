@@ -188,7 +188,9 @@ pub(super) fn finish(
 ) -> Result<Scored, BatchError> {
     let (mut texts, mut entries) = (Vec::with_capacity(written.len()), Vec::with_capacity(items.len()));
     for Written { texts: its, entries: mut of_it } in written {
-        of_it.iter_mut().for_each(|entry| entry.text = texts.len());
+        for entry in &mut of_it {
+            entry.text = texts.len();
+        }
         entries.append(&mut of_it);
         texts.push(its);
     }
