@@ -1,7 +1,7 @@
 # Builds the server from the lock file and runs it as an ordinary user.
 #
 #   docker build -t gradus .
-#   docker run --rm -p 127.0.0.1:8080:8080 -v gradus:/data gradus
+#   docker run --rm --stop-timeout 45 -p 127.0.0.1:8080:8080 -v gradus:/data gradus
 #
 # The image listens on all of the container's interfaces: publish the port on an address that only your trainers reach,
 # or set GRADUS_API_TOKEN.
@@ -54,8 +54,8 @@ ENV GRADUS_LISTEN=0.0.0.0:8080 \
     GRADUS_LOG_FORMAT=json
 VOLUME /data
 EXPOSE 8080
-# Bash opens the connection itself: the image needs no HTTP client.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["bash", "-c", \
+# Bash opens the connection itself: the image needs no HTTP client. A judge may take minutes to load; the first success ends that time.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10m --retries=3 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/${GRADUS_LISTEN##*:} && printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3 && read -r status <&3 && [[ $status == *' 200 '* ]]"]
 ENTRYPOINT ["gradus"]
 CMD ["serve"]

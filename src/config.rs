@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::http;
 use crate::judge::{self, JudgeConfig};
@@ -90,8 +91,8 @@ pub struct StoreFlags {
 /// Options of `gradus serve`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServeFlags {
-    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
-    #[arg(long, env = "GRADUS_LISTEN", value_name = "ADDR")]
+    /// IP address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, env = "GRADUS_LISTEN", value_name = "ADDR", value_parser = address)]
     pub listen: Option<SocketAddr>,
     #[command(flatten)]
     /// Scoring.
@@ -138,6 +139,7 @@ pub struct ServeFlags {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
+    #[serde(deserialize_with = "address_in_file")]
     listen: Option<SocketAddr>,
     rubrics: Option<PathBuf>,
     default_rubric: Option<String>,
@@ -199,6 +201,17 @@ impl File {
         let filter = filter.or_else(|| self.log.clone()).unwrap_or_else(|| "info".to_owned());
         (filter, format.or(self.log_format).unwrap_or_default())
     }
+}
+
+/// An address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let help =
+        "give an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080; names are not looked up";
+    text.parse().map_err(|error| format!("{error}: {help}"))
+}
+
+fn address_in_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
 /// A message about a wrong type or value without the value, which serde repeats.

@@ -12,6 +12,7 @@ macro_rules! note {
 
 mod bench;
 mod data;
+mod environment;
 mod experiment;
 mod explain;
 mod findings;
@@ -46,8 +47,9 @@ use crate::store::Store;
 
 /// Scores the trajectories of LLM agents in progressive stages.
 ///
-/// Without a command it serves. Every option can also be set by the environment variable beside it, or in a TOML file
-/// (--config); options win over the environment, the environment over the file.
+/// Without a command it serves. An option can also be set by the environment variable beside it, and those of the server in
+/// a TOML file (--config); options win over the environment, the environment over the file. `train` and `experiment` read
+/// files of their own from --config.
 #[derive(Debug, Parser)]
 #[command(name = "gradus", version, max_term_width = 100)]
 struct Cli {
@@ -103,13 +105,24 @@ fn run() -> anyhow::Result<ExitCode> {
     // The file of a training is the training's own.
     let own_file = matches!(cli.command, Some(Command::Train(_) | Command::Experiment(_)));
     let file = File::read(cli.config.as_deref().filter(|_| !own_file))?;
-    let (filter, format) = file.log(cli.log, cli.log_format);
+    let (filter, format) = file.log(cli.log.clone(), cli.log_format);
     start_log(&filter, format)?;
+    match command(cli, &file, format) {
+        // Whoever reads the log as JSON reads why it ended there, too.
+        Err(error) if format == LogFormat::Json => {
+            tracing::error!(error = format!("{error:#}"), "gradus ends");
+            Ok(ExitCode::FAILURE)
+        }
+        done => done,
+    }
+}
+
+fn command(cli: Cli, file: &File, log: LogFormat) -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or_else(|| Command::Serve(serve::Args::default())) {
-        Command::Serve(args) => serve::run(args, &file),
-        Command::Score(args) => score::run(args, &file),
-        Command::Rubric(command) => rubric::run(command, &file),
-        Command::Judge(command) => judge::run(command, &file),
+        Command::Serve(args) => serve::run(args, file, log),
+        Command::Score(args) => score::run(args, file),
+        Command::Rubric(command) => rubric::run(command, file),
+        Command::Judge(command) => judge::run(command, file),
         Command::Openapi => openapi::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Train(args) => train::run(args, cli.config.as_ref()),

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{File, Scoring, Serve, ServeFlags};
+use crate::config::{File, LogFormat, Scoring, Serve, ServeFlags};
 use crate::http::batch::Engine;
 use crate::http::{App, serve};
 use crate::store::{self, Store};
@@ -23,12 +23,13 @@ pub(super) struct Args {
     flags: ServeFlags,
 }
 
-pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, file: &File, log: LogFormat) -> anyhow::Result<ExitCode> {
     let settings = Serve::compose(args.flags, file)?;
     // Before anything is made: where another server has the address, this one must leave no database behind.
     let cannot = || format!("cannot listen on {}; choose another address with --listen", settings.listen);
     let socket = reserve(settings.listen).with_context(cannot)?;
     raise_open_files();
+    super::environment::warn_of_unknown();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(http_threads())
         .thread_name("http")
@@ -38,8 +39,8 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         super::survive_file_limits();
         let mut stop = Box::pin(stop_signal()?);
-        let (scoring, kept) = (settings.scoring, settings.store.clone());
-        let opening = tokio::task::spawn_blocking(move || open(&scoring, &kept));
+        let (scoring, store) = (settings.scoring, settings.store.clone());
+        let opening = tokio::task::spawn_blocking(move || open(&scoring, &store));
         let (engine, store) = tokio::select! {
             opened = opening => opened.context("opening the store and the judges failed")??,
             () = &mut stop => {
@@ -51,7 +52,8 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         let listener = socket.listen(WAITING).with_context(cannot)?;
         let address = listener.local_addr()?;
         let app = App::new(engine, store, settings.http);
-        announce(address, app.store.as_ref().map(|_| settings.store.url.as_str()), app.tokens.api.is_some());
+        let kept = app.store.as_ref().map(|_| settings.store.url.as_str());
+        announce(address, kept, app.tokens.api.is_some(), log);
         serve(listener, app, stop).await.context("serving failed")
     })?;
     Ok(ExitCode::SUCCESS)
@@ -112,10 +114,16 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// The first line is the address alone, for scripts; the rest is for people.
-fn announce(address: SocketAddr, store: Option<&str>, with_token: bool) {
+/// The first line is the address alone, for scripts; the rest is for people, or the log's where that is JSON.
+fn announce(address: SocketAddr, store: Option<&str>, with_token: bool, log: LogFormat) {
     let token = if with_token { " -H 'Authorization: Bearer TOKEN'" } else { "" };
     let kept = store.map_or_else(|| "scores are not kept".to_owned(), |url| format!("scores are kept in {url}"));
+    if log == LogFormat::Json {
+        let (version, store) = (env!("CARGO_PKG_VERSION"), store.unwrap_or("none"));
+        tracing::info!(version, %address, store, with_token, "serving");
+        say!("http://{address}");
+        return;
+    }
     say!("http://{address}");
     say!("{kept}; API: http://{address}/docs/; try:");
     say!(

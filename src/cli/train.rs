@@ -65,13 +65,12 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
     if let Some(why) = &ended.early {
         say!("stopped early: {why}");
     }
-    say!(
-        "{} steps; held-out exact match {} (best {}); model in {}",
-        ended.steps,
-        share(ended.exact_match),
-        share(ended.best),
-        ended.model.display()
-    );
+    let (done, best, model) = (ended.steps, share(ended.best), ended.model.display());
+    if ended.before == done {
+        say!("nothing to do: {done} of {steps} steps are done; best held-out exact match {best}; model in {model}");
+    } else {
+        say!("{done} steps; held-out exact match {} (best {best}); model in {model}", share(ended.exact_match));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

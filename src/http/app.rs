@@ -16,6 +16,8 @@ use super::idempotency::Idempotency;
 use super::limits::{self, Limits};
 use super::metrics::Metrics;
 use super::references::References;
+use super::reminder::Reminder;
+use crate::stages::NoScoreCode;
 use crate::store::Store;
 
 /// Memory for answers to requests with an idempotency key, in bytes.
@@ -44,6 +46,8 @@ pub struct Shared {
     pub idempotency: Idempotency,
     /// Counts.
     pub metrics: Metrics,
+    /// What the log was told of items that could not be scored.
+    pub(super) unscored: Reminder<NoScoreCode>,
     /// Right answers by prompt.
     pub references: References,
     /// Groups that wait for their members.
@@ -78,6 +82,7 @@ impl App {
             tokens: config.tokens,
             idempotency: Idempotency::new(IDEMPOTENCY_BYTES),
             metrics,
+            unscored: Reminder::default(),
             references: References::default(),
             cohorts: Cohorts::default(),
             draining: AtomicBool::new(false),

@@ -100,7 +100,8 @@ fn latency_buckets() -> Histogram {
 type Counted = (&'static str, &'static str, Option<Unit>, fn(&Counters) -> u64);
 
 /// All of it.
-const STORE: [Counted; 7] = [
+const STORE: [Counted; 8] = [
+    ("store", "Bytes of the database's file and its log", Some(Unit::Bytes), |store| store.file_bytes),
     ("store_queue", "Bytes that wait for the store", Some(Unit::Bytes), |store| store.queue_bytes),
     ("store_commits", "Transactions of the store since start", None, |store| store.transactions),
     ("store_failures", "Batches that the store could not write, since start", None, |store| store.failures),

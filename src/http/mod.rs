@@ -23,6 +23,7 @@ mod metrics;
 mod paced;
 mod prompt;
 mod references;
+mod reminder;
 mod router;
 mod schema;
 mod scoring;

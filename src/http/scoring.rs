@@ -43,6 +43,7 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     let Job { body, arrived, request_id, idempotency, items, facts, abandoned } = job;
     let stop =
         Stop { arrived: Some(arrived), max_ms: Some(app.limits.config.max_deadline_ms), abandoned, ..Stop::default() };
+    let name = request_id.clone();
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
     let stamp = batch_id.map(|id| Stamp { id, request_id, created_at_ms: app.now_ms(), idempotency });
     let mut pass = Pass { body, items, stamp, stop, facts, session: Session::default() };
@@ -68,7 +69,24 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
         by_deadline(deadline, store.append(batch)).await??;
     }
     app.metrics.count(&scored);
+    tell_unscored(app, &scored, &name);
     Ok(scored)
+}
+
+/// Tells the log of items that could not be scored: most trainers' paths have no place for the reason.
+fn tell_unscored(app: &App, scored: &Scored, request_id: &str) {
+    for (code, n) in &scored.errors {
+        if let Some(items) = app.unscored.add(*code, *n, Instant::now()) {
+            let (code, rubric) = (code.as_str(), scored.settings.metric_label());
+            tracing::warn!(
+                request_id,
+                code,
+                items,
+                rubric,
+                "items could not be scored; more of them are told once a minute"
+            );
+        }
+    }
 }
 
 /// Waits for the store no longer than the request's deadline: its queue may be full, or another process hold the database.

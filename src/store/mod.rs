@@ -60,6 +60,8 @@ enum Backend {
 /// What the store did since it was opened, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
+    /// Bytes of the database's file and its log, now; 0 where it is in memory.
+    pub file_bytes: u64,
     /// Bytes of batches and findings that wait to be written, about.
     pub queue_bytes: u64,
     /// Batches written.

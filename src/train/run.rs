@@ -56,6 +56,8 @@ impl Watcher for () {
 pub struct Ended {
     /// Steps done.
     pub steps: u64,
+    /// Of these, steps that an earlier start has done.
+    pub before: u64,
     /// The last held-out exact match, if there was an evaluation.
     pub exact_match: Option<f64>,
     /// The best one.
@@ -172,6 +174,7 @@ impl Run {
     /// # Errors
     /// What stopped it.
     pub fn go(mut self, watcher: &mut dyn Watcher) -> Result<Ended, TrainError> {
+        let done_before = self.state.step;
         if self.saved_step.is_none() && self.config.evaluation.every > 0 {
             let mut metrics = StepMetrics::new(0, 0.0).map_err(TrainError::other)?;
             self.evaluate(&mut metrics)?;
@@ -211,7 +214,7 @@ impl Run {
         let model = self.config.output.join("model");
         self.policy.export(&model)?;
         let (steps, best, early) = (self.state.step, self.state.best, self.state.early);
-        Ok(Ended { steps, exact_match: self.last_exact_match, best, model, early })
+        Ok(Ended { steps, before: done_before, exact_match: self.last_exact_match, best, model, early })
     }
 
     /// What comes after a step's update: the sampler takes the new numbers, and held-out questions are answered where that is

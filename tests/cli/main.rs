@@ -16,7 +16,7 @@ mod settings;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
 
@@ -158,8 +158,8 @@ fn right_and_wrong() -> [Value; 2] {
 struct Server {
     child: Child,
     address: String,
-    /// What it printed after its address, until it was read.
-    greeting: Vec<String>,
+    /// What it prints after its address; nothing where the log is JSON.
+    greeting: BufReader<ChildStdout>,
 }
 
 impl Drop for Server {
@@ -183,13 +183,12 @@ impl Server {
         let mut command = gradus.command(arguments);
         command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let Some(address) = lines.next() else {
+        let mut greeting = BufReader::new(child.stdout.take().unwrap());
+        let Some(address) = greeting.by_ref().lines().next().map(Result::unwrap) else {
             let mut err = String::new();
             child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
             return Err(Ran { status: child.wait().unwrap(), out: String::new(), err });
         };
-        let greeting = lines.take(2).collect();
         Ok(Self { child, address, greeting })
     }
 

@@ -5,10 +5,10 @@ use super::*;
 #[test]
 fn the_first_line_is_the_address_and_the_curl_line_works() {
     let gradus = Gradus::new();
-    let server = Server::start(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", "none"], &[]);
+    let mut server = Server::start(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", "none"], &[]);
     let port: u16 = server.address.strip_prefix("http://127.0.0.1:").unwrap().parse().unwrap();
     assert_ne!(port, 0);
-    let curl = server.greeting.iter().find(|line| line.starts_with("curl ")).unwrap();
+    let curl = server.greeting.by_ref().lines().map(Result::unwrap).find(|line| line.starts_with("curl ")).unwrap();
     assert!(curl.contains(&format!("{}/reward ", server.address)), "{curl}");
     let body = curl.split(" -d '").nth(1).unwrap().strip_suffix('\'').unwrap();
     let (status, answer) = server.post("/reward", body);
@@ -213,4 +213,34 @@ fn a_limit_on_the_size_of_files_refuses_and_does_not_kill() {
     send(&child, "TERM");
     let ended = child.wait_with_output().unwrap();
     assert!(ended.status.success(), "{} {}", ended.status, String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
+fn what_ends_the_start_stands_in_a_log_of_json() {
+    let gradus = Gradus::new();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:no/such/folder.db", "--log-format", "json"];
+    let ran = gradus.run(&arguments).exits(1);
+    let line: Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
+    assert_eq!(line["level"], "ERROR", "{line}");
+    assert!(line["fields"]["error"].as_str().unwrap().contains("its directory does not exist"), "{line}");
+}
+
+#[test]
+fn an_address_that_is_none_says_what_one_is() {
+    let gradus = Gradus::new();
+    for given in ["localhost:8080", "8080", ":8080"] {
+        let ran = gradus.run(&["serve", "--listen", given]).exits(2);
+        assert!(ran.err.contains("such as 127.0.0.1:8080") && ran.err.contains(given), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_misspelt_variable_is_told() {
+    let gradus = Gradus::new();
+    let environment = [("GRADUS_LISTN", "127.0.0.1:1"), ("GRADUS_LISTEN", "nowhere")];
+    let ran = gradus.run_with(&["serve"], &[environment[1]], "").exits(2);
+    assert!(ran.err.contains("nowhere"), "{}", ran.err);
+    let options = ["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:no/such/folder.db"];
+    let ran = gradus.run_with(&options, &environment[..1], "").exits(1);
+    assert!(ran.err.contains("GRADUS_LISTN"), "{}", ran.err);
 }

@@ -48,3 +48,19 @@ fn a_missing_label_is_not_made_up() {
         assert_eq!(answer["valid"], 0.0, "{label}");
     }
 }
+
+#[test]
+fn trl_s_columns_may_stand_where_a_reward_function_has_them() {
+    let server = Server::start(&[]);
+    let columns = json!({"ground_truth": ["Paris"], "tools": [[]]});
+    let mut beside = json!({"prompts": ["Capital?"], "completions": ["<answer>Paris</answer>"]});
+    let mut inside = beside.clone();
+    inside["columns"] = columns.clone();
+    beside.as_object_mut().unwrap().extend(columns.as_object().unwrap().clone());
+    for body in [&inside, &beside] {
+        assert_eq!(server.post("/trl", &body.to_string()).ok()["rewards"], json!([1.0]), "{body}");
+    }
+    beside["ground_truth"] = json!(["Paris", "Lyon"]);
+    let problem = server.post("/trl", &beside.to_string()).problem(422);
+    assert_eq!(problem["pointer"], "/ground_truth", "{problem}");
+}

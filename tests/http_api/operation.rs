@@ -231,3 +231,29 @@ fn a_client_that_leaves_before_its_answer_is_counted_and_logged() {
     server.wait_until(|server| counted(server) == 1.0);
     server.wait_until(|server| server.log().contains("abandoned") && server.log().contains("impatient"));
 }
+
+#[test]
+fn what_could_not_be_scored_is_told_the_log_once_a_minute() {
+    let server = Server::start(&["--log-format", "json"]);
+    let line = |text: &str, server: &Server| server.log().lines().filter(|line| line.contains(text)).count();
+    assert_eq!(line("\"message\":\"serving\"", &server), 1, "{}", server.log());
+    let body = r#"{"trajectories":[{"messages":[{"role":"assistant","content":"<answer>a</answer>"}]}]}"#;
+    for _ in 0..3 {
+        assert_eq!(server.post("/reward", body).ok()["results"][0]["errors"][0]["code"], "references_missing");
+    }
+    server.wait_until(|server| line("items could not be scored", server) > 0);
+    let log = server.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("items could not be scored")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(told[0].contains("\"code\":\"references_missing\"") && told[0].contains("\"items\":1"), "{log}");
+}
+
+#[test]
+fn the_size_of_the_database_is_a_metric() {
+    let server = Server::start(&["--store", "sqlite:size.db"]);
+    let before = server.metric("gradus_store_bytes", &[]);
+    let text = "word ".repeat(50_000);
+    let body = serde_json::json!({"trajectories": [{"messages": [{"role": "assistant", "content": text}], "references": ["a"]}]});
+    server.post("/reward", &body.to_string()).ok();
+    assert!(before > 0.0 && server.metric("gradus_store_bytes", &[]) > before);
+}

@@ -339,3 +339,17 @@ fn the_readme_lists_every_kind_beside_its_status() {
     }
     assert_eq!(listed, ProblemKind::ALL.iter().map(|kind| kind.name()).collect());
 }
+
+#[test]
+fn parameters_where_there_are_none_are_refused() {
+    let server = Server::start(&[]);
+    let body = r#"{"trajectories":[]}"#;
+    for path in
+        ["/reward?rubric=binary_em", "/reward?x", "/advantages?seed=1", "/references?group=a", "/runs/r/sample?count=1"]
+    {
+        let problem = server.post(path, body).problem(400);
+        assert_eq!(problem["type"], "urn:gradus:problem:bad-query", "{path}");
+        assert!(problem["detail"].as_str().unwrap().contains("fields of the body"), "{problem}");
+    }
+    server.post("/reward?", body).ok();
+}

@@ -65,13 +65,14 @@ fn one_process_at_a_time_trains_in_a_folder() {
     go(run);
 }
 
-/// An address before a server at which `reward` answers for it.
-fn before(server: Arc<Server>, reward: axum::routing::MethodRouter) -> String {
+/// An address before a server at which `reward` answers for it. It outlives the test, and must not keep the server alive.
+fn before(server: &Arc<Server>, reward: axum::routing::MethodRouter) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
+    let known = Arc::downgrade(server);
     let rubric = move |axum::extract::Path(name): axum::extract::Path<String>| {
-        let known = server.clone();
+        let known = known.upgrade().unwrap();
         async move { tokio::task::spawn_blocking(move || known.get(&format!("/rubrics/{name}")).text()).await.unwrap() }
     };
     let app = axum::Router::new().route("/rubrics/{name}", axum::routing::get(rubric)).route("/reward", reward);
@@ -80,11 +81,11 @@ fn before(server: Arc<Server>, reward: axum::routing::MethodRouter) -> String {
 }
 
 /// A reward server that fails from one request on.
-fn failing(server: Arc<Server>, answers: usize) -> String {
+fn failing(server: &Arc<Server>, answers: usize) -> String {
     let asked = Arc::new(AtomicUsize::new(0));
-    let known = server.clone();
+    let known = Arc::downgrade(server);
     let reward = move |body: String| {
-        let (server, asked) = (known.clone(), asked.clone());
+        let (server, asked) = (known.upgrade().unwrap(), asked.clone());
         async move {
             if asked.fetch_add(1, Ordering::SeqCst) >= answers {
                 return (axum::http::StatusCode::SERVICE_UNAVAILABLE, String::new());
@@ -97,11 +98,11 @@ fn failing(server: Arc<Server>, answers: usize) -> String {
 }
 
 /// A reward server whose first answer to each request is lost; the keys that it heard.
-fn losing(server: Arc<Server>) -> (String, Arc<Mutex<Vec<String>>>) {
+fn losing(server: &Arc<Server>) -> (String, Arc<Mutex<Vec<String>>>) {
     let keys = Arc::new(Mutex::new(Vec::new()));
-    let (known, heard) = (server.clone(), keys.clone());
+    let (known, heard) = (Arc::downgrade(server), keys.clone());
     let reward = move |headers: axum::http::HeaderMap, body: String| {
-        let (server, heard) = (known.clone(), heard.clone());
+        let (server, heard) = (known.upgrade().unwrap(), heard.clone());
         async move {
             let key = headers.get("idempotency-key").map_or("", |key| key.to_str().unwrap()).to_owned();
             let sent =
@@ -122,10 +123,10 @@ fn losing(server: Arc<Server>) -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 /// A reward server that gives every other item no score.
-fn forgetting(server: Arc<Server>) -> String {
-    let known = server.clone();
+fn forgetting(server: &Arc<Server>) -> String {
+    let known = Arc::downgrade(server);
     let reward = move |body: String| {
-        let server = known.clone();
+        let server = known.upgrade().unwrap();
         async move {
             let answer = tokio::task::spawn_blocking(move || server.post("/reward", &body).json());
             let mut answer = answer.await.unwrap();
@@ -149,7 +150,7 @@ fn rollouts_without_a_score_count_as_written() {
     let server = Arc::new(Server::start(&[]));
     let whole = by_server(folder.path(), "whole", &server, 1);
     let mut half = by_server(folder.path(), "half", &server, 1);
-    half.reward.url = Some(forgetting(server));
+    half.reward.url = Some(forgetting(&server));
     let outputs = [whole.output.clone(), half.output.clone()];
     go(whole);
     go(half);
@@ -166,7 +167,7 @@ fn what_is_asked_again_is_stored_once() {
     let database = format!("sqlite:{}", folder.path().join("scores.db").display());
     let server = Arc::new(Server::start(&["--store", &database]));
     let mut run = by_server(folder.path(), "asked", &server, 2);
-    let (url, keys) = losing(server.clone());
+    let (url, keys) = losing(&server);
     (run.reward.url, run.reward.patience_s) = (Some(url), 60);
     go(run);
     let n = server.get("/runs/asked").json();
@@ -185,7 +186,7 @@ fn a_server_that_is_lost_at_an_evaluation_costs_no_step() {
     let mut lost = by_server(folder.path(), "lost", &server, 4);
     (lost.evaluation.every, lost.checkpoint.every) = (3, 50);
     // The evaluation before the first step, three steps, and then not the evaluation after them.
-    lost.reward.url = Some(failing(server.clone(), 4));
+    lost.reward.url = Some(failing(&server, 4));
     let output = lost.output.clone();
     let error = go_with(lost.clone(), false).unwrap_err();
     assert!(matches!(error, TrainError::Reward(_)), "{error}");

@@ -40,7 +40,7 @@ pub(crate) struct TrlRequestDoc {
     completions: Vec<TextOrMessagesDoc>,
     /// The dataset's other columns, a list each. `ground_truth` (or `references`, `golds`, `solution`, `answer`, `answers`,
     /// `target`, `label`) says what is right, `tools` what was offered, `reference_calls` what should be called, `group`
-    /// what belongs together; the rest is ignored.
+    /// what belongs together; the rest is ignored. They may also stand beside `completions`, as a reward function is given them.
     #[schema(required = false, value_type = BTreeMap<String, Vec<serde_json::Value>>)]
     columns: Option<serde_json::Value>,
     /// How many rollouts a group has.
@@ -65,10 +65,10 @@ pub(crate) struct TrlResponse<'s> {
 /// A column, if there is one: an entry per completion.
 type Column<'t, 'b> = Option<Vec<Value<'t, 'b>>>;
 
-/// The first of these columns that there is.
-fn column<'t, 'b>(columns: Option<Value<'t, 'b>>, names: &[&str], wanted: usize) -> Result<Column<'t, 'b>, Pointed> {
-    let Some(column) = columns.and_then(|columns| columns.first(names)) else { return Ok(None) };
-    let pointer = format!("/columns/{}", column.key());
+/// The first of these columns that there is in an object, which stands at `at`.
+fn column<'t, 'b>(of: Value<'t, 'b>, at: &str, names: &[&str], wanted: usize) -> Result<Column<'t, 'b>, Pointed> {
+    let Some(column) = of.first(names) else { return Ok(None) };
+    let pointer = format!("{at}/{}", column.key());
     let column: Column<'_, '_> = Some(column.list(&pointer)?.inside().collect());
     check_length(column.as_ref(), wanted, pointer).map(|()| column)
 }
@@ -99,7 +99,11 @@ impl Dialect for Trl {
         let prompts: Column<'_, '_> = prompts.map(|prompts| prompts.inside().collect());
         check_length(prompts.as_ref(), completions.len(), "/prompts".to_owned())?;
         let columns = body.get("columns").map(|columns| columns.object("/columns")).transpose()?;
-        let of = |names: &[&str]| column(columns, names, completions.len());
+        // A reward function is given its columns beside the completions: whoever sends its arguments as they are means those.
+        let of = |names: &[&str]| match columns.map(|columns| column(columns, "/columns", names, completions.len())) {
+            None | Some(Ok(None)) => column(body, "", names, completions.len()),
+            Some(found) => found,
+        };
         let (answers, groups, tools, calls) = (of(&ANSWERS)?, of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
         let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
         let drafts = completions.into_iter().enumerate().map(|(place, completion)| {

@@ -12,7 +12,7 @@ use crate::advantage::{
 };
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::handlers::{json, read_text};
+use crate::http::handlers::{json, read_text, refuse_query};
 use crate::http::limits::require_json;
 use crate::http::scoring::on_work_threads;
 use crate::http::wire::{choice, object, objects, read_as};
@@ -328,6 +328,7 @@ fn advantages(
         (status = 400, description = "Not JSON", body = ProblemWire, content_type = "application/problem+json"),
         (status = 422, description = "The request has the wrong shape, or a number is out of its range", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn compute_advantages(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    refuse_query(request.uri())?;
     require_json(request.headers())?;
     let (_admission, text) = read_text(&app, request).await?;
     let answer = on_work_threads(move || {

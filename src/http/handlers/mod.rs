@@ -10,11 +10,12 @@ pub(crate) mod runs;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::error::Problem;
+use super::kind::Kind;
 use super::limits::Admission;
 
 /// Lets a client in and reads its body, within the limits on what is in flight.
@@ -28,6 +29,23 @@ pub(crate) async fn read_text(app: &App, request: Request) -> Result<(Admission<
     let mut admission = app.limits.admit(&parts.headers)?;
     let text = admission.read(&parts.headers, body).await?;
     Ok((admission, text))
+}
+
+/// Refuses parameters in the URL of a path that has none: whoever writes `?rubric=` there would be scored by another one.
+///
+/// # Errors
+/// 400.
+pub(crate) fn refuse_query(uri: &Uri) -> Result<(), Problem> {
+    match uri.query() {
+        None | Some("") => Ok(()),
+        Some(_) => {
+            let detail = format!(
+                "{} takes no parameters in its URL; put what they say into fields of the body: GET /openapi.json has them",
+                uri.path()
+            );
+            Err(Problem::new(Kind::BadQuery, detail))
+        }
+    }
 }
 
 /// An answer whose JSON is written already.

@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use crate::http::app::App;
 use crate::http::error::Problem;
-use crate::http::handlers::json;
+use crate::http::handlers::{json, refuse_query};
 use crate::http::idempotency::{self, Answer};
 use crate::http::limits::{AbandonOnDrop, require_json};
 use crate::http::schema::{RewardRequestDoc, RewardResponseDoc};
@@ -31,7 +31,7 @@ use crate::store::Idempotency;
     request_body(content = RewardRequestDoc, description = "Trajectories with what to score them by. May be gzip or zstd encoded."),
     responses(
         (status = 200, description = "Scored, in request order", body = RewardResponseDoc),
-        (status = 400, description = "Not JSON, or not UTF-8", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 400, description = "Not JSON, not UTF-8, or parameters in the URL", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
         (status = 401, description = "A token is needed", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
         (status = 403, description = "The token is wrong, or inline rubrics are off", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
         (status = 404, description = "No such rubric", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
@@ -53,6 +53,7 @@ pub(crate) async fn score_trajectories(
     let (parts, body) = request.into_parts();
     app.tokens.require_api(&parts.headers)?;
     app.refuse_when_draining()?;
+    refuse_query(&parts.uri)?;
     require_json(&parts.headers)?;
     let key = idempotency::key(&parts.headers)?;
     let mut admission = app.limits.admit(&parts.headers)?;

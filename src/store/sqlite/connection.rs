@@ -100,10 +100,17 @@ impl Place {
     /// The same file, if it can be taken as it lies there: without a log that has more.
     pub(super) fn still(&self) -> Option<Self> {
         let Self::File(path) = self else { return None };
-        let mut log = path.clone().into_os_string();
-        log.push("-wal");
-        let whole = std::fs::metadata(log).map_or(true, |log| log.len() == 0);
+        let whole = std::fs::metadata(log_of(path)).map_or(true, |log| log.len() == 0);
         whole.then(|| Self::Still(path.clone()))
+    }
+
+    /// Bytes of the file and its log; 0 in memory.
+    pub(super) fn file_bytes(&self) -> u64 {
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        match self {
+            Self::File(path) | Self::Still(path) => bytes(path) + bytes(&log_of(path)),
+            Self::Memory(_) => 0,
+        }
     }
 
     /// A connection that can only read. Where a writer is open, the file and its log exist.
@@ -141,6 +148,13 @@ impl Place {
             _ => StoreError::Failed { path, action, detail },
         }
     }
+}
+
+/// The log beside a database.
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    PathBuf::from(log)
 }
 
 /// Makes the file of a database where there is none, for its owner alone: it holds whole trajectories. The log and its index

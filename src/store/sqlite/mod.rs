@@ -165,7 +165,7 @@ impl Sqlite {
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.writer.counters()
+        Counters { file_bytes: self.readers.file_bytes(), ..self.writer.counters() }
     }
 
     /// Writes what is queued, empties the log and closes the file.

@@ -48,6 +48,11 @@ impl Readers {
         Self { place, busy_timeout_ms, idle: Mutex::default(), free, findings: Mutex::default() }
     }
 
+    /// Bytes of the file and its log; 0 where there is none.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.place.file_bytes()
+    }
+
     /// Runs `query` on a thread that may block.
     pub(super) async fn run<T, Q>(self: &Arc<Self>, action: &'static str, query: Q) -> Result<T, StoreError>
     where

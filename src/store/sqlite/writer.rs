@@ -149,6 +149,7 @@ impl Writer {
         let free = self.room.available_permits();
         let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
         Counters {
+            file_bytes: 0,
             queue_bytes: ((self.units as usize).saturating_sub(free) * UNIT) as u64,
             batches: read(&self.totals.batches),
             scores: read(&self.totals.scores),
