@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 use super::explain;
-use super::paint::printable;
+use super::paint::{printable, printable_line};
 use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::rubric::read_toml;
@@ -85,8 +85,8 @@ fn check(files: &[PathBuf]) -> ExitCode {
 }
 
 fn list(scoring: &Scoring) -> anyhow::Result<ExitCode> {
-    for rubric in Catalog::open(scoring.rubrics.as_deref())?.current() {
-        say!("{:16} {}  {}", rubric.name, rubric.version, rubric.description);
+    for rubric in Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?.current() {
+        say!("{:16} {}  {}", rubric.name, rubric.version, printable_line(rubric.description.trim()));
     }
     Ok(ExitCode::SUCCESS)
 }
