@@ -93,7 +93,8 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            note!("gradus: {error:#}");
+            // It may quote a file that is foreign.
+            note!("gradus: {}", paint::printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 use super::explain;
-use super::paint::{printable, printable_line};
+use super::paint::printable_line;
 use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::rubric::read_toml;
@@ -76,7 +76,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
                 Err(error) => {
                     wrong += 1;
                     let place = error.location.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
-                    note!("{shown}{place}: {}", printable(&error.message));
+                    note!("{shown}{place}: {}", printable_line(&error.message));
                 }
             },
         }

@@ -267,6 +267,9 @@ fn no_name_makes_a_line_of_its_own() {
     let text = "name = \"ours\"\ndescription = \"Ours.\\u001B[31m\\nforged b3-00000000  Theirs.\"\n[[stages]]\nkind = \"f1\"\nweight = 1\n";
     gradus.file("mine/ours.toml", text);
     let list = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(0).out;
+    gradus.file("mine/ours.toml", "name = \"ours\"\n\"a\\u001B[31m\" = 1\n");
+    let err = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1).err;
+    assert!(err.contains("a\u{FFFD}[31m"), "{err:?}");
     assert!(!list.contains('\u{1b}') && list.contains("Ours.\u{FFFD}[31m forged"), "{list:?}");
     assert_eq!(list.lines().count(), 8, "{list}");
 }
