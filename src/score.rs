@@ -232,13 +232,27 @@ impl Report<'_> {
         let name = rubric.stages.get(failed).map_or("", |stage| &stage.name);
         let mut reason = String::with_capacity(name.len() + why.len() + 48);
         reason.push_str(name);
+        let (score, threshold) = (outcome.score.get(), plan.threshold);
+        // Nothing is below what looks the same.
+        let push = if same_thousandths(score, threshold) { push_whole } else { push_thousandths };
         reason.push_str(" scored ");
-        push_thousandths(outcome.score.get(), &mut reason);
+        push(score, &mut reason);
         reason.push_str(", below its threshold ");
-        push_thousandths(plan.threshold, &mut reason);
+        push(threshold, &mut reason);
         reason.push_str(&why);
         Some(reason)
     }
+}
+
+/// Whether two numbers are written alike with three digits.
+fn same_thousandths(one: f64, other: f64) -> bool {
+    (one - other).abs() < 1e-3 && format!("{one:.3}") == format!("{other:.3}")
+}
+
+/// Writes a number with all its digits.
+fn push_whole(number: f64, out: &mut String) {
+    // Writing to a string cannot fail.
+    let _ = write!(out, "{number}");
 }
 
 /// Writes a number from 0 to 1 with three digits, as `{:.3}` does, which takes some twenty times as long.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use gradus::http::batch::{BatchError, Engine, Overrides, Stop};
 use gradus::judge::rubric::read_json;
 use gradus::rubric::{Catalog, Location, Rubric, SHIPPED};
+use gradus::shaping::Position;
 use gradus::stages::{Judge, JudgeAnswer, NoJudge, Question, UnitScore, Verdict};
 use serde_json::{Value, json};
 
@@ -188,6 +189,48 @@ fn stages_end_when_nobody_wants_them() {
     let error = engine.score(&body, &Overrides::default(), &stop, &judge).map(|scored| String::from_utf8(scored.body));
     assert!(matches!(error, Err(BatchError::Abandoned)), "{error:?}");
     assert!((1..=4).contains(&judge.times.load(Ordering::Relaxed)), "{:?}", judge.times);
+}
+
+/// An item that no judge can answer could be sent again for ever.
+#[test]
+fn an_inline_rubric_with_a_broken_prompt_is_refused() {
+    let stage = json!({"kind": "judge", "mode": "match", "weight": 1, "prompt": "{{ anwser }}"});
+    let item = json!({"prompt": "q", "response": "<answer>Paris</answer>"});
+    let body = json!({"rubric": {"name": "r", "stages": [stage]}, "trajectories": [item]}).to_string();
+    let engine = engine("binary_em", true);
+    match engine.score(&body, &Overrides::default(), &Stop::default(), &Always(1.0)) {
+        Err(BatchError::Rubric(error)) => {
+            assert_eq!((&*error.pointer, error.location), ("/stages/0/prompt", None), "{error}");
+            assert!(error.message.contains("`anwser`"), "{error}");
+        }
+        other => panic!("{:?}", other.map(|scored| String::from_utf8(scored.body))),
+    }
+}
+
+#[test]
+fn a_score_below_its_threshold_is_written_as_another_number() {
+    let reason = |expression: &str, threshold: f64| {
+        let stage = json!({"kind": "expr", "expr": expression, "weight": 1, "threshold": threshold});
+        let item = json!({"prompt": "q", "response": "<answer>Paris</answer>"});
+        let body = json!({"rubric": {"name": "r", "stages": [stage]}, "trajectories": [item]}).to_string();
+        let scored = engine("binary_em", true).score(&body, &Overrides::default(), &Stop::default(), &Always(1.0));
+        let response: Value = serde_json::from_slice(&scored.unwrap().body).unwrap();
+        response["results"][0]["reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(reason("0.9999", 1.0), "expr scored 0.9999, below its threshold 1");
+    assert_eq!(reason("0.333", 0.3333), "expr scored 0.333, below its threshold 0.3333");
+    assert_eq!(reason("0.9994", 1.0), "expr scored 0.999, below its threshold 1.000");
+}
+
+#[test]
+fn a_weight_on_its_way_to_the_least_is_never_nothing() {
+    let rubric = Rubric::from_json(
+        r#"{"name": "n", "stages": [{"kind": "f1", "weight": 1, "threshold": 1}], "schedules": [{"stage": "f1",
+            "of": "weight", "over": "mastery.f1", "points": [[0, 1e9], [0.8917523368513164, 1e-9]]}]}"#,
+    )
+    .unwrap();
+    let position = Position { step: None, mastery: [("f1".to_owned(), 0.891_752_336_851_316_3)].into() };
+    assert_eq!(rubric.plan(&position)[0].weight, 1.0);
 }
 
 #[track_caller]

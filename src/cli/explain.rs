@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::value::RawValue;
 
-use super::paint::{Paint, printable};
+use super::paint::{Paint, printable, printable_line};
 use super::score::{is_request, without_mark};
 use crate::http::batch::Engine;
-use crate::http::wire::{Given, Item, Object, read_request};
+use crate::http::batch::warnings::{self, Fate};
+use crate::http::wire::{Given, Item, Object, Pointed, read_names, read_request};
 use crate::judge::Session;
 use crate::rubric::Rubric;
 use crate::score::Context as ScoreContext;
@@ -29,60 +30,106 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
         Some(extension) if extension == "jsonl" => text.lines().find(|line| !line.trim().is_empty()).unwrap_or(""),
         _ => text.as_str(),
     };
-    let text = without_mark(text);
-    let wrong = |error: crate::http::wire::Pointed| {
-        anyhow::anyhow!("{}: {} {}", path.display(), error.pointer, printable(&error.message))
-    };
-    let paint = Paint::stdout();
-    let runtime = super::runtime()?;
-    let mut explained = 0;
-    let (items, tools, sent): (Vec<&RawValue>, &str, Position) = match read_request(text) {
-        Ok(request) => {
-            let curriculum = request.curriculum.map(|Object(curriculum)| curriculum).unwrap_or_default();
-            let sent = Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery };
-            (request.trajectories, request.tools.map_or("", RawValue::get), sent)
-        }
-        Err(error) if is_request(text) => return Err(wrong(error)),
-        Err(_) => {
-            (vec![serde_json::from_str(text).with_context(|| path.display().to_string())?], "", Position::default())
-        }
-    };
-    let position = Position { step: step.or(sent.step), ..sent };
-    for missing in rubric.missing_in(&position) {
-        note!("{}", printable(&missing));
-    }
-    for raw in items {
-        let item = Given::of(raw.get()).read(tools, rubric.reading.format).map_err(wrong)?;
-        let tools = engine.scorer.tools(item.trajectory.tools, &rubric);
-        let mut session = Session::default();
-        let report = loop {
-            let group = item.group.as_deref();
-            let context =
-                ScoreContext { rubric: &rubric, position: &position, judge: &session, group, unwanted: WANTED };
-            let report = engine.scorer.score(&item.trajectory, &tools, context);
-            if !runtime.block_on(session.put_to(&engine.judges, None)) {
-                break report;
-            }
-        };
-        explain(&report, &rubric, &item, paint);
-        explained += 1;
-    }
-    if explained == 0 {
+    let asked = Asked::read(without_mark(text), path)?;
+    if asked.raw.is_empty() {
         bail!("{}: there is no trajectory in it", path.display());
     }
-    Ok(ExitCode::SUCCESS)
+    let format = rubric.reading.format;
+    let items: Vec<_> = asked.raw.iter().map(|raw| Given::of(raw.get()).read(asked.tools, format)).collect();
+    let position = Position { step: step.or(asked.position.step), ..asked.position };
+    let found = scored(engine, &rubric, &position, &items)?;
+    let fate = |index: usize| match found.get(index) {
+        Some(Ok((_, report))) => Fate::of(report),
+        _ => Fate::default(),
+    };
+    for warning in warnings::of(&items, &rubric, &position, fate) {
+        let said = if asked.is_request { warning.to_string() } else { warning.text };
+        note!("{}", printable_line(&said));
+    }
+    let paint = Paint::stdout();
+    for (index, (found, raw)) in found.iter().zip(&asked.raw).enumerate() {
+        match found {
+            Ok((item, report)) => explain(report, &rubric, item, paint),
+            Err(wrong) => {
+                let place = if asked.is_request { format!("/trajectories/{index}") } else { String::new() };
+                let why = format!("{place}{} {}", wrong.pointer, wrong.message);
+                let title = paint.bold(title(read_names(raw.get()).0.as_deref(), &rubric));
+                say!("{title} {} {}", paint.bad("no reward:"), printable_line(why.trim_start()));
+            }
+        }
+    }
+    Ok(if found.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a file asks about.
+struct Asked<'t> {
+    raw: Vec<&'t RawValue>,
+    /// The request's tools; none where there is no request.
+    tools: &'t str,
+    position: Position,
+    is_request: bool,
+}
+
+impl<'t> Asked<'t> {
+    /// A request with its trajectories, or one trajectory.
+    fn read(text: &'t str, path: &Path) -> anyhow::Result<Self> {
+        if !is_request(text) {
+            let raw = serde_json::from_str(text).with_context(|| path.display().to_string())?;
+            return Ok(Self { raw: vec![raw], tools: "", position: Position::default(), is_request: false });
+        }
+        let request = read_request(text).map_err(|wrong| {
+            let why = format!("{} {}", wrong.pointer, wrong.message);
+            anyhow::anyhow!("{}: {}", path.display(), printable_line(why.trim_start()))
+        })?;
+        let curriculum = request.curriculum.map(|Object(curriculum)| curriculum).unwrap_or_default();
+        let position = Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery };
+        let tools = request.tools.map_or("", RawValue::get);
+        Ok(Self { raw: request.trajectories, tools, position, is_request: true })
+    }
+}
+
+/// A trajectory with the report on it, or why it could not be read.
+type Found<'i, 't> = Result<(&'i Item<'t>, Report<'i>), &'i Pointed>;
+
+/// The reports on all that could be read. Their questions are put to the judges together: one may put the answers of a group
+/// in order.
+fn scored<'i, 't>(
+    engine: &Engine,
+    rubric: &Rubric,
+    position: &Position,
+    items: &'i [Result<Item<'t>, Pointed>],
+) -> anyhow::Result<Vec<Found<'i, 't>>> {
+    let runtime = super::runtime()?;
+    let mut session = Session::default();
+    loop {
+        let report = |item: &'i Item<'t>| {
+            let group = item.group.as_deref();
+            let context = ScoreContext { rubric, position, judge: &session, group, unwanted: WANTED };
+            let tools = engine.scorer.tools(item.trajectory.tools, rubric);
+            (item, engine.scorer.score(&item.trajectory, &tools, context))
+        };
+        let found = items.iter().map(|item| item.as_ref().map(report)).collect();
+        if !runtime.block_on(session.put_to(&engine.judges, None)) {
+            return Ok(found);
+        }
+    }
+}
+
+/// Whose reward it is, and by which rubric.
+fn title(id: Option<&str>, rubric: &Rubric) -> String {
+    let id = id.map_or_else(String::new, |id| format!("{} ", printable_line(id)));
+    format!("{id}by {}@{}", rubric.name, rubric.version)
 }
 
 fn explain(report: &Report<'_>, rubric: &Rubric, item: &Item<'_>, paint: Paint) {
-    let id = item.id.as_deref().map_or_else(String::new, |id| format!("{} ", printable(id)));
-    let title = format!("{id}by {}@{}", rubric.name, rubric.version);
+    let title = paint.bold(title(item.id.as_deref(), rubric));
     match &report.reward {
-        Ok(reward) => say!("{} {}", paint.bold(title), paint.bold(format!("reward {:.4}", reward.value))),
-        Err(fault) => say!("{} {} {}", paint.bold(title), paint.bad("no reward:"), printable(&fault.cause.message)),
+        Ok(reward) => say!("{title} {}", paint.bold(format!("reward {:.4}", reward.value))),
+        Err(fault) => say!("{title} {} {}", paint.bad("no reward:"), printable_line(&fault.cause.message)),
     }
     stages(report, rubric, paint);
     if let Some(reason) = report.reason(rubric) {
-        say!("  {}", paint.bad(printable(&reason)));
+        say!("  {}", paint.bad(printable_line(&reason)));
     }
     say!("");
     messages(report, item, paint);
@@ -203,20 +250,20 @@ fn policy(turn: &Turn<'_>, parsed: Option<&ParsedTurn<'_>>, answer: Option<Range
 
 fn call_line(attempt: &crate::toolcall::Attempt<'_>, verdict: &CallVerdict, paint: Paint) -> String {
     let name = attempt.result.as_ref().map_or("?", |call| &call.name);
-    let name = printable(name);
+    let name = printable_line(name);
     match (verdict, &attempt.result) {
         (CallVerdict::Valid, _) if attempt.repairs.is_empty() => paint.good(format!("call {name}: valid")),
         (CallVerdict::Valid, _) => paint.good(format!("call {name}: valid after repairs")),
         (CallVerdict::UnknownTool, _) => paint.bad(format!("call {name}: no such tool")),
         (CallVerdict::Violations(all), _) => {
             let all: Vec<_> = all.iter().map(|v| format!("{:?} {}", v.pointer, v.message)).collect();
-            paint.bad(format!("call {name}: {}", printable(&all.join("; "))))
+            paint.bad(format!("call {name}: {}", printable_line(&all.join("; "))))
         }
         (CallVerdict::TooCostly(problem) | CallVerdict::Problem { problem, .. }, _) => {
-            paint.bad(format!("call {name}: {}", printable(&problem.message)))
+            paint.bad(format!("call {name}: {}", printable_line(&problem.message)))
         }
         (CallVerdict::Malformed, Err(malformed)) => {
-            paint.bad(format!("call malformed ({}): {}", malformed.code.as_str(), printable(&malformed.message)))
+            paint.bad(format!("call malformed ({}): {}", malformed.code.as_str(), printable_line(&malformed.message)))
         }
         (CallVerdict::Malformed, Ok(_)) => String::new(),
     }

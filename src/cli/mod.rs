@@ -41,6 +41,7 @@ use tokio::runtime::Runtime;
 use self::findings::StoredFindings;
 use crate::config::{File, LogFormat, Scoring};
 use crate::http::batch::{BatchError, Due, Engine};
+use crate::judge::rubric::read_toml;
 use crate::judge::{Judges, Memory};
 use crate::rubric::{Catalog, Rubric};
 use crate::store::Store;
@@ -94,7 +95,8 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            note!("gradus: {error:#}");
+            // It may quote a file that is foreign.
+            note!("gradus: {}", paint::printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -212,7 +214,7 @@ fn memory(store: Option<&Store>) -> Option<Arc<dyn Memory>> {
 
 /// The rubrics that there are, the default one among them.
 fn catalog(scoring: &Scoring) -> anyhow::Result<Catalog> {
-    let catalog = Catalog::open(scoring.rubrics.as_deref())?;
+    let catalog = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?;
     anyhow::ensure!(
         catalog.get(&scoring.default_rubric).is_some(),
         "the default rubric {:?} does not exist; `gradus rubric list` lists those there are",
@@ -242,7 +244,7 @@ fn named_or_file(catalog: &Catalog, rubric: &str) -> anyhow::Result<Arc<Rubric>>
     let path = Path::new(rubric);
     if path.extension().is_some_and(|extension| extension == "toml") {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {rubric}"))?;
-        let read = Rubric::from_toml(&text).map_err(|error| anyhow::anyhow!("{rubric}: {error}"))?;
+        let read = read_toml(&text).map_err(|error| anyhow::anyhow!("{rubric}: {error}"))?;
         return Ok(catalog.insert(read)?);
     }
     catalog.get(rubric).with_context(|| {
@@ -263,5 +265,5 @@ fn said(error: BatchError) -> String {
         BatchError::Abandoned => "interrupted".to_owned(),
         BatchError::Invalid { code, message, pointer, .. } => format!("{pointer} {code}: {message}"),
     };
-    paint::printable(&text)
+    paint::printable_line(&text)
 }

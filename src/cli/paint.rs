@@ -56,3 +56,20 @@ pub(super) fn printable(text: &str) -> String {
     let acts = |c: char| (c.is_control() && c != '\n' && c != '\t') || turns(c);
     text.chars().map(|c| if acts(c) { '\u{FFFD}' } else { c }).collect()
 }
+
+/// Foreign text as a part of one line: where it breaks off or jumps is a blank, so that it makes no line of its own.
+pub(super) fn printable_line(text: &str) -> String {
+    printable(text).replace(['\n', '\t'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_acts_on_nothing_and_ends_no_line() {
+        let text = "a\u{1b}[31m\tb\r\nc\u{2028}\u{202e}d";
+        assert_eq!(printable(text), "a\u{fffd}[31m\tb\u{fffd}\nc\u{fffd}\u{fffd}d");
+        assert_eq!(printable_line(text), "a\u{fffd}[31m b\u{fffd} c\u{fffd}\u{fffd}d");
+    }
+}

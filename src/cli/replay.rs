@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::findings::StoredFindings;
-use super::paint::printable;
+use super::paint::printable_line;
 use super::said;
 use crate::config::{self, File, Scoring, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Scored};
@@ -87,7 +87,7 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
             Ok(Some(request)) => {
                 if let Err(error) = compare(engine, run, &request, &mut found).await {
                     found.unreadable += 1;
-                    say!("batch {}: {}", request.batch, printable(&format!("{error:#}")));
+                    say!("batch {}: {}", request.batch, printable_line(&format!("{error:#}")));
                 }
             }
             Err(error @ (StoreError::NotKept { .. } | StoreError::Damaged { .. })) => {
@@ -138,7 +138,7 @@ async fn compare(engine: &Engine, run: &str, stored: &StoredRequest, found: &mut
                 let more = all.len().saturating_sub(NAMED);
                 all.truncate(NAMED);
                 let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-                say!("{batch}-{index}: {}{more}", printable(&all.join("; ")));
+                say!("{batch}-{index}: {}{more}", printable_line(&all.join("; ")));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 use super::explain;
-use super::paint::printable;
+use super::paint::printable_line;
 use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::rubric::read_toml;
@@ -76,7 +76,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
                 Err(error) => {
                     wrong += 1;
                     let place = error.location.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
-                    note!("{shown}{place}: {}", printable(&error.message));
+                    note!("{shown}{place}: {}", printable_line(&error.message));
                 }
             },
         }
@@ -85,8 +85,8 @@ fn check(files: &[PathBuf]) -> ExitCode {
 }
 
 fn list(scoring: &Scoring) -> anyhow::Result<ExitCode> {
-    for rubric in Catalog::open(scoring.rubrics.as_deref())?.current() {
-        say!("{:16} {}  {}", rubric.name, rubric.version, rubric.description);
+    for rubric in Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?.current() {
+        say!("{:16} {}  {}", rubric.name, rubric.version, printable_line(rubric.description.trim()));
     }
     Ok(ExitCode::SUCCESS)
 }

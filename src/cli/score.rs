@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
-use super::paint::printable;
+use super::paint::printable_line;
 use super::replay;
 use super::score_options as options;
 pub(super) use super::score_options::Args;
@@ -23,9 +23,10 @@ use super::{note_text, say_text};
 use crate::config::{File, Scoring};
 use tokio::runtime::Runtime;
 
-use crate::http::batch::{Engine, MAX_WARNINGS, Overrides, Scored, Warning};
+use crate::http::batch::{BatchError, Engine, MAX_WARNINGS, Overrides, Scored, Warning};
 use crate::http::wire::{MAX_TRAJECTORIES, read_names};
 use crate::rubric::Rubric;
+use crate::stages::NoScoreCode;
 
 /// Lines that are scored together.
 const CHUNK_LINES: usize = 512;
@@ -222,35 +223,41 @@ impl Job {
         match self.runtime.block_on(self.engine.score_and_ask(body, &overrides)) {
             Ok(scored) => self.record(&scored, shown, lines),
             Err(error) => {
+                self.summary.refuse(&error);
+                let code = match &error {
+                    BatchError::Invalid { code, .. } => code,
+                    _ => NoScoreCode::ItemMalformed.as_str(),
+                };
                 let why = super::said(error);
                 self.complain(&format!("{shown}: {why}"));
-                self.refused(&why)
+                self.refused(code, &why)
             }
         }
     }
 
     /// The result of a request that was refused: that of an item that is none, but for the reason.
-    fn refused(&mut self, why: &str) -> anyhow::Result<()> {
+    fn refused(&mut self, code: &str, why: &str) -> anyhow::Result<()> {
+        let Some(out) = &mut self.out else { return Ok(()) };
         let overrides = Overrides { rubric: self.rubric.clone(), ..Overrides::default() };
         let scored = self.runtime.block_on(self.engine.score_and_ask("{\"trajectories\":[null]}", &overrides));
-        let mut scored = scored.map_err(|error| anyhow::anyhow!(super::said(error)))?;
-        for row in &mut scored.rows {
+        let scored = scored.map_err(|error| anyhow::anyhow!(super::said(error)))?;
+        for row in &scored.rows {
             let result = scored.body.get(row.result.clone()).unwrap_or_default();
             let mut result: serde_json::Value = serde_json::from_slice(result)?;
             for error in result["errors"].as_array_mut().into_iter().flatten() {
+                error["code"] = code.into();
                 error["message"] = why.into();
                 // The line is the request: there is nothing above it.
                 error["pointer"] = "".into();
             }
-            scored.body = serde_json::to_vec(&result)?;
-            row.result = 0..scored.body.len();
+            out.write(std::iter::once(&*serde_json::to_vec(&result)?))?;
         }
-        self.record(&scored, "", &[None])
+        Ok(())
     }
 
     fn complain(&mut self, what: &str) {
         self.broken += 1;
-        self.progress.suspend(|| note!("{}", printable(what)));
+        self.progress.suspend(|| note!("{}", printable_line(what)));
     }
 
     fn record(&mut self, scored: &Scored, shown: &str, lines: &[Option<usize>]) -> anyhow::Result<()> {
@@ -271,7 +278,7 @@ impl Job {
         for (index, row) in scored.rows.iter().enumerate().filter(|(_, row)| !row.valid) {
             let Some(place) = place(index) else { continue };
             let why = why_invalid(scored.body.get(row.result.clone()).unwrap_or_default());
-            self.progress.suspend(|| note!("{}", printable(&format!("{place}: {why}"))));
+            self.progress.suspend(|| note!("{}", printable_line(&format!("{place}: {why}"))));
         }
         match &mut self.out {
             Some(out) => {
@@ -284,7 +291,7 @@ impl Job {
     /// What was odd, and the summary, to the terminal.
     fn sum_up(&self, results_are_printed: bool) {
         for (warning, place) in &self.warnings {
-            note!("{}", printable(&warning.said_of(place)));
+            note!("{}", printable_line(&warning.said_of(place)));
         }
         let text = self.summary.text();
         if results_are_printed { note_text(&text) } else { say_text(&text) }
@@ -327,9 +334,16 @@ pub(super) fn without_mark(text: &str) -> &str {
 fn why_invalid(result: &[u8]) -> String {
     let result: serde_json::Value = serde_json::from_slice(result).unwrap_or_default();
     let error = &result["errors"][0];
-    let field = error["pointer"].as_str().unwrap_or_default().splitn(4, '/').nth(3).unwrap_or_default();
+    let field = in_item(error["pointer"].as_str().unwrap_or_default());
     let (code, message) = (error["code"].as_str().unwrap_or_default(), error["message"].as_str().unwrap_or_default());
-    if field.is_empty() { format!("{code}: {message}") } else { format!("{code}: /{field}: {message}") }
+    if field.is_empty() { format!("{code}: {message}") } else { format!("{code}: {field}: {message}") }
+}
+
+/// A pointer into a request as one into its trajectory; whole where it points to what all of them share.
+fn in_item(pointer: &str) -> &str {
+    let of_item =
+        pointer.strip_prefix("/trajectories/").map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    of_item.filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(pointer)
 }
 
 /// Whether an object is a request rather than a trajectory.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::http::batch::{Scored, Tally};
+use crate::http::batch::{BatchError, Scored, Tally};
 
 const BINS: usize = 10;
 const BAR: usize = 40;
@@ -22,6 +22,10 @@ struct Part {
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     parts: BTreeMap<String, Part>,
+    /// Requests that have no answer, by whatever rubric they were to be scored.
+    refused: usize,
+    /// Why, where that was an item and `on_invalid` is `error`.
+    refused_for: BTreeMap<&'static str, u64>,
 }
 
 impl Summary {
@@ -44,6 +48,16 @@ impl Summary {
         }
     }
 
+    /// Counts a request that was refused.
+    pub(super) fn refuse(&mut self, why: &BatchError) {
+        self.refused += 1;
+        if let BatchError::Invalid { errors, .. } = why {
+            for (code, n) in errors {
+                *self.refused_for.entry(code.as_str()).or_default() += n;
+            }
+        }
+    }
+
     /// Whether nothing was scored.
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
@@ -60,6 +74,13 @@ impl Summary {
         for (rubric, part) in &self.parts {
             // Writing to a String cannot fail.
             let _ = part.write(rubric, &mut text);
+        }
+        if self.refused > 0 {
+            let plural = if self.refused == 1 { "" } else { "s" };
+            let _ = writeln!(text, "{} request{plural} refused", self.refused);
+        }
+        for (code, n) in &self.refused_for {
+            let _ = writeln!(text, "  {n} x {code}");
         }
         text
     }
@@ -93,10 +114,11 @@ impl Part {
 
     fn histogram(&self, out: &mut String) -> std::fmt::Result {
         let (low, high) = self.range;
-        let step = (high - low) / BINS as f64;
+        // Of its own each, since a sum of steps misses it by a rounding, and rewards lie on edges.
+        let edge = |bin: usize| (low * (BINS - bin) as f64 + high * bin as f64) / BINS as f64;
         let mut counts = [0_usize; BINS];
         for reward in &self.rewards {
-            let bin = (BINS - 1).min((1..BINS).take_while(|edge| *reward >= low + step * *edge as f64).count());
+            let bin = (BINS - 1).min((1..BINS).take_while(|bin| *reward >= edge(*bin)).count());
             if let Some(count) = counts.get_mut(bin) {
                 *count += 1;
             }
@@ -104,11 +126,38 @@ impl Part {
         let most = counts.iter().copied().max().unwrap_or(0).max(1);
         writeln!(out, "  rewards")?;
         for (bin, count) in counts.iter().enumerate() {
-            let (from, to) = (low + step * bin as f64, low + step * (bin + 1) as f64);
+            let (from, to) = (edge(bin), edge(bin + 1));
             let close = if bin + 1 == BINS { ']' } else { ')' };
             let bar = "█".repeat((count * BAR).div_ceil(most));
             writeln!(out, "  [{from:>6.2}, {to:>5.2}{close} {count:>8}  {bar}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reward_on_an_edge_is_counted_above_it() {
+        for (low, high) in [(0.0, 1.0), (-1.0, 1.0), (-0.5, 1.5)] {
+            for tenths in 0..=10_u8 {
+                let reward = (low * f64::from(10 - tenths) + high * f64::from(tenths)) / 10.0;
+                let part = Part { rewards: vec![reward], range: (low, high), ..Part::default() };
+                let mut out = String::new();
+                part.histogram(&mut out).unwrap();
+                let full = out.lines().skip(1).position(|line| line.ends_with('█')).unwrap();
+                assert_eq!(full, usize::from(tenths.min(9)), "{reward}\n{out}");
+            }
+        }
+        // As they are written.
+        for (reward, bin) in [(0.3, 3), (0.6, 6), (0.7, 7)] {
+            let part = Part { rewards: vec![reward], range: (0.0, 1.0), ..Part::default() };
+            let mut out = String::new();
+            part.histogram(&mut out).unwrap();
+            assert!(out.lines().nth(bin + 1).unwrap().ends_with('█'), "{reward}\n{out}");
+        }
     }
 }

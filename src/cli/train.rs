@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::paint::printable;
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::Judges;
+use crate::judge::rubric::read_toml;
 use crate::rubric::Catalog;
 use crate::train::metrics::{Metric, StepMetrics};
 use crate::train::{Run, RunOptions, TrainConfig, Watcher, record};
@@ -86,7 +87,7 @@ fn options(config: &TrainConfig, flags: ScoringFlags, force: bool) -> anyhow::Re
     if config.reward.url.is_some() {
         return Ok(RunOptions { judges: (Judges::none(), None), rubric: None, reward_token, rollout_token, force });
     }
-    let catalog = Catalog::open(scoring.rubrics.as_deref())?;
+    let catalog = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?;
     let rubric = Some(super::named_or_file(&catalog, &config.reward.rubric).context("reward.rubric")?);
     let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), None)?;
     let runtime = if judges.is_empty() { None } else { Some(Arc::new(super::runtime()?)) };

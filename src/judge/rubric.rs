@@ -1,7 +1,7 @@
 //! Rubrics whose judge prompts are checked, too. In: a rubric's text. Out: the rubric, or what is wrong and where.
 //! `rubric` knows no templates; whoever takes a rubric from a person reads it here.
 
-use super::PromptTemplate;
+use super::session::compiled;
 use crate::rubric::{Rubric, RubricError};
 use crate::stages::{JudgeStage, Stage};
 
@@ -20,15 +20,24 @@ pub fn read_toml(text: &str) -> Result<Rubric, RubricError> {
 /// # Errors
 /// With a JSON pointer, line and column: what [`Rubric::from_json`] finds, or a judge's prompt that is no template.
 pub fn read_json(text: &str) -> Result<Rubric, RubricError> {
-    let read = Rubric::from_json(text).and_then(|rubric| check_prompts(&rubric).map(|()| rubric));
-    read.map_err(|error| error.located_in_json(text))
+    read_inline(text).map_err(|error| error.located_in_json(text))
+}
+
+/// Reads the JSON form as it stands in a request, whose sender does not count lines from where the rubric begins.
+///
+/// # Errors
+/// As [`read_json`], but with a JSON pointer alone.
+pub fn read_inline(text: &str) -> Result<Rubric, RubricError> {
+    let rubric = Rubric::from_json(text)?;
+    check_prompts(&rubric)?;
+    Ok(rubric)
 }
 
 fn check_prompts(rubric: &Rubric) -> Result<(), RubricError> {
     for (index, stage) in rubric.stages.iter().enumerate() {
         if let Some(prompt) = judge(&stage.stage).and_then(|judge| judge.prompt.as_deref()) {
             let wrong = |error| RubricError::at(format!("/stages/{index}/prompt"), format!("{error}"));
-            PromptTemplate::parse(prompt).map_err(wrong)?;
+            compiled(prompt).map_err(wrong)?;
         }
     }
     Ok(())
@@ -68,5 +77,7 @@ mod tests {
         assert!(read_json(&rubric.json).is_ok());
         let broken = rubric.json.replace("{{ answer }}", "{{ answer");
         assert_eq!(read_json(&broken).unwrap_err().pointer, "/stages/0/prompt");
+        let inline = read_inline(&broken).unwrap_err();
+        assert_eq!((&*inline.pointer, inline.location), ("/stages/0/prompt", None));
     }
 }

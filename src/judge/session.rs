@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::inquiry::{Inquiry, PromptMessage, Speaker, Want};
-use super::prompt::{self, PastMessage, PromptTemplate, PromptValues, task_of};
+use super::prompt::{self, PastMessage, PromptError, PromptTemplate, PromptValues, task_of};
 use super::verdict::labels_of;
 use super::{Answers, Judges};
 use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavailable, Verdict};
@@ -104,16 +104,21 @@ impl Session {
         true
     }
 
-    /// The stage's template, compiled once.
+    /// The stage's template.
     fn template(stage: &JudgeStage) -> Result<Arc<PromptTemplate>, Unavailable> {
         let source = stage.prompt.as_deref().unwrap_or_else(|| default_template(&stage.mode));
-        if let Some(template) = TEMPLATES.get(source) {
-            return Ok(template);
-        }
-        let template = Arc::new(PromptTemplate::parse(source).map_err(|error| broken(&error))?);
-        TEMPLATES.insert(source.to_owned(), template.clone());
-        Ok(template)
+        compiled(source).map_err(|error| broken(&error))
     }
+}
+
+/// A template, compiled once for as long as it is in use.
+pub(super) fn compiled(source: &str) -> Result<Arc<PromptTemplate>, PromptError> {
+    if let Some(template) = TEMPLATES.get(source) {
+        return Ok(template);
+    }
+    let template = Arc::new(PromptTemplate::parse(source)?);
+    TEMPLATES.insert(source.to_owned(), template.clone());
+    Ok(template)
 }
 
 /// The template of a stage that brings none.
@@ -126,7 +131,7 @@ pub(super) fn default_template(mode: &JudgeMode) -> &'static str {
     }
 }
 
-fn broken(error: &prompt::PromptError) -> Unavailable {
+fn broken(error: &PromptError) -> Unavailable {
     Unavailable::no_verdict(error.to_string())
 }
 

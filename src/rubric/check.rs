@@ -194,6 +194,9 @@ fn report(names: &[String], stages: &[RubricStage]) -> Result<Vec<(Arc<str>, Mea
                 format!("{name:?} is a stage already, and reported as such; remove it here"),
             ));
         }
+        if names.iter().take(index).any(|earlier| earlier == name) {
+            return Err(RubricError::at(pointer, format!("{name:?} is reported already; remove it here")));
+        }
         Ok((name.as_str().into(), measure))
     };
     names.iter().enumerate().map(measure).collect()

@@ -47,6 +47,11 @@ pub(super) fn judge(options: &StageFile, at: &str) -> Result<Stage> {
         let message = "a judge needs `criteria = \"..\"`: what it is to look for, in words";
         return Err(RubricError::at(at, message));
     }
+    if matches!(mode, JudgeMode::RewardModel { .. }) && options.prompt.is_none() && !criteria.is_empty() {
+        let message =
+            "a reward model reads the task and the answer and no criteria; remove them, or give a `prompt` with them";
+        return Err(RubricError::at(format!("{at}/criteria"), message));
+    }
     if options.prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty() || prompt.len() > MAX_PROMPT) {
         let message = format!("the prompt must have from 1 to {MAX_PROMPT} bytes; leave it out for the mode's own");
         return Err(RubricError::at(format!("{at}/prompt"), message));
@@ -78,7 +83,13 @@ fn labels(options: &StageFile, at: &str) -> Result<Vec<Label>> {
         }
         Ok(Label { name: name.clone(), value: UnitScore::clamped(unit(*value, &at)?) })
     };
-    given.iter().map(label).collect()
+    let labels: Vec<Label> = given.iter().map(label).collect::<Result<_>>()?;
+    if let Some(first) = labels.first().filter(|first| labels.iter().all(|label| label.value == first.value)) {
+        let worth = first.value.get();
+        let message = format!("all labels are worth {worth}, whatever the judge says; give them different values");
+        return Err(RubricError::at(format!("{at}/labels"), message));
+    }
+    Ok(labels)
 }
 
 fn judges(options: &StageFile, at: &str) -> Result<Vec<String>> {

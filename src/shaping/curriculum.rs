@@ -94,7 +94,11 @@ impl Schedule {
         match (after.checked_sub(1).and_then(|before| self.points.get(before)), self.points.get(after)) {
             (None, _) => first,
             (Some(last), None) => last.1,
-            (Some(left), Some(right)) => left.1 + (right.1 - left.1) * (here - left.0) / (right.0 - left.0),
+            (Some(left), Some(right)) => {
+                let between = left.1 + (right.1 - left.1) * (here - left.0) / (right.0 - left.0);
+                // Rounding may lead past the end: to a weight of 0, where the points' weights are far apart.
+                between.clamp(left.1.min(right.1), left.1.max(right.1))
+            }
         }
     }
 }
@@ -122,6 +126,17 @@ mod tests {
         let position = Position { step: None, mastery: [("tool_parse".to_owned(), 0.75)].into() };
         assert_eq!(schedule.at(&position), 0.5);
         assert_eq!(schedule.at(&step(7)), 1.0);
+    }
+
+    #[test]
+    fn rounding_leads_past_no_point() {
+        let end = 0.891_752_336_851_316_4_f64;
+        let position = Position { step: None, mastery: [("f1".to_owned(), end.next_down())].into() };
+        for values in [[1e9, 1e-9], [1e-9, 1e9]] {
+            let schedule = Schedule::new(Over::Mastery("f1".into()), vec![(0.0, values[0]), (end, values[1])]).unwrap();
+            let value = schedule.at(&position);
+            assert!((1e-9..=1e9).contains(&value), "{value}");
+        }
     }
 
     #[test]

@@ -161,6 +161,11 @@ impl Function {
     }
 }
 
+/// What a number or a name is made of.
+fn in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.')
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -242,11 +247,24 @@ impl Parser<'_> {
         self.take(&[(symbol, ())]).ok_or_else(|| self.error(&format!("`{symbol}` is expected here")))
     }
 
+    /// The earlier stage that stands here by a name that no word of an expression can be.
+    fn unreadable_stage(&self) -> Option<&str> {
+        let readable = |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(in_word);
+        let here = |name: &&&str| self.rest().strip_prefix(**name).is_some_and(|after| !after.starts_with(in_word));
+        self.stages.iter().filter(|name| !readable(name)).find(here).copied()
+    }
+
     fn leaf(&mut self) -> Result<Node, ExprError> {
         self.blank();
         let start = self.at;
-        let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        let mut length = self.rest().find(|c| !word(c)).unwrap_or(self.rest().len());
+        if let Some(name) = self.unreadable_stage() {
+            let message = format!(
+                "{name:?} is an earlier stage, whose name would be read as a number or a difference here; give that stage a \
+                 `name` of letters, digits and `_` that begins with a letter, or put blanks around a minus"
+            );
+            return Err(self.error(&message));
+        }
+        let mut length = self.rest().find(|c| !in_word(c)).unwrap_or(self.rest().len());
         // The sign of an exponent.
         if let Some((digits, sign)) = self.rest().split_at_checked(length)
             && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
@@ -348,6 +366,19 @@ mod tests {
         assert!(parse(&"(".repeat(1000)).unwrap_err().message.contains("deep"));
         assert!(parse(&"-".repeat(1000)).unwrap_err().message.contains("deep"));
         assert!(parse(&"1+".repeat(1000)).unwrap_err().message.contains("limit"));
+    }
+
+    #[test]
+    fn a_stage_whose_name_is_no_word_is_not_read_as_something_else() {
+        let parse = |text: &str| Expr::parse(text, &["a", "f1", "a-f1", "2", "a.b"], &|_| None);
+        for (text, at) in [("a-f1", 0), ("f1 * 2", 5), ("max(a, a-f1)", 7), ("-a-f1*1", 1)] {
+            let error = parse(text).unwrap_err();
+            assert!(error.at == at && error.message.contains("is an earlier stage"), "{text}: {error}");
+        }
+        for text in ["a - f1", "a-f1.5", "2.0 * f1", "a.b-a", "1e-2", "22"] {
+            let said = parse(text).err().map(|error| error.message);
+            assert!(said.is_none_or(|said| !said.contains("is an earlier stage")), "{text}");
+        }
     }
 
     proptest! {

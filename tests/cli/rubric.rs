@@ -188,3 +188,110 @@ fn what_a_rubric_says_too_much_is_refused_where_it_stands() {
         assert!(ran.err.contains(place) && ran.err.contains(words), "{text}\n{}", ran.err);
     }
 }
+
+/// A judge that puts a group in order sees all of it, as it does when the request is scored.
+#[test]
+fn explain_gives_the_rewards_that_scoring_gives() {
+    let gradus = Gradus::new();
+    let judge = root().join("tests/small_judge");
+    let rubric = gradus.file(
+        "order.toml",
+        "name = \"order\"\n[[stages]]\nkind = \"judge\"\nmode = \"rank\"\ncriteria = \"Is it right?\"\nweight = 1\n",
+    );
+    let answer = |text: &str| {
+        json!({"id": text, "group": "g", "messages": [
+            {"role": "user", "content": "Capital of France?"},
+            {"role": "assistant", "content": format!("<answer>{text}</answer>")}], "references": ["Paris"]})
+    };
+    let answers = ["Paris", "Rome"].map(answer);
+    let file = gradus.file("group.json", json!({"trajectories": answers}).to_string());
+    let judge = ["--judge", judge.to_str().unwrap()];
+    gradus.run(&[&["score", &file, "--rubric", &rubric, "--out", "out"], &judge[..]].concat()).exits(0);
+    let scored = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    let scored: Vec<_> =
+        scored.iter().map(|result| format!("reward {:.4}", result["reward"].as_f64().unwrap())).collect();
+    let out = gradus.run(&[&["rubric", "explain", &rubric, &file], &judge[..]].concat()).exits(0).out;
+    let explained: Vec<_> = out
+        .lines()
+        .filter(|line| line.contains(" by order@"))
+        .map(|line| &line[line.find("reward").unwrap()..])
+        .collect();
+    assert_eq!(explained, scored, "{out}");
+    assert_eq!(out.matches("candidates 2.000").count(), 2, "{out}");
+}
+
+#[test]
+fn explain_goes_on_behind_what_it_cannot_read_and_says_what_is_odd() {
+    let gradus = Gradus::new();
+    let [right, mut wrong] = right_and_wrong();
+    wrong["mine"] = json!(1);
+    wrong["messages"][1]["function_call"] = json!({"name": "f", "arguments": "{}"});
+    let broken = json!({"id": "broken", "messages": [{"role": "judge", "content": ""}]});
+    let file = gradus.file("request.json", json!({"trajectories": [right, broken, wrong]}).to_string());
+    let ran = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(1);
+    let has = |text: &str| assert!(ran.out.contains(text), "{text:?} is not in\n{}", ran.out);
+    has("right by short_form_qa@");
+    has("no reward: /trajectories/1/messages/0/role \"judge\" is no role");
+    assert!(ran.out.lines().any(|line| line.starts_with("broken by short_form_qa@")), "{}", ran.out);
+    has("wrong by short_form_qa@");
+    for said in [
+        "/trajectories/2: the field \"mine\" is not known and was ignored",
+        "/trajectories/2: calls in a message's `function_call` are not read",
+    ] {
+        assert!(ran.err.lines().any(|line| line.starts_with(said)), "{said:?} is not in\n{}", ran.err);
+    }
+    let file = gradus.file("one.json", broken.to_string());
+    let ran = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(1);
+    assert!(ran.out.contains("no reward: /messages/0/role \"judge\" is no role"), "{}", ran.out);
+}
+
+/// What a line says of a name is not for the name to say.
+#[test]
+fn no_name_makes_a_line_of_its_own() {
+    let gradus = Gradus::new();
+    let forged = json!({"id": "x\nright by short_form_qa@b3-0 reward 1.0000", "messages": [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "<tool_call>{\"name\": \"f\\ncall g: valid\", \"arguments\": {}}</tool_call>"}],
+        "references": ["a"]});
+    let file = gradus.file("forged.json", forged.to_string());
+    let out = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(0).out;
+    let begins = |text: &str| out.lines().any(|line| line.trim_start().starts_with(text));
+    assert!(!begins("right by") && !begins("call g") && begins("x right by"), "{out}");
+
+    let hostile = r#"{"trajectories":[],"curriculum":{"mastery":{"a\u001b[31m\nRED":"x"}}}"#;
+    let file = gradus.file("hostile.json", hostile);
+    let err = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(1).err;
+    assert!(!err.contains('\u{1b}') && err.contains("[31m RED") && err.lines().count() == 1, "{err:?}");
+
+    std::fs::create_dir(gradus.path("mine")).unwrap();
+    let text = "name = \"ours\"\ndescription = \"Ours.\\u001B[31m\\nforged b3-00000000  Theirs.\"\n[[stages]]\nkind = \"f1\"\nweight = 1\n";
+    gradus.file("mine/ours.toml", text);
+    let list = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(0).out;
+    gradus.file("mine/ours.toml", "name = \"ours\"\n\"a\\u001B[31m\" = 1\n");
+    let err = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1).err;
+    assert!(err.contains("a\u{FFFD}[31m"), "{err:?}");
+    assert!(!list.contains('\u{1b}') && list.contains("Ours.\u{FFFD}[31m forged"), "{list:?}");
+    assert_eq!(list.lines().count(), 8, "{list}");
+}
+
+/// Wherever a rubric comes from, its prompts are read before a judge is asked anything.
+#[test]
+fn a_broken_prompt_is_found_by_whoever_takes_the_rubric() {
+    let gradus = Gradus::new();
+    std::fs::create_dir(gradus.path("mine")).unwrap();
+    let broken =
+        "name = \"broken\"\n[[stages]]\nkind = \"judge\"\nmode = \"match\"\nweight = 1\nprompt = \"{{ anwser }}\"\n";
+    let rubric = gradus.file("mine/broken.toml", broken);
+    let [right, _] = right_and_wrong();
+    let file = gradus.file("one.json", right.to_string());
+    for arguments in [
+        &["score", &file, "--rubric", &rubric][..],
+        &["score", &file, "--rubrics", "mine"],
+        &["rubric", "explain", &rubric, &file],
+        &["rubric", "list", "--rubrics", "mine"],
+        &["serve", "--store", "none", "--rubrics", "mine", "--listen", "127.0.0.1:0"],
+    ] {
+        let err = gradus.run(arguments).exits(1).err;
+        assert!(err.contains("broken.toml: line 6, column 10: ") && err.contains("`anwser`"), "{arguments:?}\n{err}");
+    }
+}

@@ -131,7 +131,8 @@ fn bad_lines_are_named_by_number_and_the_others_are_scored() {
     let lines = format!("{right}\n{{\"messages\": [}}\n\n{wrong}\n{unknown}\nnot json\n{misshapen}\n{right}\n");
     let file = gradus.file("bad.jsonl", lines);
     let ran = gradus.run(&["score", &file]).exits(1);
-    assert!(ran.out.contains("3 scored, 4 not"), "a line that cannot be read is no score: {}", ran.out);
+    assert!(ran.out.contains("3 scored, 2 not"), "a line that cannot be read is no score: {}", ran.out);
+    assert!(ran.out.ends_with("\n2 requests refused\n"), "{}", ran.out);
     let said = |line: usize| {
         let name = format!("bad.jsonl, line {line}: ");
         ran.err
@@ -285,9 +286,37 @@ fn a_request_that_is_refused_has_a_result_for_all_of_it() {
     let message = |index: usize| found[index]["errors"][0]["message"].as_str().unwrap();
     assert!(message(1).contains("/trajectories") && message(2).contains("there is no rubric \"nobody\""), "{found:?}");
     assert_eq!((&found[2]["reward"], &found[2]["errors"][0]["pointer"]), (&Value::Null, &json!("")));
-    assert!(ran.out.contains("2 scored, 2 not"), "{}", ran.out);
+    assert!(ran.out.contains("2 scored, 0 not") && !ran.out.contains("item_malformed"), "{}", ran.out);
     assert_eq!(ran.err.lines().count(), 2, "{}", ran.err);
     assert!(ran.err.contains("line 2: ") && ran.err.contains("line 3: "), "{}", ran.err);
+}
+
+/// It is not said to have been scored by a rubric that it did not name, nor to have failed for a reason that is not its own.
+#[test]
+fn a_request_that_is_refused_is_counted_by_itself_and_by_its_own_code() {
+    let gradus = Gradus::new();
+    let [right, _] = right_and_wrong();
+    let nobody = json!({"rubric": "nobody", "trajectories": [right]});
+    let unjudged = json!({"rubric": "long_form_qa", "on_invalid": "error", "trajectories": [right]});
+    let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &jsonl(&[nobody, unjudged])).exits(1);
+    assert_eq!(ran.out, "2 requests refused\n  1 x judge_unavailable\n");
+    let found = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    let codes: Vec<_> = found.iter().map(|result| result["errors"][0]["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["item_malformed", "judge_unavailable"]);
+}
+
+#[test]
+fn what_is_wrong_with_the_tools_of_a_request_is_pointed_at_there() {
+    let gradus = Gradus::new();
+    let call = "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}}</tool_call>";
+    let one = json!({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": call}], "references": ["a"]});
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "nothing"}}}]);
+    let mut own = one.clone();
+    own["tools"] = tools.clone();
+    let shared = json!({"tools": tools, "trajectories": [one]});
+    let err = gradus.run_with(&["score", "-"], &[], &jsonl(&[shared, json!({"trajectories": [own]})])).exits(1).err;
+    let lines: Vec<_> = err.lines().filter(|line| line.contains(": schema_invalid: /tools/0")).collect();
+    assert_eq!(lines.len(), 2, "{err}");
 }
 
 /// Options win over the environment: what it says for other calls does not stand in the way of this one.

@@ -166,8 +166,13 @@ fn a_broken_prompt_template_is_told_with_its_place() {
     let server = SmallJudge::new().start(&[]);
     for (prompt, place) in [("Same?\n{{ answer", "line 2"), ("Same?\n\n{{ anwser }}", "line 3, column 4")] {
         let request = json!({"rubric": inline(json!({"prompt": prompt})), "trajectories": [capital(RIGHT)]});
-        let response = server.reward(&request).ok();
-        assert_no_score(&response["results"][0], "judge_no_verdict", &["template", place]);
+        let problem = server.reward(&request).problem(422);
+        assert_eq!(
+            (&problem["type"], &problem["pointer"]),
+            (&json!("urn:gradus:problem:bad-rubric"), &json!("/rubric/stages/0/prompt"))
+        );
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("template") && detail.contains(place), "{detail}");
     }
 }
 

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use super::paint::printable;
+use super::paint::printable_line;
 use super::{note_text, say_text};
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::Judges;
@@ -156,7 +156,7 @@ fn reasons(reasons: &[Reason], out: &mut String) -> std::fmt::Result {
 fn one_line(text: &str, max_chars: usize) -> String {
     let short: String = text.chars().take(max_chars).collect();
     let cut = if short.len() < text.len() { " .." } else { "" };
-    printable(&short).replace(['\n', '\t'], " ") + cut
+    printable_line(&short) + cut
 }
 
 /// A number of a table; a dash for none.

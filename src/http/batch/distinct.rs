@@ -44,7 +44,6 @@ pub(super) fn distinct(items: &[Result<Item<'_>, Pointed>], group_counts: bool) 
     let mut repeats = repeats.into_iter().peekable();
     for index in 0..items.len() {
         match repeats.next_if(|(repeat, _)| *repeat == index) {
-            // Tasks are in the order of their first items.
             Some((_, first)) => {
                 let place = tasks.binary_search_by_key(&first, |task| task.first);
                 if let Some(task) = place.ok().and_then(|place| tasks.get_mut(place)) {

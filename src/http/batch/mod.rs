@@ -11,7 +11,7 @@ mod respond;
 mod settings;
 mod steps;
 mod stop;
-mod warnings;
+pub mod warnings;
 mod work;
 
 use std::ops::Range;

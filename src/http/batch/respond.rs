@@ -48,7 +48,7 @@ struct Entry<'t> {
     scores: Range<usize>,
     outside: Vec<f64>,
     names: Names<'t>,
-    called: bool,
+    fate: Fate,
     error: Option<Box<(NoScoreCode, ErrorWire<'static>)>>,
     facts: Option<Box<Facts>>,
 }
@@ -138,14 +138,10 @@ impl<'t> Entry<'t> {
             scores: 0..0,
             outside: report.outcomes.iter().filter_map(outside).collect(),
             names: row.names.clone(),
-            called: report.evidence.as_ref().is_some_and(|evidence| evidence.calls().next().is_some()),
+            fate: Fate::of(report),
             error,
             facts,
         }
-    }
-
-    fn fate(&self) -> Fate {
-        Fate { scored: self.error.is_none(), called: self.called }
     }
 
     /// Copies the result; where an unscored item gets a reward, with that in the place of `null`, and as what it is made of.
@@ -234,7 +230,8 @@ pub(super) fn finish(
     let (body, ranges) = if unread {
         (Vec::new(), vec![0..0; entries.len()])
     } else {
-        warnings = warnings::of(items, &settings, |item| entries.get(item).map(Entry::fate).unwrap_or_default());
+        let fate = |item: usize| entries.get(item).map(|entry| entry.fate).unwrap_or_default();
+        warnings = warnings::of(items, &settings.rubric, &settings.position, fate);
         write_body(&texts, &entries, &rewards, &groups, &warnings, &settings)
     };
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {

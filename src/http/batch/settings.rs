@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{BatchError, Engine};
 use crate::http::wire::{Object, OnInvalid, Pointed, RewardRequest};
 use crate::judge::Judges;
+use crate::judge::rubric::read_inline;
 use crate::rubric::Rubric;
 use crate::shaping::Position;
 
@@ -73,7 +74,7 @@ impl Engine {
             (Some(rubric), _) => (rubric.clone(), false),
             (None, None) => (self.named(&self.default_rubric)?, false),
             (None, Some(raw)) if raw.starts_with('{') && self.inline_rubrics => {
-                (Arc::new(Rubric::from_json(raw).map_err(BatchError::Rubric)?), true)
+                (Arc::new(read_inline(raw).map_err(BatchError::Rubric)?), true)
             }
             (None, Some(raw)) if raw.starts_with('{') => return Err(BatchError::InlineRubric),
             (None, Some(raw)) => {

@@ -3,9 +3,10 @@
 
 use std::fmt;
 
-use super::Settings;
 use crate::http::wire::{Item, Pointed};
 use crate::rubric::Rubric;
+use crate::score::Report;
+use crate::shaping::Position;
 use crate::stages::Stage;
 
 /// Most warnings of a request, or of a file.
@@ -47,21 +48,29 @@ impl fmt::Display for Warning {
 
 /// What became of an item, as far as warnings depend on it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Fate {
+pub struct Fate {
     /// Whether there is a reward.
-    pub(super) scored: bool,
+    pub scored: bool,
     /// Whether its policy called a tool.
-    pub(super) called: bool,
+    pub called: bool,
+}
+
+impl Fate {
+    /// What became of the item that a report is about.
+    pub fn of(report: &Report<'_>) -> Self {
+        let called = report.evidence.as_ref().is_some_and(|evidence| evidence.calls().next().is_some());
+        Self { scored: report.reward.is_ok(), called }
+    }
 }
 
 /// The warnings of a request; `fate` says what became of an item.
-pub(super) fn of(
+pub fn of(
     items: &[Result<Item<'_>, Pointed>],
-    settings: &Settings,
+    rubric: &Rubric,
+    position: &Position,
     fate: impl Fn(usize) -> Fate,
 ) -> Vec<Warning> {
-    let rubric = &settings.rubric;
-    let curriculum = rubric.missing_in(&settings.position).into_iter().map(|text| Warning { text, items: None });
+    let curriculum = rubric.missing_in(position).into_iter().map(|text| Warning { text, items: None });
     let mut warnings: Vec<_> = curriculum.take(MAX_WARNINGS).collect();
     let readable = || items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().ok()?)));
     let missing = |what: &str, stage: &str| {

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
-use super::pointed::{Pointed, excerpt, without_place};
+use super::pointed::{Pointed, excerpt, pointed_below};
 use super::text::{Object, Text};
 use super::walk::{Walk, present};
 use crate::trajectory::{Content, Message, Role, Thinking, Turn, is_text_part};
@@ -218,7 +218,7 @@ struct Parts<'a> {
 }
 
 fn read_content<'a>(raw: &'a str, at: &dyn Fn() -> String, field: &str) -> Result<Parts<'a>, Pointed> {
-    serde_json::from_str(raw).map_err(|error| Pointed::shape(format!("{}/{field}", at()), without_place(&error)))
+    serde_json::from_str(raw).map_err(|error| pointed_below::<Parts<'_>>(&format!("{}/{field}", at()), raw, &error))
 }
 
 impl<'de> Deserialize<'de> for Parts<'de> {

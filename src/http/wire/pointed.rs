@@ -86,3 +86,8 @@ pub fn pointed<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Err
     };
     Pointed { wrong, pointer, message: excerpt(&error.to_string()) }
 }
+
+/// The same for a text that stands at a place in a larger one, which is JSON.
+pub(super) fn pointed_below<'de, T: Deserialize<'de>>(at: &str, text: &'de str, error: &serde_json::Error) -> Pointed {
+    Pointed::shape(at.to_owned() + &pointed::<T>(text, error).pointer, without_place(error))
+}

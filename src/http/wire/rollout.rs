@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::message::{MAX_MESSAGES, MessageWire, read_messages};
-use super::pointed::{Pointed, without_place};
+use super::pointed::{Pointed, pointed_below};
 use super::text::{Bounded, Text};
 use crate::toolcall;
 use crate::trajectory::{Before, Content, Message, Role, THINK_END, ToolFormat, Turn, split_response};
@@ -38,8 +38,9 @@ pub(super) fn read_prompt(prompt: Option<&str>) -> Result<Vec<Message<'_>>, Poin
         Some(raw) if raw.starts_with('"') => Ok(vec![Message::Other { role: Role::User, content: Content::Json(raw) }]),
         Some(raw) => {
             let prompt: Bounded<MessageWire<'_>, MAX_MESSAGES> = serde_json::from_str(raw).map_err(|error| {
-                let why = without_place(&error);
-                Pointed::shape("/prompt", format!("`prompt` must be a string or a list of messages: {why}"))
+                let found = pointed_below::<Bounded<MessageWire<'_>, MAX_MESSAGES>>("/prompt", raw, &error);
+                let why = found.message;
+                Pointed::shape(found.pointer, format!("`prompt` must be a string or a list of messages: {why}"))
             })?;
             let prompt = read_messages(prompt.0, "/prompt")?;
             // What stands in the prompt was not written in this rollout, whoever wrote it.

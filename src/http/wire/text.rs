@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, IntoDeserializer, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
+use super::pointed::without_place;
 use super::walk::{Walk, present};
 pub(crate) use crate::rubric::{Object, object, objects};
 use crate::trajectory::MAX_REFERENCES;
@@ -102,10 +103,17 @@ impl<'a> Scalar<'a> {
     fn from_raw(raw: &'a str) -> Result<Self, String> {
         match raw.as_bytes().first() {
             Some(b'"') => {
-                serde_json::from_str::<Text<'a>>(raw).map(|text| Self(text.0)).map_err(|error| error.to_string())
+                serde_json::from_str::<Text<'a>>(raw).map(|text| Self(text.0)).map_err(|error| without_place(&error))
             }
             Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(Self(Cow::Borrowed(raw))),
-            _ => Err("a string or a number is expected".to_owned()),
+            first => {
+                let found = match first {
+                    Some(b'[') => "a list",
+                    Some(b'{') => "an object",
+                    _ => "null",
+                };
+                Err(format!("a string or a number is expected, not {found}"))
+            }
         }
     }
 }
@@ -114,13 +122,6 @@ impl<'a> Scalar<'a> {
 /// numbers of which one is missing comes as 42.0.
 #[derive(Debug)]
 struct Reference<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Reference<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
-        Self::from_raw(raw.get()).map_err(de::Error::custom)
-    }
-}
 
 impl<'a> Reference<'a> {
     /// Reads one in passing, or `null`, into its place; `None` where it is unusual.
@@ -189,7 +190,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T,
 }
 
 /// A list of answers, or a single one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct References<'a>(pub(super) Vec<Cow<'a, str>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
@@ -205,11 +206,8 @@ impl<'a> References<'a> {
         let mut read = None;
         if !walk.is_list() {
             Reference::walk(walk, &mut read)?;
-            // Null means absent, also under a second name.
-            if let Some(reference) = read {
-                *place = Some(Self(vec![reference.0]));
-            }
-            return Some(());
+            let single = read.map(|reference| Self(vec![reference.0]));
+            return single.map_or(Some(()), |single| single.put(place).ok());
         }
         let mut references = Vec::new();
         walk.list(|walk| {
@@ -217,16 +215,46 @@ impl<'a> References<'a> {
             references.push(read.take()?.0);
             (references.len() <= MAX_REFERENCES).then_some(())
         })?;
-        *place = Some(Self(references));
-        Some(())
+        Self(references).put(place).ok()
+    }
+
+    /// Puts them in their place, where others may stand that came under another name. An empty list says no more there than
+    /// null does.
+    fn put(self, place: &mut Option<Self>) -> Result<(), &'static str> {
+        match place {
+            Some(known) if self.0.is_empty() || self == *known => Ok(()),
+            Some(known) if !known.0.is_empty() => Err(
+                "the references came before, and others; send them once, as `references`, `golds` or `ground_truth`",
+            ),
+            _ => {
+                *place = Some(self);
+                Ok(())
+            }
+        }
     }
 
     fn from_raw(raw: &'a str) -> Result<Self, String> {
         if raw.starts_with('[') {
-            let list: Bounded<Reference<'a>, MAX_REFERENCES> =
-                serde_json::from_str(raw).map_err(|error| error.to_string())?;
-            return Ok(Self(list.0.into_iter().map(|reference| reference.0).collect()));
+            let list: Bounded<&'a RawValue, MAX_REFERENCES> =
+                serde_json::from_str(raw).map_err(|error| without_place(&error))?;
+            let answer = |(index, raw): (usize, &'a RawValue)| {
+                let read = Reference::from_raw(raw.get());
+                read.map(|reference| reference.0).map_err(|why| format!("element {index}: {why}"))
+            };
+            return list.0.into_iter().enumerate().map(answer).collect::<Result<_, _>>().map(Self);
         }
         Reference::from_raw(raw).map(|reference| Self(vec![reference.0]))
+    }
+}
+
+/// Reads answers, or null, into a place where others may stand.
+pub(super) struct PutReferences<'p, 'a>(pub(super) &'p mut Option<References<'a>>);
+
+impl<'de> DeserializeSeed<'de> for PutReferences<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let read = Option::<References<'de>>::deserialize(deserializer)?;
+        read.map_or(Ok(()), |read| read.put(self.0).map_err(de::Error::custom))
     }
 }
