@@ -64,3 +64,14 @@ fn trl_s_columns_may_stand_where_a_reward_function_has_them() {
     let problem = server.post("/trl", &beside.to_string()).problem(422);
     assert_eq!(problem["pointer"], "/ground_truth", "{problem}");
 }
+
+#[test]
+fn an_empty_list_of_answers_hides_no_other() {
+    let server = Server::start(&[]);
+    for label in
+        [json!({"references": [], "golds": ["Paris"]}), json!({"golds": [ ], "target": "Paris", "answer": null})]
+    {
+        assert_eq!(slime(&server, "Paris", label.clone()), json!(1.0), "{label}");
+    }
+    assert_eq!(slime(&server, "Paris", json!({"references": []})), json!(0.0));
+}

@@ -82,6 +82,11 @@ impl<'t, 'b> Value<'t, 'b> {
         self.raw() == "null"
     }
 
+    /// Whether it is a list of nothing.
+    fn is_empty_list(self) -> bool {
+        self.raw().strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(']'))
+    }
+
     /// The fields of an object, or the elements of a list, in order.
     pub(super) fn inside(self) -> impl Iterator<Item = Value<'t, 'b>> {
         let mut rest = self.noted.get(1..).unwrap_or_default();
@@ -117,13 +122,17 @@ impl<'t, 'b> Value<'t, 'b> {
         self.inside().map(Value::raw).collect()
     }
 
-    /// The first of these fields that is there and not null; of several of one name the first.
+    /// The first of these fields that is there and not null, an empty list only where no other is; of several of one name the
+    /// first.
     pub(super) fn first(self, names: &[&str]) -> Option<Value<'t, 'b>> {
         let is = |field: &Value<'_, '_>, name: &str| {
             let raw = field.raw_key();
             raw == name || raw.contains('\\') && field.key() == name
         };
-        names.iter().find_map(|name| self.inside().find(|field| is(field, name) && !field.is_null()))
+        let find = |wanted: fn(Self) -> bool| {
+            names.iter().find_map(|name| self.inside().find(|field| is(field, name) && wanted(*field)))
+        };
+        find(|field| !field.is_null() && !field.is_empty_list()).or_else(|| find(|field| !field.is_null()))
     }
 
     /// A field, if it is there and not null.
