@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use memchr::{memchr_iter, memchr2, memchr3_iter};
+use memchr::{memchr_iter, memchr2, memchr3, memchr3_iter};
 
 use super::budget::{Budget, Room};
 use super::call::ReadObject;
@@ -225,8 +225,7 @@ fn keys_of(object: &str, strings_have_lines: bool) -> Vec<&str> {
     while let Some(byte) = cursor.peek() {
         match byte {
             b'"' | b'\'' if !open.contains(&byte) => {
-                let text = if strings_have_lines { lines_in_quotes(&mut cursor, byte) } else { quoted(&mut cursor) };
-                if let Some(text) = text {
+                if let Some(text) = in_quotes(&mut cursor, byte, strings_have_lines) {
                     let mut behind = cursor;
                     behind.skip_blanks();
                     if depth == 1 && behind.peek() == Some(b':') {
@@ -249,16 +248,20 @@ fn keys_of(object: &str, strings_have_lines: bool) -> Vec<&str> {
     keys
 }
 
-/// What stands between the quote at the cursor and the next one, which the cursor passes.
-fn lines_in_quotes<'t>(cursor: &mut Cursor<'t>, quote: u8) -> Option<&'t str> {
+/// What stands between the quote at the cursor and the next one, which the cursor passes. Without lines nothing behind the end
+/// of the line is looked at, not even where it is escaped: the next line may ask again.
+fn in_quotes<'t>(cursor: &mut Cursor<'t>, quote: u8, has_lines: bool) -> Option<&'t str> {
     let rest = cursor.rest();
     let mut at = 1;
     loop {
-        at += memchr2(quote, b'\\', rest.as_bytes().get(at..)?)?;
-        if rest.as_bytes().get(at) == Some(&quote) {
-            break;
+        let ahead = rest.as_bytes().get(at..)?;
+        at += if has_lines { memchr2(quote, b'\\', ahead) } else { memchr3(quote, b'\\', b'\n', ahead) }?;
+        match rest.as_bytes().get(at..)? {
+            [b'\n', ..] => return None,
+            [b'\\', b'\n', ..] if !has_lines => return None,
+            [b'\\', ..] => at += 2,
+            _ => break,
         }
-        at += 2;
     }
     cursor.at += at + 1;
     rest.get(1..at)
