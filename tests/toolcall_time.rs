@@ -119,6 +119,10 @@ const UNITS: &[&str] = &[
     "<function=f></function></tool_call>",
     "<function=f><parameter=a>",
     "<tool_call>[",
+    "x <|tool_call|>",
+    "<|channel|>\0<tool_call><function=f></function>",
+    "<|channel|>\0<｜tool▁calls▁begin｜>",
+    "<function=f><parameter=a>x</parameter>y",
 ];
 
 /// The text of a unit, about as long as asked. A NUL stands between what the first half repeats and the second one.

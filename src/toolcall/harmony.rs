@@ -78,6 +78,20 @@ pub(super) fn last_final(text: &str) -> Option<Range<usize>> {
     last
 }
 
+/// Whether the assistant says something in a channel or to somebody, as its template has it.
+pub(super) fn speaks(text: &str) -> bool {
+    let mut at = 0;
+    while let Some(segment) = next_segment(text, at) {
+        let addressed = segment.channel.is_some() || segment.recipient.is_some();
+        match segment.body {
+            Some(_) if segment.is_assistant() && addressed => return true,
+            Some(body) => at = segment.end(text, body),
+            None => at = segment.header_end,
+        }
+    }
+    false
+}
+
 impl Segment<'_> {
     fn is_assistant(&self) -> bool {
         self.role == "assistant"

@@ -15,6 +15,7 @@ mod budget;
 pub mod schema;
 pub mod tools;
 
+mod broken;
 mod call;
 mod codes;
 mod cursor;
