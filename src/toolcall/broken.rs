@@ -11,9 +11,8 @@ use super::python::{identifier, quoted};
 /// far as it can be read.
 pub(super) fn opens_call(mut cursor: Cursor<'_>) -> bool {
     let (mut name, mut arguments) = (false, false);
-    cursor.at += 1;
+    pass_braces(&mut cursor);
     let object = cursor.rest();
-    let mut begun = false;
     loop {
         cursor.skip_blanks();
         let key = match cursor.peek() {
@@ -22,21 +21,38 @@ pub(super) fn opens_call(mut cursor: Cursor<'_>) -> bool {
         };
         cursor.skip_blanks();
         let Some(key) = key.filter(|_| cursor.eat_byte(b':')) else { break };
-        begun = true;
         name |= key == "name";
-        arguments |= matches!(key, "parameters" | "arguments");
+        arguments |= is_arguments(key);
         if skip_expression(&mut cursor, b'}').is_err() || !cursor.eat_byte(b',') {
             break;
         }
     }
-    if begun && !(name && arguments) {
+    if !(name && arguments) {
         // What breaks hides the keys behind it, as a line that ends inside a string does.
         for keys in [keys_of(object, true), keys_of(object, false)] {
             name |= keys.contains(&"name");
-            arguments |= keys.iter().any(|key| matches!(*key, "parameters" | "arguments"));
+            arguments |= keys.iter().any(|key| is_arguments(key));
         }
     }
     name && arguments
+}
+
+/// Whether broken JSON behind a call was to be another one: it begins as an object does, or has the keys of a call.
+pub(super) fn follows_call(cursor: Cursor<'_>) -> bool {
+    let mut inside = cursor;
+    pass_braces(&mut inside);
+    matches!(inside.peek(), None | Some(b'"' | b'\'')) || opens_call(cursor)
+}
+
+/// Passes the brace of an object and blanks; a brace too many opens the same object.
+fn pass_braces(cursor: &mut Cursor<'_>) {
+    while cursor.eat_byte(b'{') {
+        cursor.skip_blanks();
+    }
+}
+
+fn is_arguments(key: &str) -> bool {
+    matches!(key, "parameters" | "arguments")
 }
 
 /// The keys in quotes of a broken object, from behind its brace to where that is closed, or to a blank line. Where strings have
@@ -51,7 +67,8 @@ fn keys_of(object: &str, strings_have_lines: bool) -> Vec<&str> {
                 if let Some(text) = in_quotes(&mut cursor, byte, strings_have_lines) {
                     let mut behind = cursor;
                     behind.skip_blanks();
-                    if depth == 1 && behind.peek() == Some(b':') {
+                    // The colon may be what is missing.
+                    if depth == 1 && matches!(behind.peek(), Some(b':' | b'=' | b'"' | b'\'' | b'{')) {
                         keys.push(text);
                     }
                     continue;

@@ -13,7 +13,7 @@ use super::scan::Scan;
 use super::{Call, ErrorCode, call};
 
 const START: &str = "<|start|>";
-const MESSAGE: &str = "<|message|>";
+pub(super) const MESSAGE: &str = "<|message|>";
 const CHANNEL: &str = "<|channel|>";
 const ENDS: [&str; 4] = ["<|end|>", "<|call|>", "<|return|>", START];
 /// What ends a header: its body, or, if it is cut, what would end a segment.
@@ -53,6 +53,10 @@ pub(super) fn harmony(scan: &mut Scan<'_, '_>) {
                     scan.parsed.others.push(body..end);
                 } else if segment.channel == Some("analysis") {
                     scan.parsed.reasoning.push(body..end);
+                    // Behind what is said to a tool a server cuts its stop token off.
+                    if end == scan.text.len() && segment.recipient.is_none() {
+                        scan.parsed.reasoning_open = Some(body..end);
+                    }
                 }
                 end
             }
@@ -115,7 +119,7 @@ impl Segment<'_> {
 }
 
 /// Where the body that starts at `from` ends (H1).
-fn body_end(text: &str, from: usize) -> usize {
+pub(super) fn body_end(text: &str, from: usize) -> usize {
     first_of(text, from, &ENDS).map_or(text.len(), |(at, _)| at)
 }
 

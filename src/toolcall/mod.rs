@@ -243,7 +243,7 @@ fn parse_as_told<'t>(
     options: &Options,
     offered: &impl Offered,
 ) -> Parsed<'t> {
-    let text = scan::drop_end_tokens(text, options.format);
+    let text = scan::drop_end_tokens(text, format.unwrap_or(options.format));
     let mut scan = Scan::new(text, options, offered);
     match format {
         None | Some(ToolFormat::Auto | ToolFormat::Openai) => reasoning::only(&mut scan),
