@@ -122,6 +122,11 @@ const UNITS: &[&str] = &[
     "x <|tool_call|>",
     "<|channel|>\0<tool_call><function=f></function>",
     "<|channel|>\0<｜tool▁calls▁begin｜>",
+    "<|channel|>\0<function=f>{}",
+    "<|channel|>\0<tool_call>[{",
+    "<|channel|>\0x <|tool_call|><search>",
+    "Action: f<think></think>",
+    "<|start|>user<|message|>",
     "<function=f><parameter=a>x</parameter>y",
 ];
 
