@@ -42,6 +42,8 @@ const UNITS: &[&str] = &[
     "{\"name\":",
     "{\"a\": 1 1 \0\\\"",
     "{\"a\": 1 1 \0'\"",
+    "{\"a\": $\n\0\\\"\"\"\n",
+    "{\"a\": $\n\0\\'\\\n",
     "<|im_end|><|im_start|>user\n<tool_response>",
     "<tool_call>} <tool_response><|im_end|><|im_start|>",
     "[",
@@ -112,10 +114,20 @@ const UNITS: &[&str] = &[
     "<|im_start|>user",
     "<｜tool▁outputs▁begin｜>",
     "\nObservation:",
+    "x Observation:\n",
     "<function=f></function>",
     "<function=f></function></tool_call>",
     "<function=f><parameter=a>",
     "<tool_call>[",
+    "x <|tool_call|>",
+    "<|channel|>\0<tool_call><function=f></function>",
+    "<|channel|>\0<｜tool▁calls▁begin｜>",
+    "<|channel|>\0<function=f>{}",
+    "<|channel|>\0<tool_call>[{",
+    "<|channel|>\0x <|tool_call|><search>",
+    "Action: f<think></think>",
+    "<|start|>user<|message|>",
+    "<function=f><parameter=a>x</parameter>y",
 ];
 
 /// The text of a unit, about as long as asked. A NUL stands between what the first half repeats and the second one.
@@ -136,7 +148,12 @@ fn time(work: &dyn Fn(&str), text: &str) -> Duration {
 /// Whether the time grows faster than the text: every one of several measurements has to say so, the later ones with the least
 /// time of a few runs, since others use the machine, too.
 fn grows_too_fast(unit: &str, work: &dyn Fn(&str)) -> bool {
-    let (short, long) = (text(unit, SHORT), text(unit, SHORT * FACTOR));
+    grows_too_fast_from(SHORT, unit, work)
+}
+
+/// The same with texts of another length: what is searched quickly shows in long ones only.
+fn grows_too_fast_from(bytes: usize, unit: &str, work: &dyn Fn(&str)) -> bool {
+    let (short, long) = (text(unit, bytes), text(unit, bytes * FACTOR));
     let least = |text: &str, runs: usize| (0..runs).map(|_| time(work, text)).min().unwrap_or_default();
     [1, 3, 3, 3, 3].into_iter().all(|runs| {
         let took = least(&long, runs);
@@ -157,6 +174,16 @@ fn parsing_time_is_linear_for_hostile_text() {
                 assert!(!grows_too_fast(unit, &opened), "{format} {unit:?} in a section");
             }
         }
+    }
+}
+
+/// Each marker asks for its line, and the line is the whole text.
+#[test]
+fn a_long_line_is_not_searched_from_every_marker_in_it() {
+    for format in [ToolFormat::FunctionaryV32, ToolFormat::Auto] {
+        let options = Options { format, ..Options::default() };
+        let read = |text: &str| drop(parse(&format!(">>>f\n{text}"), &options, &NoTools));
+        assert!(!grows_too_fast_from(8 * SHORT, ">>>", &read), "{format}");
     }
 }
 

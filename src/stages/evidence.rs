@@ -341,19 +341,31 @@ fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom
     Some(Answer { text, message: parsed.message, span })
 }
 
-/// The whole rollout as Search-R1 writes it: results that came as messages stand between information tags, and what the
-/// prompt opened is open.
+/// The whole rollout as Search-R1 writes it: results that came as messages stand between information tags, reasoning that came in
+/// a field of its own between its tags, and what the prompt opened is open.
 fn search_r1_text<'t>(trajectory: &'t Trajectory<'t>) -> Cow<'t, str> {
     let first = trajectory.messages.iter().position(|message| matches!(message, Message::Policy(_))).unwrap_or(0);
     let rollout = trajectory.messages.get(first..).unwrap_or_default();
     let opened = matches!(rollout.first(), Some(Message::Policy(turn)) if turn.thinking != Thinking::Outside);
-    if let ([Message::Policy(only)], false) = (rollout, opened) {
+    // Not twice, where the text has it, too.
+    let thought = |turn: &Turn<'_>| {
+        let field = turn.reasoning.as_deref().unwrap_or_default();
+        !field.trim().is_empty() && !turn.text.trim_start().starts_with("<think>")
+    };
+    if let ([Message::Policy(only)], false) = (rollout, opened)
+        && !thought(only)
+    {
         return Cow::Borrowed(&only.text);
     }
     let mut whole = if opened { "<think>".to_owned() } else { String::new() };
     for message in rollout {
         match message {
-            Message::Policy(turn) => whole.push_str(toolcall::without_end_tokens(&turn.text)),
+            Message::Policy(turn) => {
+                if thought(turn) {
+                    whole.push_str("<think></think>");
+                }
+                whole.push_str(toolcall::without_end_tokens(&turn.text));
+            }
             // What a tool found may show any tags.
             Message::Other { .. } => whole.push_str("<information></information>"),
         }

@@ -228,15 +228,22 @@ fn hash4(text: &str) -> Option<Range<usize>> {
         }
     }
     let start = last?;
-    let rest = text.as_bytes().get(start..)?;
-    Some(start..memchr2_iter(b'\n', b'\r', rest).next().map_or(text.len(), |length| start + length))
+    let said = text.as_bytes().get(start..message_end(text, start))?;
+    Some(start..start + memchr2_iter(b'\n', b'\r', said).next().unwrap_or(said.len()))
 }
 
 /// After the last `Final Answer:` at a line start, to the end (E4).
 fn final_answer(text: &str) -> Option<Range<usize>> {
     const LABEL: &str = "Final Answer:";
     let label = memchr::memmem::rfind_iter(text.as_bytes(), LABEL).find(|at| react::starts_line(text, *at))?;
-    Some(label + LABEL.len()..text.len())
+    let start = label + LABEL.len();
+    Some(start..message_end(text, start))
+}
+
+/// Where the message that `at` stands in ends: in harmony at a marker, elsewhere with the text.
+fn message_end(text: &str, at: usize) -> usize {
+    let in_message = text.as_bytes().get(..at).is_some_and(|before| find(before, harmony::MESSAGE).is_some());
+    if in_message { harmony::body_end(text, at) } else { text.len() }
 }
 
 #[cfg(test)]
@@ -304,6 +311,19 @@ mod tests {
         let text = "Final Answer: a\n Final Answer: b\nc\nnot Final Answer: d\n";
         assert_eq!(answer(text, FinalAnswer).as_deref(), Some("b\nc\nnot Final Answer: d"));
         assert_eq!(answer("so Final Answer: a", FinalAnswer), None);
+    }
+
+    #[test]
+    fn e3_e4_an_answer_of_harmony_ends_with_its_message() {
+        let final_message = |body: &str| format!("<|start|>assistant<|channel|>final<|message|>{body}<|return|>");
+        assert_eq!(answer(&final_message("So\n#### Paris"), Hash4).as_deref(), Some("Paris"));
+        assert_eq!(
+            answer(&final_message("Final Answer: Paris,\nFrance"), FinalAnswer).as_deref(),
+            Some("Paris,\nFrance")
+        );
+        let more = format!("<|channel|>final<|message|>#### 4<|end|>{}", final_message("Final Answer: 5"));
+        assert_eq!(answer(&more, Hash4).as_deref(), Some("4"));
+        assert_eq!(answer("#### What <|end|> means", Hash4).as_deref(), Some("What <|end|> means"));
     }
 
     #[test]

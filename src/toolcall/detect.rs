@@ -1,90 +1,223 @@
 //! `auto`: which format a text is written in. In: a text; out: the format of its first distinctive marker outside
 //! reasoning. Knows the markers, not the formats' syntax.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
-use memchr::{memchr_iter, memchr2, memchr3_iter};
+use memchr::{memchr_iter, memchr3_iter};
 
+use super::broken::opens_call;
 use super::budget::{Budget, Room};
 use super::call::ReadObject;
 use super::cursor::Cursor;
-use super::expression::skip_expression;
 use super::find::{find, find_iter};
-use super::python::{identifier, quoted};
 use super::scan;
 use super::{
-    Attempt, ErrorCode, NoTools, Options, Parsed, functionary, json, lists, parse, pythonic, react, sections, xml,
+    Attempt, ErrorCode, NoTools, Options, Parsed, functionary, harmony, json, lists, parse, pythonic, react, sections,
+    xml,
 };
 use crate::trajectory::{ParseMode, ToolFormat};
 
 /// The format of a text, or `None` if it holds no marker.
 pub fn detect(text: &str) -> Option<ToolFormat> {
-    search(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::NoneMet)
+    Search::new(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::NoneMet).format()
 }
 
 /// The format of what is said behind reasoning that was passed: a closer in it is content.
 pub(super) fn detect_said(text: &str) -> Option<ToolFormat> {
-    search(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::Met)
+    Search::new(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::Met).format()
 }
 
-/// The format of the first marker; where that promises nothing, of the first other one that does, if it keeps it: a word of
-/// another format would hide every call.
-fn search(text: &str, tag: Tag) -> Option<ToolFormat> {
-    let first = first_format(text, 0, tag, &[])?;
-    if !is_quiet(text, first) {
-        return Some(first);
-    }
-    let (mut latest, mut passed) = (first, vec![first]);
-    loop {
-        let thoughts = if latest == ToolFormat::Mistral { find(text.as_bytes(), "[/THINK]") } else { None };
-        match first_format(text, thoughts.unwrap_or(0), tag, &passed) {
-            Some(next) => latest = next,
-            None => return Some(first),
-        }
-        if !is_quiet(text, latest) {
-            break;
-        }
-        passed.push(latest);
-    }
-    // Somebody who only writes about the other format opens no call of it, or does not go on.
-    let is_attempt = |attempt: &Attempt<'_>| {
-        use ErrorCode::{MissingArguments, MissingCloser, Truncated};
-        attempt.result.as_ref().err().is_none_or(|e| !matches!(e.code, MissingArguments | MissingCloser | Truncated))
-    };
-    let is_better = holds(text, latest).attempts.iter().any(is_attempt);
-    Some(if is_better { latest } else { first })
+/// A search for the marker that decides.
+struct Search<'t> {
+    text: &'t str,
+    /// Where it starts, and whether a reasoning tag stands before that.
+    from: usize,
+    tag: Tag,
+    /// The formats whose markers do not decide.
+    passed: Vec<ToolFormat>,
+    /// What tells the formats of one marker apart, found out at the first one: a text may be full of them.
+    has_function: OnceCell<bool>,
+    closes_list: OnceCell<bool>,
+    is_deepseek_v3: OnceCell<bool>,
 }
 
-/// Whether a text has a marker of this format and nothing that the marker promises.
-fn is_quiet(text: &str, format: ToolFormat) -> bool {
-    match format {
-        ToolFormat::Harmony => {
-            let headers = ["<|channel|>", "<|start|>"].iter().filter_map(|opener| find(text.as_bytes(), opener));
-            let header = headers.min().and_then(|at| text.get(at..));
-            header.is_none_or(|header| find(header.as_bytes(), "<|message|>").is_none())
+impl<'t> Search<'t> {
+    fn new(text: &'t str, tag: Tag) -> Self {
+        let (has_function, closes_list, is_deepseek_v3) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Self { text, from: 0, tag, passed: Vec::new(), has_function, closes_list, is_deepseek_v3 }
+    }
+
+    /// The format of the first marker; where that promises nothing, of the first other one that does, if it keeps it: a word of
+    /// another format would hide every call.
+    fn format(mut self) -> Option<ToolFormat> {
+        let first = self.first_marker()?;
+        if !is_quiet(self.text, first) {
+            return Some(first.format);
         }
-        ToolFormat::FunctionaryV32 | ToolFormat::Mistral => holds(text, format).attempts.is_empty(),
+        let mut latest = first.format;
+        loop {
+            if latest == ToolFormat::Mistral {
+                self.from = find(self.text.as_bytes(), "[/THINK]").unwrap_or(self.from);
+            }
+            self.passed.push(latest);
+            let Some(next) = self.first_marker() else { return Some(first.format) };
+            latest = next.format;
+            if holds(self.text, latest).attempts.iter().any(goes_on) {
+                return Some(latest);
+            }
+        }
+    }
+
+    /// The first marker outside reasoning.
+    fn first_marker(&self) -> Option<Marker> {
+        let first = self.marker(self.from, self.tag)?;
+        if first.tag == Tag::Met {
+            return Some(first);
+        }
+        // A later `</think>` may make all before it reasoning, unless it stands in a call: the parser can tell.
+        let closes = find(self.text.as_bytes().get(first.at..)?, "</think>").is_some();
+        if !closes {
+            return Some(first);
+        }
+        match holds(self.text, first.format).reasoning.first() {
+            Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => self.marker(reasoning.end, Tag::Met),
+            _ => Some(first),
+        }
+    }
+
+    /// The first marker at or after `from`, where a message may start, that is of none of the formats in `passed`.
+    fn marker(&self, from: usize, tag: Tag) -> Option<Marker> {
+        let text = self.text;
+        let mut tag = tag;
+        let mut piece = from;
+        let mut leading = true;
+        loop {
+            let rest = text.get(piece..)?;
+            let start = text.len() - rest.trim_start().len();
+            let think = next_tag(text, piece);
+            let end = think.map_or(text.len(), |(at, _)| at);
+            if leading && start < end {
+                leading = false;
+                if let Some(format) = bare(text, start).filter(|format| !self.passed.contains(format)) {
+                    return Some(Marker { format, at: start, tag });
+                }
+            }
+            if let Some((format, at)) = self.marker_in(piece, end) {
+                return Some(Marker { format, at, tag });
+            }
+            let (at, kind) = think?;
+            piece = match kind {
+                Kind::Closes => {
+                    // After the first tag of all the message starts; a stray closer is its start.
+                    leading = tag == Tag::NoneMet;
+                    at + "</think>".len()
+                }
+                Kind::Opens => {
+                    let closer = find(text.as_bytes().get(at..)?, "</think>")?;
+                    at + closer + "</think>".len()
+                }
+            };
+            tag = Tag::Met;
+        }
+    }
+
+    /// The first marker that starts in `from..end` and is of none of the formats in `passed`.
+    fn marker_in(&self, from: usize, end: usize) -> Option<(ToolFormat, usize)> {
+        let text = self.text;
+        let is_new = |(format, _): &(ToolFormat, usize)| !self.passed.contains(format);
+        let piece = text.get(from..end)?.as_bytes();
+        let angle =
+            memchr_iter(b'<', piece).find_map(|at| Some((self.angle_marker(from + at)?, from + at)).filter(is_new));
+        // The other markers matter only if they come first.
+        let piece = piece.get(..angle.map_or(piece.len(), |(_, at)| at - from))?;
+        memchr3_iter(b'[', b':', b'>', piece)
+            .find_map(|anchor| other_marker(text, piece, from, anchor).filter(is_new))
+            .or(angle)
+    }
+
+    /// The format of a marker that starts with `<` at `at`.
+    fn angle_marker(&self, at: usize) -> Option<ToolFormat> {
+        const PLAIN: [(&str, ToolFormat); 11] = [
+            ("<|python_tag|>", ToolFormat::Llama3Json),
+            ("<|tool_calls_section_begin|>", ToolFormat::KimiK2),
+            ("<|start|>", ToolFormat::Harmony),
+            ("<|channel|>", ToolFormat::Harmony),
+            ("<|message|>", ToolFormat::Harmony),
+            ("<|tool_call|>", ToolFormat::Granite),
+            ("<function_call>", ToolFormat::Granite20bFc),
+            ("<|action_start|>", ToolFormat::Internlm),
+            ("<function=", ToolFormat::FunctionaryV31),
+            ("<search>", ToolFormat::SearchR1),
+            ("<｜tool▁calls▁begin｜>", ToolFormat::DeepseekV31),
+        ];
+        const TOOL_CALL: &str = "<tool_call>";
+        let text = self.text;
+        // Most `<` open no marker: one look at the next byte saves the table. 0xEF begins the bar of DeepSeek's tokens.
+        if !matches!(text.as_bytes().get(at + 1), Some(b'|' | b't' | b'f' | b's' | 0xEF)) {
+            return None;
+        }
+        let rest = text.get(at..)?;
+        if rest.starts_with(TOOL_CALL) {
+            // Blanks of any kind: with one that JSON does not know these are broken calls of the usual form.
+            let inside = text.get(at + TOOL_CALL.len()..).unwrap_or_default();
+            let inside = inside.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{FEFF}');
+            return Some(match inside {
+                _ if inside.starts_with('{') => ToolFormat::Hermes,
+                _ if inside.starts_with("<function=") => ToolFormat::Qwen3Coder,
+                // A list is no name: granite's, if it stands where granite writes it and is all there is, or else broken calls of the
+                // usual form.
+                _ if inside.starts_with('[')
+                    && !inside.contains(TOOL_CALL)
+                    && holds(text, ToolFormat::Granite).calls().next().is_some() =>
+                {
+                    ToolFormat::Granite
+                }
+                _ if inside.starts_with('[') => ToolFormat::Hermes,
+                _ => ToolFormat::Glm45,
+            });
+        }
+        let (_, format) = PLAIN.iter().find(|(marker, _)| rest.starts_with(marker))?;
+        match format {
+            // The first tag of such a block is often forgotten; one that is cut off as well may be any text.
+            ToolFormat::FunctionaryV31
+                if xml::is_function(text, at) && *self.has_function.get_or_init(|| holds_function(text)) =>
+            {
+                Some(ToolFormat::Qwen3Coder)
+            }
+            ToolFormat::Granite
+                if lists::is_phi4_mini(text, at) || *self.closes_list.get_or_init(|| lists::closes_list(text, at)) =>
+            {
+                Some(ToolFormat::Phi4Mini)
+            }
+            ToolFormat::DeepseekV31 if *self.is_deepseek_v3.get_or_init(|| sections::is_deepseek_v3(text, at)) => {
+                Some(ToolFormat::DeepseekV3)
+            }
+            format => Some(*format),
+        }
+    }
+}
+
+/// Whether an attempt is more than the word of somebody who only writes about its format: he opens no call, or does not go on.
+fn goes_on(attempt: &Attempt<'_>) -> bool {
+    use ErrorCode::{MissingArguments, MissingCloser, Truncated};
+    attempt.result.as_ref().err().is_none_or(|e| !matches!(e.code, MissingArguments | MissingCloser | Truncated))
+}
+
+/// Whether nothing in a text is what this marker promises. Few can be, and only where something stands before them: most texts are
+/// not read for it.
+fn is_quiet(text: &str, marker: Marker) -> bool {
+    let before = text.as_bytes().get(..marker.at).unwrap_or_default();
+    let may_be = match marker.format {
+        ToolFormat::Harmony => return !harmony::speaks(text),
+        ToolFormat::Granite => !lists::starts_message(text, marker.at),
+        ToolFormat::React => find(before, "Observation:").is_some(),
+        ToolFormat::SearchR1 => ["<information>", "<answer>"].iter().any(|opener| find(before, opener).is_some()),
+        ToolFormat::FunctionaryV32 | ToolFormat::Mistral => true,
+        // With each marker of the others an attempt begins.
         _ => false,
-    }
-}
-
-/// The format of the first marker at or after `from` that is of none of the formats in `passed`.
-fn first_format(text: &str, from: usize, tag: Tag, passed: &[ToolFormat]) -> Option<ToolFormat> {
-    let first = first_marker(text, from, tag, passed)?;
-    if first.tag == Tag::Met {
-        return Some(first.format);
-    }
-    // A later `</think>` may make all before it reasoning, unless it stands in a call: the parser can tell.
-    let closes = find(text.as_bytes().get(first.at..)?, "</think>").is_some();
-    if !closes {
-        return Some(first.format);
-    }
-    match holds(text, first.format).reasoning.first() {
-        Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => {
-            first_marker(text, reasoning.end, Tag::Met, passed).map(|marker| marker.format)
-        }
-        _ => Some(first.format),
-    }
+    };
+    may_be && holds(text, marker.format).attempts.is_empty()
 }
 
 /// Whether an attempt of `qwen3_coder` has its end.
@@ -111,41 +244,6 @@ struct Marker {
     format: ToolFormat,
     at: usize,
     tag: Tag,
-}
-
-/// The first marker at or after `from`, where a message may start, that is of none of the formats in `passed`.
-fn first_marker(text: &str, from: usize, tag: Tag, passed: &[ToolFormat]) -> Option<Marker> {
-    let mut tag = tag;
-    let mut piece = from;
-    let mut leading = true;
-    loop {
-        let rest = text.get(piece..)?;
-        let start = text.len() - rest.trim_start().len();
-        let think = next_tag(text, piece);
-        let end = think.map_or(text.len(), |(at, _)| at);
-        if leading && start < end {
-            leading = false;
-            if let Some(format) = bare(text, start).filter(|format| !passed.contains(format)) {
-                return Some(Marker { format, at: start, tag });
-            }
-        }
-        if let Some((format, at)) = marker_in(text, piece, end, passed) {
-            return Some(Marker { format, at, tag });
-        }
-        let (at, kind) = think?;
-        piece = match kind {
-            Kind::Closes => {
-                // After the first tag of all the message starts; a stray closer is its start.
-                leading = tag == Tag::NoneMet;
-                at + "</think>".len()
-            }
-            Kind::Opens => {
-                let closer = find(text.as_bytes().get(at..)?, "</think>")?;
-                at + closer + "</think>".len()
-            }
-        };
-        tag = Tag::Met;
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -184,99 +282,6 @@ fn bare(text: &str, at: usize) -> Option<ToolFormat> {
     is_call.then_some(ToolFormat::Llama3Json)
 }
 
-/// Whether the broken JSON object at the cursor was to be a call: one with the keys of a call, in any order and quotes, as
-/// far as it can be read. What a policy breaks there must not pay as if it had not tried.
-fn opens_call(mut cursor: Cursor<'_>) -> bool {
-    let (mut name, mut arguments) = (false, false);
-    cursor.at += 1;
-    let object = cursor.rest();
-    let mut begun = false;
-    loop {
-        cursor.skip_blanks();
-        let key = match cursor.peek() {
-            Some(b'"' | b'\'') => quoted(&mut cursor),
-            _ => Some(identifier(&mut cursor)).filter(|key| !key.is_empty()),
-        };
-        cursor.skip_blanks();
-        let Some(key) = key.filter(|_| cursor.eat_byte(b':')) else { break };
-        begun = true;
-        name |= key == "name";
-        arguments |= matches!(key, "parameters" | "arguments");
-        if skip_expression(&mut cursor, b'}').is_err() || !cursor.eat_byte(b',') {
-            break;
-        }
-    }
-    if begun && !(name && arguments) {
-        // What breaks hides the keys behind it, as a line that ends inside a string does.
-        for keys in [keys_of(object, true), keys_of(object, false)] {
-            name |= keys.contains(&"name");
-            arguments |= keys.iter().any(|key| matches!(*key, "parameters" | "arguments"));
-        }
-    }
-    name && arguments
-}
-
-/// The keys in quotes of a broken object, from behind its brace to where that is closed, or to a blank line. Where strings have
-/// no lines, one that its line does not close is none.
-fn keys_of(object: &str, strings_have_lines: bool) -> Vec<&str> {
-    let (mut keys, mut depth, mut cursor) = (Vec::new(), 1_usize, Cursor::new(object, 0));
-    // Quotes that are not closed.
-    let mut open = Vec::new();
-    while let Some(byte) = cursor.peek() {
-        match byte {
-            b'"' | b'\'' if !open.contains(&byte) => {
-                let text = if strings_have_lines { lines_in_quotes(&mut cursor, byte) } else { quoted(&mut cursor) };
-                if let Some(text) = text {
-                    let mut behind = cursor;
-                    behind.skip_blanks();
-                    if depth == 1 && behind.peek() == Some(b':') {
-                        keys.push(text);
-                    }
-                    continue;
-                }
-                // Nothing closes it, and so no later one of its kind, up to the next line at least.
-                open.push(byte);
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 1 => break,
-            b'}' | b']' => depth -= 1,
-            b'\n' if cursor.rest().starts_with("\n\n") => break,
-            b'\n' if !strings_have_lines => open.clear(),
-            _ => {}
-        }
-        cursor.at = object.ceil_char_boundary(cursor.at + 1);
-    }
-    keys
-}
-
-/// What stands between the quote at the cursor and the next one, which the cursor passes.
-fn lines_in_quotes<'t>(cursor: &mut Cursor<'t>, quote: u8) -> Option<&'t str> {
-    let rest = cursor.rest();
-    let mut at = 1;
-    loop {
-        at += memchr2(quote, b'\\', rest.as_bytes().get(at..)?)?;
-        if rest.as_bytes().get(at) == Some(&quote) {
-            break;
-        }
-        at += 2;
-    }
-    cursor.at += at + 1;
-    rest.get(1..at)
-}
-
-/// The first marker that starts in `from..end` and is of none of the formats in `passed`.
-fn marker_in(text: &str, from: usize, end: usize, passed: &[ToolFormat]) -> Option<(ToolFormat, usize)> {
-    let is_new = |(format, _): &(ToolFormat, usize)| !passed.contains(format);
-    let piece = text.get(from..end)?.as_bytes();
-    let angle =
-        memchr_iter(b'<', piece).find_map(|at| Some((angle_marker(text, from + at)?, from + at)).filter(is_new));
-    // The other markers matter only if they come first.
-    let piece = piece.get(..angle.map_or(piece.len(), |(_, at)| at - from))?;
-    memchr3_iter(b'[', b':', b'>', piece)
-        .find_map(|anchor| other_marker(text, piece, from, anchor).filter(is_new))
-        .or(angle)
-}
-
 /// The marker without a `<` that has its first rare byte at `anchor` of a piece of the text, which starts at `from`. No such
 /// byte stands before it in any marker, so that the first one found is the first one there is.
 fn other_marker(text: &str, piece: &[u8], from: usize, anchor: usize) -> Option<(ToolFormat, usize)> {
@@ -292,58 +297,6 @@ fn other_marker(text: &str, piece: &[u8], from: usize, anchor: usize) -> Option<
         _ => starts(">>>", 0)
             .filter(|at| functionary::is_recipient(text, *at))
             .map(|at| (ToolFormat::FunctionaryV32, at)),
-    }
-}
-
-/// The format of a marker that starts with `<` at `at`.
-fn angle_marker(text: &str, at: usize) -> Option<ToolFormat> {
-    const PLAIN: [(&str, ToolFormat); 11] = [
-        ("<|python_tag|>", ToolFormat::Llama3Json),
-        ("<|tool_calls_section_begin|>", ToolFormat::KimiK2),
-        ("<|start|>", ToolFormat::Harmony),
-        ("<|channel|>", ToolFormat::Harmony),
-        ("<|message|>", ToolFormat::Harmony),
-        ("<|tool_call|>", ToolFormat::Granite),
-        ("<function_call>", ToolFormat::Granite20bFc),
-        ("<|action_start|>", ToolFormat::Internlm),
-        ("<function=", ToolFormat::FunctionaryV31),
-        ("<search>", ToolFormat::SearchR1),
-        ("<｜tool▁calls▁begin｜>", ToolFormat::DeepseekV31),
-    ];
-    const TOOL_CALL: &str = "<tool_call>";
-    // Most `<` open no marker: one look at the next byte saves the table. 0xEF begins the bar of DeepSeek's tokens.
-    if !matches!(text.as_bytes().get(at + 1), Some(b'|' | b't' | b'f' | b's' | 0xEF)) {
-        return None;
-    }
-    let rest = text.get(at..)?;
-    if rest.starts_with(TOOL_CALL) {
-        // Blanks of any kind: with one that JSON does not know these are broken calls of the usual form.
-        let inside = text.get(at + TOOL_CALL.len()..).unwrap_or_default();
-        let inside = inside.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{FEFF}');
-        return Some(match inside {
-            _ if inside.starts_with('{') => ToolFormat::Hermes,
-            _ if inside.starts_with("<function=") => ToolFormat::Qwen3Coder,
-            // A list is no name: granite's, if it stands where granite writes it and is all there is, or else broken calls of the
-            // usual form.
-            _ if inside.starts_with('[')
-                && !inside.contains(TOOL_CALL)
-                && holds(text, ToolFormat::Granite).calls().next().is_some() =>
-            {
-                ToolFormat::Granite
-            }
-            _ if inside.starts_with('[') => ToolFormat::Hermes,
-            _ => ToolFormat::Glm45,
-        });
-    }
-    let (_, format) = PLAIN.iter().find(|(marker, _)| rest.starts_with(marker))?;
-    match format {
-        // The first tag of such a block is often forgotten; one that is cut off as well may be any text.
-        ToolFormat::FunctionaryV31 if xml::is_function(text, at) && holds_function(text) => {
-            Some(ToolFormat::Qwen3Coder)
-        }
-        ToolFormat::Granite if lists::is_phi4_mini(text, at) => Some(ToolFormat::Phi4Mini),
-        ToolFormat::DeepseekV31 if sections::is_deepseek_v3(text, at) => Some(ToolFormat::DeepseekV3),
-        format => Some(*format),
     }
 }
 

@@ -70,10 +70,12 @@ fn is_content(text: &str) -> bool {
 
 /// Takes the line that addresses everybody, with its marker, from what is said to them.
 fn hide_all(scan: &mut Scan<'_, '_>, opener: Range<usize>) {
-    if let Some((line, _)) = scan.rest(opener.end).split_once('\n')
-        && line.trim() == "all"
-    {
-        scan.wrap(opener.start..opener.end + line.len());
+    let is_blank = |c: char| c != '\n' && c.is_whitespace();
+    let rest = scan.rest(opener.end);
+    let Some(after) = rest.trim_start_matches(is_blank).strip_prefix("all") else { return };
+    let after = after.trim_start_matches(is_blank);
+    if after.starts_with('\n') {
+        scan.wrap(opener.start..opener.end + rest.len() - after.len());
     }
 }
 

@@ -13,7 +13,7 @@ use super::scan::Scan;
 use super::{Call, ErrorCode, call};
 
 const START: &str = "<|start|>";
-const MESSAGE: &str = "<|message|>";
+pub(super) const MESSAGE: &str = "<|message|>";
 const CHANNEL: &str = "<|channel|>";
 const ENDS: [&str; 4] = ["<|end|>", "<|call|>", "<|return|>", START];
 /// What ends a header: its body, or, if it is cut, what would end a segment.
@@ -53,6 +53,10 @@ pub(super) fn harmony(scan: &mut Scan<'_, '_>) {
                     scan.parsed.others.push(body..end);
                 } else if segment.channel == Some("analysis") {
                     scan.parsed.reasoning.push(body..end);
+                    // Behind what is said to a tool a server cuts its stop token off.
+                    if end == scan.text.len() && segment.recipient.is_none() {
+                        scan.parsed.reasoning_open = Some(body..end);
+                    }
                 }
                 end
             }
@@ -78,6 +82,20 @@ pub(super) fn last_final(text: &str) -> Option<Range<usize>> {
     last
 }
 
+/// Whether the assistant says something in a channel or to somebody, as its template has it.
+pub(super) fn speaks(text: &str) -> bool {
+    let mut at = 0;
+    while let Some(segment) = next_segment(text, at) {
+        let addressed = segment.channel.is_some() || segment.recipient.is_some();
+        match segment.body {
+            Some(_) if segment.is_assistant() && addressed => return true,
+            Some(body) => at = segment.end(text, body),
+            None => at = segment.header_end,
+        }
+    }
+    false
+}
+
 impl Segment<'_> {
     fn is_assistant(&self) -> bool {
         self.role == "assistant"
@@ -101,7 +119,7 @@ impl Segment<'_> {
 }
 
 /// Where the body that starts at `from` ends (H1).
-fn body_end(text: &str, from: usize) -> usize {
+pub(super) fn body_end(text: &str, from: usize) -> usize {
     first_of(text, from, &ENDS).map_or(text.len(), |(at, _)| at)
 }
 

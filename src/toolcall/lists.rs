@@ -93,10 +93,21 @@ fn close(scan: &mut Scan<'_, '_>, end: usize) {
     }
 }
 
-/// Whether a tag at `at` is one of Phi's: granite writes the same one, and a list behind it, but does not close it.
+/// Whether a tag at `at` is one of Phi's: granite writes the same one, and a list behind it, but starts the message with it.
 pub(super) fn is_phi4_mini(text: &str, at: usize) -> bool {
-    let rest = text.get(at..).and_then(|rest| rest.strip_prefix(PHI_TAG)).unwrap_or_default();
-    rest.trim_start().starts_with("functools[") || rest.contains(PHI_TAG_END)
+    let rest = text.get(at..).and_then(|rest| rest.strip_prefix(PHI_TAG)).unwrap_or_default().trim_start();
+    rest.starts_with("functools[") || (rest.starts_with(['[', '{']) && !starts_message(text, at))
+}
+
+/// Whether a tag at or behind `at` closes a list, as Phi does and granite does not.
+pub(super) fn closes_list(text: &str, at: usize) -> bool {
+    text.get(at..).is_some_and(|rest| rest.contains(PHI_TAG_END))
+}
+
+/// Whether only reasoning and blanks stand before `at`, as far as the text directly before it tells.
+pub(super) fn starts_message(text: &str, at: usize) -> bool {
+    let before = text.get(..at).unwrap_or_default().trim_end();
+    before.is_empty() || before.ends_with("</think>")
 }
 
 /// Reads the list whose `[` stands at `opener.end` and records its elements; a syntax error makes it one malformed
@@ -244,6 +255,11 @@ mod tests {
         assert_eq!(codes(Phi4Mini, r#"<|tool_call|>{"name":"f","arguments":{}}<|/tool_call|>"#), ["unexpected_text"]);
         assert_eq!(codes(Phi4Mini, "<|tool_call|> "), ["truncated"]);
         assert_eq!(codes(Auto, &format!("Sure. <|tool_call|>{list}<|/tool_call|>")), ["ok"]);
+        // Where granite has none, a list that a server left unclosed is Phi's, too.
+        assert_eq!(codes(Auto, &format!("Sure. <|tool_call|>{list}<|end|>")), ["ok"]);
+        assert_eq!(codes(Auto, "Sure. <|tool_call|>[{\"name\":\"f\",\"arguments\":{\"a\":}}]"), ["json_syntax"]);
+        assert_eq!(codes(Auto, "Sure. <|tool_call|>{\"name\":\"f\",\"arguments\":{}}"), ["unexpected_text"]);
+        assert_eq!(codes(Auto, "The token <|tool_call|> opens a list."), [""; 0]);
         assert_eq!(codes(Phi4Mini, "functools["), ["truncated"]);
     }
 }

@@ -3,11 +3,13 @@
 
 use memchr::memchr_iter;
 
+use super::broken::follows_call;
 use super::call::{self, Reading};
 use super::codes::Fault;
+use super::cursor::{self, Cursor};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
-use super::{ErrorCode, Malformed, cursor};
+use super::{ErrorCode, Malformed};
 
 const TAG: &str = "<|python_tag|>";
 
@@ -46,6 +48,10 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
     loop {
         let Reading { call, end, repairs } = match call::read(scan, object) {
             Ok(reading) => reading,
+            // Text behind the objects, which happens to begin with a brace (L2).
+            Err(_) if matches!(lead, Lead::Start) && object > at && !follows_call(Cursor::new(scan.text, object)) => {
+                return object;
+            }
             Err(fault) => {
                 let stop = scan.text.floor_char_boundary(fault.at.max(object));
                 scan.push(start..stop, Vec::new(), Err(fault.named(None)));
@@ -143,6 +149,20 @@ mod tests {
         let text = format!("<|python_tag|>{call} oops <|python_tag|>{call}<think>x</think><|eom_id|>");
         assert_eq!(codes(Llama3Json, &text), ["ok", "unexpected_text", "ok"]);
         assert_eq!(codes(Llama3Json, r#"{"name": "f", "parameters": 3}"#), ["bad_arguments"]);
+    }
+
+    #[test]
+    fn l2_braces_behind_the_objects_are_content() {
+        let one = r#"{"name":"f","parameters":{}}"#;
+        for text in ["{x | x > 0} is a set.", "{ name } stands for it.", "{{ template }}"] {
+            assert_eq!(codes(Llama3Json, &format!("{one}\n{text}")), ["ok"], "{text}");
+            assert_eq!(codes(Llama3Json, &format!("<|python_tag|>{one}\n{text}")).len(), 2, "{text}");
+        }
+        for broken in
+            ["{", "{\"na", "{'name': 'f', 'parameters': {}}", "{name: \"f\", parameters: {}}", "{{\"name\": \"f\""]
+        {
+            assert_eq!(codes(Llama3Json, &format!("{one}\n{broken}")).len(), 2, "{broken}");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!
 //! - `scan` collects attempts, `reasoning` walks from marker to marker outside reasoning, `cursor` reads text;
 //! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object;
-//! - `detect` finds the format for `auto`; `answer` finds the final answer in what is left.
+//! - `detect` finds the format for `auto`, `broken` tells whether JSON that does not parse was to be a call; `answer`
+//!   finds the final answer in what is left.
 //!
 //! The rules that are cited (`G1`, `T2`, ..) are stated in `docs/toolcalls.md`. Everything here takes time linear in the
 //! text, whatever the text is. A broken call is data, never an `Err`. Knows no schema: whether a call satisfies its tool's
@@ -15,6 +16,7 @@ mod budget;
 pub mod schema;
 pub mod tools;
 
+mod broken;
 mod call;
 mod codes;
 mod cursor;
@@ -242,7 +244,7 @@ fn parse_as_told<'t>(
     options: &Options,
     offered: &impl Offered,
 ) -> Parsed<'t> {
-    let text = scan::drop_end_tokens(text, options.format);
+    let text = scan::drop_end_tokens(text, format.unwrap_or(options.format));
     let mut scan = Scan::new(text, options, offered);
     match format {
         None | Some(ToolFormat::Auto | ToolFormat::Openai) => reasoning::only(&mut scan),

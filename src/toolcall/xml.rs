@@ -18,6 +18,8 @@ use super::{Call, ErrorCode, Repair, lenient, typed};
 const MARKERS: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
 const FUNCTION: &str = "<function=";
 const FUNCTION_END: &str = "</function>";
+/// Of a block that lacks its first tag.
+const FUNCTION_MARKERS: Markers = Markers { opener: FUNCTION, closer: FUNCTION_END };
 const PARAMETER: &str = "<parameter=";
 const PARAMETER_END: &str = "</parameter>";
 const KEY: &str = "<arg_key>";
@@ -43,13 +45,18 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
         let mut cursor = Cursor::new(scan.text, if opened { end } else { at });
         let frame = if opened { Frame::Tags } else { Frame::None };
         let block = scan.budget.if_kept(|| qwen_block(scan, &mut cursor, frame, &mut doomed));
-        if opened {
-            walk.resume(record(scan, at..end, cursor.at, block));
-        } else if let Ok((call, repairs)) = block
-            && (has_parameters(&call) || !repairs.contains(&Repair::MissingCloser))
-        {
-            unopened(scan, at..cursor.at, call, repairs);
-            walk.resume(cursor.at);
+        match block {
+            block if opened => walk.resume(record(scan, at..end, cursor.at, block)),
+            Ok((call, repairs)) if has_parameters(&call) || !repairs.contains(&Repair::MissingCloser) => {
+                unopened(scan, at..cursor.at, call, repairs);
+                walk.resume(cursor.at);
+            }
+            Ok(_) => {}
+            // What breaks in it makes it no less an attempt.
+            Err((name, fault)) => {
+                let stop = fault.at;
+                scan.fail(at, end, FUNCTION_MARKERS, stop, fault.named(name));
+            }
         }
     }
 }
@@ -79,14 +86,14 @@ fn unopened<'t>(scan: &mut Scan<'t, '_>, span: Range<usize>, call: Call<'t>, mut
     scan.push(span, Vec::new(), Err(fault.named(Some(&call.name))));
 }
 
-/// Whether the `<function=` at `at` is one whose parameters are tags: a name, and then a parameter or nothing.
+/// Whether the `<function=` at `at` is one whose parameters are tags: a name, and then a parameter, be it broken, or nothing.
 pub(super) fn is_function(text: &str, at: usize) -> bool {
     let mut cursor = Cursor::new(text, at);
     if tag_name(&mut cursor, FUNCTION).is_err() {
         return false;
     }
     cursor.skip_blanks();
-    cursor.rest().starts_with(PARAMETER) || cursor.rest().starts_with(FUNCTION_END)
+    cursor.rest().starts_with("<parameter") || cursor.rest().starts_with(FUNCTION_END)
 }
 
 /// `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
@@ -397,7 +404,7 @@ mod tests {
         assert_eq!(tolerant(Qwen3Coder, bare), [vec!["missing_opener"]]);
         let whole = "<tool_call><function=g></function></tool_call>";
         assert_eq!(codes(Qwen3Coder, &format!("{bare}\n{whole}")), ["unexpected_text", "ok"]);
-        for text in ["<function=f></function>", "<function=f><parameter=a>x", "<function=f></function>x</tool_call>"] {
+        for text in ["<function=f></function>", "<function=f></function>x</tool_call>"] {
             assert_eq!(codes(Qwen3Coder, text), [""; 0], "{text}");
             assert!(tolerant(Qwen3Coder, text).is_empty(), "{text}");
         }
@@ -408,6 +415,17 @@ mod tests {
             tolerant(Qwen3Coder, &two),
             [vec!["missing_opener", "missing_closer"], vec!["missing_opener", "missing_closer"]]
         );
+        for (text, code) in [
+            ("<function=f>\n<parameter=a>\nx\n</parameter>\noops\n</function>\n</tool_call>", "unexpected_text"),
+            ("<function=f>\n<parameter=a>\nx\n</parameter> Done.", "unexpected_text"),
+            ("<function=f><parameter=>x</parameter></function></tool_call>", "bad_name"),
+            ("<function=f><parameter a>x</parameter></function></tool_call>", "unexpected_text"),
+        ] {
+            assert_eq!(codes(Qwen3Coder, text), [code], "{text}");
+            assert!(tolerant(Qwen3Coder, text).is_empty(), "{text}");
+            assert_eq!(codes(Qwen3Coder, &format!("{text}\n{whole}")).len(), 2, "{text}");
+        }
+        assert_eq!(codes(Qwen3Coder, "<function=f><parameter=a>x"), ["truncated"]);
         // Tags that are named in prose, and calls of another format.
         assert_eq!(codes(Qwen3Coder, "Write <function=name> first. <function=f>{}</function>"), [""; 0]);
         assert_eq!(calls(Qwen3Coder, &format!("<think>{bare}</think>{whole}")), [("g".into(), json!({}))]);

@@ -104,12 +104,13 @@ static BLOCKS: [Block; 6] = [
 ];
 
 /// Tokens that end a turn, of all templates; servers often leave them in the text.
-pub const TURN_ENDS: [&str; 13] = [
+pub const TURN_ENDS: [&str; 14] = [
     "<|im_end|>",
     "<|endoftext|>",
     "<|eot_id|>",
     "<|eom_id|>",
     "<|eot|>",
+    "<|eom|>",
     "<|end|>",
     "<|end_of_text|>",
     "<|end_of_turn|>",

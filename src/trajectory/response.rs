@@ -204,13 +204,12 @@ impl<'a> Splitter<'a> {
     /// their turn ends where their template says.
     fn observation(&self, at: usize) -> Option<Switch> {
         const LABEL: &str = "Observation:";
-        if self.speaker != Role::Assistant {
+        if self.speaker != Role::Assistant || !starts_line(self.text, at) {
             return None;
         }
         let after = self.text[at..].strip_prefix(LABEL)?;
         let end = at + LABEL.len() + react_resume(after);
-        starts_line(self.text, at)
-            .then_some(Switch { length: LABEL.len(), to: To::Block { end, resume: end, inside: None } })
+        Some(Switch { length: LABEL.len(), to: To::Block { end, resume: end, inside: None } })
     }
 
     /// Where the content of the block at `at` ends and where its speaker goes on, if it is one.

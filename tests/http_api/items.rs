@@ -721,6 +721,25 @@ fn markers_in_the_arguments_of_a_call_are_no_answer() {
 }
 
 #[test]
+fn reasoning_in_a_field_of_its_own_counts_for_search_r1() {
+    let server = Server::start(&[]);
+    let reward = |field: &str, thought: &str, before: &str| {
+        let said = |text: &str| assistant(json!({"content": format!("{before}{text}"), field: thought}));
+        let turns =
+            [said("<search>q</search>"), json!({"role": "tool", "content": "i"}), said("<answer>Paris</answer>")];
+        let body = json!({"rubric": "search_r1", "trajectories": [conversation(json!(turns))]});
+        score(&server, &body)["results"][0]["metrics"]["answer_format"].clone()
+    };
+    assert_eq!(reward("reasoning_content", "t", ""), 1.0);
+    assert_eq!(reward("reasoning", "t", ""), 1.0);
+    assert_eq!(reward("reasoning_content", "t", "<think>t</think>"), 1.0, "a copy is no second thought");
+    assert_eq!(reward("reasoning_content", " ", ""), 0.0);
+    let one = assistant(json!({"content": "<answer>Paris</answer>", "reasoning_content": "t"}));
+    let body = json!({"rubric": "search_r1", "trajectories": [conversation(json!([one]))]});
+    assert_eq!(score(&server, &body)["results"][0]["metrics"]["answer_format"], 1.0);
+}
+
+#[test]
 fn the_format_of_search_r1_is_that_of_the_policys_words() {
     let server = Server::start(&[]);
     let format = |item: Value| {
