@@ -1,9 +1,12 @@
 //! Variables of the environment that nobody reads: a misspelt one would be passed over in silence, where a misspelt option or key
 //! of a file is refused. In: the environment; out: the names that look like ours and are not.
 
+use std::ffi::OsString;
+
 use clap::{Command, CommandFactory};
 
 use super::Cli;
+use crate::judge::{self, JudgeConfig};
 
 /// What the names of our variables begin with.
 const OURS: &str = "GRADUS_";
@@ -20,11 +23,17 @@ const CLIENTS: [&str; 7] = [
 ];
 
 /// How the variables begin that Kubernetes sets for a service called `gradus`.
-const SERVICES: [&str; 2] = ["GRADUS_SERVICE_", "GRADUS_PORT"];
+const SERVICES: [&str; 2] = ["GRADUS_SERVICE_", "GRADUS_PORT_"];
 
-/// Tells the log of variables that are no option's.
-pub(super) fn warn_of_unknown() {
-    for name in unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+/// Tells the log of variables that are neither an option's nor a judge's key.
+pub(super) fn warn_of_unknown(judges: &judge::Config) {
+    let keys: Vec<&str> = judges.judges.values().flat_map(JudgeConfig::key_variables).collect();
+    // Kubernetes sets this one, too, to an address.
+    let is_service =
+        |(name, value): &(OsString, OsString)| name == "GRADUS_PORT" && value.to_string_lossy().starts_with("tcp://");
+    let all = std::env::vars_os().filter(|variable| !is_service(variable));
+    let names = all.filter_map(|(name, _)| name.into_string().ok());
+    for name in unknown(names).into_iter().filter(|name| !keys.contains(&name.as_str())) {
         tracing::warn!(
             name,
             "no option is set by this variable of the environment; `gradus serve --help` has those that are"

@@ -110,8 +110,8 @@ fn run() -> anyhow::Result<ExitCode> {
     let (filter, format) = file.log(cli.log.clone(), cli.log_format);
     start_log(&filter, format)?;
     match command(cli, &file, format) {
-        // Whoever reads the log as JSON reads why it ended there, too.
-        Err(error) if format == LogFormat::Json => {
+        // Whoever reads the log as JSON reads why it ended there, too, unless it is switched off.
+        Err(error) if format == LogFormat::Json && tracing::enabled!(tracing::Level::ERROR) => {
             tracing::error!(error = format!("{error:#}"), "gradus ends");
             Ok(ExitCode::FAILURE)
         }

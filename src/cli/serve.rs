@@ -29,7 +29,7 @@ pub(super) fn run(args: Args, file: &File, log: LogFormat) -> anyhow::Result<Exi
     let cannot = || format!("cannot listen on {}; choose another address with --listen", settings.listen);
     let socket = reserve(settings.listen).with_context(cannot)?;
     raise_open_files();
-    super::environment::warn_of_unknown();
+    super::environment::warn_of_unknown(&settings.scoring.judges);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(http_threads())
         .thread_name("http")
@@ -118,13 +118,12 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
 fn announce(address: SocketAddr, store: Option<&str>, with_token: bool, log: LogFormat) {
     let token = if with_token { " -H 'Authorization: Bearer TOKEN'" } else { "" };
     let kept = store.map_or_else(|| "scores are not kept".to_owned(), |url| format!("scores are kept in {url}"));
+    say!("http://{address}");
     if log == LogFormat::Json {
         let (version, store) = (env!("CARGO_PKG_VERSION"), store.unwrap_or("none"));
         tracing::info!(version, %address, store, with_token, "serving");
-        say!("http://{address}");
         return;
     }
-    say!("http://{address}");
     say!("{kept}; API: http://{address}/docs/; try:");
     say!(
         "curl -s http://{address}/reward{token} -H 'Content-Type: application/json' -d '{{\"trajectories\":[{{\"messages\":[{{\"role\":\"user\",\"content\":\"Capital of France?\"}},{{\"role\":\"assistant\",\"content\":\"<answer>Paris</answer>\"}}],\"references\":[\"Paris\"]}}]}}'"

@@ -15,6 +15,7 @@ use super::app::App;
 use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
 use crate::judge::Session;
+use crate::stages::NoScoreCode;
 use crate::store::{Batch, BatchId, Compressed, ContentHash, Idempotency, ScoreRow, ScoreRows, StageTally, StoreError};
 
 /// A request that is to be scored.
@@ -43,10 +44,9 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     let Job { body, arrived, request_id, idempotency, items, facts, abandoned } = job;
     let stop =
         Stop { arrived: Some(arrived), max_ms: Some(app.limits.config.max_deadline_ms), abandoned, ..Stop::default() };
-    let name = request_id.clone();
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
-    let stamp = batch_id.map(|id| Stamp { id, request_id, created_at_ms: app.now_ms(), idempotency });
-    let mut pass = Pass { body, items, stamp, stop, facts, session: Session::default() };
+    let stamp = batch_id.map(|id| Stamp { id, created_at_ms: app.now_ms(), idempotency });
+    let mut pass = Pass { request_id, body, items, stamp, stop, facts, session: Session::default() };
     let (scored, batch) = loop {
         let result;
         (result, pass) = pass.take_turn(app).await?;
@@ -64,20 +64,20 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     // The body is packed in the batch: no second one waits for the disk.
     let deadline = pass.stop.deadline.get().copied();
     app.limits.spare.keep(std::mem::take(&mut pass.body));
+    tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
     drop(pass);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
         by_deadline(deadline, store.append(batch)).await??;
     }
     app.metrics.count(&scored);
-    tell_unscored(app, &scored, &name);
     Ok(scored)
 }
 
 /// Tells the log of items that could not be scored: most trainers' paths have no place for the reason.
-fn tell_unscored(app: &App, scored: &Scored, request_id: &str) {
-    for (code, n) in &scored.errors {
+fn tell_unscored(app: &App, errors: &[(NoScoreCode, u64)], rubric: &str, request_id: &str) {
+    for (code, n) in errors {
         if let Some(items) = app.unscored.add(*code, *n, Instant::now()) {
-            let (code, rubric) = (code.as_str(), scored.settings.metric_label());
+            let code = code.as_str();
             tracing::warn!(
                 request_id,
                 code,
@@ -102,13 +102,14 @@ async fn by_deadline<T>(deadline: Option<Due>, work: impl Future<Output = T>) ->
 #[derive(Clone)]
 struct Stamp {
     id: BatchId,
-    request_id: String,
     created_at_ms: i64,
     idempotency: Option<Idempotency>,
 }
 
 /// A request on its way through scoring, which goes over it again when its judges have answered.
 struct Pass {
+    /// The id of the HTTP request.
+    request_id: String,
     body: String,
     items: Vec<Range<usize>>,
     stamp: Option<Stamp>,
@@ -133,6 +134,7 @@ impl Pass {
         let done = !self.session.has_questions();
         if let (Err(BatchError::Invalid { errors, rubric, .. }), true) = (&scored, done) {
             app.metrics.count_unanswered(rubric, errors);
+            tell_unscored(app, errors, rubric, &self.request_id);
         }
         let scored = scored?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
@@ -161,7 +163,7 @@ impl Pass {
         });
         Ok(Batch {
             id: stamp.id,
-            request_id: stamp.request_id,
+            request_id: self.request_id.clone(),
             created_at_ms: stamp.created_at_ms,
             run_id: settings.run_id.clone(),
             step: settings.position.step.and_then(|step| i64::try_from(step).ok()),

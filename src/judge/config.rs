@@ -54,6 +54,15 @@ impl<'de> Deserialize<'de> for JudgeConfig {
 }
 
 impl JudgeConfig {
+    /// Names of the variables of the environment that hold its keys.
+    pub fn key_variables(&self) -> impl Iterator<Item = &str> {
+        let endpoints = match self {
+            Self::Remote(remote) => remote.endpoints.as_slice(),
+            Self::Local(_) => &[],
+        };
+        endpoints.iter().filter_map(|endpoint| endpoint.api_key_env.as_deref())
+    }
+
     /// A judge as the command line names it: a model's directory, GGUF file or name on the Hugging Face hub, or
     /// `URL#MODEL` for an endpoint.
     ///

@@ -244,3 +244,11 @@ fn a_misspelt_variable_is_told() {
     let ran = gradus.run_with(&options, &environment[..1], "").exits(1);
     assert!(ran.err.contains("GRADUS_LISTN"), "{}", ran.err);
 }
+
+#[test]
+fn what_ends_the_start_is_told_where_nothing_is_logged() {
+    let gradus = Gradus::new();
+    let place = ["--listen", "127.0.0.1:0", "--store", "sqlite:no/such/folder.db"];
+    let arguments = [&["serve", "--log-format", "json", "--log", "off"][..], &place].concat();
+    assert!(gradus.run(&arguments).exits(1).err.contains("its directory does not exist"));
+}

@@ -60,6 +60,9 @@ fn trl_s_columns_may_stand_where_a_reward_function_has_them() {
     for body in [&inside, &beside] {
         assert_eq!(server.post("/trl", &body.to_string()).ok()["rewards"], json!([1.0]), "{body}");
     }
+    // Where there are columns, what stands beside them is something else.
+    inside["tools"] = json!([{"type": "function", "function": {"name": "f"}}, 5]);
+    assert_eq!(server.post("/trl", &inside.to_string()).ok()["rewards"], json!([1.0]));
     beside["ground_truth"] = json!(["Paris", "Lyon"]);
     let problem = server.post("/trl", &beside.to_string()).problem(422);
     assert_eq!(problem["pointer"], "/ground_truth", "{problem}");

@@ -236,7 +236,7 @@ fn a_client_that_leaves_before_its_answer_is_counted_and_logged() {
 fn what_could_not_be_scored_is_told_the_log_once_a_minute() {
     let server = Server::start(&["--log-format", "json"]);
     let line = |text: &str, server: &Server| server.log().lines().filter(|line| line.contains(text)).count();
-    assert_eq!(line("\"message\":\"serving\"", &server), 1, "{}", server.log());
+    server.wait_until(|server| line("\"message\":\"serving\"", server) == 1);
     let body = r#"{"trajectories":[{"messages":[{"role":"assistant","content":"<answer>a</answer>"}]}]}"#;
     for _ in 0..3 {
         assert_eq!(server.post("/reward", body).ok()["results"][0]["errors"][0]["code"], "references_missing");
@@ -246,6 +246,9 @@ fn what_could_not_be_scored_is_told_the_log_once_a_minute() {
     let told: Vec<&str> = log.lines().filter(|line| line.contains("items could not be scored")).collect();
     assert_eq!(told.len(), 1, "{log}");
     assert!(told[0].contains("\"code\":\"references_missing\"") && told[0].contains("\"items\":1"), "{log}");
+    let broken = r#"{"on_invalid":"error","trajectories":[{"messages":5}]}"#;
+    server.post("/reward", broken).problem(422);
+    server.wait_until(|server| line("\"code\":\"item_malformed\"", server) == 1);
 }
 
 #[test]

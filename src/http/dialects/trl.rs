@@ -40,7 +40,8 @@ pub(crate) struct TrlRequestDoc {
     completions: Vec<TextOrMessagesDoc>,
     /// The dataset's other columns, a list each. `ground_truth` (or `references`, `golds`, `solution`, `answer`, `answers`,
     /// `target`, `label`) says what is right, `tools` what was offered, `reference_calls` what should be called, `group`
-    /// what belongs together; the rest is ignored. They may also stand beside `completions`, as a reward function is given them.
+    /// what belongs together; the rest is ignored. Without `columns` they may stand
+    /// beside `completions`, as a reward function is given them.
     #[schema(required = false, value_type = BTreeMap<String, Vec<serde_json::Value>>)]
     columns: Option<serde_json::Value>,
     /// How many rollouts a group has.
@@ -100,10 +101,8 @@ impl Dialect for Trl {
         check_length(prompts.as_ref(), completions.len(), "/prompts".to_owned())?;
         let columns = body.get("columns").map(|columns| columns.object("/columns")).transpose()?;
         // A reward function is given its columns beside the completions: whoever sends its arguments as they are means those.
-        let of = |names: &[&str]| match columns.map(|columns| column(columns, "/columns", names, completions.len())) {
-            None | Some(Ok(None)) => column(body, "", names, completions.len()),
-            Some(found) => found,
-        };
+        let (columns, place) = columns.map_or((body, ""), |columns| (columns, "/columns"));
+        let of = |names: &[&str]| column(columns, place, names, completions.len());
         let (answers, groups, tools, calls) = (of(&ANSWERS)?, of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
         let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
         let drafts = completions.into_iter().enumerate().map(|(place, completion)| {

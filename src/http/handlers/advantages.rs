@@ -325,7 +325,7 @@ fn advantages(
     request_body(content = AdvantagesRequest, description = "Rewards of the groups of a batch"),
     responses(
         (status = 200, description = "Advantages in batch order", body = AdvantagesResponse),
-        (status = 400, description = "Not JSON", body = ProblemWire, content_type = "application/problem+json"),
+        (status = 400, description = "Not JSON, or parameters in the URL", body = ProblemWire, content_type = "application/problem+json"),
         (status = 422, description = "The request has the wrong shape, or a number is out of its range", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn compute_advantages(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     refuse_query(request.uri())?;

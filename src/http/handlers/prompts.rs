@@ -215,6 +215,7 @@ pub(crate) async fn list_prompts(
     request_body(content = SampleRequest, description = "How many, and by what"),
     responses(
         (status = 200, description = "The draw", body = SampleResponse),
+        (status = 400, description = "Not JSON, or parameters in the URL", body = ProblemWire, content_type = "application/problem+json"),
         (status = 404, description = "No such run, or it has no prompts", body = ProblemWire, content_type = "application/problem+json"),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn sample_prompts(

@@ -105,6 +105,7 @@ fn read(text: &str) -> Result<Vec<(PromptKey, Entry)>, Problem> {
     request_body(content = ReferenceLineDoc, content_type = "application/x-ndjson", description = "JSON lines, one prompt each"),
     responses(
         (status = 200, description = "All lines were taken", body = Loaded),
+        (status = 400, description = "Not UTF-8, or parameters in the URL", body = ProblemWire, content_type = "application/problem+json"),
         (status = 413, description = "The body, or the table, would be too large", body = ProblemWire, content_type = "application/problem+json"),
         (status = 422, description = "A line cannot be read; nothing was taken", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn load_references(State(app): State<App>, request: Request) -> Result<Json<Loaded>, Problem> {

@@ -222,15 +222,26 @@ impl<'a> References<'a> {
     /// null does.
     fn put(self, place: &mut Option<Self>) -> Result<(), &'static str> {
         match place {
-            Some(known) if self.0.is_empty() || self == *known => Ok(()),
-            Some(known) if !known.0.is_empty() => Err(
-                "the references came before, and others; send them once, as `references`, `golds` or `ground_truth`",
-            ),
+            Some(known) if self.0.is_empty() || self.says_what(known) => Ok(()),
+            Some(known) if !known.0.is_empty() => {
+                Err("other references came before; send them in one field, `references`")
+            }
             _ => {
                 *place = Some(self);
                 Ok(())
             }
         }
+    }
+
+    /// Whether these are the same answers, in whatever order: one of them is enough.
+    fn says_what(&self, others: &Self) -> bool {
+        let sorted = |references: &Self| {
+            let mut sorted: Vec<String> = references.0.iter().map(ToString::to_string).collect();
+            sorted.sort_unstable();
+            sorted.dedup();
+            sorted
+        };
+        self == others || sorted(self) == sorted(others)
     }
 
     fn from_raw(raw: &'a str) -> Result<Self, String> {

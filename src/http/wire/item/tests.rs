@@ -100,6 +100,8 @@ fn references_under_two_names_are_the_same_or_none() {
     ] {
         assert_eq!(read(fields), Ok("a".to_owned()), "{fields}");
     }
+    let read_in_order = read(r#""references":["a","b"],"golds":["b","a","b"]"#);
+    assert_eq!(read_in_order, read(r#""references":["a","b"]"#), "one is enough, in whatever order they stand");
     assert_eq!(read(r#""references":[],"golds":[]"#), Ok(String::new()));
     assert_eq!(read(r#""references":["a"],"ground_truth":["b"]"#), Err("/ground_truth".to_owned()));
     assert_eq!(read(r#""ground_truth":["a","b"],"golds":"a""#), Err("/golds".to_owned()));
