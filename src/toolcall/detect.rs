@@ -36,7 +36,7 @@ struct Search<'t> {
     tag: Tag,
     /// The formats whose markers do not decide.
     passed: Vec<ToolFormat>,
-    /// What tells the formats of one marker apart, found out at the first one: a text may be full of them.
+    /// What tells the formats of one marker apart, found out at the first one since `from`: a text may be full of them.
     has_function: OnceCell<bool>,
     closes_list: OnceCell<bool>,
     is_deepseek_v3: OnceCell<bool>,
@@ -58,7 +58,8 @@ impl<'t> Search<'t> {
         let mut latest = first.format;
         loop {
             if latest == ToolFormat::Mistral {
-                self.from = find(self.text.as_bytes(), "[/THINK]").unwrap_or(self.from);
+                let from = find(self.text.as_bytes(), "[/THINK]").unwrap_or_default();
+                self.resume(from.max(self.from), self.tag);
             }
             self.passed.push(latest);
             let Some(next) = self.first_marker() else { return Some(first.format) };
@@ -69,8 +70,14 @@ impl<'t> Search<'t> {
         }
     }
 
-    /// The first marker outside reasoning.
-    fn first_marker(&self) -> Option<Marker> {
+    /// Leaves out what stands before `from`, as what tells formats apart: reasoning may be about other ones.
+    fn resume(&mut self, from: usize, tag: Tag) {
+        (self.from, self.tag) = (from, tag);
+        (self.closes_list, self.is_deepseek_v3) = (OnceCell::new(), OnceCell::new());
+    }
+
+    /// The first marker outside reasoning. Once the template opened some, nothing in it is looked at again.
+    fn first_marker(&mut self) -> Option<Marker> {
         let first = self.marker(self.from, self.tag)?;
         if first.tag == Tag::Met {
             return Some(first);
@@ -81,7 +88,10 @@ impl<'t> Search<'t> {
             return Some(first);
         }
         match holds(self.text, first.format).reasoning.first() {
-            Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => self.marker(reasoning.end, Tag::Met),
+            Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => {
+                self.resume(reasoning.end, Tag::Met);
+                self.marker(self.from, self.tag)
+            }
             _ => Some(first),
         }
     }
