@@ -219,7 +219,7 @@ fn goes_on(attempt: &Attempt<'_>) -> bool {
 fn is_quiet(text: &str, marker: Marker) -> bool {
     let before = text.as_bytes().get(..marker.at).unwrap_or_default();
     let may_be = match marker.format {
-        ToolFormat::Harmony => return !harmony::speaks(text),
+        ToolFormat::Harmony => !harmony::speaks(text),
         ToolFormat::Granite => !lists::starts_message(text, marker.at),
         ToolFormat::React => find(before, "Observation:").is_some(),
         ToolFormat::SearchR1 => ["<information>", "<answer>"].iter().any(|opener| find(before, opener).is_some()),
