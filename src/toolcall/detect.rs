@@ -23,6 +23,14 @@ pub fn detect(text: &str) -> Option<ToolFormat> {
     Search::new(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::NoneMet).format()
 }
 
+/// The format of a whole rollout, or `None` if it holds no marker. An observation ends a turn there, and what stands behind it may
+/// be an action again.
+pub fn detect_rollout(text: &str) -> Option<ToolFormat> {
+    let mut search = Search::new(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::NoneMet);
+    let first = search.first_marker()?.format;
+    if first == ToolFormat::React { Some(first) } else { search.format() }
+}
+
 /// The format of what is said behind reasoning that was passed: a closer in it is content.
 pub(super) fn detect_said(text: &str) -> Option<ToolFormat> {
     Search::new(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::Met).format()
