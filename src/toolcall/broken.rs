@@ -52,6 +52,14 @@ fn begins_with_name(mut cursor: Cursor<'_>) -> bool {
     is_name && matches!(cursor.peek(), Some(b':' | b'='))
 }
 
+/// Whether an object begins with braces and nothing between them.
+pub(super) fn opens_twice(mut cursor: Cursor<'_>) -> bool {
+    cursor.eat_byte(b'{') && {
+        cursor.skip_blanks();
+        cursor.peek() == Some(b'{')
+    }
+}
+
 /// Passes the brace of an object and blanks; a brace too many opens the same object.
 fn pass_braces(cursor: &mut Cursor<'_>) {
     while cursor.eat_byte(b'{') {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use memchr::{memchr_iter, memchr3_iter};
 
-use super::broken::opens_call;
+use super::broken::{opens_call, opens_twice};
 use super::budget::{Budget, Room};
 use super::call::ReadObject;
 use super::cursor::Cursor;
@@ -227,6 +227,8 @@ fn goes_on(attempt: &Attempt<'_>) -> bool {
 fn is_quiet(text: &str, marker: Marker) -> bool {
     let before = text.as_bytes().get(..marker.at).unwrap_or_default();
     let may_be = match marker.format {
+        // Braces too many may be those of a template.
+        ToolFormat::Llama3Json => return opens_twice(Cursor::new(text, marker.at)),
         ToolFormat::Harmony => !harmony::speaks(text),
         ToolFormat::Granite => !lists::starts_message(text, marker.at),
         ToolFormat::React => find(before, "Observation:").is_some(),
