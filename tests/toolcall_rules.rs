@@ -60,8 +60,8 @@ mod library {
         if let Some(from) = &input.answer_from {
             let from = answer_from(from)?;
             let found = match from {
-                AnswerFrom::LastMessage => extract(&input.text, &parsed.hidden_with_calls(), from),
-                _ => extract(&input.text, &parsed.hidden(), from),
+                AnswerFrom::LastMessage => extract(&input.text, parsed.format, &parsed.hidden_with_calls(), from),
+                _ => extract(&input.text, parsed.format, &parsed.hidden(), from),
             };
             seen.answer = found.map(|(answer, range)| {
                 if input.text.get(range.clone()).is_none() {

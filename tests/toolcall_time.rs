@@ -200,12 +200,14 @@ fn splitting_time_is_linear_for_hostile_text() {
 #[test]
 fn answers_are_found_in_linear_time() {
     for unit in UNITS {
-        for from in AnswerFrom::ALL {
+        for (from, format) in
+            AnswerFrom::ALL.into_iter().flat_map(|from| [(from, ToolFormat::Hermes), (from, ToolFormat::Harmony)])
+        {
             let find = |text: &str| {
-                let options = Options { format: ToolFormat::Hermes, ..Options::default() };
-                extract(text, &parse(text, &options, &NoTools).hidden(), from);
+                let parsed = parse(text, &Options { format, ..Options::default() }, &NoTools);
+                extract(text, parsed.format, &parsed.hidden(), from);
             };
-            assert!(!grows_too_fast(unit, &find), "{from} {unit:?}");
+            assert!(!grows_too_fast(unit, &find), "{from} {format} {unit:?}");
         }
     }
 }

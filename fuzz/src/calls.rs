@@ -61,7 +61,7 @@ pub fn answers(format: ToolFormat, text: &str) {
     let parsed = parse(text, &Options { format, mode: ParseMode::Strict, max_calls: MAX_CALLS, ..Options::default() }, &**TOOLS);
     let hidden = parsed.hidden();
     for place in AnswerFrom::ALL {
-        let Some((answer, range)) = extract(text, &hidden, place) else { continue };
+        let Some((answer, range)) = extract(text, parsed.format, &hidden, place) else { continue };
         let around = text.get(range).unwrap_or_else(|| panic!("{place}: the answer's bytes are in the text"));
         assert!(answer.len() <= around.len(), "{place}: an answer is not longer than the bytes it takes");
         // A message of harmony's final channel is the answer as it stands (E5).

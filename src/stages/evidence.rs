@@ -330,9 +330,9 @@ fn find_answer<'t>(turn: &'t Turn<'t>, parsed: &ParsedTurn<'t>, from: AnswerFrom
         (from, _) => from,
     };
     let (text, span) = if place == AnswerFrom::LastMessage && format != Some(ToolFormat::Openai) {
-        answer::extract(&turn.text, &parsed.parsed.hidden_with_calls(), place)?
+        answer::extract(&turn.text, format, &parsed.parsed.hidden_with_calls(), place)?
     } else {
-        answer::extract(&turn.text, &parsed.parsed.hidden_with_read_calls(), place)?
+        answer::extract(&turn.text, format, &parsed.parsed.hidden_with_read_calls(), place)?
     };
     if from == AnswerFrom::LastMessage && text.is_empty() {
         return None;

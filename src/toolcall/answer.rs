@@ -79,9 +79,15 @@ impl FromStr for AnswerFrom {
 
 /// The answer and the bytes of `text` it takes; `None` if there is none.
 ///
-/// `hidden` are the ascending ranges of `text` that hold no answer: [`Parsed::hidden`](super::Parsed::hidden). Where
-/// such a range lies inside the answer, the answer is what stands around it, and the bytes are those of the whole.
-pub fn extract<'t>(text: &'t str, hidden: &[Range<usize>], from: AnswerFrom) -> Option<(Cow<'t, str>, Range<usize>)> {
+/// `format` is the one that `text` was read in, which tells whether it has messages of its own. `hidden` are the ascending ranges
+/// of `text` that hold no answer: [`Parsed::hidden`](super::Parsed::hidden). Where such a range lies inside the answer, the
+/// answer is what stands around it, and the bytes are those of the whole.
+pub fn extract<'t>(
+    text: &'t str,
+    format: Option<ToolFormat>,
+    hidden: &[Range<usize>],
+    from: AnswerFrom,
+) -> Option<(Cow<'t, str>, Range<usize>)> {
     if from == AnswerFrom::HarmonyFinal {
         let kept = scan::drop_end_tokens(text, ToolFormat::Harmony);
         let range = harmony::last_final(kept)?;
@@ -90,12 +96,16 @@ pub fn extract<'t>(text: &'t str, hidden: &[Range<usize>], from: AnswerFrom) -> 
     let text = scan::drop_end_tokens(text, ToolFormat::Auto);
     let visible = Visible::new(text, hidden);
     let shown = visible.text.as_ref();
+    let message_end = |at: usize| match format {
+        Some(ToolFormat::Harmony) if harmony::speaks(text) => harmony::body_end(shown, at),
+        _ => shown.len(),
+    };
     let range = match from {
         AnswerFrom::AnswerTag => answer_tag(shown),
         AnswerFrom::SearchR1 if search_r1_format(text) => answer_tag(shown),
         AnswerFrom::Boxed => boxed(shown),
-        AnswerFrom::Hash4 => hash4(shown),
-        AnswerFrom::FinalAnswer => final_answer(shown),
+        AnswerFrom::Hash4 => hash4(shown, message_end),
+        AnswerFrom::FinalAnswer => final_answer(shown, message_end),
         AnswerFrom::LastMessage => Some(0..shown.len()),
         AnswerFrom::SearchR1 | AnswerFrom::HarmonyFinal => None,
     }?;
@@ -216,8 +226,8 @@ fn boxed(text: &str) -> Option<Range<usize>> {
     last
 }
 
-/// After the last run of exactly four `#`, to the end of the line (E3).
-fn hash4(text: &str) -> Option<Range<usize>> {
+/// After the last run of exactly four `#`, to the end of the line or of the message (E3).
+fn hash4(text: &str, message_end: impl Fn(usize) -> usize) -> Option<Range<usize>> {
     let mut last = None;
     let mut run = 0..0;
     for at in memchr_iter(b'#', text.as_bytes()) {
@@ -228,22 +238,16 @@ fn hash4(text: &str) -> Option<Range<usize>> {
         }
     }
     let start = last?;
-    let said = text.as_bytes().get(start..message_end(text, start))?;
+    let said = text.as_bytes().get(start..message_end(start))?;
     Some(start..start + memchr2_iter(b'\n', b'\r', said).next().unwrap_or(said.len()))
 }
 
-/// After the last `Final Answer:` at a line start, to the end (E4).
-fn final_answer(text: &str) -> Option<Range<usize>> {
+/// After the last `Final Answer:` at a line start, to the end of the message (E4).
+fn final_answer(text: &str, message_end: impl Fn(usize) -> usize) -> Option<Range<usize>> {
     const LABEL: &str = "Final Answer:";
     let label = memchr::memmem::rfind_iter(text.as_bytes(), LABEL).find(|at| react::starts_line(text, *at))?;
     let start = label + LABEL.len();
-    Some(start..message_end(text, start))
-}
-
-/// Where the message that `at` stands in ends: in harmony at a marker, elsewhere with the text.
-fn message_end(text: &str, at: usize) -> usize {
-    let in_message = text.as_bytes().get(..at).is_some_and(|before| find(before, harmony::MESSAGE).is_some());
-    if in_message { harmony::body_end(text, at) } else { text.len() }
+    Some(start..message_end(start))
 }
 
 #[cfg(test)]
@@ -253,7 +257,11 @@ mod tests {
     use super::*;
 
     fn answer(text: &str, from: AnswerFrom) -> Option<String> {
-        let (answer, range) = extract(text, &[], from)?;
+        answer_in(None, text, from)
+    }
+
+    fn answer_in(format: Option<ToolFormat>, text: &str, from: AnswerFrom) -> Option<String> {
+        let (answer, range) = extract(text, format, &[], from)?;
         assert_eq!(text[range], *answer);
         Some(answer.into_owned())
     }
@@ -316,14 +324,18 @@ mod tests {
     #[test]
     fn e3_e4_an_answer_of_harmony_ends_with_its_message() {
         let final_message = |body: &str| format!("<|start|>assistant<|channel|>final<|message|>{body}<|return|>");
-        assert_eq!(answer(&final_message("So\n#### Paris"), Hash4).as_deref(), Some("Paris"));
+        let harmony = Some(ToolFormat::Harmony);
+        assert_eq!(answer_in(harmony, &final_message("So\n#### Paris"), Hash4).as_deref(), Some("Paris"));
         assert_eq!(
-            answer(&final_message("Final Answer: Paris,\nFrance"), FinalAnswer).as_deref(),
+            answer_in(harmony, &final_message("Final Answer: Paris,\nFrance"), FinalAnswer).as_deref(),
             Some("Paris,\nFrance")
         );
         let more = format!("<|channel|>final<|message|>#### 4<|end|>{}", final_message("Final Answer: 5"));
-        assert_eq!(answer(&more, Hash4).as_deref(), Some("4"));
-        assert_eq!(answer("#### What <|end|> means", Hash4).as_deref(), Some("What <|end|> means"));
+        assert_eq!(answer_in(harmony, &more, Hash4).as_deref(), Some("4"));
+        let about = "The <|message|> token ends a header.\n#### What <|end|> means";
+        for format in [harmony, Some(ToolFormat::Hermes), None] {
+            assert_eq!(answer_in(format, about, Hash4).as_deref(), Some("What <|end|> means"), "{format:?}");
+        }
     }
 
     #[test]
@@ -363,12 +375,12 @@ mod tests {
         let text = "<think><answer>x</answer></think> <ans<think>y</think>wer>a<think>z</think>b</answer>";
         let hidden = super::super::laws::parsed(ToolFormat::Hermes, text).reasoning;
         assert_eq!(hidden.len(), 3);
-        let (found, range) = extract(text, &hidden, AnswerTag).unwrap();
+        let (found, range) = extract(text, None, &hidden, AnswerTag).unwrap();
         assert_eq!((found.as_ref(), &text[range]), ("ab", "a<think>z</think>b"));
-        let (found, range) = extract(text, &hidden, LastMessage).unwrap();
+        let (found, range) = extract(text, None, &hidden, LastMessage).unwrap();
         assert_eq!((found.as_ref(), range), ("<answer>ab</answer>", 34..text.len()));
-        assert_eq!(extract("<think>a", &[0..8], LastMessage), Some((Cow::Borrowed(""), 0..0)));
-        let (found, range) = extract("<think>a</think> hi <|im_end|>", &[0..16], LastMessage).unwrap();
+        assert_eq!(extract("<think>a", None, &[0..8], LastMessage), Some((Cow::Borrowed(""), 0..0)));
+        let (found, range) = extract("<think>a</think> hi <|im_end|>", None, &[0..16], LastMessage).unwrap();
         assert!(matches!(found, Cow::Borrowed("hi")) && range == (17..19));
     }
 

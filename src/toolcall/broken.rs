@@ -37,11 +37,27 @@ pub(super) fn opens_call(mut cursor: Cursor<'_>) -> bool {
     name && arguments
 }
 
-/// Whether broken JSON behind a call was to be another one: it begins as an object does, or has the keys of a call.
+/// Whether broken JSON behind a call was to be another one: it begins as an object does, in whatever quotes, or with the key of a
+/// name, or has the keys of a call.
 pub(super) fn follows_call(cursor: Cursor<'_>) -> bool {
     let mut inside = cursor;
     pass_braces(&mut inside);
-    matches!(inside.peek(), None | Some(b'"' | b'\'')) || opens_call(cursor)
+    let quote = inside.rest().chars().next().is_none_or(|first| matches!(first, '"' | '\'' | '“' | '”' | '‘' | '’'));
+    quote || begins_with_name(inside) || opens_call(cursor)
+}
+
+fn begins_with_name(mut cursor: Cursor<'_>) -> bool {
+    let is_name = matches!(identifier(&mut cursor), "name" | "function");
+    cursor.skip_blanks();
+    is_name && matches!(cursor.peek(), Some(b':' | b'='))
+}
+
+/// Whether an object begins with braces and nothing between them.
+pub(super) fn opens_twice(mut cursor: Cursor<'_>) -> bool {
+    cursor.eat_byte(b'{') && {
+        cursor.skip_blanks();
+        cursor.peek() == Some(b'{')
+    }
 }
 
 /// Passes the brace of an object and blanks; a brace too many opens the same object.

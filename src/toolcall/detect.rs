@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use memchr::{memchr_iter, memchr3_iter};
 
-use super::broken::opens_call;
+use super::broken::{opens_call, opens_twice};
 use super::budget::{Budget, Room};
 use super::call::ReadObject;
 use super::cursor::Cursor;
@@ -23,6 +23,14 @@ pub fn detect(text: &str) -> Option<ToolFormat> {
     Search::new(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::NoneMet).format()
 }
 
+/// The format of a whole rollout, or `None` if it holds no marker. An observation ends a turn there, and what stands behind it may
+/// be an action again.
+pub fn detect_rollout(text: &str) -> Option<ToolFormat> {
+    let mut search = Search::new(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::NoneMet);
+    let first = search.first_marker()?.format;
+    if first == ToolFormat::React { Some(first) } else { search.format() }
+}
+
 /// The format of what is said behind reasoning that was passed: a closer in it is content.
 pub(super) fn detect_said(text: &str) -> Option<ToolFormat> {
     Search::new(scan::drop_end_tokens(text, ToolFormat::Auto), Tag::Met).format()
@@ -36,7 +44,7 @@ struct Search<'t> {
     tag: Tag,
     /// The formats whose markers do not decide.
     passed: Vec<ToolFormat>,
-    /// What tells the formats of one marker apart, found out at the first one: a text may be full of them.
+    /// What tells the formats of one marker apart, found out at the first one since `from`: a text may be full of them.
     has_function: OnceCell<bool>,
     closes_list: OnceCell<bool>,
     is_deepseek_v3: OnceCell<bool>,
@@ -58,7 +66,8 @@ impl<'t> Search<'t> {
         let mut latest = first.format;
         loop {
             if latest == ToolFormat::Mistral {
-                self.from = find(self.text.as_bytes(), "[/THINK]").unwrap_or(self.from);
+                let from = find(self.text.as_bytes(), "[/THINK]").unwrap_or_default();
+                self.resume(from.max(self.from), self.tag);
             }
             self.passed.push(latest);
             let Some(next) = self.first_marker() else { return Some(first.format) };
@@ -69,8 +78,14 @@ impl<'t> Search<'t> {
         }
     }
 
-    /// The first marker outside reasoning.
-    fn first_marker(&self) -> Option<Marker> {
+    /// Leaves out what stands before `from`, as what tells formats apart: reasoning may be about other ones.
+    fn resume(&mut self, from: usize, tag: Tag) {
+        (self.from, self.tag) = (from, tag);
+        (self.closes_list, self.is_deepseek_v3) = (OnceCell::new(), OnceCell::new());
+    }
+
+    /// The first marker outside reasoning. Once the template opened some, nothing in it is looked at again.
+    fn first_marker(&mut self) -> Option<Marker> {
         let first = self.marker(self.from, self.tag)?;
         if first.tag == Tag::Met {
             return Some(first);
@@ -81,7 +96,10 @@ impl<'t> Search<'t> {
             return Some(first);
         }
         match holds(self.text, first.format).reasoning.first() {
-            Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => self.marker(reasoning.end, Tag::Met),
+            Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => {
+                self.resume(reasoning.end, Tag::Met);
+                self.marker(self.from, self.tag)
+            }
             _ => Some(first),
         }
     }
@@ -209,7 +227,9 @@ fn goes_on(attempt: &Attempt<'_>) -> bool {
 fn is_quiet(text: &str, marker: Marker) -> bool {
     let before = text.as_bytes().get(..marker.at).unwrap_or_default();
     let may_be = match marker.format {
-        ToolFormat::Harmony => return !harmony::speaks(text),
+        // Braces too many may be those of a template.
+        ToolFormat::Llama3Json => return opens_twice(Cursor::new(text, marker.at)),
+        ToolFormat::Harmony => !harmony::speaks(text),
         ToolFormat::Granite => !lists::starts_message(text, marker.at),
         ToolFormat::React => find(before, "Observation:").is_some(),
         ToolFormat::SearchR1 => ["<information>", "<answer>"].iter().any(|opener| find(before, opener).is_some()),

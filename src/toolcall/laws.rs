@@ -112,7 +112,7 @@ fn holds_the_laws(format: ToolFormat, text: &str) {
             from = range.end;
         }
         for place in super::answer::AnswerFrom::ALL {
-            if let Some((_, range)) = super::answer::extract(text, &parsed.hidden(), place) {
+            if let Some((_, range)) = super::answer::extract(text, parsed.format, &parsed.hidden(), place) {
                 assert!(text.get(range).is_some(), "{format} {text:?} {place}");
             }
         }

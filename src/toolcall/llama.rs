@@ -45,11 +45,13 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
     };
     // Where the attempt before ended.
     let mut before: Option<usize> = None;
+    // Whether an object ended before this one and nothing but blanks stands between: a `;` announces another call (L3).
+    let mut spaced = false;
     loop {
         let Reading { call, end, repairs } = match call::read(scan, object) {
             Ok(reading) => reading,
             // Text behind the objects, which happens to begin with a brace (L2).
-            Err(_) if matches!(lead, Lead::Start) && object > at && !follows_call(Cursor::new(scan.text, object)) => {
+            Err(_) if matches!(lead, Lead::Start) && spaced && !follows_call(Cursor::new(scan.text, object)) => {
                 return object;
             }
             Err(fault) => {
@@ -71,6 +73,7 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
             scan.push(start..end, if call.is_ok() { repairs } else { Vec::new() }, call);
         }
         object = skip_separators(scan.text, end);
+        spaced = scan.text.get(end..object).is_some_and(|between| !between.contains(';'));
         start = object;
         if !scan.rest(object).starts_with('{') {
             if let Lead::Tag(_) = lead {
@@ -154,13 +157,21 @@ mod tests {
     #[test]
     fn l2_braces_behind_the_objects_are_content() {
         let one = r#"{"name":"f","parameters":{}}"#;
-        for text in ["{x | x > 0} is a set.", "{ name } stands for it.", "{{ template }}"] {
+        for text in ["{x | x > 0} is a set.", "{ name } stands for it.", "{names: all}", "{{ template }}"] {
             assert_eq!(codes(Llama3Json, &format!("{one}\n{text}")), ["ok"], "{text}");
             assert_eq!(codes(Llama3Json, &format!("<|python_tag|>{one}\n{text}")).len(), 2, "{text}");
         }
-        for broken in
-            ["{", "{\"na", "{'name': 'f', 'parameters': {}}", "{name: \"f\", parameters: {}}", "{{\"name\": \"f\""]
-        {
+        for broken in [
+            "{",
+            "{\"na",
+            "{'name': 'f', 'parameters': {}}",
+            "{name: \"f\", parameters: {}}",
+            "{{\"name\": \"f\"",
+            "{“name”: “f”, “parameters”: {}}",
+            "{name=\"f\"}",
+            "{function: \"f\", args: {}}",
+            "; {f()}",
+        ] {
             assert_eq!(codes(Llama3Json, &format!("{one}\n{broken}")).len(), 2, "{broken}");
         }
     }

@@ -57,7 +57,7 @@ use crate::trajectory::{ParseMode, ReferenceCall, THINK_END, ToolFormat};
 pub use budget::Room;
 pub(crate) use budget::values_bytes;
 pub use codes::{ErrorCode, Malformed, Repair, clip};
-pub use detect::detect;
+pub use detect::{detect, detect_rollout};
 pub use json::read_object;
 pub use offered::{Declared, NoTools, Offered};
 

@@ -11,6 +11,7 @@ use super::budget::too_many;
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::find::find_iter;
+use super::react::starts_line;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
 use super::{Call, ErrorCode, Repair, lenient, typed};
@@ -51,12 +52,12 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
                 unopened(scan, at..cursor.at, call, repairs);
                 walk.resume(cursor.at);
             }
-            Ok(_) => {}
-            // What breaks in it makes it no less an attempt.
-            Err((name, fault)) => {
+            // What breaks in it makes it no less an attempt, but somebody may write about it within a line.
+            Err((name, fault)) if starts_line(scan.text, at) => {
                 let stop = fault.at;
                 scan.fail(at, end, FUNCTION_MARKERS, stop, fault.named(name));
             }
+            Ok(_) | Err(_) => {}
         }
     }
 }
@@ -93,7 +94,9 @@ pub(super) fn is_function(text: &str, at: usize) -> bool {
         return false;
     }
     cursor.skip_blanks();
-    cursor.rest().starts_with("<parameter") || cursor.rest().starts_with(FUNCTION_END)
+    let is_parameter =
+        |rest: &str| rest.is_empty() || rest.starts_with(['=', '>']) || rest.starts_with(char::is_whitespace);
+    cursor.rest().strip_prefix("<parameter").is_some_and(is_parameter) || cursor.rest().starts_with(FUNCTION_END)
 }
 
 /// `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.

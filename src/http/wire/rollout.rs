@@ -94,7 +94,7 @@ fn split<'r>(response: &'r str, format: ToolFormat, before: Before<'_>) -> Vec<M
         })
     };
     // Whatever else stands before it: a loop that reads this answers with an observation.
-    if texts().any(acts) || texts().find_map(toolcall::detect) == Some(ToolFormat::React) {
+    if texts().any(acts) || texts().find_map(toolcall::detect_rollout) == Some(ToolFormat::React) {
         split_response(response, ToolFormat::React, before)
     } else {
         messages
@@ -149,6 +149,18 @@ fn own<'a>(message: Message<'_>) -> Message<'a> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    /// Nor may a call behind what it breaks be all that counts.
+    #[test]
+    fn an_action_behind_an_observation_is_a_turn() {
+        for other in ["[TOOL_CALLS]ping{}", "<search>x</search>"] {
+            let response = format!("Observation: ok\nAction: ping\nAction Input: broken\n{other}");
+            let messages = split(&response, ToolFormat::Auto, Before::default());
+            let Some(Message::Policy(turn)) = messages.last() else { panic!("{messages:?}") };
+            assert!(turn.text.trim_start().starts_with("Action:"), "{}", turn.text);
+            assert_eq!(toolcall::detect(&turn.text), Some(ToolFormat::React));
+        }
+    }
 
     /// A judge takes the first words of a user for the task.
     #[test]
