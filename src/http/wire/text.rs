@@ -222,7 +222,7 @@ impl<'a> References<'a> {
     /// null does.
     fn put(self, place: &mut Option<Self>) -> Result<(), &'static str> {
         match place {
-            Some(known) if self.0.is_empty() || self.says_what(known) => Ok(()),
+            Some(known) if self.0.is_empty() || self.same_answers(known) => Ok(()),
             Some(known) if !known.0.is_empty() => {
                 Err("other references came before; send them in one field, `references`")
             }
@@ -234,7 +234,7 @@ impl<'a> References<'a> {
     }
 
     /// Whether these are the same answers, in whatever order: one of them is enough.
-    fn says_what(&self, others: &Self) -> bool {
+    fn same_answers(&self, others: &Self) -> bool {
         let sorted = |references: &Self| {
             let mut sorted: Vec<String> = references.0.iter().map(ToString::to_string).collect();
             sorted.sort_unstable();
