@@ -52,9 +52,9 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
             Ok((item, report)) => explain(report, &rubric, item, paint),
             Err(wrong) => {
                 let place = if asked.is_request { format!("/trajectories/{index}") } else { String::new() };
-                let why = format!("{place}{} {}", wrong.pointer, wrong.message);
+                let why = Pointed { pointer: format!("{place}{}", wrong.pointer), ..(*wrong).clone() }.to_string();
                 let title = paint.bold(title(read_names(raw.get()).0.as_deref(), &rubric));
-                say!("{title} {} {}", paint.bad("no reward:"), printable_line(why.trim_start()));
+                say!("{title} {} {}", paint.bad("no reward:"), printable_line(&why));
             }
         }
     }
@@ -77,10 +77,8 @@ impl<'t> Asked<'t> {
             let raw = serde_json::from_str(text).with_context(|| path.display().to_string())?;
             return Ok(Self { raw: vec![raw], tools: "", position: Position::default(), is_request: false });
         }
-        let request = read_request(text).map_err(|wrong| {
-            let why = format!("{} {}", wrong.pointer, wrong.message);
-            anyhow::anyhow!("{}: {}", path.display(), printable_line(why.trim_start()))
-        })?;
+        let request = read_request(text)
+            .map_err(|wrong| anyhow::anyhow!("{}: {}", path.display(), printable_line(&wrong.to_string())))?;
         let curriculum = request.curriculum.map(|Object(curriculum)| curriculum).unwrap_or_default();
         let position = Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery };
         let tools = request.tools.map_or("", RawValue::get);

@@ -255,7 +255,7 @@ fn named_or_file(catalog: &Catalog, rubric: &str) -> anyhow::Result<Arc<Rubric>>
 /// A batch error in words, for people.
 fn said(error: BatchError) -> String {
     let text = match error {
-        BatchError::Request(wrong) => format!("{} {}", wrong.pointer, wrong.message).trim().to_owned(),
+        BatchError::Request(wrong) => wrong.to_string(),
         BatchError::UnknownRubric(name) => {
             format!("there is no rubric {name:?}; `gradus rubric list` lists those there are")
         }

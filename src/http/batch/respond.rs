@@ -24,7 +24,6 @@ pub(super) struct Written<'t> {
 }
 
 /// What the results of some items have in common places.
-#[derive(Default)]
 struct Texts {
     json: Vec<u8>,
     /// What the stages gave, and whether they were passed.

@@ -71,7 +71,7 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn read(text: &str) -> Result<(PromptKey, Entry), Cow<'static, str>> {
-        let line: Line<'_> = read_as(text).map_err(|wrong| format!("{} {}", wrong.pointer, wrong.message))?;
+        let line: Line<'_> = read_as(text).map_err(|wrong| wrong.to_string())?;
         let prompt = line.prompt.or(line.messages).ok_or("it has neither `prompt` nor `messages`; add one")?;
         let (key, turns) =
             key_and_turns(prompt.get()).ok_or("its prompt is neither a text nor messages with something to answer")?;

@@ -1,5 +1,7 @@
 //! Where in a JSON text something is wrong: serde's errors with a JSON pointer (RFC 6901).
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
@@ -33,6 +35,13 @@ impl Pointed {
     pub fn shape(pointer: impl AsRef<str>, message: impl AsRef<str>) -> Self {
         let (pointer, message) = (bounded_pointer(pointer.as_ref()), excerpt(message.as_ref()));
         Self { wrong: Wrong::Shape, pointer, message }
+    }
+}
+
+impl fmt::Display for Pointed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gap = if self.pointer.is_empty() { "" } else { " " };
+        write!(f, "{}{gap}{}", self.pointer, self.message)
     }
 }
 
