@@ -98,7 +98,8 @@ fn an_answer_survives_a_crash_where_scores_are_stored() {
 fn of_two_servers_on_one_database_both_give_the_answer_of_the_first() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("g.db");
-    let servers = [(); 2].map(|()| Server::start(&["--store", &format!("sqlite:{}", path.display())]));
+    let url = format!("sqlite:{}", path.display());
+    let servers = [(); 2].map(|()| Server::start(&["--store", &url, "--store-busy-timeout-ms", "60000"]));
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let answers: Vec<Answer> = std::thread::scope(|scope| {
