@@ -384,3 +384,7 @@ impl Serve {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -280,6 +280,8 @@ fn ids_rise_whatever_the_clock_does() {
         last = Some(id);
     }
     assert!(BatchIds::new(last, 0).next(NOW) > last.unwrap());
+    // Two servers on one database do not meet in one millisecond.
+    assert_ne!(BatchIds::new(None, 1).next(NOW), BatchIds::new(None, 2).next(NOW));
 }
 
 proptest! {

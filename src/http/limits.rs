@@ -323,6 +323,30 @@ mod tests {
         assert_eq!(limits.bytes_in_flight(), 0);
     }
 
+    /// Else clients that announce bodies, and send none, hold memory without bound.
+    #[tokio::test]
+    async fn room_is_lent_until_the_body_has_come() {
+        let (announced, spare) = (8 << 20, 10 << 20);
+        let limits = Limits::new(Config::default());
+        let keep = || (0..3).for_each(|_| limits.spare.keep(String::with_capacity(spare)));
+        let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.into())]);
+        let (silent, bodies): (Vec<_>, Vec<_>) = (0..3).map(|_| tokio::io::duplex(1)).unzip();
+        let read = |body| {
+            let (limits, headers) = (&limits, &headers);
+            let body = Body::from_stream(tokio_util::io::ReaderStream::new(body));
+            Box::pin(async move { limits.admit(headers).unwrap().read(headers, body).await })
+        };
+        keep();
+        let mut reading: Vec<_> = bodies.into_iter().map(read).collect();
+        for read in &mut reading {
+            tokio::select! { biased; _ = read => panic!("nothing was sent"), () = std::future::ready(()) => {} }
+        }
+        keep();
+        assert!(limits.spare.take(announced).is_none());
+        drop((reading, silent));
+        assert!(limits.spare.take(announced).is_some());
+    }
+
     #[test]
     fn an_answer_counts_until_it_has_left() {
         let limits = Limits::new(Config { max_body_bytes: 1 << 20, max_in_flight_bytes: 1 << 20, ..Config::default() });

@@ -189,3 +189,26 @@ pub(super) fn excerpt(text: &str) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only that is worth waiting for: a quota may be raised, and a disk emptied.
+    #[test]
+    fn what_is_short_of_something_may_pass() {
+        let (path, detail) = (PathBuf::from("g.db"), String::new());
+        let (action, batch) = ("write", super::super::BatchIds::new(None, 0).next(1));
+        for (error, may_pass) in [
+            (StoreError::Full { path: path.clone() }, true),
+            (StoreError::Locked { path: path.clone(), waited_ms: 1 }, true),
+            (StoreError::Io { path: path.clone(), action, detail: detail.clone() }, true),
+            (StoreError::Failed { path: path.clone(), action, detail: detail.clone() }, false),
+            (StoreError::Corrupt { path, detail }, false),
+            (StoreError::Duplicate { batch }, false),
+            (StoreError::Closed, false),
+        ] {
+            assert_eq!(error.may_pass(), may_pass, "{error}");
+        }
+    }
+}

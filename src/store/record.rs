@@ -192,5 +192,11 @@ mod tests {
         };
         batch.scores = ScoreRows::new(ids.next(1), [row]).unwrap();
         assert!((9000..9100).contains(&(batch.weight() - before)));
+        let value = |length: usize| "x".repeat(length);
+        let references = |length| Entry::References(vec![StoredReference { key: [0; 16], value: value(length) }; 2]);
+        assert_eq!(references(1000).weight() - references(0).weight(), 2000);
+        let finding =
+            |length| Entry::Finding(Finding { key: [0; 32], value: value(length).into_bytes(), created_at_ms: 1 });
+        assert_eq!(finding(1000).weight() - finding(0).weight(), 1000);
     }
 }

@@ -107,8 +107,21 @@ fn what_is_no_file_is_written_as_it_comes() {
     let partial = gradus.file("out.partial", jsonl(&right_and_wrong()));
     let said = gradus.run(&["score", &partial, "--out", "out"]).exits(1).err;
     assert!(said.contains("out.partial would be written over"), "{said}");
+    std::fs::create_dir(gradus.path("folder")).unwrap();
+    let said = gradus.run(&["score", &file, "--out", "folder"]).exits(1).err;
+    assert!(said.contains("cannot write folder"), "{said}");
     let left = std::fs::read_dir(gradus.directory.path()).unwrap().count();
-    assert_eq!(left, 2, "the two inputs");
+    assert_eq!(left, 3, "the two inputs and the folder");
+}
+
+/// It stays the name that others know.
+#[test]
+fn a_link_to_a_file_that_is_not_there_yet_is_followed() {
+    let gradus = Gradus::new();
+    symlink("later.jsonl", gradus.path("link.jsonl")).unwrap();
+    gradus.run_with(&["score", "-", "--out", "link.jsonl"], &[], &jsonl(&right_and_wrong())).exits(0);
+    assert!(Path::new(&gradus.path("link.jsonl")).is_symlink());
+    assert_eq!(results(&std::fs::read_to_string(gradus.path("later.jsonl")).unwrap()).len(), 2);
 }
 
 #[test]

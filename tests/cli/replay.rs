@@ -141,6 +141,26 @@ fn every_difference_of_a_trajectory_is_named() {
     }
 }
 
+/// However many differ, what is printed can be read.
+#[test]
+fn differences_of_many_trajectories_are_counted_and_not_all_printed() {
+    let gradus = Gradus::new();
+    let url = format!("sqlite:{}", gradus.path("scores.db"));
+    let server = Server::start(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
+    let [right, _] = right_and_wrong();
+    let request = json!({"run_id": "exp-17", "trajectories": vec![right; 30]});
+    assert_eq!(server.post("/reward", &request.to_string()).0, 200);
+    assert!(server.stop().success());
+    tamper(&gradus, |database| assert_eq!(database.execute("UPDATE batches SET step = 7", []).unwrap(), 1));
+    let ran = replay(&gradus, &url).exits(1);
+    assert!(
+        ran.out.ends_with(" 30 trajectories scored again, 30 differ, 0 requests could not be read\n"),
+        "{}",
+        ran.out
+    );
+    assert_eq!(ran.out.lines().count(), 21, "{}", ran.out);
+}
+
 /// A run of which a batch is gone is not the same.
 #[test]
 fn batches_that_are_gone_are_missed() {
@@ -171,6 +191,22 @@ fn hashes_of_older_versions_are_not_compared() {
     });
     let ran = replay(&gradus, &url).exits(0);
     assert!(ran.out.contains(" 0 differ, "), "{}", ran.out);
+    // The hash was changed within a version: together with how requests are packed.
+    tamper(&gradus, |database| {
+        let this = env!("CARGO_PKG_VERSION");
+        database.execute("UPDATE batches SET engine_version = ?1", [this]).unwrap();
+        let mut requests = database.prepare("SELECT batch, request FROM bodies").unwrap();
+        let requests = requests.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        for (batch, packed) in requests.collect::<Result<Vec<(i64, Vec<u8>)>, _>>().unwrap() {
+            let mut request = Vec::new();
+            FrameDecoder::new(&*packed).read_to_end(&mut request).unwrap();
+            let packed = zstd::bulk::compress(&request, 1).unwrap();
+            let update = "UPDATE bodies SET request = ?1 WHERE batch = ?2";
+            database.execute(update, rusqlite::params![packed, batch]).unwrap();
+        }
+    });
+    let ran = replay(&gradus, &url).exits(0);
+    assert!(ran.out.contains("10 trajectories scored again, 0 differ, "), "{}", ran.out);
 }
 
 #[test]
@@ -230,7 +266,9 @@ fn a_database_of_an_older_version_is_upgraded_first() {
             )
             .unwrap();
     });
-    let ran = replay(&gradus, &url).exits(0);
+    // However the server writes now.
+    let config = gradus.file("gradus.toml", format!("[store]\nurl = \"{url}\"\ndurability = \"off\"\n"));
+    let ran = gradus.run(&["score", "--replay", "exp-17", "--config", &config]).exits(0);
     assert!(
         ran.out.contains("3 requests, 10 trajectories scored again, 0 differ, 0 requests could not"),
         "{}",

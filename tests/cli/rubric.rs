@@ -189,6 +189,58 @@ fn what_a_rubric_says_too_much_is_refused_where_it_stands() {
     }
 }
 
+#[test]
+fn explain_says_what_penalties_take_and_what_the_range_cuts_off() {
+    let gradus = Gradus::new();
+    let rubric = gradus.file(
+        "strict.toml",
+        "name = \"strict\"\n[[stages]]\nkind = \"f1\"\nweight = 1\n[[penalties]]\nkind = \"overlong\"\nmax_tokens = 10\n\
+         cache_tokens = 5\nweight = 0.5\n",
+    );
+    let [right, wrong] = right_and_wrong();
+    let said = |mut one: Value| {
+        one["response_tokens"] = json!(10);
+        let file = gradus.file("one.json", one.to_string());
+        gradus.run(&["rubric", "explain", &rubric, &file]).exits(0).out
+    };
+    let (right, wrong) = (said(right), said(wrong));
+    assert!(right.contains("reward 0.5000") && right.contains("  overlong  takes 0.5000\n"), "{right}");
+    assert!(!right.contains("clamp"), "{right}");
+    assert!(wrong.contains("reward 0.0000") && wrong.contains("  clamp  +0.5000\n"), "{wrong}");
+}
+
+/// As scoring does: what is asked for first, then what the request says.
+#[test]
+fn explain_takes_the_position_of_the_request_unless_a_step_is_given() {
+    let gradus = Gradus::new();
+    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let [_, wrong] = right_and_wrong();
+    let reward = |position: Value, arguments: &[&str]| {
+        let mut request = json!({"trajectories": [wrong]});
+        request.as_object_mut().unwrap().extend(position.as_object().unwrap().clone());
+        let file = gradus.file("request.json", request.to_string());
+        let arguments = [&["rubric", "explain", rubric.to_str().unwrap(), &file], arguments].concat();
+        let out = gradus.run(&arguments).exits(0).out;
+        out.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(reward(json!({"step": 50}), &[]), "0.4000");
+    assert_eq!(reward(json!({"curriculum": {"step": 50}}), &[]), "0.4000");
+    assert_eq!(reward(json!({"step": 50}), &["--step", "100"]), "0.5000");
+}
+
+#[test]
+fn explain_says_which_stage_could_not_be_scored_and_shows_the_beginning_of_long_texts() {
+    let gradus = Gradus::new();
+    let [mut right, _] = right_and_wrong();
+    right.as_object_mut().unwrap().remove("references");
+    right["messages"][0]["content"] = json!("x".repeat(1000));
+    let file = gradus.file("one.json", right.to_string());
+    let out = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(0).out;
+    assert!(out.contains("  la_bleu        could not be scored\n"), "{out}");
+    let short = format!("{} ..\n", "x".repeat(400));
+    assert!(out.contains(&format!(": {short}")), "{out}");
+}
+
 /// A judge that puts a group in order sees all of it, as it does when the request is scored.
 #[test]
 fn explain_gives_the_rewards_that_scoring_gives() {

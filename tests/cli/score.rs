@@ -260,6 +260,9 @@ fn a_group_that_is_to_be_put_in_order_is_not_torn_apart_unsaid() {
     assert!(!said(&[("a", 510), ("b", 8)], 0).contains("bring the lines of a group together"));
     let apart = said(&[("a", 1), ("b", 512), ("a", 1)], 1);
     assert!(apart.contains("line 514: the group \"a\" has members too far before"), "{apart}");
+    // One that is larger than a request may be is torn apart.
+    let large = said(&[("a", 4097)], 1);
+    assert!(large.contains("line 4097: the group \"a\" has members too far before"), "{large}");
 }
 
 #[test]
@@ -289,6 +292,13 @@ fn a_request_that_is_refused_has_a_result_for_all_of_it() {
     assert!(ran.out.contains("2 scored, 0 not") && !ran.out.contains("item_malformed"), "{}", ran.out);
     assert_eq!(ran.err.lines().count(), 2, "{}", ran.err);
     assert!(ran.err.contains("line 2: ") && ran.err.contains("line 3: "), "{}", ran.err);
+    // Every line has the columns of the rubric that was asked for.
+    let arguments = ["score", "-", "--rubric", "binary_em", "--out", "out"];
+    gradus.run_with(&arguments, &[], &lines).exits(1);
+    for result in results(&std::fs::read_to_string(gradus.path("out")).unwrap()) {
+        let metrics: Vec<_> = result["metrics"].as_object().unwrap().keys().collect();
+        assert_eq!(metrics, ["exact_match", "f1"], "{result}");
+    }
 }
 
 /// It is not said to have been scored by a rubric that it did not name, nor to have failed for a reason that is not its own.
@@ -297,9 +307,9 @@ fn a_request_that_is_refused_is_counted_by_itself_and_by_its_own_code() {
     let gradus = Gradus::new();
     let [right, _] = right_and_wrong();
     let nobody = json!({"rubric": "nobody", "trajectories": [right]});
-    let unjudged = json!({"rubric": "long_form_qa", "on_invalid": "error", "trajectories": [right]});
+    let unjudged = json!({"rubric": "long_form_qa", "on_invalid": "error", "trajectories": [right, right]});
     let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &jsonl(&[nobody, unjudged])).exits(1);
-    assert_eq!(ran.out, "2 requests refused\n  1 x judge_unavailable\n");
+    assert_eq!(ran.out, "2 requests refused\n  2 x judge_unavailable\n");
     let found = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
     let codes: Vec<_> = found.iter().map(|result| result["errors"][0]["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["item_malformed", "judge_unavailable"]);
@@ -427,6 +437,15 @@ fn what_is_odd_about_lines_is_said_once_with_the_first_of_them() {
             "the field \"refrences\" is not known and was ignored; put columns of your own under `metadata` (and 999 more)",
         ]
     );
+    // However many different things are odd.
+    let odd = |n: usize| {
+        let mut one = lines[0].clone();
+        one[format!("column{n}")] = json!(n);
+        json!({"trajectories": [one]})
+    };
+    let many = jsonl(&(0..40).map(odd).collect::<Vec<_>>());
+    let ran = gradus.run_with(&["score", "-"], &[], &many).exits(0);
+    assert_eq!(ran.err.lines().count(), 16, "{}", ran.err);
     // A curriculum that is not sent is about the whole file.
     let ran = gradus.run(&["score", &file, "--rubric", "short_form_qa_curriculum"]).exits(0);
     let about_all = ran.err.lines().filter(|line| line.starts_with(&format!("{file}: the curriculum of "))).count();

@@ -30,7 +30,9 @@ fn a_port_that_is_taken_is_an_error_with_a_way_out() {
 fn plain_gradus_serves_with_the_environment() {
     let gradus = Gradus::new();
     let environment = [("GRADUS_LISTEN", "127.0.0.1:0"), ("GRADUS_API_TOKEN", "s3cret")];
-    let server = Server::start(&gradus, &[], &environment);
+    let mut server = Server::start(&gradus, &[], &environment);
+    let curl = server.greeting.by_ref().lines().map(Result::unwrap).find(|line| line.starts_with("curl ")).unwrap();
+    assert!(curl.contains(" -H 'Authorization: Bearer TOKEN' ") && !curl.contains("s3cret"), "{curl}");
     let body = json!({"trajectories": right_and_wrong()}).to_string();
     assert_eq!(server.post("/reward", &body).0, 401);
     assert_eq!(server.post_with("/reward", &body, Some("other")).0, 403);
@@ -137,13 +139,16 @@ fn send(child: &std::process::Child, signal: &str) {
 
 #[test]
 fn a_terminal_that_is_closed_stops_the_server_in_order() {
-    let gradus = Gradus::new();
-    let (child, _) = start_after(&gradus, "");
-    send(&child, "HUP");
-    let ended = child.wait_with_output().unwrap();
-    let log = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(ended.status.success() && log.contains("stopping: "), "{} {log}", ended.status);
-    assert!(!Path::new(&gradus.path("scores.db-wal")).exists());
+    // As is one whose keyboard interrupts it.
+    for signal in ["HUP", "INT"] {
+        let gradus = Gradus::new();
+        let (child, _) = start_after(&gradus, "");
+        send(&child, signal);
+        let ended = child.wait_with_output().unwrap();
+        let log = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.success() && log.contains("stopping: "), "{signal}: {} {log}", ended.status);
+        assert!(!Path::new(&gradus.path("scores.db-wal")).exists());
+    }
 }
 
 #[test]
@@ -197,6 +202,20 @@ fn a_log_that_cannot_be_written_stops_nothing() {
     }
 }
 
+/// Every connection is an open file.
+#[test]
+#[cfg(target_os = "linux")]
+fn as_many_files_may_be_open_as_the_system_allows() {
+    let gradus = Gradus::new();
+    let (child, _) = start_after(&gradus, "ulimit -S -n 128;");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    send(&child, "TERM");
+    assert!(child.wait_with_output().unwrap().status.success());
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let limits: Vec<&str> = files.split_whitespace().take(2).collect();
+    assert_eq!(limits[0], limits[1], "{files}");
+}
+
 #[test]
 fn a_limit_on_the_size_of_files_refuses_and_does_not_kill() {
     let gradus = Gradus::new();
@@ -243,6 +262,16 @@ fn a_misspelt_variable_is_told() {
     let options = ["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:no/such/folder.db"];
     let ran = gradus.run_with(&options, &environment[..1], "").exits(1);
     assert!(ran.err.contains("GRADUS_LISTN"), "{}", ran.err);
+    // Neither a judge's key nor what Kubernetes sets for a service of this name.
+    let judge = "endpoints = [{ url = \"http://127.0.0.1:1\", api_key_env = \"GRADUS_JUDGE_KEY\" }]\nmodel = \"m\"\n";
+    let config = gradus.file("gradus.toml", format!("[judges.default]\n{judge}"));
+    let options = [&["--config", &config], &options[..]].concat();
+    let others = [("GRADUS_JUDGE_KEY", "k"), ("GRADUS_PORT", "tcp://10.0.0.1:80"), ("GRADUS_JUDGE_KEI", "k")];
+    let ran = gradus.run_with(&options, &others, "").exits(1);
+    let told: Vec<&str> = ran.err.lines().filter(|line| line.contains("no option is set by this variable")).collect();
+    assert!(told.len() == 1 && told[0].contains("GRADUS_JUDGE_KEI"), "{}", ran.err);
+    let ran = gradus.run_with(&options, &[("GRADUS_PORT", "8080")], "").exits(1);
+    assert!(ran.err.contains("GRADUS_PORT"), "an address is no port: {}", ran.err);
 }
 
 #[test]

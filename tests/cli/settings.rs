@@ -50,6 +50,12 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
     assert!(waiting.contains("store_busy_timeout_ms = 3000000000: at most 2147483647"), "{waiting}");
     let large = refused(&["--store", "sqlite:s.db", "--max-body-bytes", "1000000000"], 1);
     assert!(large.contains("max_body_bytes = 1000000000") && large.contains("943718400"), "{large}");
+    // Where nothing is kept, nothing bounds it but its own limit.
+    let large = ["serve", "--listen", "127.0.0.1:0", "--max-body-bytes", "1000000000"];
+    for kept in [&["--store", "none"][..], &["--store-durability", "off"], &["--store-keep-trajectories", "false"]] {
+        assert!(Server::start(&gradus, &[&large[..], kept].concat(), &[]).stop().success(), "{kept:?}");
+    }
+    assert!(refused(&["--store", "none", "--threads", "1025"], 1).contains("threads = 1025: at most 1024"));
     assert!(refused(&["--threads", "many"], 2).contains("many"));
     assert!(gradus.run(&["serve", "--listen", "somewhere"]).exits(2).err.contains("somewhere"));
     assert!(gradus.run(&["--log", "=[", "rubric", "list"]).exits(1).err.contains("--log"));

@@ -196,6 +196,7 @@ impl Answer {
     pub(crate) fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.header("x-content-type-options"), "nosniff", "it may quote what was sent");
         let problem = self.json();
         assert_eq!(problem["status"], status);
         for field in ["type", "title", "detail", "request_id"] {

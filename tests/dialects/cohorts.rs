@@ -272,6 +272,23 @@ fn a_group_that_met_is_forgotten_and_the_next_one_begins_anew() {
     }
 }
 
+/// It is one request, and known by the id of whoever came first.
+#[test]
+fn a_group_is_kept_under_the_request_of_its_first_member() {
+    let server = Server::start(&["--store", "sqlite::memory:"]);
+    let path = format!("{}&run_id=r", path(2));
+    let mut first = server.connect();
+    first.write(post_bytes(&path, "X-Request-Id: first\r\n", sample("g", Some("Paris")).as_bytes()));
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 1.0);
+    let headers = [("Content-Type", "application/json"), ("X-Request-Id", "second")];
+    server.send("POST", &path, &headers, Some(sample("g", None).as_bytes())).ok();
+    first.read().unwrap().ok();
+    let rows = server.get("/runs/r/scores").ok()["items"].clone();
+    assert_eq!(rows.as_array().unwrap().len(), 2);
+    let id = rows[0]["score_id"].as_str().unwrap();
+    assert_eq!(server.get(&format!("/scores/{id}")).ok()["request_id"], "first");
+}
+
 /// A server with a rubric by which a judge puts the answers of a group in order.
 fn ranking(options: &[&str]) -> Server {
     let server = Server::start(&[&["--admin-token", "secret"], options].concat());

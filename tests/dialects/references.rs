@@ -19,13 +19,50 @@ fn a_restart_keeps_the_table() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", directory.path().join("g.db").display());
     let mut server = Server::start(&["--store", &url]);
+    let earlier = json!({"prompt": QUESTION, "references": ["Lyon"]}).to_string();
+    assert_eq!(server.post("/references", &earlier).ok(), json!({"lines": 1, "replaced": 0, "prompts": 1}));
     let answer = server.post("/references", &reference_line()).ok();
-    assert_eq!(answer, json!({"lines": 1, "replaced": 0, "prompts": 1}));
+    assert_eq!(answer, json!({"lines": 1, "replaced": 1, "prompts": 1}));
     assert_eq!(score(&server, &whole("Paris")), 1.0);
     server.crash();
     let server = Server::start(&["--store", &url]);
     assert_eq!(score(&server, &whole("Paris")), 1.0);
     assert_eq!(score(&server, &whole("Lyon")), 0.0);
+}
+
+#[test]
+fn an_entry_that_was_damaged_is_left_out_and_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let url = format!("sqlite:{}", path.display());
+    let lines = format!("{}\n{}", reference_line(), json!({"prompt": "another", "references": ["x"]}));
+    let mut server = Server::start(&["--store", &url]);
+    server.post("/references", &lines).ok();
+    server.terminate();
+    server.wait();
+    let change = "UPDATE prompt_references SET value = 'x' WHERE value LIKE '%Paris%'";
+    assert_eq!(rusqlite::Connection::open(&path).unwrap().execute(change, []).unwrap(), 1);
+    let server = Server::start(&["--store", &url]);
+    assert!(server.log().contains("references by prompt are damaged"), "{}", server.log());
+    let answer = server.post("/references", &lines).ok();
+    assert_eq!(answer, json!({"lines": 2, "replaced": 1, "prompts": 2}));
+    assert_eq!(score(&server, &whole("Paris")), 1.0);
+}
+
+/// Whichever of them was loaded last.
+#[test]
+fn of_two_prompts_that_begin_a_text_the_longer_one_counts() {
+    let server = Server::start(&[]);
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    let longer = json!([turn("user", QUESTION), turn("assistant", "Which France?"), turn("user", "The old one.")]);
+    for (prompt, answer) in [(longer, "Paris"), (json!(QUESTION), "Lyon")] {
+        server.post("/references", &json!({"prompt": prompt, "references": [answer]}).to_string()).ok();
+    }
+    let text = format!(
+        "{}Which France?<|im_end|>\n<|im_start|>user\nThe old one.<|im_end|>\n<|im_start|>assistant\n<answer>Paris</answer><|im_end|>",
+        templated_prompt()
+    );
+    assert_eq!((score(&server, &text), score(&server, &whole("Lyon"))), (json!(1.0), json!(1.0)));
 }
 
 #[test]
@@ -64,10 +101,10 @@ fn a_bad_line_refuses_the_upload_and_is_named() {
         ("{\"prompt\": \"q\", \"references\": [\"x\"], \"refrences\": []}", "unknown field"),
         ("[]", "expected an object"),
     ] {
-        let problem = server.post("/references", &format!("{}\n{line}", reference_line())).problem(422);
-        assert_eq!(problem["line"], 2, "{problem}");
+        let problem = server.post("/references", &format!("{}\n\n{line}", reference_line())).problem(422);
+        assert_eq!(problem["line"], 3, "{problem}");
         let detail = problem["detail"].as_str().unwrap();
-        assert!(detail.contains(words) && detail.contains("line 2"), "{detail}");
+        assert!(detail.contains(words) && detail.contains("line 3"), "{detail}");
     }
     // Nothing was taken.
     let body = json!({"messages": [whole("Paris")]});

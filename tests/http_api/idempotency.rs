@@ -93,6 +93,27 @@ fn an_answer_survives_a_crash_where_scores_are_stored() {
     assert_eq!(server.get("/runs/r").ok()["n"], 2);
 }
 
+/// As in a rolling restart: both have scored it before either could store it.
+#[test]
+fn of_two_servers_on_one_database_both_give_the_answer_of_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let url = format!("sqlite:{}", path.display());
+    let servers = [(); 2].map(|()| Server::start(&["--store", &url, "--store-busy-timeout-ms", "60000"]));
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let clients: Vec<_> = servers.iter().map(|server| scope.spawn(|| keyed(server, "k", &body("Paris")))).collect();
+        for server in &servers {
+            server.wait_until(|server| server.metric("gradus_store_queue_bytes", &[]) > 0.0);
+        }
+        other.execute_batch("ROLLBACK").unwrap();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert_eq!(answers[0].ok(), answers[1].ok());
+    assert_eq!(servers[0].get("/runs/r").ok()["n"], 2);
+}
+
 #[test]
 fn a_failed_request_leaves_its_key_free() {
     let server = Server::start(&[]);
@@ -105,6 +126,8 @@ fn a_failed_request_leaves_its_key_free() {
 #[test]
 fn a_key_must_be_short_and_printable() {
     let server = Server::start(&[]);
+    keyed(&server, &"k".repeat(256), &body("Paris")).ok();
+    keyed(&server, &"k".repeat(257), &body("Paris")).problem(400);
     keyed(&server, &"k".repeat(10_000), &body("Paris")).problem(400);
     keyed(&server, "", &body("Paris")).problem(400);
 }

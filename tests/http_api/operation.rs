@@ -79,11 +79,15 @@ fn clients_cannot_make_metrics_grow() {
     for n in 0..50 {
         server.get(&format!("/nothing/{n}"));
         server.get(&format!("/scores/{n}"));
-        let rubric = json!({"name": format!("inline_{n}"), "stages": [{"kind": "exact_match", "weight": 1}]});
+        server.connect().write(format!("METHOD{n} /rubrics HTTP/1.1\r\nHost: x\r\n\r\n")).read().unwrap().problem(405);
+        let stage = json!({"kind": "exact_match", "name": format!("stage_{n}"), "weight": 1});
+        let rubric = json!({"name": format!("inline_{n}"), "stages": [stage]});
         score(&server, &json!({"rubric": rubric, "run_id": format!("run-{n}"), "trajectories": [answering("Paris")]}));
     }
     let text = server.get("/metrics").text();
-    assert!(!text.contains("inline_7") && !text.contains("nothing/7") && !text.contains("run-7"), "{text}");
+    for made_up in ["inline_7", "stage_7", "nothing/7", "run-7", "METHOD7"] {
+        assert!(!text.contains(made_up), "{made_up} in {text}");
+    }
 }
 
 #[test]
@@ -147,7 +151,8 @@ fn sigterm_lets_requests_in_flight_end_and_takes_no_new_ones() {
     idle.write("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").read().unwrap().ok();
     server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) > 0.5);
     // Connections whose first request has begun, but not so far that anything could be done.
-    let late_bytes = |n: usize| post_bytes(["/reward", "/slime"][n % 2], "", body.as_bytes());
+    let paths = ["/reward", "/slime", "/references", "/advantages"];
+    let late_bytes = |n: usize| post_bytes(paths[n], "", body.as_bytes());
     let mut late: Vec<Connection> = (0..4).map(|_| server.connect()).collect();
     for (n, connection) in late.iter_mut().enumerate() {
         connection.write(&late_bytes(n)[..20]);
@@ -163,6 +168,7 @@ fn sigterm_lets_requests_in_flight_end_and_takes_no_new_ones() {
     let late = late.iter_mut().enumerate();
     let refused: Vec<Answer> = late.filter_map(|(n, late)| late.write(&late_bytes(n)[20..]).read()).collect();
     assert!(!refused.is_empty());
+    assert!(!server.log().contains("request failed"), "whoever stops a server knows that it refuses requests");
     for answer in refused {
         answer.problem(503);
         assert!(answer.header("retry-after").parse::<u32>().is_ok());
@@ -200,6 +206,30 @@ fn who_waits_for_a_silent_judge_is_sent_elsewhere_before_the_end() {
     assert_eq!(answer.problem(503)["type"], "urn:gradus:problem:draining");
     assert!(answer.header("retry-after").parse::<u32>().is_ok());
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}
+
+/// What was answered and is lost is seen while it waits and when the server has ended.
+#[test]
+fn answers_that_cannot_be_stored_are_counted_and_make_the_end_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let url = format!("sqlite:{}", path.display());
+    let options = ["--store", &url, "--store-durability", "relaxed", "--store-busy-timeout-ms", "10"];
+    let mut server = Server::start(&options);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let body = json!({"trajectories": [answering("Paris")]}).to_string();
+    server.post("/reward", &body).ok();
+    server.wait_until(|server| server.metric("gradus_store_held_batches", &[]) == 1.0);
+    assert!(server.metric("gradus_store_queue_bytes", &[]) > 0.0);
+    // Who has a key is told, and can try again.
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+    server.send("POST", "/reward", &headers, Some(body.as_bytes())).problem(503);
+    let counted = |name: &str| server.metric(&format!("gradus_store_{name}"), &[]);
+    assert_eq!((counted("failures"), counted("lost_batches"), counted("held_batches")), (1.0, 0.0, 1.0));
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(1));
+    assert!(server.log().contains("1 batches that were answered could not be stored"), "{}", server.log());
 }
 
 #[test]

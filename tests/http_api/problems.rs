@@ -37,7 +37,12 @@ fn what_is_no_json_is_400() {
     ] {
         server.post("/reward", text).problem(400);
     }
-    for bytes in [&b"{\"trajectories\":[\"\xff\"]}"[..], b"\xfe\xff\x00{", b"{\"trajectories\":[\"\xed\xa0\x80\"]}"] {
+    for bytes in [
+        &b"{\"trajectories\":[\"\xff\"]}"[..],
+        b"\xfe\xff\x00{",
+        b"{\"trajectories\":[\"\xed\xa0\x80\"]}",
+        b"{\"trajectories\":[]}\xc3",
+    ] {
         post_as(&server, "application/json", bytes).problem(400);
     }
 }
@@ -158,6 +163,14 @@ fn a_body_over_the_limit_is_413() {
     server.post("/reward", &body).ok();
 }
 
+/// Whatever its length is, and though nothing else may be in flight beside it.
+#[test]
+fn a_body_of_the_largest_size_has_room() {
+    let server = Server::start(&["--max-body-bytes", "60000", "--max-in-flight-bytes", "60000"]);
+    let body = format!("{:<60000}", json!({"trajectories": []}).to_string());
+    server.post("/reward", &body).ok();
+}
+
 #[test]
 fn a_compressed_body_counts_decompressed() {
     let server = Server::start(&["--max-body-bytes", "65536"]);
@@ -198,7 +211,12 @@ fn tokens_missing_and_wrong_are_401_and_403() {
         }
     }
     assert!(closed > 25, "{closed}");
-    with_token("POST", "/reward", Some("open")).ok();
+    for token in ["open", "sesame"] {
+        with_token("POST", "/reward", Some(token)).ok();
+        // The scheme's name is case-insensitive (RFC 9110).
+        let headers = [("Authorization", format!("BEARER {token}"))];
+        server.send("GET", "/rubrics", &headers.each_ref().map(|(name, value)| (*name, value.as_str())), None).ok();
+    }
     let scoring_only = with_token("PUT", "/rubrics/mine", Some("open")).problem(403);
     assert!(scoring_only["detail"].as_str().unwrap().contains("--admin-token"), "{scoring_only}");
     for path in ["/healthz", "/readyz"] {
@@ -227,9 +245,9 @@ fn a_body_that_does_not_come_in_time_is_408() {
     let head = "POST /reward HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
     let silent = server.connect().write(head).read().unwrap().problem(408);
     assert!(silent["detail"].as_str().unwrap().contains("the body did not come within 0.3 s"), "{silent}");
-    // Nor does it help to send a byte now and then.
+    // Nor does it help to send a byte now and then, though all come in the end.
     let mut slow = server.connect();
-    slow.write(head);
+    slow.write(head.replace("1000", "6"));
     for _ in 0..5 {
         std::thread::sleep(std::time::Duration::from_millis(100));
         slow.write(" ");
@@ -263,6 +281,7 @@ fn a_store_that_does_not_take_the_scores_in_time_is_504() {
     );
     assert!(detail.contains("Idempotency-Key") && detail.ends_with("raise `deadline_ms`"), "{late}");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(server.metric("gradus_trajectories_total", &[]), 0.0, "who tries again is counted then");
     other.execute_batch("ROLLBACK").unwrap();
     server.reward(&json!({"trajectories": [answering("Paris")]})).ok();
 }
@@ -313,7 +332,9 @@ fn the_request_id_is_taken_or_made_and_echoed_everywhere() {
 #[test]
 fn a_request_id_that_cannot_be_printed_or_is_endless_is_replaced() {
     let server = Server::start(&[]);
-    let endless = "x".repeat(4000);
+    let longest = "x".repeat(128);
+    assert_eq!(server.send("GET", "/healthz", &[("X-Request-Id", &longest)], None).header("x-request-id"), longest);
+    let endless = "x".repeat(129);
     for id in ["a b", "\t", endless.as_str(), "a\"b\u{e9}"] {
         let request = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: {id}\r\n\r\n");
         let answer = server.connect().write(request).read().unwrap();

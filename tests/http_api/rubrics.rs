@@ -326,3 +326,13 @@ fn a_prompt_that_would_never_end_is_refused_with_its_place() {
         assert!(message.contains("a prompt") && message.contains("column 13"), "{message}");
     }
 }
+
+#[test]
+fn a_rubric_of_any_length_is_not_read() {
+    let server = Server::start(&["--admin-token", "secret"]);
+    let long = format!("{MINE}# {}", "x".repeat(1 << 20));
+    let headers = [("Content-Type", "application/toml")];
+    let problem = server.send("POST", "/rubrics/check", &headers, Some(long.as_bytes())).problem(413);
+    assert!(problem["detail"].as_str().unwrap().contains("a rubric has 256 KiB at most"), "{problem}");
+    put(&server, "mine", Some("secret"), &long).problem(413);
+}

@@ -61,6 +61,13 @@ fn a_run_counts_its_scores() {
 }
 
 #[test]
+fn an_empty_batch_makes_no_run() {
+    let (server, _directory) = stored();
+    score(&server, &json!({"run_id": "r", "trajectories": []}));
+    server.get("/runs/r").problem(404);
+}
+
+#[test]
 fn mastery_is_the_pass_rate_per_stage_and_goes_back_as_a_position() {
     let (server, _directory) = stored();
     fill(&server);
@@ -188,6 +195,8 @@ fn bad_parameters_are_400() {
         "/runs/r/scores?cursor=",
         "/runs/r/scores?valid=maybe",
         "/runs/r/scores?min_reward=much",
+        "/runs/r/scores?min_reward=NaN",
+        "/runs/r/scores?max_reward=nan",
         "/runs/r/scores?nonsense=1",
         "/runs/r/scores?step_from=x",
         "/runs/r?window=x",

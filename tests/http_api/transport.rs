@@ -90,6 +90,16 @@ fn a_large_gzip_body_of_several_blocks_is_read() {
     assert_eq!(server.connect().write(bytes).read().unwrap().ok()["rewards"], json!([1.0]));
 }
 
+/// Stored blocks are longer than what they hold.
+#[test]
+fn an_encoded_body_may_be_longer_than_the_limit_that_it_keeps() {
+    let server = Server::start(&["--max-body-bytes", "4096"]);
+    let longest = format!("{:<4096}", String::from_utf8(request()).unwrap());
+    let packed = gzip(longest.as_bytes());
+    assert!(packed.len() > 4096);
+    server.connect().write(post_bytes("/reward", "Content-Encoding: gzip\r\n", &packed)).read().unwrap().ok();
+}
+
 #[test]
 fn an_encoded_body_that_is_broken_is_400() {
     let server = Server::start(&[]);

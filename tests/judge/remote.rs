@@ -246,6 +246,18 @@ fn what_is_no_verdict_is_an_error_of_the_judge_where_errors_are_asked_for() {
     assert!(!answer.header("retry-after").is_empty());
 }
 
+/// That a judge is still to be asked is no error of the item.
+#[test]
+fn where_errors_are_asked_for_a_verdict_that_comes_is_counted_as_none() {
+    let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)])]);
+    let server = endpoint.start();
+    let request = with(by("long_form_qa", &[capital(RIGHT)]), "on_invalid", json!("error"));
+    assert_reward(&server.reward(&request).ok()["results"][0], 1.0);
+    assert_eq!(server.metric("gradus_item_errors_total", &[]), 0.0);
+    assert_eq!(server.metric("gradus_trajectories_total", &[]), 1.0);
+    assert!(!server.log().contains("could not be scored"), "{}", server.log());
+}
+
 #[test]
 fn nobody_is_asked_about_an_answer_that_is_not_there() {
     let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)])]);

@@ -89,6 +89,24 @@ fn findings_share_the_transactions_of_batches() {
     });
 }
 
+/// Judges are not asked for it again while it is remembered.
+#[test]
+fn a_finding_waits_until_it_can_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&Config { busy_timeout_ms: 10, ..config(&path) });
+        let other = locked(&path);
+        store.remember(&key(1), b"yes");
+        let failed = store.append(batch(&store, "exp", 0, &[Some(1.0)])).await;
+        assert!(matches!(failed, Err(StoreError::Locked { .. })), "{failed:?}");
+        assert_eq!(store.counters().lost_findings, 0);
+        other.execute_batch("ROLLBACK").unwrap();
+        written(&store, 1).await;
+        assert!(store.recall(&key(1)).is_some());
+    });
+}
+
 #[test]
 fn a_full_queue_loses_findings_and_no_batch() {
     let directory = tempfile::tempdir().unwrap();

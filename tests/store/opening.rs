@@ -5,17 +5,42 @@ use super::*;
 #[test]
 fn opening_waits_for_another_process_that_makes_the_database() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let opening = std::thread::spawn({
-        let config = config(&path);
-        move || Store::open(&config).map(|store| store.is_some())
+    // One that keeps it from being read, and one that keeps it only from being changed, for which the library does not wait.
+    for (name, begins) in [("read.db", "BEGIN EXCLUSIVE"), ("changed.db", "BEGIN IMMEDIATE")] {
+        let path = directory.path().join(name);
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch(begins).unwrap();
+        let opening = std::thread::spawn({
+            let config = config(&path);
+            move || Store::open(&config).map(|store| store.is_some())
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!opening.is_finished(), "{name}");
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(opening.join().unwrap(), Ok(true), "{name}");
+    }
+}
+
+/// What is read may be a backup, or a running server's.
+#[test]
+fn opening_to_read_leaves_the_files_as_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, copy) = (directory.path().join("gradus.db"), directory.path().join("copy.db"));
+    block_on(async {
+        let store = open(&config(&path));
+        let id = appended(&store, batch(&store, "exp", 0, &[Some(1.0)])).await;
+        let files = |path: &Path| [path.to_owned(), path.with_extension("db-wal")];
+        for (from, to) in files(&path).iter().zip(&files(&copy)) {
+            std::fs::copy(from, to).unwrap();
+        }
+        let bytes = || files(&copy).map(|path| std::fs::read(path).unwrap());
+        let before = bytes();
+        assert!(!before[1].is_empty(), "its log has the batch");
+        let read = Store::open_to_read(&config(&copy)).unwrap().unwrap();
+        assert!(read.score(id).await.unwrap().is_some());
+        read.close().await;
+        assert!(bytes() == before);
     });
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(!opening.is_finished());
-    other.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(opening.join().unwrap(), Ok(true));
 }
 
 #[test]

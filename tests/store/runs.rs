@@ -23,6 +23,44 @@ fn a_run_is_summed_up() {
     });
 }
 
+/// Batches that wait are counted together: what comes of that is what comes of one after the other.
+#[test]
+fn a_run_is_summed_up_alike_however_its_batches_are_grouped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&Config { durability: Durability::Relaxed, ..config(&path) });
+        let alone = open(&memory());
+        // The first may be on its way already; the others share a transaction. Neither rises nor falls from one to the next.
+        let batches: Vec<Batch> = [
+            (4, &[Some(0.5)][..]),
+            (2, &[Some(0.25), None]),
+            (9, &[Some(0.75), Some(0.1)]),
+            (2, &[Some(1.0), Some(-1.0)]),
+            (5, &[Some(0.6)]),
+        ]
+        .into_iter()
+        .zip([0, 3, 5, 1, 2])
+        .map(|((step, rewards), time)| Batch { created_at_ms: NOW + time, ..batch(&store, "exp", step, rewards) })
+        .collect();
+        let other = locked(&path);
+        for sent in &batches {
+            store.append(sent.clone()).await.unwrap();
+            alone.append(sent.clone()).await.unwrap();
+        }
+        other.execute_batch("ROLLBACK").unwrap();
+        store.close().await;
+        assert!(store.counters().transactions <= 2, "{:?}", store.counters());
+        let (grouped, single) = (open(&config(&path)).run("exp", 2).await, alone.run("exp", 2).await);
+        assert_eq!(grouped, single);
+        let run = single.unwrap().unwrap();
+        assert_eq!((run.summary.n, run.summary.valid, run.summary.last_step), (8, 7, Some(9)));
+        assert_eq!((run.summary.min_reward, run.summary.max_reward), (Some(-1.0), Some(1.0)));
+        assert_eq!((run.summary.first_created_at_ms, run.summary.last_created_at_ms), (NOW, NOW + 5));
+        assert_eq!((run.recent.steps, run.recent.valid, run.overall.steps), (2, 3, 4));
+    });
+}
+
 #[test]
 fn a_run_without_a_valid_score_has_no_mean() {
     on_each(async |store| {
@@ -79,6 +117,26 @@ fn runs_are_listed_latest_first_in_stable_pages() {
 }
 
 #[test]
+fn runs_that_began_at_once_are_all_listed() {
+    on_each(async |store| {
+        for name in ["a", "b", "c", "d", "e"] {
+            let sent = batch(&store, name, 0, &[Some(1.0)]);
+            store.append(Batch { created_at_ms: NOW, ..sent }).await.unwrap();
+        }
+        let (mut names, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = store.runs(cursor.as_deref(), 2).await.unwrap();
+            names.extend(page.items.into_iter().map(|run| run.run_id));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(names, ["e", "d", "c", "b", "a"]);
+    });
+}
+
+#[test]
 fn filters_choose_scores() {
     on_each(async |store| {
         for step in 0..4 {
@@ -114,6 +172,25 @@ fn a_rare_match_in_a_long_run_is_found_over_short_pages() {
         assert_eq!(first.items, [], "a page looks at a bounded number of batches");
         assert!(first.next_cursor.is_some());
         assert_eq!(all_scores(&store, "exp", &Filter::default(), 10).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_page_looks_at_a_bounded_number_of_scores_and_the_next_one_goes_on_behind_them() {
+    on_each(async |store| {
+        // Two that are wanted, at either end.
+        let mut rewards = vec![Some(0.0); 10_000];
+        (rewards[0], rewards[9_999]) = (Some(1.0), Some(1.0));
+        let large = batch(&store, "exp", 0, &rewards);
+        for _ in 0..12 {
+            store.append(Batch { id: store.next_id(NOW), ..large.clone() }).await.unwrap();
+        }
+        let wanted = Filter { min_reward: Some(0.5), ..Filter::default() };
+        let first = store.run_scores("exp", wanted.clone(), None, 1000).await.unwrap();
+        assert!(first.items.len() < 24 && first.next_cursor.is_some(), "{} found", first.items.len());
+        let ids: Vec<ScoreId> = all_scores(&store, "exp", &wanted, 1000).await.into_iter().map(|row| row.id).collect();
+        assert_eq!(ids.len(), 24);
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
     });
 }
 

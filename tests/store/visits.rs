@@ -59,6 +59,20 @@ fn a_batch_that_began_earlier_and_was_written_later_comes_first() {
 }
 
 #[test]
+fn without_a_step_every_batch_is_a_visit_of_its_own() {
+    on_each(async |store| {
+        let batches: Vec<Batch> =
+            [None, Some(0), None].map(|step| Batch { step, ..batch(&store, "exp", 0, &[Some(0.1), Some(0.2)]) }).into();
+        for batch in &batches {
+            store.append(batch.clone()).await.unwrap();
+        }
+        let found = store.run_visits("exp").await.unwrap().unwrap();
+        assert_eq!(found.visits, visits(&batches.iter().collect::<Vec<_>>()));
+        assert_eq!(found.visits.len(), 6);
+    });
+}
+
+#[test]
 fn a_visit_knows_its_rubric_whenever_that_came() {
     on_each(async |store| {
         // In an order that is not that of the hashes.

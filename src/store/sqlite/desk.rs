@@ -287,6 +287,24 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_takes_as_many_entries_as_fill_it_and_no_more() {
+        let waiting = |entries: usize, bytes: usize| {
+            let units = u32::try_from(bytes / UNIT).unwrap();
+            let job = || Job {
+                entry: Entry::Finding(Finding { key: [1; 32], value: Vec::new(), created_at_ms: 1 }),
+                promised: true,
+                room: Arc::new(Semaphore::new(units as usize)).try_acquire_many_owned(units).unwrap(),
+                done: None,
+            };
+            let mut jobs: VecDeque<Job> = (0..entries).map(|_| job()).collect();
+            (gather(|| jobs.pop_front()).len(), jobs.len())
+        };
+        assert_eq!(waiting(QUEUED, UNIT), (GROUP_ENTRIES, QUEUED - GROUP_ENTRIES));
+        assert_eq!(waiting(5, GROUP_BYTES / 3 * 2), (2, 3));
+        assert_eq!(waiting(2, GROUP_BYTES), (1, 1));
+    }
+
+    #[test]
     fn what_can_be_written_is_written_however_late_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::File(directory.path().join("gradus.db"));

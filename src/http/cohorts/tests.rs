@@ -1,0 +1,135 @@
+//! Members that wait, come late, leave and are scored together.
+
+use super::*;
+use crate::http::app::Config;
+use crate::http::batch::Engine;
+use crate::rubric::Catalog;
+
+/// Two members of a group that wait, of 3 and 5 bytes.
+fn two() -> (Waiting, CohortKey, tokio::task::JoinHandle<()>) {
+    let timer = tokio::spawn(std::future::pending());
+    let member = |number, items: &str| {
+        let (arrived, patience) = (Instant::now(), Duration::ZERO);
+        let (items, request_id) = (items.to_owned(), String::new());
+        let joining = Joining { items, count: 1, size: 3, patience, arrived, due: None, request_id };
+        Member { number, joining, answer: oneshot::channel().0 }
+    };
+    let key = CohortKey { envelope: "{".into(), group: "g".to_owned() };
+    let members = vec![member(0, "abc"), member(1, "abcde")];
+    let cohort = Cohort { number: 0, members, timer: timer.abort_handle() };
+    (Waiting { cohorts: HashMap::from([(key.clone(), cohort)]), members: 2, bytes: 8, next: 2 }, key, timer)
+}
+
+async fn ended(timer: tokio::task::JoinHandle<()>) -> bool {
+    let end = tokio::time::timeout(Duration::from_secs(5), timer).await;
+    end.is_ok_and(|end| end.is_err_and(|error| error.is_cancelled()))
+}
+
+#[tokio::test]
+async fn who_leaves_frees_its_place_and_the_last_one_ends_the_waiting() {
+    let (mut waiting, key, timer) = two();
+    assert!(waiting.leave(&key, 0) && !waiting.leave(&key, 0));
+    assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (1, 5, 1));
+    assert!(waiting.leave(&key, 1));
+    assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (0, 0, 0));
+    assert!(ended(timer).await);
+}
+
+#[tokio::test]
+async fn a_group_that_is_complete_frees_the_places_of_all() {
+    let (mut waiting, key, timer) = two();
+    assert_eq!(waiting.take_out(&key).map(|cohort| cohort.members.len()), Some(2));
+    assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (0, 0, 0));
+    assert!(ended(timer).await);
+}
+
+fn app() -> App {
+    let engine = Engine::new(Catalog::open(None).unwrap(), 1 << 20);
+    App::new(engine, None, Config::default())
+}
+
+fn key() -> CohortKey {
+    let envelope = r#"{"rubric":"binary_em","on_invalid":"mean","trajectories":["#;
+    CohortKey { envelope: envelope.into(), group: "g".to_owned() }
+}
+
+/// One of two members, who waits for the other one longer than any test.
+fn joining(answer: &str) -> Joining {
+    let items = format!(
+        r#"{{"group":"g","messages":[{{"role":"assistant","content":"<answer>{answer}</answer>"}}],"references":["Paris"]}}"#
+    );
+    let (arrived, patience) = (Instant::now(), Duration::from_mins(10));
+    Joining { items, count: 1, size: 2, patience, arrived, due: None, request_id: String::new() }
+}
+
+fn late(answer: &str) -> Joining {
+    let due = Due { at: Instant::now(), limit_ms: 1000, servers: false };
+    Joining { due: Some(due), ..joining(answer) }
+}
+
+#[tokio::test]
+async fn who_is_late_is_told_and_the_others_wait_on() {
+    let app = app();
+    let first = app.clone();
+    let first = tokio::spawn(async move { join(&first, key(), joining("Paris")).await.is_ok() });
+    while app.cohorts.lock().members == 0 {
+        tokio::task::yield_now().await;
+    }
+    let told = join(&app, key(), late("Lyon")).await.err().unwrap();
+    assert_eq!(told.status(), axum::http::StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(app.cohorts.lock().members, 1);
+    let share = join(&app, key(), joining("Paris")).await.ok().unwrap();
+    assert_eq!(share.scored.rows.len(), 2);
+    assert!(first.await.unwrap());
+}
+
+#[tokio::test]
+async fn who_became_late_while_it_waited_is_told_and_the_others_are_scored() {
+    let member = |joining| {
+        let (answer, wait) = oneshot::channel();
+        (Member { number: 0, joining, answer }, wait)
+    };
+    let ((late, told), (in_time, share)) = (member(late("Lyon")), member(joining("Paris")));
+    let timer = tokio::spawn(std::future::pending::<()>()).abort_handle();
+    settle(app(), key(), Cohort { number: 0, members: vec![late, in_time], timer }).await;
+    let told = told.await.unwrap().err().unwrap();
+    assert_eq!(told.status(), axum::http::StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(share.await.unwrap().ok().unwrap().scored.rows.len(), 1);
+}
+
+/// Its body may have begun to come before the server was told to stop.
+#[tokio::test]
+async fn who_comes_when_the_server_stops_waits_for_nobody() {
+    let app = app();
+    app.drain();
+    let share = tokio::time::timeout(Duration::from_mins(1), join(&app, key(), joining("Paris"))).await;
+    assert_eq!(share.expect("it waits").ok().unwrap().scored.rows.len(), 1);
+}
+
+#[tokio::test]
+async fn the_time_that_a_body_took_to_come_is_no_time_to_wait() {
+    let arrived = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+    let joining = Joining { arrived, patience: Duration::from_secs(100), ..joining("Paris") };
+    let share = tokio::time::timeout(Duration::from_mins(1), join(&app(), key(), joining)).await;
+    assert_eq!(share.expect("it waits").ok().unwrap().scored.rows.len(), 1);
+}
+
+#[test]
+fn a_group_is_the_same_in_whichever_order_its_members_came() {
+    let body = |answers: [&str; 2]| {
+        let member = |answer: &str| Member { number: 0, joining: joining(answer), answer: oneshot::channel().0 };
+        together(&key(), answers.map(member).into()).1
+    };
+    assert_eq!(body(["Paris", "Lyon"]), body(["Lyon", "Paris"]));
+}
+
+#[test]
+fn members_and_bytes_that_wait_are_bounded() {
+    let waiting = |members, bytes| Waiting { members, bytes, ..Waiting::default() };
+    assert!(waiting(MAX_WAITING - 1, MAX_BYTES - 10).room_for(10).is_ok());
+    for (full, more) in [(waiting(MAX_WAITING, 0), 0), (waiting(0, MAX_BYTES - 10), 11)] {
+        let problem = full.room_for(more).unwrap_err();
+        assert_eq!(problem.status(), axum::http::StatusCode::TOO_MANY_REQUESTS);
+        assert!(problem.detail().contains("group_wait_ms"), "{}", problem.detail());
+    }
+}
