@@ -106,8 +106,14 @@ fn reader(body: Body, longest: usize) -> impl tokio::io::AsyncBufRead + Send + U
 
 /// Whether a body could not be read since it is longer, packed, than it may be.
 pub(super) fn is_too_long(error: &axum::Error) -> bool {
-    let first: &(dyn Error + 'static) = error;
-    std::iter::successors(Some(first), |error| error.source()).any(<dyn Error>::is::<LengthLimitError>)
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn plain(decoder: impl AsyncRead + Send + 'static) -> Body {

@@ -71,6 +71,8 @@ fn a_problem_points_into_the_body_that_was_sent_or_nowhere() {
     assert_eq!((&problem["detail"], &problem["pointer"]), (&json!("expected value"), &Value::Null), "{problem}");
     let problem = server.post("/trl", "{\"completions\":[\"a\"],\"num_generations\":-1}").problem(422);
     assert_eq!(problem["pointer"], "/num_generations");
+    let nested = json!({"messages": [], "kwargs": {"rubric": 7}}).to_string();
+    assert_eq!(server.post("/eval-protocol/evaluate", &nested).problem(422)["pointer"], "/kwargs/rubric");
     assert!(!problem["detail"].as_str().unwrap().contains("column"), "{problem}");
 }
 
