@@ -278,11 +278,13 @@ mod tests {
             })
             .collect();
         tokio::task::spawn_blocking(move || (0..CONNECTIONS).for_each(|_| lists.recv().unwrap())).await.unwrap();
-        assert_eq!(readers.look_up("look", |_| Ok(7)).await, Ok(7));
+        let looked = readers.look_up("look", |_| Ok(7));
+        let looked = tokio::time::timeout(std::time::Duration::from_mins(1), looked).await;
         *end.0.lock().unwrap() = true;
         end.1.notify_all();
         for list in running {
             assert_eq!(list.await.unwrap(), Ok(()));
         }
+        assert_eq!(looked.unwrap(), Ok(7));
     }
 }
