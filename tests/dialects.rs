@@ -7,6 +7,8 @@ mod common;
 
 #[path = "dialects/answers.rs"]
 mod answers;
+#[path = "dialects/broken.rs"]
+mod broken;
 #[path = "dialects/cohorts.rs"]
 mod cohorts;
 #[path = "dialects/contents.rs"]

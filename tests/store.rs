@@ -245,6 +245,7 @@ fn an_idempotency_key_is_taken_once() {
         assert_eq!((answer.batch, answer.body_hash, answer.status), (id, [1; 32], 200));
         assert_eq!(answer.response, response);
         assert_eq!(store.run("exp", 1).await.unwrap().unwrap().summary.n, 1, "a refused batch counts nothing");
+        assert_eq!(store.counters().failures, 0, "a repeat is no failure of the store");
     });
 }
 
@@ -282,6 +283,19 @@ fn ids_rise_whatever_the_clock_does() {
     assert!(BatchIds::new(last, 0).next(NOW) > last.unwrap());
     // Two servers on one database do not meet in one millisecond.
     assert_ne!(BatchIds::new(None, 1).next(NOW), BatchIds::new(None, 2).next(NOW));
+}
+
+/// As after a clock that was ahead was put right: both find ids of the future.
+#[test]
+fn two_processes_draw_different_ids_also_where_the_newest_one_is_ahead_of_the_clock() {
+    let newest = BatchIds::new(None, 3).next(NOW + 3_600_000);
+    let processes = [BatchIds::new(Some(newest), 0x10000), BatchIds::new(Some(newest), 0x20000)];
+    let drawn = processes.map(|ids| (0..1000).map(|ms| ids.next(NOW + ms / 10)).collect::<Vec<_>>());
+    for ids in &drawn {
+        assert!(newest < ids[0] && ids.is_sorted_by(|before, after| before < after));
+    }
+    let [one, other] = drawn;
+    assert!(one.iter().all(|id| !other.contains(id)));
 }
 
 proptest! {

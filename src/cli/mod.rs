@@ -17,6 +17,7 @@ mod experiment;
 mod explain;
 mod findings;
 mod judge;
+mod log;
 mod openapi;
 mod paint;
 mod replay;
@@ -108,15 +109,17 @@ fn run() -> anyhow::Result<ExitCode> {
     let own_file = matches!(cli.command, Some(Command::Train(_) | Command::Experiment(_)));
     let file = File::read(cli.config.as_deref().filter(|_| !own_file))?;
     let (filter, format) = file.log(cli.log.clone(), cli.log_format);
-    start_log(&filter, format)?;
-    match command(cli, &file, format) {
+    log::start(&filter, format, matches!(cli.command, None | Some(Command::Serve(_))))?;
+    let done = match command(cli, &file, format) {
         // Whoever reads the log as JSON reads why it ended there, too, unless it is switched off.
         Err(error) if format == LogFormat::Json && tracing::enabled!(tracing::Level::ERROR) => {
             tracing::error!(error = format!("{error:#}"), "gradus ends");
             Ok(ExitCode::FAILURE)
         }
         done => done,
-    }
+    };
+    log::end();
+    done
 }
 
 fn command(cli: Cli, file: &File, log: LogFormat) -> anyhow::Result<ExitCode> {
@@ -152,6 +155,7 @@ fn arguments() -> Result<Cli, clap::Error> {
 fn say_text(text: &str) {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            log::end();
             note!("gradus: cannot write to standard output: {error}");
             std::process::exit(1);
         }
@@ -162,28 +166,6 @@ fn say_text(text: &str) {
 /// Prints to standard error. Where that cannot be written nobody can be told, and the work goes on.
 fn note_text(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    use tracing_subscriber::EnvFilter;
-    // A word that is no level would be taken for the name of a part, and everything else go silent.
-    let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    let level = |word: &str| levels.iter().any(|level| word.eq_ignore_ascii_case(level));
-    let known = |part: &str| level(part) || part.contains(['=', '[', ':']) || part.starts_with("gradus");
-    let help = || format!("--log {filter:?} is no filter; use one of {levels:?}, or a filter such as gradus=debug");
-    anyhow::ensure!(filter.split(',').all(|part| known(part.trim())), help());
-    let filter = EnvFilter::try_new(filter).with_context(help)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // A line that cannot be written would be told of on the same stream, by a panic where that fails, too.
-        .log_internal_errors(false)
-        .with_ansi(paint::Paint::colours_stderr());
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
 }
 
 /// What the judges of a command wait on.

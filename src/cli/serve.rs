@@ -46,6 +46,7 @@ pub(super) fn run(args: Args, file: &File, log: LogFormat) -> anyhow::Result<Exi
             () = &mut stop => {
                 tracing::info!("stopped before it served");
                 // What is being opened is left as it is, as by a loss of power: a judge may take minutes to load.
+                super::log::end();
                 std::process::exit(0);
             }
         };
@@ -109,6 +110,7 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
                 _ = interrupt.recv() => SignalKind::interrupt(),
             };
             tracing::warn!("told to stop again: requests in flight get no answer");
+            super::log::end();
             std::process::exit(128 + signal.as_raw_value());
         });
     })

@@ -90,7 +90,9 @@ impl App {
             next_request: AtomicU64::new(0),
             salt: RandomState::new().hash_one(std::process::id()),
         }));
-        references::restore(&app);
+        if let Some(store) = &app.store {
+            references::restore(store, &app.references);
+        }
         app
     }
 

@@ -18,6 +18,7 @@ use super::error::Problem;
 use super::kind::Kind;
 use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job, by_size};
+use super::wire::MAX_TRAJECTORIES;
 
 /// Most members that wait at once.
 const MAX_WAITING: usize = 1 << 16;
@@ -87,6 +88,13 @@ struct Cohort {
     timer: AbortHandle,
 }
 
+impl Cohort {
+    /// Items that came.
+    fn came(&self) -> usize {
+        self.members.iter().map(|member| member.joining.count).sum()
+    }
+}
+
 struct Member {
     number: u64,
     joining: Joining,
@@ -129,14 +137,15 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
     }
     let due = joining.due;
     let (answer, mut wait) = oneshot::channel();
-    let (number, complete) = {
+    let (number, settled) = {
         let mut waiting = app.cohorts.lock();
         waiting.take_in(app, &key, joining, answer)?
     };
     let place = Place { cohorts: &app.cohorts, key: key.clone(), number };
-    if let Some(cohort) = complete {
-        tokio::spawn(settle(app.clone(), key, cohort));
-    } else if app.is_draining() {
+    for cohort in settled {
+        tokio::spawn(settle(app.clone(), key.clone(), cohort));
+    }
+    if app.is_draining() {
         // It came in between the signal to stop and the end of all waiting.
         settle_all(app);
     }
@@ -162,17 +171,20 @@ pub(crate) fn settle_all(app: &App) {
 }
 
 impl Waiting {
-    /// Adds a member; gives its number, and the cohort when that is complete.
+    /// Adds a member; gives its number, and what is to be scored now: the cohort when that is complete, and one before it where
+    /// they would be more together than a request may have.
     fn take_in(
         &mut self,
         app: &App,
         key: &CohortKey,
         joining: Joining,
         answer: oneshot::Sender<Result<Share, Problem>>,
-    ) -> Result<(u64, Option<Cohort>), Problem> {
+    ) -> Result<(u64, Vec<Cohort>), Problem> {
         self.room_for(joining.items.len())?;
         let number = self.next;
         self.next += 1;
+        let crowded = self.cohorts.get(key).is_some_and(|cohort| cohort.came() + joining.count > MAX_TRAJECTORIES);
+        let before = if crowded { self.take_out(key) } else { None };
         let (size, patience) = (joining.size, joining.patience.saturating_sub(joining.arrived.elapsed()));
         self.members += 1;
         self.bytes += joining.items.len();
@@ -182,9 +194,8 @@ impl Waiting {
             timer: tokio::spawn(give_up(app.clone(), key.clone(), number, patience)).abort_handle(),
         });
         cohort.members.push(Member { number, joining, answer });
-        let came: usize = cohort.members.iter().map(|member| member.joining.count).sum();
-        let complete = if came >= size { self.take_out(key) } else { None };
-        Ok((number, complete))
+        let complete = if cohort.came() >= size { self.take_out(key) } else { None };
+        Ok((number, before.into_iter().chain(complete).collect()))
     }
 
     fn room_for(&self, bytes: usize) -> Result<(), Problem> {
@@ -246,10 +257,12 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
     let bytes = members.iter().map(|member| member.joining.items.len()).sum();
     let Ok((mut members, body)) = by_size(bytes, move || Ok(together(&key, members))).await else { return };
     let Some(first) = members.iter().min_by_key(|member| member.joining.arrived) else { return };
-    let (arrived, request_id) = (first.joining.arrived, first.joining.request_id.clone());
+    let Joining { arrived, due, ref request_id, .. } = first.joining;
+    let request_id = request_id.clone();
     let gone = AbandonOnDrop::default();
     let abandoned = gone.0.clone();
-    let job = Job { body, arrived, request_id, idempotency: None, items: Vec::new(), facts: true, abandoned };
+    let items = Vec::new();
+    let job = Job { body, arrived, due, request_id, idempotency: None, items, facts: true, abandoned };
     let all_gone = async {
         for member in &mut members {
             member.answer.closed().await;

@@ -1,18 +1,20 @@
 //! Request bodies decompressed on the way in. In: a request whose `Content-Encoding` is gzip or zstd; out: the same request
 //! with a plain body. How large that may become is for whoever reads it to bound. Its answer always leaves in an encoding.
 
+use std::error::Error;
 use std::io;
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::app::App;
 use super::error::Problem;
 use super::kind::Kind;
 
@@ -21,8 +23,9 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// Decompresses the request's body. A body may be several compressed pieces, one after the other (RFC 1952, 2.2); what
 /// stands behind them and is none breaks the body. One in another encoding stays as it is, and keeps the header: whoever
-/// reads it refuses it by [`require_known`], in words that its client hears.
-pub(super) async fn decompress(mut request: Request, next: Next) -> Response {
+/// reads it refuses it by [`require_known`], in words that its client hears. Packed it must not be longer than it may be plain:
+/// pieces of nothing cost time all the same.
+pub(super) async fn decompress(State(app): State<App>, mut request: Request, next: Next) -> Response {
     // An answer that was made, and stored, is not withheld for its encoding: RFC 9110 leaves the choice (12.5.3).
     if accepts_none(request.headers()) {
         request.headers_mut().remove(header::ACCEPT_ENCODING);
@@ -30,17 +33,17 @@ pub(super) async fn decompress(mut request: Request, next: Next) -> Response {
     let Some(coding) = request.headers_mut().remove(header::CONTENT_ENCODING) else {
         return next.run(request).await;
     };
-    let name = name_of(&coding);
+    let (name, longest) = (name_of(&coding), app.limits.config.max_body_bytes);
     let (mut parts, body) = request.into_parts();
     let body = match name.as_str() {
         "identity" => body,
         "gzip" | "x-gzip" => {
-            let mut decoder = GzipDecoder::new(reader(body));
+            let mut decoder = GzipDecoder::new(reader(body, longest));
             decoder.multiple_members(true);
             plain(decoder)
         }
         "zstd" => {
-            let mut decoder = ZstdDecoder::new(reader(body));
+            let mut decoder = ZstdDecoder::new(reader(body, longest));
             decoder.multiple_members(true);
             plain(decoder)
         }
@@ -96,8 +99,21 @@ fn accepts_none(headers: &HeaderMap) -> bool {
     refused && !accepted
 }
 
-fn reader(body: Body) -> impl tokio::io::AsyncBufRead + Send + Unpin + 'static {
+fn reader(body: Body, longest: usize) -> impl tokio::io::AsyncBufRead + Send + Unpin + 'static {
+    let body = Body::new(Limited::new(body, longest));
     StreamReader::new(body.map_err(io::Error::other).into_data_stream())
+}
+
+/// Whether a body could not be read since it is longer, packed, than it may be.
+pub(super) fn is_too_long(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn plain(decoder: impl AsyncRead + Send + 'static) -> Body {

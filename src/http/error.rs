@@ -128,6 +128,19 @@ impl Problem {
         self
     }
 
+    /// Without the place at fault, which is one in another text than the client's.
+    #[must_use]
+    pub fn without_place(mut self) -> Self {
+        self.pointer = None;
+        let said = self
+            .detail
+            .rsplit_once(" at line ")
+            .filter(|(_, place)| place.contains(" column "))
+            .map(|said| said.0.len());
+        self.detail.truncate(said.unwrap_or(self.detail.len()));
+        self
+    }
+
     /// With the line at fault, from 1, of a text that is read by lines.
     #[must_use]
     pub fn on_line(mut self, line: usize) -> Self {
@@ -280,7 +293,9 @@ impl From<StoreError> for Problem {
             // Neither a later try nor another database makes it smaller.
             StoreError::Compress { .. } => Self::new(Kind::TooLarge, format!("{error}; send smaller batches")),
             StoreError::Batch { .. } => Self::internal(format!("the scores could not be stored: {error}")),
-            error => Self::new(Kind::Store, format!("the scores could not be stored or read: {error}")),
+            // Nor does a later try mend it.
+            StoreError::Damaged { .. } => Self::internal(error.to_string()),
+            error => Self::new(Kind::Store, format!("the store failed: {error}")),
         }
     }
 }
@@ -290,10 +305,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_store_can_never_take_is_not_to_be_tried_again() {
+    fn what_a_store_can_never_do_is_not_to_be_tried_again() {
         let problem = Problem::from(StoreError::Compress { bytes: 9, limit: 8, detail: "too long".to_owned() });
         assert_eq!((problem.status(), problem.kind.retry_after_s()), (StatusCode::PAYLOAD_TOO_LARGE, None));
+        let batch = crate::store::BatchIds::new(None, 0).next(1);
+        let problem = Problem::from(StoreError::Damaged { batch, what: "row" });
+        assert_eq!((problem.status(), problem.kind.retry_after_s()), (StatusCode::INTERNAL_SERVER_ERROR, None));
         let problem = Problem::from(StoreError::Closed);
         assert_eq!((problem.status(), problem.kind.retry_after_s()), (StatusCode::SERVICE_UNAVAILABLE, Some(5)));
+        assert!(!problem.detail().contains("scores"), "it is read for more than scores: {}", problem.detail());
     }
 }

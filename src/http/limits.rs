@@ -11,7 +11,7 @@ use simdutf8::compat::from_utf8;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::decompress::require_known;
+use super::decompress::{is_too_long, require_known};
 use super::error::Problem;
 use super::kind::Kind;
 use super::spare::{Lent, Spare};
@@ -143,27 +143,42 @@ impl Admission<'_> {
         let max = self.limits.config.max_body_bytes;
         let whole = Duration::from_millis(self.limits.config.max_deadline_ms);
         let began = Instant::now();
-        let expected = content_length(headers).unwrap_or(0).min(8 << 20);
+        let announced = content_length(headers);
+        let expected = announced.unwrap_or(0).min(8 << 20);
         let (room, _lent) = self.room(expected);
+        let room_bytes = self.bytes;
         let mut text = Utf8 { text: room, broken: Vec::new() };
         loop {
             // One timer for both limits: each that is set wakes the thread that waits for connections.
             let left = whole.saturating_sub(began.elapsed());
             let late = |_| silent(if left < SILENCE { whole } else { SILENCE });
             let Some(frame) = timeout(left.min(SILENCE), body.frame()).await.map_err(late)? else { break };
-            let frame = frame.map_err(|error| bad_body(&error.to_string()))?;
+            let unread = |error: axum::Error| {
+                if is_too_long(&error) { self.limits.too_large() } else { bad_body(&error.to_string()) }
+            };
+            let frame = frame.map_err(unread)?;
             let Ok(data) = frame.into_data() else { continue };
             let length = text.len() + data.len();
             if length > max {
                 return Err(self.limits.too_large());
             }
             if length > self.bytes {
-                // In large steps, so that the semaphore is touched rarely: an announced length alone takes nothing from others.
-                self.grow(length.next_power_of_two().min(max))?;
+                // In large steps, so that the semaphore is touched rarely, but never past what is to come: an announced length
+                // alone takes nothing from others.
+                let step = length.next_power_of_two().min(max);
+                self.grow(announced.map_or(step, |announced| step.min(announced.max(length))))?;
             }
             text.push(&data).map_err(not_utf8)?;
         }
+        self.shrink(text.len().max(room_bytes));
         text.finish().map_err(not_utf8)
+    }
+
+    /// Counts no more than so many bytes, where more were counted ahead.
+    fn shrink(&mut self, bytes: usize) {
+        let Some(held) = &mut self.permits else { return };
+        drop(held.split(held.num_permits().saturating_sub(permits(bytes))));
+        self.bytes = bytes;
     }
 
     /// An answer that counts until it has left, or its connection has ended: as much as its request did, or its own length
@@ -345,6 +360,23 @@ mod tests {
         assert!(limits.spare.take(announced).is_none());
         drop((reading, silent));
         assert!(limits.spare.take(announced).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_body_counts_as_long_as_it_is() {
+        let limits = Limits::new(Config { max_body_bytes: 1 << 20, max_in_flight_bytes: 1 << 20, ..Config::default() });
+        let body = || Body::from("x".repeat(600_000));
+        let announcing = HeaderMap::from_iter([(header::CONTENT_LENGTH, 600_000.into())]);
+        let other = limits.admit(&HeaderMap::new()).unwrap().hold(Bytes::from(vec![b'x'; 400_000]));
+        let mut announced = limits.admit(&announcing).unwrap();
+        assert_eq!(announced.read(&announcing, body()).await.unwrap().len(), 600_000, "both fit");
+        drop((other, announced));
+        // What says nothing of its length is counted ahead, until it is there.
+        let mut admission = limits.admit(&HeaderMap::new()).unwrap();
+        admission.read(&HeaderMap::new(), body()).await.unwrap();
+        assert!((600_000..601_024).contains(&limits.bytes_in_flight()), "{}", limits.bytes_in_flight());
+        drop(admission);
+        assert_eq!(limits.bytes_in_flight(), 0);
     }
 
     #[test]

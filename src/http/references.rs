@@ -49,8 +49,10 @@ impl Entry {
     "the table of references would hold {prompts} prompts in {bytes} bytes, more than the limit of {MAX_PROMPTS} prompts or {MAX_BYTES} bytes; load fewer, or use shorter tools"
 )]
 pub struct TableFull {
-    prompts: usize,
-    bytes: usize,
+    /// Prompts that it would hold.
+    pub prompts: usize,
+    /// What they would take.
+    pub bytes: usize,
 }
 
 /// The table.
@@ -105,17 +107,29 @@ impl References {
     pub fn insert(&self, entries: Vec<(PromptKey, Entry)>) -> Result<usize, TableFull> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let known = table.check(&entries)?;
-        for (key, entry) in entries {
-            let bytes = entry.bytes();
-            table.most_turns = table.most_turns.max(entry.turns);
-            let old = table.entries.insert(key, Arc::new(entry));
-            table.bytes = (table.bytes + bytes).saturating_sub(old.map_or(0, |old| old.bytes()));
-        }
+        table.add(entries);
         Ok(known)
+    }
+
+    /// Adds entries that were taken before, whether or not they fit: several processes may have stored more than one may
+    /// take. Gives how full the table is, where that is more than an upload may make it.
+    pub fn take_up(&self, entries: Vec<(PromptKey, Entry)>) -> Option<TableFull> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.add(entries);
+        table.check(&[]).err()
     }
 }
 
 impl Table {
+    fn add(&mut self, entries: Vec<(PromptKey, Entry)>) {
+        for (key, entry) in entries {
+            let bytes = entry.bytes();
+            self.most_turns = self.most_turns.max(entry.turns);
+            let old = self.entries.insert(key, Arc::new(entry));
+            self.bytes = (self.bytes + bytes).saturating_sub(old.map_or(0, |old| old.bytes()));
+        }
+    }
+
     /// How many of the entries' prompts are known, where all fit.
     fn check(&self, entries: &[(PromptKey, Entry)]) -> Result<usize, TableFull> {
         let replaced = |key| self.entries.get(key).map_or(0, |old| old.bytes());
@@ -138,6 +152,14 @@ impl KnownPrompts for References {
 
     fn most_turns(&self) -> usize {
         self.table.read().unwrap_or_else(PoisonError::into_inner).most_turns
+    }
+}
+
+#[cfg(test)]
+impl References {
+    /// A table that has no room for another prompt.
+    pub(crate) fn full() -> Self {
+        Self { table: RwLock::new(Table { bytes: MAX_BYTES, ..Table::default() }), ..Self::default() }
     }
 }
 

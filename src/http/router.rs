@@ -146,7 +146,7 @@ pub(super) fn router(app: App) -> Router {
                 .layer(axum::middleware::from_fn_with_state(app.clone(), observe))
                 .layer(axum::middleware::from_fn(hear_out))
                 .layer(CatchPanicLayer::new())
-                .layer(axum::middleware::from_fn(decompress))
+                .layer(axum::middleware::from_fn_with_state(app.clone(), decompress))
                 .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
                 .layer(axum::middleware::from_fn(pace))
                 .layer(DefaultBodyLimit::max(2 * MAX_RUBRIC_BYTES)),

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::time::timeout_at;
@@ -24,6 +24,8 @@ pub(crate) struct Job {
     pub(crate) body: String,
     /// When it arrived: its deadline counts from here.
     pub(crate) arrived: Instant,
+    /// When the answer is due, as far as that is known before the body is read: nobody waits for its turn longer.
+    pub(crate) due: Option<Due>,
     /// The id of the HTTP request.
     pub(crate) request_id: String,
     /// Set when the client sent an idempotency key.
@@ -41,12 +43,12 @@ pub(crate) struct Job {
 /// # Errors
 /// When the request as a whole has no answer; a bad item is no error but a result that says so.
 pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
-    let Job { body, arrived, request_id, idempotency, items, facts, abandoned } = job;
+    let Job { body, arrived, due, request_id, idempotency, items, facts, abandoned } = job;
     let stop =
         Stop { arrived: Some(arrived), max_ms: Some(app.limits.config.max_deadline_ms), abandoned, ..Stop::default() };
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
     let stamp = batch_id.map(|id| Stamp { id, created_at_ms: app.now_ms(), idempotency });
-    let mut pass = Pass { request_id, body, items, stamp, stop, facts, session: Session::default() };
+    let mut pass = Pass { request_id, body, items, stamp, stop, due, facts, session: Session::default() };
     let (scored, batch) = loop {
         let result;
         (result, pass) = pass.take_turn(app).await?;
@@ -66,11 +68,30 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     app.limits.spare.keep(std::mem::take(&mut pass.body));
     tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
     drop(pass);
+    let mut count = Count { app, scored: &scored, refused: false };
     if let (Some(store), Some(batch)) = (&app.store, batch) {
-        by_deadline(deadline, store.append(batch)).await??;
+        let stored = by_deadline(deadline, store.append(batch)).await?;
+        count.refused = stored.is_err();
+        stored?;
     }
-    app.metrics.count(&scored);
+    drop(count);
     Ok(scored)
+}
+
+/// Counts a request's scores when dropped, unless the store refused them: also where the client went away, or its time was
+/// over, while they were being stored.
+struct Count<'a> {
+    app: &'a App,
+    scored: &'a Scored,
+    refused: bool,
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        if !self.refused {
+            self.app.metrics.count(self.scored);
+        }
+    }
 }
 
 /// Tells the log of items that could not be scored: most trainers' paths have no place for the reason.
@@ -98,6 +119,20 @@ async fn by_deadline<T>(deadline: Option<Due>, work: impl Future<Output = T>) ->
     }
 }
 
+/// Waits no longer than until the answer is due, for what ends by itself where nobody waits for it.
+pub(crate) async fn in_time<T, E: From<Problem>>(
+    due: Option<Due>,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match due {
+        None => work.await,
+        Some(due) => {
+            let late = |_| E::from(BatchError::Deadline(due).into());
+            timeout_at(due.at.into(), work).await.map_err(late)?
+        }
+    }
+}
+
 /// What names a stored batch.
 #[derive(Clone)]
 struct Stamp {
@@ -114,6 +149,7 @@ struct Pass {
     items: Vec<Range<usize>>,
     stamp: Option<Stamp>,
     stop: Stop,
+    due: Option<Due>,
     facts: bool,
     session: Session,
 }
@@ -122,7 +158,9 @@ impl Pass {
     /// Goes over the request when it is its turn, and gives itself back for the next time.
     async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Problem>, Self), Problem> {
         let (work, bytes) = (app.clone(), self.body.len());
-        elsewhere(|job| app.engine.load.start(bytes, job), move || (self.run(&work), self)).await
+        let due = self.stop.deadline.get().copied().or(self.due);
+        let start = |job| app.engine.load.start(bytes, job);
+        in_time(due, in_turn(start, self, move |pass: Self| (pass.run(&work), pass))).await
     }
 
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
@@ -211,6 +249,33 @@ pub(crate) async fn on_work_threads<T: Send + 'static>(
     elsewhere(rayon::spawn, work).await?
 }
 
+/// Something that waits for its turn on another thread. Whoever stops waiting takes it out: the queue holds no body of a
+/// request that has its answer, or needs none.
+struct Waiting<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Waiting<T> {
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// Does work with something when it is its turn.
+async fn in_turn<W: Send + 'static, T: Send + 'static>(
+    start: impl FnOnce(Box<dyn FnOnce() + Send>),
+    with: W,
+    work: impl FnOnce(W) -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let waiting = Waiting(Arc::new(Mutex::new(Some(with))));
+    let turn = Waiting(waiting.0.clone());
+    elsewhere(start, move || turn.take().map(work)).await?.ok_or_else(scoring_failed)
+}
+
 /// Starts work on another thread and waits for it. A panic there is a bug of ours, and one failed request, not a dead server.
 async fn elsewhere<T: Send + 'static>(
     start: impl FnOnce(Box<dyn FnOnce() + Send>),
@@ -225,4 +290,35 @@ async fn elsewhere<T: Send + 'static>(
 
 fn scoring_failed() -> Problem {
     Problem::internal("scoring failed; please report this with the request")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A turn that comes after the answer was due finds nothing to do, and the queue holds nothing meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_turn_longer_than_until_the_answer_is_due() {
+        let (mut queue, body) = (Vec::new(), Arc::new(()));
+        let due = Due::of(Instant::now(), Some(400), Some(300_000));
+        let turn = in_turn(|job| queue.push(job), body.clone(), |_| panic!("nobody wants it any more"));
+        let late: Result<(), Problem> = in_time(due, turn).await;
+        let problem = late.unwrap_err();
+        assert_eq!(problem.status(), axum::http::StatusCode::GATEWAY_TIMEOUT);
+        assert!(problem.detail().contains("not scored within 400 ms"), "{}", problem.detail());
+        assert_eq!((queue.len(), Arc::strong_count(&body)), (1, 1));
+        for job in queue {
+            job();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_comes_in_time_gives_what_it_made() {
+        let due = Due::of(Instant::now(), None, Some(300_000));
+        let turn = in_turn(|job| drop(std::thread::spawn(job)), 20, |n| n + 1);
+        assert_eq!(in_time(due, turn).await.unwrap(), 21);
+        assert_eq!(in_time(None, async { Ok::<_, Problem>(Duration::ZERO) }).await.unwrap(), Duration::ZERO);
+    }
 }

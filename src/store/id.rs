@@ -75,10 +75,12 @@ pub struct BatchIds {
 
 impl BatchIds {
     /// A source whose ids come after `last`. The `salt` (20 bits are used) is where each millisecond starts to
-    /// count, so that two processes that write to one database do not meet.
+    /// count, so that two processes that write to one database do not meet; nor where `last` is ahead of their clocks.
     pub fn new(last: Option<BatchId>, salt: u64) -> Self {
         let salt = salt & ((1 << COUNTER_BITS) - 1);
-        Self { last: AtomicU64::new(last.map_or(0, |id| id.0)), salt }
+        // Counting on from `last` itself, two processes that found the same one would draw the same ids.
+        let start = |last: BatchId| (((last.0 >> COUNTER_BITS) + 1) << COUNTER_BITS) | salt;
+        Self { last: AtomicU64::new(last.map_or(0, start)), salt }
     }
 
     /// The next id, at `now_ms` Unix milliseconds.

@@ -70,7 +70,7 @@ pub struct Counters {
     pub scores: u64,
     /// Transactions committed: fewer than batches when they were grouped.
     pub transactions: u64,
-    /// Batches that could not be written.
+    /// Batches that could not be written, repeats of a key aside.
     pub failures: u64,
     /// Findings written.
     pub findings: u64,

@@ -138,7 +138,7 @@ pub(super) fn in_range(value: f64) -> bool {
 impl Batch {
     /// A batch of nothing, for tests to fill in.
     #[allow(clippy::unwrap_used)]
-    pub(super) fn empty(id: BatchId) -> Self {
+    pub(crate) fn empty(id: BatchId) -> Self {
         Self {
             id,
             request_id: String::new(),

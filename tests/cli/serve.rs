@@ -216,6 +216,23 @@ fn as_many_files_may_be_open_as_the_system_allows() {
     assert_eq!(limits[0], limits[1], "{files}");
 }
 
+/// A pipe that whoever started it never reads: it is full after some hundred lines.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (unread, log) = std::io::pipe().unwrap();
+    let gradus = Gradus::new();
+    let mut command = gradus.command(&["--log", "debug", "serve", "--listen", "127.0.0.1:0", "--store", "none"]);
+    command.stderr(log);
+    let (mut child, address) = start(command);
+    // Each is told with what is wrong with it.
+    for _ in 0..500 {
+        assert_eq!(status(&address, "/trl", "{\"completions\":7}"), "422");
+    }
+    send(&child, "TERM");
+    assert!(child.wait().unwrap().success());
+    drop(unread);
+}
+
 #[test]
 fn a_limit_on_the_size_of_files_refuses_and_does_not_kill() {
     let gradus = Gradus::new();

@@ -261,6 +261,38 @@ fn an_answer_leaves_only_after_its_scores_are_durable() {
     }
 }
 
+/// A restored backup may lack a part of one batch: the others are still there to be read.
+#[test]
+fn a_damaged_batch_is_told_and_passed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    for step in 0..4 {
+        score(&server, &json!({"run_id": "r", "step": step, "trajectories": [answering("Paris"), answering("Lyon")]}));
+    }
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let lost = "DELETE FROM score_rows WHERE batch = (SELECT id FROM batches WHERE step = 2)";
+    assert_eq!(database.execute(lost, []).unwrap(), 1);
+    for limit in [1, 3, 4, 100] {
+        let path = format!("/runs/r/scores?limit={limit}");
+        let (mut next, mut before) = (path.clone(), 0);
+        let problem = loop {
+            let answer = server.get(&next);
+            if answer.status != 200 {
+                break answer;
+            }
+            before += items(&answer).len();
+            next = format!("{path}&cursor={}", answer.ok()["next_cursor"].as_str().unwrap());
+        };
+        assert_eq!((before, problem.headers.get("retry-after")), (4, None), "it is the same for ever");
+        let problem = problem.problem(500);
+        let detail = problem["detail"].as_str().unwrap();
+        let cursor = detail.split_once("`cursor=").unwrap().1.split_once('`').unwrap().0;
+        let after = pages_from(&server, &path, format!("{path}&cursor={cursor}"));
+        assert_eq!(after.iter().map(|row| row["step"].clone()).collect::<Vec<_>>(), [3, 3], "{detail}");
+    }
+}
+
 #[test]
 fn names_of_any_characters_work() {
     let (server, _directory) = stored();

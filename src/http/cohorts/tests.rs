@@ -133,3 +133,22 @@ fn members_and_bytes_that_wait_are_bounded() {
         assert!(problem.detail().contains("group_wait_ms"), "{}", problem.detail());
     }
 }
+
+/// A request has no more than so many items, and theirs are one request.
+#[tokio::test]
+async fn members_that_are_too_many_together_are_scored_apart() {
+    let (app, key) = (app(), key());
+    let mut waiting = Waiting::default();
+    let mut settled = |count| {
+        let (size, patience) = (MAX_TRAJECTORIES, Duration::from_mins(5));
+        let (items, request_id, arrived) = ("abc".to_owned(), String::new(), Instant::now());
+        let joining = Joining { items, count, size, patience, arrived, due: None, request_id };
+        let (_, settled) = waiting.take_in(&app, &key, joining, oneshot::channel().0).unwrap();
+        settled.iter().map(Cohort::came).collect::<Vec<_>>()
+    };
+    assert_eq!(settled(4000), Vec::<usize>::new());
+    assert_eq!(settled(4000), [4000], "those that came before");
+    assert_eq!(settled(96), [4096]);
+    assert_eq!((settled(1), settled(4096)), (vec![], vec![1, 4096]));
+    assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (0, 0, 0));
+}

@@ -101,8 +101,10 @@ impl Draft<'_> {
         put(out, "group", group.as_deref());
         draft.put_text(desk, out);
         draft.put_label(desk, known, out);
-        // The last comma; `put_text` always writes a field.
-        out.pop();
+        // The last comma. An item of which nothing is left, as of a text that is `null`, has none.
+        if out.ends_with(',') {
+            out.pop();
+        }
         out.push('}');
         outline
     }

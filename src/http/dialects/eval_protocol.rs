@@ -113,7 +113,8 @@ impl Dialect for EvalProtocol {
             tools: either("tools").map(Cow::Borrowed),
             ..Draft::default()
         };
-        let inner = nested.map(|kwargs| kwargs.text_of("rubric")).transpose()?.flatten();
+        let within = |wrong: Pointed| Pointed { pointer: ["/kwargs", &wrong.pointer].concat(), ..wrong };
+        let inner = nested.map(|kwargs| kwargs.text_of("rubric")).transpose().map_err(within)?.flatten();
         let rubric = body.text_of("rubric")?.or(inner).map(Cow::into_owned);
         Ok((Self { rubric }, vec![draft]))
     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::de::IgnoredAny;
 
-use crate::http::wire::{MAX_NOTED, NotTaken, Noted, Pointed, Text, Whole, pointed, take_apart};
+use crate::http::wire::{MAX_NOTED, NotTaken, Noted, Pointed, Text, Whole, pointed, take_apart, without_place};
 
 /// Where the values of a text stand.
 #[derive(Debug, Default)]
@@ -34,15 +34,25 @@ impl Parts {
     /// # Errors
     /// When it is no JSON, or has too many values.
     pub(super) fn read(text: &str, depth: usize) -> Result<Self, Pointed> {
-        take_apart(text, depth).map(Self).map_err(|why| match why {
-            NotTaken::TooMany => {
-                Pointed::shape("", format!("there are more than the limit of {MAX_NOTED} values; send smaller batches"))
+        let checked = || serde_json::from_str::<IgnoredAny>(text).map_err(|error| pointed::<IgnoredAny>(text, &error));
+        match take_apart(text, depth) {
+            Ok(noted) => {
+                let parts = Self(noted);
+                // Of what has nothing inside nobody reads more.
+                if !parts.value(text).raw().starts_with(['{', '[']) {
+                    checked()?;
+                }
+                Ok(parts)
             }
-            NotTaken::Odd => match serde_json::from_str::<IgnoredAny>(text) {
-                Err(error) => pointed::<IgnoredAny>(text, &error),
-                Ok(_) => Pointed::shape("", "this cannot be taken apart; please report it with the request"),
-            },
-        })
+            Err(NotTaken::TooMany) => {
+                let message = format!("there are more than the limit of {MAX_NOTED} values; send smaller batches");
+                Err(Pointed::shape("", message))
+            }
+            Err(NotTaken::Odd) => {
+                checked()?;
+                Err(Pointed::shape("", "this cannot be taken apart; please report it with the request"))
+            }
+        }
     }
 
     /// The whole value.
@@ -168,7 +178,7 @@ impl<'t, 'b> Value<'t, 'b> {
     /// When it is no text.
     pub(super) fn text_of(self, name: &str) -> Result<Option<Cow<'b, str>>, Pointed> {
         let read = |raw: &'b str| serde_json::from_str::<Text<'b>>(raw).map(|text| text.0);
-        self.raw_of(name).map(read).transpose().map_err(|error| Pointed::shape(format!("/{name}"), error.to_string()))
+        self.raw_of(name).map(read).transpose().map_err(|error| wrong_field(name, &error))
     }
 
     /// A whole number, if the field is there.
@@ -177,8 +187,13 @@ impl<'t, 'b> Value<'t, 'b> {
     /// When it is none.
     pub(super) fn count_of(self, name: &str) -> Result<Option<u64>, Pointed> {
         let read = |raw: &'b str| serde_json::from_str::<Whole>(raw).map(|Whole(number)| number);
-        self.raw_of(name).map(read).transpose().map_err(|error| Pointed::shape(format!("/{name}"), error.to_string()))
+        self.raw_of(name).map(read).transpose().map_err(|error| wrong_field(name, &error))
     }
+}
+
+/// A field that was read by itself: its lines and columns are none of the body's.
+fn wrong_field(name: &str, error: &serde_json::Error) -> Pointed {
+    Pointed::shape(format!("/{name}"), without_place(error))
 }
 
 #[cfg(test)]
@@ -202,14 +217,19 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
-        assert_eq!(Parts::read("{", 1).unwrap_err().wrong, Wrong::Syntax);
+        for text in ["{", "nope", "", "\"a\nb\""] {
+            assert_eq!(Parts::read(text, 1).unwrap_err().wrong, Wrong::Syntax, "{text}");
+        }
+        assert_eq!(Parts::read("7", 1).unwrap().object("7").unwrap_err().wrong, Wrong::Shape);
         assert_eq!(Parts::read("[]", 1).unwrap().object("[]").unwrap_err().wrong, Wrong::Shape);
         let text = r#"{"list": 3, "text": 3, "count": "x"}"#;
         let parts = Parts::read(text, 1).unwrap();
         let body = parts.object(text).unwrap();
         assert_eq!(body.values_of("list").unwrap_err().pointer, "/list");
         assert_eq!(body.text_of("text").unwrap_err().pointer, "/text");
-        assert_eq!(body.count_of("count").unwrap_err().pointer, "/count");
+        let wrong = body.count_of("count").unwrap_err();
+        assert_eq!(wrong.pointer, "/count");
+        assert!(!wrong.message.contains("column"), "the body has it elsewhere: {}", wrong.message);
         assert_eq!(body.needed("nothing").unwrap_err().wrong, Wrong::Shape);
     }
 }

@@ -13,7 +13,7 @@ use crate::http::batch::Due;
 use crate::http::error::Problem;
 use crate::http::kind::Kind;
 use crate::http::schema::ToolFormatDoc;
-use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid};
+use crate::http::wire::{MAX_NAME_BYTES, MAX_STEP, MAX_TRAJECTORIES, OnInvalid};
 use crate::trajectory::ToolFormat;
 
 /// Longest that a group waits for its members where the query does not say, in milliseconds.
@@ -67,8 +67,8 @@ pub(crate) struct Options {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct Repeatable {
-    /// A repeat with the same key gets the same answer without being scored or counted again, as long as this server runs,
-    /// for a day.
+    /// A repeat with the same key gets the same answer without being scored or counted again, as long as this server runs and
+    /// has it in memory: for a day, or until more than 64 MiB of such answers came, of which some are then forgotten.
     #[param(rename = "Idempotency-Key", min_length = 1, max_length = 256)]
     idempotency_key: Option<String>,
 }
@@ -85,6 +85,18 @@ impl Options {
             .0;
         if let Some(format) = &options.tool_format {
             format.parse::<ToolFormat>().map_err(|error| bad(format!("tool_format: {error}")))?;
+        }
+        match options.run_id.as_deref().map(str::len) {
+            Some(0) => return Err(bad("the name of a run must not be empty; leave `run_id` out for none".to_owned())),
+            Some(length) if length > MAX_NAME_BYTES => {
+                return Err(bad(format!(
+                    "run_id: a name of {length} bytes is longer than the limit of {MAX_NAME_BYTES}"
+                )));
+            }
+            _ => {}
+        }
+        if let Some(step) = options.step.filter(|step| *step > MAX_STEP) {
+            return Err(bad(format!("step = {step} is out of range; a step is at most {MAX_STEP}")));
         }
         match options.group_size {
             Some(size) if !(1..=MAX_TRAJECTORIES).contains(&size) => {
@@ -196,6 +208,9 @@ mod tests {
             "group_size=0",
             "group_size=4097",
             "step=x",
+            "step=9223372036854775808",
+            "run_id=",
+            &format!("run_id={}", "r".repeat(257)),
             "format=xml",
         ] {
             assert_eq!(read(query).unwrap_err().status(), axum::http::StatusCode::BAD_REQUEST, "{query}");

@@ -100,8 +100,12 @@ impl Dialect for Verl {
         if !body.raw().starts_with('[') {
             return Ok((Self { list: false }, vec![draft(body, format_args!(""))?]));
         }
-        let drafts = body.inside().enumerate().map(|(place, body)| draft(body, format_args!("/{place}")));
-        Ok((Self { list: true }, drafts.collect::<Result<_, _>>()?))
+        // One that is no sample is that sample's affair.
+        let drafts = body.inside().enumerate().map(|(place, body)| {
+            let unread = |wrong: Pointed| Draft { fault: Some(wrong.to_string()), ..Draft::default() };
+            draft(body, format_args!("/{place}")).unwrap_or_else(unread)
+        });
+        Ok((Self { list: true }, drafts.collect()))
     }
 
     fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {

@@ -17,7 +17,7 @@ use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::{read_text, refuse_query};
 use crate::http::kind::Kind;
-use crate::http::scoring::{by_size, on_work_threads};
+use crate::http::scoring::by_size;
 use crate::http::wire::{choice, read_as};
 use crate::rubric::Rubric;
 use crate::store::RunVisits;
@@ -170,14 +170,22 @@ fn table(visits: &RunVisits) -> Vec<PromptValue> {
     prompts.into_iter().map(value).collect()
 }
 
-async fn read_table(app: &App, run_id: &str) -> Result<Vec<PromptValue>, Problem> {
+/// What comes of a run's table. Of a long run it takes seconds, which neither those who wait to be scored nor the connections
+/// have to spare: it is worked out, and dropped, on a thread of its own.
+async fn of_table<T: Send + 'static>(
+    app: &App,
+    run_id: &str,
+    work: impl FnOnce(Vec<PromptValue>) -> T + Send + 'static,
+) -> Result<T, Problem> {
     let visits = store(app)?.run_visits(run_id).await?.ok_or_else(|| unknown_run(run_id))?;
-    on_work_threads(move || Ok(table(&visits))).await
+    let done = tokio::task::spawn_blocking(move || work(table(&visits))).await;
+    done.map_err(|_| Problem::internal("the run's prompts could not be worked out; please report this"))
 }
 
 /// Show what a run's prompts are worth.
 ///
-/// A prompt is a group; its visits are told apart by the trainer's step (by request, where there is none).
+/// A prompt is a group; its visits are told apart by the trainer's step (by request, where there is none). A trainer that goes
+/// back to an earlier step needs a new `run_id`: a step that is sent again adds to the visit that it was.
 #[utoipa::path(get, path = "/runs/{run_id}/prompts", tag = "vspo", operation_id = "list_prompts",
     params(("run_id" = String, Path, description = "Name of the run"), PromptsQuery),
     responses(
@@ -193,10 +201,14 @@ pub(crate) async fn list_prompts(
     app.tokens.require_api(&headers)?;
     let parameters = query(parameters)?;
     let limit = limit(parameters.limit)?;
-    let mut items = read_table(&app, &run_id).await?;
-    let prompts = items.len();
-    // Equal ones stay in the order of their names.
-    items.sort_by(|a, b| match parameters.order.unwrap_or_default() {
+    let order = parameters.order.unwrap_or_default();
+    let (prompts, items) = of_table(&app, &run_id, move |table| (table.len(), first(table, order, limit))).await?;
+    Ok(Json(PromptTable { run_id, prompts, items }))
+}
+
+/// The first prompts of a table in an order. Equal ones stay in the order of their names.
+fn first(mut items: Vec<PromptValue>, order: PromptOrder, limit: usize) -> Vec<PromptValue> {
+    items.sort_by(|a, b| match order {
         PromptOrder::Value => b.value.total_cmp(&a.value),
         PromptOrder::ValueAverage => b.value_average.total_cmp(&a.value_average),
         PromptOrder::Mean => a.mean.total_cmp(&b.mean),
@@ -204,7 +216,7 @@ pub(crate) async fn list_prompts(
         PromptOrder::Visits => a.visits.cmp(&b.visits),
     });
     items.truncate(limit);
-    Ok(Json(PromptTable { run_id, prompts, items }))
+    items
 }
 
 /// Draw the next prompts of a run.
@@ -230,12 +242,12 @@ pub(crate) async fn sample_prompts(
         let detail = format!("{} is out of range; it must be from 1 to {MAX_DRAWS}", request.count);
         return Err(Problem::shape("/count", detail));
     }
-    let table = read_table(&app, &run_id).await?;
-    if table.is_empty() {
+    let name = run_id.clone();
+    let drawn = of_table(&app, &run_id, move |table| (!table.is_empty()).then(|| draw(name, &table, &request))).await?;
+    drawn.map(Json).ok_or_else(|| {
         let detail = format!("the run {run_id:?} has no scores with a group; send `group` with every trajectory");
-        return Err(Problem::new(Kind::NoPrompts, detail));
-    }
-    Ok(Json(draw(run_id, &table, &request)))
+        Problem::new(Kind::NoPrompts, detail)
+    })
 }
 
 fn draw(run_id: String, table: &[PromptValue], request: &SampleRequest) -> SampleResponse {
@@ -258,5 +270,39 @@ fn draw(run_id: String, table: &[PromptValue], request: &SampleRequest) -> Sampl
         sampling,
         groups: drawn.iter().flat_map(|(prompt, n)| (0..*n).map(|_| prompt.group.clone())).collect(),
         counts: drawn.iter().map(|(prompt, count)| (prompt.group.clone(), *count)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier, mpsc};
+
+    use super::*;
+    use crate::http::app::Config;
+    use crate::http::batch::Engine;
+    use crate::store::{self, Batch, Store};
+
+    #[tokio::test]
+    async fn a_table_is_worked_out_though_all_threads_that_score_are_busy() {
+        let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };
+        let store = Store::open(&config).unwrap().unwrap();
+        let run_id = Some("exp".to_owned());
+        store.append(Batch { run_id, ..Batch::empty(store.next_id(1)) }).await.unwrap();
+        let engine = Engine::new(crate::rubric::Catalog::open(None).unwrap(), 1 << 20);
+        let app = App::new(engine, Some(store), Config::default());
+        let threads = rayon::current_num_threads();
+        let (busy, began) = mpsc::channel();
+        let end = Arc::new(Barrier::new(threads + 1));
+        let ends = Arc::clone(&end);
+        rayon::spawn_broadcast(move |_| {
+            busy.send(()).unwrap();
+            ends.wait();
+        });
+        let began = move || (0..threads).for_each(|_| began.recv().unwrap());
+        tokio::task::spawn_blocking(began).await.unwrap();
+        let table = of_table(&app, "exp", |table| table.len());
+        let prompts = tokio::time::timeout(std::time::Duration::from_mins(1), table).await;
+        tokio::task::spawn_blocking(move || end.wait()).await.unwrap();
+        assert_eq!(prompts.unwrap().unwrap(), 0);
     }
 }

@@ -13,11 +13,11 @@ use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::{read_text, refuse_query};
 use crate::http::prompt::{PromptKey, key_and_turns};
-use crate::http::references::Entry;
+use crate::http::references::{Entry, References, TableFull};
 use crate::http::schema::{JsonObject, PromptDoc, TextOrNumber};
 use crate::http::scoring::on_work_threads;
 use crate::http::wire::read_as;
-use crate::store::StoredReference;
+use crate::store::{Store, StoredReference};
 
 /// What an upload came to.
 #[derive(Debug, Serialize, ToSchema)]
@@ -114,11 +114,7 @@ pub(crate) async fn load_references(State(app): State<App>, request: Request) ->
     let stored = app.store.is_some();
     let (entries, rows) = on_work_threads(move || {
         let entries = read(&text)?;
-        let row = |(key, entry): &(PromptKey, Entry)| {
-            let value = serde_json::to_string(entry).map_err(|error| Problem::internal(error.to_string()))?;
-            Ok(StoredReference { key: key.0, value })
-        };
-        let rows = if stored { entries.iter().map(row).collect::<Result<_, Problem>>()? } else { Vec::new() };
+        let rows = if stored { rows(&entries)? } else { Vec::new() };
         Ok((entries, rows))
     })
     .await?;
@@ -126,6 +122,19 @@ pub(crate) async fn load_references(State(app): State<App>, request: Request) ->
     let work = app.clone();
     let taken = tokio::spawn(async move { take(&work, entries, rows).await });
     taken.await.map_err(|error| Problem::internal(error.to_string()))?.map(Json)
+}
+
+/// Entries as they are stored, by key: the database keeps them in that order, and one that came in any other would have it
+/// look for a page for nearly every row, which kept its one writer from all else for many times as long. Of equal keys the
+/// last one stays the last.
+fn rows(entries: &[(PromptKey, Entry)]) -> Result<Vec<StoredReference>, Problem> {
+    let row = |(key, entry): &(PromptKey, Entry)| {
+        let value = serde_json::to_string(entry).map_err(|error| Problem::internal(error.to_string()))?;
+        Ok(StoredReference { key: key.0, value })
+    };
+    let mut rows = entries.iter().map(row).collect::<Result<Vec<_>, Problem>>()?;
+    rows.sort_by_key(|row| row.key);
+    Ok(rows)
 }
 
 /// Takes an upload: all of it into the store and then into the table, or nothing into either.
@@ -142,19 +151,62 @@ async fn take(app: &App, entries: Vec<(PromptKey, Entry)>, rows: Vec<StoredRefer
     Ok(Loaded { lines, replaced, prompts: app.references.len() })
 }
 
-/// Takes up what the store keeps. A row that cannot be read is left out, and said.
-pub(crate) fn restore(app: &App) {
-    let Some(store) = &app.store else { return };
+/// Rows that are taken up at a time: what was read of them is gone before the next ones are.
+const SLICE: usize = 1 << 16;
+
+/// Takes up what the store keeps, also where it is more than an upload may come to: with an empty table every prompt would
+/// be one without an answer. A row that cannot be read is left out, and said.
+pub(crate) fn restore(store: &Store, references: &References) {
     let stored = store.references().unwrap_or_else(|error| {
         tracing::error!(%error, "the references by prompt cannot be read; load them again with POST /references");
         Vec::new()
     });
     let entry = |row: StoredReference| Some((PromptKey(row.key), serde_json::from_str(&row.value).ok()?));
-    let (found, entries) = (stored.len(), stored.into_iter().filter_map(entry).collect::<Vec<_>>());
-    if entries.len() < found {
-        tracing::error!(lost = found - entries.len(), "references by prompt are damaged; load them again");
+    let (found, mut taken, mut full) = (stored.len(), 0, None::<TableFull>);
+    let mut rows = stored.into_iter();
+    while rows.len() > 0 {
+        let entries: Vec<_> = rows.by_ref().take(SLICE).filter_map(entry).collect();
+        taken += entries.len();
+        full = references.take_up(entries);
     }
-    if let Err(error) = app.references.insert(entries) {
-        tracing::error!(%error, "the references by prompt were not taken up");
+    if taken < found {
+        tracing::error!(lost = found - taken, "references by prompt are damaged; load them again");
+    }
+    if let Some(full) = full {
+        let (prompts, bytes) = (full.prompts, full.bytes);
+        tracing::warn!(
+            prompts,
+            bytes,
+            "the database has more references by prompt than a table is to have; all are taken up, and further uploads are refused"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store;
+
+    #[tokio::test]
+    async fn what_the_database_has_is_taken_up_though_the_table_is_full() {
+        let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };
+        let store = Store::open(&config).unwrap().unwrap();
+        let row =
+            |key: u8| StoredReference { key: [key; 16], value: "{\"references\":[\"Paris\"],\"turns\":1}".to_owned() };
+        store.keep_references(vec![row(1), row(2)]).await.unwrap();
+        let references = References::full();
+        restore(&store, &references);
+        assert!(references.find(PromptKey([1; 16])).is_some() && references.find(PromptKey([2; 16])).is_some());
+        assert!(references.check(&[(PromptKey([3; 16]), Entry::default())]).is_err(), "an upload must fit");
+    }
+
+    #[test]
+    fn rows_come_by_key_and_the_last_of_equal_keys_stays_the_last() {
+        let entry = |group: &str| Entry { group: RawValue::from_string(group.to_owned()).ok(), ..Entry::default() };
+        let entries = [(9, "1"), (4, "2"), (200, "3"), (4, "4"), (1, "5")];
+        let entries = entries.map(|(key, group)| (PromptKey([key; 16]), entry(group)));
+        let rows = rows(&entries).unwrap();
+        let told = rows.iter().map(|row| (row.key[0], row.value.chars().find(char::is_ascii_digit).unwrap()));
+        assert_eq!(told.collect::<Vec<_>>(), [(1, '5'), (4, '2'), (4, '4'), (9, '1'), (200, '3')]);
     }
 }

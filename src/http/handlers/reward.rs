@@ -9,13 +9,16 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use crate::http::app::App;
+use crate::http::batch::Due;
 use crate::http::error::Problem;
 use crate::http::handlers::{json, refuse_query};
 use crate::http::idempotency::{self, Answer};
+use crate::http::kind::Kind;
 use crate::http::limits::{AbandonOnDrop, require_json};
 use crate::http::schema::{RewardRequestDoc, RewardResponseDoc};
-use crate::http::scoring::{self, Job, by_size};
+use crate::http::scoring::{self, Job, by_size, in_time};
 use crate::http::telemetry::RequestId;
+use crate::http::wire::early_deadline_ms;
 use crate::store::Idempotency;
 
 /// Score trajectories.
@@ -58,30 +61,43 @@ pub(crate) async fn score_trajectories(
     let key = idempotency::key(&parts.headers)?;
     let mut admission = app.limits.admit(&parts.headers)?;
     let body = admission.read(&parts.headers, body).await?;
+    let due = Due::of(arrived, early_deadline_ms(&body), Some(app.limits.config.max_deadline_ms));
+    let asked = Asked { body, arrived, due, request_id: id.0 };
     let answer = match key {
-        None => score(&app, body, arrived, id.0, None).await?,
-        Some(key) => repeatable(&app, body, arrived, id.0, &key).await?,
+        None => score(&app, asked, None).await?,
+        Some(key) => repeatable(&app, asked, &key).await?,
     };
     Ok(json(admission.hold(answer)))
 }
 
+/// A request that was read.
+struct Asked {
+    body: String,
+    arrived: Instant,
+    due: Option<Due>,
+    request_id: String,
+}
+
 /// Answers from memory or the store where the key is known, and scores otherwise.
-async fn repeatable(app: &App, body: String, arrived: Instant, id: String, key: &str) -> Result<Bytes, Problem> {
-    let bytes = body.len();
-    let hash = move || Ok((*blake3::hash(body.as_bytes()).as_bytes(), body));
-    let (body_hash, body) = by_size(bytes, hash).await?;
+async fn repeatable(app: &App, asked: Asked, key: &str) -> Result<Bytes, Problem> {
+    let (due, bytes) = (asked.due, asked.body.len());
+    let hash = move || Ok((*blake3::hash(asked.body.as_bytes()).as_bytes(), asked));
+    let (body_hash, asked) = in_time(due, by_size(bytes, hash)).await?;
     // In a place of its own: whoever waits for it would be as large as it is, more than once.
     let make = Box::pin(async {
-        if let Some(answer) = stored(app, key).await? {
+        if let Some(answer) = in_time(due, stored(app, key)).await? {
             return Ok(answer);
         }
         let promise = Idempotency { key: key.to_owned(), body_hash, status: 200 };
-        match score(app, body, arrived, id, Some(promise)).await {
+        match score(app, asked, Some(promise)).await {
             Ok(body) => Ok(Arc::new(Answer { body_hash, body })),
             // Another one was faster: a server on the same database, or this one for a client that went away.
-            Err(problem) => match stored(app, key).await? {
-                Some(answer) => Ok(answer),
-                None => Err(problem),
+            Err(problem) => match in_time(due, stored(app, key)).await {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => Err(problem),
+                // What was late first says more.
+                Err(_) if problem.kind() == Kind::Deadline => Err(problem),
+                Err(error) => Err(error),
             },
         }
     });
@@ -96,15 +112,10 @@ async fn stored(app: &App, key: &str) -> Result<Option<Arc<Answer>>, Problem> {
 }
 
 /// Scores a body; the answer is the engine's own.
-async fn score(
-    app: &App,
-    body: String,
-    arrived: Instant,
-    request_id: String,
-    idempotency: Option<Idempotency>,
-) -> Result<Bytes, Problem> {
+async fn score(app: &App, asked: Asked, idempotency: Option<Idempotency>) -> Result<Bytes, Problem> {
+    let Asked { body, arrived, due, request_id } = asked;
     let gone = AbandonOnDrop::default();
-    let job =
-        Job { body, arrived, request_id, idempotency, items: Vec::new(), facts: false, abandoned: gone.0.clone() };
+    let (items, abandoned) = (Vec::new(), gone.0.clone());
+    let job = Job { body, arrived, due, request_id, idempotency, items, facts: false, abandoned };
     Ok(Bytes::from(scoring::score(app, job).await?.body))
 }

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::kind::Kind;
-use crate::store::{self, DEFAULT_WINDOW, Filter, ScoreId, Store};
+use crate::store::{self, DEFAULT_WINDOW, Filter, ScoreId, Store, StoreError};
 
 /// A training run at a glance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -238,7 +238,9 @@ pub(crate) struct RunQuery {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScoresQuery {
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the page before. Scores are listed in the order in which their requests began: one that began earlier
+    /// and is stored later (it is large, or its judge slow) is on no page that was read before, nor on a later one. To have
+    /// all, page when the run is done, or by `step_from` and `step_to` when a step is.
     cursor: Option<String>,
     /// How many at most, 1 to 1000; 100 where absent.
     #[param(minimum = 1, maximum = 1000)]
@@ -372,7 +374,14 @@ pub(crate) async fn list_scores(
         step_from: parameters.step_from,
         step_to: parameters.step_to,
     };
-    let page = store.run_scores(&run_id, filter, parameters.cursor.as_deref(), limit(parameters.limit)?).await?;
+    let page = store.run_scores(&run_id, filter, parameters.cursor.as_deref(), limit(parameters.limit)?).await;
+    let page = page.map_err(|error| match error {
+        StoreError::Damaged { batch, .. } => {
+            let past = ScoreId { batch, index: u32::MAX };
+            Problem::internal(format!("{error}; with `cursor={past}` the list goes on after it"))
+        }
+        error => error.into(),
+    })?;
     Ok(Json(ScorePage { items: page.items.into_iter().map(ScoreRow::from).collect(), next_cursor: page.next_cursor }))
 }
 

@@ -58,7 +58,7 @@ pub(super) fn excerpt(text: &str) -> String {
 
 /// What an error says, without the line and the column: they count from a part of the body that its sender cannot see. A half
 /// of a surrogate pair goes by a name that one can look up.
-pub(super) fn without_place(error: &serde_json::Error) -> String {
+pub(in crate::http) fn without_place(error: &serde_json::Error) -> String {
     let said = rubric::without_place(error);
     match &*said {
         "unexpected end of hex escape" | "lone leading surrogate in hex escape" => {

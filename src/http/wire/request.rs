@@ -96,11 +96,11 @@ pub struct RewardRequest<'a> {
 /// Most trajectories of a request.
 pub const MAX_TRAJECTORIES: usize = 4096;
 /// Longest id, group, run or stage, in bytes.
-pub(super) const MAX_NAME_BYTES: usize = 256;
+pub(in crate::http) const MAX_NAME_BYTES: usize = 256;
 /// Most pass rates of a request; twice as many as a rubric has stages.
 const MAX_MASTERY: usize = 64;
 /// Largest step: what a database keeps.
-const MAX_STEP: u64 = i64::MAX.unsigned_abs();
+pub(in crate::http) const MAX_STEP: u64 = i64::MAX.unsigned_abs();
 
 fn items<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'a RawValue>, D::Error> {
     Bounded::<&'de RawValue, MAX_TRAJECTORIES>::deserialize(deserializer).map(|list| list.0)

@@ -50,6 +50,25 @@ impl<'a> Split<'a> {
     }
 }
 
+/// Bytes of a body that are looked at for its deadline before it is its turn: no longer than reading a small body takes.
+const LOOKED_AT: usize = 64 << 10;
+
+/// The `deadline_ms` of a body, for whoever cannot wait until it is read; `None` where it does not stand near the start.
+pub fn early_deadline_ms(body: &str) -> Option<u64> {
+    let mut walk = Walk::new(body.get(..body.floor_char_boundary(LOOKED_AT))?);
+    let mut found = None;
+    // Where it gives up, or the text is cut off, what was found before stands.
+    let _ = walk.object(|walk, key| {
+        let value = walk.value()?;
+        // At the end of what is looked at a number may go on.
+        if key == "deadline_ms" && !walk.is_done() {
+            found = value.parse().ok();
+        }
+        Some(())
+    });
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -84,6 +103,25 @@ mod tests {
         ] {
             assert!(Split::of(body).is_none(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_deadline_is_found_near_the_start() {
+        let long = format!("\"{}\"", "é".repeat(LOOKED_AT));
+        for (body, found) in [
+            ("{\"deadline_ms\": 400, \"trajectories\": [{}]}".to_owned(), Some(400)),
+            ("{\"step\": 3, \"trajectories\": [{}], \"deadline_ms\":7 }".to_owned(), Some(7)),
+            (format!("{{\"run_id\": \"r\", \"deadline_ms\": 400, \"trajectories\": [{long}]}}"), Some(400)),
+            (format!("{{\"trajectories\": [{long}], \"deadline_ms\": 400}}"), None),
+            ("{\"deadline_ms\": null, \"trajectories\": []}".to_owned(), None),
+            ("{\"deadline_ms\": 12".to_owned(), None),
+            ("7".to_owned(), None),
+        ] {
+            assert_eq!(early_deadline_ms(&body), found, "{}", &body[..body.floor_char_boundary(60)]);
+        }
+        // A number of which only the start is looked at.
+        let cut = format!("{{{}\"deadline_ms\":60000}}", " ".repeat(LOOKED_AT - 17));
+        assert_eq!((&cut[..LOOKED_AT][LOOKED_AT - 3..], early_deadline_ms(&cut)), (":60", None));
     }
 
     /// Items whose prompts and tools repeat, nearly repeat, or are wrong somewhere.

@@ -221,13 +221,14 @@ fn finish(Job { entry, promised, room, done }: Job, outcome: Result<(), StoreErr
             add(&totals.batches, 1);
             add(&totals.scores, batch.scores.len());
         }
+        // A batch is then the repeat that its key says it is, which whoever sent it expects: nothing failed.
+        (Entry::Batch(_), Err(StoreError::IdempotencyTaken { .. })) | (Entry::References(_), _) => {}
         (Entry::Batch(_), Err(_)) => {
             add(&totals.failures, 1);
             add(&totals.lost_batches, usize::from(promised));
         }
         (Entry::Finding(_), Ok(())) => _ = add(&totals.findings, 1),
         (Entry::Finding(_), Err(error)) => totals.lost(&error.to_string()),
-        (Entry::References(_), _) => {}
     }
     drop(room);
     if let Some(Err(Err(error))) = done.map(|done| done.send(outcome)) {
@@ -236,8 +237,11 @@ fn finish(Job { entry, promised, room, done }: Job, outcome: Result<(), StoreErr
     }
 }
 
-/// Says what nobody waits to be told.
+/// Says what nobody waits to be told; that a repeat is one needs no telling.
 pub(super) fn log_untold(batch: Option<BatchId>, error: &StoreError) {
+    if matches!(error, StoreError::IdempotencyTaken { .. }) {
+        return;
+    }
     if let Some(batch) = batch {
         tracing::error!(%batch, %error, "a batch was not stored");
     } else {

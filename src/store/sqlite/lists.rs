@@ -7,7 +7,9 @@ use rusqlite::{Connection, Row, params};
 use super::connection::{Fault, integer};
 use super::reader::stored_rows;
 use crate::store::read::{MAX_PAGE, RunCursor};
-use crate::store::{BatchId, Filter, Mastery, Page, RunDetail, RunSummary, ScoreId, StageMastery, StoredRow};
+use crate::store::{
+    BatchId, Filter, Mastery, Page, RunDetail, RunSummary, ScoreId, StageMastery, StoreError, StoredRow,
+};
 
 /// Rows that one page looks at: bounds the time of a filter that passes over nearly all of a long run.
 const ROWS_PER_PAGE: usize = 100_000;
@@ -32,7 +34,8 @@ const RECENT_STEPS: &str = "SELECT count(*), coalesce(sum(valid), 0), min(step) 
 const RECENT_STAGES: &str = "SELECT stage, sum(reached), sum(passed), sum(score_sum) FROM run_step_stages
      WHERE run_id = ?1 AND step >= ?2 GROUP BY stage ORDER BY min(place), stage";
 
-/// Scores of a run in the order of their ids.
+/// Scores of a run in the order of their ids. A page ends before a batch that is damaged: only one that would begin with it
+/// fails, and the place after it (its id, and the largest index) leads past it.
 pub(super) fn run_scores(
     connection: &Connection,
     run_id: &str,
@@ -45,11 +48,21 @@ pub(super) fn run_scores(
     let mut items = Vec::new();
     let mut batches = connection.prepare_cached(RUN_BATCHES)?;
     let mut batches = batches.query(params![run_id, first, filter.step_from, filter.step_to])?;
-    let mut visited = 0;
+    let (mut visited, mut passed) = (0, None);
     while let Some(row) = batches.next()? {
         let batch = BatchId::from_column(row.get(0)?);
+        let end = ScoreId { batch, index: u32::MAX };
+        if after == Some(end) {
+            continue;
+        }
         let told = after.filter(|after| after.batch == batch).map_or(0, |after| after.index as usize + 1);
-        let rows = stored_rows(row.get_ref(3)?.as_str().ok(), batch, row.get(1)?, row.get(2)?)?;
+        let rows = match (stored_rows(row.get_ref(3)?.as_str().ok(), batch, row.get(1)?, row.get(2)?), passed) {
+            (Err(StoreError::Damaged { .. }), Some(passed)) => {
+                return Ok(Page { items, next_cursor: Some(ScoreId::to_string(&passed)) });
+            }
+            (rows, _) => rows?,
+        };
+        passed = Some(end);
         visited += BATCH_ROWS + rows.len();
         let wanted = rows.into_iter().skip(told).filter(|row| filter.wants(&row.score));
         items.extend(wanted.take(limit + 1 - items.len()));
@@ -59,8 +72,7 @@ pub(super) fn run_scores(
             return Ok(Page { items, next_cursor });
         }
         if visited >= ROWS_PER_PAGE {
-            let next_cursor = Some(ScoreId { batch, index: u32::MAX }.to_string());
-            return Ok(Page { items, next_cursor });
+            return Ok(Page { items, next_cursor: Some(end.to_string()) });
         }
     }
     Ok(Page { items, next_cursor: None })

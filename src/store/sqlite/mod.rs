@@ -116,11 +116,11 @@ impl Sqlite {
     }
 
     pub(super) async fn score(&self, id: ScoreId) -> Result<Option<StoredScore>, StoreError> {
-        self.readers.run("read a score", move |connection| reader::score(connection, id)).await
+        self.readers.look_up("read a score", move |connection| reader::score(connection, id)).await
     }
 
     pub(super) async fn answer(&self, key: String) -> Result<Option<StoredAnswer>, StoreError> {
-        self.readers.run("read an answer", move |connection| reader::answer(connection, &key)).await
+        self.readers.look_up("read an answer", move |connection| reader::answer(connection, &key)).await
     }
 
     pub(super) async fn replay(&self, run_id: String, after: Option<BatchId>) -> Result<Option<Replayed>, StoreError> {

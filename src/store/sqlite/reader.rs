@@ -12,8 +12,11 @@ use crate::store::{
     BatchId, Compressed, ScoreId, ScoreRow, ScoreRows, StoreError, StoredAnswer, StoredRequest, StoredRow, StoredScore,
 };
 
-/// Reads that run at the same time; more wait.
+/// Reads of lists, and of whole runs, that run at the same time; more wait.
 const CONNECTIONS: usize = 4;
+
+/// The same of look-ups of one batch, which would wait for seconds behind those.
+const LOOK_UPS: usize = 4;
 
 // Left joins: what was lost from a table is damage to a batch, which would otherwise seem never to have been.
 const FIND_BATCH: &str = "SELECT r.json, b.step, b.created_at_ms, b.request_id, b.run_id, b.position, b.rubric_name,
@@ -37,6 +40,7 @@ pub(super) struct Readers {
     busy_timeout_ms: u64,
     idle: Mutex<Vec<Connection>>,
     free: Arc<Semaphore>,
+    free_look_ups: Arc<Semaphore>,
     /// For findings alone: look-ups by key on threads that may block, one at a time.
     findings: Mutex<Option<Connection>>,
 }
@@ -44,8 +48,8 @@ pub(super) struct Readers {
 impl Readers {
     /// Reads from `place`; opens connections when they are needed.
     pub(super) fn new(place: Place, busy_timeout_ms: u64) -> Self {
-        let free = Arc::new(Semaphore::new(CONNECTIONS));
-        Self { place, busy_timeout_ms, idle: Mutex::default(), free, findings: Mutex::default() }
+        let (free, free_look_ups) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(LOOK_UPS)));
+        Self { place, busy_timeout_ms, idle: Mutex::default(), free, free_look_ups, findings: Mutex::default() }
     }
 
     /// Bytes of the file and its log; 0 where there is none.
@@ -59,7 +63,29 @@ impl Readers {
         T: Send + 'static,
         Q: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        let free = Arc::clone(&self.free).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        self.run_in(Arc::clone(&self.free), action, query).await
+    }
+
+    /// The same for a look-up of one batch, which waits for others of its kind only.
+    pub(super) async fn look_up<T, Q>(self: &Arc<Self>, action: &'static str, query: Q) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        self.run_in(Arc::clone(&self.free_look_ups), action, query).await
+    }
+
+    async fn run_in<T, Q>(
+        self: &Arc<Self>,
+        room: Arc<Semaphore>,
+        action: &'static str,
+        query: Q,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        let free = room.acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let readers = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
             let outcome = readers.with_connection(query);
@@ -81,6 +107,7 @@ impl Readers {
     /// Refuses further reads and closes the idle connections.
     pub(super) fn close(&self) {
         self.free.close();
+        self.free_look_ups.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -220,4 +247,44 @@ fn unpack(
     let parts = bytes.zip(original_bytes);
     let body = parts.and_then(|(bytes, length)| Compressed::from_parts(bytes, length).unpack());
     body.ok_or(StoreError::Damaged { batch, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Condvar, mpsc};
+
+    use super::*;
+
+    /// As many lists as may run, and one that waits for them.
+    #[tokio::test]
+    async fn a_look_up_waits_for_no_list() {
+        let place = Place::memory();
+        let _writer = place.writer(1000).unwrap();
+        let readers = Arc::new(Readers::new(place, 1000));
+        let (begun, lists) = mpsc::channel();
+        let end = Arc::new((Mutex::new(false), Condvar::new()));
+        let list = |begun: mpsc::Sender<()>, end: Arc<(Mutex<bool>, Condvar)>| {
+            move |_: &Connection| {
+                // Nobody counts the one that waited.
+                let _ = begun.send(());
+                drop(end.1.wait_while(end.0.lock().unwrap(), |ended| !*ended).unwrap());
+                Ok(())
+            }
+        };
+        let running: Vec<_> = (0..=CONNECTIONS)
+            .map(|_| {
+                let (readers, query) = (Arc::clone(&readers), list(begun.clone(), Arc::clone(&end)));
+                tokio::spawn(async move { readers.run("list", query).await })
+            })
+            .collect();
+        tokio::task::spawn_blocking(move || (0..CONNECTIONS).for_each(|_| lists.recv().unwrap())).await.unwrap();
+        let looked = readers.look_up("look", |_| Ok(7));
+        let looked = tokio::time::timeout(std::time::Duration::from_mins(1), looked).await;
+        *end.0.lock().unwrap() = true;
+        end.1.notify_all();
+        for list in running {
+            assert_eq!(list.await.unwrap(), Ok(()));
+        }
+        assert_eq!(looked.unwrap(), Ok(7));
+    }
 }
