@@ -10,9 +10,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use self::load::Loaded;
-use super::inquiry::{Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+use super::inquiry::{Finding, Inquiry, PromptMessage, READING, Said, Speaker, Usage, Want};
 use super::rank::check_order;
-use super::shorten::{KEPT, cut_to, longest_untrusted};
+use super::shorten::{KEPT, cut_to, longest_untrusted, with_fewer};
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
@@ -43,7 +43,7 @@ pub struct LocalConfig {
     pub batch_tokens: Option<usize>,
     /// Tokens of questions that may wait; more makes requests wait. Default 4194304.
     pub queue_tokens: u32,
-    /// Temperature of reasoning; 0 takes the likeliest token. Default 0.
+    /// Temperature of reasoning, 0 to 2; 0 takes the likeliest token. Default 0.
     pub temperature: f64,
 }
 
@@ -58,6 +58,25 @@ impl Default for LocalConfig {
             queue_tokens: 4 << 20,
             temperature: 0.0,
         }
+    }
+}
+
+impl LocalConfig {
+    /// Checks every field that has a range.
+    ///
+    /// # Errors
+    /// The first that is out of it, by name.
+    fn check(&self) -> Result<(), String> {
+        // The model warms up on two tokens.
+        for (field, tokens) in [("context", Some(self.context)), ("batch_tokens", self.batch_tokens)] {
+            if let Some(tokens) = tokens.filter(|tokens| *tokens < 2) {
+                return Err(format!("`{field}` is {tokens}: give 2 tokens at least"));
+            }
+        }
+        if (0.0..=2.0).contains(&self.temperature) {
+            return Ok(());
+        }
+        Err(format!("`temperature` is {}: give a value from 0 to 2", self.temperature))
     }
 }
 
@@ -93,7 +112,8 @@ impl std::fmt::Debug for Local {
 /// A prompt's tokens and, where labels are due, theirs.
 struct Encoded {
     tokens: Vec<u32>,
-    labels: Vec<u32>,
+    /// Of each label, all that it may be.
+    labels: Vec<Vec<u32>>,
 }
 
 fn from_lm(error: &LmError) -> Unavailable {
@@ -106,6 +126,7 @@ impl Local {
     /// # Errors
     /// What is wrong with the directory, the device or the options, in words.
     pub fn load(config: &LocalConfig, hub: &Hub) -> Result<Self, String> {
+        config.check()?;
         let Loaded { tokenizer, template, network, ends, identity } = load::load(config, hub)?;
         let constraints = match ends.first() {
             Some(end) => Constraints::new(&tokenizer, network.vocab(), *end).map_err(|error| error.to_string()),
@@ -204,9 +225,17 @@ impl Local {
             Want::Labels(_) => {
                 let encoded = self.encode(inquiry, 0).await?;
                 let prompt_tokens = encoded.tokens.len() as u64;
-                let found = self.worker.labels(encoded.tokens, encoded.labels).await.map_err(|e| from_lm(&e))?;
+                let found = self.worker.labels(encoded.tokens, encoded.labels.concat()).await;
+                let found = found.map_err(|error| from_lm(&error))?;
+                let mut logprobs = found.logprobs.as_slice();
+                let of_label = |tokens: &Vec<u32>| {
+                    let (own, others) = logprobs.split_at_checked(tokens.len()).unwrap_or_default();
+                    logprobs = others;
+                    log_sum(own)
+                };
+                let logprobs = encoded.labels.iter().map(of_label).collect();
                 let usage = Usage { prompt_tokens, ..Usage::default() };
-                Ok(Finding { said: Said::Labels(found.logprobs), usage })
+                Ok(Finding { said: Said::Labels(logprobs), usage })
             }
             Want::ReasonedLabel { labels, thinking_tokens, seed } => {
                 self.reasoned(inquiry, labels, *thinking_tokens, *seed).await
@@ -238,6 +267,15 @@ impl Local {
     }
 }
 
+/// The logarithm of a sum of probabilities; of one of them itself, bit for bit.
+fn log_sum(logprobs: &[f64]) -> f64 {
+    let most = logprobs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if most == f64::NEG_INFINITY {
+        return most;
+    }
+    most + logprobs.iter().map(|logprob| (logprob - most).exp()).sum::<f64>().ln()
+}
+
 /// Indices, best first, out of `{"order":[..]}` with numbers from 1.
 fn indices(text: &[u8]) -> Option<Vec<usize>> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
@@ -246,18 +284,36 @@ fn indices(text: &[u8]) -> Option<Vec<usize>> {
 }
 
 impl TextSide {
-    /// Encodes a prompt, with what comes from the trajectory cut where it is too long: as little as a few tries find. One that
-    /// is too long even so comes as it is: the model says what does not fit.
+    /// Encodes a prompt, with what comes from the trajectory cut where it is too long: as little as a few tries find, and
+    /// messages of the conversation left out where cutting is not enough. One that is too long even so comes as it is: the
+    /// model says what does not fit.
     fn encode_to_fit(&self, inquiry: &Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
-        const TRIES: usize = 12;
         let room = self.context.saturating_sub(answer_tokens);
         let whole = self.encode(inquiry)?;
         if whole.tokens.len() <= room {
             return Ok(whole);
         }
+        if let Some(fits) = self.encode_cut(inquiry, room)? {
+            return Ok(fits);
+        }
+        for fewer in with_fewer(inquiry) {
+            let encoded = self.encode(&fewer)?;
+            if encoded.tokens.len() <= room {
+                return Ok(encoded);
+            }
+            if let Some(fits) = self.encode_cut(&fewer, room)? {
+                return Ok(fits);
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Encodes a prompt that is too long with its texts cut; none where there are too many of them.
+    fn encode_cut(&self, inquiry: &Inquiry, room: usize) -> Result<Option<Encoded>, Unavailable> {
+        const TRIES: usize = 12;
         let mut fits = self.encode(&cut_to(inquiry, KEPT))?;
         if fits.tokens.len() > room {
-            return Ok(whole);
+            return Ok(None);
         }
         let (mut least, mut most) = (KEPT, longest_untrusted(inquiry));
         for _ in 0..TRIES {
@@ -272,7 +328,7 @@ impl TextSide {
                 most = middle;
             }
         }
-        Ok(fits)
+        Ok(Some(fits))
     }
 
     fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {
@@ -335,4 +391,80 @@ impl TextSide {
 fn trusted_end(rendered: &Rendered) -> &str {
     let start = rendered.untrusted.last().map_or(0, |range| range.end);
     rendered.text.get(start..).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_out_of_its_range_is_told_by_name() {
+        let check = |change: fn(&mut LocalConfig)| {
+            let mut config = LocalConfig::default();
+            change(&mut config);
+            config.check()
+        };
+        assert_eq!(check(|_| ()), Ok(()));
+        assert_eq!(
+            check(|config| (config.context, config.batch_tokens, config.temperature) = (2, Some(2), 2.0)),
+            Ok(())
+        );
+        let refused = |change| check(change).unwrap_err();
+        assert_eq!(refused(|config| config.batch_tokens = Some(0)), "`batch_tokens` is 0: give 2 tokens at least");
+        assert_eq!(refused(|config| config.context = 1), "`context` is 1: give 2 tokens at least");
+        assert_eq!(refused(|config| config.temperature = f64::NAN), "`temperature` is NaN: give a value from 0 to 2");
+        assert!(refused(|config| config.temperature = f64::INFINITY).starts_with("`temperature` is inf"));
+        assert!(refused(|config| config.temperature = -1.0).starts_with("`temperature` is -1"));
+    }
+
+    #[test]
+    fn probabilities_are_added_and_one_alone_stays_as_it_is() {
+        assert_eq!(log_sum(&[-0.123_456_789]).to_bits(), (-0.123_456_789_f64).to_bits());
+        assert!((log_sum(&[0.5_f64.ln(), 0.05_f64.ln()]).exp() - 0.55).abs() < 1e-12);
+        assert!((log_sum(&[-2000.0, -2000.0]) + 2000.0 - 2.0_f64.ln()).abs() < 1e-12, "far below what exp can hold");
+        assert_eq!(log_sum(&[f64::NEG_INFINITY, -1.0]).to_bits(), (-1.0_f64).to_bits());
+        assert!([&[][..], &[f64::NEG_INFINITY; 2]].iter().all(|none| log_sum(none) == f64::NEG_INFINITY));
+    }
+    /// The small judge, changed by `change` in its tokenizer.
+    fn small_judge(change: impl Fn(&mut serde_json::Value)) -> Local {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["config.json", "generation_config.json", "model.safetensors", "tokenizer_config.json"] {
+            let from = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/small_judge").join(file);
+            std::fs::copy(from, dir.path().join(file)).unwrap();
+        }
+        let mut tokenizer = serde_json::from_slice(include_bytes!("../../tests/small_judge/tokenizer.json")).unwrap();
+        change(&mut tokenizer);
+        std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let config = LocalConfig { model: dir.path().to_owned(), device: DeviceChoice::Cpu, ..LocalConfig::default() };
+        Local::load(&config, &Hub::from_variables(|_| None)).unwrap()
+    }
+
+    /// The words that it says are tokens with a space here, and it has others without one, which it never says.
+    #[tokio::test]
+    async fn a_label_counts_in_both_of_its_forms() {
+        let with_spaces = |tokenizer: &mut serde_json::Value| {
+            tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] =
+                serde_json::json!(" ?\\b(?:Mismatch|Match|Yes|No)\\b");
+            let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+            for (label, unused) in [("Match", "\u{100}"), ("Mismatch", "\u{101}")] {
+                let spare = vocabulary.remove(unused).unwrap();
+                let said = vocabulary.insert(label.to_owned(), spare).unwrap();
+                vocabulary.insert(format!("\u{120}{label}"), said);
+            }
+        };
+        let text = "Same?\n<<<question 0\nWhat is it?\n0 question>>>\nVerdict:".to_owned();
+        let inquiry = Inquiry {
+            messages: vec![PromptMessage { speaker: Speaker::User, text, untrusted: Vec::new() }],
+            want: Want::Labels(["Match", "Mismatch"].map(str::to_owned).into()),
+            fewer: [].into(),
+        };
+        let mut found = Vec::new();
+        for judge in [small_judge(|_| ()), small_judge(with_spaces)] {
+            let Said::Labels(logprobs) = judge.answer(&inquiry).await.unwrap().said else { panic!("no labels") };
+            found.push(logprobs.into_iter().map(f64::exp).collect::<Vec<_>>());
+        }
+        assert!(found[0].iter().all(|probability| *probability > 1e-4), "{found:?}");
+        assert!(found[0].iter().zip(&found[1]).all(|(one, other)| (one - other).abs() < 1e-6), "{found:?}");
+    }
 }
