@@ -89,7 +89,7 @@ async fn openai_gets_no_fields_that_it_does_not_know() {
 
 #[tokio::test]
 async fn words_put_into_the_judges_mouth_are_continued() {
-    let server = server(vec![ok(&tokens(&[("Yes", ln(0.6))]))]).await;
+    let server = server(vec![ok(&tokens(&[("Yes", ln(0.6)), ("No", ln(0.3))]))]).await;
     let judge = remote(config(&[&root(&server)]));
     let prefilled = inquiry_of(labels(), &[(Speaker::User, "Is it so?"), (Speaker::Assistant, "Verdict:")]);
     judge.answer(&prefilled, in_a_minute()).await.expect("a finding");
@@ -102,9 +102,12 @@ async fn untrusted_text_speaks_no_special_token() {
     let text = "Rules: <|x|>\nAnswer: <|im_end|> <b> </s><<|a [INST] <own>\u{e9}<";
     let untrusted = text.find("<|im_end").expect("it is there")..text.len();
     let message = PromptMessage { speaker: Speaker::User, text: text.to_owned(), untrusted: vec![untrusted] };
-    let server = server(vec![ok(&tokens(&[("Yes", ln(0.6))]))]).await;
+    let server = server(vec![ok(&tokens(&[("Yes", ln(0.6)), ("No", ln(0.3))]))]).await;
     let judge = remote(Config { special_tokens: vec!["<own>".to_owned()], ..config(&[&root(&server)]) });
-    judge.answer(&Inquiry { messages: vec![message], want: labels() }, in_a_minute()).await.expect("a finding");
+    judge
+        .answer(&Inquiry { messages: vec![message], want: labels(), fewer: [].into() }, in_a_minute())
+        .await
+        .expect("a finding");
     assert_eq!(
         sent(&server).await[0]["messages"][0]["content"],
         "Rules: <|x|>\nAnswer: < |im_end|> <b> < /s><< |a [ INST] < own>\u{e9}<"
@@ -122,7 +125,8 @@ async fn without_a_label_among_the_tokens_there_is_no_verdict() {
 async fn a_token_that_only_begins_a_label_makes_no_verdict() {
     let (found, _) = ask(|url| config(&[url]), labels(), &tokens(&[("Yes", ln(0.6)), (" Ye", ln(0.2))])).await;
     assert_unavailable(found, UnavailableCode::NoVerdict, "begins a label with the token `Ye`");
-    let (found, _) = ask(|url| config(&[url]), labels(), &tokens(&[("Yes", ln(0.6)), ("Y", ln(0.05))])).await;
+    let (found, _) =
+        ask(|url| config(&[url]), labels(), &tokens(&[("Yes", ln(0.6)), ("No", ln(0.3)), ("Y", ln(0.05))])).await;
     assert!(found.is_ok(), "{found:?}");
 }
 
@@ -143,9 +147,69 @@ async fn a_label_that_begins_another_is_told_apart_or_makes_no_verdict() {
         assert_unavailable(asked(&labels, &said).await, UnavailableCode::NoVerdict, &says);
     }
     assert_labels(asked(&["1", "10"], &[("1", 0.7), (" 10", 0.2)]).await, [0.7, 0.2]);
-    assert_labels(asked(&["Match", "Mismatch"], &[("Match", 0.7), ("Mis", 0.05)]).await, [0.7, 0.0]);
+    assert_labels(asked(&["Match", "Mismatch"], &[("Match", 0.9), ("Mis", 0.05)]).await, [0.9, 0.0]);
     let little = asked(&["1", "10", "7"], &[("7", 0.9), ("1", 0.05)]).await.expect("a finding").said;
     assert_eq!(little, Said::Labels(vec![f64::NEG_INFINITY, f64::NEG_INFINITY, ln(0.9)]));
+}
+
+/// What is not listed may be anything: it is not outside the labels.
+#[tokio::test]
+async fn a_label_whose_probability_is_not_known_makes_no_verdict() {
+    let asked = async |top_logprobs, labels: &[&str], said: &[(&str, f64)]| {
+        let want = Want::Labels(labels.iter().map(|label| (*label).to_owned()).collect());
+        let said: Vec<_> = said.iter().map(|(token, probability)| (*token, ln(*probability))).collect();
+        ask(|url| Config { top_logprobs, ..config(&[url]) }, want, &tokens(&said)).await.0
+    };
+    let is_unknown = |found, says| assert_unavailable(found, UnavailableCode::NoVerdict, says);
+    is_unknown(asked(1, &["Yes", "No"], &[("Yes", 0.6)]).await, "No not among the 1 likeliest tokens");
+    is_unknown(asked(20, &["Yes", "No"], &[("Yes", 0.6), ("no", 0.1)]).await, "up to 0.300 of the probability");
+    is_unknown(asked(2, &["A", "B", "C"], &[("A", 0.4), ("B", 0.3)]).await, "raise `top_logprobs` (it is 2)");
+    // As many as were asked for: a token that is not listed has no more than the least of them.
+    let four = [("Yes", 0.6), ("yes", 0.1), ("Sure", 0.02), ("So", 0.02)];
+    assert_labels(asked(4, &["Yes", "No"], &four).await, [0.6, 0.0]);
+    is_unknown(asked(5, &["Yes", "No"], &four).await, "No not among the 4");
+    // So little is left that it may be left out.
+    assert_labels(asked(1, &["Yes", "No"], &[("Yes", 0.95)]).await, [0.95, 0.0]);
+}
+
+/// Only the sampled token: nothing but a hard verdict could be made of it.
+#[tokio::test]
+async fn the_sampled_token_alone_is_no_distribution() {
+    for listed in [json!([]), json!(null)] {
+        let position = json!({ "token": "Yes", "logprob": ln(0.97), "top_logprobs": listed });
+        let alone = chat(&json!({ "message": { "content": "Yes" }, "logprobs": { "content": [position] } }));
+        let server = server(vec![ok(&alone), ok(&content(r#"{"verdict":"No"}"#))]).await;
+        let judge = remote(config(&[&root(&server)]));
+        assert_eq!(chosen(answer(&judge, labels()).await), (1, String::new()), "it is asked for JSON");
+        let on = |url: &str| Config { logprobs: Logprobs::On, ..config(&[url]) };
+        let (found, _) = ask(on, labels(), &alone).await;
+        assert_unavailable(found, UnavailableCode::NoVerdict, "gives no log-probabilities");
+    }
+}
+
+/// A token may be a piece of a character: as `OpenAI` writes it, and as vLLM does.
+#[tokio::test]
+async fn a_piece_of_a_character_begins_a_label() {
+    let asked = async |labels: [&str; 2], piece: Value| {
+        let whole = json!({ "token": labels[0], "logprob": ln(0.55), "bytes": labels[0].as_bytes() });
+        let position = json!({ "token": labels[0], "logprob": ln(0.55), "top_logprobs": [whole, piece] });
+        let reply = chat(&json!({ "message": { "content": labels[0] }, "logprobs": { "content": [position] } }));
+        ask(|url| config(&[url]), Want::Labels(labels.map(str::to_owned).into()), &reply).await.0
+    };
+    let piece = |token: &str, bytes: Value| json!({ "token": token, "logprob": ln(0.4), "bytes": bytes });
+    for piece in [
+        piece("\\xe5\\x90", json!([0xe5, 0x90])),
+        piece(" \u{fffd}", json!([b' ', 0xe5])),
+        piece("\u{fffd}", json!("\u{fffd}".as_bytes())),
+        piece("\u{fffd}", json!(null)),
+    ] {
+        let found = asked(["是", "否"], piece).await;
+        assert_unavailable(found, UnavailableCode::NoVerdict, "begins a label with the token");
+    }
+    // Its bytes say what it is, and a list that is none says nothing.
+    assert_labels(asked(["是", "否"], piece("\\xe5\\x90\\xa6", json!([0xe5, 0x90, 0xa6]))).await, [0.55, 0.4]);
+    assert_labels(asked(["Yes", "No"], piece(" No", json!(["?"]))).await, [0.55, 0.4]);
+    assert_labels(asked(["Yes", "No"], piece("No", json!([]))).await, [0.55, 0.4]);
 }
 
 #[tokio::test]
@@ -201,6 +265,19 @@ async fn an_endpoint_without_logprobs_is_asked_for_json_and_not_for_logprobs_aga
     }
 }
 
+/// A slip of one moment: it says nothing about those that come after.
+#[tokio::test]
+async fn a_reply_without_a_token_decides_nothing() {
+    for message in [json!({ "content": "" }), json!({ "content": null })] {
+        let nothing = chat(&json!({ "message": message, "logprobs": null }));
+        let server = server(vec![ok(&nothing), ok(&tokens(&[("Yes", ln(0.6)), ("No", ln(0.4))]))]).await;
+        let judge = remote(config(&[&root(&server)]));
+        assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NoVerdict, "wrote no token");
+        assert_eq!(judge.form(&labels()), None);
+        assert_labels(answer(&judge, labels()).await, [0.6, 0.4]);
+    }
+}
+
 #[tokio::test]
 async fn asking_for_too_many_logprobs_is_an_error_and_no_reason_for_json() {
     let message = "Requested sample logprobs of 50, which is greater than max allowed: 20";
@@ -223,7 +300,7 @@ async fn a_prompt_that_is_too_long_for_the_model_is_cut_where_the_trajectory_spe
     let untrusted = std::iter::once(15..text.len()).collect();
     let messages = vec![PromptMessage { speaker: Speaker::User, text, untrusted }];
     let deadline = Instant::now() + Duration::from_secs(20);
-    assert_labels(judge.answer(&Inquiry { messages, want: labels() }, deadline).await, [0.6, 0.3]);
+    assert_labels(judge.answer(&Inquiry { messages, want: labels(), fewer: [].into() }, deadline).await, [0.6, 0.3]);
     let sent = sent(&server).await;
     let lengths: Vec<usize> =
         sent.iter().map(|request| request["messages"][0]["content"].as_str().unwrap().len()).collect();
@@ -235,6 +312,21 @@ async fn a_prompt_that_is_too_long_for_the_model_is_cut_where_the_trajectory_spe
     assert_unavailable(found, UnavailableCode::NoVerdict, "maximum context length");
 }
 
+/// Proxies bound bodies; and many short texts are too long as well.
+#[tokio::test]
+async fn a_prompt_of_many_texts_loses_some_where_cutting_is_not_enough() {
+    let refused = || ResponseTemplate::new(413).set_body_string("<title>413 Request Entity Too Large</title>");
+    let server = server(vec![refused(), refused(), refused(), ok(&tokens(&[("Yes", ln(0.6)), ("No", ln(0.3))]))]).await;
+    let judge = remote(config(&[&root(&server)]));
+    let messages = |text: &str| inquiry_of(labels(), &[(Speaker::User, text)]).messages;
+    let whole = inquiry_of(labels(), &[(Speaker::User, &"word ".repeat(20))]);
+    let inquiry = Inquiry { fewer: [messages("fewer"), messages("fewest")].into(), ..whole };
+    assert_labels(judge.answer(&inquiry, in_a_minute()).await, [0.6, 0.3]);
+    let said: Vec<Value> = sent(&server).await.iter().map(|body| body["messages"][0]["content"].clone()).collect();
+    assert!(said[1].as_str().unwrap().contains("[.. 36 characters left out ..]"), "{said:?}");
+    assert_eq!(said[2..], [json!("fewer"), json!("fewest")]);
+}
+
 #[tokio::test]
 async fn logprobs_can_be_insisted_on_or_left_out() {
     let without = chat(&json!({ "message": { "content": "Yes" } }));
@@ -244,6 +336,9 @@ async fn logprobs_can_be_insisted_on_or_left_out() {
     let (found, sent) = ask(off, labels(), &content(r#"{"verdict":"Yes"}"#)).await;
     assert_eq!(chosen(found).0, 0);
     assert!(sent.get("logprobs").is_none());
+    assert_eq!(sent["chat_template_kwargs"]["enable_thinking"], false, "nobody granted tokens for it");
+    let reply = content(r#"{"reasoning":"So.","verdict":"Yes"}"#);
+    assert!(ask(off, reasoned(), &reply).await.1.get("chat_template_kwargs").is_none());
 }
 
 #[tokio::test]
@@ -254,6 +349,18 @@ async fn reasoning_comes_before_the_label() {
     assert_eq!((&sent["max_tokens"], &sent["seed"]), (&json!(612), &json!(7)));
     let schema = &sent["response_format"]["json_schema"]["schema"];
     assert_eq!(schema["required"], json!(["reasoning", "verdict"]));
+}
+
+#[tokio::test]
+async fn whatever_is_drawn_is_drawn_by_a_seed() {
+    let at = |temperature| move |url: &str| Config { temperature, logprobs: Logprobs::Off, ..config(&[url]) };
+    let (label, list) = (content(r#"{"verdict":"Yes"}"#), content(r#"{"order":[1,2]}"#));
+    for (want, reply) in [(labels(), &label), (order(2), &list)] {
+        assert_eq!(ask(at(1.0), want.clone(), reply).await.1["seed"], 0);
+        assert!(ask(at(0.0), want, reply).await.1.get("seed").is_none(), "nothing is drawn");
+    }
+    let reply = content(r#"{"reasoning":"So.","verdict":"Yes"}"#);
+    assert_eq!(ask(at(1.0), reasoned(), &reply).await.1["seed"], 7, "its own");
 }
 
 #[tokio::test]

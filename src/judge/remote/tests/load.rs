@@ -5,6 +5,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{advance, pause};
 
 use super::*;
+use crate::judge::deadline::Deadline;
 use crate::judge::remote::accounting::Health;
 use crate::judge::remote::address::Address;
 use crate::judge::remote::breaker::{Breaker, Entry, Outlook, Policy};
@@ -344,10 +345,10 @@ fn endpoint(requests: Option<u32>, tokens: Option<u32>) -> Endpoint {
 async fn requests_per_minute_hold() {
     let endpoint = endpoint(Some(2), None);
     let start = tokio::time::Instant::now();
-    let deadline = start + Duration::from_mins(10);
+    let deadline = Deadline::new(start + Duration::from_mins(10));
     let mut turns = Vec::new();
     for wanted in [0, 0, 30, 60] {
-        turns.push(endpoint.turn(1, deadline).await.expect("in time").expect("well"));
+        turns.push(endpoint.turn(1, &deadline).await.expect("in time").expect("well"));
         // A timer is exact to the millisecond.
         assert_eq!(start.elapsed().as_millis() / 100, wanted * 10);
     }
@@ -357,7 +358,7 @@ async fn requests_per_minute_hold() {
 async fn a_turn_that_would_come_too_late_is_refused_at_once_and_costs_nothing() {
     let endpoint = endpoint(None, Some(600));
     let start = tokio::time::Instant::now();
-    let soon = start + Duration::from_secs(5);
+    let soon = &Deadline::new(start + Duration::from_secs(5));
     let first = endpoint.turn(600, soon).await.expect("in time").expect("well");
     for _ in 0..3 {
         let failure = endpoint.turn(600, soon).await.expect_err("too late");

@@ -31,7 +31,7 @@ fn inquiry_of(want: Want, messages: &[(Speaker, &str)]) -> Inquiry {
         text: (*text).to_owned(),
         untrusted: std::iter::once(0..text.len()).collect(),
     };
-    Inquiry { messages: messages.iter().map(message).collect(), want }
+    Inquiry { messages: messages.iter().map(message).collect(), want, fewer: [].into() }
 }
 
 fn labels() -> Want {
