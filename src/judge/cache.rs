@@ -83,29 +83,28 @@ impl Cache {
         F: Future<Output = Result<Finding, Unavailable>> + Send,
     {
         let likely = key(identity, inquiry, form.unwrap_or(Form::AsWanted));
-        let known = self.kept.findings.get(&likely).await;
-        let (begun, answer) = match known {
-            Some(known) => (false, Some(Ok((known, false)))),
-            None => {
-                let begin = |until| {
-                    let (kept, identity, inquiry) = (self.kept.clone(), identity.to_owned(), inquiry.clone());
-                    async move {
-                        if let Some(known) = kept.find(&identity, &inquiry, form).await {
-                            return Ok((known, false));
-                        }
-                        let finding = Arc::new(ask(inquiry.clone(), until).await?);
-                        kept.keep(&identity, &inquiry, &finding, true).await;
-                        Ok((finding, true))
+        let (begun, answer) = if let Some(known) = self.kept.findings.get(&likely).await {
+            (false, Some(Ok((known, false))))
+        } else {
+            let begin = |until| {
+                let (kept, identity, inquiry) = (self.kept.clone(), identity.to_owned(), inquiry.clone());
+                async move {
+                    if let Some(known) = kept.find(&identity, &inquiry, form).await {
+                        return Ok((known, false));
                     }
-                };
-                self.asking.ask(likely, deadline, begin).await
-            }
+                    let finding = Arc::new(ask(inquiry.clone(), until).await?);
+                    kept.keep(&identity, &inquiry, &finding, true).await;
+                    Ok((finding, true))
+                }
+            };
+            self.asking.ask(likely, deadline, begin).await
         };
-        // A failure that one has begun was nothing known either.
-        let hit = !begun || matches!(answer, Some(Ok((_, false))));
+        let answer = answer?;
+        // A failure that this one has begun was nothing known either.
+        let hit = !begun || matches!(answer, Ok((_, false)));
         let counter = if hit { &self.hits } else { &self.misses };
         counter.fetch_add(1, Relaxed);
-        Some(answer?.map(|(finding, _)| Found { finding: (*finding).clone(), hit }))
+        Some(answer.map(|(finding, _)| Found { finding: (*finding).clone(), hit }))
     }
 }
 

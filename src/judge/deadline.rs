@@ -69,7 +69,7 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         let deadline = Deadline::new(after(1));
         let bounded = deadline.no_later_than(after(9)).no_later_than(after(3));
-        let (_, free, bound) = tokio::join!(
+        let ((), free, bound) = tokio::join!(
             async {
                 deadline.extend(after(5));
                 deadline.extend(after(2));

@@ -82,7 +82,7 @@ fn a_conversation_of_more_messages_than_the_judge_can_read_is_judged_too() {
     let prompt = "Same?\n{% for m in conversation %}{{ m.text }}\n{% endfor %}\nVerdict:";
     let rubric = inline(json!({"prompt": prompt, "max_outside": 1}));
     let said = |n: usize| {
-        let role = if n % 2 == 0 { "user" } else { "assistant" };
+        let role = if n.is_multiple_of(2) { "user" } else { "assistant" };
         json!({"role": role, "content": format!("This is message {n}.")})
     };
     let conversation =

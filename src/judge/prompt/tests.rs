@@ -256,7 +256,7 @@ fn a_prompt_is_looked_at_again_with_the_values_that_it_gets() {
 #[test]
 fn a_prompt_that_shows_the_conversation_can_do_with_less_of_it() {
     let said = |at: usize| {
-        let role = if at % 2 == 0 { Role::User } else { Role::Assistant };
+        let role = if at.is_multiple_of(2) { Role::User } else { Role::Assistant };
         PastMessage { role, text: Cow::Owned(format!("message {at}")) }
     };
     let conversation: Vec<PastMessage<'_>> = (0..40).map(said).collect();

@@ -57,6 +57,8 @@ struct State {
     pace: Pace,
     paused_until: Option<Instant>,
     outstanding: usize,
+    /// Whether its last request was waited for in vain.
+    silent: bool,
     counters: Counters,
     last_failure: Option<(FailureKind, String)>,
 }
@@ -74,6 +76,8 @@ pub(super) struct Load {
     pub(super) wait: Duration,
     /// Inquiries that it has.
     pub(super) outstanding: usize,
+    /// Whether it was silent last: callers in a hurry say nothing about its health, but another one may be quicker.
+    silent: bool,
     /// Requests that it had, so that idle endpoints take turns.
     requests: u64,
 }
@@ -103,6 +107,7 @@ impl Endpoint {
                 pace,
                 paused_until: None,
                 outstanding: 0,
+                silent: false,
                 counters: Counters::default(),
                 last_failure: None,
             }),
@@ -114,8 +119,8 @@ impl Endpoint {
     pub(super) fn load(&self, tokens: u64, now: Instant) -> Option<Load> {
         let mut state = self.state();
         let wait = state.pause(now).max(state.pace.wait(tokens, now));
-        let (outstanding, requests) = (state.outstanding, state.counters.requests);
-        state.breaker.admits(now).then_some(Load { wait, outstanding, requests })
+        let (outstanding, silent, requests) = (state.outstanding, state.silent, state.counters.requests);
+        state.breaker.admits(now).then_some(Load { wait, outstanding, silent, requests })
     }
 
     /// How long it asked to be left alone.
@@ -271,6 +276,7 @@ impl<'a> Turn<'a> {
         self.outcome = Outcome::Known;
         let now = Instant::now();
         let state = &mut *self.endpoint.state();
+        state.silent = failure.is_some_and(|failure| failure.kind == FailureKind::Hang);
         if let Some(usage) = usage {
             state.counters.spent(usage);
             let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);

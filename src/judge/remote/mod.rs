@@ -212,16 +212,16 @@ impl Remote {
         deadline: &Deadline,
         read: impl Fn(&ChatReply) -> Result<A, Failure>,
     ) -> Result<(A, Usage), Failure> {
-        let read = |reply: ChatReply| match reply.failure() {
-            // Said before its model is looked at: a gateway names none where it has no answer.
-            Some(failure) => Err(failure),
-            None => {
-                let model = reply.model.as_deref().unwrap_or_default();
-                self.check_model(model, self.served.get())?;
-                let answer = read(&reply)?;
-                self.pin(model)?;
-                Ok(answer)
+        let read = |reply: ChatReply| {
+            // Before its model is looked at: a gateway names none where it has no answer.
+            if let Some(failure) = reply.failure() {
+                return Err(failure);
             }
+            let model = reply.model.as_deref().unwrap_or_default();
+            self.check_model(model, self.served.get())?;
+            let answer = read(&reply)?;
+            self.pin(model)?;
+            Ok(answer)
         };
         self.pool.ask(call, deadline, read).await
     }

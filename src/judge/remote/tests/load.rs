@@ -249,6 +249,21 @@ async fn a_silent_endpoint_is_left_for_another_in_time() {
     assert_eq!(alone.snapshot()[0].requests, 3);
 }
 
+/// Else every second question of callers in a hurry would be lost.
+#[tokio::test]
+async fn an_idle_endpoint_that_was_silent_is_asked_after_the_others() {
+    let silent = Gate::open(String::new()).await;
+    let well = server(vec![ok(&yes())]).await;
+    let judge = remote(config(&[&silent.url, &root(&well)]));
+    let soon = Instant::now() + Duration::from_millis(50);
+    judge.answer(&inquiry(labels()), soon).await.expect_err("it hangs");
+    for _ in 0..3 {
+        answer(&judge, labels()).await.expect("the other one's answer");
+    }
+    assert_eq!(judge.snapshot().iter().map(|account| account.requests).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(judge.snapshot()[0].health, Health::Closed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_in_a_hurry_does_not_make_an_endpoint_ill() {
     let gate = Gate::open(String::new()).await;
