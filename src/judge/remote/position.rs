@@ -58,7 +58,6 @@ impl Position {
     pub(super) fn label_logprobs(&self, labels: &[String], asked: u32) -> Result<Vec<f64>, Failure> {
         let tokens = self.tokens();
         let mut logprobs = vec![f64::NEG_INFINITY; labels.len()];
-        let mut listed = vec![false; labels.len()];
         let (mut total, mut begun) = (f64::NEG_INFINITY, (f64::NEG_INFINITY, Cow::Borrowed("")));
         for token in &tokens {
             let logprob = checked(token.text, token.logprob)?;
@@ -69,10 +68,9 @@ impl Position {
                 }
                 continue;
             }
-            for ((label, sum), listed) in labels.iter().zip(&mut logprobs).zip(&mut listed) {
+            for (label, sum) in labels.iter().zip(&mut logprobs) {
                 if label.as_bytes() == &*token.spelled {
                     *sum = log_add(*sum, logprob);
-                    *listed = true;
                 }
             }
         }
@@ -93,19 +91,25 @@ impl Position {
                 quote(&self.token)
             )));
         }
-        let unlisted: Vec<&str> =
-            labels.iter().zip(&listed).filter(|(_, listed)| !**listed).map(|(label, _)| label.as_str()).collect();
-        let unknown = self.unlisted(asked)? * (SPELLINGS * unlisted.len()) as f64;
-        let unknown = unknown.min(1.0 - total.exp());
-        if unknown > MOST_UNKNOWN {
-            return Err(Failure::no_verdict(format!(
-                "{} not among the {} likeliest tokens that the endpoint lists, and up to {unknown:.3} of the probability \
-                 may be theirs; raise `top_logprobs` (it is {asked}), or use an endpoint that lists more",
-                quote(&unlisted.join(", ")),
-                self.list().len(),
-            )));
-        }
+        let unlisted = labels.iter().zip(&logprobs).filter(|(_, logprob)| **logprob == f64::NEG_INFINITY);
+        let unlisted: Vec<&str> = unlisted.map(|(label, _)| label.as_str()).collect();
+        self.check_unlisted(&unlisted, total.exp(), asked)?;
         Ok(logprobs.into_iter().map(|logprob| logprob.min(0.0)).collect())
+    }
+
+    /// Labels that are not among the tokens, whose probabilities are `total` in all, can have but little probability.
+    fn check_unlisted(&self, labels: &[&str], total: f64, asked: u32) -> Result<(), Failure> {
+        let unknown = self.unlisted(asked)? * (SPELLINGS * labels.len()) as f64;
+        let unknown = unknown.min(1.0 - total);
+        if unknown <= MOST_UNKNOWN {
+            return Ok(());
+        }
+        Err(Failure::no_verdict(format!(
+            "not among the {} tokens that the endpoint lists: {}; up to {unknown:.3} of the probability may be theirs. \
+             Raise `top_logprobs` (it is {asked}), or use an endpoint that lists more",
+            self.list().len(),
+            quote(&labels.join(", ")),
+        )))
     }
 
     /// The largest probability of a token that is not listed: that of the least of the likeliest that were asked for, or

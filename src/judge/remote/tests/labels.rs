@@ -89,13 +89,16 @@ async fn a_label_whose_probability_is_not_known_makes_no_verdict() {
         ask(|url| Config { top_logprobs, ..config(&[url]) }, want, &tokens(&said)).await.0
     };
     let is_unknown = |found, says| assert_unavailable(found, UnavailableCode::NoVerdict, says);
-    is_unknown(asked(1, &["Yes", "No"], &[("Yes", 0.6)]).await, "No not among the 1 likeliest tokens");
+    is_unknown(asked(1, &["Yes", "No"], &[("Yes", 0.6)]).await, "not among the 1 tokens that the endpoint lists: No;");
     is_unknown(asked(20, &["Yes", "No"], &[("Yes", 0.6), ("no", 0.1)]).await, "up to 0.300 of the probability");
-    is_unknown(asked(2, &["A", "B", "C"], &[("A", 0.4), ("B", 0.3)]).await, "raise `top_logprobs` (it is 2)");
+    is_unknown(
+        asked(2, &["A", "B", "C"], &[("A", 0.4), ("B", 0.3)]).await,
+        "lists: C; up to 0.300 of the probability may be theirs. Raise `top_logprobs` (it is 2)",
+    );
     // As many as were asked for: a token that is not listed has no more than the least of them.
     let four = [("Yes", 0.6), ("yes", 0.1), ("Sure", 0.02), ("So", 0.02)];
     assert_labels(asked(4, &["Yes", "No"], &four).await, [0.6, 0.0]);
-    is_unknown(asked(5, &["Yes", "No"], &four).await, "No not among the 4");
+    is_unknown(asked(5, &["Yes", "No"], &four).await, "not among the 4");
     // So little is left that it may be left out.
     assert_labels(asked(1, &["Yes", "No"], &[("Yes", 0.95)]).await, [0.95, 0.0]);
 }
