@@ -1,15 +1,18 @@
 //! What judges said before. A finding is kept under the hash of the judge's identity, the inquiry and the form of the answer, in
-//! memory and, if there is one, in a [`Memory`] that outlives the process. Equal inquiries at the same time are asked once.
-//! Failures are not kept.
+//! memory and, if there is one, in a [`Memory`] that outlives the process. Equal inquiries at the same time are asked once, see
+//! `asking`. Failures are not kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Found;
+use super::asking::Asking;
+use super::deadline::Deadline;
 use super::inquiry::{Finding, Form, Inquiry, Said, Usage};
-use crate::stages::{Unavailable, UnavailableCode};
+use crate::stages::Unavailable;
 
 /// Keeps findings beyond this process.
 pub trait Memory: std::fmt::Debug + Send + Sync {
@@ -32,10 +35,18 @@ pub struct CacheCounts {
 
 /// Findings by inquiry.
 pub(super) struct Cache {
-    findings: moka::future::Cache<[u8; 32], Arc<Finding>>,
-    memory: Option<Arc<dyn Memory>>,
+    kept: Kept,
+    /// What is under way: a finding, and whether a judge was asked for it.
+    asking: Asking<(Arc<Finding>, bool)>,
     hits: AtomicU64,
     misses: AtomicU64,
+}
+
+/// What is known.
+#[derive(Clone)]
+struct Kept {
+    findings: moka::future::Cache<[u8; 32], Arc<Finding>>,
+    memory: Option<Arc<dyn Memory>>,
 }
 
 impl std::fmt::Debug for Cache {
@@ -49,60 +60,77 @@ impl Cache {
     pub(super) fn new(bytes: u64, memory: Option<Arc<dyn Memory>>) -> Self {
         let weigh = |_: &[u8; 32], finding: &Arc<Finding>| u32::try_from(weight(finding)).unwrap_or(u32::MAX);
         let findings = moka::future::Cache::builder().weigher(weigh).max_capacity(bytes).build();
-        Self { findings, memory, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let kept = Kept { findings, memory };
+        Self { kept, asking: Asking::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     pub(super) fn counts(&self) -> CacheCounts {
         CacheCounts { hits: self.hits.load(Relaxed), misses: self.misses.load(Relaxed) }
     }
 
-    /// The finding of an inquiry, from here or from `ask`. `form` is the one in which the judge answers; before it has answered
-    /// anything that may not be known, and what was kept in either is taken.
+    /// The finding of an inquiry, from here or from `ask`; none where there is none by `deadline`. `ask` is given until when
+    /// anybody waits. `form` is the one in which the judge answers; before it has answered anything that may not be known, and
+    /// what was kept in either is taken.
     pub(super) async fn get<F>(
         &self,
         identity: &str,
         inquiry: &Inquiry,
         form: Option<Form>,
-        ask: impl Fn() -> F,
-    ) -> Result<Found, Unavailable>
+        deadline: Instant,
+        ask: impl FnOnce(Inquiry, Deadline) -> F + Send + 'static,
+    ) -> Option<Result<Found, Unavailable>>
     where
-        F: Future<Output = Result<Finding, Unavailable>>,
+        F: Future<Output = Result<Finding, Unavailable>> + Send,
     {
+        let likely = key(identity, inquiry, form.unwrap_or(Form::AsWanted));
+        let (begun, answer) = if let Some(known) = self.kept.findings.get(&likely).await {
+            (false, Some(Ok((known, false))))
+        } else {
+            let begin = |until| {
+                let (kept, identity, inquiry) = (self.kept.clone(), identity.to_owned(), inquiry.clone());
+                async move {
+                    if let Some(known) = kept.find(&identity, &inquiry, form).await {
+                        return Ok((known, false));
+                    }
+                    let finding = Arc::new(ask(inquiry.clone(), until).await?);
+                    kept.keep(&identity, &inquiry, &finding, true).await;
+                    Ok((finding, true))
+                }
+            };
+            self.asking.ask(likely, deadline, begin).await
+        };
+        let answer = answer?;
+        // A failure that this one has begun was nothing known either.
+        let hit = !begun || matches!(answer, Ok((_, false)));
+        let counter = if hit { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Relaxed);
+        Some(answer.map(|(finding, _)| Found { finding: (*finding).clone(), hit }))
+    }
+}
+
+impl Kept {
+    /// What is known of an inquiry in this form, or in any.
+    async fn find(&self, identity: &str, inquiry: &Inquiry, form: Option<Form>) -> Option<Arc<Finding>> {
         let likely_form = form.unwrap_or(Form::AsWanted);
         let likely = key(identity, inquiry, likely_form);
+        // It may have been found since somebody looked.
+        if let Some(known) = self.findings.get(&likely).await {
+            return Some(known);
+        }
         // Prompts may be long: one is hashed again only where the other form is asked for.
         let key_of = |form| if form == likely_form { likely } else { key(identity, inquiry, form) };
-        loop {
-            let mut hit = true;
-            let found = self.findings.try_get_with(likely, async {
-                if let Some(known) = self.recall_any(key_of, inquiry, form).await {
-                    return Ok(Arc::new(known));
-                }
-                hit = false;
-                let finding = ask().await?;
-                self.remember(key_of(finding.form(&inquiry.want)), &finding);
-                Ok(Arc::new(finding))
-            });
-            match found.await.map_err(|unavailable: Arc<Unavailable>| (*unavailable).clone()) {
-                // Somebody else's time was up, not ours.
-                Err(Unavailable { code: UnavailableCode::Timeout, .. }) if hit => {}
-                found => {
-                    let counter = if hit { &self.hits } else { &self.misses };
-                    counter.fetch_add(1, Relaxed);
-                    let finding = found?;
-                    self.put_right(likely, key_of(finding.form(&inquiry.want)), &finding).await;
-                    return Ok(Found { finding: (*finding).clone(), hit });
-                }
-            }
-        }
+        let known = Arc::new(self.recall_any(key_of, inquiry, form).await?);
+        self.keep(identity, inquiry, &known, false).await;
+        Some(known)
     }
 
-    /// Moves a finding of another form than was likely: it is none of that form.
-    async fn put_right(&self, likely: [u8; 32], key: [u8; 32], finding: &Arc<Finding>) {
-        if key != likely {
-            self.findings.invalidate(&likely).await;
-            self.findings.insert(key, finding.clone()).await;
+    /// Keeps a finding by the form that it has, which need not be the one that was likely; in memory alone, or beyond.
+    async fn keep(&self, identity: &str, inquiry: &Inquiry, finding: &Arc<Finding>, beyond: bool) {
+        let key = key(identity, inquiry, finding.form(&inquiry.want));
+        if beyond {
+            self.remember(key, finding);
         }
+        self.findings.insert(key, finding.clone()).await;
     }
 
     /// What was kept in this form, or in any.
@@ -214,11 +242,19 @@ mod tests {
     use crate::judge::inquiry::{PromptMessage, Speaker, Want};
     use crate::stages::UnavailableCode;
 
+    fn in_a_minute() -> Instant {
+        Instant::now() + std::time::Duration::from_mins(1)
+    }
+
     const WANTED: Option<Form> = Some(Form::AsWanted);
 
     fn inquiry(text: &str) -> Inquiry {
         let message = PromptMessage { speaker: Speaker::User, text: text.to_owned(), untrusted: Vec::new() };
-        Inquiry { messages: vec![message], want: Want::Labels(["Yes".to_owned(), "No".to_owned()].into()) }
+        Inquiry {
+            messages: vec![message],
+            want: Want::Labels(["Yes".to_owned(), "No".to_owned()].into()),
+            fewer: [].into(),
+        }
     }
 
     fn finding(said: Said) -> Finding {
@@ -240,14 +276,18 @@ mod tests {
 
     #[tokio::test]
     async fn equal_questions_at_the_same_time_are_asked_once() {
-        let (cache, asked) = (Cache::new(1 << 20, None), AtomicUsize::new(0));
-        let ask = || async {
-            asked.fetch_add(1, Relaxed);
-            tokio::task::yield_now().await;
-            Ok(finding(Said::Reward(1.5)))
-        };
+        let (cache, asked) = (Cache::new(1 << 20, None), Arc::new(AtomicUsize::new(0)));
         let inquiry = inquiry("one");
-        let (a, b) = tokio::join!(cache.get("judge", &inquiry, WANTED, ask), cache.get("judge", &inquiry, WANTED, ask));
+        let get = async || {
+            let asked = asked.clone();
+            let ask = move |_, _| async move {
+                asked.fetch_add(1, Relaxed);
+                tokio::task::yield_now().await;
+                Ok(finding(Said::Reward(1.5)))
+            };
+            cache.get("judge", &inquiry, WANTED, in_a_minute(), ask).await.unwrap()
+        };
+        let (a, b) = tokio::join!(get(), get());
         assert_eq!((asked.load(Relaxed), a.unwrap().hit, b.unwrap().hit), (1, false, true));
         assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 });
     }
@@ -255,42 +295,43 @@ mod tests {
     #[tokio::test]
     async fn another_judge_or_another_question_is_another_entry() {
         let cache = Cache::new(1 << 20, None);
-        let ask = |raw| move || async move { Ok(finding(Said::Reward(raw))) };
+        let get = async |identity, text, raw| {
+            let ask = move |_, _| async move { Ok(finding(Said::Reward(raw))) };
+            cache.get(identity, &inquiry(text), WANTED, in_a_minute(), ask).await.unwrap().unwrap()
+        };
         for (identity, text, raw) in [("a", "x", 1.0), ("b", "x", 2.0), ("a", "y", 3.0)] {
-            let found = cache.get(identity, &inquiry(text), WANTED, ask(raw)).await.unwrap();
+            let found = get(identity, text, raw).await;
             assert_eq!((found.finding.said, found.hit), (Said::Reward(raw), false));
         }
-        assert!(cache.get("b", &inquiry("x"), WANTED, ask(9.0)).await.unwrap().hit);
+        assert!(get("b", "x", 9.0).await.hit);
     }
 
     /// One that asks the same with more time does not fail with whoever asked first.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_time_of_another_request_is_not_ours() {
-        let (cache, asked) = (Cache::new(1 << 20, None), AtomicUsize::new(0));
-        let ask = |late: bool| {
-            let asked = &asked;
-            move || async move {
-                asked.fetch_add(1, Relaxed);
-                tokio::task::yield_now().await;
-                let late = late.then(|| Unavailable { code: UnavailableCode::Timeout, message: "late".to_owned() });
-                late.map_or_else(|| Ok(finding(Said::Reward(1.0))), Err)
-            }
-        };
+        let cache = Cache::new(1 << 20, None);
         let inquiry = inquiry("one");
-        let (a, b) = tokio::join!(
-            cache.get("judge", &inquiry, WANTED, ask(true)),
-            cache.get("judge", &inquiry, WANTED, ask(false))
-        );
-        assert!(a.is_err());
-        assert_eq!((b.unwrap().finding.said, asked.load(Relaxed)), (Said::Reward(1.0), 2));
+        let get = async |seconds| {
+            let ask = |_, _| async {
+                tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+                Ok(finding(Said::Reward(1.0)))
+            };
+            let deadline = Instant::now() + std::time::Duration::from_secs(seconds);
+            cache.get("judge", &inquiry, WANTED, deadline, ask).await
+        };
+        let (a, b) = tokio::join!(get(1), get(9));
+        assert!(a.is_none());
+        assert_eq!(b.unwrap().unwrap().finding.said, Said::Reward(1.0));
+        assert!(get(9).await.unwrap().unwrap().hit, "it is kept");
     }
 
     #[tokio::test]
     async fn a_failure_is_not_kept() {
         let cache = Cache::new(1 << 20, None);
-        let broken = || async { Err(Unavailable { code: UnavailableCode::Timeout, message: "late".to_owned() }) };
-        assert!(cache.get("a", &inquiry("x"), WANTED, broken).await.is_err());
-        assert!(!cache.get("a", &inquiry("x"), WANTED, || async { Ok(finding(Said::Reward(0.0))) }).await.unwrap().hit);
+        let broken = |_, _| async { Err(Unavailable { code: UnavailableCode::Timeout, message: "late".to_owned() }) };
+        assert!(cache.get("a", &inquiry("x"), WANTED, in_a_minute(), broken).await.unwrap().is_err());
+        let well = |_, _| async { Ok(finding(Said::Reward(0.0))) };
+        assert!(!cache.get("a", &inquiry("x"), WANTED, in_a_minute(), well).await.unwrap().unwrap().hit);
     }
 
     #[tokio::test]
@@ -305,13 +346,15 @@ mod tests {
         ];
         for (n, said) in all.iter().enumerate() {
             let cache = Cache::new(1 << 20, Some(shelf.clone()));
-            cache.get("a", &inquiry(&n.to_string()), None, || async { Ok(finding(said.clone())) }).await.unwrap();
+            let said = finding(said.clone());
+            let ask = |_, _| async { Ok(said) };
+            cache.get("a", &inquiry(&n.to_string()), None, in_a_minute(), ask).await.unwrap().unwrap();
         }
         assert_eq!(shelf.0.lock().unwrap().len(), all.len(), "what is answered is kept");
         for (n, said) in all.iter().enumerate() {
             let cache = Cache::new(1 << 20, Some(shelf.clone()));
-            let asked = || async { panic!("it is known") };
-            let found = cache.get("a", &inquiry(&n.to_string()), None, asked).await.unwrap();
+            let asked = |_, _| async { panic!("it is known") };
+            let found = cache.get("a", &inquiry(&n.to_string()), None, in_a_minute(), asked).await.unwrap().unwrap();
             assert_eq!((&found.finding.said, found.hit), (said, true));
         }
     }
@@ -322,13 +365,14 @@ mod tests {
         let shelf = Arc::new(Shelf::default());
         let alone = Said::Chosen { label: 1, reasoning: String::new(), logprobs: None };
         let weighed = Said::Labels(vec![-0.5, -1.0]);
-        let (inquiry, asked) = (inquiry("x"), AtomicUsize::new(0));
+        let (inquiry, asked) = (inquiry("x"), Arc::new(AtomicUsize::new(0)));
         let get = async |cache: &Cache, form, said: &Said| {
-            let ask = || async {
+            let (said, asked) = (finding(said.clone()), asked.clone());
+            let ask = move |_, _| async move {
                 asked.fetch_add(1, Relaxed);
-                Ok(finding(said.clone()))
+                Ok(said)
             };
-            cache.get("a", &inquiry, form, ask).await.unwrap().finding.said
+            cache.get("a", &inquiry, form, in_a_minute(), ask).await.unwrap().unwrap().finding.said
         };
         let cache = Cache::new(1 << 20, Some(shelf.clone()));
         // The first answer tells which form it is.

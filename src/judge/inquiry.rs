@@ -6,6 +6,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+/// How what models say is read: a part of every judge's identity. To be raised with each change of this program after which
+/// the same words give another number, so that none of before is taken for one of now.
+pub(super) const READING: u32 = 2;
+
 /// Who says a message of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Speaker {
@@ -70,6 +74,9 @@ pub struct Inquiry {
     pub messages: Vec<PromptMessage>,
     /// The form of the answer.
     pub want: Want,
+    /// The messages with ever less of a conversation, for a judge that cannot read all of it. They follow from the rest, so
+    /// that they are no part of what an answer is kept under.
+    pub fewer: Arc<[Vec<PromptMessage>]>,
 }
 
 /// What a backend found.

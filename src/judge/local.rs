@@ -3,6 +3,8 @@
 //! Rendering and tokenising run on tokio's blocking threads, the model on its own.
 
 mod load;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +12,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use self::load::Loaded;
-use super::inquiry::{Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+use super::inquiry::{Finding, Inquiry, PromptMessage, READING, Said, Speaker, Usage, Want};
 use super::rank::check_order;
-use super::shorten::{KEPT, cut_to, longest_untrusted};
+use super::shorten::{KEPT, cut_to, longest_untrusted, with_fewer};
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
@@ -43,7 +45,7 @@ pub struct LocalConfig {
     pub batch_tokens: Option<usize>,
     /// Tokens of questions that may wait; more makes requests wait. Default 4194304.
     pub queue_tokens: u32,
-    /// Temperature of reasoning; 0 takes the likeliest token. Default 0.
+    /// Temperature of reasoning, 0 to 2; 0 takes the likeliest token. Default 0.
     pub temperature: f64,
 }
 
@@ -58,6 +60,25 @@ impl Default for LocalConfig {
             queue_tokens: 4 << 20,
             temperature: 0.0,
         }
+    }
+}
+
+impl LocalConfig {
+    /// Checks every field that has a range.
+    ///
+    /// # Errors
+    /// The first that is out of it, by name.
+    fn check(&self) -> Result<(), String> {
+        // The model warms up on two tokens.
+        for (field, tokens) in [("context", Some(self.context)), ("batch_tokens", self.batch_tokens)] {
+            if let Some(tokens) = tokens.filter(|tokens| *tokens < 2) {
+                return Err(format!("`{field}` is {tokens}: give 2 tokens at least"));
+            }
+        }
+        if (0.0..=2.0).contains(&self.temperature) {
+            return Ok(());
+        }
+        Err(format!("`temperature` is {}: give a value from 0 to 2", self.temperature))
     }
 }
 
@@ -93,7 +114,8 @@ impl std::fmt::Debug for Local {
 /// A prompt's tokens and, where labels are due, theirs.
 struct Encoded {
     tokens: Vec<u32>,
-    labels: Vec<u32>,
+    /// Of each label, all that it may be.
+    labels: Vec<Vec<u32>>,
 }
 
 fn from_lm(error: &LmError) -> Unavailable {
@@ -106,6 +128,7 @@ impl Local {
     /// # Errors
     /// What is wrong with the directory, the device or the options, in words.
     pub fn load(config: &LocalConfig, hub: &Hub) -> Result<Self, String> {
+        config.check()?;
         let Loaded { tokenizer, template, network, ends, identity } = load::load(config, hub)?;
         let constraints = match ends.first() {
             Some(end) => Constraints::new(&tokenizer, network.vocab(), *end).map_err(|error| error.to_string()),
@@ -204,9 +227,17 @@ impl Local {
             Want::Labels(_) => {
                 let encoded = self.encode(inquiry, 0).await?;
                 let prompt_tokens = encoded.tokens.len() as u64;
-                let found = self.worker.labels(encoded.tokens, encoded.labels).await.map_err(|e| from_lm(&e))?;
+                let found = self.worker.labels(encoded.tokens, encoded.labels.concat()).await;
+                let found = found.map_err(|error| from_lm(&error))?;
+                let mut logprobs = found.logprobs.as_slice();
+                let of_label = |tokens: &Vec<u32>| {
+                    let (own, others) = logprobs.split_at_checked(tokens.len()).unwrap_or_default();
+                    logprobs = others;
+                    log_sum(own)
+                };
+                let logprobs = encoded.labels.iter().map(of_label).collect();
                 let usage = Usage { prompt_tokens, ..Usage::default() };
-                Ok(Finding { said: Said::Labels(found.logprobs), usage })
+                Ok(Finding { said: Said::Labels(logprobs), usage })
             }
             Want::ReasonedLabel { labels, thinking_tokens, seed } => {
                 self.reasoned(inquiry, labels, *thinking_tokens, *seed).await
@@ -238,6 +269,15 @@ impl Local {
     }
 }
 
+/// The logarithm of a sum of probabilities; of one of them itself, bit for bit.
+fn log_sum(logprobs: &[f64]) -> f64 {
+    let most = logprobs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if most == f64::NEG_INFINITY {
+        return most;
+    }
+    most + logprobs.iter().map(|logprob| (logprob - most).exp()).sum::<f64>().ln()
+}
+
 /// Indices, best first, out of `{"order":[..]}` with numbers from 1.
 fn indices(text: &[u8]) -> Option<Vec<usize>> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
@@ -246,18 +286,36 @@ fn indices(text: &[u8]) -> Option<Vec<usize>> {
 }
 
 impl TextSide {
-    /// Encodes a prompt, with what comes from the trajectory cut where it is too long: as little as a few tries find. One that
-    /// is too long even so comes as it is: the model says what does not fit.
+    /// Encodes a prompt, with what comes from the trajectory cut where it is too long: as little as a few tries find, and
+    /// messages of the conversation left out where cutting is not enough. One that is too long even so comes as it is: the
+    /// model says what does not fit.
     fn encode_to_fit(&self, inquiry: &Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
-        const TRIES: usize = 12;
         let room = self.context.saturating_sub(answer_tokens);
         let whole = self.encode(inquiry)?;
         if whole.tokens.len() <= room {
             return Ok(whole);
         }
+        if let Some(fits) = self.encode_cut(inquiry, room)? {
+            return Ok(fits);
+        }
+        for fewer in with_fewer(inquiry) {
+            let encoded = self.encode(&fewer)?;
+            if encoded.tokens.len() <= room {
+                return Ok(encoded);
+            }
+            if let Some(fits) = self.encode_cut(&fewer, room)? {
+                return Ok(fits);
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Encodes a prompt that is too long with its texts cut; none where there are too many of them.
+    fn encode_cut(&self, inquiry: &Inquiry, room: usize) -> Result<Option<Encoded>, Unavailable> {
+        const TRIES: usize = 12;
         let mut fits = self.encode(&cut_to(inquiry, KEPT))?;
         if fits.tokens.len() > room {
-            return Ok(whole);
+            return Ok(None);
         }
         let (mut least, mut most) = (KEPT, longest_untrusted(inquiry));
         for _ in 0..TRIES {
@@ -272,7 +330,7 @@ impl TextSide {
                 most = middle;
             }
         }
-        Ok(fits)
+        Ok(Some(fits))
     }
 
     fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {

@@ -7,11 +7,13 @@
 //!
 //! [`check`] and [`attack`] measure judges on examples, through the same questions.
 
+mod asking;
 pub mod attack;
 pub mod bench;
 mod cache;
 pub mod check;
 mod config;
+mod deadline;
 pub mod examples;
 mod fence;
 mod inquiry;
@@ -41,6 +43,7 @@ pub use self::remote::{EndpointSnapshot, Health, Remote};
 pub use self::session::{Noted, Session};
 
 use self::cache::Cache;
+use self::deadline::Deadline;
 use self::inquiry::Form;
 use self::session::Key;
 use crate::lm::WorkerNumbers;
@@ -211,7 +214,9 @@ impl Judges {
     async fn ask(&self, name: &str, inquiry: &Inquiry, deadline: Instant) -> Result<Found, Unavailable> {
         let (model, past) = (self.by_name.get(name), self.past.get(name));
         if let (None, Some(identity)) = (model, past) {
-            return self.cache.get(identity, inquiry, None, || async { Err(gone(name)) }).await;
+            let (gone, late) = (gone(name), || Err(late(name)));
+            let found = self.cache.get(identity, inquiry, None, deadline.into(), |_, _| async { Err(gone) }).await;
+            return found.unwrap_or_else(late);
         }
         let Some(model) = model else {
             let known = self.by_name.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -220,15 +225,24 @@ impl Judges {
             let message = format!("the rubric asks the judge {name:?}, and this server has {known}");
             return Err(Unavailable { code: UnavailableCode::NotConfigured, message });
         };
-        let form = model.form(&inquiry.want);
-        let asked = self.cache.get(model.identity(), inquiry, form, || model.answer(inquiry, deadline));
-        match tokio::time::timeout_at(deadline.into(), asked).await {
-            Ok(found) => found,
-            Err(_) => Err(Unavailable {
-                code: UnavailableCode::Timeout,
-                message: format!("the judge {name:?} did not answer before the request's deadline"),
-            }),
-        }
+        let (form, identity) = (model.form(&inquiry.want), model.identity());
+        let (judges, asked) = (self.clone(), name.to_owned());
+        let ask = |inquiry, until| async move {
+            match judges.by_name.get(&asked) {
+                Some(model) => model.answer(&inquiry, &until).await.unwrap_or_else(|| Err(late(&asked))),
+                None => Err(gone(&asked)),
+            }
+        };
+        let found = self.cache.get(identity, inquiry, form, deadline.into(), ask).await;
+        found.unwrap_or_else(|| Err(late(name)))
+    }
+}
+
+/// The request's time is up.
+fn late(name: &str) -> Unavailable {
+    Unavailable {
+        code: UnavailableCode::Timeout,
+        message: format!("the judge {name:?} did not answer before the request's deadline"),
     }
 }
 
@@ -273,10 +287,11 @@ impl Model {
         }
     }
 
-    async fn answer(&self, inquiry: &Inquiry, deadline: Instant) -> Result<Finding, Unavailable> {
+    /// The answer; none where it is not there by the deadline and no more can be said.
+    async fn answer(&self, inquiry: &Inquiry, deadline: &Deadline) -> Option<Result<Finding, Unavailable>> {
         match self {
-            Self::Local(local) => local.answer(inquiry).await,
-            Self::Remote(remote) => remote.answer(inquiry, deadline).await,
+            Self::Local(local) => deadline.timeout(local.answer(inquiry)).await,
+            Self::Remote(remote) => Some(remote.answer_by(inquiry, deadline).await),
         }
     }
 

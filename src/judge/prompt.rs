@@ -9,7 +9,9 @@
 //! A line `<<system>>`, `<<user>>` or `<<assistant>>` starts a message; without one, all is the user's. Messages are cut
 //! apart before any value is put in, and each is a template of its own.
 
+mod contained;
 mod defaults;
+mod fewer;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -17,8 +19,9 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use minijinja::{Environment, UndefinedBehavior, Value};
+use minijinja::{Environment, UndefinedBehavior};
 
+use self::contained::Contained;
 pub(super) use self::defaults::{GENERATE, LABEL, MATCH, RANK};
 use super::fence::Fence;
 use super::inquiry::{PromptMessage, Speaker};
@@ -35,6 +38,15 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// The variables that a template may use.
 const VARIABLES: [&str; 8] =
     ["criteria", "question", "conversation", "references", "answer", "labels", "candidates", "fence"];
+
+/// What a prompt puts to the judge, and must therefore show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// One answer: itself, or something that the policy said in the conversation.
+    Answer,
+    /// Answers to be put in order: every one of them.
+    Candidates,
+}
 
 /// One message of the conversation, as templates see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +88,12 @@ pub enum PromptError {
     /// No message has any text.
     #[error("the judge's prompt template renders no user message for this trajectory; give it text outside conditions")]
     NoQuestion,
+    /// What is to be judged does not stand in the prompt: a verdict would be about nothing.
+    #[error("the judge's prompt template: {}, outside conditions", match .0 {
+        Subject::Answer => "nothing of the trajectory is shown; write {{ answer }}, or loop over conversation and write each text",
+        Subject::Candidates => "not every answer is shown; loop over candidates and write each",
+    })]
+    NotShown(Subject),
 }
 
 impl PromptError {
@@ -83,14 +101,23 @@ impl PromptError {
     pub fn place(&self) -> Option<(usize, usize)> {
         match self {
             Self::Template(fault) => Some((fault.line, fault.column)),
-            Self::Values(_) | Self::NoQuestion => None,
+            Self::Values(_) | Self::NoQuestion | Self::NotShown(_) => None,
         }
     }
+}
+
+/// A prompt, and what there is of it for a judge that cannot read all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Prompt {
+    pub(super) messages: Vec<PromptMessage>,
+    /// The same with messages left out of the middle of the conversation, each time more of them.
+    pub(super) fewer: Vec<Vec<PromptMessage>>,
 }
 
 /// A judge's prompt template, compiled and tried.
 #[derive(Debug, Clone)]
 pub struct PromptTemplate {
+    subject: Subject,
     environment: Environment<'static>,
     source: String,
     sections: Vec<Section>,
@@ -111,9 +138,9 @@ impl PromptTemplate {
     /// Reads a template and tries it on sample values.
     ///
     /// # Errors
-    /// When it is no valid template, uses a variable that there is not, shows no answer, or its messages are in no order
-    /// that a chat can have. All with line and column of the source.
-    pub fn parse(source: &str) -> Result<Self, PromptError> {
+    /// When it is no valid template, uses a variable that there is not, or its messages are in no order that a chat can
+    /// have, all with line and column of the source; or when it does not show its subject.
+    pub fn parse(source: &str, subject: Subject) -> Result<Self, PromptError> {
         jinja::check_length(source).map_err(PromptError::Template)?;
         let sections = split_sections(source);
         check_order(&sections)?;
@@ -127,7 +154,7 @@ impl PromptTemplate {
             let added = environment.add_template_owned(section.name.clone(), section.text.clone());
             added.map_err(|error| section.fault(&error))?;
         }
-        let template = Self { environment, source: source.to_owned(), sections };
+        let template = Self { subject, environment, source: source.to_owned(), sections };
         template.check_variables()?;
         template.try_out()?;
         Ok(template)
@@ -141,35 +168,59 @@ impl PromptTemplate {
     /// Fills the template in. Messages without any text are left out.
     ///
     /// # Errors
-    /// When the template stumbles over these values or runs away, when they are too long, or when no question is left.
+    /// When the template stumbles over these values or runs away, when they are too long, or when no question is left or
+    /// its subject is not shown.
     pub fn render(&self, values: &PromptValues<'_>) -> Result<Vec<PromptMessage>, PromptError> {
+        self.fill_in(values).map(|(messages, _)| messages)
+    }
+
+    /// Fills the template in, and again with fewer messages of the conversation where it shows one.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub(super) fn prompt(&self, values: &PromptValues<'_>) -> Result<Prompt, PromptError> {
+        let (messages, shows_conversation) = self.fill_in(values)?;
+        let fewer = if shows_conversation { fewer::conversations(values.conversation) } else { Vec::new() };
+        let fill_in = |conversation: Vec<PastMessage<'_>>| {
+            // A template may need a message that is left out: that one is then no way to shorten it.
+            self.render(&PromptValues { conversation: &conversation, ..*values }).ok()
+        };
+        Ok(Prompt { messages, fewer: fewer.into_iter().filter_map(fill_in).collect() })
+    }
+
+    /// The prompt, and whether it shows the conversation.
+    fn fill_in(&self, values: &PromptValues<'_>) -> Result<(Vec<PromptMessage>, bool), PromptError> {
         let references = values.references.iter().map(Cow::as_ref);
         let fence = Fence::new(values.criteria, values.question, references, MAX_CHARS);
         let contained = Contained::new(values, &fence);
         let trusted =
             [self.source.as_str(), values.criteria].into_iter().chain(values.labels.iter().map(String::as_str));
         let mut placeholders = Placeholders::absent_from(trusted);
-        let variables = contained.variables(values, &fence, &mut placeholders)?;
+        let (variables, hidden) = contained.variables(values, &fence, &mut placeholders)?;
         let mut messages = Vec::with_capacity(self.sections.len());
+        let mut shown = BTreeSet::new();
         for section in &self.sections {
             let template = self.environment.get_template(&section.name);
             let rendered = template.and_then(|template| template.render(variables.clone()));
             let rendered = rendered.map_err(|error| section.fault(&error))?;
+            shown.extend(placeholders.placed(&rendered));
             let text = placeholders.resolve(rendered.trim(), MAX_MESSAGE_BYTES)?;
             if !text.text.is_empty() {
                 messages.push(PromptMessage { speaker: section.speaker, text: text.text, untrusted: text.untrusted });
             }
         }
-        if messages.iter().any(|message| message.speaker == Speaker::User) {
-            Ok(messages)
-        } else {
-            Err(PromptError::NoQuestion)
+        if !messages.iter().any(|message| message.speaker == Speaker::User) {
+            return Err(PromptError::NoQuestion);
         }
+        // By what was rendered: a name that a template uses may be a condition, a length, or another mode's.
+        if !hidden.shows(self.subject, &shown) {
+            return Err(PromptError::NotShown(self.subject));
+        }
+        Ok((messages, hidden.shows_conversation(&shown)))
     }
 
-    /// Every variable is known, and the judge gets to see what it judges.
+    /// Every variable is known.
     fn check_variables(&self) -> Result<(), PromptError> {
-        let mut used = BTreeSet::new();
         for section in &self.sections {
             let Ok(template) = self.environment.get_template(&section.name) else { continue };
             for name in template.undeclared_variables(false) {
@@ -179,17 +230,12 @@ impl PromptTemplate {
                     let message = format!("there is no variable `{name}`; there are {}", VARIABLES.join(", "));
                     return Err(section.fault_at(at, message));
                 }
-                used.insert(name);
             }
         }
-        if ["answer", "candidates", "conversation"].iter().any(|shown| used.contains(*shown)) {
-            return Ok(());
-        }
-        let message = "nothing of the trajectory is shown; write {{ answer }}, or loop over candidates or conversation";
-        Err(PromptError::Template(TemplateFault { line: 1, column: 1, message: message.to_owned() }))
+        Ok(())
     }
 
-    /// Filters, tests and functions are looked up when a template runs, so it is run once.
+    /// Filters, tests and functions are looked up when a template runs, so it is run once, with what its subject has.
     fn try_out(&self) -> Result<(), PromptError> {
         let two = [Cow::Borrowed("one"), Cow::Borrowed("two")];
         let conversation = [
@@ -200,11 +246,14 @@ impl PromptTemplate {
         let values = PromptValues {
             criteria: "The answer is right.",
             question: "a question",
-            conversation: &conversation,
             references: &two,
-            answer: "an answer",
-            labels: &labels,
-            candidates: &two,
+            ..PromptValues::default()
+        };
+        let values = match self.subject {
+            Subject::Answer => {
+                PromptValues { conversation: &conversation, answer: "an answer", labels: &labels, ..values }
+            }
+            Subject::Candidates => PromptValues { candidates: &two, ..values },
         };
         self.render(&values).map(|_| ())
     }
@@ -213,64 +262,6 @@ impl PromptTemplate {
 /// The task of a conversation: its first user message; empty when there is none.
 pub(super) fn task_of<'a>(conversation: &'a [PastMessage<'_>]) -> &'a str {
     conversation.iter().find(|message| message.role == Role::User).map_or("", |message| &message.text)
-}
-
-/// The untrusted values as they may stand inside their fences.
-struct Contained<'a> {
-    question: Cow<'a, str>,
-    answer: Cow<'a, str>,
-    conversation: Vec<Cow<'a, str>>,
-    references: Vec<Cow<'a, str>>,
-    candidates: Vec<Cow<'a, str>>,
-}
-
-impl<'a> Contained<'a> {
-    fn new(values: &PromptValues<'a>, fence: &Fence) -> Self {
-        let contain_all = |texts: &'a [Cow<'a, str>]| texts.iter().map(|text| fence.contain(text)).collect();
-        Self {
-            question: fence.contain(values.question),
-            answer: fence.contain(values.answer),
-            conversation: values.conversation.iter().map(|message| fence.contain(&message.text)).collect(),
-            references: contain_all(values.references),
-            candidates: contain_all(values.candidates),
-        }
-    }
-
-    /// What the template sees: trusted text, and fences around placeholders.
-    fn variables<'s>(
-        &'s self,
-        values: &PromptValues<'_>,
-        fence: &Fence,
-        placeholders: &mut Placeholders<'s>,
-    ) -> Result<Value, UntrustedError> {
-        let mut fenced = |what: &str, text: &'s str| -> Result<Value, UntrustedError> {
-            let mut block = fence.open(what);
-            block.extend(placeholders.hide(text)?);
-            block.push_str(&fence.close(what));
-            Ok(Value::from(block))
-        };
-        let mut numbered = |what: &str, texts: &'s [Cow<'a, str>]| -> Result<Value, UntrustedError> {
-            let blocks = texts.iter().enumerate().map(|(index, text)| fenced(&format!("{what} {}", index + 1), text));
-            blocks.collect::<Result<Vec<_>, _>>().map(Value::from)
-        };
-        let references = numbered("reference", &self.references)?;
-        let candidates = numbered("candidate", &self.candidates)?;
-        let mut conversation = Vec::with_capacity(self.conversation.len());
-        for (message, text) in values.conversation.iter().zip(&self.conversation) {
-            let role = message.role.as_str();
-            conversation.push(Value::from_pairs([("role", Value::from(role)), ("text", fenced(role, text)?)]));
-        }
-        Ok(Value::from_pairs([
-            ("criteria", Value::from(values.criteria)),
-            ("question", fenced("question", &self.question)?),
-            ("conversation", Value::from(conversation)),
-            ("references", references),
-            ("answer", fenced("answer", &self.answer)?),
-            ("labels", values.labels.iter().map(Value::from).collect::<Value>()),
-            ("candidates", candidates),
-            ("fence", Value::from(fence.nonce())),
-        ]))
-    }
 }
 
 impl Section {

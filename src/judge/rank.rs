@@ -100,7 +100,7 @@ impl Group {
         };
         let messages =
             self.first.template.render(&values).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
-        Ok(Inquiry { messages, want: Want::Order { candidates: candidates.len() } })
+        Ok(Inquiry { messages, want: Want::Order { candidates: candidates.len() }, fewer: [].into() })
     }
 
     /// Every question's verdict from the orders: first those of the question as it stands, then as many of its reverse.

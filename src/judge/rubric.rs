@@ -1,7 +1,7 @@
 //! Rubrics whose judge prompts are checked, too. In: a rubric's text. Out: the rubric, or what is wrong and where.
 //! `rubric` knows no templates; whoever takes a rubric from a person reads it here.
 
-use super::session::compiled;
+use super::session::{compiled, subject};
 use crate::rubric::{Rubric, RubricError};
 use crate::stages::{JudgeStage, Stage};
 
@@ -35,9 +35,10 @@ pub fn read_inline(text: &str) -> Result<Rubric, RubricError> {
 
 fn check_prompts(rubric: &Rubric) -> Result<(), RubricError> {
     for (index, stage) in rubric.stages.iter().enumerate() {
-        if let Some(prompt) = judge(&stage.stage).and_then(|judge| judge.prompt.as_deref()) {
+        let judge = judge(&stage.stage);
+        if let Some((judge, prompt)) = judge.and_then(|judge| Some((judge, judge.prompt.as_deref()?))) {
             let wrong = |error| RubricError::at(format!("/stages/{index}/prompt"), format!("{error}"));
-            compiled(prompt).map_err(wrong)?;
+            compiled(prompt, subject(&judge.mode)).map_err(wrong)?;
         }
     }
     Ok(())
@@ -68,6 +69,21 @@ mod tests {
             assert_eq!(error.location.map(|at| at.line), Some(line), "{error}");
             assert!(error.message.contains("there is no variable `anwser`"), "{error}");
             assert!(Rubric::from_toml(&text).is_ok(), "nothing else is wrong");
+        }
+    }
+
+    #[test]
+    fn a_prompt_must_show_what_its_mode_is_about() {
+        let each = "Grade.{% for c in candidates %}{{ c }}{% endfor %}";
+        let in_mode = |mode: &str, prompt| {
+            read_toml(&rubric("kind = \"judge\"", prompt).replace("\"match\"", &format!("\"{mode}\""))).map(|_| ())
+        };
+        assert_eq!((in_mode("match", "{{ answer }}"), in_mode("rank", each)), (Ok(()), Ok(())));
+        for (mode, prompt, says) in
+            [("match", each, "nothing of the trajectory"), ("rank", "{{ answer }}", "not every answer")]
+        {
+            let error = in_mode(mode, prompt).unwrap_err();
+            assert!(error.message.contains(says) && error.pointer == "/stages/0/prompt", "{error}");
         }
     }
 

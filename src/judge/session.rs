@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::inquiry::{Inquiry, PromptMessage, Speaker, Want};
-use super::prompt::{self, PastMessage, PromptError, PromptTemplate, PromptValues, task_of};
+use super::prompt::{self, PastMessage, Prompt, PromptError, PromptTemplate, PromptValues, Subject, task_of};
 use super::verdict::labels_of;
 use super::{Answers, Judges};
 use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavailable, Verdict};
@@ -15,8 +15,8 @@ use crate::trajectory::{Message, Role};
 /// How long judges may take where nobody set a limit.
 const LONGEST: Duration = Duration::from_mins(10);
 
-/// Compiled templates by their source, of all requests: compiling one tries it out, which costs more than filling it in.
-static TEMPLATES: LazyLock<moka::sync::Cache<String, Arc<PromptTemplate>>> =
+/// Compiled templates by what they are about and their source, of all requests: compiling one tries it out, which costs more than filling it in.
+static TEMPLATES: LazyLock<moka::sync::Cache<(Subject, String), Arc<PromptTemplate>>> =
     LazyLock::new(|| moka::sync::Cache::new(MAX_TEMPLATES));
 
 /// Most templates that are kept compiled: requests may bring their own.
@@ -45,7 +45,7 @@ pub struct Noted {
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
     /// About one answer: the prompt, rendered.
-    One(Vec<PromptMessage>),
+    One(Prompt),
     /// About an answer among those of its group.
     Among(Candidate),
 }
@@ -107,18 +107,30 @@ impl Session {
     /// The stage's template.
     fn template(stage: &JudgeStage) -> Result<Arc<PromptTemplate>, Unavailable> {
         let source = stage.prompt.as_deref().unwrap_or_else(|| default_template(&stage.mode));
-        compiled(source).map_err(|error| broken(&error))
+        compiled(source, subject(&stage.mode)).map_err(|error| broken(&error))
     }
 }
 
 /// A template, compiled once for as long as it is in use.
-pub(super) fn compiled(source: &str) -> Result<Arc<PromptTemplate>, PromptError> {
-    if let Some(template) = TEMPLATES.get(source) {
+pub(super) fn compiled(source: &str, subject: Subject) -> Result<Arc<PromptTemplate>, PromptError> {
+    let key = (subject, source.to_owned());
+    if let Some(template) = TEMPLATES.get(&key) {
         return Ok(template);
     }
-    let template = Arc::new(PromptTemplate::parse(source)?);
-    TEMPLATES.insert(source.to_owned(), template.clone());
+    let template = Arc::new(PromptTemplate::parse(source, subject)?);
+    TEMPLATES.insert(key, template.clone());
     Ok(template)
+}
+
+/// What the prompts of a mode are about.
+pub(super) fn subject(mode: &JudgeMode) -> Subject {
+    match mode {
+        JudgeMode::Rank => Subject::Candidates,
+        JudgeMode::LabelLogprob { .. }
+        | JudgeMode::Match
+        | JudgeMode::Generate { .. }
+        | JudgeMode::RewardModel { .. } => Subject::Answer,
+    }
 }
 
 /// The template of a stage that brings none.
@@ -160,7 +172,7 @@ impl Session {
     fn asked(question: &Question<'_>) -> Result<Asked, Unavailable> {
         let stage = question.stage;
         if matches!(stage.mode, JudgeMode::RewardModel { .. }) && stage.prompt.is_none() {
-            return Ok(Asked::One(conversation_as_is(question)));
+            return Ok(Asked::One(Prompt { messages: conversation_as_is(question), fewer: Vec::new() }));
         }
         let template = Self::template(stage)?;
         let conversation = conversation(question.messages);
@@ -187,7 +199,7 @@ impl Session {
             labels: &labels,
             candidates: &[],
         };
-        template.render(&values).map(Asked::One).map_err(|error| broken(&error))
+        template.prompt(&values).map(Asked::One).map_err(|error| broken(&error))
     }
 }
 
@@ -198,9 +210,9 @@ impl Noted {
 
     /// What a single question asks of a backend.
     pub(super) fn inquiry(&self) -> Result<Inquiry, Unavailable> {
-        let messages = match &self.asked {
-            Ok(Asked::One(messages)) => messages.clone(),
-            Ok(Asked::Among(_)) => Vec::new(),
+        let Prompt { messages, fewer } = match &self.asked {
+            Ok(Asked::One(prompt)) => prompt.clone(),
+            Ok(Asked::Among(_)) => Prompt { messages: Vec::new(), fewer: Vec::new() },
             Err(unavailable) => return Err(unavailable.clone()),
         };
         let labels = || labels_of(&self.stage.mode).into_iter().map(|label| label.name).collect();
@@ -211,7 +223,7 @@ impl Noted {
             }
             JudgeMode::RewardModel { .. } => Want::Reward,
         };
-        Ok(Inquiry { messages, want })
+        Ok(Inquiry { messages, want, fewer: fewer.into() })
     }
 }
 

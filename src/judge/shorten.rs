@@ -1,6 +1,9 @@
 //! Prompts that are longer than a judge can read: what comes from the trajectory is cut. How long that is, is the policy's
 //! doing; without a verdict, writing more than the judge can read would escape a low one. In: an inquiry and a length. Out:
-//! the same with every untrusted text that is longer cut in its middle. Knows no tokens.
+//! the same with every untrusted text that is longer cut in its middle; where that is not enough, because they are many, with
+//! fewer messages of the conversation. Knows no tokens.
+
+use std::iter::successors;
 
 use super::fence::cut_middle;
 use super::inquiry::{Inquiry, PromptMessage};
@@ -20,7 +23,25 @@ pub(super) fn longest_untrusted(inquiry: &Inquiry) -> usize {
 /// The inquiry with at most so many characters, and the mark of a cut, of each untrusted text.
 pub(super) fn cut_to(inquiry: &Inquiry, longest: usize) -> Inquiry {
     let messages = inquiry.messages.iter().map(|message| cut(message, longest.max(KEPT))).collect();
-    Inquiry { messages, want: inquiry.want.clone() }
+    Inquiry { messages, ..inquiry.clone() }
+}
+
+/// The inquiry with ever fewer messages of the conversation.
+pub(super) fn with_fewer(inquiry: &Inquiry) -> impl Iterator<Item = Inquiry> {
+    let with = |messages: &Vec<PromptMessage>| Inquiry {
+        messages: messages.clone(),
+        want: inquiry.want.clone(),
+        fewer: [].into(),
+    };
+    inquiry.fewer.iter().map(with)
+}
+
+/// The inquiry ever shorter, for who cannot measure: texts of half the length, and of that half, then fewer of them.
+pub(super) fn halved(inquiry: &Inquiry) -> impl Iterator<Item = Inquiry> {
+    let lengths = successors(Some(longest_untrusted(inquiry)), |longest| {
+        Some((longest / 2).max(KEPT)).filter(|_| *longest > KEPT)
+    });
+    lengths.skip(1).map(|longest| cut_to(inquiry, longest)).chain(with_fewer(inquiry).map(|fewer| cut_to(&fewer, KEPT)))
 }
 
 fn cut(message: &PromptMessage, longest: usize) -> PromptMessage {
@@ -55,7 +76,7 @@ mod tests {
         }
         text.push_str(&"trusted ".repeat(500));
         let messages = vec![PromptMessage { speaker: Speaker::User, text, untrusted }];
-        let whole = Inquiry { messages, want: Want::Reward };
+        let whole = Inquiry { messages, want: Want::Reward, fewer: [].into() };
         assert_eq!(longest_untrusted(&whole), 3000);
         assert_eq!(cut_to(&whole, 3000), whole);
         let texts = |inquiry: &Inquiry| -> Vec<String> {
@@ -70,5 +91,27 @@ mod tests {
         assert!(texts(&least)[1].contains(&format!("[.. {} characters left out ..]", 1000 - KEPT)));
         assert!(least.messages[0].text.starts_with("Question: short Answers: ä"));
         assert!(least.messages[0].text.ends_with(&"trusted ".repeat(500)));
+    }
+
+    #[test]
+    fn texts_are_halved_until_only_fewer_of_them_are_left() {
+        let messages = |length: usize| {
+            let untrusted = std::iter::once(0..length).collect();
+            vec![PromptMessage { speaker: Speaker::User, text: "a".repeat(length), untrusted }]
+        };
+        let whole = |length| Inquiry {
+            messages: messages(length),
+            want: Want::Reward,
+            fewer: [messages(80), messages(9)].into(),
+        };
+        let kept = |inquiry: Inquiry| {
+            assert!(inquiry.messages[0].text.chars().filter(|c| *c == 'a').count() > 0);
+            inquiry.messages[0].text.split_once("[..").map_or_else(
+                || inquiry.messages[0].text.len(),
+                |(head, rest)| head.len() + rest.split_once("..]").unwrap().1.len(),
+            )
+        };
+        assert_eq!(halved(&whole(300)).map(kept).collect::<Vec<_>>(), [150, 75, 64, 64, 9]);
+        assert_eq!(halved(&whole(64)).map(kept).collect::<Vec<_>>(), [64, 9], "no text is too long");
     }
 }

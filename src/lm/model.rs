@@ -100,8 +100,10 @@ impl Model {
     }
 }
 
-/// How many come before these tokens are used up; one that is longer is one.
-fn within(mut tokens: usize, waiting: impl Iterator<Item = usize>) -> usize {
+/// How many come before these tokens are used up; one that is longer is one, however few there are: else nothing would ever
+/// begin.
+fn within(tokens: usize, waiting: impl Iterator<Item = usize>) -> usize {
+    let mut tokens = tokens.max(1);
     let begins = |needed: &usize| {
         let left = tokens > 0;
         tokens = tokens.saturating_sub(*needed);
@@ -119,5 +121,6 @@ mod tests {
         let turn = |waiting: &[usize]| within(10, waiting.iter().copied());
         assert_eq!([turn(&[]), turn(&[100, 1]), turn(&[4, 5, 6, 7]), turn(&[5, 5, 1])], [0, 1, 3, 2]);
         assert_eq!(turn(&[0, 0, 0, 10, 0]), 4, "texts wait elsewhere");
+        assert_eq!(within(0, [100, 1].into_iter()), 1, "something begins");
     }
 }

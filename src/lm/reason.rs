@@ -180,7 +180,7 @@ impl Guide for ReasonedLabel {
 
     fn accept(&mut self, drawn: Drawn) -> Result<Next, LmError> {
         match self.phase {
-            Phase::Reasoning { .. } if self.reasoning.ends.contains(&drawn.token) => {
+            Phase::Reasoning { .. } if self.reasoning.budget == 0 || self.reasoning.ends.contains(&drawn.token) => {
                 Ok(Next::Instead(self.begin_object()?))
             }
             Phase::Reasoning { said } if said + 1 >= self.reasoning.budget => Ok(Next::Say(self.begin_object()?)),
@@ -245,8 +245,8 @@ mod tests {
     /// Ends a text of the small judge.
     const END: u32 = 262;
 
-    /// A guide where its label is due, with a tokenizer that has a token for each of `words` in place of control characters.
-    fn guide(labels: &[&str], words: &[&str]) -> ReasonedLabel {
+    /// A guide that has just begun, with a tokenizer that has a token for each of `words` in place of control characters.
+    fn begun(labels: &[&str], words: &[&str], budget: usize) -> ReasonedLabel {
         let file = include_bytes!("../../tests/small_judge/tokenizer.json");
         let mut file: serde_json::Value = serde_json::from_slice(file).unwrap();
         let vocabulary = file["model"]["vocab"].as_object_mut().unwrap();
@@ -257,8 +257,13 @@ mod tests {
         let tokenizer = Tokenizer::from_json("tokenizer.json".as_ref(), file.to_string().as_bytes()).unwrap();
         let constraints = Constraints::new(&tokenizer, 288, END).unwrap();
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        let reasoning = Reasoning { ends: vec![END], bridge: Vec::new(), budget: 9 };
-        let mut guide = ReasonedLabel::new(&constraints, labels, reasoning).unwrap();
+        let reasoning = Reasoning { ends: vec![END], bridge: Vec::new(), budget };
+        ReasonedLabel::new(&constraints, labels, reasoning).unwrap()
+    }
+
+    /// A guide where its label is due.
+    fn guide(labels: &[&str], words: &[&str]) -> ReasonedLabel {
+        let mut guide = begun(labels, words, 9);
         guide.accept(Drawn { token: END, logprob: 0.0 }).unwrap();
         assert!(guide.at_label());
         guide
@@ -291,6 +296,18 @@ mod tests {
         let mut guide = self::guide(&labels, &[]);
         let little = probabilities(&mut guide, &[("1", 0.05), ("2", 0.9)]);
         assert_eq!(little, Some(vec![0.0, 0.9, 0.0]), "little is outside the labels");
+    }
+
+    #[test]
+    fn no_token_is_said_beyond_the_budget() {
+        let drawn = || Drawn { token: 1, logprob: 0.0 };
+        for budget in 0..3 {
+            let mut guide = begun(&["1", "2"], &[], budget);
+            let free = (0..budget.saturating_sub(1)).all(|_| matches!(guide.accept(drawn()), Ok(Next::Draw)));
+            let next = guide.accept(drawn()).unwrap();
+            let is_kept = matches!(&next, Next::Say(_));
+            assert!(free && is_kept == (budget > 0) && guide.at_label(), "{budget}");
+        }
     }
 
     #[test]

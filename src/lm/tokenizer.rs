@@ -259,27 +259,31 @@ impl Tokenizer {
         &self.inner
     }
 
-    /// The one token that each label is when it is written behind `prompt_end`, the trusted end of the prompt, in their order.
+    /// The tokens that each label may be when it is written behind `prompt_end`, the trusted end of the prompt, in their order:
+    /// the one of the form that is due first.
     ///
-    /// After a word or a colon a label begins with a space, after a space, a line or a special token it does not; the other
-    /// form is taken where only that is one token, for all of them or for none: of two labels, one of which is measured by a
-    /// token that cannot come next, the other always wins.
+    /// After a word or a colon a label begins with a space, after a space, a line or a special token it does not. A model may
+    /// say it in the other form all the same, so that this one's token counts as well; each form only where all labels are one
+    /// token in it: of two labels, one of which is measured in fewer forms, the other always gains.
     ///
     /// # Errors
     /// When not all of them are one token in the same form, or two have the same.
-    pub fn label_tokens(&self, labels: &[String], prompt_end: &str) -> Result<Vec<u32>, TokenizerError> {
+    pub fn label_tokens(&self, labels: &[String], prompt_end: &str) -> Result<Vec<Vec<u32>>, TokenizerError> {
         let tail = tail(prompt_end);
         let last = self.encode_trusted(tail)?.pop();
         let open = last.is_none_or(|id| self.added.contains_key(&id)) || tail.ends_with(char::is_whitespace);
         let [due, other] = if open { ["", " "] } else { [" ", ""] };
-        let due = self.in_form(labels, due, tail)?;
-        if let Some(ids) = each_one(&due) {
-            return distinct(labels, ids);
-        }
-        let other = self.in_form(labels, other, tail)?;
-        match each_one(&other) {
-            Some(ids) => distinct(labels, ids),
-            None => Err(self.no_form(labels, [&due, &other], open)),
+        let [due, other] = [self.in_form(labels, due, tail)?, self.in_form(labels, other, tail)?];
+        match (each_one(&due), each_one(&other)) {
+            (Some(due), other) => {
+                let due = distinct(labels, due)?;
+                Ok(match other.filter(|other| tells_apart(&due, other)) {
+                    Some(other) => due.into_iter().zip(other).map(both).collect(),
+                    None => due.into_iter().map(|id| vec![id]).collect(),
+                })
+            }
+            (None, Some(other)) => Ok(distinct(labels, other)?.into_iter().map(|id| vec![id]).collect()),
+            (None, None) => Err(self.no_form(labels, [&due, &other], open)),
         }
     }
 
@@ -339,6 +343,19 @@ fn distinct(labels: &[String], ids: Vec<u32>) -> Result<Vec<u32>, TokenizerError
         }
     }
     Ok(ids)
+}
+
+/// Whether the labels' tokens in their `other` form are no two labels', the ones in the form that is due included.
+fn tells_apart(due: &[u32], other: &[u32]) -> bool {
+    other.iter().enumerate().all(|(label, id)| {
+        let is_other_labels = |ids: &[u32]| ids.iter().enumerate().any(|(place, other)| place != label && other == id);
+        !is_other_labels(due) && !is_other_labels(other)
+    })
+}
+
+/// A label's tokens in both forms, of which some tokenizers make one.
+fn both((due, other): (u32, u32)) -> Vec<u32> {
+    if due == other { vec![due] } else { vec![due, other] }
 }
 
 /// Whether a model could take an added token for a command. All of several characters may be one, special or not; runs of

@@ -163,12 +163,22 @@ impl<'a> Placeholders<'a> {
     /// # Errors
     /// When no character is left.
     pub fn hide(&mut self, text: &'a str) -> Result<Option<char>, UntrustedError> {
-        if text.is_empty() {
-            return Ok(None);
-        }
+        if text.is_empty() { Ok(None) } else { self.stand_in(text).map(Some) }
+    }
+
+    /// The character that stands for this text, the empty one included: where it is placed can then be told.
+    ///
+    /// # Errors
+    /// When no character is left.
+    pub fn stand_in(&mut self, text: &'a str) -> Result<char, UntrustedError> {
         let placeholder = self.fresh()?;
         self.texts.insert(placeholder, text);
-        Ok(Some(placeholder))
+        Ok(placeholder)
+    }
+
+    /// The placeholders in what a template made, in order: those whose texts are shown.
+    pub fn placed<'r>(&'r self, rendered: &'r str) -> impl Iterator<Item = char> + 'r {
+        rendered.chars().filter(|c| self.texts.contains_key(c))
     }
 
     /// Puts the texts back, wherever and however often the template placed them.

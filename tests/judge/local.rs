@@ -75,6 +75,25 @@ fn an_answer_that_is_longer_than_the_judge_can_read_is_judged_too() {
     assert!((score(0) - score(1)).abs() < 0.25, "{} {}", score(0), score(1));
 }
 
+/// The number of turns is the policy's doing as well.
+#[test]
+fn a_conversation_of_more_messages_than_the_judge_can_read_is_judged_too() {
+    let server = SmallJudge::new().start(&[]);
+    let prompt = "Same?\n{% for m in conversation %}{{ m.text }}\n{% endfor %}\nVerdict:";
+    let rubric = inline(json!({"prompt": prompt, "max_outside": 1}));
+    let said = |n: usize| {
+        let role = if n.is_multiple_of(2) { "user" } else { "assistant" };
+        json!({"role": role, "content": format!("This is message {n}.")})
+    };
+    let conversation =
+        |messages: usize| json!({"messages": (0..messages).map(said).collect::<Vec<_>>(), "references": ["Canberra"]});
+    let items = [2, 12, 122, 1000].map(conversation);
+    let response = server.reward(&json!({"rubric": rubric, "trajectories": items})).ok();
+    for result in results(&response) {
+        assert_eq!((&result["valid"], &judged(result)["open"]), (&json!(true), &json!(true)), "{result}");
+    }
+}
+
 #[test]
 fn the_same_question_is_asked_once() {
     let server = SmallJudge::new().start(&[]);

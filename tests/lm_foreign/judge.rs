@@ -182,7 +182,7 @@ fn inquiry(answer: &str, want: Want) -> Inquiry {
     let text = format!("Question: what is the capital of France?\nReference: Paris\nAnswer: {answer}\nVerdict:");
     let start = text.find(answer).unwrap();
     let untrusted = vec![start..start + answer.len()];
-    Inquiry { messages: vec![PromptMessage { speaker: Speaker::User, text, untrusted }], want }
+    Inquiry { messages: vec![PromptMessage { speaker: Speaker::User, text, untrusted }], want, fewer: [].into() }
 }
 
 async fn said(judge: &Local, inquiry: &Inquiry) -> Said {

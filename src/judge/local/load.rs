@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use serde_json::Value;
 
-use super::LocalConfig;
+use super::{LocalConfig, READING};
 use crate::lm::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::lm::tokenizer::Tokenizer;
 use crate::lm::{
@@ -200,7 +200,8 @@ fn identity(model: blake3::Hash, number: &str, network: &Network, template: &Cha
     let template = blake3::hash(template.source().as_bytes()).to_hex();
     // What is longer is cut: not as long as was asked for, but as there is room for.
     let context = network.context();
-    format!("local:{:.16}:{template:.8}:{number}:context={context}:temperature={temperature}", model.to_hex())
+    let model = model.to_hex();
+    format!("local:{model:.16}:{template:.8}:{number}:context={context}:temperature={temperature}:reading={READING}")
 }
 
 fn read_json(path: &Path) -> Value {
@@ -247,7 +248,9 @@ mod tests {
         let same = Copy::new().identity(|_| ());
         assert_eq!(same, Copy::new().identity(|_| ()));
         let parts: Vec<&str> = same.split(':').collect();
-        let ["local", model, template, "f32", "context=1024", "temperature=0"] = parts[..] else { panic!("{same}") };
+        let ["local", model, template, "f32", "context=1024", "temperature=0", "reading=2"] = parts[..] else {
+            panic!("{same}")
+        };
         assert_eq!((model.len(), template.len()), (16, 8));
         for (file, from, to) in [
             ("config.json", "\"rope_theta\": 10000.0", "\"rope_theta\": 1000000.0"),

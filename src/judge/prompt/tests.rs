@@ -19,13 +19,18 @@ fn labels() -> Vec<String> {
     LABELS.map(str::to_owned).to_vec()
 }
 
+/// A template about an answer.
+fn parsed(template: &str) -> Result<PromptTemplate, PromptError> {
+    PromptTemplate::parse(template, Subject::Answer)
+}
+
 fn render(template: &str, answer: &str) -> Vec<PromptMessage> {
-    PromptTemplate::parse(template).unwrap().render(&values(answer, &["1912".into()], &labels())).unwrap()
+    parsed(template).unwrap().render(&values(answer, &["1912".into()], &labels())).unwrap()
 }
 
 /// What a template is refused for.
 fn refused(template: &str) -> String {
-    PromptTemplate::parse(template).expect_err("a broken template").to_string()
+    parsed(template).expect_err("a broken template").to_string()
 }
 
 fn untrusted(message: &PromptMessage) -> Vec<&str> {
@@ -68,7 +73,7 @@ fn every_untrusted_value_stands_in_its_fence_and_is_marked() {
     ];
     let (references, labels) = (["1912".into(), "in 1912".into()], labels());
     let values = PromptValues { conversation: &conversation, ..values("It was 1912.", &references, &labels) };
-    let messages = PromptTemplate::parse(template).unwrap().render(&values).unwrap();
+    let messages = parsed(template).unwrap().render(&values).unwrap();
     assert_eq!(untrusted(&messages[0]), ["When did it start?", "1912", "in 1912", "first", "second", "It was 1912."]);
     let fence = Fence::new(values.criteria, values.question, ["1912", "in 1912"], MAX_CHARS);
     let around = |what: &str| fence.open(what) + &fence.close(what);
@@ -124,7 +129,7 @@ fn private_characters_confuse_nothing() {
     let labels = ["\u{F0001}".to_owned(), "No".to_owned()];
     let references = [Cow::Borrowed(strange.as_str())];
     let values = PromptValues { criteria: "\u{F0000}\u{F0002}", ..values(&strange, &references, &labels) };
-    let messages = PromptTemplate::parse(LABEL).unwrap().render(&values).unwrap();
+    let messages = parsed(LABEL).unwrap().render(&values).unwrap();
     assert_eq!(untrusted(&messages[1]), ["When did it start?", &strange, &strange]);
     assert!(trusted(&messages[1]).contains("criteria:\n\u{F0000}\u{F0002}\n"));
 }
@@ -133,12 +138,12 @@ fn private_characters_confuse_nothing() {
 fn the_standard_templates_do_without_references_and_show_all_candidates() {
     let labels = labels();
     for template in [LABEL, MATCH, GENERATE] {
-        let messages = PromptTemplate::parse(template).unwrap().render(&values("A", &[], &labels)).unwrap();
+        let messages = parsed(template).unwrap().render(&values("A", &[], &labels)).unwrap();
         assert_eq!(untrusted(&messages[1]), ["When did it start?", "A"]);
     }
     let candidates = ["first".into(), "second".into(), "third".into()];
     let values = PromptValues { candidates: &candidates, ..values("", &[], &labels) };
-    let messages = PromptTemplate::parse(RANK).unwrap().render(&values).unwrap();
+    let messages = PromptTemplate::parse(RANK, Subject::Candidates).unwrap().render(&values).unwrap();
     assert_eq!(untrusted(&messages[1]), ["When did it start?", "first", "second", "third"]);
     assert!(messages[1].text.contains("the list of the numbers 1 to 3, best first"), "{}", messages[1].text);
     assert!(messages[1].text.contains("<<<candidate 2 "));
@@ -176,7 +181,7 @@ fn the_text_of_a_standard_prompt() {
 
 #[test]
 fn a_long_value_loses_its_middle() {
-    let template = PromptTemplate::parse("{{ answer }}").unwrap();
+    let template = parsed("{{ answer }}").unwrap();
     let answer = format!("start{}the end", "é".repeat(1_000_000));
     let messages = template.render(&values(&answer, &[], &[])).unwrap();
     let [shown] = &untrusted(&messages[0])[..] else { panic!("{messages:?}") };
@@ -192,7 +197,7 @@ fn a_broken_template_says_where_in_the_whole_source() {
     assert!(filter.contains("line 5, column ") && filter.contains("shout"), "{filter}");
     let slip = refused("<<system>>\nfine\n<<user>>\n{{ answer }}, answers\n{% if false %}{{ anwser }}{% endif %}");
     assert!(slip.contains("line 5, column 18: there is no variable `anwser`; there are criteria, "), "{slip}");
-    assert_eq!(PromptTemplate::parse("{{ answer }}\n{{ x }}").unwrap_err().place(), Some((2, 4)));
+    assert_eq!(parsed("{{ answer }}\n{{ x }}").unwrap_err().place(), Some((2, 4)));
     let attribute = refused("{{ answer }}{% for m in conversation %}{{ m.words }}{% endfor %}");
     assert!(attribute.contains("line 1, column ") && attribute.contains("undefined value"), "{attribute}");
 }
@@ -202,8 +207,77 @@ fn a_template_that_shows_nothing_or_asks_nothing_is_refused() {
     assert!(refused("Is {{ question }} answered?").contains("nothing of the trajectory is shown"));
     assert!(refused("").contains("asks nothing"));
     assert!(refused("<<system>>\n{{ answer }}").contains("asks nothing"));
-    let conditional = PromptTemplate::parse("{% if references %}{{ answer }}{% endif %}").unwrap();
+    let conditional = parsed("{% if references %}{{ answer }}{% endif %}").unwrap();
     assert_eq!(conditional.render(&values("A", &[], &[])), Err(PromptError::NoQuestion));
+}
+
+/// What is rendered counts, not the names in the template.
+#[test]
+fn a_prompt_that_does_not_show_what_it_is_about_is_refused() {
+    for template in [
+        "Grade.{% for c in candidates %}{{ c }}{% endfor %} Verdict:",
+        "{{ answer | length }}",
+        "{{ conversation | length }} turns",
+        "{{ answer | first }}",
+        "{{ 'ok' if answer else 'no' }}",
+        "{% if 'XYZZY' in answer %}{{ answer }}{% endif %} hi",
+        "{% for m in conversation if m.role == 'user' %}{{ m.text }}{% endfor %}",
+    ] {
+        assert!(refused(template).contains("nothing of the trajectory is shown"), "{template}");
+    }
+    for template in [
+        "{{ answer[:40] }}",
+        "{% for m in conversation %}{{ m.text }}{% endfor %}",
+        "{{ conversation[-1].text }}",
+        "{% for c in candidates %}{{ c }}{% endfor %}{{ answer }}",
+    ] {
+        assert!(parsed(template).is_ok(), "{template}");
+    }
+    for template in ["{{ answer }}{% for m in conversation %}{{ m.text }}{% endfor %}", "{{ candidates[0] }}"] {
+        let error = PromptTemplate::parse(template, Subject::Candidates).unwrap_err().to_string();
+        assert!(error.contains("not every answer is shown; loop over candidates"), "{template}: {error}");
+    }
+}
+
+#[test]
+fn a_prompt_is_looked_at_again_with_the_values_that_it_gets() {
+    let conditional = parsed("Is it so? {% if references %}{{ answer }}{% endif %}").unwrap();
+    for answer in ["A", ""] {
+        assert!(conditional.render(&values(answer, &["1912".into()], &[])).is_ok(), "an empty answer is shown, too");
+        assert_eq!(conditional.render(&values(answer, &[], &[])), Err(PromptError::NotShown(Subject::Answer)));
+    }
+    let two = PromptTemplate::parse("{{ candidates[0] }}{{ candidates[1] }}", Subject::Candidates).unwrap();
+    let candidates = ["first".into(), "second".into(), "third".into()];
+    let with = |candidates| PromptValues { candidates, ..PromptValues::default() };
+    assert!(two.render(&with(&candidates[..2])).is_ok());
+    assert_eq!(two.render(&with(&candidates)), Err(PromptError::NotShown(Subject::Candidates)));
+}
+
+#[test]
+fn a_prompt_that_shows_the_conversation_can_do_with_less_of_it() {
+    let said = |at: usize| {
+        let role = if at.is_multiple_of(2) { Role::User } else { Role::Assistant };
+        PastMessage { role, text: Cow::Owned(format!("message {at}")) }
+    };
+    let conversation: Vec<PastMessage<'_>> = (0..40).map(said).collect();
+    let with = |template: &str| {
+        let values = PromptValues { conversation: &conversation, ..values("the answer", &[], &[]) };
+        parsed(template).unwrap().prompt(&values).unwrap()
+    };
+    let prompt = with("{{ question }}{% for m in conversation %}{{ m.text }}{% endfor %}{{ answer }}");
+    let shown: Vec<usize> = prompt.fewer.iter().map(|messages| untrusted(&messages[0]).len()).collect();
+    assert_eq!((untrusted(&prompt.messages[0]).len(), shown), (42, vec![23, 13, 7, 5]));
+    let shortest = prompt.fewer.last().unwrap();
+    assert_eq!(
+        untrusted(&shortest[0]),
+        ["When did it start?", "message 0", "[.. 38 messages left out ..]", "message 39", "the answer"]
+    );
+    assert_eq!(nonce_of(&shortest[0].text), nonce_of(&prompt.messages[0].text), "the rest is as it was");
+    assert!(with("{{ answer }} after {{ conversation | length }} turns").fewer.is_empty(), "it is not shown");
+    let needed = with(
+        "{{ answer }}{{ conversation[0].text }}{% if conversation | length > 2 %}{{ conversation[39].text }}{% endif %}",
+    );
+    assert!(needed.fewer.is_empty(), "what a template needs is not left out");
 }
 
 #[test]
@@ -233,7 +307,7 @@ fn a_template_cannot_run_away_or_reach_out() {
         assert!(run.unwrap().join().unwrap().contains("line 1, column "), "{template}");
     }
     // Cheap for the engine, dear for the memory: the placeholder is short, what it stands for is not.
-    let many = PromptTemplate::parse("{{ answer * 1000 }}").unwrap();
+    let many = parsed("{{ answer * 1000 }}").unwrap();
     let answer = "x".repeat(200_000);
     assert!(matches!(
         many.render(&values(&answer, &[], &[])),

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::accounting::{Counters, EndpointSnapshot, Prices};
 use super::breaker::{Breaker, Entry, Policy};
@@ -16,6 +16,7 @@ use super::config::EndpointConfig;
 use super::failure::{Failure, FailureKind};
 use super::pace::Pace;
 use super::transport::{Route, Transport};
+use crate::judge::deadline::Deadline;
 use crate::judge::inquiry::Usage;
 
 /// A request, ready to be sent to any endpoint.
@@ -56,6 +57,8 @@ struct State {
     pace: Pace,
     paused_until: Option<Instant>,
     outstanding: usize,
+    /// Whether its last request was waited for in vain.
+    silent: bool,
     counters: Counters,
     last_failure: Option<(FailureKind, String)>,
 }
@@ -73,6 +76,8 @@ pub(super) struct Load {
     pub(super) wait: Duration,
     /// Inquiries that it has.
     pub(super) outstanding: usize,
+    /// Whether it was silent last: callers in a hurry say nothing about its health, but another one may be quicker.
+    silent: bool,
     /// Requests that it had, so that idle endpoints take turns.
     requests: u64,
 }
@@ -102,6 +107,7 @@ impl Endpoint {
                 pace,
                 paused_until: None,
                 outstanding: 0,
+                silent: false,
                 counters: Counters::default(),
                 last_failure: None,
             }),
@@ -113,8 +119,8 @@ impl Endpoint {
     pub(super) fn load(&self, tokens: u64, now: Instant) -> Option<Load> {
         let mut state = self.state();
         let wait = state.pause(now).max(state.pace.wait(tokens, now));
-        let (outstanding, requests) = (state.outstanding, state.counters.requests);
-        state.breaker.admits(now).then_some(Load { wait, outstanding, requests })
+        let (outstanding, silent, requests) = (state.outstanding, state.silent, state.counters.requests);
+        state.breaker.admits(now).then_some(Load { wait, outstanding, silent, requests })
     }
 
     /// How long it asked to be left alone.
@@ -164,11 +170,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the turn would come after `deadline`; at once if that is known at once.
-    pub(super) async fn turn(&self, tokens: u64, deadline: Instant) -> Result<Option<Turn<'_>>, Failure> {
+    pub(super) async fn turn(&self, tokens: u64, deadline: &Deadline) -> Result<Option<Turn<'_>>, Failure> {
         let Some(mut turn) = self.enter() else { return Ok(None) };
-        match timeout_at(deadline, self.permits.acquire()).await {
-            Ok(permit) => turn.permit = permit.ok(),
-            Err(_) => return Err(self.out_of_time("waiting for one of its `max_concurrency` permits")),
+        match deadline.timeout(self.permits.acquire()).await {
+            Some(permit) => turn.permit = permit.ok(),
+            None => return Err(self.out_of_time("waiting for one of its `max_concurrency` permits")),
         }
         let now = Instant::now();
         let wait = {
@@ -180,7 +186,7 @@ impl Endpoint {
             turn.booked = Some(tokens);
             state.pace.take(tokens, now)
         };
-        let left = deadline.saturating_duration_since(now);
+        let left = deadline.at().saturating_duration_since(now);
         if left.is_zero() {
             return Err(self.out_of_time("before a request was sent"));
         }
@@ -241,23 +247,24 @@ impl<'a> Turn<'a> {
     pub(super) async fn ask<T: DeserializeOwned + Metered, A>(
         mut self,
         call: &Call,
-        deadline: Instant,
+        deadline: &Deadline,
         is_retry: bool,
         read: impl Fn(T) -> Result<A, Failure>,
     ) -> Result<(A, Usage), Failure> {
         self.outcome = Outcome::Unknown;
         let sent_at = Instant::now();
         self.endpoint.state().counters.sent(is_retry);
-        let longest = self.endpoint.longest.map(|longest| sent_at + longest).filter(|longest| *longest < deadline);
-        let until = longest.unwrap_or(deadline);
-        let reply = match timeout_at(until, self.endpoint.transport.post(call.route, &call.body)).await {
-            Ok(reply) => reply,
-            Err(_) if longest.is_some() => Err(Failure::new(FailureKind::Hang, "no reply in `request_timeout_ms`")),
-            Err(_) => Err(Failure::new(FailureKind::Hang, "no reply before the deadline")),
-        };
+        let longest = self.endpoint.longest.map(|longest| sent_at + longest);
+        let until = longest.map_or_else(|| deadline.clone(), |longest| deadline.no_later_than(longest));
+        let reply = until.timeout(self.endpoint.transport.post(call.route, &call.body)).await;
+        let reply = reply.unwrap_or_else(|| {
+            let is_limited = longest.is_some_and(|longest| longest < deadline.at());
+            let until = if is_limited { "in `request_timeout_ms`" } else { "before the deadline" };
+            Err(Failure::new(FailureKind::Hang, format!("no reply {until}")))
+        });
         let reply: Result<T, Failure> = reply.and_then(|text| parse(&text));
         let usage = reply.as_ref().map(Metered::usage).ok();
-        let answer = reply.and_then(read);
+        let answer = reply.and_then(read).map_err(|failure| self.endpoint.transport.without_key(failure));
         self.settle(usage, answer.as_ref().err(), sent_at);
         match answer {
             Ok(answer) => Ok((answer, usage.unwrap_or_default())),
@@ -269,6 +276,7 @@ impl<'a> Turn<'a> {
         self.outcome = Outcome::Known;
         let now = Instant::now();
         let state = &mut *self.endpoint.state();
+        state.silent = failure.is_some_and(|failure| failure.kind == FailureKind::Hang);
         if let Some(usage) = usage {
             state.counters.spent(usage);
             let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);

@@ -14,6 +14,7 @@ mod error;
 mod failure;
 mod pace;
 mod pool;
+mod position;
 mod reply;
 mod request;
 mod special;
@@ -39,8 +40,9 @@ use self::failure::{Failure, quote};
 use self::pool::{Pool, Retry};
 use self::reply::{ChatReply, RewardReply, SglangClassification, VllmClassification};
 use self::transport::Transport;
-use super::inquiry::{Finding, Form, Inquiry, PromptMessage, Said, Usage, Want};
-use super::shorten::{KEPT, cut_to, longest_untrusted};
+use super::deadline::Deadline;
+use super::inquiry::{Finding, Form, Inquiry, PromptMessage, READING, Said, Usage, Want};
+use super::shorten::halved;
 use crate::stages::Unavailable;
 
 pub use self::accounting::{EndpointSnapshot, Health};
@@ -59,7 +61,7 @@ pub struct Remote {
     config: Config,
     identity: String,
     pool: Pool,
-    /// The model that the first reply named.
+    /// The model that the first reply with an answer named.
     served: OnceLock<String>,
     /// Whether the first reply that could have them had log-probabilities.
     gives_logprobs: OnceLock<bool>,
@@ -107,7 +109,7 @@ impl Remote {
         urls
     }
 
-    async fn find(&self, inquiry: &Inquiry, deadline: tokio::time::Instant) -> Result<Finding, Failure> {
+    async fn find(&self, inquiry: &Inquiry, deadline: &Deadline) -> Result<Finding, Failure> {
         let messages = &inquiry.messages;
         match &inquiry.want {
             Want::Labels(labels) => self.labels(messages, labels, deadline).await,
@@ -127,13 +129,13 @@ impl Remote {
         &self,
         messages: &[PromptMessage],
         labels: &[String],
-        deadline: tokio::time::Instant,
+        deadline: &Deadline,
     ) -> Result<Finding, Failure> {
         let mut wasted = Usage::default();
         if self.reads_logprobs() {
             let call = request::label_logprobs(&self.config, messages, labels);
             let read = |reply: &ChatReply| {
-                let logprobs = reply.label_logprobs(labels)?;
+                let logprobs = reply.label_logprobs(labels, self.config.top_logprobs)?;
                 if logprobs.is_none() && self.gives_logprobs.get() == Some(&true) {
                     return Err(Failure::new(
                         FailureKind::Changed,
@@ -168,7 +170,7 @@ impl Remote {
         Ok(Finding { said, usage })
     }
 
-    async fn reward(&self, messages: &[PromptMessage], deadline: tokio::time::Instant) -> Result<Finding, Failure> {
+    async fn reward(&self, messages: &[PromptMessage], deadline: &Deadline) -> Result<Finding, Failure> {
         match (self.config.flavor, self.config.conversation) {
             (Flavor::Vllm, _) => {
                 let call = request::reward_messages(&self.config, messages);
@@ -192,11 +194,14 @@ impl Remote {
     async fn rewarded<T: RewardReply + DeserializeOwned + Metered>(
         &self,
         call: &Call,
-        deadline: tokio::time::Instant,
+        deadline: &Deadline,
     ) -> Result<Finding, Failure> {
         let read = |reply: T| {
-            reply.model().map_or(Ok(()), |model| self.check_model(model))?;
-            reply.reward().map(Said::Reward)
+            let model = reply.model();
+            model.map_or(Ok(()), |model| self.check_model(model, self.served.get()))?;
+            let said = reply.reward().map(Said::Reward)?;
+            model.map_or(Ok(()), |model| self.pin(model))?;
+            Ok(said)
         };
         self.pool.ask(call, deadline, read).await.map(finding)
     }
@@ -204,18 +209,31 @@ impl Remote {
     async fn chat<A>(
         &self,
         call: &Call,
-        deadline: tokio::time::Instant,
+        deadline: &Deadline,
         read: impl Fn(&ChatReply) -> Result<A, Failure>,
     ) -> Result<(A, Usage), Failure> {
         let read = |reply: ChatReply| {
-            self.check_model(reply.model.as_deref().unwrap_or_default())?;
-            read(&reply)
+            // Before its model is looked at: a gateway names none where it has no answer.
+            if let Some(failure) = reply.failure() {
+                return Err(failure);
+            }
+            let model = reply.model.as_deref().unwrap_or_default();
+            self.check_model(model, self.served.get())?;
+            let answer = read(&reply)?;
+            self.pin(model)?;
+            Ok(answer)
         };
         self.pool.ask(call, deadline, read).await
     }
 
-    /// Scores of two models cannot be compared: all replies must come from the one that the first came from.
-    fn check_model(&self, model: &str) -> Result<(), Failure> {
+    /// Keeps the model of the first reply with an answer: one without says nothing that a score could be compared with.
+    fn pin(&self, model: &str) -> Result<(), Failure> {
+        let pins = self.config.pin_model;
+        if pins { self.check_model(model, Some(self.served.get_or_init(|| model.to_owned()))) } else { Ok(()) }
+    }
+
+    /// Scores of two models cannot be compared: all answers must come from the one that the first came from.
+    fn check_model(&self, model: &str, served: Option<&String>) -> Result<(), Failure> {
         if !self.config.pin_model {
             return Ok(());
         }
@@ -223,10 +241,7 @@ impl Remote {
             let unnamed = "the reply does not say which model it is from; `pin_model` wants that";
             return Err(Failure::new(FailureKind::Changed, unnamed));
         }
-        let served = self.served.get_or_init(|| model.to_owned());
-        if served == model {
-            return Ok(());
-        }
+        let Some(served) = served.filter(|served| *served != model) else { return Ok(()) };
         let message = format!(
             "the judge changed its model from `{}` to `{}`; restart with the one that is meant, or turn `pin_model` off",
             quote(served),
@@ -250,15 +265,20 @@ impl Remote {
     /// # Errors
     /// What went wrong at the endpoints last.
     pub async fn answer(&self, inquiry: &Inquiry, deadline: Instant) -> Result<Finding, Unavailable> {
-        let deadline = tokio::time::Instant::from_std(deadline);
+        self.answer_by(inquiry, &Deadline::new(deadline.into())).await
+    }
+
+    /// The same by a deadline that may move on.
+    pub(super) async fn answer_by(&self, inquiry: &Inquiry, deadline: &Deadline) -> Result<Finding, Unavailable> {
         let own = tokio::time::Instant::now() + Duration::from_millis(self.config.deadline_ms);
-        let deadline = deadline.min(own);
+        let deadline = &deadline.no_later_than(own);
         let mut found = self.find(inquiry, deadline).await;
-        // Nobody but the endpoint knows its tokens: what comes from the trajectory is cut to half its length until it fits.
-        let mut longest = longest_untrusted(inquiry);
-        while longest > KEPT && found.as_ref().err().is_some_and(is_too_long) {
-            longest = (longest / 2).max(KEPT);
-            found = self.find(&cut_to(inquiry, longest), deadline).await;
+        // Nobody but the endpoint knows its tokens: what comes from the trajectory is halved until it fits.
+        let mut shorter = halved(inquiry);
+        while found.as_ref().err().is_some_and(is_too_long)
+            && let Some(shorter) = shorter.next()
+        {
+            found = self.find(&shorter, deadline).await;
         }
         found.map_err(|failure| failure.unavailable(&self.config.model))
     }
@@ -286,7 +306,9 @@ fn finding((said, usage): (Said, Usage)) -> Finding {
 
 /// Whether an endpoint said that the prompt is longer than its model can read, in the words of those that we know.
 fn is_too_long(failure: &Failure) -> bool {
-    const SAID: [&str; 9] = [
+    const SAID: [&str; 10] = [
+        // A proxy that bounds bodies says it in no other words.
+        "status 413",
         "context length",
         "context_length",
         "context window",
@@ -337,6 +359,7 @@ fn identity(config: &Config) -> String {
         format!("temperature={}", config.temperature),
         format!("top_logprobs={}", config.top_logprobs),
         format!("logprobs={}", config.logprobs.as_str()),
+        format!("reading={READING}"),
     ];
     if !config.revision.is_empty() {
         parts.push(format!("revision={:?}", config.revision));

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::accounting::EndpointSnapshot;
 use super::endpoint::{Call, Endpoint, Metered, Turn};
 use super::failure::{Failure, FailureKind};
+use crate::judge::deadline::Deadline;
 use crate::judge::inquiry::Usage;
 
 /// How often to try, and how long to pause between.
@@ -62,7 +63,7 @@ impl Pool {
     pub(super) async fn ask<T: DeserializeOwned + Metered, A>(
         &self,
         call: &Call,
-        deadline: Instant,
+        deadline: &Deadline,
         read: impl Fn(T) -> Result<A, Failure>,
     ) -> Result<(A, Usage), Failure> {
         let (mut failed, mut last): (Vec<(&Endpoint, FailureKind)>, Option<Failure>) = (Vec::new(), None);
@@ -83,14 +84,14 @@ impl Pool {
             };
             failed.push((endpoint, failure.kind));
             let refusal = last.take_if(|last| last.kind == FailureKind::Rejected);
-            let tries = attempt < self.retry.attempts && Instant::now() < deadline;
-            if !tries || !self.is_tried_again(failure.kind, &failed, deadline) {
+            let tries = attempt < self.retry.attempts && Instant::now() < deadline.at();
+            if !tries || !self.is_tried_again(failure.kind, &failed, deadline.at()) {
                 return Err(failure.after(refusal.as_ref()));
             }
             // Jitter needs no seed: no score depends on it. An endpoint that is not asked again needs no rest.
             let draw = if failure.kind.is_transient() { fastrand::f64() } else { 0.0 };
             let pause = self.retry.pause(attempt, draw);
-            if pause >= deadline.saturating_duration_since(Instant::now()) {
+            if pause >= deadline.at().saturating_duration_since(Instant::now()) {
                 let late = Failure::new(FailureKind::OutOfTime, "out of time before the next try");
                 return Err(late.after(Some(&failure)).after(refusal.as_ref()));
             }
@@ -111,7 +112,7 @@ impl Pool {
     async fn turn(
         &self,
         tokens: u64,
-        deadline: Instant,
+        deadline: &Deadline,
         failed: &[(&Endpoint, FailureKind)],
     ) -> Result<Turn<'_>, Failure> {
         let times = |endpoint: &Endpoint| failed.iter().filter(|(other, _)| ptr::eq(*other, endpoint)).count();
@@ -120,13 +121,14 @@ impl Pool {
             // From here on no word of a probe is missed.
             probed.as_mut().enable();
             let now = Instant::now();
-            if deadline <= now {
+            let by = deadline.at();
+            if by <= now {
                 return Err(Failure::new(FailureKind::OutOfTime, "out of time before a request was sent"));
             }
             let askable = self.endpoints.iter().filter(|endpoint| may_do(endpoint, failed));
             let loads = askable.filter_map(|endpoint| Some((endpoint.load(tokens, now)?, endpoint)));
             let best = loads.min_by_key(|(load, endpoint)| (load.wait, times(endpoint), *load));
-            let in_time = best.filter(|(load, _)| now + load.wait < deadline);
+            let in_time = best.filter(|(load, _)| now + load.wait < by);
             if let Some((_, endpoint)) = in_time.filter(|(_, endpoint)| endpoint.pause(now).is_zero()) {
                 match endpoint.turn(tokens, deadline).await? {
                     Some(turn) => return Ok(turn),
@@ -134,12 +136,12 @@ impl Pool {
                 }
             }
             let paused = in_time.map(|(_, endpoint)| now + endpoint.pause(now));
-            let Some(until) = self.waits_until(paused, failed, now, deadline) else {
+            let Some(until) = self.waits_until(paused, failed, now, by) else {
                 let late =
                     |(_, endpoint): (_, &Endpoint)| endpoint.out_of_time("waiting for it to take requests again");
                 return Err(best.map_or_else(|| self.none_open(), late));
             };
-            if timeout_at(until, probed).await.is_err() && Instant::now() >= deadline {
+            if timeout_at(until, probed).await.is_err() && Instant::now() >= deadline.at() {
                 return Err(self.none_open());
             }
         }

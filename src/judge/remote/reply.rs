@@ -9,11 +9,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::endpoint::Metered;
-use super::failure::{Failure, quote};
+use super::failure::{Failure, FailureKind, quote};
+use super::position::Position;
 use crate::judge::inquiry::Usage;
-
-/// By how much a logarithm of a probability may exceed 0, and a sum of probabilities 1: rounding.
-const ROUNDING: f64 = 1e-3;
 
 /// The reply to a chat request.
 #[derive(Debug, Deserialize)]
@@ -23,6 +21,8 @@ pub(super) struct ChatReply {
     #[serde(default)]
     choices: First<Choice>,
     usage: Option<Value>,
+    /// What went wrong behind a gateway that says so with status 200.
+    error: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,35 +46,43 @@ struct ChoiceLogprobs {
     content: Option<First<Position>>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Position {
-    token: String,
-    logprob: Value,
-    #[serde(default)]
-    top_logprobs: Vec<TokenLogprob>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TokenLogprob {
-    token: String,
-    logprob: Value,
+impl Message {
+    fn says_something(&self) -> bool {
+        let texts = [&self.content, &self.reasoning_content, &self.reasoning];
+        texts.into_iter().flatten().any(|text| !text.is_empty())
+    }
 }
 
 impl ChatReply {
+    /// The failure that it tells in place of an answer, with the kind that the same would have as a status.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let error = self.error.as_ref().filter(|error| !error.is_null() && self.choices.0.is_none())?;
+        let code = error.get("code").or_else(|| error.get("status"));
+        let status = code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
+        let status = status.and_then(|status| u16::try_from(status).ok()).filter(|status| (400..600).contains(status));
+        let said = error.get("message").unwrap_or(error);
+        let said = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
+        let kind = status.map_or(FailureKind::Server, FailureKind::of_status);
+        Some(Failure::new(kind, format!("an error in place of a reply: {}", quote(&said))))
+    }
+
     /// The probabilities of the labels at the first token, as natural logarithms in the labels' order. None if the
-    /// endpoint gives no log-probabilities.
+    /// endpoint gives no log-probabilities, or those of the sampled token alone. `asked` is how many it was asked for.
     ///
     /// # Errors
-    /// A refusal, no token, a log-probability that is none, or no label among the tokens.
-    pub(super) fn label_logprobs(&self, labels: &[String]) -> Result<Option<Vec<f64>>, Failure> {
+    /// A refusal, no token, a log-probability that is none, or labels whose probability is not known.
+    pub(super) fn label_logprobs(&self, labels: &[String], asked: u32) -> Result<Option<Vec<f64>>, Failure> {
         let choice = self.choice()?;
-        let Some(positions) = choice.logprobs.as_ref().and_then(|logprobs| logprobs.content.as_ref()) else {
-            return Ok(None);
-        };
-        let Some(position) = &positions.0 else {
-            return Err(Failure::no_verdict("the judge wrote no token where a label was due"));
-        };
-        position.label_logprobs(labels).map(Some)
+        let positions = choice.logprobs.as_ref().and_then(|logprobs| logprobs.content.as_ref());
+        match positions.map(|positions| &positions.0) {
+            // Only a token without log-probabilities shows that there are none.
+            None if choice.message.says_something() => Ok(None),
+            None | Some(None) => Err(Failure::no_verdict(
+                "the judge wrote no token where a label was due; where it never does, set `logprobs` to `off`",
+            )),
+            Some(Some(position)) if position.has_no_list() => Ok(None),
+            Some(Some(position)) => position.label_logprobs(labels, asked).map(Some),
+        }
     }
 
     /// The JSON object that the content is, and what was reasoned before it.
@@ -114,87 +122,6 @@ impl ChatReply {
         }
         Ok(choice)
     }
-}
-
-/// Largest probability of a token that only begins a label. Below, it counts as outside the labels.
-const MOST_BEGUN: f64 = 0.1;
-
-impl Position {
-    fn label_logprobs(&self, labels: &[String]) -> Result<Vec<f64>, Failure> {
-        let mut logprobs = vec![f64::NEG_INFINITY; labels.len()];
-        let (mut total, mut begun) = (f64::NEG_INFINITY, (f64::NEG_INFINITY, ""));
-        for (token, logprob) in self.tokens() {
-            let logprob = checked(token, logprob)?;
-            total = log_add(total, logprob);
-            let spelled = spelling(token);
-            if self.only_begins(spelled, labels) {
-                begun = if logprob > begun.0 { (logprob, spelled) } else { begun };
-                continue;
-            }
-            for (label, sum) in labels.iter().zip(&mut logprobs) {
-                if label == spelled {
-                    *sum = log_add(*sum, logprob);
-                }
-            }
-        }
-        if total > ROUNDING {
-            let total = total.exp();
-            return Err(Failure::no_verdict(format!("the tokens' probabilities add up to {total:.3}, more than 1")));
-        }
-        if begun.0 > MOST_BEGUN.ln() {
-            return Err(Failure::no_verdict(format!(
-                "the judge begins a label with the token `{}`, and what it would have gone on with is not known; use \
-                 labels that are one token each and do not begin one another",
-                quote(begun.1)
-            )));
-        }
-        if logprobs.iter().all(|logprob| *logprob == f64::NEG_INFINITY) {
-            return Err(Failure::no_verdict(format!(
-                "none of the labels is among the likeliest tokens; the judge wants to say `{}`",
-                quote(&self.token)
-            )));
-        }
-        Ok(logprobs.into_iter().map(|logprob| logprob.min(0.0)).collect())
-    }
-
-    /// Whether a token does not say which label is meant: it is a part of one, or a whole one with which another begins. That
-    /// other one is told apart only where it is a token of this reply itself: no tokenizer then writes it in parts.
-    fn only_begins(&self, spelled: &str, labels: &[String]) -> bool {
-        let is_label = labels.iter().any(|label| label == spelled);
-        let is_token = |label: &String| self.tokens().any(|(token, _)| spelling(token) == label);
-        let goes_on = |label: &&String| label.len() > spelled.len() && label.starts_with(spelled);
-        !spelled.is_empty() && labels.iter().filter(goes_on).any(|label| !is_label || !is_token(label))
-    }
-
-    /// The likeliest tokens, and the sampled one if it is not among them.
-    fn tokens(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let is_listed = self.top_logprobs.iter().any(|listed| listed.token == self.token);
-        let sampled = (!is_listed).then_some((self.token.as_str(), &self.logprob));
-        self.top_logprobs.iter().map(|listed| (listed.token.as_str(), &listed.logprob)).chain(sampled)
-    }
-}
-
-/// A token's text without the space that leads into a word.
-fn spelling(token: &str) -> &str {
-    token.strip_prefix(' ').unwrap_or(token)
-}
-
-/// A log-probability: a number that is not above 0, but for rounding.
-fn checked(token: &str, logprob: &Value) -> Result<f64, Failure> {
-    match logprob.as_f64() {
-        Some(number) if number.is_finite() && number <= ROUNDING => Ok(number),
-        _ => Err(Failure::no_verdict(format!(
-            "the log-probability of `{}` is {}, which is none",
-            quote(token),
-            quote(&logprob.to_string())
-        ))),
-    }
-}
-
-/// ln(e^a + e^b), exact where one of them is no probability at all.
-fn log_add(a: f64, b: f64) -> f64 {
-    let (low, high) = if a < b { (a, b) } else { (b, a) };
-    if low == f64::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
 }
 
 /// The inside of a text that is one Markdown block, or the text.

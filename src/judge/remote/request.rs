@@ -24,19 +24,18 @@ pub(super) fn label_logprobs(config: &Config, messages: &[PromptMessage], labels
             body.insert("logprob_token_ids".to_owned(), ids.into());
         }
     }
-    if config.flavor != Flavor::Openai {
-        // A template that opens a space for thinking puts it where the label is due.
-        let mut kwargs = config.chat_template_kwargs.clone();
-        kwargs.entry("enable_thinking").or_insert(Value::Bool(false));
-        body.insert("chat_template_kwargs".to_owned(), kwargs.into());
-    }
+    turn_thinking_off(config, &mut body);
     call(Route::Chat, body, messages, 1)
 }
 
 /// A chat request for a JSON object that names one of the labels.
 pub(super) fn label_json(config: &Config, messages: &[PromptMessage], labels: &[String]) -> Call {
     let properties = json!({ "verdict": { "type": "string", "enum": labels } });
-    json_chat(config, messages, &properties, config.max_reply_tokens)
+    let mut call = json_chat(config, messages, &properties, config.max_reply_tokens);
+    if let Some(body) = call.body.as_object_mut() {
+        turn_thinking_off(config, body);
+    }
+    call
 }
 
 /// A chat request for reasoning and then a label.
@@ -103,6 +102,10 @@ fn chat(config: &Config, messages: &[PromptMessage], max_tokens: u32) -> Map<Str
     body.insert("model".to_owned(), config.model.as_str().into());
     body.insert("messages".to_owned(), chat_messages(config, messages));
     body.insert("temperature".to_owned(), config.temperature.into());
+    if config.temperature > 0.0 {
+        // The same question gets the same answer, where an endpoint can; reasoning brings a seed of its own.
+        body.insert("seed".to_owned(), 0.into());
+    }
     // OpenAI's newer models refuse the old name; others may not know the new one.
     let limit = if config.flavor == Flavor::Openai { "max_completion_tokens" } else { "max_tokens" };
     body.insert(limit.to_owned(), max_tokens.into());
@@ -114,6 +117,15 @@ fn chat(config: &Config, messages: &[PromptMessage], max_tokens: u32) -> Map<Str
         }
     }
     body
+}
+
+/// A template that opens a space for thinking puts it where the label is due, and nobody granted tokens for it.
+fn turn_thinking_off(config: &Config, body: &mut Map<String, Value>) {
+    if config.flavor != Flavor::Openai {
+        let mut kwargs = config.chat_template_kwargs.clone();
+        kwargs.entry("enable_thinking").or_insert(Value::Bool(false));
+        body.insert("chat_template_kwargs".to_owned(), kwargs.into());
+    }
 }
 
 fn insert_template_kwargs(config: &Config, body: &mut Map<String, Value>) {

@@ -24,6 +24,10 @@ const MAX_REPLY_BYTES: usize = 4 << 20;
 /// Longest time for which an endpoint's `Retry-After` keeps it from being asked.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
 
+/// Fewest bytes of a key that is kept secret: what is shorter is a word that stands for none (`EMPTY`, `x`), and
+/// would be found in any message.
+const SECRET_CHARS: usize = 6;
+
 /// What is asked of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
@@ -102,6 +106,13 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Takes the key out of a failure that quotes it from a reply.
+    pub(super) fn without_key(&self, failure: Failure) -> Failure {
+        Failure { message: self.guarded.without_key(failure.message), ..failure }
+    }
+}
+
 /// What `async-openai` asks of a configuration. Its own ones read the environment.
 #[derive(Debug)]
 struct Credentials {
@@ -147,23 +158,29 @@ impl Guarded {
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
         let body = read(&mut response).await;
         if status.is_success() {
-            return body.map(|body| self.without_key(body));
+            return body;
         }
         // What could be read of an error's body explains it; that it could not be read is no further failure.
-        let body = self.without_key(body.unwrap_or_default());
+        let said = self.without_key(said(&body.unwrap_or_default()));
         Err(Failure {
             kind: FailureKind::of_status(status.as_u16()),
-            message: format!("status {status}: {}", quote(&said(&body))),
+            message: format!("status {status}: {}", quote(&said)),
             retry_after,
         })
     }
 
-    /// Takes the key out of a reply that repeats it: replies are quoted in messages.
-    fn without_key(&self, body: Vec<u8>) -> Vec<u8> {
+    /// Takes the key out of words that repeat it. Not out of bytes: there it may be written in many ways.
+    fn without_key(&self, words: String) -> String {
         let key = self.key.expose_secret();
-        match std::str::from_utf8(&body) {
-            Ok(text) if !key.is_empty() && text.contains(key) => text.replace(key, "[key]").into_bytes(),
-            _ => body,
+        if key.len() < SECRET_CHARS {
+            return words;
+        }
+        let words = words.replace(key, "[key]");
+        // A quote may end in the middle of it.
+        let begun = (SECRET_CHARS..key.len()).rev().filter_map(|end| key.get(..end));
+        match begun.map(|begun| format!("{begun}...")).find(|begun| words.contains(begun)) {
+            Some(begun) => words.replace(&begun, "[key]..."),
+            None => words,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked, and how answers are read.
+//! What is asked, and how answers are read; `labels` has those that are probabilities.
 
 use serde_json::json;
 
@@ -6,62 +6,6 @@ use super::*;
 use crate::judge::inquiry::{Form, Said, Usage};
 use crate::judge::remote::Logprobs;
 use crate::judge::remote::config::Conversation;
-
-fn ln(probability: f64) -> f64 {
-    probability.ln()
-}
-
-#[track_caller]
-fn assert_labels(found: Result<Finding, Unavailable>, wanted: [f64; 2]) {
-    let Ok(Finding { said: Said::Labels(logprobs), .. }) = found else { panic!("no labels: {found:?}") };
-    for (found, wanted) in logprobs.iter().zip(wanted) {
-        assert!((found.exp() - wanted).abs() < 1e-12, "{logprobs:?}");
-    }
-    assert_eq!(logprobs.len(), 2);
-}
-
-fn chosen(found: Result<Finding, Unavailable>) -> (usize, String) {
-    match found.expect("a finding").said {
-        Said::Chosen { label, reasoning, logprobs: None } => (label, reasoning),
-        said => panic!("no choice: {said:?}"),
-    }
-}
-
-#[tokio::test]
-async fn labels_are_the_probabilities_of_their_tokens() {
-    let reply = tokens(&[("Yes", ln(0.6)), ("No", ln(0.3)), ("Maybe", ln(0.05))]);
-    let (found, sent) = ask(|url| config(&[url]), labels(), &reply).await;
-    assert_eq!(
-        found.as_ref().expect("a finding").usage,
-        Usage { prompt_tokens: 10, cached_tokens: 4, completion_tokens: 2 }
-    );
-    assert_labels(found, [0.6, 0.3]);
-    assert_eq!(
-        sent,
-        json!({
-            "model": "judge", "messages": [{ "role": "user", "content": "Is it so?" }], "temperature": 0.0,
-            "max_tokens": 1, "logprobs": true, "top_logprobs": 20,
-            "chat_template_kwargs": { "enable_thinking": false },
-        })
-    );
-}
-
-#[tokio::test]
-async fn tokens_that_spell_the_same_label_are_added() {
-    let reply = tokens(&[(" Yes", ln(0.5)), ("Yes", ln(0.25)), ("  Yes", ln(0.1)), ("yes", ln(0.1))]);
-    assert_labels(ask(|url| config(&[url]), labels(), &reply).await.0, [0.75, 0.0]);
-}
-
-#[tokio::test]
-async fn the_sampled_token_counts_once_listed_or_not() {
-    let unlisted = chat(&json!({
-        "message": { "content": "No" },
-        "logprobs": { "content": [{
-            "token": "No", "logprob": ln(0.2), "top_logprobs": [{ "token": "Yes", "logprob": ln(0.7) }],
-        }] },
-    }));
-    assert_labels(ask(|url| config(&[url]), labels(), &unlisted).await.0, [0.7, 0.2]);
-}
 
 #[tokio::test]
 async fn vllm_is_asked_for_the_labels_tokens_where_all_are_known() {
@@ -89,7 +33,7 @@ async fn openai_gets_no_fields_that_it_does_not_know() {
 
 #[tokio::test]
 async fn words_put_into_the_judges_mouth_are_continued() {
-    let server = server(vec![ok(&tokens(&[("Yes", ln(0.6))]))]).await;
+    let server = server(vec![ok(&tokens(&[("Yes", ln(0.6)), ("No", ln(0.3))]))]).await;
     let judge = remote(config(&[&root(&server)]));
     let prefilled = inquiry_of(labels(), &[(Speaker::User, "Is it so?"), (Speaker::Assistant, "Verdict:")]);
     judge.answer(&prefilled, in_a_minute()).await.expect("a finding");
@@ -102,82 +46,16 @@ async fn untrusted_text_speaks_no_special_token() {
     let text = "Rules: <|x|>\nAnswer: <|im_end|> <b> </s><<|a [INST] <own>\u{e9}<";
     let untrusted = text.find("<|im_end").expect("it is there")..text.len();
     let message = PromptMessage { speaker: Speaker::User, text: text.to_owned(), untrusted: vec![untrusted] };
-    let server = server(vec![ok(&tokens(&[("Yes", ln(0.6))]))]).await;
+    let server = server(vec![ok(&tokens(&[("Yes", ln(0.6)), ("No", ln(0.3))]))]).await;
     let judge = remote(Config { special_tokens: vec!["<own>".to_owned()], ..config(&[&root(&server)]) });
-    judge.answer(&Inquiry { messages: vec![message], want: labels() }, in_a_minute()).await.expect("a finding");
+    judge
+        .answer(&Inquiry { messages: vec![message], want: labels(), fewer: [].into() }, in_a_minute())
+        .await
+        .expect("a finding");
     assert_eq!(
         sent(&server).await[0]["messages"][0]["content"],
         "Rules: <|x|>\nAnswer: < |im_end|> <b> < /s><< |a [ INST] < own>\u{e9}<"
     );
-}
-
-#[tokio::test]
-async fn without_a_label_among_the_tokens_there_is_no_verdict() {
-    let (found, _) = ask(|url| config(&[url]), labels(), &tokens(&[("<think>", ln(0.9))])).await;
-    assert_unavailable(found, UnavailableCode::NoVerdict, "none of the labels is among the likeliest tokens");
-}
-
-/// A tokenizer that splits a label would never give it a probability.
-#[tokio::test]
-async fn a_token_that_only_begins_a_label_makes_no_verdict() {
-    let (found, _) = ask(|url| config(&[url]), labels(), &tokens(&[("Yes", ln(0.6)), (" Ye", ln(0.2))])).await;
-    assert_unavailable(found, UnavailableCode::NoVerdict, "begins a label with the token `Ye`");
-    let (found, _) = ask(|url| config(&[url]), labels(), &tokens(&[("Yes", ln(0.6)), ("Y", ln(0.05))])).await;
-    assert!(found.is_ok(), "{found:?}");
-}
-
-/// "10" in two tokens begins with that of "1".
-#[tokio::test]
-async fn a_label_that_begins_another_is_told_apart_or_makes_no_verdict() {
-    let asked = async |labels: &[&str], said: &[(&str, f64)]| {
-        let want = Want::Labels(labels.iter().map(|label| (*label).to_owned()).collect());
-        let said: Vec<_> = said.iter().map(|(token, probability)| (*token, ln(*probability))).collect();
-        ask(|url| config(&[url]), want, &tokens(&said)).await.0
-    };
-    for (labels, said) in [
-        (["1", "10"], [("1", 0.97), ("0", 0.01)]),
-        (["10", "1"], [(" 1", 0.97), ("1", 0.01)]),
-        (["Correct", "Correct but incomplete"], [("Correct", 0.9), ("Wrong", 0.1)]),
-    ] {
-        let says = format!("begins a label with the token `{}`", said[0].0.trim());
-        assert_unavailable(asked(&labels, &said).await, UnavailableCode::NoVerdict, &says);
-    }
-    assert_labels(asked(&["1", "10"], &[("1", 0.7), (" 10", 0.2)]).await, [0.7, 0.2]);
-    assert_labels(asked(&["Match", "Mismatch"], &[("Match", 0.7), ("Mis", 0.05)]).await, [0.7, 0.0]);
-    let little = asked(&["1", "10", "7"], &[("7", 0.9), ("1", 0.05)]).await.expect("a finding").said;
-    assert_eq!(little, Said::Labels(vec![f64::NEG_INFINITY, f64::NEG_INFINITY, ln(0.9)]));
-}
-
-#[tokio::test]
-async fn a_log_probability_that_is_none_makes_no_verdict() {
-    for (logprob, says) in [
-        (json!(null), "the log-probability of `Yes` is null"),
-        (json!("NaN"), "\"NaN\""),
-        (json!(0.5), "is 0.5"),
-        (json!([]), "is []"),
-    ] {
-        let entry = json!({ "token": "Yes", "logprob": logprob });
-        let position = json!({ "token": "Yes", "logprob": -0.1, "top_logprobs": [entry] });
-        let reply = chat(&json!({ "message": {}, "logprobs": { "content": [position] } }));
-        let (found, _) = ask(|url| config(&[url]), labels(), &reply).await;
-        assert_unavailable(found, UnavailableCode::NoVerdict, says);
-    }
-}
-
-#[tokio::test]
-async fn a_bare_nan_is_no_json() {
-    for bare in ["NaN", "-Infinity", "-1e999"] {
-        let body = tokens(&[("Yes", -0.125)]).to_string().replace("-0.125", bare);
-        let server = server(vec![raw(&body)]).await;
-        let found = answer(&remote(config(&[&root(&server)])), labels()).await;
-        assert_unavailable(found, UnavailableCode::NoVerdict, "the reply is no");
-    }
-}
-
-#[tokio::test]
-async fn probabilities_beyond_one_make_no_verdict() {
-    let (found, _) = ask(|url| config(&[url]), labels(), &tokens(&[("Yes", ln(0.9)), ("No", ln(0.9))])).await;
-    assert_unavailable(found, UnavailableCode::NoVerdict, "add up to 1.8");
 }
 
 #[tokio::test]
@@ -223,7 +101,7 @@ async fn a_prompt_that_is_too_long_for_the_model_is_cut_where_the_trajectory_spe
     let untrusted = std::iter::once(15..text.len()).collect();
     let messages = vec![PromptMessage { speaker: Speaker::User, text, untrusted }];
     let deadline = Instant::now() + Duration::from_secs(20);
-    assert_labels(judge.answer(&Inquiry { messages, want: labels() }, deadline).await, [0.6, 0.3]);
+    assert_labels(judge.answer(&Inquiry { messages, want: labels(), fewer: [].into() }, deadline).await, [0.6, 0.3]);
     let sent = sent(&server).await;
     let lengths: Vec<usize> =
         sent.iter().map(|request| request["messages"][0]["content"].as_str().unwrap().len()).collect();
@@ -235,6 +113,21 @@ async fn a_prompt_that_is_too_long_for_the_model_is_cut_where_the_trajectory_spe
     assert_unavailable(found, UnavailableCode::NoVerdict, "maximum context length");
 }
 
+/// Proxies bound bodies; and many short texts are too long as well.
+#[tokio::test]
+async fn a_prompt_of_many_texts_loses_some_where_cutting_is_not_enough() {
+    let refused = || ResponseTemplate::new(413).set_body_string("<title>413 Request Entity Too Large</title>");
+    let server = server(vec![refused(), refused(), refused(), ok(&tokens(&[("Yes", ln(0.6)), ("No", ln(0.3))]))]).await;
+    let judge = remote(config(&[&root(&server)]));
+    let messages = |text: &str| inquiry_of(labels(), &[(Speaker::User, text)]).messages;
+    let whole = inquiry_of(labels(), &[(Speaker::User, &"word ".repeat(20))]);
+    let inquiry = Inquiry { fewer: [messages("fewer"), messages("fewest")].into(), ..whole };
+    assert_labels(judge.answer(&inquiry, in_a_minute()).await, [0.6, 0.3]);
+    let said: Vec<Value> = sent(&server).await.iter().map(|body| body["messages"][0]["content"].clone()).collect();
+    assert!(said[1].as_str().unwrap().contains("[.. 36 characters left out ..]"), "{said:?}");
+    assert_eq!(said[2..], [json!("fewer"), json!("fewest")]);
+}
+
 #[tokio::test]
 async fn logprobs_can_be_insisted_on_or_left_out() {
     let without = chat(&json!({ "message": { "content": "Yes" } }));
@@ -244,6 +137,9 @@ async fn logprobs_can_be_insisted_on_or_left_out() {
     let (found, sent) = ask(off, labels(), &content(r#"{"verdict":"Yes"}"#)).await;
     assert_eq!(chosen(found).0, 0);
     assert!(sent.get("logprobs").is_none());
+    assert_eq!(sent["chat_template_kwargs"]["enable_thinking"], false, "nobody granted tokens for it");
+    let reply = content(r#"{"reasoning":"So.","verdict":"Yes"}"#);
+    assert!(ask(off, reasoned(), &reply).await.1.get("chat_template_kwargs").is_none());
 }
 
 #[tokio::test]
@@ -254,6 +150,18 @@ async fn reasoning_comes_before_the_label() {
     assert_eq!((&sent["max_tokens"], &sent["seed"]), (&json!(612), &json!(7)));
     let schema = &sent["response_format"]["json_schema"]["schema"];
     assert_eq!(schema["required"], json!(["reasoning", "verdict"]));
+}
+
+#[tokio::test]
+async fn whatever_is_drawn_is_drawn_by_a_seed() {
+    let at = |temperature| move |url: &str| Config { temperature, logprobs: Logprobs::Off, ..config(&[url]) };
+    let (label, list) = (content(r#"{"verdict":"Yes"}"#), content(r#"{"order":[1,2]}"#));
+    for (want, reply) in [(labels(), &label), (order(2), &list)] {
+        assert_eq!(ask(at(1.0), want.clone(), reply).await.1["seed"], 0);
+        assert!(ask(at(0.0), want, reply).await.1.get("seed").is_none(), "nothing is drawn");
+    }
+    let reply = content(r#"{"reasoning":"So.","verdict":"Yes"}"#);
+    assert_eq!(ask(at(1.0), reasoned(), &reply).await.1["seed"], 7, "its own");
 }
 
 #[tokio::test]

@@ -64,6 +64,63 @@ async fn an_endpoints_words_are_bounded_and_without_the_key() {
     assert!(!format!("{judge:?}").contains("sk-1234"));
 }
 
+/// However the endpoint writes it, and wherever a quote ends.
+#[tokio::test]
+async fn the_key_is_taken_out_of_whatever_is_quoted() {
+    let key = "sk/SECRET+12345";
+    let judge = |server: &MockServer, key: &str| {
+        let (mut config, key) = (config(&[&root(server)]), key.to_owned());
+        config.endpoints[0].api_key_env = Some("KEY".to_owned());
+        Remote::new(config, |_| Some(key.clone())).expect("a judge")
+    };
+    let not_utf8 = [&b"\xff bad key "[..], key.as_bytes()].concat();
+    let escaped = r#"{"error":{"message":"bad key sk\/SECRET\u002b12345"}}"#;
+    let refusal = chat(&json!({ "message": { "content": null, "refusal": format!("bad key {key}") } }));
+    let long = chat(&json!({ "message": { "content": null, "refusal": format!("{}{key}", "x".repeat(290)) } }));
+    for reply in [
+        ResponseTemplate::new(401).set_body_bytes(not_utf8),
+        ResponseTemplate::new(401).set_body_string(escaped),
+        ok(&json!({ "error": { "message": format!("bad key {key}"), "code": 401 } })),
+        ok(&refusal),
+        ok(&long),
+    ] {
+        let server = server(vec![reply]).await;
+        let judge = judge(&server, key);
+        let unavailable = answer(&judge, labels()).await.expect_err("no finding");
+        assert!(unavailable.message.contains("[key]") && !unavailable.message.contains("SECRET"), "{unavailable}");
+        assert!(!format!("{:?}", judge.snapshot()).contains("SECRET"));
+    }
+    // A reply is read as it is, even where a word that stands for no key occurs in it.
+    for key in ["1", "token", "logprobs", "Yes"] {
+        let server = server(vec![yes()]).await;
+        answer(&judge(&server, key), labels()).await.expect("a finding");
+    }
+}
+
+/// As gateways do. The kind is that of the same as a status.
+#[tokio::test]
+async fn an_error_inside_a_reply_is_one() {
+    let error = |code: Value| ok(&json!({ "error": { "message": "Provider returned error", "code": code } }));
+    for code in [json!(429), json!("503"), json!("overloaded"), json!(null)] {
+        let server = server(vec![error(code.clone()), yes()]).await;
+        let judge = remote(config(&[&root(&server)]));
+        answer(&judge, labels()).await.expect("a later success");
+        assert_eq!(judge.snapshot()[0].requests, 2, "{code}");
+    }
+    let server = server(vec![error(json!(400)), yes()]).await;
+    let found = answer(&remote(config(&[&root(&server)])), labels()).await;
+    assert_unavailable(found, UnavailableCode::NoVerdict, "an error in place of a reply: Provider returned error");
+}
+
+#[tokio::test]
+async fn a_reply_without_an_answer_names_no_model_to_keep_to() {
+    let nothing = json!({ "model": "fallback", "choices": [] });
+    let server = server(vec![ok(&nothing), yes()]).await;
+    let judge = remote(config(&[&root(&server)]));
+    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NoVerdict, "has no choice");
+    answer(&judge, labels()).await.expect("the first answer names the model");
+}
+
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let other = server(vec![yes()]).await;

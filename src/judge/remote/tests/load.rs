@@ -5,6 +5,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{advance, pause};
 
 use super::*;
+use crate::judge::deadline::Deadline;
 use crate::judge::remote::accounting::Health;
 use crate::judge::remote::address::Address;
 use crate::judge::remote::breaker::{Breaker, Entry, Outlook, Policy};
@@ -248,6 +249,21 @@ async fn a_silent_endpoint_is_left_for_another_in_time() {
     assert_eq!(alone.snapshot()[0].requests, 3);
 }
 
+/// Else every second question of callers in a hurry would be lost.
+#[tokio::test]
+async fn an_idle_endpoint_that_was_silent_is_asked_after_the_others() {
+    let silent = Gate::open(String::new()).await;
+    let well = server(vec![ok(&yes())]).await;
+    let judge = remote(config(&[&silent.url, &root(&well)]));
+    let soon = Instant::now() + Duration::from_millis(50);
+    judge.answer(&inquiry(labels()), soon).await.expect_err("it hangs");
+    for _ in 0..3 {
+        answer(&judge, labels()).await.expect("the other one's answer");
+    }
+    assert_eq!(judge.snapshot().iter().map(|account| account.requests).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(judge.snapshot()[0].health, Health::Closed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_in_a_hurry_does_not_make_an_endpoint_ill() {
     let gate = Gate::open(String::new()).await;
@@ -344,10 +360,10 @@ fn endpoint(requests: Option<u32>, tokens: Option<u32>) -> Endpoint {
 async fn requests_per_minute_hold() {
     let endpoint = endpoint(Some(2), None);
     let start = tokio::time::Instant::now();
-    let deadline = start + Duration::from_mins(10);
+    let deadline = Deadline::new(start + Duration::from_mins(10));
     let mut turns = Vec::new();
     for wanted in [0, 0, 30, 60] {
-        turns.push(endpoint.turn(1, deadline).await.expect("in time").expect("well"));
+        turns.push(endpoint.turn(1, &deadline).await.expect("in time").expect("well"));
         // A timer is exact to the millisecond.
         assert_eq!(start.elapsed().as_millis() / 100, wanted * 10);
     }
@@ -357,7 +373,7 @@ async fn requests_per_minute_hold() {
 async fn a_turn_that_would_come_too_late_is_refused_at_once_and_costs_nothing() {
     let endpoint = endpoint(None, Some(600));
     let start = tokio::time::Instant::now();
-    let soon = start + Duration::from_secs(5);
+    let soon = &Deadline::new(start + Duration::from_secs(5));
     let first = endpoint.turn(600, soon).await.expect("in time").expect("well");
     for _ in 0..3 {
         let failure = endpoint.turn(600, soon).await.expect_err("too late");

@@ -2,6 +2,7 @@
 
 mod answers;
 mod faults;
+mod labels;
 mod load;
 mod setup;
 
@@ -17,7 +18,7 @@ use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::{Config, EndpointConfig, Flavor, Remote};
-use crate::judge::inquiry::{Finding, Inquiry, PromptMessage, Speaker, Want};
+use crate::judge::inquiry::{Finding, Inquiry, PromptMessage, Said, Speaker, Want};
 use crate::stages::{Unavailable, UnavailableCode};
 
 /// An inquiry of one message, all of it untrusted.
@@ -31,7 +32,7 @@ fn inquiry_of(want: Want, messages: &[(Speaker, &str)]) -> Inquiry {
         text: (*text).to_owned(),
         untrusted: std::iter::once(0..text.len()).collect(),
     };
-    Inquiry { messages: messages.iter().map(message).collect(), want }
+    Inquiry { messages: messages.iter().map(message).collect(), want, fewer: [].into() }
 }
 
 fn labels() -> Want {
@@ -79,6 +80,26 @@ fn assert_unavailable(result: Result<Finding, Unavailable>, code: UnavailableCod
     let unavailable = result.expect_err("no finding");
     assert_eq!(unavailable.code, code, "{unavailable}");
     assert!(unavailable.message.contains(part), "{unavailable}");
+}
+
+fn ln(probability: f64) -> f64 {
+    probability.ln()
+}
+
+#[track_caller]
+fn assert_labels(found: Result<Finding, Unavailable>, wanted: [f64; 2]) {
+    let Ok(Finding { said: Said::Labels(logprobs), .. }) = found else { panic!("no labels: {found:?}") };
+    for (found, wanted) in logprobs.iter().zip(wanted) {
+        assert!((found.exp() - wanted).abs() < 1e-12, "{logprobs:?}");
+    }
+    assert_eq!(logprobs.len(), 2);
+}
+
+fn chosen(found: Result<Finding, Unavailable>) -> (usize, String) {
+    match found.expect("a finding").said {
+        Said::Chosen { label, reasoning, logprobs: None } => (label, reasoning),
+        said => panic!("no choice: {said:?}"),
+    }
 }
 
 /// A chat reply with one choice.
