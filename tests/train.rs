@@ -6,8 +6,14 @@
 mod common;
 #[path = "train/completions.rs"]
 mod completions;
+#[path = "train/divergence.rs"]
+mod divergence;
+#[path = "train/evaluations.rs"]
+mod evaluations;
 #[path = "train/refusals.rs"]
 mod refusals;
+#[path = "train/settings.rs"]
+mod settings;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -209,6 +215,9 @@ fn every_algorithm_and_ablation_takes_a_step() {
         let output = run.output.clone();
         go(run);
         assert_eq!(series(&output, &Metric::PolicyGradNorm).len(), 1, "{algorithm}{suffix}");
+        // A critic's advantages are not taken within a group.
+        let flat = series(&output, &Metric::GroupsZeroAdvantage).len();
+        assert_eq!(flat, usize::from(algorithm != "ppo"), "{algorithm}{suffix}");
     }
 }
 
@@ -252,6 +261,18 @@ fn a_damaged_checkpoint_and_a_changed_run_are_refused() {
     assert!(error.contains("`environment.train` changed"), "{error}");
     assert_eq!(std::fs::read(&held).unwrap(), before, "nothing is touched");
     std::fs::write(&train, questions).unwrap();
+    // Other prompts are other prompts, whatever changed them.
+    let template = folder.path().join("start/model/tokenizer_config.json");
+    let (written, marked) = (std::fs::read_to_string(&template).unwrap(), "<tool_response>RESULT: ");
+    std::fs::write(&template, written.replace("<tool_response>", marked)).unwrap();
+    let error = said(run.clone());
+    assert!(error.contains("`policy: tokenizer_config.json` changed"), "{error}");
+    std::fs::write(&template, written).unwrap();
+    let another = folder.path().join("start/model/chat_template.jinja");
+    std::fs::write(&another, "{{ messages[0].content }}").unwrap();
+    let error = said(run.clone());
+    assert!(error.contains("`policy: chat_template.jinja` changed"), "{error}");
+    std::fs::remove_file(&another).unwrap();
     let file = run.output.join("checkpoints/step-000002/parameters.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;

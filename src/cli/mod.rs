@@ -205,13 +205,18 @@ fn catalog(scoring: &Scoring) -> anyhow::Result<Catalog> {
     Ok(catalog)
 }
 
-/// The engine that all scoring commands share.
-fn engine(scoring: &Scoring, catalog: Catalog, memory: Option<Arc<dyn Memory>>) -> anyhow::Result<Engine> {
+/// The threads of all that this process computes in parallel.
+fn scoring_threads(scoring: &Scoring) -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(scoring.threads)
         .thread_name(|index| format!("score-{index}"))
         .build_global()
-        .context("the scoring threads could not be started")?;
+        .context("the scoring threads could not be started")
+}
+
+/// The engine that all scoring commands share.
+fn engine(scoring: &Scoring, catalog: Catalog, memory: Option<Arc<dyn Memory>>) -> anyhow::Result<Engine> {
+    scoring_threads(scoring)?;
     let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), memory)?;
     Ok(Engine {
         default_rubric: scoring.default_rubric.clone(),

@@ -9,7 +9,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::paint::printable;
-use crate::config::{File, Scoring, ScoringFlags};
+use crate::config::{ConfigError, File, Scoring, ScoringFlags};
 use crate::judge::Judges;
 use crate::judge::rubric::read_toml;
 use crate::rubric::Catalog;
@@ -43,7 +43,43 @@ pub(super) struct Args {
     #[arg(long)]
     quiet: bool,
     #[command(flatten)]
-    scoring: ScoringFlags,
+    scoring: TrainScoring,
+}
+
+/// How this process scores: the options of scoring that a run has a use for.
+#[derive(Debug, clap::Args)]
+struct TrainScoring {
+    /// Directory of rubric files (*.toml), in addition to the shipped ones; a file of the same name wins
+    #[arg(long, env = "GRADUS_RUBRICS", value_name = "DIR")]
+    rubrics: Option<PathBuf>,
+    /// Threads that score, and that compute on the CPU [default: one per core]
+    #[arg(long, env = "GRADUS_THREADS", value_name = "N")]
+    threads: Option<usize>,
+    /// The judge named "default": a model's directory, a GGUF file, a name on the Hugging Face hub, or URL#MODEL of an
+    /// OpenAI-compatible server
+    #[arg(long, env = "GRADUS_JUDGE", value_name = "DIR|GGUF|HUB_ID|URL#MODEL")]
+    judge: Option<String>,
+    /// Memory for judges' past answers, in bytes [default: 67108864]
+    #[arg(long, env = "GRADUS_JUDGE_CACHE_BYTES", value_name = "BYTES")]
+    judge_cache_bytes: Option<u64>,
+}
+
+impl TrainScoring {
+    /// The first that says how this process scores, where a server does.
+    fn idle(&self) -> Option<&'static str> {
+        let given = [
+            (self.rubrics.is_some(), "--rubrics (GRADUS_RUBRICS)"),
+            (self.judge.is_some(), "--judge (GRADUS_JUDGE)"),
+            (self.judge_cache_bytes.is_some(), "--judge-cache-bytes (GRADUS_JUDGE_CACHE_BYTES)"),
+        ];
+        given.into_iter().find(|(is_given, _)| *is_given).map(|(_, name)| name)
+    }
+
+    fn compose(self) -> Result<Scoring, ConfigError> {
+        let Self { rubrics, threads, judge, judge_cache_bytes } = self;
+        let flags = ScoringFlags { rubrics, threads, judge, judge_cache_bytes, ..ScoringFlags::default() };
+        Scoring::compose(flags, None, &File::default())
+    }
 }
 
 pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCode> {
@@ -75,8 +111,14 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(config: &TrainConfig, flags: ScoringFlags, force: bool) -> anyhow::Result<RunOptions> {
-    let scoring = Scoring::compose(flags, None, &File::default())?;
+fn options(config: &TrainConfig, flags: TrainScoring, force: bool) -> anyhow::Result<RunOptions> {
+    if let Some(idle) = flags.idle().filter(|_| config.reward.url.is_some()) {
+        anyhow::bail!(
+            "{idle} has no effect, since the server at reward.url scores: leave it out, or give it to that server"
+        );
+    }
+    let scoring = flags.compose()?;
+    super::scoring_threads(&scoring)?;
     let token = |field: &str, name: Option<&String>| {
         let missing = |name: &String| format!("{field} names {name}, which is not in the environment");
         name.map(|name| std::env::var(name).with_context(|| missing(name))).transpose()

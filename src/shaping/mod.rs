@@ -14,7 +14,7 @@ mod curriculum;
 mod penalty;
 
 pub use curriculum::{Over, Position, Schedule, ScheduleError};
-pub use penalty::{Penalty, PenaltyKind};
+pub use penalty::{Penalty, PenaltyKind, soft_overlong};
 
 use crate::stages::UnitScore;
 

@@ -67,12 +67,17 @@ fn overlong(evidence: &Evidence<'_>, max_tokens: u64, cache_tokens: u64) -> Resu
             field: Some(Field::Trajectory("/response_tokens".to_owned())),
         });
     };
+    Ok(soft_overlong(length, max_tokens, cache_tokens))
+}
+
+/// DAPO's soft overlong punishment of a response of `length` tokens, from 0 to 1; see [`PenaltyKind::Overlong`].
+pub fn soft_overlong(length: u64, max_tokens: u64, cache_tokens: u64) -> f64 {
     let free = max_tokens.saturating_sub(cache_tokens);
-    Ok(match length {
+    match length {
         _ if length <= free => 0.0,
         _ if length >= max_tokens => 1.0,
         _ => (length - free) as f64 / cache_tokens as f64,
-    })
+    }
 }
 
 /// How many well-formed calls equal an earlier one in name and arguments.

@@ -115,6 +115,21 @@ pub fn save(
     Ok(place)
 }
 
+/// Writes another state into the checkpoint of its step, whose other files stay as they are.
+///
+/// # Errors
+/// When there is none, or the file cannot be written.
+pub(super) fn restate(run: &Path, state: &RunState) -> Result<(), TrainError> {
+    let path = run.join("checkpoints").join(format!("{PREFIX}{:06}", state.step)).join(STATE);
+    let beside = path.with_extension("writing");
+    let read = std::fs::read(&path).map_err(|error| TrainError::file(&path, error))?;
+    let sealed: Sealed = serde_json::from_slice(&read).map_err(|error| TrainError::file(&path, error))?;
+    let sealed = Sealed { state: state.clone(), ..sealed };
+    let text = serde_json::to_vec_pretty(&sealed).map_err(|error| TrainError::file(&path, error))?;
+    durably(&beside, &text)?;
+    std::fs::rename(&beside, &path).map_err(|error| TrainError::file(&path, error))
+}
+
 /// Removes what a process that was killed left half written, or half removed.
 fn sweep(folder: &Path) {
     let left = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "writing" || extension == "old");

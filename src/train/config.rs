@@ -43,6 +43,11 @@ pub(super) fn is_above_zero(value: f64) -> bool {
     value > 0.0 && value.is_finite()
 }
 
+/// An address of a server, such as `http://127.0.0.1:8080`.
+pub(super) fn is_address(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,14 +194,32 @@ impl TrainConfig {
                 "rollout_server.weights",
                 "is `vllm_lora` and there are no adapters; set `policy.lora`, or take `vllm_reload`",
             ),
+            (
+                !learns_by_reward && self.update.epochs != UpdateConfig::default().epochs,
+                "update.epochs",
+                "has no effect on `sft`, whose step is one pass over `sft.batch` demonstrations; leave it out, and take more \
+                 `steps`",
+            ),
+            (
+                !learns_by_reward && self.update.minibatches != UpdateConfig::default().minibatches,
+                "update.minibatches",
+                "has no effect on `sft`, whose step is one of the optimiser; leave it out, and take a smaller `sft.batch` and \
+                 more `steps`",
+            ),
+            (
+                !self.algorithm.has_critic() && self.loss.dual_clip.is_some(),
+                "loss.dual_clip",
+                "is PPO's, and has no effect on another algorithm; leave it out",
+            ),
         ];
         let sections = [
             self.policy.checks(),
             self.reward.checks(),
             self.rollout.checks(),
+            self.rollout_server.as_ref().map_or_else(Vec::new, ServerConfig::checks),
             self.loss.over(self.algorithm).checks(),
             self.vspo.checks(),
-            self.dapo.checks(),
+            self.dapo.checks(self.rollout.max_tokens),
             self.ppo.checks(),
             self.sft.checks(),
             self.update.checks(),
@@ -209,15 +232,26 @@ impl TrainConfig {
         all.find(|(is_wrong, ..)| *is_wrong).map(|(_, field, problem)| (field, problem))
     }
 
-    /// A hash of all settings but name, folder, seed and where servers are; the number of steps counts where a schedule
-    /// runs over it.
+    /// A hash of all settings but name, folder, seed and how servers are reached; the number of steps counts where a
+    /// schedule runs over it.
     pub fn hash(&self) -> String {
+        let server = |server: &ServerConfig| ServerConfig { patience_s: 0, concurrency: 0, ..server.clone() };
+        Self { rollout_server: self.rollout_server.as_ref().map(server), ..self.clone() }.earlier_hash()
+    }
+
+    /// The same as earlier versions made it, to which it mattered how long a rollout server is waited for and how much it is
+    /// asked at a time.
+    pub(super) fn earlier_hash(&self) -> String {
         let steps = if self.learning_rate.schedule == Schedule::Constant { 0 } else { self.steps };
+        // What is punished counts, whoever chose it; without a punishment there is nothing that earlier versions had not.
+        let cache = self.dapo.overlong_cache(self.rollout.max_tokens);
+        let punished = Some(cache).filter(|cache| self.algorithm == Algorithm::Dapo && *cache > 0);
+        let dapo = DapoConfig { overlong_cache_tokens: punished, ..self.dapo };
         let reward = RewardConfig { url: None, token_env: None, patience_s: 0, ..self.reward.clone() };
         let server = |server: &ServerConfig| ServerConfig { url: String::new(), token_env: None, ..server.clone() };
         let rollout_server = self.rollout_server.as_ref().map(server);
         let (name, output) = (String::new(), PathBuf::new());
-        let common = Self { name, output, seed: 0, steps, reward, rollout_server, ..self.clone() };
+        let common = Self { name, output, seed: 0, steps, reward, rollout_server, dapo, ..self.clone() };
         let text = serde_json::to_string(&common).unwrap_or_default();
         blake3::hash(text.as_bytes()).to_hex().chars().take(16).collect()
     }

@@ -1,10 +1,11 @@
-//! Demonstrations for supervised fine-tuning. In: JSONL of conversations (`{"messages": [..]}`). Out: samples in which the
-//! assistant's turns are what is learnt.
+//! Demonstrations for supervised fine-tuning. In: JSONL of conversations (`{"messages": [..], "tools": [..]}`). Out: samples
+//! in which the assistant's turns are what is learnt.
 
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::TrainError;
 use super::config::Check;
@@ -17,7 +18,7 @@ use crate::trajectory::Role;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftConfig {
-    /// JSONL of conversations (`messages`).
+    /// JSONL of conversations (`messages`, and `tools` where they are not the environment's).
     pub demonstrations: PathBuf,
     /// Demonstrations of a step.
     pub batch: usize,
@@ -39,6 +40,9 @@ impl SftConfig {
 #[derive(Deserialize)]
 struct Line {
     messages: Vec<Said>,
+    /// The tools that it is about; the environment's where it names none.
+    #[serde(default)]
+    tools: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -50,25 +54,45 @@ struct Said {
     tool_calls: Option<Vec<IgnoredAny>>,
 }
 
-/// Reads a file of demonstrations.
+/// What is learnt, in the file's order.
+#[derive(Debug, Default)]
+pub(super) struct Demonstrations {
+    /// Their tokens.
+    pub samples: Vec<Sample>,
+    /// Where each stands in the file: lines from 1.
+    lines: Vec<usize>,
+}
+
+impl Demonstrations {
+    /// The lines of some of them, as an error names them.
+    pub(super) fn lines(&self, chosen: &[usize]) -> String {
+        let lines = chosen.iter().filter_map(|index| self.lines.get(*index)).map(ToString::to_string);
+        lines.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Reads a file of demonstrations. `protocol` knows the environment's tools.
 ///
 /// # Errors
 /// [`TrainError::File`] with the line that is wrong.
-pub(super) fn read(path: &Path, protocol: &Protocol, context: usize) -> Result<Vec<Sample>, TrainError> {
+pub(super) fn read(path: &Path, protocol: &Protocol, context: usize) -> Result<Demonstrations, TrainError> {
     let wrong = |problem: String| TrainError::file(path, problem);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let mut samples = Vec::new();
+    let mut found = Demonstrations::default();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let at = |problem: String| wrong(format!("line {}: {problem}", number + 1));
         let line: Line = serde_json::from_str(line).map_err(|error| at(error.to_string()))?;
         let messages = line.messages.into_iter().map(message).collect::<Result<Vec<_>, _>>().map_err(at)?;
-        let sample = sample(&messages, protocol).map_err(|error| at(error.to_string()))?;
+        let own = line.tools.map(|tools| protocol.with_tools(tools.get())).transpose();
+        let own = own.map_err(|error| at(format!("`tools`: {error}")))?;
+        let sample = sample(&messages, own.as_ref().unwrap_or(protocol)).map_err(|error| at(error.to_string()))?;
         if sample.tokens.len() > context {
             return Err(at(format!("{} tokens do not fit the model's context of {context}", sample.tokens.len())));
         }
-        samples.push(sample);
+        found.samples.push(sample);
+        found.lines.push(number + 1);
     }
-    if samples.is_empty() { Err(wrong("there is no demonstration in it".to_owned())) } else { Ok(samples) }
+    if found.samples.is_empty() { Err(wrong("there is no demonstration in it".to_owned())) } else { Ok(found) }
 }
 
 fn message(said: Said) -> Result<Message, String> {
@@ -118,4 +142,37 @@ fn sample(messages: &[Message], protocol: &Protocol) -> Result<Sample, TrainErro
     sample.advantages = vec![0.0; sample.written.len()];
     sample.old_logprobs = vec![0.0; sample.written.len()];
     Ok(sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::protocol::tests::tooled;
+
+    fn read_lines(lines: &[&str]) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("demonstrations.jsonl");
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let environments = r#"[{"type": "function", "function": {"name": "search"}}]"#;
+        let protocol = tooled().with_tools(environments).unwrap();
+        let found = read(&path, &protocol, 256).map_err(|error| error.to_string())?;
+        assert_eq!(found.lines(&[0]), "1");
+        Ok(found.samples.iter().map(|sample| protocol.text(&sample.tokens).unwrap()).collect())
+    }
+
+    #[test]
+    fn a_demonstration_is_about_its_own_tools_or_else_about_the_environments() {
+        let messages = r#""messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]"#;
+        let of = |tools: &str| read_lines(&[&format!("{{{messages}{tools}}}")]);
+        for (tools, shown) in [
+            ("", "search"),
+            (r#", "tools": null"#, "search"),
+            (r#", "tools": []"#, "none"),
+            (r#", "tools": [{"function": {"name": "add"}}]"#, "add"),
+        ] {
+            assert_eq!(of(tools).unwrap(), [format!("{shown} a<|end|>b<|end|>")], "{tools}");
+        }
+        let error = of(r#", "tools": "search""#).unwrap_err();
+        assert!(error.contains("line 1: `tools`: the tools are no JSON list"), "{error}");
+    }
 }

@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::lm::LmError;
+
+/// What to do about a policy that diverged.
+const GO_BACK: &str = "lower `learning_rate.peak`, and go on from the last checkpoint with --force";
+
 /// Training cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -25,12 +30,12 @@ pub enum TrainError {
     },
     /// The model.
     #[error(transparent)]
-    Model(#[from] crate::lm::LmError),
+    Model(#[from] LmError),
     /// Arithmetic on the host.
     #[error("computing a loss failed: {0}")]
     Compute(#[from] candle_core::Error),
     /// A number that is none.
-    #[error("step {step}: {what} is not finite; the batch is saved in {saved}", saved = .saved.display())]
+    #[error("step {step}: {what} is not finite; the batch is saved in {saved}; {GO_BACK}", saved = .saved.display())]
     NotFinite {
         /// The step.
         step: u64,
@@ -38,6 +43,14 @@ pub enum TrainError {
         what: String,
         /// Where the batch lies.
         saved: PathBuf,
+    },
+    /// The same where no rollouts are there to be written down.
+    #[error("step {step}: {what} is not finite; {GO_BACK}")]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// What is not finite.
+        what: String,
     },
     /// The rewards cannot be had.
     #[error("no rewards: {0}")]
@@ -57,6 +70,19 @@ impl TrainError {
     /// An error that says all there is to say in its own words.
     pub(super) fn other(problem: impl std::fmt::Display) -> Self {
         Self::Other(problem.to_string())
+    }
+
+    /// The same error, with the step in which a number is none.
+    pub(super) fn in_step(self, step: u64) -> Self {
+        match self {
+            Self::Model(LmError::NotFinite(what)) => Self::Diverged { step, what: what.to_owned() },
+            other => other,
+        }
+    }
+
+    /// Whether a number is none: then the parameters are not to be trusted, finite as they may be.
+    pub(super) fn is_divergence(&self) -> bool {
+        matches!(self, Self::Model(LmError::NotFinite(_)) | Self::NotFinite { .. } | Self::Diverged { .. })
     }
 
     /// What is wrong with a file.

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::TrainError;
 use super::config::{Check, is_each, is_share};
 use super::env::Split;
+use super::measured::mean;
 use super::metrics::{Label, Metric, StepMetrics};
 use super::reward::{Attempted, Scored};
 use super::rollout::{RolloutConfig, Wanted};
 use super::run::Run;
-use super::step::mean;
 
 /// Held-out questions, answered greedily.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,16 @@ impl EvaluationConfig {
                 "is 0; give 1 or more, or set `evaluation.every` to 0 for no evaluation",
             ),
             (!self.target.is_none_or(is_share), "evaluation.target", "must be from 0 to 1"),
+            (
+                self.every == 0 && self.target.is_some(),
+                "evaluation.target",
+                "is never looked at, since `evaluation.every` is 0; give it the steps between evaluations, or leave this out",
+            ),
+            (
+                self.every == 0 && self.patience > 0,
+                "evaluation.patience",
+                "is never looked at, since `evaluation.every` is 0; give it the steps between evaluations, or leave this out",
+            ),
             (!self.threshold.is_none_or(is_share), "evaluation.threshold", "must be from 0 to 1"),
         ]
     }
@@ -82,8 +92,8 @@ impl Run {
         let rollouts = self.sampler.collect(&world, tasks, &wanted, &greedy)?;
         let attempted: Vec<Attempted<'_>> = rollouts.iter().zip(tasks).collect();
         let position = self.state.position();
-        let exact = self.examiner.score(&attempted, &position, Split::HeldOut)?;
-        let rewards = self.rewarder.score(&attempted, &position, Split::HeldOut)?;
+        let exact = self.examiner.score(&attempted, 1, &position, Split::HeldOut)?;
+        let rewards = self.rewarder.score(&attempted, 1, &position, Split::HeldOut)?;
         let right = |scored: &Scored| scored.reward.unwrap_or(0.0);
         let exact_match = mean(exact.iter().map(right));
         let reward: Vec<f64> = rewards.iter().filter_map(|scored| scored.reward).collect();

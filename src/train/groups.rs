@@ -1,115 +1,17 @@
 //! Groups of rollouts: which count, how much, and the advantages in them. In: scored rollouts. Out: samples.
 
-use serde::{Deserialize, Serialize};
+mod config;
 
+pub use self::config::{DapoConfig, PpoConfig, VspoConfig};
 use super::algorithm::Algorithm;
-use super::config::{Check, TrainConfig, is_share};
+use super::config::TrainConfig;
 use super::experience::Sample;
 use super::reward::Scored;
 use super::rollout::Rollout;
 use super::seeds::{Purpose, draw};
 use crate::advantage::{
-    self, Episode, GaeConfig, GroupStatistics, Mode, Plan, PlanConfig, PlanConfigError, Sampling, gae,
-    group_advantages, plan, unit_from_seed,
+    self, Episode, GaeConfig, GroupStatistics, Mode, Plan, gae, group_advantages, plan, unit_from_seed,
 };
-
-/// VSPO's own settings.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct VspoConfig {
-    /// What becomes of a group that is drawn.
-    pub mode: Mode,
-    /// What groups are drawn by.
-    pub sampling: Sampling,
-    /// Whether the copies of a group are smoothed and clipped; the ablation "no clip" is `false`.
-    pub smoothing: bool,
-    /// What each further copy counts in relation to the one before, from 0 to 1.
-    pub gamma: f64,
-    /// Most that all copies of a group count together; above 0.
-    pub w_max: f64,
-    /// Groups whose rewards deviate less leave the batch.
-    pub sigma_min: f64,
-}
-
-impl Default for VspoConfig {
-    fn default() -> Self {
-        let PlanConfig { sigma_min, gamma, w_max, mode, sampling } = PlanConfig::default();
-        Self { mode, sampling, smoothing: true, gamma, w_max, sigma_min }
-    }
-}
-
-impl VspoConfig {
-    /// The plan's settings.
-    pub fn plan(&self) -> PlanConfig {
-        PlanConfig {
-            sigma_min: self.sigma_min,
-            gamma: if self.smoothing { self.gamma } else { 1.0 },
-            w_max: if self.smoothing { self.w_max } else { f64::INFINITY },
-            mode: self.mode,
-            sampling: self.sampling,
-        }
-    }
-
-    /// What it must not be, smoothed or not.
-    pub(super) fn checks(&self) -> Vec<Check> {
-        let wrong = PlanConfig { gamma: self.gamma, w_max: self.w_max, ..self.plan() }.checked().err();
-        vec![
-            (matches!(wrong, Some(PlanConfigError::Gamma(_))), "vspo.gamma", "must be from 0 to 1"),
-            (matches!(wrong, Some(PlanConfigError::WMax(_))), "vspo.w_max", "must be above 0"),
-            (matches!(wrong, Some(PlanConfigError::SigmaMin(_))), "vspo.sigma_min", "must be 0 or more"),
-        ]
-    }
-}
-
-/// DAPO's dynamic sampling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DapoConfig {
-    /// How often fresh prompts are drawn for those whose rewards are all equal; 1 draws none.
-    pub max_rounds: usize,
-}
-
-impl Default for DapoConfig {
-    fn default() -> Self {
-        Self { max_rounds: 3 }
-    }
-}
-
-/// PPO's critic and advantages.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PpoConfig {
-    /// Discount per token, from 0 to 1.
-    pub gamma: f64,
-    /// Decay of the advantage's estimate, from 0 to 1.
-    pub lambda: f64,
-    /// Whether advantages are brought to mean 0 and deviation 1 over the step's tokens.
-    pub whiten: bool,
-}
-
-impl Default for PpoConfig {
-    fn default() -> Self {
-        let GaeConfig { gamma, lambda } = GaeConfig::default();
-        Self { gamma, lambda, whiten: true }
-    }
-}
-
-impl DapoConfig {
-    /// What it must not be.
-    pub(super) fn checks(self) -> Vec<Check> {
-        vec![(self.max_rounds == 0, "dapo.max_rounds", "is 0; it must be 1 or more, and 1 draws no fresh prompts")]
-    }
-}
-
-impl PpoConfig {
-    /// What it must not be.
-    pub(super) fn checks(&self) -> Vec<Check> {
-        vec![
-            (!is_share(self.gamma), "ppo.gamma", "must be from 0 to 1"),
-            (!is_share(self.lambda), "ppo.lambda", "must be from 0 to 1"),
-        ]
-    }
-}
 
 /// Keeps the division of an advantage finite, in units of the reward.
 const EPSILON: f64 = 1e-6;
@@ -150,8 +52,10 @@ impl Group {
     }
 }
 
-/// How often each group counts.
+/// How often each group counts. One of which too few rollouts have a reward is as flat as one whose rewards are equal.
 pub(super) fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan {
+    // A critic needs nothing to compare a rollout with.
+    let least = if config.algorithm.has_critic() { 1 } else { 2 };
     match config.algorithm {
         Algorithm::Vspo => {
             let statistics: Vec<GroupStatistics> = groups.iter().map(|group| group.statistics).collect();
@@ -163,9 +67,15 @@ pub(super) fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan
             Plan::once(groups.iter().map(|group| !group.is_flat(flat_below(config))))
         }
         Algorithm::Sft | Algorithm::Ppo | Algorithm::Grpo | Algorithm::Dapo | Algorithm::Cispo => {
-            Plan::once(groups.iter().map(|_| true))
+            Plan::once(groups.iter().map(|group| group.attempts.len() >= least))
         }
     }
+}
+
+/// How often each rollout of a group counts: the fresh ones of `regenerate` are in the batch themselves.
+pub(super) fn counted(config: &TrainConfig, plan: &Plan) -> Vec<u32> {
+    let fresh = config.vspo.mode == Mode::Regenerate;
+    plan.multiplicity.iter().map(|copies| if fresh { (*copies).min(1) } else { *copies }).collect()
 }
 
 /// How many more rollouts each group of a plan is to get: with `regenerate`, those of its copies.
@@ -183,18 +93,16 @@ pub(super) fn samples(config: &TrainConfig, groups: &[Group], plan: &Plan) -> Ve
         // PPO's are put in their place by the critic's; demonstrations have none.
         Algorithm::Grpo | Algorithm::Cispo | Algorithm::Ppo | Algorithm::Sft => advantage::Algorithm::Grpo,
     };
-    // Fresh rollouts are in the batch themselves: nothing counts twice.
-    let fresh = config.vspo.mode == Mode::Regenerate;
     let mut samples = Vec::new();
-    for ((group, factor), copies) in groups.iter().zip(&plan.factor).zip(&plan.multiplicity) {
-        if *copies == 0 {
+    for ((group, factor), copies) in groups.iter().zip(&plan.factor).zip(counted(config, plan)) {
+        if copies == 0 {
             continue;
         }
         let advantages = group_advantages(formula, &group.rewards(), &group.statistics, EPSILON);
         for ((rollout, _), advantage) in group.attempts.iter().zip(advantages) {
             let mut sample = Sample::of(rollout);
             sample.advantages = vec![advantage; sample.written.len()];
-            (sample.factor, sample.copies) = (*factor, if fresh { 1.0 } else { f64::from(*copies) });
+            (sample.factor, sample.copies) = (*factor, f64::from(copies));
             if !sample.written.is_empty() {
                 samples.push(sample);
             }
@@ -285,6 +193,30 @@ mod tests {
             let counts: Vec<_> = found.iter().map(|sample| (sample.factor, sample.copies)).collect();
             assert_eq!(counts, [(factor, copies); 2], "{mode}: those of the group without spread are not there");
         }
+    }
+
+    #[test]
+    fn a_rollout_of_a_group_that_is_sampled_again_counts_once() {
+        let batch = groups(&[[0.5, 0.5], [0.0, 1.0]]);
+        for (mode, wanted) in [("reuse", [0, 2]), ("regenerate", [0, 1])] {
+            let config = config("vspo", &format!("vspo.mode = \"{mode}\""));
+            assert_eq!(counted(&config, &planned(&config, &batch, 1)), wanted, "{mode}");
+        }
+    }
+
+    #[test]
+    fn a_group_with_one_reward_or_none_gives_its_place_away() {
+        let short = [group(&[Some(1.0), None, None]), group(&[None, None])];
+        let batch: Vec<Group> = short.into_iter().chain(groups(&[[0.0, 1.0], [0.0, 0.5]])).collect();
+        let of = |algorithm, groups: &[Group]| planned(&config(algorithm, ""), groups, 1).multiplicity;
+        assert_eq!(of("vspo", &batch).iter().sum::<u32>(), 4, "a batch keeps its size");
+        assert_eq!(of("vspo", &batch)[..2], [0, 0]);
+        for algorithm in ["grpo", "cispo", "dapo"] {
+            assert_eq!(of(algorithm, &batch), [0, 0, 1, 1], "{algorithm}");
+        }
+        // A critic learns from a single rollout, too.
+        assert_eq!(of("ppo", &batch), [1, 0, 1, 1]);
+        assert_eq!(of("dapo", &[group(&[Some(1.0), None]), group(&[Some(0.5), Some(0.5)])]), [0, 1]);
     }
 
     #[test]

@@ -8,20 +8,30 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::TrainError;
-use super::config::TrainConfig;
+use super::config::{Schedule, TrainConfig};
 use super::env::{Split, Task};
+use super::reward::Rewarder;
 use super::rollout::World;
 use super::state::RunState;
 
-/// Whether a run goes on with what it was begun with.
+/// Whether a run goes on with what it was begun with; `config` is that of now.
 ///
 /// # Errors
 /// What changed.
-pub(super) fn unchanged(saved: &RunState, now: &RunState) -> Result<(), TrainError> {
+pub(super) fn unchanged(saved: &RunState, now: &RunState, config: &TrainConfig) -> Result<(), TrainError> {
+    let configuration = match config.learning_rate.schedule {
+        Schedule::Constant => "the configuration",
+        Schedule::Linear | Schedule::Cosine => {
+            "the configuration, in which `learning_rate.schedule` runs over `steps`,"
+        }
+    };
+    // A checkpoint of an earlier version says the hash that it made.
+    let is_same = saved.config_hash == config.earlier_hash();
+    let config_hash = if is_same { &now.config_hash } else { &saved.config_hash };
     let version = |state: &RunState| state.rubric.as_ref().map_or_else(String::new, |rubric| rubric.version.clone());
     let seed = |seed: Option<u64>| seed.map_or_else(String::new, |seed| seed.to_string());
     let all = [
-        ("the configuration".to_owned(), saved.config_hash.clone(), now.config_hash.clone()),
+        (configuration.to_owned(), config_hash.clone(), now.config_hash.clone()),
         // Checkpoints of earlier versions do not say theirs, nor what was in their files.
         ("the seed".to_owned(), seed(saved.seed.or(now.seed)), seed(now.seed)),
         ("the rubric".to_owned(), version(saved), version(now)),
@@ -29,7 +39,10 @@ pub(super) fn unchanged(saved: &RunState, now: &RunState) -> Result<(), TrainErr
     let files = now.data.iter().filter_map(|(setting, hash)| {
         Some((format!("the content of `{setting}`"), saved.data.get(setting)?.clone(), hash.clone()))
     });
-    match all.into_iter().chain(files).find(|(_, before, now)| before != now) {
+    let judges = now.judges.iter().filter_map(|(name, identity)| {
+        Some((format!("the judge {name:?}"), saved.judges.get(name)?.clone(), identity.clone()))
+    });
+    match all.into_iter().chain(files).chain(judges).find(|(_, before, now)| before != now) {
         None => Ok(()),
         Some((what, before, now)) => Err(TrainError::Changed(format!(
             "{what} changed since this run was stopped ({before} before, {now} now): put it back, start a new run in \
@@ -38,18 +51,51 @@ pub(super) fn unchanged(saved: &RunState, now: &RunState) -> Result<(), TrainErr
     }
 }
 
-/// The hash of each file of a run's data: what is known of a task is kept by its place in them.
+/// Files of the policy by which it reads and writes texts.
+const POLICY_FILES: [&str; 5] =
+    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// The hash of each file of a run's data: what is known of a task is kept by its place in them. Then those of the `policy`'s
+/// files, of which some may not be there.
 ///
 /// # Errors
 /// When one cannot be read.
-pub(super) fn hashes(config: &TrainConfig) -> Result<BTreeMap<String, String>, TrainError> {
-    let hash = |(setting, path): (&str, &Path)| {
-        let mut hasher = blake3::Hasher::new();
-        let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|hasher| hasher.finalize()));
-        let hash = read.map_err(|error| TrainError::file(path, error))?;
-        Ok((setting.to_owned(), hash.to_hex().chars().take(16).collect()))
-    };
-    config.data_files().into_iter().map(hash).collect()
+pub(super) fn hashes(config: &TrainConfig, policy: &Path) -> Result<BTreeMap<String, String>, TrainError> {
+    let mut all = BTreeMap::new();
+    for (setting, path) in config.data_files() {
+        all.insert(setting.to_owned(), hash(path)?);
+    }
+    for name in POLICY_FILES {
+        let path = policy.join(name);
+        // One that is put there later counts, too.
+        let hash = if path.exists() { hash(&path)? } else { "none".to_owned() };
+        all.insert(format!("policy: {name}"), hash);
+    }
+    Ok(all)
+}
+
+fn hash(path: &Path) -> Result<String, TrainError> {
+    let mut hasher = blake3::Hasher::new();
+    let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|hasher| hasher.finalize()));
+    let hash = read.map_err(|error| TrainError::file(path, error))?;
+    Ok(hash.to_hex().chars().take(16).collect())
+}
+
+/// Whether the pass rates to begin with are of stages that the rubric has.
+///
+/// # Errors
+/// The first that is not.
+pub(super) fn check_mastery(config: &TrainConfig, rewarder: &Rewarder) -> Result<(), TrainError> {
+    let Some(rubric) = rewarder.rules() else { return Ok(()) };
+    let stages: Vec<&str> = rubric.stages.iter().map(|stage| &*stage.name).collect();
+    match config.reward.mastery.keys().find(|name| !stages.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(unknown) => Err(TrainError::other(format!(
+            "reward.mastery: the rubric {:?} has no stage {unknown:?}; it has {}",
+            rubric.name,
+            stages.join(", ")
+        ))),
+    }
 }
 
 /// Takes a run's folder for this process: two would write over each other.
@@ -91,4 +137,74 @@ pub(super) fn check_lengths(world: &World, config: &TrainConfig, context: usize)
         tasks.get(..count.min(tasks.len())).unwrap_or_default().par_iter().try_for_each(check)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::algorithm::Algorithm;
+
+    fn config(rest: &str) -> TrainConfig {
+        let text = format!(
+            "name = \"n\"\noutput = \"o\"\nalgorithm = \"grpo\"\nsteps = 2\npolicy = {{}}\n{rest}\n[environment]\n\
+             kind = \"qa_search\"\ncorpus = \"c\"\ntrain = \"t\"\nheld_out = \"h\"\n"
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    fn state(config: &TrainConfig) -> RunState {
+        RunState { config_hash: config.hash(), ..RunState::default() }
+    }
+
+    fn refused(saved: &RunState, config: &TrainConfig) -> Option<String> {
+        unchanged(saved, &state(config), config).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn how_a_server_is_reached_may_change() {
+        let served = |rest: &str| {
+            config(&format!("rollout_server = {{ url = \"http://h\", model = \"m\", weights = \"sglang\"{rest} }}"))
+        };
+        let (first, patient) = (served(""), served(", patience_s = 9, concurrency = 9, token_env = \"T\""));
+        assert_eq!(refused(&state(&first), &patient), None);
+        let earlier = RunState { config_hash: first.earlier_hash(), ..RunState::default() };
+        assert_ne!(first.earlier_hash(), first.hash());
+        assert_eq!(refused(&earlier, &first), None, "what an earlier version saved goes on");
+        assert!(refused(&state(&first), &config("")).is_some());
+    }
+
+    #[test]
+    fn where_a_schedule_runs_over_the_steps_they_are_named() {
+        for (schedule, wanted) in [("cosine", Some("runs over `steps`")), ("constant", None)] {
+            let first = config(&format!("learning_rate = {{ schedule = \"{schedule}\" }}"));
+            let more = TrainConfig { steps: 4, ..first.clone() };
+            let said = refused(&state(&first), &more);
+            assert_eq!(said.is_some(), wanted.is_some(), "{said:?}");
+            assert!(wanted.is_none_or(|wanted| said.unwrap().contains(wanted)));
+        }
+    }
+
+    #[test]
+    fn what_dapo_takes_off_long_rollouts_is_a_setting_whoever_chose_it() {
+        let dapo = |rest: &str| TrainConfig { algorithm: Algorithm::Dapo, ..config(rest) }.hash();
+        assert_eq!(dapo(""), dapo("dapo.overlong_cache_tokens = 51"), "a fifth of 256");
+        assert_ne!(dapo(""), dapo("dapo.overlong_cache_tokens = 0"));
+        assert_eq!(config("").hash(), config("dapo.overlong_cache_tokens = 9").hash(), "GRPO takes nothing off");
+    }
+
+    #[test]
+    fn another_judge_is_another_reward() {
+        let config = config("");
+        let judged = |judge: &str| {
+            let judges = BTreeMap::from([("default".to_owned(), judge.to_owned())]);
+            RunState { judges, ..state(&config) }
+        };
+        let said = |saved: &RunState| unchanged(saved, &judged("b"), &config).err().map(|error| error.to_string());
+        let error = said(&judged("a")).unwrap();
+        assert!(
+            error.contains("the judge \"default\" changed since this run was stopped (a before, b now)"),
+            "{error}"
+        );
+        assert_eq!((said(&judged("b")), said(&state(&config))), (None, None), "earlier versions did not say theirs");
+    }
 }

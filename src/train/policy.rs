@@ -71,15 +71,23 @@ pub struct FreshModel {
 impl PolicyConfig {
     /// What it must not be.
     pub(super) fn checks(&self) -> Vec<Check> {
-        vec![
+        let lora = |is_wrong: fn(&LoraConfig) -> bool| self.lora.as_ref().is_some_and(is_wrong);
+        let mut all = vec![
             (
                 self.model.is_some() == self.fresh.is_some(),
                 "policy",
                 "needs either `model` (a directory) or `fresh` (a new model), not both",
             ),
-            (self.lora.as_ref().is_some_and(|lora| lora.rank == 0), "policy.lora.rank", "is 0; it must be 1 or more"),
-            (self.lora.as_ref().is_some_and(|lora| !is_above_zero(lora.alpha)), "policy.lora.alpha", "must be above 0"),
-        ]
+            (lora(|lora| lora.rank == 0), "policy.lora.rank", "is 0; it must be 1 or more"),
+            (lora(|lora| !is_above_zero(lora.alpha)), "policy.lora.alpha", "must be above 0"),
+            (
+                lora(|lora| lora.target_modules.is_empty() || lora.unknown_module().is_some()),
+                "policy.lora.target_modules",
+                "must be one or more of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
+            ),
+        ];
+        all.extend(self.fresh.as_ref().into_iter().flat_map(FreshModel::checks));
+        all
     }
 }
 
@@ -211,6 +219,24 @@ fn save(tensors: std::collections::BTreeMap<String, Tensor>, path: &Path) -> Res
 }
 
 impl FreshModel {
+    /// What it must not be.
+    fn checks(&self) -> Vec<Check> {
+        let sizes = [
+            (self.hidden, "policy.fresh.hidden"),
+            (self.intermediate, "policy.fresh.intermediate"),
+            (self.layers, "policy.fresh.layers"),
+            (self.heads, "policy.fresh.heads"),
+            (self.kv_heads, "policy.fresh.kv_heads"),
+            (self.head_dim, "policy.fresh.head_dim"),
+            (self.context, "policy.fresh.context"),
+        ];
+        let mut all: Vec<Check> =
+            sizes.into_iter().map(|(size, field)| (size == 0, field, "is 0; it must be 1 or more")).collect();
+        all.push((!self.heads.is_multiple_of(self.kv_heads), "policy.fresh.kv_heads", "must divide `heads`"));
+        all.push((!self.head_dim.is_multiple_of(2), "policy.fresh.head_dim", "must be even: positions turn pairs"));
+        all
+    }
+
     /// The `config.json` of this model, for transformers and for ourselves.
     fn config_json(&self) -> Result<String, TrainError> {
         let tokenizer = crate::lm::tokenizer::Tokenizer::load(&self.tokenizer)

@@ -1,10 +1,13 @@
-//! A conversation as the policy sees it: tokens. In: messages, texts of turns, tool results. Out: token ids.
+//! A conversation as the policy sees it: tokens. In: tools, messages, texts of turns, tool results. Out: token ids.
 //!
 //! What the policy wrote is never tokenised again: the tokens that it drew are the tokens that it learns from. Questions,
 //! passages and tool results are untrusted: they cannot speak the model's special tokens.
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::TrainError;
 use super::env::Message;
@@ -18,11 +21,13 @@ use crate::trajectory::Role;
 /// tags; a plain word passes through them.
 const TURN: &str = "gradus-turn";
 
-/// How a model writes conversations down.
-#[derive(Debug)]
+/// How a model writes conversations down, and the tools that they are about.
+#[derive(Debug, Clone)]
 pub struct Protocol {
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    tokenizer: Arc<Tokenizer>,
+    template: Arc<ChatTemplate>,
+    /// A JSON list in `OpenAI`'s form; none where there is no tool.
+    tools: Option<String>,
     /// All that end a turn.
     ends: Vec<u32>,
     /// The one of them that the template writes.
@@ -30,11 +35,12 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// Reads tokenizer and chat template of a directory.
+    /// Reads tokenizer and chat template of a directory, for conversations about `tools`: a JSON list, empty for none.
     ///
     /// # Errors
-    /// What is wrong with which file; a tokenizer that has more tokens than the model; no token that ends a turn.
-    pub fn load(dir: &Path, config: &ModelConfig) -> Result<Self, TrainError> {
+    /// What is wrong with which file; a tokenizer that has more tokens than the model; no token that ends a turn; tools
+    /// that are no list.
+    pub fn load(dir: &Path, config: &ModelConfig, tools: &str) -> Result<Self, TrainError> {
         let tokenizer = Tokenizer::load(dir).map_err(TrainError::other)?;
         let template = ChatTemplate::load(dir, None).map_err(TrainError::other)?;
         if tokenizer.vocabulary_size() > config.vocab {
@@ -49,11 +55,20 @@ impl Protocol {
         let first = ends.first().copied().ok_or_else(|| {
             TrainError::other(format!("{}: no token ends a turn; set `eos_token_id` in config.json", dir.display()))
         })?;
-        let mut protocol = Self { tokenizer, template, ends, end: first };
+        let (tokenizer, template) = (Arc::new(tokenizer), Arc::new(template));
+        let mut protocol = Self { tokenizer, template, tools: listed(tools)?, ends, end: first };
         // The files name several in no order: Llama 3's first is not the one that ends its turns.
         let written = protocol.behind_turn(&[])?.and_then(|tail| protocol.end_at_start(&tail));
         protocol.end = written.map_or(first, |(end, _)| end);
         Ok(protocol)
+    }
+
+    /// The same for conversations about other tools.
+    ///
+    /// # Errors
+    /// When they are no JSON list.
+    pub fn with_tools(&self, tools: &str) -> Result<Self, TrainError> {
+        Ok(Self { tools: listed(tools)?, ..self.clone() })
     }
 
     /// The tokens of a conversation up to where the policy begins to write.
@@ -131,7 +146,7 @@ impl Protocol {
             untrusted,
         });
         let shown: Vec<ChatMessage<'_>> = shown.collect();
-        let options = ChatOptions { end: ChatEnd::Answer, ..ChatOptions::default() };
+        let options = ChatOptions { end: ChatEnd::Answer, tools: self.tools.clone(), ..ChatOptions::default() };
         self.template.render(&shown, &options).map_err(TrainError::other)
     }
 
@@ -150,6 +165,13 @@ impl Protocol {
         let written = named.filter(|(_, name)| tail.text.starts_with(name.as_str()));
         written.map(|(end, name)| (end, name.len())).max_by_key(|(_, bytes)| *bytes)
     }
+}
+
+/// Tools as a template is given them: some ask whether they are there at all, so that an empty list is none.
+fn listed(tools: &str) -> Result<Option<String>, TrainError> {
+    let list: Vec<Value> = serde_json::from_str(tools)
+        .map_err(|error| TrainError::other(format!("the tools are no JSON list in OpenAI's form: {error}")))?;
+    Ok((!list.is_empty()).then(|| tools.to_owned()))
 }
 
 /// What stands behind the first `mark`: before it there is a question of ours, behind it may be tool results that say the
@@ -215,7 +237,7 @@ pub(super) mod tests {
             "model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
             "num_attention_heads": 1, "max_position_embeddings": 64, "vocab_size": 512,
         });
-        Protocol::load(dir.path(), &ModelConfig::from_json(&config.to_string()).unwrap()).unwrap()
+        Protocol::load(dir.path(), &ModelConfig::from_json(&config.to_string()).unwrap(), "[]").unwrap()
     }
 
     /// As Llama 3 Instruct: what ends a text comes first, and its template ends turns with another token.
@@ -252,6 +274,25 @@ pub(super) mod tests {
         let backwards = "{% for message in messages | reverse %}{{ message.content }}\n{% endfor %}";
         let backwards = protocol(backwards, &["<|end|>"], &["<|end|>"]);
         assert!(backwards.after_turn(&[result]).is_err());
+    }
+
+    /// Shows whether it was given tools, and which.
+    pub(in crate::train) fn tooled() -> Protocol {
+        let template = "{% if tools is not none %}{% for tool in tools %}{{ tool.function.name }} {% endfor %}{% else \
+                        %}none {% endif %}{% for message in messages %}{{ message.content }}<|end|>{% endfor %}";
+        protocol(template, &["<|end|>"], &["<|end|>"])
+    }
+
+    #[test]
+    fn the_template_is_given_the_tools() {
+        let asked = [Message { role: Role::User, text: "Hi".to_owned() }];
+        let opened = |protocol: &Protocol| shown(protocol, protocol.prompt(&asked));
+        let named = |name: &str| json!([{"type": "function", "function": {"name": name}}]).to_string();
+        let (none, search) = (tooled(), tooled().with_tools(&named("search")).unwrap());
+        assert_eq!((opened(&none), opened(&search)), ("none Hi<|end|>".to_owned(), "search Hi<|end|>".to_owned()));
+        assert_eq!(opened(&search.with_tools("[]").unwrap()), "none Hi<|end|>");
+        assert_eq!(shown(&search, search.after_turn(&["42".to_owned()])), "42<|end|>");
+        assert!(search.with_tools("{}").unwrap_err().to_string().contains("no JSON list"));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use super::TrainError;
 use super::env::Task;
 use super::groups::Group;
 use super::reward::Scored;
-use crate::advantage::Plan;
 
 /// A rollout, as it is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,7 +27,7 @@ pub struct Record {
     pub group_std: f64,
     /// Task value of its group.
     pub group_value: f64,
-    /// How often its group is in the batch.
+    /// How often it is in the batch itself, fresh rollouts of its task aside.
     pub multiplicity: u32,
     /// Whether the token limit cut it off.
     pub truncated: bool,
@@ -47,15 +46,15 @@ fn place(run: &Path, step: u64) -> PathBuf {
     run.join("rollouts").join(format!("step-{step:06}.jsonl"))
 }
 
-/// Writes the rollouts of a step down.
+/// Writes the rollouts of a step down; `counted` says of each group how often a rollout of it counts.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(run: &Path, step: u64, groups: &[Group], plan: &Plan, tasks: &[Task]) -> Result<PathBuf, TrainError> {
+pub fn write(run: &Path, step: u64, groups: &[Group], counted: &[u32], tasks: &[Task]) -> Result<PathBuf, TrainError> {
     let path = place(run, step);
     let wrong = |problem: String| TrainError::file(&path, problem);
     let mut text = Vec::new();
-    for (group, multiplicity) in groups.iter().zip(&plan.multiplicity) {
+    for (group, multiplicity) in groups.iter().zip(counted) {
         for (rollout, scored) in &group.attempts {
             let task = tasks.get(group.task);
             let spoken = rollout.messages.iter();

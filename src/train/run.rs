@@ -2,29 +2,27 @@
 //! exported model.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::TrainError;
 use super::algorithm::Algorithm;
-use super::client::Endpoint;
-use super::config::{EnvironmentConfig, TrainConfig};
-use super::env::{Environment, QaSearch, Split, Task};
-use super::experience::Sample;
-use super::guards::{check_lengths, hashes, locked, unchanged};
-use super::metrics::{EventFile, Metric, MetricsLog, RunInfo, StepMetrics};
-use super::policy::{Policy, PolicyConfig};
+use super::config::TrainConfig;
+use super::demonstrations::Demonstrations;
+use super::env::{Split, Task};
+use super::guards::{check_lengths, check_mastery, hashes, locked, unchanged};
+use super::metrics::{EventFile, History, METRICS_FILE, Metric, MetricsLog, StepMetrics};
+use super::policy::Policy;
 use super::protocol::Protocol;
-use super::reward::{Local, Remote, Rewarder};
-use super::rollout::{Sampler, Server, World};
+use super::reward::{Local, Rewarder};
+use super::rollout::{Sampler, World};
 use super::seeds::{Purpose, draw};
 use super::state::RunState;
-use super::{checkpoint, demonstrations};
+use super::{checkpoint, demonstrations, parts};
 use crate::judge::Judges;
 use crate::lm::training::{AdamW, TrainableDecoder};
 use crate::rubric::Rubric;
-use crate::toolcall::Options;
 
 /// What the command line adds to a configuration.
 pub struct RunOptions {
@@ -79,7 +77,7 @@ pub struct Run {
     pub(super) rewarder: Rewarder,
     /// Scores exact match, whatever the rubric is.
     pub(super) examiner: Rewarder,
-    pub(super) demonstrations: Vec<Sample>,
+    pub(super) demonstrations: Demonstrations,
     pub(super) state: RunState,
     log: MetricsLog,
     events: EventFile,
@@ -109,12 +107,13 @@ impl Run {
         let learns_by_reward = config.algorithm.learns_by_reward();
         let temperature = if learns_by_reward { config.rollout.temperature } else { 1.0 };
         let policy = Policy::open(&config.policy, &device, start, temperature, critic)?;
-        let environment = environment(&config.environment)?;
-        let protocol = Protocol::load(policy.files(), policy.decoder.config())?;
-        let rewarder = rewarder(&config, options, environment.tools_json())?;
+        let environment = parts::environment(&config.environment)?;
+        let protocol = Protocol::load(policy.files(), policy.decoder.config(), environment.tools_json())?;
+        let rewarder = parts::rewarder(&config, options, environment.tools_json())?;
+        check_mastery(&config, &rewarder)?;
         let exam = Arc::new(Rubric::from_toml(EXAM).map_err(TrainError::other)?);
         let exam = Local::new(exam, environment.tools_json(), Judges::none(), None);
-        let calls = Options { format: call_format(&rewarder), ..Options::default() };
+        let calls = parts::calls(&rewarder);
         let world = World { tools: exam.tools().clone(), environment, protocol: Arc::new(protocol), calls };
         let context = policy.decoder.config().context;
         check_lengths(&world, &config, context)?;
@@ -122,26 +121,27 @@ impl Run {
         let optimizer = AdamW::new(&policy.decoder, config.optimizer)?;
         let demonstrations = match config.algorithm {
             Algorithm::Sft => demonstrations::read(&config.sft.demonstrations, &world.protocol, context)?,
-            _ => Vec::new(),
+            _ => Demonstrations::default(),
         };
-        let sampler = sampler(&config, &policy, options)?;
+        let sampler = parts::sampler(&config, &policy, options)?;
         let state = RunState {
             config_hash: config.hash(),
             seed: Some(config.seed),
-            data: hashes(&config)?,
+            data: hashes(&config, policy.files())?,
             mastery: config.reward.mastery.clone(),
             rubric: Some(rewarder.rubric().clone()),
+            judges: rewarder.judges(),
             ..RunState::default()
         };
         let saved = checkpoint::newest(&dir)?;
         if let Some(saved) = saved.as_ref().filter(|_| !options.force) {
-            unchanged(&saved.state, &state)?;
+            unchanged(&saved.state, &state, &config)?;
         }
         // From here on the folder is written to.
         let first = saved.as_ref().map_or(0, |saved| saved.state.step + 1);
         let log = MetricsLog::resume(&dir, first).map_err(TrainError::other)?;
         let events = EventFile::create(&dir, first, wall_time()).map_err(TrainError::other)?;
-        info(&config).write(&dir).map_err(TrainError::other)?;
+        parts::info(&config).write(&dir).map_err(TrainError::other)?;
         let mut run = Self {
             config,
             policy,
@@ -182,8 +182,7 @@ impl Run {
             watcher.step(0, self.config.steps, &metrics);
         }
         if self.state.unexamined {
-            // Its line is written; what a run ends by is known again.
-            self.examine(&mut StepMetrics::new(self.state.step, 0.0).map_err(TrainError::other)?)?;
+            self.examine_again(watcher)?;
         }
         while self.state.step < self.config.steps && self.state.early.is_none() {
             let (began, step) = (Instant::now(), self.state.step + 1);
@@ -192,11 +191,11 @@ impl Run {
                 Algorithm::Sft => self.learn_from_demonstrations(step),
                 _ => self.learn_from_rewards(step),
             }
-            .or_else(|error| self.give_up(before, error))?;
+            .or_else(|error| self.give_up(before, error.in_step(step)))?;
             self.state.step = step;
             self.state.seconds += began.elapsed().as_secs_f64();
             let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(TrainError::other)?;
-            let looked = self.look_at(step, &mut metrics);
+            let looked = self.look_at(step, &mut metrics).map_err(|error| error.in_step(step));
             values.push((Metric::SpeedStepSeconds, began.elapsed().as_secs_f64()));
             for (metric, value) in values {
                 metrics.set(metric, value).map_err(TrainError::other)?;
@@ -221,10 +220,30 @@ impl Run {
     /// due. The step is done whether this succeeds or not.
     fn look_at(&mut self, step: u64, metrics: &mut StepMetrics) -> Result<(), TrainError> {
         let is_examined = self.config.evaluation.is_due(step, self.config.steps);
+        // A server that does not take the new numbers prevents the evaluation, too.
+        self.state.unexamined = is_examined;
         if is_examined || self.config.algorithm.learns_by_reward() {
             self.sampler.follow(&self.policy)?;
         }
         if is_examined { self.examine(metrics) } else { Ok(()) }
+    }
+
+    /// The evaluation that a step is owed, with its numbers in the step's line, as if it had never failed.
+    fn examine_again(&mut self, watcher: &mut dyn Watcher) -> Result<(), TrainError> {
+        let (step, dir) = (self.state.step, self.config.output.clone());
+        let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(TrainError::other)?;
+        self.examine(&mut metrics).map_err(|error| error.in_step(step))?;
+        let history = History::read(&dir.join(METRICS_FILE)).map_err(TrainError::other)?;
+        // What the step's line says already stays.
+        for (metric, value) in history.steps.iter().filter(|line| line.step() == step).flat_map(StepMetrics::values) {
+            if metrics.get(metric).is_none() {
+                metrics.set(metric.clone(), value).map_err(TrainError::other)?;
+            }
+        }
+        self.log = MetricsLog::resume(&dir, step).map_err(TrainError::other)?;
+        self.record(&metrics)?;
+        watcher.step(step, self.config.steps, &metrics);
+        checkpoint::restate(&dir, &self.state)
     }
 
     /// Tasks to learn from.
@@ -242,8 +261,12 @@ impl Run {
         Err(error)
     }
 
-    /// Saves what there is before the run ends with an error.
+    /// Saves what there is before the run ends with an error. A policy that diverged is no state to go on from, and would
+    /// take the place of one that is.
     fn saved_before<T>(&mut self, error: TrainError) -> Result<T, TrainError> {
+        if error.is_divergence() {
+            return Err(error);
+        }
         match self.save() {
             Ok(()) => Err(error),
             Err(unsaved) => Err(TrainError::other(format!("{error}; and the state could not be saved: {unsaved}"))),
@@ -276,10 +299,10 @@ impl Run {
             reference.restore(&saved.reference)?;
         }
         self.optimizer.restore(&self.policy.decoder, &saved.optimizer, saved.state.optimizer_steps)?;
-        let RunState { config_hash, seed, rubric, data, .. } = self.state.clone();
+        let RunState { config_hash, seed, rubric, judges, data, .. } = self.state.clone();
         // With other settings a run that ended may have more to do.
         let early = saved.state.early.clone().filter(|_| !force);
-        self.state = RunState { rubric, config_hash, data, seed, early, ..saved.state };
+        self.state = RunState { rubric, config_hash, data, judges, seed, early, ..saved.state };
         Ok(())
     }
 
@@ -291,63 +314,4 @@ impl Run {
 
 fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-fn sampler(config: &TrainConfig, policy: &Policy, options: &RunOptions) -> Result<Sampler, TrainError> {
-    if let Some(server) = &config.rollout_server {
-        let serving = config.output.join("serving");
-        return Ok(Sampler::Server(Box::new(Server::new(server.clone(), options.rollout_token.clone(), serving)?)));
-    }
-    let at_once = config.rollout.prompts * config.rollout.group_size;
-    // A rollout's prompt is as long as all that follows, at most.
-    let room = 2 * config.rollout.max_tokens;
-    Ok(Sampler::Engine(Box::new(policy.engine(at_once.max(config.evaluation.questions), room)?)))
-}
-
-fn call_format(rewarder: &Rewarder) -> crate::trajectory::ToolFormat {
-    match rewarder {
-        Rewarder::Local(local) => local.rubric().reading.format,
-        Rewarder::Remote(_) => Options::default().format,
-    }
-}
-
-fn environment(config: &EnvironmentConfig) -> Result<Arc<dyn Environment>, TrainError> {
-    match config {
-        EnvironmentConfig::QaSearch(qa) => Ok(Arc::new(QaSearch::open(qa.clone()).map_err(TrainError::other)?)),
-    }
-}
-
-fn rewarder(config: &TrainConfig, options: &RunOptions, tools: &str) -> Result<Rewarder, TrainError> {
-    let reward = &config.reward;
-    if let Some(url) = &reward.url {
-        let patience = Duration::from_secs(reward.patience_s);
-        let endpoint = Endpoint { url: url.clone(), token: options.reward_token.clone(), patience };
-        return Ok(Rewarder::Remote(Box::new(Remote::connect(endpoint, &reward.rubric, &config.name, tools)?)));
-    }
-    let rubric = options.rubric.clone();
-    let rubric = rubric.ok_or_else(|| TrainError::other(format!("there is no rubric {:?}", reward.rubric)))?;
-    let (judges, runtime) = options.judges.clone();
-    if let Some(missing) = rubric.judges().find(|name| judges.identity_of(name).is_none()) {
-        return Err(TrainError::other(format!(
-            "the rubric {:?} asks the judge {missing:?}, and there is none of that name: give it with --judge, or take a \
-             rubric without a judge stage",
-            rubric.name
-        )));
-    }
-    Ok(Rewarder::Local(Box::new(Local::new(rubric, tools, judges, runtime))))
-}
-
-fn info(config: &TrainConfig) -> RunInfo {
-    let rubric = Path::new(&config.reward.rubric).file_stem().and_then(|stem| stem.to_str());
-    RunInfo {
-        name: config.name.clone(),
-        group: config.group.clone().unwrap_or_else(|| config.name.clone()),
-        algorithm: config.algorithm.name().to_owned(),
-        reward: rubric.unwrap_or(&config.reward.rubric).to_owned(),
-        seed: config.seed,
-        // Runs of a group may begin with models of their own.
-        config_hash: TrainConfig { policy: PolicyConfig { model: None, ..config.policy.clone() }, ..config.clone() }
-            .hash(),
-        threshold: config.evaluation.threshold,
-    }
 }

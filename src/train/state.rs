@@ -17,6 +17,9 @@ pub struct RunState {
     pub optimizer_steps: u64,
     /// Tasks drawn so far: the sampler's place in its order.
     pub tasks_drawn: u64,
+    /// Tasks that were drawn for a step that held them already: they come first in the next.
+    #[serde(default)]
+    pub put_off: Vec<usize>,
     /// Rollouts drawn so far.
     pub rollouts_drawn: u64,
     /// Seconds of training.
@@ -38,6 +41,9 @@ pub struct RunState {
     /// Hashes of the files that it learns from and is examined by, by the setting that names each.
     #[serde(default)]
     pub data: BTreeMap<String, String>,
+    /// Who judged so far: what is known of each judge of the rubric, by its name.
+    #[serde(default)]
+    pub judges: BTreeMap<String, String>,
     /// What makes its draws.
     #[serde(default)]
     pub seed: Option<u64>,

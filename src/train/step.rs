@@ -1,59 +1,24 @@
 //! One step of a run: rollouts, rewards, groups, update. Reads in run order.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::env::Split;
 use super::experience::{Sample, said_by};
 use super::groups::{self, Group};
-use super::metrics::{Label, Metric};
-use super::reward::{Attempted, Scored};
+use super::measured::{Clock, Tried, Values, Written};
+use super::metrics::Metric;
+use super::overlong::Overlong;
+use super::reward::Attempted;
 use super::rollout::{Rollout, Wanted};
 use super::run::Run;
 use super::seeds::{Purpose, draw, shuffled};
+use super::state::RunState;
 use super::update::{Seen, Update};
 use super::{TrainError, record};
 use crate::advantage::Plan;
 use crate::lm::LmError;
-use crate::trajectory::Role;
-
-/// What a step measured.
-pub(super) type Values = Vec<(Metric, f64)>;
-
-/// Seconds that the parts of a step took.
-#[derive(Default)]
-struct Clock {
-    rollout: f64,
-    reward: f64,
-    train: f64,
-}
-
-/// All that was tried in a step, with a score or without.
-#[derive(Default)]
-struct Tried {
-    scored: Vec<Scored>,
-    written: Vec<Written>,
-}
-
-/// What metrics count of a rollout.
-struct Written {
-    tokens: u64,
-    turns: f64,
-    tool_calls: f64,
-    is_truncated: bool,
-}
-
-impl From<&Rollout> for Written {
-    fn from(rollout: &Rollout) -> Self {
-        let said_by = |role: Role| rollout.messages.iter().filter(|message| message.role == role).count() as f64;
-        Self {
-            tokens: rollout.written_count() as u64,
-            turns: said_by(Role::Assistant),
-            tool_calls: said_by(Role::Tool),
-            is_truncated: rollout.truncated,
-        }
-    }
-}
 
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
     let began = Instant::now();
@@ -70,7 +35,7 @@ impl Run {
         let rounds = if self.config.algorithm.replaces_flat_groups() { self.config.dapo.max_rounds.max(1) } else { 1 };
         for _ in 0..rounds {
             let wanting = self.config.rollout.prompts.saturating_sub(self.useful(&groups));
-            let tasks = self.next_tasks(wanting);
+            let tasks = self.next_tasks(wanting, &groups);
             let fresh = self.attempt(&tasks, self.config.rollout.group_size, &mut clock, &mut all)?;
             groups.extend(fresh);
             if self.useful(&groups) >= self.config.rollout.prompts {
@@ -86,7 +51,7 @@ impl Run {
         self.regenerate(&mut groups, &plan, &mut clock, &mut all)?;
         self.visit(&groups, &all);
         if self.config.checkpoint.keeps_rollouts(step) {
-            record::write(&self.config.output, step, &groups, &plan, self.tasks())?;
+            self.write_down(step, &groups, &plan)?;
         }
         let mut samples = groups::samples(&self.config, &groups, &plan);
         let began = Instant::now();
@@ -95,13 +60,17 @@ impl Run {
         clock.train += began.elapsed().as_secs_f64();
         let mut values = self.rollout_values(&groups, &all, &plan, &clock);
         values.extend(self.update_values(step, &samples, &seen, clock.train));
-        Ok(values)
+        let broken = values.iter().find(|(_, value)| !value.is_finite());
+        let Some(what) = broken.map(|(metric, value)| format!("the metric {metric}, {value},")) else {
+            return Ok(values);
+        };
+        Err(TrainError::NotFinite { step, what, saved: self.write_down(step, &groups, &plan)? })
     }
 
     /// A step of supervised fine-tuning.
     pub(super) fn learn_from_demonstrations(&mut self, step: u64) -> Result<Values, TrainError> {
         let began = Instant::now();
-        let count = self.demonstrations.len();
+        let count = self.demonstrations.samples.len();
         let batch = self.config.sft.batch.min(count);
         let first = (step - 1) * batch as u64;
         // Each epoch in its own order.
@@ -109,7 +78,15 @@ impl Run {
             in_epochs(count, first..first + batch as u64, |epoch| draw(self.config.seed, Purpose::Order, [epoch, 1]));
         let mut seen = Seen::default();
         let update = self.updater(step);
-        update.step(&mut self.policy, &mut self.optimizer, &self.demonstrations, &chosen, &mut seen)?;
+        let samples = &self.demonstrations.samples;
+        let updated = update.step(&mut self.policy, &mut self.optimizer, samples, &chosen, &mut seen);
+        updated.map_err(|error| match error {
+            TrainError::Model(LmError::NotFinite(what)) => {
+                let lines = self.demonstrations.lines(&chosen);
+                TrainError::Diverged { step, what: format!("{what}, of the demonstrations on the lines {lines},") }
+            }
+            other => other,
+        })?;
         let values = self.update_values(step, &[], &seen, began.elapsed().as_secs_f64());
         // There is no policy that wrote the demonstrations, and no reference.
         let kept = |metric: &Metric| {
@@ -125,13 +102,16 @@ impl Run {
         groups.iter().filter(|group| flat_counts || !group.is_flat(groups::flat_below(&self.config))).count()
     }
 
-    /// The next tasks, epoch by epoch, each in its own order.
-    fn next_tasks(&mut self, count: usize) -> Vec<usize> {
-        let tasks = self.tasks().len().max(1);
-        let first = self.state.tasks_drawn;
-        self.state.tasks_drawn += count as u64;
-        let seed = self.config.seed;
-        in_epochs(tasks, first..first + count as u64, |epoch| draw(seed, Purpose::Order, [epoch, 0]))
+    /// The next tasks, epoch by epoch, each in its own order; `groups` are those that the step has tried already.
+    fn next_tasks(&mut self, count: usize, groups: &[Group]) -> Vec<usize> {
+        let (tasks, seed) = (self.tasks().len(), self.config.seed);
+        let RunState { tasks_drawn, put_off, .. } = &mut self.state;
+        let mut held = groups.iter().map(|group| group.task).collect();
+        once_each(count, tasks, (&mut held, put_off), |count| {
+            let first = *tasks_drawn;
+            *tasks_drawn += count as u64;
+            in_epochs(tasks, first..*tasks_drawn, |epoch| draw(seed, Purpose::Order, [epoch, 0]))
+        })
     }
 
     /// Tries tasks `size` times each, and scores that. Everything that was tried is added to `all`.
@@ -158,16 +138,20 @@ impl Run {
         let attempted: Vec<Attempted<'_>> =
             rollouts.iter().filter_map(|rollout| Some((rollout, task(rollout)?))).collect();
         let position = self.state.position();
-        let scored = timed(&mut clock.reward, || self.rewarder.score(&attempted, &position, Split::Train))?;
+        let score = || self.rewarder.score(&attempted, size, &position, Split::Train);
+        let mut scored = timed(&mut clock.reward, score)?;
+        let mut written: Vec<Written> = rollouts.iter().map(Written::from).collect();
+        if let Some(overlong) = Overlong::of(&self.config, &self.rewarder) {
+            for (scored, written) in scored.iter_mut().zip(&mut written) {
+                written.overlong = overlong.punish(scored, written.tokens);
+            }
+        }
         all.scored.extend(scored.iter().cloned());
-        all.written.extend(rollouts.iter().map(Written::from));
+        all.written.extend(written);
         let max_reward = self.rewarder.max_reward();
         let mut tried = rollouts.into_iter().zip(scored);
         let group = |task: &usize| Group::new(*task, tried.by_ref().take(size).collect(), max_reward);
-        let groups: Vec<Group> = tasks.iter().map(group).collect();
-        // A group of one has no advantage, and a critic needs none.
-        let least = if self.config.algorithm.has_critic() { 1 } else { 2 };
-        Ok(groups.into_iter().filter(|group| group.attempts.len() >= least).collect())
+        Ok(tasks.iter().map(group).collect())
     }
 
     /// VSPO with `regenerate`: fresh rollouts for the groups that were drawn.
@@ -242,75 +226,12 @@ impl Run {
     /// A batch that made a number that is none is written down, so that it can be looked at.
     fn keep_batch(&self, step: u64, error: TrainError, groups: &[Group], plan: &Plan) -> Result<Seen, TrainError> {
         let TrainError::Model(LmError::NotFinite(what)) = error else { return Err(error) };
-        let saved = record::write(&self.config.output, step, groups, plan, self.tasks())?;
-        Err(TrainError::NotFinite { step, what: what.to_owned(), saved })
+        Err(TrainError::NotFinite { step, what: what.to_owned(), saved: self.write_down(step, groups, plan)? })
     }
 
-    fn rollout_values(&self, groups: &[Group], all: &Tried, plan: &Plan, clock: &Clock) -> Values {
-        let rewards: Vec<f64> = all.scored.iter().filter_map(|scored| scored.reward).collect();
-        let reward = mean(rewards.iter().copied());
-        let deviation = mean(rewards.iter().map(|r| (r - reward).powi(2))).sqrt();
-        let over_all = |of: fn(&Written) -> f64| mean(all.written.iter().map(of));
-        let tokens = || all.written.iter().map(|written| written.tokens as f64);
-        let over_groups = |of: &dyn Fn(&Group) -> f64| mean(groups.iter().map(of));
-        let copies = || plan.multiplicity.iter().map(|copies| f64::from(*copies));
-        let squares: f64 = copies().map(|copies| copies * copies).sum();
-        let sigma_min = groups::flat_below(&self.config);
-        let mut values = vec![
-            (Metric::RewardMean, reward),
-            (Metric::RewardStd, deviation),
-            (Metric::RewardMin, rewards.iter().copied().reduce(f64::min).unwrap_or(0.0)),
-            (Metric::RewardMax, rewards.iter().copied().reduce(f64::max).unwrap_or(0.0)),
-            (Metric::GroupsZeroAdvantage, over_groups(&|group| f64::from(u8::from(group.is_flat(sigma_min))))),
-            (Metric::GroupsKept, mean(copies().map(|copies| f64::from(u8::from(copies > 0.0))))),
-            (Metric::GroupsStdMean, over_groups(&|group| group.statistics.std)),
-            (Metric::GroupsValueMean, over_groups(&|group| group.statistics.value)),
-            (Metric::SamplerMultiplicityMax, copies().reduce(f64::max).unwrap_or(0.0)),
-            (
-                Metric::SamplerEffectivePrompts,
-                if squares > 0.0 { copies().sum::<f64>().powi(2) / squares } else { 0.0 },
-            ),
-            (Metric::RolloutTokens, tokens().sum()),
-            (Metric::RolloutLengthMean, mean(tokens())),
-            (Metric::RolloutLengthMax, tokens().reduce(f64::max).unwrap_or(0.0)),
-            (Metric::RolloutTurns, over_all(|written| written.turns)),
-            (Metric::RolloutToolCalls, over_all(|written| written.tool_calls)),
-            (Metric::RolloutTruncated, over_all(|written| f64::from(u8::from(written.is_truncated)))),
-            (Metric::RolloutInvalid, 1.0 - rewards.len() as f64 / all.scored.len().max(1) as f64),
-            (Metric::SpeedRolloutSeconds, clock.rollout),
-            (Metric::SpeedRewardSeconds, clock.reward),
-            (Metric::SpeedTokensPerSecond, tokens().sum::<f64>() / clock.rollout.max(1e-9)),
-        ];
-        values.extend(stage_values(&all.scored));
-        values
-    }
-
-    fn update_values(&self, step: u64, samples: &[Sample], seen: &Seen, seconds: f64) -> Values {
-        let tokens = seen.tokens.max(1.0);
-        let whole: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
-        let mut values = vec![
-            (Metric::PolicyLoss, seen.loss / seen.optimizer_steps.max(1) as f64),
-            (Metric::PolicyKl, seen.kl / tokens),
-            (Metric::PolicyKlMax, seen.kl_max),
-            (Metric::PolicyKlOld, seen.kl_old / tokens),
-            (Metric::PolicyEntropy, seen.entropy / tokens),
-            (Metric::PolicyClipFraction, seen.clipped / tokens),
-            (Metric::PolicyRatioMax, seen.ratio_max),
-            (Metric::PolicyGradNorm, seen.grad_norm),
-            (Metric::PolicyLearningRate, self.config.learning_rate.at(step, self.config.steps)),
-            (Metric::SpeedTrainSeconds, seconds),
-        ];
-        // What samplers say is said at temperature 1.
-        if seen.compared > 0.0 && self.config.rollout.temperature == 1.0 {
-            values.push((Metric::PolicySamplerGap, seen.sampler_gap / seen.compared));
-        }
-        if whole > 0 {
-            values.push((Metric::SpeedTrainTokensPerSecond, whole as f64 / seconds.max(1e-9)));
-        }
-        if self.config.algorithm.has_critic() {
-            values.push((Metric::ValueLoss, 0.5 * seen.value_error / tokens));
-        }
-        values
+    /// Writes the rollouts of a step down; gives the file.
+    fn write_down(&self, step: u64, groups: &[Group], plan: &Plan) -> Result<PathBuf, TrainError> {
+        record::write(&self.config.output, step, groups, &groups::counted(&self.config, plan), self.tasks())
     }
 }
 
@@ -327,6 +248,29 @@ fn in_epochs(count: usize, places: std::ops::Range<u64>, seed: impl Fn(u64) -> u
     places.filter_map(place).collect()
 }
 
+/// Takes `wanted` of a row of tasks, `more` of which it gives at a time. A step holds no task twice while there are others:
+/// where an epoch ends in it, what comes again is put off to the next step. To the judge that ranks, and to the server that
+/// counts its visits, the two groups would be one.
+fn once_each(
+    wanted: usize,
+    tasks: usize,
+    (held, put_off): (&mut BTreeSet<usize>, &mut Vec<usize>),
+    mut more: impl FnMut(usize) -> Vec<usize>,
+) -> Vec<usize> {
+    let mut chosen = Vec::with_capacity(wanted);
+    let mut waiting = std::mem::take(put_off);
+    loop {
+        for task in waiting {
+            let is_welcome = chosen.len() < wanted && (held.insert(task) || held.len() >= tasks);
+            if is_welcome { chosen.push(task) } else { put_off.push(task) }
+        }
+        waiting = more(wanted - chosen.len());
+        if waiting.is_empty() {
+            return chosen;
+        }
+    }
+}
+
 /// Cuts a list into at most `count` parts, whose lengths differ by one at most.
 fn parts<T>(list: &[T], count: usize) -> impl Iterator<Item = &[T]> {
     let count = count.clamp(1, list.len().max(1));
@@ -334,32 +278,40 @@ fn parts<T>(list: &[T], count: usize) -> impl Iterator<Item = &[T]> {
     (0..count).filter_map(move |part| list.get(cut(part)..cut(part + 1)))
 }
 
-pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
-    if count > 0.0 { sum / count } else { 0.0 }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Per stage: who reached it, the mean score of those, and who of them passed.
-fn stage_values(all: &[Scored]) -> Values {
-    let mut stages: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
-    let scored = || all.iter().filter(|scored| scored.reward.is_some());
-    for stage in scored().flat_map(|scored| &scored.stages) {
-        let sums = stages.entry(&stage.name).or_default();
-        if stage.open {
-            sums[0] += 1.0;
-            sums[1] += stage.score;
-            sums[2] += f64::from(u8::from(stage.passed));
-        }
+    /// The tasks of steps over a row, and what is put off at the end.
+    fn steps(row: &[usize], wanted: &[usize], tasks: usize) -> (Vec<Vec<usize>>, Vec<usize>) {
+        let (mut row, mut put_off) = (row.iter().copied(), Vec::new());
+        let step = |wanted: &usize| {
+            once_each(*wanted, tasks, (&mut BTreeSet::new(), &mut put_off), |count| row.by_ref().take(count).collect())
+        };
+        let steps = wanted.iter().map(step).collect();
+        (steps, put_off)
     }
-    let count = scored().count().max(1) as f64;
-    let mut values = Vec::new();
-    for (name, [reached, score, passed]) in stages {
-        let Ok(label) = Label::new(name) else { continue };
-        values.push((Metric::RewardReached(label.clone()), reached / count));
-        if reached > 0.0 {
-            values.push((Metric::RewardStage(label.clone()), score / reached));
-            values.push((Metric::RewardMastery(label), passed / reached));
-        }
+
+    #[test]
+    fn a_task_that_a_step_holds_already_comes_in_the_next() {
+        // An epoch ends in the second step, whose first task begins the next epoch, too.
+        let (steps_of, put_off) = steps(&[0, 1, 2, 2, 0, 1, 0, 2], &[2, 2, 2, 2], 3);
+        assert_eq!(steps_of, [[0, 1], [2, 0], [2, 1], [0, 2]]);
+        assert!(put_off.is_empty());
     }
-    values
+
+    #[test]
+    fn where_there_are_no_others_a_task_comes_again() {
+        assert_eq!(steps(&[0, 0, 0], &[3], 1).0, [[0, 0, 0]]);
+        assert_eq!(steps(&[1, 0, 0, 1, 1, 0, 0], &[3, 3], 2), (vec![vec![1, 0, 0]; 2], vec![1]));
+        assert_eq!(steps(&[], &[3], 0).0, [Vec::<usize>::new()]);
+    }
+
+    #[test]
+    fn what_a_step_tried_before_is_not_tried_again_in_it() {
+        let (mut held, mut put_off) = (BTreeSet::from([4]), Vec::new());
+        let mut row = [4, 1].into_iter();
+        let found = once_each(1, 5, (&mut held, &mut put_off), |count| row.by_ref().take(count).collect());
+        assert_eq!((found, put_off), (vec![1], vec![4]));
+    }
 }

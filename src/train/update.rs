@@ -119,7 +119,7 @@ pub(super) struct Seen {
     pub kl: f64,
     /// The largest of them.
     pub kl_max: f64,
-    /// Sum of the estimates of the divergence from the policy that wrote the tokens.
+    /// Sum of the estimates of the divergence of the policy that wrote the tokens from this one.
     pub kl_old: f64,
     /// Sum of the entropies.
     pub entropy: f64,
@@ -182,6 +182,9 @@ impl Update {
     }
 }
 
+/// The most by which two log-probabilities of a token differ where a divergence is measured, in nats.
+const MOST_DIFFERENCE: f64 = 20.0;
+
 impl Seen {
     /// Compares what the sampler said of a sample's tokens with what the trainer says.
     pub(super) fn compare(&mut self, sample: &Sample) {
@@ -196,15 +199,17 @@ impl Seen {
     fn take(&mut self, tokens: &Tokens, slopes: &Slopes, Update { algorithm, loss, .. }: &Update) {
         self.loss += slopes.loss;
         self.tokens += tokens.len() as f64;
-        let k3 = |d: f64| d.exp() - d - 1.0;
+        // It is measured here and learnt from elsewhere: one token must not make it infinite (TRL and verl bound it, too).
+        let k3 = |d: f64| d.min(MOST_DIFFERENCE).exp() - d - 1.0;
         for (new, reference) in tokens.logprobs.iter().zip(&tokens.reference_logprobs) {
             let kl = k3(reference - new);
             self.kl += kl;
             self.kl_max = self.kl_max.max(kl);
         }
         for ((new, old), advantage) in tokens.logprobs.iter().zip(&tokens.old_logprobs).zip(&tokens.advantages) {
-            let ratio = (new - old).exp();
-            self.kl_old += k3(old - new);
+            let ratio = (new - old).exp().min(f64::MAX);
+            // The tokens are the old policy's, so that this estimates KL(old | new) (Schulman's k3).
+            self.kl_old += k3(new - old);
             self.ratio_max = self.ratio_max.max(ratio);
             let (above, below) = (ratio > 1.0 + loss.clip_high, ratio < 1.0 - loss.clip_low);
             let beyond = match algorithm {
@@ -216,5 +221,58 @@ impl Seen {
         }
         let errors = tokens.values.iter().zip(&tokens.returns).map(|(value, wanted)| (value - wanted).powi(2));
         self.value_error += errors.sum::<f64>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(tokens: &Tokens) -> Seen {
+        let update = Update {
+            algorithm: Algorithm::Cispo,
+            loss: LossConfig::of(Algorithm::Cispo),
+            micro_batch_tokens: 1,
+            longest: 1,
+            learning_rate: 1.0,
+        };
+        let mut seen = Seen::default();
+        seen.take(tokens, &Slopes { loss: 0.0, d_logprobs: Vec::new(), d_values: Vec::new() }, &update);
+        seen
+    }
+
+    #[test]
+    fn the_divergence_from_the_sampling_policy_is_that_of_its_own_tokens() {
+        // Of 20 tokens each is drawn as often as the old policy says.
+        let (drawn, new): ([u8; 4], [f64; 4]) = ([10, 6, 3, 1], [0.6, 0.3, 0.0999, 0.0001]);
+        let (mut tokens, mut exact) = (Tokens::default(), 0.0);
+        for (count, new) in drawn.into_iter().zip(new) {
+            let old = f64::from(count) / 20.0;
+            exact += old * (old / new).ln();
+            for _ in 0..count {
+                tokens.old_logprobs.push(old.ln());
+                tokens.logprobs.push(new.ln());
+                tokens.advantages.push(0.0);
+            }
+        }
+        let found = seen(&tokens).kl_old / 20.0;
+        assert!((found - exact).abs() < 1e-12, "{found} is not {exact}");
+    }
+
+    #[test]
+    fn a_token_that_became_impossible_leaves_the_measures_finite() {
+        for (new, other) in [(-1e4, -1.0), (-1.0, -1e4)] {
+            let tokens = Tokens {
+                logprobs: vec![new],
+                old_logprobs: vec![other],
+                reference_logprobs: vec![other],
+                advantages: vec![1.0],
+                ..Tokens::default()
+            };
+            let found = seen(&tokens);
+            for value in [found.kl, found.kl_max, found.kl_old, found.ratio_max] {
+                assert!(value.is_finite() && value >= 0.0, "{found:?}");
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use candle_core::Device;
@@ -30,6 +31,8 @@ pub(crate) struct Completions {
     pub url: String,
     /// How often it was told to read the weights.
     pub reloads: Arc<AtomicUsize>,
+    /// After how many times it cannot do that any more.
+    pub lost_after: Arc<AtomicUsize>,
 }
 
 struct Served {
@@ -37,14 +40,17 @@ struct Served {
     engine: Mutex<Option<Engine>>,
     manner: Manner,
     reloads: Arc<AtomicUsize>,
+    lost_after: Arc<AtomicUsize>,
 }
 
 impl Completions {
     /// Serves the model of a folder, once there is one.
     pub(crate) fn start(serving: &Path, manner: Manner) -> Self {
-        let reloads = Arc::new(AtomicUsize::new(0));
+        let (reloads, lost_after) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
         let engine = Mutex::new(None);
-        let served = Arc::new(Served { serving: serving.to_owned(), engine, manner, reloads: reloads.clone() });
+        let (told, lost) = (reloads.clone(), lost_after.clone());
+        let serving = serving.to_owned();
+        let served = Arc::new(Served { serving, engine, manner, reloads: told, lost_after: lost });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -54,19 +60,21 @@ impl Completions {
             .route("/reset_prefix_cache", post(|| async { "" }))
             .with_state(served);
         std::thread::spawn(move || runtime.block_on(async { axum::serve(listener, app).await }));
-        Self { url, reloads }
+        Self { url, reloads, lost_after }
     }
 }
 
-async fn reload(State(served): State<Arc<Served>>, Json(order): Json<Value>) -> Json<Value> {
+async fn reload(State(served): State<Arc<Served>>, Json(order): Json<Value>) -> Result<Json<Value>, StatusCode> {
     assert_eq!(order["method"], "reload_weights");
-    served.reloads.fetch_add(1, Ordering::SeqCst);
+    if served.reloads.fetch_add(1, Ordering::SeqCst) >= served.lost_after.load(Ordering::SeqCst) {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let mut engine = served.engine.lock().unwrap();
     if engine.is_none() || served.manner != Manner::Stale {
         let decoder = Decoder::load(&served.serving, &Device::Cpu, None).unwrap();
         *engine = Some(Engine::new(decoder, 4096, 4096).unwrap());
     }
-    Json(json!({"results": [null]}))
+    Ok(Json(json!({"results": [null]})))
 }
 
 async fn complete(State(served): State<Arc<Served>>, Json(asked): Json<Value>) -> Json<Value> {

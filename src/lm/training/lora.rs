@@ -31,6 +31,13 @@ impl Default for LoraConfig {
     }
 }
 
+impl LoraConfig {
+    /// The first of its modules that there is not.
+    pub fn unknown_module(&self) -> Option<&str> {
+        self.target_modules.iter().map(String::as_str).find(|module| !MODULES.contains(module))
+    }
+}
+
 impl TrainableDecoder {
     /// Freezes the model and adds adapters. `A` is random from `seed`, `B` is zero: the model says what it said before.
     ///
@@ -42,7 +49,7 @@ impl TrainableDecoder {
                 "LoRA needs a rank of 1 or more and at least one target module".to_owned(),
             ));
         }
-        if let Some(unknown) = lora.target_modules.iter().find(|module| !MODULES.contains(&module.as_str())) {
+        if let Some(unknown) = lora.unknown_module() {
             return Err(LmError::Unsupported(format!(
                 "LoRA knows no module {unknown:?}; known are {}",
                 MODULES.join(", ")

@@ -7,6 +7,7 @@ mod config;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -115,6 +116,10 @@ impl QaSearch {
         config.check()?;
         let index = Bm25::build(&data.passages)?;
         let mut environment = Self { config, data, index, without_answer: Vec::new() };
+        let (both, held_out) = (environment.questions_in_both(), environment.config.held_out.display());
+        if both > 0 {
+            tracing::warn!(both, %held_out, "held-out questions are training questions, too: answers to them may be learnt by heart");
+        }
         if environment.config.unanswerable != Unanswerable::Ignore {
             environment.without_answer = environment.find_unanswerable()?;
             environment.report_unanswerable()?;
@@ -126,6 +131,12 @@ impl QaSearch {
     /// their order. Empty when the configuration says `ignore`.
     pub fn questions_without_answer(&self) -> &[String] {
         &self.without_answer
+    }
+
+    /// How many held-out questions are asked in the training questions, too, in the same words.
+    pub fn questions_in_both(&self) -> usize {
+        let learnt: HashSet<&str> = self.data.train.iter().map(|task| task.question.as_str()).collect();
+        self.data.held_out.iter().filter(|task| learnt.contains(task.question.as_str())).count()
     }
 
     /// The passages that are searched.

@@ -98,6 +98,12 @@ pub fn run(
     program: &Path,
     said: &mut dyn FnMut(&str),
 ) -> Result<Outcome, TrainError> {
+    let known = arms(&config.dense_rubric);
+    if let Some(nobody) = config.only.iter().find(|name| !known.iter().any(|arm| arm.name.starts_with(name.as_str()))) {
+        let known: Vec<&str> = known.iter().map(|arm| arm.name.as_str()).collect();
+        let known = known.join(", ");
+        return Err(TrainError::other(format!("only: no run's name begins with {nobody:?}; there are {known}")));
+    }
     let world = out.join("world");
     let had_world = world.join("README.md").exists();
     keep_world(config, out, had_world)?;
@@ -105,7 +111,7 @@ pub fn run(
         let made = Hops::generate(config.world.clone()).and_then(|hops| hops.write(&world));
         made.map_err(TrainError::other)?;
     }
-    let chosen: Vec<Arm> = arms(&config.dense_rubric).into_iter().filter(|arm| config.wants(arm)).collect();
+    let chosen: Vec<Arm> = known.into_iter().filter(|arm| config.wants(arm)).collect();
     let most = chosen.iter().map(|arm| config.seeds(arm)).max().unwrap_or(0);
     let starts = (0..most).map(|seed| config.start(out, seed)).collect::<Vec<_>>();
     // Seed by seed, so that an experiment that is stopped has whole seeds.
@@ -275,6 +281,16 @@ mod tests {
         assert!(error.contains("other settings") && error.contains(&config.display().to_string()), "{error}");
         assert_eq!(std::fs::read(&config).unwrap(), before, "it still says what the run was made with");
         jobs(out, &wanted(20)).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_no_run_has_is_refused_before_the_world_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let config =
+            ExperimentConfig { only: vec!["vspo".to_owned(), "nope".to_owned()], ..ExperimentConfig::default() };
+        let error = run(&config, &out, Path::new("nothing"), &mut |_| ()).unwrap_err().to_string();
+        assert!(error.contains("\"nope\"") && error.contains("vspo-prs") && !out.exists(), "{error}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ metrics! {
             "Share of the held-out rollouts that ran into the limit of tokens.";
 
         RewardMean "reward/mean" Reward Any
-            "Mean reward of the step's rollouts.";
+            "Mean reward of the step's rollouts, after DAPO's punishment of length.";
         RewardStd "reward/std" Reward NonNegative
             "Standard deviation of the step's rewards over all rollouts (dividing by n).";
         RewardMin "reward/min" Reward Any
@@ -118,7 +118,7 @@ metrics! {
             "Largest reward of the step.";
 
         GroupsZeroAdvantage "groups/zero_advantage" Share Unit
-            "Share of the groups whose rewards are all equal, so that no advantage is left to learn from.";
+            "Share of the groups whose rewards are all equal, so that no advantage is left to learn from; not for PPO, whose advantages are the critic's.";
         GroupsKept "groups/kept" Share Unit
             "Share of the step's groups that the update learns from, after filtering or sampling.";
         GroupsStdMean "groups/std_mean" Reward NonNegative
@@ -133,7 +133,7 @@ metrics! {
         PolicyKlMax "policy/kl_max" Nats Any
             "Largest single-token estimate of the KL divergence from the reference.";
         PolicyKlOld "policy/kl_old" Nats Any
-            "Estimated KL divergence of the policy from the one that sampled the rollouts.";
+            "Estimated KL divergence of the policy that sampled the rollouts from the one that learns, mean over the former's tokens.";
         PolicySamplerGap "policy/sampler_gap" Nats NonNegative
             "Mean distance between ln p of the policy's tokens as the sampler had it and as the trainer computes it again; at temperature 1 only.";
         PolicyEntropy "policy/entropy" Nats NonNegative
@@ -143,7 +143,7 @@ metrics! {
         PolicyRatioMax "policy/ratio_max" Dimensionless NonNegative
             "Largest ratio of a token's probabilities under the new and the sampling policy.";
         PolicyGradNorm "policy/grad_norm" Dimensionless NonNegative
-            "L2 norm of the gradient over all trained parameters, before clipping.";
+            "L2 norm of the gradient over all trained parameters, before clipping: the largest of the step's updates.";
         PolicyLearningRate "policy/learning_rate" Dimensionless NonNegative
             "Learning rate of the step, after warm-up and schedule.";
 
@@ -167,15 +167,17 @@ metrics! {
             "Mean number of tool calls in a rollout.";
         RolloutTruncated "rollout/truncated" Share Unit
             "Share of the rollouts that ran into the limit of tokens.";
+        RolloutOverlong "rollout/overlong" Reward NonNegative
+            "Mean of what the soft overlong punishment took off a rollout's reward (DAPO).";
         RolloutInvalid "rollout/invalid" Share Unit
             "Share of the rollouts that were dropped because no score was available for them.";
 
         SpeedTokensPerSecond "speed/tokens_per_second" TokensPerSecond NonNegative
             "Tokens that the policy wrote per second of the rollout phase.";
         SpeedTrainTokensPerSecond "speed/train_tokens_per_second" TokensPerSecond NonNegative
-            "Tokens, prompts included, that went through forward and backward per second of the update phase.";
+            "Tokens, prompts included, that went through forward and backward, each epoch anew, per second of the update phase.";
         SpeedStepSeconds "speed/step_seconds" Seconds NonNegative
-            "Wall time of the whole step, evaluation and checkpoint included.";
+            "Wall time of the whole step, evaluation included and checkpoint not.";
         SpeedRolloutSeconds "speed/rollout_seconds" Seconds NonNegative
             "Wall time that the rollouts took.";
         SpeedRewardSeconds "speed/reward_seconds" Seconds NonNegative

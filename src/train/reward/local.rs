@@ -54,17 +54,23 @@ impl Local {
         self.rubric.range.max()
     }
 
-    pub(super) fn score(&self, rollouts: &[Attempted<'_>], position: &Position) -> Vec<Scored> {
+    pub(super) fn judges(&self) -> BTreeMap<String, String> {
+        let identity = |name: &String| Some((name.clone(), self.judges.identity_of(name)?.to_owned()));
+        self.rubric.judges().filter_map(identity).collect()
+    }
+
+    pub(super) fn score(&self, rollouts: &[Attempted<'_>], size: usize, position: &Position) -> Vec<Scored> {
         let mut session = Session::default();
         loop {
-            let one = |attempted: &Attempted<'_>| {
+            let one = |(place, attempted): (usize, &Attempted<'_>)| {
                 let trajectory = trajectory(attempted, &self.tools_json);
-                let group = attempted.0.task.to_string();
+                // Not by the task: a step may hold one twice, in two groups.
+                let group = (place / size.max(1)).to_string();
                 let (rubric, judge) = (&*self.rubric, &session);
                 let context = Context { rubric, position, judge, group: Some(&group), unwanted: WANTED };
                 scored(&self.scorer.score(&trajectory, &self.tools, context), &self.rubric)
             };
-            let scored = rollouts.par_iter().map(one).collect();
+            let scored = rollouts.par_iter().enumerate().map(one).collect();
             let Some(runtime) = self.runtime.as_ref().filter(|_| session.has_questions()) else { return scored };
             if !runtime.block_on(session.put_to(&self.judges, None)) {
                 return scored;

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 pub use self::local::Local;
 pub use self::remote::Remote;
 use super::TrainError;
-use super::config::{Check, is_share};
+use super::config::{Check, is_address, is_share};
 use super::env::{Split, Task};
 use super::rollout::Rollout;
-use crate::shaping::Position;
+use crate::rubric::Rubric;
+use crate::shaping::{PenaltyKind, Position};
 
 /// What the policy is scored by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +56,11 @@ impl RewardConfig {
     /// What it must not be.
     pub(in crate::train) fn checks(&self) -> Vec<Check> {
         vec![
+            (
+                !self.url.as_deref().is_none_or(is_address),
+                "reward.url",
+                "is no address; write one such as \"http://127.0.0.1:8080\"",
+            ),
             (!(self.mastery_rate > 0.0 && self.mastery_rate <= 1.0), "reward.mastery_rate", "must be above 0, up to 1"),
             (
                 !self.mastery.values().all(|rate| is_share(*rate)),
@@ -112,19 +118,21 @@ pub struct RubricIdentity {
 pub type Attempted<'a> = (&'a Rollout, &'a Task);
 
 impl Rewarder {
-    /// Scores rollouts of tasks of a split, in their order.
+    /// Scores rollouts of tasks of a split, in their order: groups of `size` rollouts, one after the other. A judge that ranks
+    /// puts those of a group in order, and a server counts a group as a visit of its task, whatever tasks are the same.
     ///
     /// # Errors
     /// [`TrainError::Reward`] when nothing can be scored at all.
     pub fn score(
         &self,
         rollouts: &[Attempted<'_>],
+        size: usize,
         position: &Position,
         split: Split,
     ) -> Result<Vec<Scored>, TrainError> {
         match self {
-            Self::Local(local) => Ok(local.score(rollouts, position)),
-            Self::Remote(remote) => remote.score(rollouts, position, split),
+            Self::Local(local) => Ok(local.score(rollouts, size, position)),
+            Self::Remote(remote) => remote.score(rollouts, size, position, split),
         }
     }
 
@@ -134,6 +142,33 @@ impl Rewarder {
             Self::Local(local) => local.identity(),
             Self::Remote(remote) => remote.identity(),
         }
+    }
+
+    /// The rubric itself; none where a server has it in a form that this version does not read.
+    pub fn rules(&self) -> Option<&Rubric> {
+        match self {
+            Self::Local(local) => Some(local.rubric()),
+            Self::Remote(remote) => remote.rules(),
+        }
+    }
+
+    /// Who judges: what tells each judge of the rubric apart from any other, by its name. A server does not say whom it asks.
+    pub fn judges(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Local(local) => local.judges(),
+            Self::Remote(_) => BTreeMap::new(),
+        }
+    }
+
+    /// Whether the rubric itself takes something off long rollouts.
+    pub fn punishes_length(&self) -> bool {
+        let is_overlong = |kind: PenaltyKind| matches!(kind, PenaltyKind::Overlong { .. });
+        self.rules().is_some_and(|rubric| rubric.penalties.iter().any(|(_, penalty)| is_overlong(penalty.kind)))
+    }
+
+    /// The lowest reward that the rubric can give.
+    pub fn min_reward(&self) -> f64 {
+        self.rules().map_or(0.0, |rubric| rubric.range.min())
     }
 
     /// The largest reward that the rubric can give.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
@@ -9,26 +10,34 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::{Attempted, RubricIdentity, Scored, StageScore};
+use crate::rubric::Rubric;
 use crate::shaping::Position;
 use crate::train::TrainError;
 use crate::train::client::{Client, Endpoint};
 use crate::train::env::Split;
 
-/// Rollouts of one request, about: the rollouts of a task go together, since a judge may put them in order.
+/// Rollouts of one request, at most: the rollouts of a group go together, since a judge may put them in order.
 const BATCH: usize = 64;
 
-/// How many rollouts of the first tasks make a request.
-fn whole_groups(rollouts: &[Attempted<'_>]) -> usize {
-    let groups = rollouts.chunk_by(|(one, _), (next, _)| one.task == next.task);
-    let mut count = 0;
-    for group in groups {
-        if count > 0 && count + group.len() > BATCH {
-            break;
+/// The requests for rollouts of these tasks, in groups of `size`, as ranges. The server knows a group by its task: where a
+/// task comes again, a request ends.
+fn requests(tasks: &[usize], size: usize) -> Vec<Range<usize>> {
+    let mut all: Vec<Range<usize>> = Vec::new();
+    let mut start = 0;
+    // A group of more than a judge puts in order is cut.
+    for part in tasks.chunks(size.max(1)).flat_map(|group| group.chunks(BATCH)) {
+        let end = start + part.len();
+        let asked = |request: &Range<usize>| tasks.get(request.clone()).unwrap_or_default();
+        let goes_on = |request: &&mut Range<usize>| {
+            end - request.start <= BATCH && !part.iter().any(|task| asked(request).contains(task))
+        };
+        match all.last_mut().filter(goes_on) {
+            Some(request) => request.end = end,
+            None => all.push(start..end),
         }
-        count += group.len();
+        start = end;
     }
-    // More than a judge puts in order.
-    count.min(BATCH)
+    all
 }
 
 /// A server and what it is asked.
@@ -40,6 +49,7 @@ pub struct Remote {
     run: String,
     tools: Value,
     identity: RubricIdentity,
+    rules: Option<Rubric>,
     max_reward: f64,
 }
 
@@ -93,9 +103,15 @@ impl Remote {
         let (client, runtime) = Client::new(endpoint).map_err(TrainError::Reward)?;
         let known: Value = runtime.block_on(client.get(&format!("rubrics/{rubric}"))).map_err(TrainError::Reward)?;
         let text = |key: &str| known.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let rules = known.get("rubric").map(|rubric| Rubric::from_json(&rubric.to_string())).transpose();
+        if let Err(error) = &rules {
+            let url = client.url();
+            tracing::warn!(%url, rubric, %error, "the server's rubric cannot be read here: calls are read in any format, strictly");
+        }
         Ok(Self {
             identity: RubricIdentity { name: text("name"), version: text("version") },
             max_reward: known.pointer("/rubric/reward/max").and_then(Value::as_f64).unwrap_or(1.0),
+            rules: rules.unwrap_or_default(),
             client,
             runtime,
             keys: Keys::new(),
@@ -109,6 +125,10 @@ impl Remote {
         &self.identity
     }
 
+    pub(super) fn rules(&self) -> Option<&Rubric> {
+        self.rules.as_ref()
+    }
+
     pub(super) fn max_reward(&self) -> f64 {
         self.max_reward
     }
@@ -116,14 +136,13 @@ impl Remote {
     pub(super) fn score(
         &self,
         rollouts: &[Attempted<'_>],
+        size: usize,
         position: &Position,
         split: Split,
     ) -> Result<Vec<Scored>, TrainError> {
         let mut all = Vec::with_capacity(rollouts.len());
-        let mut rest = rollouts;
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at(whole_groups(rest));
-            rest = later;
+        let tasks: Vec<usize> = rollouts.iter().map(|(rollout, _)| rollout.task).collect();
+        for batch in requests(&tasks, size).into_iter().filter_map(|request| rollouts.get(request)) {
             let body = self.body(batch, position, split);
             let key = self.keys.next();
             let answer = self.runtime.block_on(self.client.post_once("reward", &body, &key));
@@ -175,5 +194,28 @@ impl ScoredItem {
         let failed = self.errors.first().and_then(|error| error.get("message")).and_then(Value::as_str);
         let reason = self.reason.or_else(|| failed.map(str::to_owned));
         Scored { reward, stages: self.stages, metrics: self.metrics, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where each request ends.
+    fn ends(tasks: &[usize], size: usize) -> Vec<usize> {
+        requests(tasks, size).into_iter().map(|request| request.end).collect()
+    }
+
+    #[test]
+    fn a_request_holds_whole_groups_and_no_task_twice() {
+        assert_eq!(ends(&[1, 1, 2, 2, 3, 3], 2), [6]);
+        // Side by side, and apart.
+        assert_eq!(ends(&[1, 1, 1, 1], 2), [2, 4]);
+        assert_eq!(ends(&[1, 1, 2, 2, 1, 1, 3, 3], 2), [4, 8]);
+        assert_eq!(ends(&[1, 2, 3], 1), [3]);
+        let many: Vec<usize> = (0..5).flat_map(|task| [task; 30]).collect();
+        assert_eq!(ends(&many, 30), [60, 120, 150]);
+        assert_eq!(ends(&[7; 100], 100), [64, 100]);
+        assert!(requests(&[], 4).is_empty());
     }
 }

@@ -4,65 +4,26 @@
 //! server is told to load it, so that what writes the rollouts is what learns from them; log-probabilities are computed
 //! again by the trainer.
 
+mod config;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use self::config::{ServerConfig, WeightUpdate};
 use super::{Episode, Opening, Policy, Rollout, RolloutConfig, Wanted, World, Writer, opening};
 use crate::lm::{Drawn, Guide, Next};
 use crate::train::TrainError;
 use crate::train::client::{Client, Endpoint};
 use crate::train::protocol::Protocol;
 use crate::train::seeds::{Purpose, draw};
-
-/// A server that writes the rollouts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerConfig {
-    /// Its address, without `/v1`.
-    pub url: String,
-    /// Name under which it serves the policy.
-    pub model: String,
-    /// How it takes the policy's numbers.
-    pub weights: WeightUpdate,
-    /// Name of the environment variable with its bearer token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_env: Option<String>,
-    /// Most requests at a time.
-    #[serde(default = "concurrency")]
-    pub concurrency: usize,
-    /// How long it is waited for while it cannot be reached, in seconds.
-    #[serde(default = "patience_s")]
-    pub patience_s: u64,
-}
-
-fn concurrency() -> usize {
-    256
-}
-
-fn patience_s() -> u64 {
-    600
-}
-
-/// How a server takes new weights. It must see the run's folder under the same path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WeightUpdate {
-    /// vLLM, started on the run's `serving` folder with `VLLM_SERVER_DEV_MODE=1`: it reads that folder again.
-    VllmReload,
-    /// vLLM, started on the base model with `--enable-lora`, `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1` and
-    /// `VLLM_SERVER_DEV_MODE=1`: it loads the adapter.
-    VllmLora,
-    /// `SGLang`: it loads the run's `serving` folder.
-    Sglang,
-}
 
 /// A server, and where the policy lies for it.
 pub struct Server {
@@ -250,18 +211,22 @@ enum Turn {
 fn written(answer: Completion, protocol: &Protocol) -> Result<Vec<(u32, Option<f64>)>, String> {
     let choice = answer.choices.into_iter().next().ok_or("an answer without a choice")?;
     let stopped = choice.finish_reason.as_deref() == Some("stop");
-    let mut tokens = match choice.token_ids {
-        Some(tokens) => tokens,
+    let logprobs = choice.logprobs.map_or_else(Vec::new, |logprobs| logprobs.token_logprobs);
+    let (mut tokens, are_drawn) = match choice.token_ids {
+        Some(tokens) => (tokens, true),
         // A server that gives texts only: the tokens of the text stand for those that were drawn.
-        None => protocol.tokens(&choice.text).map_err(|error| error.to_string())?,
+        None => (protocol.tokens(&choice.text).map_err(|error| error.to_string())?, false),
     };
+    let of_text = tokens.len();
     if stopped && !tokens.last().is_some_and(|last| protocol.ends(*last)) {
         tokens.push(protocol.end());
     }
     if tokens.is_empty() {
         return Err(format!("an empty turn (finish_reason {:?})", choice.finish_reason));
     }
-    let logprobs = choice.logprobs.map_or_else(Vec::new, |logprobs| logprobs.token_logprobs);
+    // Of tokens that are not the drawn ones, those of another count are others; the end may have been drawn with them.
+    let is_said = are_drawn || logprobs.len() == of_text || logprobs.len() == tokens.len();
+    let logprobs = if is_said { logprobs } else { Vec::new() };
     Ok(tokens.into_iter().zip(logprobs.into_iter().chain(std::iter::repeat(None))).collect())
 }
 
@@ -343,6 +308,24 @@ mod tests {
         };
         assert_eq!(shown("stop"), "Hi<|eot_id|>");
         assert_eq!(shown("length"), "Hi");
+    }
+
+    #[test]
+    fn log_probabilities_of_other_tokens_are_not_taken() {
+        let protocol = llama();
+        let said = |token_ids: Option<Vec<u32>>, count: usize| {
+            let logprobs = json!({"token_logprobs": vec![-1.0; count]});
+            let choice = json!({"text": "Hi", "finish_reason": "stop", "token_ids": token_ids, "logprobs": logprobs});
+            let written = written(serde_json::from_value(json!({"choices": [choice]})).unwrap(), &protocol).unwrap();
+            written.into_iter().map(|(_, logprob)| logprob.is_some()).collect::<Vec<bool>>()
+        };
+        // Of "Hi" there are two tokens, and an end.
+        for (count, taken) in [(0, [false; 3]), (1, [false; 3]), (2, [true, true, false]), (3, [true; 3])] {
+            assert_eq!(said(None, count), taken, "{count}");
+        }
+        assert_eq!(said(None, 4), [false; 3]);
+        let drawn = protocol.tokens("H").unwrap();
+        assert_eq!(said(Some(drawn), 1), [true, false], "what was drawn is what they are of");
     }
 
     #[test]

@@ -144,6 +144,14 @@ fn questions_without_an_answer_in_the_corpus_are_named_or_refused() {
 }
 
 #[test]
+fn questions_that_are_learnt_and_held_out_are_counted() {
+    assert_eq!(environment(config()).questions_in_both(), 0);
+    let mut leaking = data();
+    leaking.held_out.extend([task("a", &["yes"]), task("c", &["yes"])]);
+    assert_eq!(QaSearch::new(config(), leaking).unwrap().questions_in_both(), 2);
+}
+
+#[test]
 fn settings_out_of_range_are_refused() {
     let message = |config| QaSearch::new(config, data()).err().unwrap().to_string();
     let zero = QaSearchConfig { top_k: 0, ..config() };

@@ -1,0 +1,133 @@
+//! Settings: what is refused, and what has the effect that is documented.
+
+use super::*;
+
+/// A configuration with another algorithm and one more setting.
+fn with(config: &TrainConfig, algorithm: &str, field: &str, value: &str) -> toml::Table {
+    let mut table = toml::Table::try_from(config).unwrap();
+    table["algorithm"] = algorithm.into();
+    let value: toml::Table = toml::from_str(&format!("value = {value}")).unwrap();
+    let (sections, key) = field.rsplit_once('.').map_or((None, field), |(sections, key)| (Some(sections), key));
+    let mut place = &mut table;
+    for section in sections.into_iter().flat_map(|sections| sections.split('.')) {
+        place = place.entry(section).or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap();
+    }
+    place.insert(key.to_owned(), value["value"].clone());
+    table
+}
+
+#[test]
+fn settings_that_cannot_be_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path());
+    let good = sft(folder.path(), "good", 1);
+    let path = folder.path().join("wrong.toml");
+    let refused = |wrong: &toml::Table| {
+        std::fs::write(&path, toml::to_string(wrong).unwrap()).unwrap();
+        TrainConfig::read(&path).unwrap_err().to_string()
+    };
+    for (field, value) in [
+        ("rollout.temperature", "inf"),
+        ("rollout.prompts", "9223372036854775807"),
+        ("loss.clip_low", "-0.5"),
+        ("loss.clip_high", "nan"),
+        ("loss.kl_coefficient", "-1.0"),
+        ("loss.dual_clip", "0.5"),
+        ("loss.value_clip", "-1.0"),
+        ("optimizer.beta1", "1.0"),
+        ("optimizer.beta2", "1.5"),
+        ("optimizer.eps", "-1.0"),
+        ("optimizer.max_grad_norm", "nan"),
+        ("learning_rate.peak", "inf"),
+        ("reward.mastery_rate", "0.0"),
+        ("update.micro_batch_tokens", "0"),
+        ("dapo.max_rounds", "0"),
+        ("vspo.w_max", "0.0"),
+        ("ppo.lambda", "2.0"),
+        ("evaluation.target", "5.0"),
+        ("loss.dual_clip", "3.0"),
+        ("dapo.overlong_cache_tokens", "257"),
+        ("evaluation.target", "0.5"),
+        ("evaluation.patience", "1"),
+        ("reward.url", "\"nonsense\""),
+    ] {
+        let error = refused(&with(&good, "grpo", field, value));
+        assert!(error.contains(&format!("{field}: ")), "{error}");
+    }
+    for (field, value) in [
+        // Nothing of a supervised step would be another.
+        ("update.epochs", "4"),
+        ("update.minibatches", "5"),
+        ("policy.fresh.heads", "0"),
+        ("policy.fresh.kv_heads", "3"),
+        ("policy.fresh.head_dim", "33"),
+        ("policy.lora", "{ target_modules = [\"x\"] }"),
+        ("policy.lora", "{ target_modules = [] }"),
+        ("rollout_server", "{ url = \"nonsense\", model = \"m\", weights = \"sglang\" }"),
+        ("rollout_server", "{ url = \"http://h\", model = \"m\", weights = \"sglang\", concurrency = 0 }"),
+    ] {
+        let error = refused(&with(&good, "sft", field, value));
+        assert!(error.contains(field), "{error}");
+    }
+}
+
+#[test]
+fn pass_rates_of_stages_that_the_rubric_lacks_are_refused() {
+    let folder = start(10);
+    let server = Server::start(&[]);
+    for mut run in [rl(folder.path(), "local", "grpo", 1), by_server(folder.path(), "remote", &server, 1)] {
+        run.reward.mastery.insert("typo".to_owned(), 1.0);
+        let error = go_with(run, false).unwrap_err().to_string();
+        assert!(error.contains("reward.mastery") && error.contains("\"typo\""), "{error}");
+    }
+}
+
+#[test]
+fn the_policy_is_shown_the_tools() {
+    let folder = start(10);
+    let path = folder.path().join("start/model/tokenizer_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let template = config["chat_template"].as_str().unwrap().to_owned();
+    config["chat_template"] = format!("{{% if tools %}}{{{{ tools | tojson }}}}{{% endif %}}{template}").into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    // Written out they take more than the tiny model's context: that they are there is seen by that.
+    let error = go_with(rl(folder.path(), "shown", "grpo", 1), false).unwrap_err().to_string();
+    assert!(error.contains("more than the 256 of the model's context"), "{error}");
+}
+
+#[test]
+fn every_epoch_counts_for_the_speed_of_the_update() {
+    let folder = start(10);
+    let trained = |name: &str, epochs| {
+        let mut run = rl(folder.path(), name, "grpo", 1);
+        run.update.epochs = epochs;
+        let output = run.output.clone();
+        go(run);
+        series(&output, &Metric::SpeedTrainTokensPerSecond)[0] * series(&output, &Metric::SpeedTrainSeconds)[0]
+    };
+    let (once, thrice) = (trained("once", 1), trained("thrice", 3));
+    assert!((thrice / once - 3.0).abs() < 1e-9, "{once} {thrice}");
+}
+
+#[test]
+fn dapo_takes_long_rollouts_something_off() {
+    let folder = start(10);
+    let tried = |name: &str, cache, rubric: &str| {
+        let mut run = rl(folder.path(), name, "dapo", 1);
+        (run.rollout.max_tokens, run.dapo.max_rounds, run.dapo.overlong_cache_tokens) = (24, 1, cache);
+        let output = run.output.clone();
+        let rubric = Arc::new(Rubric::from_toml(rubric).unwrap());
+        let options = RunOptions { rubric: Some(rubric), ..options("short_form_qa", false) };
+        Run::open(run, &options).unwrap().go(&mut ()).unwrap();
+        (series(&output, &Metric::RewardMean)[0], series(&output, &Metric::RolloutOverlong))
+    };
+    let rubric = std::fs::read_to_string("rubrics/short_form_qa.toml").unwrap();
+    let (plain, none) = tried("off", Some(0), &rubric);
+    assert!(none.is_empty());
+    let (punished, taken) = tried("usual", None, &rubric);
+    assert!(taken[0] > 0.0 && (plain - punished - taken[0]).abs() < 1e-12, "{plain} {punished} {taken:?}");
+    // A rubric that punishes length is not added to.
+    let own =
+        format!("{rubric}\n[[penalties]]\nkind = \"overlong\"\nweight = 1.0\nmax_tokens = 24\ncache_tokens = 4\n");
+    assert!(tried("own", None, &own).1.is_empty());
+}
