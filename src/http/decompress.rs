@@ -23,8 +23,8 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// Decompresses the request's body. A body may be several compressed pieces, one after the other (RFC 1952, 2.2); what
 /// stands behind them and is none breaks the body. One in another encoding stays as it is, and keeps the header: whoever
-/// reads it refuses it by [`require_known`], in words that its client hears. Packed it must not be longer than it may be plain:
-/// pieces of nothing cost time all the same.
+/// reads it refuses it by [`require_known`], in words that its client hears. Packed it must not be longer than it may be plain,
+/// but for what frames what does not pack: pieces of nothing cost time all the same.
 pub(super) async fn decompress(State(app): State<App>, mut request: Request, next: Next) -> Response {
     // An answer that was made, and stored, is not withheld for its encoding: RFC 9110 leaves the choice (12.5.3).
     if accepts_none(request.headers()) {
@@ -33,7 +33,7 @@ pub(super) async fn decompress(State(app): State<App>, mut request: Request, nex
     let Some(coding) = request.headers_mut().remove(header::CONTENT_ENCODING) else {
         return next.run(request).await;
     };
-    let (name, longest) = (name_of(&coding), app.limits.config.max_body_bytes);
+    let (name, longest) = (name_of(&coding), longest_packed(app.limits.config.max_body_bytes));
     let (mut parts, body) = request.into_parts();
     let body = match name.as_str() {
         "identity" => body,
@@ -57,6 +57,11 @@ pub(super) async fn decompress(State(app): State<App>, mut request: Request, nex
         parts.headers.remove(header::CONTENT_LENGTH);
     }
     next.run(Request::from_parts(parts, body)).await
+}
+
+/// What a body of `plain` bytes that does not pack may take: gzip adds 5 bytes for each 64 KB, zstd less, and a frame.
+fn longest_packed(plain: usize) -> usize {
+    plain.saturating_add(plain / 1024 + 1024)
 }
 
 /// Refuses a body that [`decompress`] left as it was.
