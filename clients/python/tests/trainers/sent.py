@@ -28,7 +28,7 @@ class Waits:
 
 
 class OpenRlhf:
-    """Shards for the addresses in turn, one request each, none without samples; five tries of everything, a second apart.
+    """Shards for the addresses in turn, one request each, never without samples; five tries, a second apart.
 
     Before 0.11.2 the first shard went to the first address at every call, and the others got theirs empty.
     """
