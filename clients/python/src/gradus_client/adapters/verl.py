@@ -35,7 +35,7 @@ def compute_score_batch(
     run_id: str | None = None,
     **_: Any,
 ) -> list[dict[str, float]]:
-    """For reward managers that pass whole batches; `url`, `rubric` and `run_id` come from `reward_kwargs`."""
+    """Whole batches, for code that has them: verl 0.9.1's managers pass samples. `url`, `rubric`, `run_id` as there."""
     items = [
         _trajectory(solution, truth, extra or {})
         for solution, truth, extra in zip(solution_strs, ground_truths, extra_infos, strict=True)
