@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::Server;
+use crate::contents::{QUESTION, reference_line, templated_prompt};
 
 fn slime(server: &Server, response: &str, label: Value) -> Value {
     let body = json!({"prompt": "?", "response": format!("<answer>{response}</answer>"), "label": label});
@@ -77,4 +78,35 @@ fn an_empty_list_of_answers_hides_no_other() {
         assert_eq!(slime(&server, "Paris", label.clone()), json!(1.0), "{label}");
     }
     assert_eq!(slime(&server, "Paris", json!({"references": []})), json!(0.0));
+}
+
+/// What `OpenRLHF` sends where nobody told it of a column with labels, and eval-protocol for a call without `ground_truth`.
+#[test]
+fn what_stands_for_no_label_leaves_the_table_its_say() {
+    let server = Server::start(&[]);
+    let open_rlhf = |labels: Value| {
+        let query = |answer: &str| format!("{}<answer>{answer}</answer><|im_end|>", templated_prompt());
+        let body = json!({"query": [query("Paris"), query("Lyon")], "prompts": [templated_prompt(), templated_prompt()], "labels": labels});
+        let answer = server.post("/get_reward?rubric=binary_em", &body.to_string()).ok();
+        (answer["rewards"].clone(), answer["extra_logs"]["valid"].clone())
+    };
+    let question = json!({"role": "user", "content": QUESTION});
+    let eval_protocol = |truth: Value| {
+        let messages = json!([question, {"role": "assistant", "content": "<answer>Paris</answer>"}]);
+        let body = json!({"messages": messages, "ground_truth": truth, "rubric": "binary_em"});
+        let answer = server.post("/eval-protocol/reward", &body.to_string()).ok();
+        (answer["score"].clone(), answer["error"].clone())
+    };
+    let context = || json!([question]);
+    assert_eq!(open_rlhf(json!(["", ""])), (json!([0.0, 0.0]), json!([0.0, 0.0])), "there is nothing to compare with");
+    assert!(eval_protocol(context()).1.as_str().unwrap().starts_with("references_missing"));
+    server.post("/references", &reference_line()).ok();
+    server.post("/references", &json!({"prompt": QUESTION, "references": ["Paris"]}).to_string()).ok();
+    assert_eq!(open_rlhf(json!(["", ""])), (json!([1.0, 0.0]), json!([1.0, 1.0])));
+    assert_eq!(open_rlhf(json!(["Lyon", ""])), (json!([0.0, 0.0]), json!([1.0, 1.0])), "a label wins");
+    assert_eq!(eval_protocol(context()), (json!(1.0), Value::Null));
+    assert_eq!(eval_protocol(json!([])), (json!(1.0), Value::Null), "the context of a single message");
+    assert_eq!(eval_protocol(json!(["Lyon"])), (json!(0.0), Value::Null), "a label wins");
+    let (_, error) = eval_protocol(json!([question, "Paris"]));
+    assert!(error.as_str().unwrap().starts_with("item_malformed"), "{error}");
 }

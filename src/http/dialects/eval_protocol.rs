@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written};
-use super::fields::Parts;
+use super::fields::{Parts, Value};
 use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Outcome, Sheet, written};
@@ -30,7 +30,7 @@ use crate::http::wire::{OnInvalid, Pointed};
 pub(crate) struct EvaluateRequestDoc {
     /// The conversation.
     messages: Vec<MessageDoc>,
-    /// What is right.
+    /// What is right; without it, and for a list of messages, the table of `POST /references` is asked.
     #[schema(required = false)]
     ground_truth: Option<LabelDoc>,
     /// A rubric's name.
@@ -107,9 +107,10 @@ impl Dialect for EvalProtocol {
         let body = parts.object(body)?;
         let nested = body.get("kwargs").map(|kwargs| kwargs.object("/kwargs")).transpose()?;
         let either = |name: &str| body.raw_of(name).or_else(|| nested?.raw_of(name));
+        let truth = either("ground_truth").filter(|truth| !is_conversation(truth));
         let draft = Draft {
             written: Written::Messages(Cow::Borrowed(body.needed("messages")?.raw())),
-            label: either("ground_truth").map(Label::of_raw).unwrap_or_default(),
+            label: truth.map(Label::of_raw).unwrap_or_default(),
             tools: either("tools").map(Cow::Borrowed),
             ..Draft::default()
         };
@@ -126,6 +127,13 @@ impl Dialect for EvalProtocol {
     fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
         sheet.outcomes.first().map_or_else(Vec::new, |outcome| written(&result(outcome)))
     }
+}
+
+/// Whether this is a list of messages, or of nothing: a call without `ground_truth` sends all messages but the last one
+/// under that name, which says nothing of what is right.
+fn is_conversation(truth: &str) -> bool {
+    let is_message = |value: Value<'_, '_>| value.raw().starts_with('{') && value.get("role").is_some();
+    truth.starts_with('[') && Parts::read(truth, 2).is_ok_and(|parts| parts.value(truth).inside().all(is_message))
 }
 
 fn result<'s>(outcome: &Outcome<'s>) -> EvaluateResult<'s> {

@@ -34,7 +34,7 @@ pub(crate) struct OpenRlhfRequestDoc {
     /// The prompt of each; without them the markers of the chat template tell where the response begins.
     #[schema(required = false)]
     prompts: Option<Vec<String>>,
-    /// What is right for each; without them the table of `POST /references` is asked.
+    /// What is right for each; without them, and for an empty text, the table of `POST /references` is asked.
     #[schema(required = false)]
     labels: Option<Vec<Option<LabelDoc>>>,
 }
@@ -78,7 +78,9 @@ impl Dialect for OpenRlhf {
         }
         let draft = |(place, query)| {
             let prompt = prompts.get(place).copied().map(Value::raw);
-            draft(query, prompt, Label::read(labels.get(place).copied()))
+            // What it sends of a data set whose labels it was not told of (`label = ""` without `--data.label_key`).
+            let label = labels.get(place).copied().filter(|label: &Value<'_, '_>| label.raw() != "\"\"");
+            draft(query, prompt, Label::read(label))
         };
         let drafts = query.into_iter().enumerate().map(draft).collect();
         Ok((Self, drafts))

@@ -8,6 +8,7 @@ import types
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import httpx
 import pytest
 from conftest import PARIS
 
@@ -85,6 +86,10 @@ def test_skyrl_ends_after_one_turn_with_the_reward(environment: str, monkeypatch
     step = env.step(RIGHT)
     assert (step["reward"], step["done"], step["observations"]) == (1.0, True, [])
     assert (step["metadata"]["exact_match"], step["metadata"]["gradus_valid"]) == (1.0, 1.0)
+    # SkyRL logs these, and nothing of the metadata.
+    assert env.get_metrics() == step["metadata"]
+    env.init([QUESTION])
+    assert env.get_metrics() == {}
     skyrl._environment_class.cache_clear()
 
 
@@ -150,11 +155,38 @@ class ArtTrajectory:
     metrics: dict[str, float] = field(default_factory=dict)
     tools: list[dict[str, Any]] | None = None
 
+    @property
+    def exchanges(self) -> bool:
+        """Whether calls were captured; then the tools are theirs."""
+        return False
+
     def messages(self) -> list[dict[str, Any]]:
         return self.turns
 
     def model_copy(self, update: dict[str, Any]) -> ArtTrajectory:
         return replace(self, **update)
+
+
+@dataclass
+class CapturedTrajectory(ArtTrajectory):
+    """A trajectory of captured calls, which ART 0.5.23 has: `tools` is None, and a history has them instead."""
+
+    offered: list[dict[str, Any]] | None = None
+
+    @property
+    def exchanges(self) -> bool:
+        return True
+
+    def history(self) -> Any:
+        def as_chat_completions_history() -> Any:
+            if self.offered is None:
+                raise ValueError("Raw Completions history has no chat-message structure")
+            return types.SimpleNamespace(messages=self.turns, tools=self.offered)
+
+        return types.SimpleNamespace(as_chat_completions_history=as_chat_completions_history)
+
+    def messages(self) -> list[dict[str, Any]]:
+        return list(self.history().as_chat_completions_history().messages)
 
 
 class ArtGroup:
@@ -179,6 +211,25 @@ def test_art_scores_a_group_and_leaves_out_what_cannot_be_scored(environment: st
     assert asyncio.run(art.score_group(ArtGroup([rollout(5)]))) is None
 
 
+def test_art_finds_the_tools_of_captured_calls(environment: str, caplog: pytest.LogCaptureFixture) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "search", "arguments": '{"query": "France"}'}}
+    turns = [
+        QUESTION,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "Paris"},
+        {"role": "assistant", "content": RIGHT},
+    ]
+    tool = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "required": ["query"]}}}
+    truth = {"ground_truth": "Paris"}
+    older = ArtTrajectory(turns, truth, tools=[tool])
+    newer = CapturedTrajectory(turns, truth, offered=[tool])
+    odd = CapturedTrajectory(turns, truth)
+    found = asyncio.run(art.score_group(ArtGroup([older, newer, odd])))
+    assert [trajectory.reward for trajectory in found.trajectories] == [1.0, 1.0]
+    assert "Raw Completions" in caplog.text
+    assert asyncio.run(art.score_group(ArtGroup([odd]))) is None
+
+
 def test_art_drops_a_group_when_the_server_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADUS_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("GRADUS_DEADLINE_MS", "50")
@@ -196,6 +247,24 @@ def test_openrlhf_reads_the_response_out_of_the_query(environment: str) -> None:
     assert list(found["extra_logs"]["gradus_valid"]) == [1.0, 1.0]
     assert openrlhf.response(queries[0], prompt) == RIGHT
     assert list(openrlhf.reward_func([], [], [])["rewards"]) == []
+
+
+def test_openrlhf_asks_the_table_where_labels_are_empty(environment: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without `--data.label_key` OpenRLHF sends "" for each."""
+    template = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    known, unknown = template.format("Capital of Utopia?"), template.format("Capital of Erewhon?")
+    httpx.post(
+        f"{environment}/references", json={"prompt": "Capital of Utopia?", "references": ["Amaurot"]}, trust_env=False
+    )
+    reply = "<answer>Amaurot</answer>"
+    rows = [(known, ""), (known, None), (known, {"tools": []}), (known, "Aircastle"), (unknown, "")]
+    prompts, labels = [prompt for prompt, _ in rows], [label for _, label in rows]
+    found = openrlhf.reward_func([prompt + reply + "<|im_end|>" for prompt in prompts], prompts, labels)
+    assert list(found["extra_logs"]["exact_match"]) == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert list(found["extra_logs"]["gradus_valid"]) == [1.0, 1.0, 1.0, 1.0, 0.0]
+    assert list(found["rewards"][:3]) == [1.0] * 3
+    assert found["rewards"][4] == 0.0
+    assert "it has no label" in caplog.text
 
 
 ASKED = "Answer like <answer>Paris</answer>. Capital of France?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,6 +120,17 @@ def test_the_trainers_log_gets_the_stages(environment: str, client: Client) -> N
     assert logged["search/invalid"] == 0.0
     assert logged["search/answer_format"] == 1.0
     assert logged["search/exact_match"] == 0.5
+
+
+def test_a_reward_function_goes_to_another_process(environment: str) -> None:
+    """As `AsyncGRPOTrainer` sends it."""
+    made = trl.reward_function(rubric="short_form_qa", label="answer", name="search")
+    sent = pickle.loads(pickle.dumps(made))
+    right = [reply("<answer>Paris</answer>")]
+    assert (sent.__name__, sent([QUESTION], right, answer=["Paris"])) == ("search", [1.0])
+    assert pickle.loads(pickle.dumps(trl.reward)) is trl.reward
+    with Client(environment) as mine, pytest.raises(TypeError, match="GRADUS_URL"):
+        pickle.dumps(trl.reward_function(mine))
 
 
 def test_completions_of_one_prompt_are_one_group(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:

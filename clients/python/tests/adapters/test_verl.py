@@ -67,6 +67,16 @@ def test_prompt_and_tools_come_from_the_extra_info(environment: str) -> None:
     assert bad["score"] < 1.0
 
 
+def test_a_text_that_kept_its_special_tokens_replaces_the_one_that_lost_them(environment: str) -> None:
+    """verl decodes a broken call without its marker, which is no call then, and no fault."""
+    broken = '[TOOL_CALLS][{"name": "f", </s>[TOOL_RESULTS]Paris[/TOOL_RESULTS]' + RIGHT + "</s>"
+    bare = '[{"name": "f", Paris' + RIGHT
+    assert verl.compute_score_sync("nq", bare, "Paris", {"prompt": "Capital?"})["score"] == 1.0
+    kept = {"prompt": "Capital?", "solution_str": broken}
+    assert verl.compute_score_sync("nq", bare, "Paris", kept)["score"] < 0.5
+    assert asyncio.run(verl.compute_score("nq", bare, "Paris", kept))["score"] < 0.5
+
+
 def test_rows_of_parquet_files_have_arrays_at_any_depth(environment: str) -> None:
     def array(*values: Any) -> np.ndarray:
         found = np.empty(len(values), dtype=object)

@@ -1,4 +1,4 @@
-"""What OpenRLHF 0.11.0 and slime (August 2026) send, and how they try again: their behaviour in our own words.
+"""What OpenRLHF 0.11.2 and slime (August 2026) send, and how they try again: their behaviour in our own words.
 
 In: samples, and addresses. Out: what the trainer would get. Waits are scaled down; their unscaled sum is kept. Knows
 nothing of Gradus.
@@ -7,6 +7,7 @@ nothing of Gradus.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,23 +28,27 @@ class Waits:
 
 
 class OpenRlhf:
-    """Shards over all addresses, one request each, empty ones too; five tries of everything, a second apart."""
+    """Shards for the addresses in turn, one request each, never without samples; five tries, a second apart.
+
+    Before 0.11.2 the first shard went to the first address at every call, and the others got theirs empty.
+    """
 
     timeout_s = 180.0
     tries = 5
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self.addresses = list(addresses)
+        self._next = itertools.cycle(self.addresses)
         self.waits = Waits()
 
     async def rewards(self, queries: list[str], prompts: list[str], labels: list[Any]) -> list[dict[str, Any]]:
-        """One answer per address."""
+        """One answer per shard, at most as many as there are addresses."""
         size = -(-len(queries) // len(self.addresses))
-        payloads = []
-        for number in range(len(self.addresses)):
-            part = slice(number * size, min((number + 1) * size, len(queries)))
-            payloads.append({"query": queries[part], "prompts": prompts[part], "labels": labels[part]})
-        posts = [self._post(*pair) for pair in zip(self.addresses, payloads, strict=True)]
+        posts = []
+        for start in range(0, len(queries), max(1, size)):
+            part = slice(start, start + size)
+            payload = {"query": queries[part], "prompts": prompts[part], "labels": labels[part]}
+            posts.append(self._post(next(self._next), payload))
         return list(await asyncio.gather(*posts))
 
     async def _post(self, address: str, payload: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import httpx
 import pytest
 from conftest import FaultServer, problem
 from sent import OpenRlhf
@@ -46,12 +47,32 @@ def test_one_sample_at_a_time_as_the_rollout_engine_does(client: Client, address
     assert asyncio.run(engine()) == native(client, REPLIES * 16)
 
 
-def test_shards_without_samples_get_empty_lists(address: str) -> None:
-    trainer = OpenRlhf([address] * 4)
-    answers = asyncio.run(trainer.rewards([PROMPT + REPLIES[0]], [PROMPT], ["Paris"]))
-    assert [answer["rewards"] for answer in answers] == [[1.0], [], [], []]
-    assert [answer["scores"] for answer in answers] == [[1.0], [], [], []]
+def test_samples_go_to_the_addresses_in_turn(address: str) -> None:
+    trainer = OpenRlhf([address, address.replace("short_form_qa", "binary_em")])
+
+    async def one_by_one() -> list[float]:
+        answers = [await trainer.rewards([PROMPT + REPLIES[1]], [PROMPT], ["Paris"]) for _ in range(4)]
+        return [answer["rewards"][0] for (answer,) in answers]
+
+    assert asyncio.run(one_by_one()) == pytest.approx([0.3, 0.0, 0.3, 0.0])
+    assert asyncio.run(trainer.rewards([], [], [])) == []
     assert trainer.waits.total_s == 0.0
+
+
+def test_older_versions_send_shards_without_samples(address: str) -> None:
+    empty: dict[str, list[str]] = {"query": [], "prompts": [], "labels": []}
+    answer = httpx.post(address, json=empty, trust_env=False).raise_for_status().json()
+    assert (answer["rewards"], answer["scores"]) == ([], [])
+
+
+def test_a_label_that_is_empty_is_none(url: str, address: str) -> None:
+    """Without `--data.label_key` it sends "" for each."""
+    prompt = PROMPT.replace("France", "Lilliput")
+    line = {"prompt": "Capital of Lilliput?", "references": ["Mildendo"]}
+    httpx.post(f"{url}/references", json=line, trust_env=False).raise_for_status()
+    queries = [prompt + "<answer>Mildendo</answer>", PROMPT + REPLIES[0]]
+    (answer,) = asyncio.run(OpenRlhf([address]).rewards(queries, [prompt, PROMPT], ["", ""]))
+    assert (answer["rewards"], answer["extra_logs"]["valid"]) == ([1.0, 0.0], [1.0, 0.0])
 
 
 @pytest.mark.parametrize("label", ["Paris", ["Paris", "Rome"], {"references": ["Paris"]}, '{"references": ["Paris"]}'])

@@ -1,4 +1,4 @@
-"""ART: rewards for a group of trajectories (read against openpipe-art 0.5.18).
+"""ART: rewards for a group of trajectories (read against openpipe-art 0.5.23).
 
 In: a `TrajectoryGroup`. Out: a new one with the rewards set, to be used as `after_each` of `gather_trajectory_groups`.
 A reward is a number there: trajectories that could not be scored leave the group, and a group without any is `None`,
@@ -20,7 +20,16 @@ logger = logging.getLogger(__name__)
 async def score_group(group: Any, *, rubric: str | None = None, run_id: str | None = None) -> Any:
     """Scores a group in one request, so that a judge that ranks sees all of it; references are in the metadata."""
     name = uuid.uuid4().hex
-    items = [_trajectory(trajectory, name) for trajectory in group.trajectories]
+    trajectories, items = [], []
+    for trajectory in group.trajectories:
+        try:
+            items.append(_trajectory(trajectory, name))
+        except Exception as error:  # captured calls that are no chat must not end the training
+            logger.warning("a trajectory was not scored: %s", error)
+        else:
+            trajectories.append(trajectory)
+    if not items:
+        return None
     client = common.client()
     try:
         asked = client.asynchronous.score(items, **common.settings(rubric, run_id))
@@ -29,7 +38,7 @@ async def score_group(group: Any, *, rubric: str | None = None, run_id: str | No
         logger.warning("a group of %d was not scored: %s", len(items), error)
         return None
     scored = []
-    for trajectory, result in zip(group.trajectories, results, strict=True):
+    for trajectory, result in zip(trajectories, results, strict=True):
         if result.reward is None:
             logger.warning("a trajectory was not scored: %s", common.first_error(result))
             continue
@@ -40,4 +49,8 @@ async def score_group(group: Any, *, rubric: str | None = None, run_id: str | No
 
 def _trajectory(trajectory: Any, group: str) -> dict[str, Any]:
     label = next((trajectory.metadata[key] for key in common.LABEL_KEYS if key in trajectory.metadata), None)
-    return common.trajectory(None, trajectory.messages(), label, tools=trajectory.tools, group=group)
+    tools = trajectory.tools
+    # Trajectories of captured calls keep the tools with the calls; older versions have no such trajectories.
+    if getattr(trajectory, "exchanges", None):
+        tools = trajectory.history().as_chat_completions_history().tools
+    return common.trajectory(None, trajectory.messages(), label, tools=tools, group=group)

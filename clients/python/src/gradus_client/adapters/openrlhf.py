@@ -1,10 +1,11 @@
-"""OpenRLHF: the function of a reward file (read against OpenRLHF 0.11.0).
+"""OpenRLHF: the function of a reward file (read against OpenRLHF 0.11.2).
 
 In: queries (prompt and response in one text, with special tokens), prompts, labels. Out: rewards, scores from 0 to 1,
 and what to log, as tensors where torch is there. Write a file with the line
 `from gradus_client.adapters.openrlhf import reward_func` and pass it as `--reward.remote_url file.py`. Without Python,
 `--reward.remote_url http://host:8080/get_reward` does the same. OpenRLHF needs a number: what could not be scored gets
-GRADUS_FALLBACK, and so does a query that does not begin with its prompt and has no markers of a chat template.
+GRADUS_FALLBACK, and so does a query that does not begin with its prompt and has no markers of a chat template. Without
+a label, or with an empty one, the table of `POST /references` is asked by prompt.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ BEGIN_TOKENS = (
 """What a text begins with, in the usual vocabularies. Encoding adds one, whether the prompt has one or not."""
 
 
+class Query(NamedTuple):
+    """A query for the server's own reading; without a prompt it looks for the response by the markers of a template."""
+
+    text: str
+    prompt: str | None
+    label: dict[str, Any]
+
+
 class Outcome(NamedTuple):
     """What one query got."""
 
@@ -49,16 +58,20 @@ class Outcome(NamedTuple):
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any) -> dict[str, Any]:
     """Rewards of a shard; OpenRLHF calls it with one sample at a time."""
     divided: dict[int, dict[str, Any]] = {}
-    whole: dict[int, tuple[str, Any]] = {}
+    asked: dict[int, Query] = {}
     for place, (query, prompt, label) in enumerate(zip(queries, prompts, labels, strict=True)):
         reply = response(query, prompt)
+        # OpenRLHF sends an empty label for each row of a data set whose labels it was not told of.
+        known = {} if isinstance(label, str) and not label else common.read_label(label)
         if reply is None:
-            whole[place] = (query, label)
+            asked[place] = Query(query, None, known)
+        elif "references" not in known:
+            asked[place] = Query(prompt + reply, prompt, known)
         else:
             divided[place] = common.trajectory(prompt, reply, label)
     client = common.client()
     found = dict(zip(divided, _score(client, list(divided.values())), strict=True))
-    found.update(zip(whole, _score_whole(client, list(whole.values())), strict=True))
+    found.update(zip(asked, _ask(client, list(asked.values())), strict=True))
     results = [found[place] for place in range(len(queries))]
     rewards = [common.fallback() if result.reward is None else result.reward for result in results]
     logs = {key: [result.metrics[key] for result in results] for key in results[0].metrics} if results else {}
@@ -78,15 +91,19 @@ def _score(client: Client, items: Sequence[Mapping[str, Any]]) -> list[Outcome]:
     return [Outcome(result.reward, result.valid, result.metrics) for result in results]
 
 
-def _score_whole(client: Client, queries: Sequence[tuple[str, Any]]) -> list[Outcome]:
-    """Queries that do not begin with their prompt. The server knows the markers of chat templates, and looks for the
-    response by them; where there are none it scores nothing, as the prompt is not the policy's.
+def _ask(client: Client, queries: Sequence[Query]) -> list[Outcome]:
+    """Queries that `POST /reward` is not for.
+
+    Where one does not begin with its prompt, `POST /get_reward` looks for the response by markers of chat templates;
+    without markers nothing is scored, as the prompt is not the policy's. Where there is no label it asks the table of
+    references.
     """
     if not queries:
         return []
     body = {
-        "query": [query for query, _ in queries],
-        "labels": [common.read_label(label) or None for _, label in queries],
+        "query": [query.text for query in queries],
+        "prompts": [query.prompt for query in queries],
+        "labels": [query.label or None for query in queries],
     }
     fields = {**common.settings(), "on_invalid": "null", "deadline_ms": client.asynchronous.options.deadline_ms}
     asked = {name: value for name, value in fields.items() if value is not None}
@@ -101,10 +118,17 @@ def _score_whole(client: Client, queries: Sequence[tuple[str, Any]]) -> list[Out
         Outcome(reward, bool(valid[place]), {name: values[place] for name, values in logs.items()})
         for place, reward in enumerate(answer["rewards"])
     ]
-    for outcome in outcomes:
+    for query, outcome in zip(queries, outcomes, strict=True):
         if outcome.reward is None:
-            logger.warning("a query that does not begin with its prompt was not scored")
+            logger.warning("a query was not scored: %s", _doubt(query))
     return outcomes
+
+
+def _doubt(query: Query) -> str:
+    """What is likely the matter with a query of which `POST /get_reward` does not say it."""
+    if query.prompt is None:
+        return "it does not begin with its prompt"
+    return "it has no label; is its prompt in the table of POST /references?"
 
 
 def _tensor(numbers: list[float]) -> Any:

@@ -2,7 +2,8 @@
 
 In: a policy's text, or a whole conversation, and the data set's `reward_spec`. Out: a reward. Register it inside of the
 entry point: `skyrl_gym.envs.register(id="gradus", entry_point="gradus_client.adapters.skyrl:GradusEnv")`.
-SkyRL needs a number: what could not be scored gets GRADUS_FALLBACK, and `gradus_valid` is 0.
+SkyRL needs a number: what could not be scored gets GRADUS_FALLBACK, and `gradus_valid` is 0. It logs an environment's
+`get_metrics`; the `metadata` of a step it does not read.
 """
 
 from __future__ import annotations
@@ -35,15 +36,19 @@ def _environment_class() -> Any:
             super().__init__()
             self._extras = extras or {}
             self._prompt: list[Any] = []
+            self._metrics: dict[str, float] = {}
 
         def init(self, prompt: Any) -> Any:
-            self._prompt = list(prompt)
+            self._prompt, self._metrics = list(prompt), {}
             return prompt, {}
 
         def step(self, action: str) -> dict[str, Any]:
             turns = [*self._prompt, {"role": "assistant", "content": action}]
-            value, metrics = reward(turns, self._extras)
-            return {"observations": [], "reward": value, "done": True, "metadata": metrics}
+            value, self._metrics = reward(turns, self._extras)
+            return {"observations": [], "reward": value, "done": True, "metadata": dict(self._metrics)}
+
+        def get_metrics(self) -> dict[str, float]:
+            return dict(self._metrics)
 
     return GradusEnv
 

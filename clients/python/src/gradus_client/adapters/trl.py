@@ -19,7 +19,33 @@ from . import common
 
 logger = logging.getLogger(__name__)
 
-RewardFunction = Callable[..., list[float | None]]
+
+class RewardFunction:
+    """A reward function. An object, since `AsyncGRPOTrainer` pickles what it is given for a process of its own."""
+
+    def __init__(self, client: Client | None, *, rubric: str | None, run_id: str | None, label: str, name: str) -> None:
+        self.__name__ = name
+        self._client = client
+        self._rubric, self._run_id, self._label = rubric, run_id, label
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
+    ) -> list[float | None]:
+        try:
+            items = _trajectories(prompts, completions, completion_ids, columns, self._label)
+            step = getattr(columns.get("trainer_state"), "global_step", None)
+            client = self._client or common.client()
+            scores = client.score(items, step=step, **common.settings(self._rubric, self._run_id))
+            _log(scores, columns.get("log_metric"), self.__name__)
+            return scores.rewards
+        except Exception as error:  # it must not reach the trainer
+            logger.warning("no rewards for %d completions: %s", len(completions), error)
+            return [None] * len(completions)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._client is not None:
+            raise TypeError("a client cannot go to another process; leave it out, and set GRADUS_URL and GRADUS_TOKEN")
+        return dict(self.__dict__)
 
 
 def reward_function(
@@ -34,22 +60,7 @@ def reward_function(
 
     Without `client`, address and token are the environment's (see `common`). `name` is what the trainer's log calls it.
     """
-
-    def scored(
-        prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
-    ) -> list[float | None]:
-        try:
-            items = _trajectories(prompts, completions, completion_ids, columns, label)
-            step = getattr(columns.get("trainer_state"), "global_step", None)
-            scores = (client or common.client()).score(items, step=step, **common.settings(rubric, run_id))
-            _log(scores, columns.get("log_metric"), name)
-            return scores.rewards
-        except Exception as error:  # it must not reach the trainer
-            logger.warning("no rewards for %d completions: %s", len(completions), error)
-            return [None] * len(completions)
-
-    scored.__name__ = name
-    return scored
+    return RewardFunction(client, rubric=rubric, run_id=run_id, label=label, name=name)
 
 
 def reward(

@@ -35,7 +35,7 @@ def compute_score_batch(
     run_id: str | None = None,
     **_: Any,
 ) -> list[dict[str, float]]:
-    """For reward managers that pass whole batches; `url`, `rubric` and `run_id` come from `reward_kwargs`."""
+    """Whole batches, for code that has them: verl 0.9.1's managers pass samples. `url`, `rubric`, `run_id` as there."""
     items = [
         _trajectory(solution, truth, extra or {})
         for solution, truth, extra in zip(solution_strs, ground_truths, extra_infos, strict=True)
@@ -68,7 +68,9 @@ async def compute_score(
 def _trajectory(solution: str, truth: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
     prompt = next((extra[key] for key in ("prompt", "question") if extra.get(key) is not None), None)
     messages = extra.get("messages")
-    completion = solution if messages is None else messages
+    # An agent loop can decode the tokens itself; verl takes special tokens away, and with them the marks of calls.
+    text = extra.get("solution_str") or solution
+    completion = text if messages is None else messages
     fields = {key: extra.get(key) for key in ("tools", "group", "tool_format", "truncated")}
     return common.trajectory(None if messages is not None else prompt, completion, truth, **fields)
 
