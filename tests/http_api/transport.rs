@@ -86,7 +86,7 @@ fn a_compressed_body_counts_as_it_is_sent_too() {
         server.connect().write(bytes).read().unwrap()
     };
     post(100).ok();
-    let problem = post(200).problem(413);
+    let problem = post(400).problem(413);
     assert!(problem["detail"].as_str().unwrap().contains("limit of 4096 bytes"), "{problem}");
 }
 
