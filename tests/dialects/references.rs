@@ -43,7 +43,7 @@ fn an_entry_that_was_damaged_is_left_out_and_said() {
     let change = "UPDATE prompt_references SET value = 'x' WHERE value LIKE '%Paris%'";
     assert_eq!(rusqlite::Connection::open(&path).unwrap().execute(change, []).unwrap(), 1);
     let server = Server::start(&["--store", &url]);
-    assert!(server.log().contains("references by prompt are damaged"), "{}", server.log());
+    server.wait_until(|server| server.log().contains("references by prompt are damaged"));
     let answer = server.post("/references", &lines).ok();
     assert_eq!(answer, json!({"lines": 2, "replaced": 1, "prompts": 2}));
     assert_eq!(score(&server, &whole("Paris")), 1.0);

@@ -250,11 +250,14 @@ fn what_is_no_verdict_is_an_error_of_the_judge_where_errors_are_asked_for() {
 #[test]
 fn where_errors_are_asked_for_a_verdict_that_comes_is_counted_as_none() {
     let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)])]);
-    let server = endpoint.start();
+    let mut server = endpoint.start();
     let request = with(by("long_form_qa", &[capital(RIGHT)]), "on_invalid", json!("error"));
     assert_reward(&server.reward(&request).ok()["results"][0], 1.0);
     assert_eq!(server.metric("gradus_item_errors_total", &[]), 0.0);
     assert_eq!(server.metric("gradus_trajectories_total", &[]), 1.0);
+    // At its end all that it logged is written.
+    server.terminate();
+    assert!(server.wait().success());
     assert!(!server.log().contains("could not be scored"), "{}", server.log());
 }
 
