@@ -80,8 +80,8 @@ pub(crate) struct RewardRequestDoc {
     /// The curriculum position; its `step` wins over the one beside it.
     #[schema(required = false)]
     curriculum: Option<CurriculumDoc>,
-    /// Milliseconds from the request's arrival after which the answer is 504. In a body of more than 64 KiB it belongs before
-    /// `trajectories`: behind them it is not known until it is the request's turn.
+    /// Milliseconds from the request's arrival after which the answer is 504. It belongs before `trajectories`: behind them it
+    /// is not known until it is the request's turn.
     #[schema(required = false)]
     deadline_ms: Option<u64>,
     /// What `reward` holds for an item that could not be scored.

@@ -50,21 +50,23 @@ impl<'a> Split<'a> {
     }
 }
 
-/// Bytes of a body that are looked at for its deadline before it is its turn: no longer than reading a small body takes.
+/// Bytes of a body that are looked at for its deadline before it is its turn.
 const LOOKED_AT: usize = 64 << 10;
 
-/// The `deadline_ms` of a body, for whoever cannot wait until it is read; `None` where it does not stand near the start.
+/// The `deadline_ms` of a body, for whoever cannot wait until it is read; `None` where it does not stand before the items: to
+/// look for it behind them would cost every request a part of what scoring it does.
 pub fn early_deadline_ms(body: &str) -> Option<u64> {
     let mut walk = Walk::new(body.get(..body.floor_char_boundary(LOOKED_AT))?);
     let mut found = None;
     // Where it gives up, or the text is cut off, what was found before stands.
     let _ = walk.object(|walk, key| {
-        let value = walk.value()?;
+        let value = if key == "trajectories" { None } else { Some(walk.value()?) };
         // At the end of what is looked at a number may go on.
         if key == "deadline_ms" && !walk.is_done() {
-            found = value.parse().ok();
+            found = value?.parse().ok();
+            return None;
         }
-        Some(())
+        value.map(|_| ())
     });
     found
 }
@@ -110,9 +112,10 @@ mod tests {
         let long = format!("\"{}\"", "é".repeat(LOOKED_AT));
         for (body, found) in [
             ("{\"deadline_ms\": 400, \"trajectories\": [{}]}".to_owned(), Some(400)),
-            ("{\"step\": 3, \"trajectories\": [{}], \"deadline_ms\":7 }".to_owned(), Some(7)),
+            ("{\"step\": 3, \"deadline_ms\":7, \"trajectories\": [{}]}".to_owned(), Some(7)),
+            ("{\"trajectories\": [{}], \"deadline_ms\": 7}".to_owned(), None),
             (format!("{{\"run_id\": \"r\", \"deadline_ms\": 400, \"trajectories\": [{long}]}}"), Some(400)),
-            (format!("{{\"trajectories\": [{long}], \"deadline_ms\": 400}}"), None),
+            (format!("{{\"run_id\": {long}, \"deadline_ms\": 400}}"), None),
             ("{\"deadline_ms\": null, \"trajectories\": []}".to_owned(), None),
             ("{\"deadline_ms\": 12".to_owned(), None),
             ("7".to_owned(), None),
