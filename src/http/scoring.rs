@@ -68,30 +68,12 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     app.limits.spare.keep(std::mem::take(&mut pass.body));
     tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
     drop(pass);
-    let mut count = Count { app, scored: &scored, refused: false };
     if let (Some(store), Some(batch)) = (&app.store, batch) {
-        let stored = by_deadline(deadline, store.append(batch)).await?;
-        count.refused = stored.is_err();
-        stored?;
+        by_deadline(deadline, store.append(batch)).await??;
     }
-    drop(count);
+    // Only now: what was not stored is sent again, and counted then.
+    app.metrics.count(&scored);
     Ok(scored)
-}
-
-/// Counts a request's scores when dropped, unless the store refused them: also where the client went away, or its time was
-/// over, while they were being stored.
-struct Count<'a> {
-    app: &'a App,
-    scored: &'a Scored,
-    refused: bool,
-}
-
-impl Drop for Count<'_> {
-    fn drop(&mut self) {
-        if !self.refused {
-            self.app.metrics.count(self.scored);
-        }
-    }
 }
 
 /// Tells the log of items that could not be scored: most trainers' paths have no place for the reason.
