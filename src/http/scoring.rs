@@ -224,11 +224,11 @@ pub(crate) async fn by_size<T: Send + 'static>(
     if bytes <= INLINE_BYTES { work() } else { on_work_threads(work).await }
 }
 
-/// Runs blocking work on rayon's threads.
+/// Runs blocking work on rayon's threads. What it holds, a body mostly, is let go when nobody waits for it any more.
 pub(crate) async fn on_work_threads<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
-    elsewhere(rayon::spawn, work).await?
+    in_turn(rayon::spawn, work, |work| work()).await?
 }
 
 /// Something that waits for its turn on another thread. Whoever stops waiting takes it out: the queue holds no body of a
@@ -294,6 +294,29 @@ mod tests {
         for job in queue {
             job();
         }
+    }
+
+    /// A request gives its share of the bytes in flight back when its client leaves: a queue that went on holding its body
+    /// would have no bound.
+    #[test]
+    fn work_that_nobody_waits_for_is_let_go() {
+        let body = Arc::new(());
+        let held = body.clone();
+        let work = on_work_threads(move || {
+            drop(held);
+            Ok(())
+        });
+        // Whoever asks from rayon's only thread has its turn only afterwards.
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let counted = threads.install(|| {
+            let mut work = Box::pin(work);
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(work.as_mut().poll(&mut context).is_pending());
+            let queued = Arc::strong_count(&body);
+            drop(work);
+            (queued, Arc::strong_count(&body))
+        });
+        assert_eq!(counted, (2, 1));
     }
 
     #[tokio::test]
