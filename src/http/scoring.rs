@@ -156,7 +156,11 @@ impl Pass {
             app.metrics.count_unanswered(rubric, errors);
             tell_unscored(app, errors, rubric, &self.request_id);
         }
-        let scored = scored?;
+        let scored = scored.map_err(|error| match error {
+            // A dialect's client never saw the text in which this is a place.
+            BatchError::Request(wrong) if self.facts => BatchError::Request(wrong.without_place()),
+            error => error,
+        })?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
         let kept = |stamp: &&Stamp| done && (!scored.rows.is_empty() || stamp.idempotency.is_some());
         let stamp = self.stamp.as_ref().filter(kept);

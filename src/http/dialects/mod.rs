@@ -202,7 +202,7 @@ async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut u
     *items = prepared.items.len();
     let scores = score(app, &mut prepared, asked.arrived, asked.request_id).await;
     // What is at fault has its place in the native request, which the client never saw.
-    let scores = scores.map_err(Problem::without_place)?;
+    let scores = scores.map_err(Problem::without_pointer)?;
     by_size(bytes, move || {
         let sheet = Sheet::new(&prepared, &scores)?;
         Ok(prepared.dialect.write(&prepared.body, &sheet).into())
