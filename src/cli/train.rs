@@ -65,14 +65,18 @@ struct TrainScoring {
 }
 
 impl TrainScoring {
-    /// The first that says how this process scores, where a server does.
-    fn idle(&self) -> Option<&'static str> {
+    /// What has an effect where a server scores. The rest is warned of, and not refused: in an environment it may be meant
+    /// for that server.
+    fn of_remote(self) -> Self {
         let given = [
             (self.rubrics.is_some(), "--rubrics (GRADUS_RUBRICS)"),
             (self.judge.is_some(), "--judge (GRADUS_JUDGE)"),
             (self.judge_cache_bytes.is_some(), "--judge-cache-bytes (GRADUS_JUDGE_CACHE_BYTES)"),
         ];
-        given.into_iter().find(|(is_given, _)| *is_given).map(|(_, name)| name)
+        for (_, option) in given.into_iter().filter(|(is_given, _)| *is_given) {
+            tracing::warn!("{option} has no effect, since the server at reward.url scores; give it to that server");
+        }
+        Self { rubrics: None, threads: self.threads, judge: None, judge_cache_bytes: None }
     }
 
     fn compose(self) -> Result<Scoring, ConfigError> {
@@ -112,11 +116,7 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
 }
 
 fn options(config: &TrainConfig, flags: TrainScoring, force: bool) -> anyhow::Result<RunOptions> {
-    if let Some(idle) = flags.idle().filter(|_| config.reward.url.is_some()) {
-        anyhow::bail!(
-            "{idle} has no effect, since the server at reward.url scores: leave it out, or give it to that server"
-        );
-    }
+    let flags = if config.reward.url.is_some() { flags.of_remote() } else { flags };
     let scoring = flags.compose()?;
     super::scoring_threads(&scoring)?;
     let token = |field: &str, name: Option<&String>| {

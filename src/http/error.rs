@@ -128,16 +128,10 @@ impl Problem {
         self
     }
 
-    /// Without the place at fault, which is one in another text than the client's.
+    /// Without the field at fault, which is one of another text than the client's.
     #[must_use]
-    pub fn without_place(mut self) -> Self {
+    pub fn without_pointer(mut self) -> Self {
         self.pointer = None;
-        let said = self
-            .detail
-            .rsplit_once(" at line ")
-            .filter(|(_, place)| place.contains(" column "))
-            .map(|said| said.0.len());
-        self.detail.truncate(said.unwrap_or(self.detail.len()));
         self
     }
 

@@ -68,30 +68,12 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     app.limits.spare.keep(std::mem::take(&mut pass.body));
     tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
     drop(pass);
-    let mut count = Count { app, scored: &scored, refused: false };
     if let (Some(store), Some(batch)) = (&app.store, batch) {
-        let stored = by_deadline(deadline, store.append(batch)).await?;
-        count.refused = stored.is_err();
-        stored?;
+        by_deadline(deadline, store.append(batch)).await??;
     }
-    drop(count);
+    // Only now: what was not stored is sent again, and counted then.
+    app.metrics.count(&scored);
     Ok(scored)
-}
-
-/// Counts a request's scores when dropped, unless the store refused them: also where the client went away, or its time was
-/// over, while they were being stored.
-struct Count<'a> {
-    app: &'a App,
-    scored: &'a Scored,
-    refused: bool,
-}
-
-impl Drop for Count<'_> {
-    fn drop(&mut self) {
-        if !self.refused {
-            self.app.metrics.count(self.scored);
-        }
-    }
 }
 
 /// Tells the log of items that could not be scored: most trainers' paths have no place for the reason.
@@ -174,7 +156,11 @@ impl Pass {
             app.metrics.count_unanswered(rubric, errors);
             tell_unscored(app, errors, rubric, &self.request_id);
         }
-        let scored = scored?;
+        let scored = scored.map_err(|error| match error {
+            // A dialect's client never saw the text in which this is a place.
+            BatchError::Request(wrong) if self.facts => BatchError::Request(wrong.without_place()),
+            error => error,
+        })?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
         let kept = |stamp: &&Stamp| done && (!scored.rows.is_empty() || stamp.idempotency.is_some());
         let stamp = self.stamp.as_ref().filter(kept);
@@ -242,11 +228,11 @@ pub(crate) async fn by_size<T: Send + 'static>(
     if bytes <= INLINE_BYTES { work() } else { on_work_threads(work).await }
 }
 
-/// Runs blocking work on rayon's threads.
+/// Runs blocking work on rayon's threads. What it holds, a body mostly, is let go when nobody waits for it any more.
 pub(crate) async fn on_work_threads<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
-    elsewhere(rayon::spawn, work).await?
+    in_turn(rayon::spawn, work, |work| work()).await?
 }
 
 /// Something that waits for its turn on another thread. Whoever stops waiting takes it out: the queue holds no body of a
@@ -312,6 +298,29 @@ mod tests {
         for job in queue {
             job();
         }
+    }
+
+    /// A request gives its share of the bytes in flight back when its client leaves: a queue that went on holding its body
+    /// would have no bound.
+    #[test]
+    fn work_that_nobody_waits_for_is_let_go() {
+        let body = Arc::new(());
+        let held = body.clone();
+        let work = on_work_threads(move || {
+            drop(held);
+            Ok(())
+        });
+        // Whoever asks from rayon's only thread has its turn only afterwards.
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let counted = threads.install(|| {
+            let mut work = Box::pin(work);
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(work.as_mut().poll(&mut context).is_pending());
+            let queued = Arc::strong_count(&body);
+            drop(work);
+            (queued, Arc::strong_count(&body))
+        });
+        assert_eq!(counted, (2, 1));
     }
 
     #[tokio::test]

@@ -139,22 +139,24 @@ fn what_is_in_flight_has_room_for_a_body() {
     );
 }
 
-/// An option that is offered has an effect, or is refused.
+/// An option that is offered has an effect, or is warned of: one shell may be both the server's and the trainer's.
 #[test]
-fn train_takes_no_option_that_does_nothing() {
+fn train_says_of_an_option_that_it_does_nothing() {
     let gradus = Gradus::new();
     let run = "name = \"a\"\noutput = \"a\"\nalgorithm = \"grpo\"\nsteps = 1\npolicy = { model = \"m\" }\n\
                reward = { url = \"http://127.0.0.1:9\" }\n[environment]\nkind = \"qa_search\"\ncorpus = \"c\"\n\
                train = \"t\"\nheld_out = \"h\"\n";
     let config = gradus.file("run.toml", run);
-    let refused = |option: &str, value: &str, code: i32| {
+    let ends = |option: &str, value: &str, code: i32| {
         gradus.run(&["--config", &config, "train", option, value]).exits(code).err
     };
     for option in ["--default-rubric", "--schema-cache-bytes"] {
-        assert!(refused(option, "1", 2).contains(&format!("unexpected argument '{option}'")));
+        assert!(ends(option, "1", 2).contains(&format!("unexpected argument '{option}'")));
     }
     for option in ["--rubrics", "--judge", "--judge-cache-bytes"] {
-        let said = refused(option, "1", 1);
-        assert!(said.contains(&format!("{option} (GRADUS_")) && said.contains("reward.url"), "{said}");
+        let said = ends(option, "1", 1);
+        assert!(said.contains(&format!("{option} (GRADUS_")) && said.contains("reward.url scores"), "{said}");
+        // What it ends of is that the run's own files are not there.
+        assert!(said.contains("WARN") && !said.contains("leave it out"), "{said}");
     }
 }

@@ -67,6 +67,9 @@ fn a_problem_points_into_the_body_that_was_sent_or_nowhere() {
         let problem = server.post(path, &body.to_string()).problem(status);
         assert_eq!(problem["pointer"], Value::Null, "{path}: {problem}");
     }
+    let named = server.post("/trl?rubric=a%20at%20line%201%20column%202", &plain.to_string()).problem(404);
+    let detail = named["detail"].as_str().unwrap();
+    assert!(detail.contains("\"a at line 1 column 2\"; GET /rubrics"), "{detail}");
     let problem = server.post("/trl", "{\"completions\":[NaN]}").problem(400);
     assert_eq!((&problem["detail"], &problem["pointer"]), (&json!("expected value"), &Value::Null), "{problem}");
     let problem = server.post("/trl", "{\"completions\":[\"a\"],\"num_generations\":-1}").problem(422);

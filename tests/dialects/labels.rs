@@ -107,6 +107,10 @@ fn what_stands_for_no_label_leaves_the_table_its_say() {
     assert_eq!(eval_protocol(context()), (json!(1.0), Value::Null));
     assert_eq!(eval_protocol(json!([])), (json!(1.0), Value::Null), "the context of a single message");
     assert_eq!(eval_protocol(json!(["Lyon"])), (json!(0.0), Value::Null), "a label wins");
+    let nested = json!({"messages": [{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "<answer>Paris</answer>"}],
+        "ground_truth": context(), "kwargs": {"ground_truth": "Paris", "rubric": "binary_em"}});
+    let answer = server.post("/eval-protocol/evaluate", &nested.to_string()).ok();
+    assert_eq!((&answer["score"], &answer["error"]), (&json!(1.0), &Value::Null), "a label behind a context");
     let (_, error) = eval_protocol(json!([question, "Paris"]));
     assert!(error.as_str().unwrap().starts_with("item_malformed"), "{error}");
 }

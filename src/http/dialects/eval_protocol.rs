@@ -107,7 +107,10 @@ impl Dialect for EvalProtocol {
         let body = parts.object(body)?;
         let nested = body.get("kwargs").map(|kwargs| kwargs.object("/kwargs")).transpose()?;
         let either = |name: &str| body.raw_of(name).or_else(|| nested?.raw_of(name));
-        let truth = either("ground_truth").filter(|truth| !is_conversation(truth));
+        let is_truth = |truth: &&str| !is_conversation(truth);
+        // A conversation must not hide what is right behind it.
+        let nested_truth = || nested?.raw_of("ground_truth").filter(is_truth);
+        let truth = body.raw_of("ground_truth").filter(is_truth).or_else(nested_truth);
         let draft = Draft {
             written: Written::Messages(Cow::Borrowed(body.needed("messages")?.raw())),
             label: truth.map(Label::of_raw).unwrap_or_default(),

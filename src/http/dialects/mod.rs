@@ -44,7 +44,7 @@ use super::error::Problem;
 use super::handlers::json;
 use super::idempotency::{self, Answer};
 use super::limits::AbandonOnDrop;
-use super::scoring::{self, Job, by_size, in_time};
+use super::scoring::{self, Job, by_size};
 use super::telemetry::RequestId;
 use super::wire::{OnInvalid, Pointed, read_as};
 use crate::toolcall::values_bytes;
@@ -163,9 +163,7 @@ async fn respond<D: Dialect>(
     let asked = Asked { options, arrived, request_id: id.0 };
     let Some(key) = key else { return Ok(admission.hold(answer::<D>(app, body, asked, items).await?)) };
     let uri = parts.uri.clone();
-    let due = asked.options.due(arrived, app.limits.config.max_deadline_ms);
-    let hashed = by_size(body.len(), move || Ok((hash(&uri, &body), body)));
-    let (request_hash, body) = in_time(due, hashed).await?;
+    let (request_hash, body) = by_size(body.len(), move || Ok((hash(&uri, &body), body))).await?;
     let mut waiting = Some(body);
     // In a place of its own: whoever waits for it would be as large as it is, more than once.
     let make = Box::pin(async {
@@ -193,8 +191,8 @@ fn unscored<D: Dialect>(app: &App, uri: &Uri, items: usize) -> Unscored {
 /// Scores a body and writes the answer; tells how many items the body has as soon as that is known.
 async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut usize) -> Result<Bytes, Problem> {
     let bytes = body.len();
-    let due = asked.options.due(asked.arrived, app.limits.config.max_deadline_ms);
-    let mut prepared = match in_time(due, read::<D>(app, body, asked.options)).await {
+    // However late it is: only then is it known for how many items there must be an entry, and scoring asks for the time.
+    let mut prepared = match read::<D>(app, body, asked.options).await {
         Ok(prepared) => prepared,
         Err(refused) => {
             *items = refused.items;
@@ -204,7 +202,7 @@ async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut u
     *items = prepared.items.len();
     let scores = score(app, &mut prepared, asked.arrived, asked.request_id).await;
     // What is at fault has its place in the native request, which the client never saw.
-    let scores = scores.map_err(Problem::without_place)?;
+    let scores = scores.map_err(Problem::without_pointer)?;
     by_size(bytes, move || {
         let sheet = Sheet::new(&prepared, &scores)?;
         Ok(prepared.dialect.write(&prepared.body, &sheet).into())

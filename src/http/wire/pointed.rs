@@ -36,6 +36,18 @@ impl Pointed {
         let (pointer, message) = (bounded_pointer(pointer.as_ref()), excerpt(message.as_ref()));
         Self { wrong: Wrong::Shape, pointer, message }
     }
+
+    /// Without the line and the column that serde's words end with.
+    #[must_use]
+    pub fn without_place(mut self) -> Self {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_place = |place: &str| {
+            place.split_once(" column ").is_some_and(|(line, column)| is_number(line) && is_number(column))
+        };
+        let said = self.message.rsplit_once(" at line ").filter(|(_, place)| is_place(place));
+        self.message.truncate(said.map_or(self.message.len(), |(said, _)| said.len()));
+        self
+    }
 }
 
 impl fmt::Display for Pointed {

@@ -58,15 +58,20 @@ const LOOKED_AT: usize = 64 << 10;
 pub fn early_deadline_ms(body: &str) -> Option<u64> {
     let mut walk = Walk::new(body.get(..body.floor_char_boundary(LOOKED_AT))?);
     let mut found = None;
-    // Where it gives up, or the text is cut off, what was found before stands.
     let _ = walk.object(|walk, key| {
-        let value = if key == "trajectories" { None } else { Some(walk.value()?) };
-        // At the end of what is looked at a number may go on.
-        if key == "deadline_ms" && !walk.is_done() {
-            found = value?.parse().ok();
+        if key == "trajectories" {
             return None;
         }
-        value.map(|_| ())
+        let value = walk.value()?;
+        if key != "deadline_ms" {
+            return Some(());
+        }
+        // At the end of what is looked at a number may go on.
+        if !walk.is_done() {
+            found = value.parse().ok();
+        }
+        // The rest is read when it is its turn.
+        None
     });
     found
 }

@@ -264,7 +264,17 @@ def test_openrlhf_asks_the_table_where_labels_are_empty(environment: str, caplog
     assert list(found["extra_logs"]["gradus_valid"]) == [1.0, 1.0, 1.0, 1.0, 0.0]
     assert list(found["rewards"][:3]) == [1.0] * 3
     assert found["rewards"][4] == 0.0
-    assert "it has no label" in caplog.text
+    assert "the server's log says why; its label has no references" in caplog.text
+
+
+def test_openrlhf_reads_tools_that_are_text(environment: str) -> None:
+    tools = '[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]'
+    reply = '<tool_call>{"name": "f", "arguments": {}}</tool_call><|im_end|>'
+    found = [
+        openrlhf.reward_func([CHATML + reply], [CHATML], [{"tools": tools, **label}])
+        for label in ({}, {"references": ["Paris"]})
+    ]
+    assert [answer["extra_logs"]["tool_schema"] for answer in found] == [[1.0], [1.0]]
 
 
 ASKED = "Answer like <answer>Paris</answer>. Capital of France?"

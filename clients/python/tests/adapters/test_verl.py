@@ -72,9 +72,24 @@ def test_a_text_that_kept_its_special_tokens_replaces_the_one_that_lost_them(env
     broken = '[TOOL_CALLS][{"name": "f", </s>[TOOL_RESULTS]Paris[/TOOL_RESULTS]' + RIGHT + "</s>"
     bare = '[{"name": "f", Paris' + RIGHT
     assert verl.compute_score_sync("nq", bare, "Paris", {"prompt": "Capital?"})["score"] == 1.0
-    kept = {"prompt": "Capital?", "solution_str": broken}
+    kept = {"prompt": "Capital?", "gradus_solution_str": broken}
     assert verl.compute_score_sync("nq", bare, "Paris", kept)["score"] < 0.5
     assert asyncio.run(verl.compute_score("nq", bare, "Paris", kept))["score"] < 0.5
+
+
+def test_no_column_of_a_data_set_replaces_what_the_policy_wrote(environment: str) -> None:
+    for column in ({"solution_str": RIGHT}, {"gradus_solution_str": float("nan")}, {"gradus_solution_str": 7}):
+        assert verl.compute_score_sync("nq", "I have no idea", "Paris", column)["score"] < 0.5
+        assert verl.compute_score_sync("nq", RIGHT, "Paris", {**column, "solution_str": "no idea"})["score"] == 1.0
+
+
+def test_a_sample_whose_columns_nobody_can_read_is_one_without_a_score(environment: str) -> None:
+    lost = {"score": 0.0, "acc": 0.0, "valid": 0.0}
+    odd = {"messages": float("nan")}
+    assert asyncio.run(verl.compute_score("nq", RIGHT, "Paris", odd)) == lost
+    found = verl.compute_score_batch(["nq"] * 3, [RIGHT] * 3, ["Paris"] * 3, [None, odd, None])
+    assert [sample["valid"] for sample in found] == [1.0, 0.0, 1.0]
+    assert found[1] == lost
 
 
 def test_rows_of_parquet_files_have_arrays_at_any_depth(environment: str) -> None:

@@ -72,19 +72,20 @@ def trajectory(prompt: Any, completion: Any, label: Any = None, **fields: Any) -
     """One item of `score`; prompt and completion are texts or lists of messages. Fields of `None` are left out."""
     item = {name: value for name, value in fields.items() if value is not None}
     item.update(read_label(label))
-    if isinstance(item.get("tools"), str):
-        item["tools"] = _tools(item["tools"])
+    item = with_tools(item)
     if isinstance(completion, str):
         return {**item, "prompt": "" if prompt is None else prompt, "response": completion}
     return {**item, "messages": [*messages(prompt, "user"), *messages(completion, "assistant")]}
 
 
-def _tools(text: str) -> Any:
-    """A list of tools that a data set holds as JSON text; anything else is for the server to name."""
+def with_tools(item: dict[str, Any]) -> dict[str, Any]:
+    """With the list of tools where a data set holds it as JSON text; anything else is for the server to name."""
+    if not isinstance(item.get("tools"), str):
+        return item
     try:
-        return json.loads(text)
+        return {**item, "tools": json.loads(item["tools"])}
     except ValueError:
-        return text
+        return item
 
 
 def messages(turns: Any, role: str) -> list[Any]:

@@ -62,7 +62,7 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
     for place, (query, prompt, label) in enumerate(zip(queries, prompts, labels, strict=True)):
         reply = response(query, prompt)
         # OpenRLHF sends an empty label for each row of a data set whose labels it was not told of.
-        known = {} if isinstance(label, str) and not label else common.read_label(label)
+        known = {} if isinstance(label, str) and not label else common.with_tools(common.read_label(label))
         if reply is None:
             asked[place] = Query(query, None, known)
         elif "references" not in known:
@@ -120,15 +120,15 @@ def _ask(client: Client, queries: Sequence[Query]) -> list[Outcome]:
     ]
     for query, outcome in zip(queries, outcomes, strict=True):
         if outcome.reward is None:
-            logger.warning("a query was not scored: %s", _doubt(query))
+            logger.warning("a query was not scored, the server's log says why; %s", _doubt(query))
     return outcomes
 
 
 def _doubt(query: Query) -> str:
-    """What is likely the matter with a query of which `POST /get_reward` does not say it."""
+    """What to look at first: `POST /get_reward` does not say why."""
     if query.prompt is None:
-        return "it does not begin with its prompt"
-    return "it has no label; is its prompt in the table of POST /references?"
+        return "it does not begin with its prompt: has it the markers of a chat template?"
+    return "its label has no references: is its prompt in the table of POST /references?"
 
 
 def _tensor(numbers: list[float]) -> Any:

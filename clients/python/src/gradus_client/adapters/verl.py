@@ -36,11 +36,10 @@ def compute_score_batch(
     **_: Any,
 ) -> list[dict[str, float]]:
     """Whole batches, for code that has them: verl 0.9.1's managers pass samples. `url`, `rubric`, `run_id` as there."""
-    items = [
-        _trajectory(solution, truth, extra or {})
-        for solution, truth, extra in zip(solution_strs, ground_truths, extra_infos, strict=True)
-    ]
-    return [_flat(score) for score in common.scores(items, url, rubric, run_id)]
+    samples = zip(solution_strs, ground_truths, extra_infos, strict=True)
+    items = [_item(solution, truth, extra) for solution, truth, extra in samples]
+    scores = iter(common.scores([item for item in items if item is not None], url, rubric, run_id))
+    return [_flat(None if item is None else next(scores)) for item in items]
 
 
 def compute_score_sync(
@@ -54,10 +53,10 @@ async def compute_score(
     data_source: Any, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **keywords: Any
 ) -> dict[str, float]:
     """One sample; verl awaits many of these at once."""
-    url, settings = keywords.get("url"), common.settings(keywords.get("rubric"), keywords.get("run_id"))
-    client = common.client(url)
-    item = _trajectory(solution_str, ground_truth, extra_info or {})
     try:
+        settings = common.settings(keywords.get("rubric"), keywords.get("run_id"))
+        client = common.client(keywords.get("url"))
+        item = _trajectory(solution_str, ground_truth, extra_info or {})
         scores = await asyncio.wrap_future(client.portal.submit(client.asynchronous.score([item], **settings)))
     except Exception as error:  # a lost sample must not end the training
         logger.warning("a sample was not scored: %s", error)
@@ -65,11 +64,21 @@ async def compute_score(
     return _flat(common.valid(scores.results[0]))
 
 
+def _item(solution: str, truth: Any, extra: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        return _trajectory(solution, truth, extra or {})
+    except Exception as error:  # nor must one with columns that nobody can read
+        logger.warning("a sample was not scored: %s", error)
+        return None
+
+
 def _trajectory(solution: str, truth: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
     prompt = next((extra[key] for key in ("prompt", "question") if extra.get(key) is not None), None)
     messages = extra.get("messages")
-    # An agent loop can decode the tokens itself; verl takes special tokens away, and with them the marks of calls.
-    text = extra.get("solution_str") or solution
+    # An agent loop can decode the tokens itself; verl takes special tokens away, and with them the marks of calls. The
+    # name is none that a data set has: its column would be scored in place of what the policy wrote.
+    whole = extra.get("gradus_solution_str")
+    text = whole if isinstance(whole, str) else solution
     completion = text if messages is None else messages
     fields = {key: extra.get(key) for key in ("tools", "group", "tool_format", "truncated")}
     return common.trajectory(None if messages is not None else prompt, completion, truth, **fields)
