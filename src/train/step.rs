@@ -137,8 +137,8 @@ impl Run {
         let mut scored = timed(&mut clock.reward, score)?;
         let mut written: Vec<Written> = rollouts.iter().map(Written::from).collect();
         if let Some(overlong) = Overlong::of(&self.config, &self.rewarder) {
-            for (scored, written) in scored.iter_mut().zip(&mut written) {
-                written.overlong = overlong.punish(scored, written.tokens);
+            for ((scored, written), rollout) in scored.iter_mut().zip(&mut written).zip(&rollouts) {
+                written.overlong = overlong.punish(scored, rollout);
             }
         }
         all.scored.extend(scored.iter().cloned());
