@@ -240,8 +240,8 @@ impl Run {
                 metrics.set(metric.clone(), value).map_err(TrainError::other)?;
             }
         }
-        self.log = MetricsLog::resume(&dir, step).map_err(TrainError::other)?;
-        self.record(&metrics)?;
+        self.log = MetricsLog::restate(&dir, &metrics).map_err(TrainError::other)?;
+        self.events.append(&metrics, wall_time()).map_err(TrainError::other)?;
         watcher.step(step, self.config.steps, &metrics);
         checkpoint::restate(&dir, &self.state)
     }
