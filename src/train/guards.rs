@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::TrainError;
 use super::config::{Schedule, TrainConfig};
 use super::env::{Split, Task};
+use super::groups::DapoConfig;
 use super::reward::Rewarder;
 use super::rollout::World;
 use super::state::RunState;
@@ -42,13 +43,29 @@ pub(super) fn unchanged(saved: &RunState, now: &RunState, config: &TrainConfig) 
     let judges = now.judges.iter().filter_map(|(name, identity)| {
         Some((format!("the judge {name:?}"), saved.judges.get(name)?.clone(), identity.clone()))
     });
+    // Only a change of the configuration is found before that of a file, so that the remedy is its own.
+    let remedy = if went_unpunished(saved, now, config) {
+        "earlier versions took nothing off long rollouts: set `dapo.overlong_cache_tokens = 0`"
+    } else {
+        "put it back"
+    };
     match all.into_iter().chain(files).chain(judges).find(|(_, before, now)| before != now) {
         None => Ok(()),
         Some((what, before, now)) => Err(TrainError::Changed(format!(
-            "{what} changed since this run was stopped ({before} before, {now} now): put it back, start a new run in \
+            "{what} changed since this run was stopped ({before} before, {now} now): {remedy}, start a new run in \
              another folder, or go on with --force"
         ))),
     }
+}
+
+/// Whether all that differs from the configuration that a run was begun with is that DAPO takes something off long rollouts:
+/// nobody need have changed anything, since earlier versions did not.
+fn went_unpunished(saved: &RunState, now: &RunState, config: &TrainConfig) -> bool {
+    let dapo = DapoConfig { overlong_cache_tokens: Some(0), ..config.dapo };
+    let unpunished = TrainConfig { dapo, ..config.clone() };
+    // Where nothing is taken off now either, the two are one.
+    let is_other = unpunished.hash() != now.config_hash;
+    is_other && [unpunished.hash(), unpunished.earlier_hash()].contains(&saved.config_hash)
 }
 
 /// Files of the policy by which it reads and writes texts.
@@ -190,6 +207,24 @@ mod tests {
         assert_eq!(dapo(""), dapo("dapo.overlong_cache_tokens = 51"), "a fifth of 256");
         assert_ne!(dapo(""), dapo("dapo.overlong_cache_tokens = 0"));
         assert_eq!(config("").hash(), config("dapo.overlong_cache_tokens = 9").hash(), "GRPO takes nothing off");
+    }
+
+    #[test]
+    fn what_takes_nothing_off_as_earlier_versions_did_is_named() {
+        let dapo = |rest: &str| TrainConfig { algorithm: Algorithm::Dapo, ..config(rest) };
+        let off = "dapo.overlong_cache_tokens = 0";
+        let begun = dapo(off);
+        for hash in [begun.hash(), begun.earlier_hash()] {
+            let saved = RunState { config_hash: hash, ..RunState::default() };
+            let error = refused(&saved, &dapo("")).unwrap();
+            assert!(error.contains(&format!("set `{off}`")) && error.contains("--force"), "{error}");
+            assert_eq!(refused(&saved, &begun), None, "what helps is what is said");
+            // Where more than that changed it would not help.
+            let error = refused(&saved, &TrainConfig { algorithm: Algorithm::Dapo, ..config("rollout.prompts = 3") });
+            assert!(error.unwrap().contains("put it back"));
+        }
+        let error = refused(&state(&dapo("")), &begun).unwrap();
+        assert!(error.contains("put it back"), "{error}");
     }
 
     #[test]
