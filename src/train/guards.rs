@@ -68,6 +68,31 @@ fn went_unpunished(saved: &RunState, now: &RunState, config: &TrainConfig) -> bo
     is_other && [unpunished.hash(), unpunished.earlier_hash()].contains(&saved.config_hash)
 }
 
+/// Whether a run goes on with the prompts that it was begun with. Earlier versions gave the chat template no tools, and did
+/// not say in a checkpoint what the policy's files were, by which they are told.
+///
+/// # Errors
+/// When they are others.
+pub(super) fn same_prompts(saved: &RunState, world: &World) -> Result<(), TrainError> {
+    let tells = |setting: &String| setting.starts_with(POLICY);
+    let Some(task) = world.environment.tasks(Split::Train).first().filter(|_| !saved.data.keys().any(tells)) else {
+        return Ok(());
+    };
+    let messages = world.environment.messages(task);
+    if world.protocol.prompt(&messages)? == world.protocol.with_tools("[]")?.prompt(&messages)? {
+        return Ok(());
+    }
+    Err(TrainError::Changed(
+        "the prompts changed since this run was stopped: an earlier version began it, which did not give the chat template \
+         the environment's tools, and this template prints them: start a new run in another folder, or go on with the other \
+         prompts by --force"
+            .to_owned(),
+    ))
+}
+
+/// What the names of the policy's files begin with among those of the data.
+const POLICY: &str = "policy: ";
+
 /// Files of the policy by which it reads and writes texts.
 const POLICY_FILES: [&str; 5] =
     ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
@@ -86,7 +111,7 @@ pub(super) fn hashes(config: &TrainConfig, policy: &Path) -> Result<BTreeMap<Str
         let path = policy.join(name);
         // One that is put there later counts, too.
         let hash = if path.exists() { hash(&path)? } else { "none".to_owned() };
-        all.insert(format!("policy: {name}"), hash);
+        all.insert(format!("{POLICY}{name}"), hash);
     }
     Ok(all)
 }
