@@ -43,7 +43,7 @@ pub(super) fn unchanged(saved: &RunState, now: &RunState, config: &TrainConfig) 
     let judges = now.judges.iter().filter_map(|(name, identity)| {
         Some((format!("the judge {name:?}"), saved.judges.get(name)?.clone(), identity.clone()))
     });
-    // Only a change of the configuration is found before that of a file, so that the remedy is its own.
+    // Where it is so, the configuration is the change that is found, as the first.
     let remedy = if went_unpunished(saved, now, config) {
         "earlier versions took nothing off long rollouts: set `dapo.overlong_cache_tokens = 0`"
     } else {

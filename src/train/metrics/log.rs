@@ -80,7 +80,7 @@ impl MetricsLog {
         if text.last().is_some_and(|last| *last != b'\n') {
             text.push(b'\n');
         }
-        let write = || {
+        let mut write = || {
             serde_json::to_writer(&mut text, metrics)?;
             text.push(b'\n');
             let mut out = File::create(&beside)?;
