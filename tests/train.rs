@@ -15,6 +15,7 @@ mod refusals;
 #[path = "train/settings.rs"]
 mod settings;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -292,6 +293,30 @@ fn rollouts_of_a_step_are_written_down() {
     assert!(records.iter().all(|record| !record.messages.is_empty() && record.scored.stages.len() == 4));
     let error = record::read(&output, 1).unwrap_err().to_string();
     assert!(error.contains("the steps [2]"), "{error}");
+}
+
+#[test]
+fn a_task_that_a_step_holds_twice_is_two_groups() {
+    let folder = start(10);
+    let train = folder.path().join("world/train.jsonl");
+    let questions = std::fs::read_to_string(&train).unwrap();
+    std::fs::write(&train, questions.lines().take(3).collect::<Vec<_>>().join("\n")).unwrap();
+    // Six prompts of three tasks: two epochs in a step.
+    let run = rl(folder.path(), "twice", "grpo", 2);
+    let output = run.output.clone();
+    go(run);
+    let records = record::read(&output, 2).unwrap();
+    let groups: Vec<_> = records.chunks(4).collect();
+    assert_eq!(groups.len(), 6);
+    for epoch in groups.chunks(3) {
+        let tasks: BTreeSet<&str> = epoch.iter().map(|group| group[0].task.as_str()).collect();
+        assert_eq!(tasks.len(), 3, "each epoch has every task");
+    }
+    for group in groups {
+        assert!(group.iter().all(|record| record.task == group[0].task));
+        let rewards: Vec<f64> = group.iter().map(|record| record.scored.reward.unwrap()).collect();
+        assert!((group[0].group_mean - mean(&rewards)).abs() < 1e-12, "{rewards:?}");
+    }
 }
 
 #[test]

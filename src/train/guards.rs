@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::TrainError;
 use super::config::{Schedule, TrainConfig};
 use super::env::{Split, Task};
+use super::groups::DapoConfig;
 use super::reward::Rewarder;
 use super::rollout::World;
 use super::state::RunState;
@@ -42,14 +43,55 @@ pub(super) fn unchanged(saved: &RunState, now: &RunState, config: &TrainConfig) 
     let judges = now.judges.iter().filter_map(|(name, identity)| {
         Some((format!("the judge {name:?}"), saved.judges.get(name)?.clone(), identity.clone()))
     });
+    // Where it is so, the configuration is the change that is found, as the first.
+    let remedy = if went_unpunished(saved, now, config) {
+        "earlier versions took nothing off long rollouts: set `dapo.overlong_cache_tokens = 0`"
+    } else {
+        "put it back"
+    };
     match all.into_iter().chain(files).chain(judges).find(|(_, before, now)| before != now) {
         None => Ok(()),
         Some((what, before, now)) => Err(TrainError::Changed(format!(
-            "{what} changed since this run was stopped ({before} before, {now} now): put it back, start a new run in \
+            "{what} changed since this run was stopped ({before} before, {now} now): {remedy}, start a new run in \
              another folder, or go on with --force"
         ))),
     }
 }
+
+/// Whether all that differs from the configuration that a run was begun with is that DAPO takes something off long rollouts:
+/// nobody need have changed anything, since earlier versions did not.
+fn went_unpunished(saved: &RunState, now: &RunState, config: &TrainConfig) -> bool {
+    let dapo = DapoConfig { overlong_cache_tokens: Some(0), ..config.dapo };
+    let unpunished = TrainConfig { dapo, ..config.clone() };
+    // Where nothing is taken off now either, the two are one.
+    let is_other = unpunished.hash() != now.config_hash;
+    is_other && [unpunished.hash(), unpunished.earlier_hash()].contains(&saved.config_hash)
+}
+
+/// Whether a run goes on with the prompts that it was begun with. Earlier versions gave the chat template no tools, and did
+/// not say in a checkpoint what the policy's files were, by which they are told.
+///
+/// # Errors
+/// When they are others.
+pub(super) fn same_prompts(saved: &RunState, world: &World) -> Result<(), TrainError> {
+    let tells = |setting: &String| setting.starts_with(POLICY);
+    let Some(task) = world.environment.tasks(Split::Train).first().filter(|_| !saved.data.keys().any(tells)) else {
+        return Ok(());
+    };
+    let messages = world.environment.messages(task);
+    if world.protocol.prompt(&messages)? == world.protocol.with_tools("[]")?.prompt(&messages)? {
+        return Ok(());
+    }
+    Err(TrainError::Changed(
+        "the prompts changed since this run was stopped: an earlier version began it, which did not give the chat template \
+         the environment's tools, and this template prints them: start a new run in another folder, or go on with the other \
+         prompts by --force"
+            .to_owned(),
+    ))
+}
+
+/// What the names of the policy's files begin with among those of the data.
+const POLICY: &str = "policy: ";
 
 /// Files of the policy by which it reads and writes texts.
 const POLICY_FILES: [&str; 5] =
@@ -69,7 +111,7 @@ pub(super) fn hashes(config: &TrainConfig, policy: &Path) -> Result<BTreeMap<Str
         let path = policy.join(name);
         // One that is put there later counts, too.
         let hash = if path.exists() { hash(&path)? } else { "none".to_owned() };
-        all.insert(format!("policy: {name}"), hash);
+        all.insert(format!("{POLICY}{name}"), hash);
     }
     Ok(all)
 }
@@ -190,6 +232,24 @@ mod tests {
         assert_eq!(dapo(""), dapo("dapo.overlong_cache_tokens = 51"), "a fifth of 256");
         assert_ne!(dapo(""), dapo("dapo.overlong_cache_tokens = 0"));
         assert_eq!(config("").hash(), config("dapo.overlong_cache_tokens = 9").hash(), "GRPO takes nothing off");
+    }
+
+    #[test]
+    fn what_takes_nothing_off_as_earlier_versions_did_is_named() {
+        let dapo = |rest: &str| TrainConfig { algorithm: Algorithm::Dapo, ..config(rest) };
+        let off = "dapo.overlong_cache_tokens = 0";
+        let begun = dapo(off);
+        for hash in [begun.hash(), begun.earlier_hash()] {
+            let saved = RunState { config_hash: hash, ..RunState::default() };
+            let error = refused(&saved, &dapo("")).unwrap();
+            assert!(error.contains(&format!("set `{off}`")) && error.contains("--force"), "{error}");
+            assert_eq!(refused(&saved, &begun), None, "what helps is what is said");
+            // Where more than that changed it would not help.
+            let error = refused(&saved, &TrainConfig { algorithm: Algorithm::Dapo, ..config("rollout.prompts = 3") });
+            assert!(error.unwrap().contains("put it back"));
+        }
+        let error = refused(&state(&dapo("")), &begun).unwrap();
+        assert!(error.contains("put it back"), "{error}");
     }
 
     #[test]

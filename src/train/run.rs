@@ -11,7 +11,7 @@ use super::algorithm::Algorithm;
 use super::config::TrainConfig;
 use super::demonstrations::Demonstrations;
 use super::env::{Split, Task};
-use super::guards::{check_lengths, check_mastery, hashes, locked, unchanged};
+use super::guards::{check_lengths, check_mastery, hashes, locked, same_prompts, unchanged};
 use super::metrics::{EventFile, History, METRICS_FILE, Metric, MetricsLog, StepMetrics};
 use super::policy::Policy;
 use super::protocol::Protocol;
@@ -136,6 +136,7 @@ impl Run {
         let saved = checkpoint::newest(&dir)?;
         if let Some(saved) = saved.as_ref().filter(|_| !options.force) {
             unchanged(&saved.state, &state, &config)?;
+            same_prompts(&saved.state, &world)?;
         }
         // From here on the folder is written to.
         let first = saved.as_ref().map_or(0, |saved| saved.state.step + 1);
@@ -240,8 +241,8 @@ impl Run {
                 metrics.set(metric.clone(), value).map_err(TrainError::other)?;
             }
         }
-        self.log = MetricsLog::resume(&dir, step).map_err(TrainError::other)?;
-        self.record(&metrics)?;
+        self.log = MetricsLog::restate(&dir, &metrics).map_err(TrainError::other)?;
+        self.events.append(&metrics, wall_time()).map_err(TrainError::other)?;
         watcher.step(step, self.config.steps, &metrics);
         checkpoint::restate(&dir, &self.state)
     }

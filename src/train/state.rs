@@ -17,9 +17,6 @@ pub struct RunState {
     pub optimizer_steps: u64,
     /// Tasks drawn so far: the sampler's place in its order.
     pub tasks_drawn: u64,
-    /// Tasks that were drawn for a step that held them already: they come first in the next.
-    #[serde(default)]
-    pub put_off: Vec<usize>,
     /// Rollouts drawn so far.
     pub rollouts_drawn: u64,
     /// Seconds of training.

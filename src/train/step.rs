@@ -1,6 +1,5 @@
 //! One step of a run: rollouts, rewards, groups, update. Reads in run order.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -14,7 +13,6 @@ use super::reward::Attempted;
 use super::rollout::{Rollout, Wanted};
 use super::run::Run;
 use super::seeds::{Purpose, draw, shuffled};
-use super::state::RunState;
 use super::update::{Seen, Update};
 use super::{TrainError, record};
 use crate::advantage::Plan;
@@ -35,7 +33,7 @@ impl Run {
         let rounds = if self.config.algorithm.replaces_flat_groups() { self.config.dapo.max_rounds.max(1) } else { 1 };
         for _ in 0..rounds {
             let wanting = self.config.rollout.prompts.saturating_sub(self.useful(&groups));
-            let tasks = self.next_tasks(wanting, &groups);
+            let tasks = self.next_tasks(wanting);
             let fresh = self.attempt(&tasks, self.config.rollout.group_size, &mut clock, &mut all)?;
             groups.extend(fresh);
             if self.useful(&groups) >= self.config.rollout.prompts {
@@ -102,16 +100,13 @@ impl Run {
         groups.iter().filter(|group| flat_counts || !group.is_flat(groups::flat_below(&self.config))).count()
     }
 
-    /// The next tasks, epoch by epoch, each in its own order; `groups` are those that the step has tried already.
-    fn next_tasks(&mut self, count: usize, groups: &[Group]) -> Vec<usize> {
+    /// The next tasks, epoch by epoch, each in its own order. Where an epoch ends in a step, the step may hold a task twice:
+    /// these are two groups.
+    fn next_tasks(&mut self, count: usize) -> Vec<usize> {
         let (tasks, seed) = (self.tasks().len(), self.config.seed);
-        let RunState { tasks_drawn, put_off, .. } = &mut self.state;
-        let mut held = groups.iter().map(|group| group.task).collect();
-        once_each(count, tasks, (&mut held, put_off), |count| {
-            let first = *tasks_drawn;
-            *tasks_drawn += count as u64;
-            in_epochs(tasks, first..*tasks_drawn, |epoch| draw(seed, Purpose::Order, [epoch, 0]))
-        })
+        let first = self.state.tasks_drawn;
+        self.state.tasks_drawn += count as u64;
+        in_epochs(tasks, first..first + count as u64, |epoch| draw(seed, Purpose::Order, [epoch, 0]))
     }
 
     /// Tries tasks `size` times each, and scores that. Everything that was tried is added to `all`.
@@ -142,8 +137,8 @@ impl Run {
         let mut scored = timed(&mut clock.reward, score)?;
         let mut written: Vec<Written> = rollouts.iter().map(Written::from).collect();
         if let Some(overlong) = Overlong::of(&self.config, &self.rewarder) {
-            for (scored, written) in scored.iter_mut().zip(&mut written) {
-                written.overlong = overlong.punish(scored, written.tokens);
+            for ((scored, written), rollout) in scored.iter_mut().zip(&mut written).zip(&rollouts) {
+                written.overlong = overlong.punish(scored, rollout);
             }
         }
         all.scored.extend(scored.iter().cloned());
@@ -248,70 +243,9 @@ fn in_epochs(count: usize, places: std::ops::Range<u64>, seed: impl Fn(u64) -> u
     places.filter_map(place).collect()
 }
 
-/// Takes `wanted` of a row of tasks, `more` of which it gives at a time. A step holds no task twice while there are others:
-/// where an epoch ends in it, what comes again is put off to the next step. To the judge that ranks, and to the server that
-/// counts its visits, the two groups would be one.
-fn once_each(
-    wanted: usize,
-    tasks: usize,
-    (held, put_off): (&mut BTreeSet<usize>, &mut Vec<usize>),
-    mut more: impl FnMut(usize) -> Vec<usize>,
-) -> Vec<usize> {
-    let mut chosen = Vec::with_capacity(wanted);
-    let mut waiting = std::mem::take(put_off);
-    loop {
-        for task in waiting {
-            let is_welcome = chosen.len() < wanted && (held.insert(task) || held.len() >= tasks);
-            if is_welcome { chosen.push(task) } else { put_off.push(task) }
-        }
-        waiting = more(wanted - chosen.len());
-        if waiting.is_empty() {
-            return chosen;
-        }
-    }
-}
-
 /// Cuts a list into at most `count` parts, whose lengths differ by one at most.
 fn parts<T>(list: &[T], count: usize) -> impl Iterator<Item = &[T]> {
     let count = count.clamp(1, list.len().max(1));
     let cut = move |part: usize| part * list.len() / count;
     (0..count).filter_map(move |part| list.get(cut(part)..cut(part + 1)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The tasks of steps over a row, and what is put off at the end.
-    fn steps(row: &[usize], wanted: &[usize], tasks: usize) -> (Vec<Vec<usize>>, Vec<usize>) {
-        let (mut row, mut put_off) = (row.iter().copied(), Vec::new());
-        let step = |wanted: &usize| {
-            once_each(*wanted, tasks, (&mut BTreeSet::new(), &mut put_off), |count| row.by_ref().take(count).collect())
-        };
-        let steps = wanted.iter().map(step).collect();
-        (steps, put_off)
-    }
-
-    #[test]
-    fn a_task_that_a_step_holds_already_comes_in_the_next() {
-        // An epoch ends in the second step, whose first task begins the next epoch, too.
-        let (steps_of, put_off) = steps(&[0, 1, 2, 2, 0, 1, 0, 2], &[2, 2, 2, 2], 3);
-        assert_eq!(steps_of, [[0, 1], [2, 0], [2, 1], [0, 2]]);
-        assert!(put_off.is_empty());
-    }
-
-    #[test]
-    fn where_there_are_no_others_a_task_comes_again() {
-        assert_eq!(steps(&[0, 0, 0], &[3], 1).0, [[0, 0, 0]]);
-        assert_eq!(steps(&[1, 0, 0, 1, 1, 0, 0], &[3, 3], 2), (vec![vec![1, 0, 0]; 2], vec![1]));
-        assert_eq!(steps(&[], &[3], 0).0, [Vec::<usize>::new()]);
-    }
-
-    #[test]
-    fn what_a_step_tried_before_is_not_tried_again_in_it() {
-        let (mut held, mut put_off) = (BTreeSet::from([4]), Vec::new());
-        let mut row = [4, 1].into_iter();
-        let found = once_each(1, 5, (&mut held, &mut put_off), |count| row.by_ref().take(count).collect());
-        assert_eq!((found, put_off), (vec![1], vec![4]));
-    }
 }

@@ -27,6 +27,13 @@ fn a_server_that_is_lost_at_an_evaluation_costs_no_step() {
     let run = server.get("/runs/lost").json();
     assert_eq!(run["n"], 3 * 24, "{run:#}");
     (lost.reward.url, lost.steps) = (Some(format!("http://{}", server.address())), 3);
+    // A start that ends before the line is written whole leaves the one that is there.
+    let (metrics, beside) = (output.join("metrics.jsonl"), output.join("metrics.writing"));
+    let before = std::fs::read(&metrics).unwrap();
+    std::fs::create_dir(&beside).unwrap();
+    assert!(go_with(lost.clone(), false).unwrap_err().to_string().contains("metrics.writing"));
+    assert_eq!((std::fs::read(&metrics).unwrap(), owes_an_evaluation(&output, 3)), (before, true));
+    std::fs::remove_dir(&beside).unwrap();
     let ended = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap().go(&mut ()).unwrap();
     assert!(ended.steps == 3 && ended.exact_match.is_some(), "what was not looked at is: {ended:?}");
     // The step's line holds what it would hold had nothing failed, and no start looks again.

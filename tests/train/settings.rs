@@ -96,6 +96,28 @@ fn the_policy_is_shown_the_tools() {
 }
 
 #[test]
+fn a_run_that_an_earlier_version_began_without_the_tools_is_refused() {
+    let folder = start(10);
+    let run = rl(folder.path(), "earlier", "grpo", 2);
+    go(run.clone());
+    let model = folder.path().join("start/model/tokenizer_config.json");
+    let state = run.output.join("checkpoints/step-000002/state.json");
+    let read = |path: &Path| serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()).unwrap();
+    let mut earlier = read(&state);
+    earlier["state"]["data"].as_object_mut().unwrap().retain(|setting, _| !setting.starts_with("policy"));
+    std::fs::write(&state, earlier.to_string()).unwrap();
+    // The prompts of this template are what they were.
+    go(run.clone());
+    let mut config = read(&model);
+    let template = config["chat_template"].as_str().unwrap().to_owned();
+    config["chat_template"] = format!("{{% for t in tools %}}{{{{ t.function.name }}}}{{% endfor %}}{template}").into();
+    std::fs::write(&model, config.to_string()).unwrap();
+    let error = go_with(run.clone(), false).unwrap_err();
+    assert!(matches!(&error, TrainError::Changed(why) if why.contains("tools") && why.contains("--force")), "{error}");
+    go_with(run, true).unwrap();
+}
+
+#[test]
 fn every_epoch_counts_for_the_speed_of_the_update() {
     let folder = start(10);
     let trained = |name: &str, epochs| {

@@ -62,6 +62,36 @@ impl MetricsLog {
         Ok(log)
     }
 
+    /// Goes on with the metrics of a run whose step has another line than before: it takes the place of that one and of all
+    /// that follow. Written beside the file and moved there once it is on the disk: a run that is killed, or a full disk,
+    /// leaves the line before.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricsError::Line`] for a file that is damaged, [`MetricsError::Io`].
+    pub fn restate(folder: &Path, metrics: &StepMetrics) -> Result<Self, MetricsError> {
+        let path = folder.join(METRICS_FILE);
+        let beside = path.with_extension("writing");
+        let bytes = std::fs::read(&path).map_err(MetricsError::io(&path, "read"))?;
+        let known = lines(&path, &bytes)?;
+        let end =
+            known.iter().take_while(|line| line.metrics.step() < metrics.step()).last().map_or(0, |line| line.end);
+        let mut text = bytes.get(..end).unwrap_or_default().to_vec();
+        if text.last().is_some_and(|last| *last != b'\n') {
+            text.push(b'\n');
+        }
+        let mut write = || {
+            serde_json::to_writer(&mut text, metrics)?;
+            text.push(b'\n');
+            let mut out = File::create(&beside)?;
+            out.write_all(&text)?;
+            out.sync_all()
+        };
+        write().map_err(MetricsError::io(&beside, "written"))?;
+        std::fs::rename(&beside, &path).map_err(MetricsError::io(&path, "replaced"))?;
+        Self::resume(folder, metrics.step().saturating_add(1))
+    }
+
     /// Adds a step: one write, handed to the operating system when this returns.
     ///
     /// # Errors
@@ -139,6 +169,27 @@ mod tests {
         assert_eq!(steps(folder.path()), [0, 1, 2, 3]);
         MetricsLog::resume(folder.path(), 0).unwrap();
         assert!(steps(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_restated_is_there_before_and_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = MetricsLog::create(folder.path()).unwrap();
+        (0..4).for_each(|index| log.append(&step(index)).unwrap());
+        drop(log);
+        let path = folder.path().join(METRICS_FILE);
+        let before = std::fs::read(&path).unwrap();
+        let mut other = step(2);
+        other.set(Metric::EvalExactMatch, 0.5).unwrap();
+        // What cannot be written beside it leaves the file as it is.
+        let beside = path.with_extension("writing");
+        std::fs::create_dir(&beside).unwrap();
+        assert!(matches!(MetricsLog::restate(folder.path(), &other), Err(MetricsError::Io { action: "written", .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::remove_dir(&beside).unwrap();
+        MetricsLog::restate(folder.path(), &other).unwrap().append(&step(3)).unwrap();
+        assert_eq!(History::read(&path).unwrap().steps, [step(0), step(1), other, step(3)]);
+        assert!(!beside.exists());
     }
 
     #[test]

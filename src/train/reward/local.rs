@@ -121,3 +121,47 @@ fn scored(report: &Report<'_>, rubric: &Rubric) -> Scored {
     let reason = failed.or_else(|| report.reason(rubric));
     Scored { reward, stages: rubric.stages.iter().enumerate().map(stage).collect(), metrics, reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::Config;
+    use crate::train::env::{Message, Task};
+    use crate::train::rollout::Rollout;
+
+    #[test]
+    fn a_task_that_comes_twice_is_ranked_as_two_groups() {
+        let rubric = "name = \"ranked\"\n[answer]\nfrom = \"last_message\"\n\
+            [[stages]]\nkind = \"judge\"\nmode = \"rank\"\nweight = 1\ncriteria = \"Better answers first.\"\n";
+        // Nobody answers there. Equal answers share a place unasked, so that it is asked of a group of both answers only.
+        let judge = "endpoints = [{ url = \"http://127.0.0.1:9/v1\" }]\nmodel = \"judge\"\ndeadline_ms = 100\n";
+        let judges = BTreeMap::from([("default".to_owned(), toml::from_str(judge).unwrap())]);
+        let judges = Judges::open(&Config { judges, cache_bytes: 0 }, |_| None, None).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let rubric = Arc::new(Rubric::from_toml(rubric).unwrap());
+        let local = Local::new(rubric, "[]", judges, Some(Arc::new(runtime)));
+        let message = |role, text: &str| Message { role, text: text.to_owned() };
+        let rollout = |answer: &&str| Rollout {
+            task: 3,
+            tokens: Vec::new(),
+            prompt: 0,
+            writers: Vec::new(),
+            messages: vec![message(Role::User, "Which city?"), message(Role::Assistant, answer)],
+            truncated: false,
+        };
+        let rollouts: Vec<Rollout> = ["Paris", "Paris", "Lyon", "Lyon"].iter().map(rollout).collect();
+        let task = Task {
+            id: "q".to_owned(),
+            question: "Which city?".to_owned(),
+            answers: vec!["Paris".to_owned()],
+            hops: None,
+        };
+        let attempted: Vec<Attempted<'_>> = rollouts.iter().map(|rollout| (rollout, &task)).collect();
+        let rewards = |size| {
+            let scored = local.score(&attempted, size, &Position::default());
+            scored.into_iter().map(|scored| scored.reward).collect::<Vec<_>>()
+        };
+        assert_eq!(rewards(2), [Some(0.5); 4]);
+        assert_eq!(rewards(4), [None; 4]);
+    }
+}
