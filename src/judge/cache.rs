@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::Found;
 use super::asking::Asking;
 use super::deadline::Deadline;
-use super::inquiry::{Finding, Form, Inquiry, Said, Usage};
-use crate::stages::Unavailable;
+use super::inquiry::{Finding, Form, Inquiry, Said, Usage, Want};
+use crate::stages::{Unavailable, UnavailableCode};
 
 /// Keeps findings beyond this process.
 pub trait Memory: std::fmt::Debug + Send + Sync {
@@ -27,9 +27,9 @@ pub trait Memory: std::fmt::Debug + Send + Sync {
 /// How often an answer was known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheCounts {
-    /// Known.
+    /// Answers that were known.
     pub hits: u64,
-    /// Asked.
+    /// Questions that a judge was asked, however many waited for the answer.
     pub misses: u64,
 }
 
@@ -39,7 +39,8 @@ pub(super) struct Cache {
     /// What is under way: a finding, and whether a judge was asked for it.
     asking: Asking<(Arc<Finding>, bool)>,
     hits: AtomicU64,
-    misses: AtomicU64,
+    /// Shared with what is under way.
+    misses: Arc<AtomicU64>,
 }
 
 /// What is known.
@@ -61,7 +62,7 @@ impl Cache {
         let weigh = |_: &[u8; 32], finding: &Arc<Finding>| u32::try_from(weight(finding)).unwrap_or(u32::MAX);
         let findings = moka::future::Cache::builder().weigher(weigh).max_capacity(bytes).build();
         let kept = Kept { findings, memory };
-        Self { kept, asking: Asking::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { kept, asking: Asking::default(), hits: AtomicU64::new(0), misses: Arc::default() }
     }
 
     pub(super) fn counts(&self) -> CacheCounts {
@@ -77,56 +78,66 @@ impl Cache {
         inquiry: &Inquiry,
         form: Option<Form>,
         deadline: Instant,
-        ask: impl FnOnce(Inquiry, Deadline) -> F + Send + 'static,
+        ask: impl FnOnce(Arc<Inquiry>, Deadline) -> F + Clone + Send + 'static,
     ) -> Option<Result<Found, Unavailable>>
     where
         F: Future<Output = Result<Finding, Unavailable>> + Send,
     {
-        let likely = key(identity, inquiry, form.unwrap_or(Form::AsWanted));
-        let (begun, answer) = if let Some(known) = self.kept.findings.get(&likely).await {
-            (false, Some(Ok((known, false))))
-        } else {
-            let begin = |until| {
-                let (kept, identity, inquiry) = (self.kept.clone(), identity.to_owned(), inquiry.clone());
-                async move {
-                    if let Some(known) = kept.find(&identity, &inquiry, form).await {
-                        return Ok((known, false));
-                    }
-                    let finding = Arc::new(ask(inquiry.clone(), until).await?);
-                    kept.keep(&identity, &inquiry, &finding, true).await;
-                    Ok((finding, true))
+        let keys = Keys::new(identity, inquiry);
+        let likely = keys.of(form.unwrap_or(Form::AsWanted));
+        if let Some(known) = self.kept.findings.get(&likely).await {
+            return Some(Ok(self.found((known, false))));
+        }
+        let begin = |until| {
+            let (kept, misses, keys, ask) = (self.kept.clone(), self.misses.clone(), keys.clone(), ask.clone());
+            let inquiry = Arc::new(inquiry.clone());
+            async move {
+                if let Some(known) = kept.find(&keys, &inquiry.want, form).await {
+                    return Ok((known, false));
                 }
-            };
-            self.asking.ask(likely, deadline, begin).await
+                // Here, as whoever began may be gone by the time that there is an answer.
+                misses.fetch_add(1, Relaxed);
+                let finding = Arc::new(ask(inquiry.clone(), until).await?);
+                kept.keep(&keys, &inquiry.want, &finding, true).await;
+                Ok((finding, true))
+            }
         };
-        let answer = answer?;
-        // A failure that this one has begun was nothing known either.
-        let hit = !begun || matches!(answer, Ok((_, false)));
-        let counter = if hit { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Relaxed);
-        Some(answer.map(|(finding, _)| Found { finding: (*finding).clone(), hit }))
+        let (begun, mut answer) = self.asking.ask(likely, deadline, begin).await;
+        let is_late = |answer: &Result<_, Unavailable>| {
+            answer.as_ref().is_err_and(|unavailable| unavailable.code == UnavailableCode::Timeout)
+        };
+        if !begun && answer.as_ref().is_some_and(is_late) && Instant::now() < deadline {
+            // The judge's time for a question began with another one's. Once: all of them share what is asked now, so that a
+            // judge that hangs takes its time twice, and not once for each who waits.
+            answer = self.asking.ask(likely, deadline, begin).await.1;
+        }
+        Some(answer?.map(|answer| self.found(answer)))
+    }
+
+    /// An answer as it is given out. Whoever shares one for which a judge was asked has neither known it nor asked once more.
+    fn found(&self, (finding, is_asked): (Arc<Finding>, bool)) -> Found {
+        if !is_asked {
+            self.hits.fetch_add(1, Relaxed);
+        }
+        Found { finding: (*finding).clone(), hit: !is_asked }
     }
 }
 
 impl Kept {
     /// What is known of an inquiry in this form, or in any.
-    async fn find(&self, identity: &str, inquiry: &Inquiry, form: Option<Form>) -> Option<Arc<Finding>> {
-        let likely_form = form.unwrap_or(Form::AsWanted);
-        let likely = key(identity, inquiry, likely_form);
+    async fn find(&self, keys: &Keys, want: &Want, form: Option<Form>) -> Option<Arc<Finding>> {
         // It may have been found since somebody looked.
-        if let Some(known) = self.findings.get(&likely).await {
+        if let Some(known) = self.findings.get(&keys.of(form.unwrap_or(Form::AsWanted))).await {
             return Some(known);
         }
-        // Prompts may be long: one is hashed again only where the other form is asked for.
-        let key_of = |form| if form == likely_form { likely } else { key(identity, inquiry, form) };
-        let known = Arc::new(self.recall_any(key_of, inquiry, form).await?);
-        self.keep(identity, inquiry, &known, false).await;
+        let known = Arc::new(self.recall_any(keys, want, form).await?);
+        self.keep(keys, want, &known, false).await;
         Some(known)
     }
 
     /// Keeps a finding by the form that it has, which need not be the one that was likely; in memory alone, or beyond.
-    async fn keep(&self, identity: &str, inquiry: &Inquiry, finding: &Arc<Finding>, beyond: bool) {
-        let key = key(identity, inquiry, finding.form(&inquiry.want));
+    async fn keep(&self, keys: &Keys, want: &Want, finding: &Arc<Finding>, beyond: bool) {
+        let key = keys.of(finding.form(want));
         if beyond {
             self.remember(key, finding);
         }
@@ -134,16 +145,11 @@ impl Kept {
     }
 
     /// What was kept in this form, or in any.
-    async fn recall_any(
-        &self,
-        key_of: impl Fn(Form) -> [u8; 32],
-        inquiry: &Inquiry,
-        form: Option<Form>,
-    ) -> Option<Finding> {
+    async fn recall_any(&self, keys: &Keys, want: &Want, form: Option<Form>) -> Option<Finding> {
         for kept_as in [Form::AsWanted, Form::LabelAlone] {
             if form.is_none_or(|form| form == kept_as)
-                && let Some(known) = self.recall(key_of(kept_as)).await
-                && form.is_none_or(|form| form == known.form(&inquiry.want))
+                && let Some(known) = self.recall(keys.of(kept_as)).await
+                && form.is_none_or(|form| form == known.form(want))
             {
                 return Some(known);
             }
@@ -174,23 +180,36 @@ fn weight(finding: &Finding) -> usize {
     256 + said
 }
 
-/// The hash of all that the answer depends on.
-fn key(identity: &str, inquiry: &Inquiry, form: Form) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    let mut part = |text: &str| {
-        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
-    };
-    part(identity);
-    part(&format!("{:?}", inquiry.want));
-    for message in &inquiry.messages {
-        part(message.speaker.as_str());
-        part(&message.text);
-        part(&format!("{:?}", message.untrusted));
+/// What an inquiry's answers are kept under: the hash of all that they depend on. Prompts may be long, so that one is hashed
+/// once for all forms.
+#[derive(Clone)]
+struct Keys(blake3::Hasher);
+
+impl Keys {
+    fn new(identity: &str, inquiry: &Inquiry) -> Self {
+        let mut keys = Self(blake3::Hasher::new());
+        keys.part(identity);
+        keys.part(&format!("{:?}", inquiry.want));
+        for message in &inquiry.messages {
+            keys.part(message.speaker.as_str());
+            keys.part(&message.text);
+            keys.part(&format!("{:?}", message.untrusted));
+        }
+        keys
     }
-    if form == Form::LabelAlone {
-        part("label alone");
+
+    /// The key of an answer in this form.
+    fn of(&self, form: Form) -> [u8; 32] {
+        let mut keys = self.clone();
+        if form == Form::LabelAlone {
+            keys.part("label alone");
+        }
+        *keys.0.finalize().as_bytes()
     }
-    *hasher.finalize().as_bytes()
+
+    fn part(&mut self, text: &str) {
+        self.0.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
 }
 
 /// JSON has no infinity: a label that was not offered is null.
@@ -239,8 +258,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::judge::inquiry::{PromptMessage, Speaker, Want};
-    use crate::stages::UnavailableCode;
+    use crate::judge::inquiry::{PromptMessage, Speaker};
 
     fn in_a_minute() -> Instant {
         Instant::now() + std::time::Duration::from_mins(1)
@@ -288,8 +306,8 @@ mod tests {
             cache.get("judge", &inquiry, WANTED, in_a_minute(), ask).await.unwrap()
         };
         let (a, b) = tokio::join!(get(), get());
-        assert_eq!((asked.load(Relaxed), a.unwrap().hit, b.unwrap().hit), (1, false, true));
-        assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 });
+        assert_eq!((asked.load(Relaxed), a.unwrap().hit, b.unwrap().hit), (1, false, false));
+        assert_eq!(cache.counts(), CacheCounts { hits: 0, misses: 1 });
     }
 
     #[tokio::test]
@@ -321,8 +339,54 @@ mod tests {
         };
         let (a, b) = tokio::join!(get(1), get(9));
         assert!(a.is_none());
-        assert_eq!(b.unwrap().unwrap().finding.said, Said::Reward(1.0));
+        let b = b.unwrap().unwrap();
+        assert_eq!((b.finding.said, b.hit), (Said::Reward(1.0), false));
+        assert_eq!(cache.counts(), CacheCounts { hits: 0, misses: 1 }, "it was asked, though who began it is gone");
         assert!(get(9).await.unwrap().unwrap().hit, "it is kept");
+        assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 });
+    }
+
+    /// A judge takes so long for a question at most, from when it was begun: one that joins late has its own time.
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_a_judge_takes_for_another_request_is_not_ours() {
+        let (cache, asked) = (Cache::new(1 << 20, None), Arc::new(AtomicUsize::new(0)));
+        let seconds = std::time::Duration::from_secs;
+        let inquiry = inquiry("one");
+        let get = async |after| {
+            let asked = asked.clone();
+            tokio::time::sleep(seconds(after)).await;
+            let ask = move |_, _| async move {
+                if asked.fetch_add(1, Relaxed) == 0 {
+                    tokio::time::sleep(seconds(3)).await;
+                    return Err(Unavailable { code: UnavailableCode::Timeout, message: "it hangs".to_owned() });
+                }
+                Ok(finding(Said::Reward(0.9)))
+            };
+            cache.get("judge", &inquiry, WANTED, Instant::now() + seconds(9), ask).await.unwrap()
+        };
+        let (first, late, later) = tokio::join!(get(0), get(2), get(2));
+        assert!(first.is_err(), "it was its time");
+        assert_eq!([late, later].map(|found| found.unwrap().finding.said), [Said::Reward(0.9), Said::Reward(0.9)]);
+        assert_eq!(asked.load(Relaxed), 2, "they share one question");
+        assert_eq!(cache.counts(), CacheCounts { hits: 0, misses: 2 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_judge_that_hangs_takes_its_time_twice_at_most() {
+        let (cache, asked, start) = (Cache::new(1 << 20, None), Arc::new(AtomicUsize::new(0)), Instant::now());
+        let inquiry = inquiry("one");
+        let get = async || {
+            let asked = asked.clone();
+            let ask = move |_, _| async move {
+                asked.fetch_add(1, Relaxed);
+                tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+                Err(Unavailable { code: UnavailableCode::Timeout, message: "it hangs".to_owned() })
+            };
+            cache.get("judge", &inquiry, WANTED, in_a_minute(), ask).await.unwrap()
+        };
+        let (a, b, c, d) = tokio::join!(get(), get(), get(), get());
+        assert!([a, b, c, d].iter().all(Result::is_err));
+        assert_eq!((asked.load(Relaxed), start.elapsed().as_secs()), (2, 6));
     }
 
     #[tokio::test]

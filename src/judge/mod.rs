@@ -227,7 +227,7 @@ impl Judges {
         };
         let (form, identity) = (model.form(&inquiry.want), model.identity());
         let (judges, asked) = (self.clone(), name.to_owned());
-        let ask = |inquiry, until| async move {
+        let ask = |inquiry: Arc<Inquiry>, until: Deadline| async move {
             match judges.by_name.get(&asked) {
                 Some(model) => model.answer(&inquiry, &until).await.unwrap_or_else(|| Err(late(&asked))),
                 None => Err(gone(&asked)),

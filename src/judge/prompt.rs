@@ -235,13 +235,13 @@ impl PromptTemplate {
         Ok(())
     }
 
-    /// Filters, tests and functions are looked up when a template runs, so it is run once, with what its subject has.
+    /// Filters, tests and functions are looked up when a template runs, so it is run, with what its subject has: for an answer
+    /// both after words of the policy's own and after results of its calls. A template that shows something of the one alone
+    /// would leave it to the policy whether there is a verdict.
     fn try_out(&self) -> Result<(), PromptError> {
+        const BEGINNING: [Role; 3] = [Role::System, Role::User, Role::Assistant];
+        const ENDS: [&[Role]; 2] = [&[Role::Tool, Role::Assistant], &[Role::Tool, Role::Tool, Role::Tool]];
         let two = [Cow::Borrowed("one"), Cow::Borrowed("two")];
-        let conversation = [
-            PastMessage { role: Role::User, text: Cow::Borrowed("a question") },
-            PastMessage { role: Role::Assistant, text: Cow::Borrowed("an answer") },
-        ];
         let labels = ["Yes".to_owned(), "No".to_owned()];
         let values = PromptValues {
             criteria: "The answer is right.",
@@ -249,13 +249,16 @@ impl PromptTemplate {
             references: &two,
             ..PromptValues::default()
         };
-        let values = match self.subject {
-            Subject::Answer => {
-                PromptValues { conversation: &conversation, answer: "an answer", labels: &labels, ..values }
-            }
-            Subject::Candidates => PromptValues { candidates: &two, ..values },
-        };
-        self.render(&values).map(|_| ())
+        if self.subject == Subject::Candidates {
+            return self.render(&PromptValues { candidates: &two, ..values }).map(|_| ());
+        }
+        let values = PromptValues { answer: "an answer", labels: &labels, ..values };
+        for end in ENDS {
+            let roles = BEGINNING.into_iter().chain(end.iter().copied());
+            let said = roles.map(|role| PastMessage { role, text: Cow::Borrowed("some words") });
+            self.render(&PromptValues { conversation: &said.collect::<Vec<_>>(), ..values })?;
+        }
+        Ok(())
     }
 }
 

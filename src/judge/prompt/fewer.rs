@@ -1,32 +1,57 @@
 //! A conversation with messages in its middle left out. How many there are is the policy's doing, as is how long they are:
-//! without a verdict, taking more turns than a judge can read would escape a low one. In: a conversation. Out: shorter ones,
-//! that depend on nothing else.
+//! without a verdict, taking more turns than a judge can read, or making more calls in one, would escape a low one. In: a
+//! conversation. Out: shorter ones, that depend on nothing else.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::PastMessage;
 use crate::trajectory::Role;
 
-/// The conversation with about half of its messages, then with half as many again, and so on, each with one message in
-/// place of those that are missing, which says how many. The beginning up to the task, and the end from what the policy said
-/// last, always stay.
+/// The conversation with about half of its messages, then with half as many again, and so on, each with a message in place
+/// of those that are missing, which says how many. The beginning up to the task, what the policy said last, and the last
+/// message always stay: what follows the policy's last words is left out as well, for that it may be long, too.
 pub(super) fn conversations<'a>(whole: &'a [PastMessage<'a>]) -> Vec<Vec<PastMessage<'a>>> {
     let task = whole.iter().position(|message| message.role == Role::User).map_or(1, |at| at + 1);
-    let last = whole.iter().rev().position(|message| message.role == Role::Assistant).map_or(1, |at| at + 1);
+    let last = whole.iter().rposition(|message| message.role == Role::Assistant);
     let kept = std::iter::successors(Some(whole.len() / 4), |kept| Some(kept / 2)).take_while(|kept| *kept > 0);
-    let mut ends: Vec<(usize, usize)> = kept.map(|kept| (kept.max(task), kept.max(last))).collect();
-    ends.dedup();
-    ends.into_iter().filter_map(|ends| without_middle(whole, ends)).collect()
+    let shown = kept.map(|kept| {
+        let beginning = Some(0..kept.max(task));
+        let last = last.map(|at| at..at + 1);
+        joined([beginning, last, Some(whole.len() - kept..whole.len())].into_iter().flatten().collect())
+    });
+    let mut shown: Vec<Vec<Range<usize>>> = shown.filter(|shown| shown.len() > 1).collect();
+    shown.dedup();
+    shown.iter().map(|shown| only(whole, shown)).collect()
 }
 
-/// None where nothing would become shorter.
-fn without_middle<'a>(whole: &'a [PastMessage<'a>], (head, tail): (usize, usize)) -> Option<Vec<PastMessage<'a>>> {
-    let missing = whole.len().checked_sub(head + tail).filter(|missing| *missing > 1)?;
-    let text = Cow::Owned(format!("[.. {missing} messages left out ..]"));
-    let mut left = whole.get(..head)?.to_vec();
-    left.push(PastMessage { role: Role::System, text });
-    left.extend_from_slice(whole.get(head + missing..)?);
-    Some(left)
+/// Ranges in order, those as one between which no more than one message lies: the one in its place would be no shorter.
+fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(before) if range.start <= before.end + 1 => before.end = before.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// The messages in these ranges, and what says how many are missing between them.
+fn only<'a>(whole: &'a [PastMessage<'a>], shown: &[Range<usize>]) -> Vec<PastMessage<'a>> {
+    let mut left: Vec<PastMessage<'a>> = Vec::new();
+    let mut end = 0;
+    for range in shown {
+        let missing = range.start - end;
+        if missing > 0 {
+            let text = Cow::Owned(format!("[.. {missing} messages left out ..]"));
+            left.push(PastMessage { role: Role::System, text });
+        }
+        left.extend_from_slice(whole.get(range.clone()).unwrap_or_default());
+        end = range.end;
+    }
+    left
 }
 
 #[cfg(test)]
@@ -69,9 +94,32 @@ mod tests {
         );
     }
 
+    /// The policy decides how many results follow its last words.
+    #[test]
+    fn results_after_the_last_word_go_as_well() {
+        let calls = "t".repeat(20);
+        assert_eq!(
+            texts(&format!("ua{calls}")),
+            [
+                "0 1 2 3 4 [.. 12 messages left out ..] 17 18 19 20 21",
+                "0 1 [.. 18 messages left out ..] 20 21",
+                "0 1 [.. 19 messages left out ..] 21"
+            ]
+        );
+        assert_eq!(
+            texts(&format!("uatata{calls}")).last().map(String::as_str),
+            Some("0 [.. 4 messages left out ..] 5 [.. 19 messages left out ..] 25")
+        );
+        assert_eq!(
+            texts("uaaauuuuuuuu").last().map(String::as_str),
+            Some("0 [.. 2 messages left out ..] 3 [.. 7 messages left out ..] 11")
+        );
+        assert_eq!(texts("aaaaaaaaaauuuuuuuuuu").len(), 3, "users' words are many, too");
+    }
+
     #[test]
     fn a_short_conversation_loses_nothing() {
-        for turns in ["", "u", "ua", "sua", "uat", "sssssssu", "aaaaaaaaaauuuuuuuuuu"] {
+        for turns in ["", "u", "ua", "sua", "uat", "sssssssu"] {
             assert!(texts(turns).is_empty(), "{turns}: {:?}", texts(turns));
         }
     }

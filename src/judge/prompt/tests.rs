@@ -228,7 +228,7 @@ fn a_prompt_that_does_not_show_what_it_is_about_is_refused() {
     for template in [
         "{{ answer[:40] }}",
         "{% for m in conversation %}{{ m.text }}{% endfor %}",
-        "{{ conversation[-1].text }}",
+        "{{ conversation[2].text }}",
         "{% for c in candidates %}{{ c }}{% endfor %}{{ answer }}",
     ] {
         assert!(parsed(template).is_ok(), "{template}");
@@ -253,6 +253,23 @@ fn a_prompt_is_looked_at_again_with_the_values_that_it_gets() {
     assert_eq!(two.render(&with(&candidates)), Err(PromptError::NotShown(Subject::Candidates)));
 }
 
+/// Whether anything is shown must not be for the policy to decide, by how it ends.
+#[test]
+fn a_prompt_shows_something_of_any_conversation() {
+    let some = |which: &str| format!("{{% for m in {which} %}}{{{{ m.text }}}}{{% endfor %}}");
+    for which in [
+        "conversation",
+        "conversation[2:]",
+        "conversation[-4:]",
+        "conversation | selectattr('role', 'eq', 'assistant')",
+    ] {
+        parsed(&some(which)).unwrap();
+    }
+    for which in ["conversation[-3:]", "conversation[:2]", "conversation[4:]"] {
+        assert_eq!(parsed(&some(which)).err(), Some(PromptError::NotShown(Subject::Answer)), "{which}");
+    }
+}
+
 #[test]
 fn a_prompt_that_shows_the_conversation_can_do_with_less_of_it() {
     let said = |at: usize| {
@@ -275,9 +292,9 @@ fn a_prompt_that_shows_the_conversation_can_do_with_less_of_it() {
     assert_eq!(nonce_of(&shortest[0].text), nonce_of(&prompt.messages[0].text), "the rest is as it was");
     assert!(with("{{ answer }} after {{ conversation | length }} turns").fewer.is_empty(), "it is not shown");
     let needed = with(
-        "{{ answer }}{{ conversation[0].text }}{% if conversation | length > 2 %}{{ conversation[39].text }}{% endif %}",
+        "{{ answer }}{{ conversation[0].text }}{% if conversation | length > 6 %}{{ conversation[39].text }}{% endif %}",
     );
-    assert!(needed.fewer.is_empty(), "what a template needs is not left out");
+    assert_eq!(needed.fewer.len(), 2, "what a template needs is not left out");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::endpoint::Quoting;
 use super::failure::{Failure, quote};
 use super::reply::ChatReply;
 use crate::judge::inquiry::Said;
@@ -22,6 +23,17 @@ struct NamedLabel {
 #[serde(deny_unknown_fields)]
 struct NamedOrder {
     order: Vec<usize>,
+}
+
+impl Quoting for Said {
+    fn map_quoted(self, change: impl Fn(String) -> String) -> Self {
+        match self {
+            Self::Chosen { label, reasoning, logprobs } => {
+                Self::Chosen { label, reasoning: change(reasoning), logprobs }
+            }
+            Self::Labels(_) | Self::Reward(_) | Self::Order(_) => self,
+        }
+    }
 }
 
 /// The label that a reply names, and the reasoning before it.

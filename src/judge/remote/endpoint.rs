@@ -36,6 +36,20 @@ pub(super) trait Metered {
     fn usage(&self) -> Usage;
 }
 
+/// What is made of a reply: it may quote words of it.
+pub(super) trait Quoting {
+    /// The same with other words.
+    #[must_use]
+    fn map_quoted(self, change: impl Fn(String) -> String) -> Self;
+}
+
+/// Probabilities quote nothing.
+impl Quoting for Option<Vec<f64>> {
+    fn map_quoted(self, _: impl Fn(String) -> String) -> Self {
+        self
+    }
+}
+
 /// An endpoint and its state.
 #[derive(Debug)]
 pub(super) struct Endpoint {
@@ -244,7 +258,7 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     /// What went wrong on the way, in the reply, or in `read`.
-    pub(super) async fn ask<T: DeserializeOwned + Metered, A>(
+    pub(super) async fn ask<T: DeserializeOwned + Metered, A: Quoting>(
         mut self,
         call: &Call,
         deadline: &Deadline,
@@ -264,11 +278,20 @@ impl<'a> Turn<'a> {
         });
         let reply: Result<T, Failure> = reply.and_then(|text| parse(&text));
         let usage = reply.as_ref().map(Metered::usage).ok();
-        let answer = reply.and_then(read).map_err(|failure| self.endpoint.transport.without_key(failure));
+        let answer = self.without_key(reply.and_then(read));
         self.settle(usage, answer.as_ref().err(), sent_at);
         match answer {
             Ok(answer) => Ok((answer, usage.unwrap_or_default())),
             Err(failure) => Err(failure.told_by(&self.endpoint.url)),
+        }
+    }
+
+    /// Whatever is quoted of a reply, without the key: an endpoint may repeat what it was sent.
+    fn without_key<A: Quoting>(&self, answer: Result<A, Failure>) -> Result<A, Failure> {
+        let out = |words| self.endpoint.transport.without_key(words);
+        match answer {
+            Ok(answer) => Ok(answer.map_quoted(out)),
+            Err(failure) => Err(Failure { message: out(failure.message), ..failure }),
         }
     }
 

@@ -35,7 +35,7 @@ use self::address::Address;
 use self::answer::{chosen, order};
 use self::breaker::Policy;
 use self::config::endpoint_field;
-use self::endpoint::{Call, Endpoint, Metered};
+use self::endpoint::{Call, Endpoint, Metered, Quoting};
 use self::failure::{Failure, quote};
 use self::pool::{Pool, Retry};
 use self::reply::{ChatReply, RewardReply, SglangClassification, VllmClassification};
@@ -206,7 +206,7 @@ impl Remote {
         self.pool.ask(call, deadline, read).await.map(finding)
     }
 
-    async fn chat<A>(
+    async fn chat<A: Quoting>(
         &self,
         call: &Call,
         deadline: &Deadline,

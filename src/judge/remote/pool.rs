@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::accounting::EndpointSnapshot;
-use super::endpoint::{Call, Endpoint, Metered, Turn};
+use super::endpoint::{Call, Endpoint, Metered, Quoting, Turn};
 use super::failure::{Failure, FailureKind};
 use crate::judge::deadline::Deadline;
 use crate::judge::inquiry::Usage;
@@ -60,7 +60,7 @@ impl Pool {
     ///
     /// # Errors
     /// The failure of the last request, or why none could be sent.
-    pub(super) async fn ask<T: DeserializeOwned + Metered, A>(
+    pub(super) async fn ask<T: DeserializeOwned + Metered, A: Quoting>(
         &self,
         call: &Call,
         deadline: &Deadline,

@@ -104,10 +104,16 @@ impl Position {
         if unknown <= MOST_UNKNOWN {
             return Ok(());
         }
+        let listed = self.list().len();
+        // A list of all that were asked for bounds what is not on it; a shorter one does so only if it was asked for as such.
+        let advice = if listed < asked as usize {
+            format!("Where it never lists more, lower `top_logprobs` to {listed} (it is {asked})")
+        } else {
+            format!("Raise `top_logprobs` (it is {asked}), or use an endpoint that lists more")
+        };
         Err(Failure::no_verdict(format!(
-            "not among the {} tokens that the endpoint lists: {}; up to {unknown:.3} of the probability may be theirs. \
-             Raise `top_logprobs` (it is {asked}), or use an endpoint that lists more",
-            self.list().len(),
+            "not among the {listed} tokens that the endpoint lists: {}; up to {unknown:.3} of the probability may be theirs. \
+             {advice}",
             quote(&labels.join(", ")),
         )))
     }

@@ -18,8 +18,8 @@ use crate::judge::inquiry::Usage;
 pub(super) struct ChatReply {
     /// Who answered.
     pub(super) model: Option<String>,
-    #[serde(default)]
-    choices: First<Choice>,
+    /// Null at gateways that have no answer.
+    choices: Option<First<Choice>>,
     usage: Option<Value>,
     /// What went wrong behind a gateway that says so with status 200.
     error: Option<Value>,
@@ -56,7 +56,7 @@ impl Message {
 impl ChatReply {
     /// The failure that it tells in place of an answer, with the kind that the same would have as a status.
     pub(super) fn failure(&self) -> Option<Failure> {
-        let error = self.error.as_ref().filter(|error| !error.is_null() && self.choices.0.is_none())?;
+        let error = self.error.as_ref().filter(|error| !error.is_null() && self.first().is_none())?;
         let code = error.get("code").or_else(|| error.get("status"));
         let status = code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
         let status = status.and_then(|status| u16::try_from(status).ok()).filter(|status| (400..600).contains(status));
@@ -110,10 +110,13 @@ impl ChatReply {
         Ok((object, thought.cloned().unwrap_or_default()))
     }
 
+    fn first(&self) -> Option<&Choice> {
+        self.choices.as_ref()?.0.as_ref()
+    }
+
     /// The choice, unless it was refused.
     fn choice(&self) -> Result<&Choice, Failure> {
-        let choice =
-            self.choices.0.as_ref().ok_or_else(|| Failure::no_verdict("the reply is empty: it has no choice"))?;
+        let choice = self.first().ok_or_else(|| Failure::no_verdict("the reply is empty: it has no choice"))?;
         if let Some(refusal) = choice.message.refusal.as_deref().filter(|refusal| !refusal.is_empty()) {
             return Err(Failure::no_verdict(format!("the judge refused: {}", quote(refusal))));
         }

@@ -107,9 +107,9 @@ impl Transport {
 }
 
 impl Transport {
-    /// Takes the key out of a failure that quotes it from a reply.
-    pub(super) fn without_key(&self, failure: Failure) -> Failure {
-        Failure { message: self.guarded.without_key(failure.message), ..failure }
+    /// Takes the key out of words of a reply that go on: into messages, answers and what is kept of them.
+    pub(super) fn without_key(&self, words: String) -> String {
+        self.guarded.without_key(words)
     }
 }
 

@@ -97,6 +97,20 @@ async fn the_key_is_taken_out_of_whatever_is_quoted() {
     }
 }
 
+/// What was reasoned is kept, and shown with a score.
+#[tokio::test]
+async fn the_key_is_taken_out_of_what_was_reasoned() {
+    let key = "sk/SECRET+12345";
+    let said = r#"{"reasoning":"the key is sk\/SECRET\u002b12345, so","verdict":"No"}"#;
+    let thought = json!({ "content": said, "reasoning": format!("Who has {key}?") });
+    let server = server(vec![ok(&chat(&json!({ "message": thought })))]).await;
+    let mut config = config(&[&root(&server)]);
+    config.endpoints[0].api_key_env = Some("KEY".to_owned());
+    let judge = Remote::new(config, |_| Some(key.to_owned())).expect("a judge");
+    let found = answer(&judge, reasoned()).await;
+    assert_eq!(chosen(found), (1, "Who has [key]?\n\nthe key is [key], so".to_owned()));
+}
+
 /// As gateways do. The kind is that of the same as a status.
 #[tokio::test]
 async fn an_error_inside_a_reply_is_one() {
@@ -107,6 +121,9 @@ async fn an_error_inside_a_reply_is_one() {
         answer(&judge, labels()).await.expect("a later success");
         assert_eq!(judge.snapshot()[0].requests, 2, "{code}");
     }
+    let null = json!({ "error": { "message": "Provider returned error", "code": 429 }, "choices": null });
+    let nulls = server(vec![ok(&null), yes()]).await;
+    answer(&remote(config(&[&root(&nulls)])), labels()).await.expect("a later success");
     let server = server(vec![error(json!(400)), yes()]).await;
     let found = answer(&remote(config(&[&root(&server)])), labels()).await;
     assert_unavailable(found, UnavailableCode::NoVerdict, "an error in place of a reply: Provider returned error");
@@ -114,11 +131,13 @@ async fn an_error_inside_a_reply_is_one() {
 
 #[tokio::test]
 async fn a_reply_without_an_answer_names_no_model_to_keep_to() {
-    let nothing = json!({ "model": "fallback", "choices": [] });
-    let server = server(vec![ok(&nothing), yes()]).await;
-    let judge = remote(config(&[&root(&server)]));
-    assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NoVerdict, "has no choice");
-    answer(&judge, labels()).await.expect("the first answer names the model");
+    for choices in [json!([]), json!(null)] {
+        let nothing = json!({ "model": "fallback", "choices": choices });
+        let server = server(vec![ok(&nothing), yes()]).await;
+        let judge = remote(config(&[&root(&server)]));
+        assert_unavailable(answer(&judge, labels()).await, UnavailableCode::NoVerdict, "has no choice");
+        answer(&judge, labels()).await.expect("the first answer names the model");
+    }
 }
 
 #[tokio::test]

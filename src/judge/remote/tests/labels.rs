@@ -98,7 +98,8 @@ async fn a_label_whose_probability_is_not_known_makes_no_verdict() {
     // As many as were asked for: a token that is not listed has no more than the least of them.
     let four = [("Yes", 0.6), ("yes", 0.1), ("Sure", 0.02), ("So", 0.02)];
     assert_labels(asked(4, &["Yes", "No"], &four).await, [0.6, 0.0]);
-    is_unknown(asked(5, &["Yes", "No"], &four).await, "not among the 4");
+    // One that lists fewer whatever it is asked for would not list more if it were asked for more.
+    is_unknown(asked(5, &["Yes", "No"], &four).await, "never lists more, lower `top_logprobs` to 4 (it is 5)");
     // So little is left that it may be left out.
     assert_labels(asked(1, &["Yes", "No"], &[("Yes", 0.95)]).await, [0.95, 0.0]);
 }
