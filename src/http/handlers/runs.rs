@@ -347,7 +347,8 @@ pub(crate) async fn get_run(
     responses(
         (status = 200, description = "A page of scores", body = ScorePage),
         (status = 400, description = "A bad parameter or cursor", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 404, description = "No such run", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 404, description = "No such run", body = ProblemWire, content_type = "application/problem+json"),
+        (status = 500, description = "A stored batch is damaged", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn list_scores(
     State(app): State<App>,
     headers: HeaderMap,
@@ -390,7 +391,8 @@ pub(crate) async fn list_scores(
     params(("id" = String, Path, description = "`score_id` of a result")),
     responses(
         (status = 200, description = "The score", body = ScoreDetail),
-        (status = 404, description = "No such score", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 404, description = "No such score", body = ProblemWire, content_type = "application/problem+json"),
+        (status = 500, description = "Its batch is damaged", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn get_score(
     State(app): State<App>,
     headers: HeaderMap,
