@@ -5,7 +5,6 @@ use std::error::Error;
 use std::io;
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
-use axum::BoxError;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -123,15 +122,5 @@ pub(super) fn is_too_long(error: &axum::Error) -> bool {
 }
 
 fn plain(decoder: impl AsyncRead + Send + 'static) -> Body {
-    let body = Body::from_stream(ReaderStream::with_capacity(decoder, PIECE_BYTES));
-    Body::new(body.map_err(bare))
-}
-
-/// The error that was met when the packed body was read, where it is one: axum's own readers know that of a body that is too
-/// long, and answer 413, but not where it is wrapped in others.
-fn bare(error: axum::Error) -> BoxError {
-    match error.into_inner().downcast::<io::Error>() {
-        Ok(error) => error.downcast::<axum::Error>().map_or_else(BoxError::from, axum::Error::into_inner),
-        Err(error) => error,
-    }
+    Body::from_stream(ReaderStream::with_capacity(decoder, PIECE_BYTES))
 }

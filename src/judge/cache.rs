@@ -86,7 +86,7 @@ impl Cache {
         let keys = Keys::new(identity, inquiry);
         let likely = keys.of(form.unwrap_or(Form::AsWanted));
         if let Some(known) = self.kept.findings.get(&likely).await {
-            return Some(Ok(self.found((known, false))));
+            return Some(Ok(self.found(&known, true)));
         }
         let begin = |until| {
             let (kept, misses, keys, ask) = (self.kept.clone(), self.misses.clone(), keys.clone(), ask.clone());
@@ -102,24 +102,24 @@ impl Cache {
                 Ok((finding, true))
             }
         };
-        let (begun, mut answer) = self.asking.ask(likely, deadline, begin).await;
+        let (mut begun, mut answer) = self.asking.ask(likely, deadline, begin).await;
         let is_late = |answer: &Result<_, Unavailable>| {
             answer.as_ref().is_err_and(|unavailable| unavailable.code == UnavailableCode::Timeout)
         };
         if !begun && answer.as_ref().is_some_and(is_late) && Instant::now() < deadline {
             // The judge's time for a question began with another one's. Once: all of them share what is asked now, so that a
             // judge that hangs takes its time twice, and not once for each who waits.
-            answer = self.asking.ask(likely, deadline, begin).await.1;
+            (begun, answer) = self.asking.ask(likely, deadline, begin).await;
         }
-        Some(answer?.map(|answer| self.found(answer)))
+        Some(answer?.map(|(finding, is_asked)| self.found(&finding, !(begun && is_asked))))
     }
 
-    /// An answer as it is given out. Whoever shares one for which a judge was asked has neither known it nor asked once more.
-    fn found(&self, (finding, is_asked): (Arc<Finding>, bool)) -> Found {
-        if !is_asked {
+    /// An answer as it is given out: a hit for whoever did not have the judge asked, be it known before or shared.
+    fn found(&self, finding: &Finding, hit: bool) -> Found {
+        if hit {
             self.hits.fetch_add(1, Relaxed);
         }
-        Found { finding: (*finding).clone(), hit: !is_asked }
+        Found { finding: finding.clone(), hit }
     }
 }
 
@@ -306,8 +306,8 @@ mod tests {
             cache.get("judge", &inquiry, WANTED, in_a_minute(), ask).await.unwrap()
         };
         let (a, b) = tokio::join!(get(), get());
-        assert_eq!((asked.load(Relaxed), a.unwrap().hit, b.unwrap().hit), (1, false, false));
-        assert_eq!(cache.counts(), CacheCounts { hits: 0, misses: 1 });
+        assert_eq!((asked.load(Relaxed), a.unwrap().hit, b.unwrap().hit), (1, false, true));
+        assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 });
     }
 
     #[tokio::test]
@@ -340,10 +340,10 @@ mod tests {
         let (a, b) = tokio::join!(get(1), get(9));
         assert!(a.is_none());
         let b = b.unwrap().unwrap();
-        assert_eq!((b.finding.said, b.hit), (Said::Reward(1.0), false));
-        assert_eq!(cache.counts(), CacheCounts { hits: 0, misses: 1 }, "it was asked, though who began it is gone");
+        assert_eq!((b.finding.said, b.hit), (Said::Reward(1.0), true));
+        assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 }, "it was asked, though who began it is gone");
         assert!(get(9).await.unwrap().unwrap().hit, "it is kept");
-        assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 });
+        assert_eq!(cache.counts(), CacheCounts { hits: 2, misses: 1 });
     }
 
     /// A judge takes so long for a question at most, from when it was begun: one that joins late has its own time.
@@ -368,7 +368,7 @@ mod tests {
         assert!(first.is_err(), "it was its time");
         assert_eq!([late, later].map(|found| found.unwrap().finding.said), [Said::Reward(0.9), Said::Reward(0.9)]);
         assert_eq!(asked.load(Relaxed), 2, "they share one question");
-        assert_eq!(cache.counts(), CacheCounts { hits: 0, misses: 2 });
+        assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 2 });
     }
 
     #[tokio::test(start_paused = true)]
