@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::refusals::before;
+use super::refusals::altering;
 use super::*;
 
 fn checkpoints(run: &Path) -> Vec<String> {
@@ -54,19 +54,11 @@ fn demonstrations_that_made_a_number_that_is_none_are_named() {
 
 /// A reward server whose rewards are finite, and their squares not.
 fn vast(server: &Arc<Server>) -> String {
-    let known = Arc::downgrade(server);
-    let reward = move |body: String| {
-        let server = known.upgrade().unwrap();
-        async move {
-            let answer = tokio::task::spawn_blocking(move || server.post("/reward", &body).json());
-            let mut answer = answer.await.unwrap();
-            for reward in answer["rewards"].as_array_mut().unwrap() {
-                *reward = Value::from(reward.as_f64().unwrap() * 1e200);
-            }
-            answer.to_string()
+    altering(server, |answer| {
+        for reward in answer["rewards"].as_array_mut().unwrap() {
+            *reward = Value::from(reward.as_f64().unwrap() * 1e200);
         }
-    };
-    before(server, axum::routing::post(reward))
+    })
 }
 
 #[test]

@@ -122,25 +122,31 @@ fn losing(server: &Arc<Server>) -> (String, Arc<Mutex<Vec<String>>>) {
     (before(server, axum::routing::post(reward)), keys)
 }
 
-/// A reward server that gives every other item no score.
-fn forgetting(server: &Arc<Server>) -> String {
+/// A reward server whose answers are changed on their way.
+pub(crate) fn altering(server: &Arc<Server>, change: fn(&mut Value)) -> String {
     let known = Arc::downgrade(server);
     let reward = move |body: String| {
         let server = known.upgrade().unwrap();
         async move {
             let answer = tokio::task::spawn_blocking(move || server.post("/reward", &body).json());
             let mut answer = answer.await.unwrap();
-            for place in (0..answer["results"].as_array().unwrap().len()).step_by(2) {
-                answer["rewards"][place] = Value::Null;
-                let item = &mut answer["results"][place];
-                (item["reward"], item["valid"]) = (Value::Null, false.into());
-                item["errors"] =
-                    json!([{"code": "judge_timeout", "message": "it was late", "pointer": "", "stage": null}]);
-            }
+            change(&mut answer);
             answer.to_string()
         }
     };
     before(server, axum::routing::post(reward))
+}
+
+/// A reward server that gives every other item no score.
+fn forgetting(server: &Arc<Server>) -> String {
+    altering(server, |answer| {
+        for place in (0..answer["results"].as_array().unwrap().len()).step_by(2) {
+            answer["rewards"][place] = Value::Null;
+            let item = &mut answer["results"][place];
+            (item["reward"], item["valid"]) = (Value::Null, false.into());
+            item["errors"] = json!([{"code": "judge_timeout", "message": "it was late", "pointer": "", "stage": null}]);
+        }
+    })
 }
 
 /// They were written, and took their time.
