@@ -1,4 +1,4 @@
-//! The kinds of problems that a whole request can have: a closed list, which the README shows. In: a kind; out: its name,
+//! The kinds of problems that a whole request can have: a closed list, which `docs/errors.md` shows. In: a kind; out: its name,
 //! its status and its title.
 
 use axum::http::StatusCode;

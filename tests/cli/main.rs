@@ -6,7 +6,7 @@
 mod help;
 mod judge;
 mod output;
-mod readme;
+mod pages;
 mod replay;
 mod rubric;
 mod score;

@@ -346,9 +346,9 @@ fn a_request_id_that_cannot_be_printed_or_is_endless_is_replaced() {
 }
 
 #[test]
-fn the_readme_lists_every_kind_beside_its_status() {
-    let readme = std::fs::read_to_string(package("README.md")).unwrap();
-    let table = readme.split("| status | kinds |").nth(1).unwrap().split("\n\n").next().unwrap();
+fn the_page_of_errors_lists_every_kind_beside_its_status() {
+    let page = std::fs::read_to_string(package("docs/errors.md")).unwrap();
+    let table = page.split("| status | kinds |").nth(1).unwrap().split("\n\n").next().unwrap();
     let is_name = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     let mut listed = BTreeSet::new();
     for row in table.lines().skip(2) {

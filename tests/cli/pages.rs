@@ -1,4 +1,4 @@
-//! The README promises; this holds it to that.
+//! The README and the pages of `docs` promise; this holds them to that.
 
 use super::*;
 use gradus::stages::NoScoreCode;
@@ -6,14 +6,22 @@ use gradus::toolcall::answer::AnswerFrom;
 use gradus::toolcall::{ErrorCode, Repair};
 use gradus::trajectory::ToolFormat;
 
-fn readme() -> String {
-    std::fs::read_to_string(root().join("README.md")).unwrap()
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap()
 }
 
-/// The fenced blocks of a language.
+fn readme() -> String {
+    page("README.md")
+}
+
+/// The README's fenced blocks of a language.
 fn blocks(language: &str) -> Vec<String> {
+    fenced(&readme(), language)
+}
+
+fn fenced(page: &str, language: &str) -> Vec<String> {
     let opener = format!("```{language}\n");
-    readme().split(&opener).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    page.split(&opener).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -61,9 +69,10 @@ fn the_commands_print_what_it_shows() {
 }
 
 #[test]
-fn its_configuration_file_is_one() {
+fn the_configuration_file_is_one() {
     let gradus = Gradus::new();
-    let config = gradus.file("gradus.toml", blocks("toml")[2].replace("127.0.0.1:8080", "127.0.0.1:0"));
+    let shown = fenced(&page("docs/configuration.md"), "toml").remove(0);
+    let config = gradus.file("gradus.toml", shown.replace("127.0.0.1:8080", "127.0.0.1:0"));
     let server = Server::start(&gradus, &["--config", &config], &[]);
     assert_eq!(server.post_with("/reward", "{\"trajectories\": []}", Some("change-me")).0, 200);
 }
@@ -91,15 +100,22 @@ fn its_judge_gives_what_it_shows() {
 }
 
 #[test]
-fn its_closed_lists_are_complete() {
-    let readme = readme();
+fn the_closed_lists_are_complete() {
     let codes = ErrorCode::ALL.map(ErrorCode::as_str);
     let repairs = Repair::ALL.map(Repair::as_str);
     let no_scores = NoScoreCode::ALL.map(NoScoreCode::as_str);
     let formats = ToolFormat::ALL.map(ToolFormat::as_str);
     let answers = AnswerFrom::ALL.map(AnswerFrom::as_str);
-    for name in [&codes[..], &repairs, &no_scores, &formats, &answers].concat() {
-        assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
+    let lists = [
+        ("errors.md", [&codes[..], &no_scores].concat()),
+        ("toolcalls.md", [&repairs[..], &formats].concat()),
+        ("rubrics.md", answers.to_vec()),
+    ];
+    for (name, list) in lists {
+        let page = page(&format!("docs/{name}"));
+        for code in list {
+            assert!(page.contains(&format!("`{code}`")), "{code} is not in docs/{name}");
+        }
     }
 }
 
@@ -107,10 +123,56 @@ fn its_closed_lists_are_complete() {
 fn every_option_is_in_its_table() {
     let gradus = Gradus::new();
     let help = gradus.run(&["serve", "--help"]).exits(0).out;
-    let readme = readme();
+    let page = page("docs/configuration.md");
     let options = help.lines().filter_map(|line| line.trim().strip_prefix("--")).filter(|line| line.contains('<'));
     for option in options.map(|line| line.split(' ').next().unwrap()) {
         let variable = format!("GRADUS_{}", option.to_uppercase().replace('-', "_"));
-        assert!(readme.contains(&format!("| `--{option}` | `{variable}` |")), "--{option} has no row in the README");
+        assert!(page.contains(&format!("| `--{option}` | `{variable}` |")), "--{option} has no row");
     }
+}
+
+/// Every page of a folder and those below it.
+fn pages_under(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            pages_under(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// A heading's anchor, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_')).collect()
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut pages = vec![root().join("README.md"), root().join("clients/python/README.md")];
+    for folder in ["docs", "tests/cases", "clients/examples"] {
+        pages_under(&root().join(folder), &mut pages);
+    }
+    let mut followed = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if target.starts_with("http") || target.contains([' ', '\n']) {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(file.exists(), "{}: {target}", page.display());
+            if !heading.is_empty() {
+                let there = std::fs::read_to_string(&file).unwrap();
+                let mut headings = there.lines().filter(|line| line.starts_with('#'));
+                let found = headings.any(|line| anchor(line.trim_start_matches('#').trim()) == heading);
+                assert!(found, "{}: {target}", page.display());
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 60, "{followed}");
 }
