@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 
 use gradus::store::{
     Batch, BatchId, BatchIds, Compressed, Config, ContentHash, DEFAULT_WINDOW, Durability, Filter, Idempotency,
-    MAX_FINDING_BYTES, MAX_REWARD, Page, ScoreId, ScoreRow, ScoreRows, StageTally, Store, StoreError, StoredRow,
+    MAX_FINDING_BYTES, MAX_REWARD, Page, Removed, ScoreId, ScoreRow, ScoreRows, StageTally, Store, StoreError,
+    StoredRow,
 };
 use proptest::prelude::*;
 

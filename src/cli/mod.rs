@@ -23,6 +23,7 @@ mod paint;
 mod replay;
 mod report;
 mod rubric;
+mod runs;
 mod score;
 mod score_options;
 mod score_output;
@@ -75,6 +76,9 @@ enum Command {
     /// Check, explain, list and show rubrics
     #[command(subcommand)]
     Rubric(rubric::Command),
+    /// List and remove the runs of a database
+    #[command(subcommand)]
+    Runs(runs::Command),
     /// Measure a judge
     #[command(subcommand)]
     Judge(judge::Command),
@@ -127,6 +131,7 @@ fn command(cli: Cli, file: &File, log: LogFormat) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(args, file, log),
         Command::Score(args) => score::run(args, file),
         Command::Rubric(command) => rubric::run(command, file),
+        Command::Runs(command) => runs::run(command, file),
         Command::Judge(command) => judge::run(command, file),
         Command::Openapi => openapi::run(),
         Command::Bench(args) => bench::run(&args),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::findings::StoredFindings;
 use super::paint::printable_line;
 use super::said;
-use crate::config::{self, File, Scoring, StoreFlags};
+use crate::config::{File, Scoring, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Scored};
 use crate::rubric::Rubric;
 use crate::store::{ContentHash, DEFAULT_WINDOW, Store, StoreError, StoredRequest, StoredRow};
@@ -25,12 +25,7 @@ const SHOWN: usize = 20;
 const NAMED: usize = 12;
 
 pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) -> anyhow::Result<ExitCode> {
-    let settings = config::store(flags, None, None, file)?;
-    if let Some(path) = settings.file()?
-        && !path.exists()
-    {
-        bail!("there is no database {}; name the one that the server wrote with --store sqlite:FILE", path.display());
-    }
+    let settings = super::runs::database(flags, file)?;
     let Some(store) = Store::open_to_read(&settings)? else {
         bail!("--store none keeps nothing to replay; name the database")
     };

@@ -26,8 +26,8 @@ pub use self::error::StoreError;
 pub use self::id::{BatchId, BatchIds, ContentHash, MAX_SCORES, ScoreId};
 pub use self::prompts::{GroupVisit, RunVisits, StoredReference};
 pub use self::read::{
-    DEFAULT_WINDOW, Filter, MAX_PAGE, Mastery, Page, RunDetail, RunSummary, StageMastery, StoredAnswer, StoredRequest,
-    StoredRow, StoredScore,
+    DEFAULT_WINDOW, Filter, MAX_PAGE, Mastery, Page, Removed, RunDetail, RunSummary, StageMastery, StoredAnswer,
+    StoredRequest, StoredRow, StoredScore,
 };
 pub use self::record::{Batch, Idempotency, MAX_REWARD, StageTally};
 pub use self::rows::{ScoreRow, ScoreRows};
@@ -277,6 +277,18 @@ impl Store {
     /// The requests of a run in the order of their ids, one at a time.
     pub fn replay(&self, run_id: &str) -> Replay {
         Replay { store: self.clone(), run_id: run_id.to_owned(), after: None }
+    }
+
+    /// Removes a run: its scores, requests and answers, and what was counted of it; `None` where there is none. Its room in the
+    /// file is used again. What is shared between runs stays. Others may write meanwhile. Blocks, a second for some thousand
+    /// batches.
+    ///
+    /// # Errors
+    /// Why the database refused. What was removed until then has gone, and the next removal goes on.
+    pub fn remove_run(&self, run_id: &str) -> Result<Option<Removed>, StoreError> {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.remove_run(run_id),
+        }
     }
 
     /// Whether batches are taken and written.

@@ -110,6 +110,15 @@ pub struct RunSummary {
     pub rubric_hashes: Vec<String>,
 }
 
+/// What went with a run that was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Batches that this removal took; fewer than the run had where an earlier one was cut off.
+    pub batches: u64,
+    /// Scores that the run had counted.
+    pub scores: u64,
+}
+
 /// A training run with its mastery.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunDetail {

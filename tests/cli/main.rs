@@ -9,6 +9,7 @@ mod output;
 mod pages;
 mod replay;
 mod rubric;
+mod runs;
 mod score;
 mod serve;
 mod settings;

@@ -275,3 +275,99 @@ fn requests_that_were_not_kept_say_so() {
         assert!(store.score(ScoreId { batch: ids[0], index: 0 }).await.unwrap().is_some(), "scores are kept");
     });
 }
+
+#[test]
+fn a_run_that_is_removed_leaves_the_others_as_they_were() {
+    on_each(async |store| {
+        let others = ["before", "after"];
+        store.append(with_key(batch(&store, "before", 1, &[Some(1.0)]), "kept", 1)).await.unwrap();
+        // More than one transaction takes.
+        let first = appended(&store, with_key(batch(&store, "exp", 1, &[Some(1.0), None]), "gone", 2)).await;
+        for step in 2..=70 {
+            store.append(batch(&store, "exp", step, &[Some(0.5)])).await.unwrap();
+        }
+        store.append(batch(&store, "after", 1, &[Some(0.25)])).await.unwrap();
+        let before = [store.run("before", 1).await, store.run("after", 1).await];
+        assert!(store.run_visits("exp").await.unwrap().is_some(), "it is in memory, too");
+
+        assert_eq!(store.remove_run("exp").unwrap(), Some(Removed { batches: 70, scores: 71 }));
+        assert_eq!(store.remove_run("exp").unwrap(), None);
+        assert_eq!(store.run("exp", 1).await.unwrap(), None);
+        assert!(store.run_visits("exp").await.unwrap().is_none());
+        assert!(store.score(first).await.unwrap().is_none());
+        assert!(store.replay("exp").next().await.unwrap().is_none());
+        assert!(store.idempotent("gone").await.unwrap().is_none() && store.idempotent("kept").await.unwrap().is_some());
+        assert_eq!([store.run("before", 1).await, store.run("after", 1).await], before);
+        let listed = store.runs(None, 9).await.unwrap().items;
+        assert_eq!(listed.iter().map(|run| &*run.run_id).collect::<Vec<_>>(), [others[1], others[0]]);
+
+        // A run of that name begins anew, as does a request under that key.
+        store.append(with_key(batch(&store, "exp", 9, &[Some(0.5)]), "gone", 3)).await.unwrap();
+        let again = store.run("exp", 1).await.unwrap().unwrap();
+        assert_eq!((again.summary.n, again.overall.steps), (1, 1));
+    });
+}
+
+#[test]
+fn a_removal_that_was_cut_off_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&config(&path));
+        for step in 0..3 {
+            store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
+        }
+        // As a removal that died after its first transaction would leave it.
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("DELETE FROM bodies; DELETE FROM score_rows; DELETE FROM batches").unwrap();
+        assert_eq!(store.run("exp", 1).await.unwrap().unwrap().summary.n, 3, "it is still listed");
+        assert_eq!(store.remove_run("exp").unwrap(), Some(Removed { batches: 0, scores: 3 }));
+        let tables = "SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM run_rubrics)
+             + (SELECT count(*) FROM run_stages) + (SELECT count(*) FROM run_steps) + (SELECT count(*) FROM run_step_stages)";
+        assert_eq!(other.query_row(tables, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    });
+}
+
+#[test]
+fn the_room_of_a_run_that_was_removed_is_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(&directory.path().join("gradus.db"));
+    let noise = (0..1_u32 << 20).map(|byte| (byte.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<u8>>();
+    let pages = |config: &Config| std::fs::metadata(config.file().unwrap().unwrap()).unwrap().len();
+    block_on(async {
+        let mut sizes = Vec::new();
+        for run in ["a", "b", "c"] {
+            let store = open(&config);
+            for step in 0..4 {
+                let response = Compressed::new(&noise).unwrap();
+                store.append(Batch { response, ..batch(&store, run, step, &[]) }).await.unwrap();
+            }
+            store.remove_run(run).unwrap().unwrap();
+            store.close().await;
+            sizes.push(pages(&config));
+        }
+        assert_eq!(sizes[1..], [sizes[0], sizes[0]], "{sizes:?}");
+    });
+}
+
+#[test]
+fn a_run_is_removed_while_others_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(&directory.path().join("gradus.db"));
+    block_on(async {
+        let (store, remover) = (open(&config), open(&config));
+        for step in 0..200 {
+            store.append(batch(&store, "old", step, &[Some(1.0)])).await.unwrap();
+        }
+        let writing = async {
+            for step in 0..50 {
+                store.append(batch(&store, "new", step, &[Some(1.0)])).await.unwrap();
+            }
+        };
+        let removing = tokio::task::spawn_blocking(move || remover.remove_run("old"));
+        let (removed, ()) = tokio::join!(removing, writing);
+        assert_eq!(removed.unwrap().unwrap(), Some(Removed { batches: 200, scores: 200 }));
+        assert_eq!(store.run("new", 1).await.unwrap().unwrap().summary.n, 50);
+        assert_eq!(store.counters().failures, 0);
+    });
+}

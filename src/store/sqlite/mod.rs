@@ -7,6 +7,7 @@ mod insert;
 mod lists;
 mod prompts;
 mod reader;
+mod removal;
 mod schema;
 mod tally;
 mod visits;
@@ -26,8 +27,8 @@ use self::writer::Writer;
 use super::read::RunCursor;
 use super::record::Finding;
 use super::{
-    Batch, BatchId, Config, Counters, Durability, Filter, Page, RunDetail, RunSummary, RunVisits, ScoreId, StoreError,
-    StoredAnswer, StoredReference, StoredRow, StoredScore,
+    Batch, BatchId, Config, Counters, Durability, Filter, Page, Removed, RunDetail, RunSummary, RunVisits, ScoreId,
+    StoreError, StoredAnswer, StoredReference, StoredRow, StoredScore,
 };
 
 /// An open database. Dropping it writes what is queued.
@@ -37,6 +38,8 @@ pub(super) struct Sqlite {
     writer: Arc<Writer>,
     last_batch: Option<BatchId>,
     visits: Arc<KnownVisits>,
+    place: Place,
+    busy_timeout_ms: u64,
 }
 
 impl Sqlite {
@@ -63,8 +66,7 @@ impl Sqlite {
                 action: "start its writer thread",
                 detail: error.to_string(),
             })?;
-        let (writer, readers) = (Arc::new(writer), Arc::new(Readers::new(place, timeout)));
-        Ok(Self { writer, readers, last_batch, visits: Arc::default() })
+        Ok(Self::of(Arc::new(writer), place, timeout, last_batch))
     }
 
     /// Opens the database at `path` for reading alone, without a word to whoever writes to it; `None` where its schema is
@@ -87,8 +89,12 @@ impl Sqlite {
         if !current {
             return Ok(None);
         }
-        let (writer, readers) = (Arc::new(Writer::none()), Arc::new(Readers::new(place, timeout)));
-        Ok(Some(Self { writer, readers, last_batch: None, visits: Arc::default() }))
+        Ok(Some(Self::of(Arc::new(Writer::none()), place, timeout, None)))
+    }
+
+    fn of(writer: Arc<Writer>, place: Place, busy_timeout_ms: u64, last_batch: Option<BatchId>) -> Self {
+        let readers = Arc::new(Readers::new(place.clone(), busy_timeout_ms));
+        Self { writer, readers, last_batch, visits: Arc::default(), place, busy_timeout_ms }
     }
 
     /// The largest batch id when it was opened.
@@ -158,6 +164,14 @@ impl Sqlite {
     pub(super) async fn run_visits(&self, run_id: String) -> Result<Option<Arc<RunVisits>>, StoreError> {
         let known = Arc::clone(&self.visits);
         self.readers.run("read a run's visits", move |connection| known.read(connection, &run_id)).await
+    }
+
+    /// Removes a run, over a connection of its own. Blocks.
+    pub(super) fn remove_run(&self, run_id: &str) -> Result<Option<Removed>, StoreError> {
+        let Self { place, busy_timeout_ms, .. } = self;
+        let mut connection = place.writer(*busy_timeout_ms)?;
+        let removed = removal::remove(&mut connection, run_id);
+        removed.map_err(|fault| place.explain("remove a run", *busy_timeout_ms, fault))
     }
 
     pub(super) fn is_running(&self) -> bool {
