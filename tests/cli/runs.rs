@@ -7,8 +7,12 @@ fn scored(gradus: &Gradus, runs: &[&str]) -> String {
     let url = format!("sqlite:{}", gradus.path("scores.db"));
     let server = Server::start(gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
     for run in runs {
-        let body = json!({"run_id": run, "trajectories": [{"messages": [{"role": "assistant", "content": "x"}]}], "rubric": "binary_em",
-            "on_invalid": "zero", "curriculum": {"step": 3}});
+        let body = json!({
+            "run_id": run,
+            "rubric": "binary_em",
+            "curriculum": {"step": 3},
+            "trajectories": [{"messages": [{"role": "assistant", "content": "x"}], "references": ["y"]}],
+        });
         assert_eq!(server.post("/reward", &body.to_string()).0, 200);
     }
     assert!(server.stop().success());
