@@ -28,6 +28,7 @@ use completions::{Completions, Manner};
 use gradus::judge::Judges;
 use gradus::lm::Decoder;
 use gradus::rubric::Rubric;
+use gradus::train::algorithm::Algorithm;
 use gradus::train::data::hops::{Hops, HopsConfig};
 use gradus::train::metrics::{History, Metric, StepMetrics};
 use gradus::train::rollout::server::{ServerConfig, WeightUpdate};
@@ -316,6 +317,29 @@ fn a_task_that_a_step_holds_twice_is_two_groups() {
         assert!(group.iter().all(|record| record.task == group[0].task));
         let rewards: Vec<f64> = group.iter().map(|record| record.scored.reward.unwrap()).collect();
         assert!((group[0].group_mean - mean(&rewards)).abs() < 1e-12, "{rewards:?}");
+    }
+}
+
+#[test]
+fn a_task_that_a_step_holds_twice_is_one_visit_here_as_at_a_server() {
+    let folder = start(10);
+    let train = folder.path().join("world/train.jsonl");
+    let questions = std::fs::read_to_string(&train).unwrap();
+    std::fs::write(&train, questions.lines().take(4).collect::<Vec<_>>().join("\n")).unwrap();
+    let database = format!("sqlite:{}", folder.path().join("scores.db").display());
+    let server = Server::start(&["--store", &database]);
+    let run = TrainConfig { algorithm: Algorithm::Grpo, ..by_server(folder.path(), "visits", &server, 2) };
+    let state = run.output.join("checkpoints/step-000002/state.json");
+    go(run);
+    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
+    let theirs = server.get("/runs/visits/prompts").json();
+    // Twelve groups of four tasks in two steps.
+    assert_eq!((&theirs["prompts"], theirs["items"][0]["visits"].as_u64()), (&4.into(), Some(2)), "{theirs:#}");
+    for prompt in theirs["items"].as_array().unwrap() {
+        let ours = &state["state"]["values"][prompt["group"].as_str().unwrap()];
+        for part in ["visits", "n", "mean", "std", "value", "mean_average", "std_average", "value_average"] {
+            assert_eq!(ours[part], prompt[part], "{part} of {prompt} and {ours}");
+        }
     }
 }
 

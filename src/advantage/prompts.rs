@@ -12,7 +12,7 @@ const NEWEST: f64 = 0.3;
 /// What is known of one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PromptHistory {
-    /// How often a group of it was scored.
+    /// In how many steps rollouts of it were scored.
     pub visits: u32,
     /// Statistics of the latest visit.
     #[serde(flatten)]

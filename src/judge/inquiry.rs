@@ -4,7 +4,7 @@
 //! the backend read it: probabilities, a JSON object, a raw reward. `verdict` turns it into a number. Knows no backend.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// How what models say is read: a part of every judge's identity. To be raised with each change of this program after which
 /// the same words give another number, so that none of before is taken for one of now.
@@ -68,7 +68,7 @@ pub enum Want {
 }
 
 /// A question as a backend gets it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inquiry {
     /// The conversation with the judge, in order.
     pub messages: Vec<PromptMessage>,
@@ -76,8 +76,43 @@ pub struct Inquiry {
     pub want: Want,
     /// The messages with ever less of a conversation, for a judge that cannot read all of it. They follow from the rest, so
     /// that they are no part of what an answer is kept under.
-    pub fewer: Arc<[Vec<PromptMessage>]>,
+    pub fewer: Fewer,
 }
+
+type Messages = Vec<PromptMessage>;
+
+/// The messages of a prompt with ever less of a conversation. They are made once, when they are asked for first: most prompts
+/// are read whole.
+#[derive(Debug, Clone, Default)]
+pub struct Fewer(Option<Arc<LazyLock<Vec<Messages>, Make>>>);
+
+type Make = Box<dyn FnOnce() -> Vec<Messages> + Send>;
+
+impl Fewer {
+    /// What `make` makes.
+    pub(super) fn made_by(make: impl FnOnce() -> Vec<Messages> + Send + 'static) -> Self {
+        Self(Some(Arc::new(LazyLock::new(Box::new(make)))))
+    }
+
+    /// All of them, the longest first.
+    pub(super) fn all(&self) -> &[Messages] {
+        self.0.as_ref().map_or(&[], |made| made.as_slice())
+    }
+}
+
+impl<const N: usize> From<[Messages; N]> for Fewer {
+    fn from(all: [Messages; N]) -> Self {
+        Self::made_by(|| all.into())
+    }
+}
+
+impl PartialEq for Fewer {
+    fn eq(&self, other: &Self) -> bool {
+        self.all() == other.all()
+    }
+}
+
+impl Eq for Fewer {}
 
 /// What a backend found.
 #[derive(Debug, Clone, PartialEq)]

@@ -357,11 +357,9 @@ impl TextSide {
     }
 
     fn render(&self, inquiry: &Inquiry) -> Result<Rendered, Unavailable> {
-        let message =
-            |message: &PromptMessage| (message.speaker.as_str(), message.text.clone(), message.untrusted.clone());
-        let messages: Vec<_> = inquiry.messages.iter().map(message).collect();
-        let chat: Vec<ChatMessage<'_>> =
-            messages.iter().map(|(role, text, untrusted)| ChatMessage { role, text, untrusted }).collect();
+        let chat: Vec<ChatMessage<'_>> = (inquiry.messages.iter())
+            .map(|PromptMessage { speaker, text, untrusted }| ChatMessage { role: speaker.as_str(), text, untrusted })
+            .collect();
         let by_judge = inquiry.messages.last().is_some_and(|message| message.speaker == Speaker::Assistant);
         let end = match (&inquiry.want, by_judge) {
             (Want::Reward, _) => ChatEnd::Closed,

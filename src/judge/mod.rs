@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 
 pub use self::cache::{CacheCounts, Memory};
 pub use self::config::{Config, ConfigError, JudgeConfig};
-pub use self::inquiry::{Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+pub use self::inquiry::{Fewer, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
 pub use self::remote::{EndpointSnapshot, Health, Remote};

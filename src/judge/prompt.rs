@@ -12,19 +12,22 @@
 mod contained;
 mod defaults;
 mod fewer;
+mod kept;
 mod statements;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use minijinja::{Environment, UndefinedBehavior};
 
 use self::contained::Contained;
 pub(super) use self::defaults::{GENERATE, LABEL, MATCH, RANK};
+use self::kept::Kept;
 use super::fence::Fence;
-use super::inquiry::{PromptMessage, Speaker};
+use super::inquiry::{Fewer, PromptMessage, Speaker};
 use crate::lm::jinja::{self, TemplateFault};
 use crate::lm::untrusted::{Placeholders, UntrustedError};
 use crate::trajectory::Role;
@@ -107,11 +110,11 @@ impl PromptError {
 }
 
 /// A prompt, and what there is of it for a judge that cannot read all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Prompt {
     pub(super) messages: Vec<PromptMessage>,
     /// The same with messages left out of the middle of the conversation, each time more of them.
-    pub(super) fewer: Vec<Vec<PromptMessage>>,
+    pub(super) fewer: Fewer,
 }
 
 /// A judge's prompt template, compiled and tried.
@@ -174,18 +177,28 @@ impl PromptTemplate {
         self.fill_in(values).map(|(messages, _)| messages)
     }
 
-    /// Fills the template in, and again with fewer messages of the conversation where it shows one.
+    /// Fills the template in, and where it shows a conversation, again with fewer messages of it for whoever asks for that.
+    /// The values are about one answer.
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub(super) fn prompt(&self, values: &PromptValues<'_>) -> Result<Prompt, PromptError> {
+    pub(super) fn prompt(self: &Arc<Self>, values: &PromptValues<'_>) -> Result<Prompt, PromptError> {
         let (messages, shows_conversation) = self.fill_in(values)?;
-        let fewer = if shows_conversation { fewer::conversations(values.conversation) } else { Vec::new() };
+        let fewer = if shows_conversation && fewer::has_any(values.conversation) {
+            let (template, kept) = (self.clone(), Kept::of(values));
+            Fewer::made_by(move || template.with_fewer(&kept.values()))
+        } else {
+            Fewer::default()
+        };
+        Ok(Prompt { messages, fewer })
+    }
+
+    fn with_fewer(&self, values: &PromptValues<'_>) -> Vec<Vec<PromptMessage>> {
         let fill_in = |conversation: Vec<PastMessage<'_>>| {
             // A template may need a message that is left out: that one is then no way to shorten it.
             self.render(&PromptValues { conversation: &conversation, ..*values }).ok()
         };
-        Ok(Prompt { messages, fewer: fewer.into_iter().filter_map(fill_in).collect() })
+        fewer::conversations(values.conversation).into_iter().filter_map(fill_in).collect()
     }
 
     /// The prompt, and whether it shows the conversation.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Answers;
-use super::inquiry::{Finding, Inquiry, Said, Want};
-use super::prompt::{PromptValues, task_of};
+use super::inquiry::{Fewer, Finding, Inquiry, Said, Want};
+use super::prompt::PromptValues;
 use super::session::{Asked, Candidate, Key, Noted};
 use crate::stages::{JudgeStage, Unavailable, UnitScore, Verdict};
 
@@ -30,8 +30,8 @@ pub(super) fn groups(noted: Vec<Noted>) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for Noted { key, stage, asked } in noted {
         let Ok(Asked::Among(candidate)) = asked else { continue };
-        let task = task_of(&candidate.conversation);
-        let name = format!("{:?}\u{0}{stage:?}\u{0}{task}\u{0}{:?}", candidate.group, candidate.references);
+        let Candidate { group, task, references, .. } = &candidate;
+        let name = format!("{group:?}\u{0}{stage:?}\u{0}{task}\u{0}{references:?}");
         let answer = candidate.answer.clone();
         let group = groups.entry(name).or_insert_with(|| Group { stage, first: candidate, answers: BTreeMap::new() });
         group.answers.entry(answer).or_default().push(key);
@@ -91,7 +91,7 @@ impl Group {
         }
         let values = PromptValues {
             criteria: &self.stage.criteria,
-            question: task_of(&self.first.conversation),
+            question: &self.first.task,
             conversation: &[],
             references: &self.first.references,
             answer: "",
@@ -100,7 +100,7 @@ impl Group {
         };
         let messages =
             self.first.template.render(&values).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
-        Ok(Inquiry { messages, want: Want::Order { candidates: candidates.len() }, fewer: [].into() })
+        Ok(Inquiry { messages, want: Want::Order { candidates: candidates.len() }, fewer: Fewer::default() })
     }
 
     /// Every question's verdict from the orders: first those of the question as it stands, then as many of its reverse.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::inquiry::{Inquiry, PromptMessage, Speaker, Want};
+use super::inquiry::{Fewer, Inquiry, PromptMessage, Speaker, Want};
 use super::prompt::{self, PastMessage, Prompt, PromptError, PromptTemplate, PromptValues, Subject, task_of};
 use super::verdict::labels_of;
 use super::{Answers, Judges};
@@ -15,11 +15,16 @@ use crate::trajectory::{Message, Role};
 /// How long judges may take where nobody set a limit.
 const LONGEST: Duration = Duration::from_mins(10);
 
-/// Compiled templates by what they are about and their source, of all requests: compiling one tries it out, which costs more than filling it in.
-static TEMPLATES: LazyLock<moka::sync::Cache<(Subject, String), Arc<PromptTemplate>>> =
-    LazyLock::new(|| moka::sync::Cache::new(MAX_TEMPLATES));
+/// Compiled templates by their source, of all requests: compiling one tries it out, which costs more than filling it in.
+type Templates = LazyLock<moka::sync::Cache<String, Arc<PromptTemplate>>>;
 
-/// Most templates that are kept compiled: requests may bring their own.
+/// Those that are about one answer.
+static OF_AN_ANSWER: Templates = LazyLock::new(|| moka::sync::Cache::new(MAX_TEMPLATES));
+
+/// Those that are about the answers of a group.
+static OF_CANDIDATES: Templates = LazyLock::new(|| moka::sync::Cache::new(MAX_TEMPLATES));
+
+/// Most templates of each that are kept compiled: requests may bring their own.
 const MAX_TEMPLATES: u64 = 256;
 
 /// What tells two questions of a request apart.
@@ -54,7 +59,7 @@ pub(super) enum Asked {
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) group: String,
-    pub(super) conversation: Vec<PastMessage<'static>>,
+    pub(super) task: String,
     pub(super) references: Vec<Cow<'static, str>>,
     pub(super) answer: String,
     pub(super) template: Arc<PromptTemplate>,
@@ -113,12 +118,15 @@ impl Session {
 
 /// A template, compiled once for as long as it is in use.
 pub(super) fn compiled(source: &str, subject: Subject) -> Result<Arc<PromptTemplate>, PromptError> {
-    let key = (subject, source.to_owned());
-    if let Some(template) = TEMPLATES.get(&key) {
+    let templates = match subject {
+        Subject::Answer => &OF_AN_ANSWER,
+        Subject::Candidates => &OF_CANDIDATES,
+    };
+    if let Some(template) = templates.get(source) {
         return Ok(template);
     }
     let template = Arc::new(PromptTemplate::parse(source, subject)?);
-    TEMPLATES.insert(key, template.clone());
+    templates.insert(source.to_owned(), template.clone());
     Ok(template)
 }
 
@@ -172,7 +180,7 @@ impl Session {
     fn asked(question: &Question<'_>) -> Result<Asked, Unavailable> {
         let stage = question.stage;
         if matches!(stage.mode, JudgeMode::RewardModel { .. }) && stage.prompt.is_none() {
-            return Ok(Asked::One(Prompt { messages: conversation_as_is(question), fewer: Vec::new() }));
+            return Ok(Asked::One(Prompt { messages: conversation_as_is(question), fewer: Fewer::default() }));
         }
         let template = Self::template(stage)?;
         let conversation = conversation(question.messages);
@@ -183,7 +191,7 @@ impl Session {
             };
             return Ok(Asked::Among(Candidate {
                 group: group.to_owned(),
-                conversation: conversation.into_iter().map(owned).collect(),
+                task: task_of(&conversation).to_owned(),
                 references: question.references.iter().map(|r| Cow::Owned(r.to_string())).collect(),
                 answer: question.answer.to_owned(),
                 template,
@@ -212,7 +220,7 @@ impl Noted {
     pub(super) fn inquiry(&self) -> Result<Inquiry, Unavailable> {
         let Prompt { messages, fewer } = match &self.asked {
             Ok(Asked::One(prompt)) => prompt.clone(),
-            Ok(Asked::Among(_)) => Prompt { messages: Vec::new(), fewer: Vec::new() },
+            Ok(Asked::Among(_)) => Prompt { messages: Vec::new(), fewer: Fewer::default() },
             Err(unavailable) => return Err(unavailable.clone()),
         };
         let labels = || labels_of(&self.stage.mode).into_iter().map(|label| label.name).collect();
@@ -223,7 +231,7 @@ impl Noted {
             }
             JudgeMode::RewardModel { .. } => Want::Reward,
         };
-        Ok(Inquiry { messages, want, fewer: fewer.into() })
+        Ok(Inquiry { messages, want, fewer })
     }
 }
 
@@ -252,10 +260,6 @@ fn conversation<'m>(messages: &'m [Message<'_>]) -> Vec<PastMessage<'m>> {
         Message::Other { role, content } => PastMessage { role: *role, text: content.text() },
     };
     messages.iter().map(past).collect()
-}
-
-fn owned(message: PastMessage<'_>) -> PastMessage<'static> {
-    PastMessage { role: message.role, text: Cow::Owned(message.text.into_owned()) }
 }
 
 /// What a reward model reads: the task, and the answer as the assistant's.

@@ -6,7 +6,7 @@
 use std::iter::successors;
 
 use super::fence::cut_middle;
-use super::inquiry::{Inquiry, PromptMessage};
+use super::inquiry::{Fewer, Inquiry, PromptMessage};
 
 /// Characters that a text keeps at least.
 pub(super) const KEPT: usize = 64;
@@ -31,9 +31,10 @@ pub(super) fn with_fewer(inquiry: &Inquiry) -> impl Iterator<Item = Inquiry> {
     let with = |messages: &Vec<PromptMessage>| Inquiry {
         messages: messages.clone(),
         want: inquiry.want.clone(),
-        fewer: [].into(),
+        fewer: Fewer::default(),
     };
-    inquiry.fewer.iter().map(with)
+    // Not before the first is wanted: whoever asks may do with less of each text.
+    std::iter::once_with(|| inquiry.fewer.all()).flatten().map(with)
 }
 
 /// The inquiry ever shorter, for who cannot measure: texts of half the length, and of that half, then fewer of them.

@@ -46,6 +46,7 @@ impl EvaluationConfig {
 
     /// What it must not be.
     pub(super) fn checks(&self) -> Vec<Check> {
+        let unseen = "is never looked at, since `evaluation.every` is 0; give it the steps between evaluations, or leave this out";
         vec![
             (
                 self.every > 0 && self.questions == 0,
@@ -53,16 +54,8 @@ impl EvaluationConfig {
                 "is 0; give 1 or more, or set `evaluation.every` to 0 for no evaluation",
             ),
             (!self.target.is_none_or(is_share), "evaluation.target", "must be from 0 to 1"),
-            (
-                self.every == 0 && self.target.is_some(),
-                "evaluation.target",
-                "is never looked at, since `evaluation.every` is 0; give it the steps between evaluations, or leave this out",
-            ),
-            (
-                self.every == 0 && self.patience > 0,
-                "evaluation.patience",
-                "is never looked at, since `evaluation.every` is 0; give it the steps between evaluations, or leave this out",
-            ),
+            (self.every == 0 && self.target.is_some(), "evaluation.target", unseen),
+            (self.every == 0 && self.patience > 0, "evaluation.patience", unseen),
             (!self.threshold.is_none_or(is_share), "evaluation.threshold", "must be from 0 to 1"),
         ]
     }

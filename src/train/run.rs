@@ -11,6 +11,7 @@ use super::algorithm::Algorithm;
 use super::config::TrainConfig;
 use super::demonstrations::Demonstrations;
 use super::env::{Split, Task};
+use super::experience::{Sample, said_by};
 use super::guards::{check_lengths, check_mastery, hashes, locked, same_prompts, unchanged};
 use super::metrics::{EventFile, History, METRICS_FILE, Metric, MetricsLog, StepMetrics};
 use super::policy::Policy;
@@ -274,17 +275,14 @@ impl Run {
         }
     }
 
-    /// Writes a checkpoint, unless the step has one.
+    /// Writes a checkpoint, unless the step has one. A policy that diverged has none.
     fn save(&mut self) -> Result<(), TrainError> {
         let step = self.state.step;
         if self.saved_step == Some(step) {
             return Ok(());
         }
-        if !self.policy.decoder.parameters().are_finite()? {
-            return Err(TrainError::other(format!(
-                "after step {step} a parameter is no finite number, and is not saved: lower `learning_rate.peak`, and go on \
-                 from the last checkpoint with --force"
-            )));
+        if let Some(what) = self.broken()? {
+            return Err(TrainError::Diverged { step, what: what.to_owned() });
         }
         self.state.optimizer_steps = self.optimizer.steps();
         let rest = (&self.state, self.reference.as_ref());
@@ -292,6 +290,25 @@ impl Run {
         checkpoint::save(&dir, &self.policy.decoder, &self.optimizer, rest, keep)?;
         self.saved_step = Some(step);
         Ok(())
+    }
+
+    /// What of the policy is no finite number. Finite parameters may be so large that what is computed of them is none, which
+    /// the next step would be the first to meet: the policy says something of a text that it learns from, or is asked.
+    fn broken(&self) -> Result<Option<&'static str>, TrainError> {
+        if !self.policy.decoder.parameters().are_finite()? {
+            return Ok(Some("a parameter after the update"));
+        }
+        let sample = match (self.demonstrations.samples.first(), self.tasks().first()) {
+            (Some(demonstration), _) => demonstration.clone(),
+            (None, Some(task)) => {
+                let tokens = self.world.protocol.prompt(&self.world.environment.messages(task))?;
+                Sample { written: (1..tokens.len()).collect(), tokens, ..Sample::default() }
+            }
+            (None, None) => return Ok(None),
+        };
+        let said = said_by(&self.policy.decoder, &[sample], usize::MAX)?;
+        let mut numbers = said.iter().flat_map(|said| said.logprobs.iter().chain(&said.entropies).chain(&said.values));
+        Ok(numbers.any(|number| !number.is_finite()).then_some("what the policy says after the update"))
     }
 
     fn resume(&mut self, saved: checkpoint::Checkpoint, force: bool) -> Result<(), TrainError> {

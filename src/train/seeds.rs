@@ -3,9 +3,9 @@
 /// What a draw is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
-    /// The order of the tasks, by epoch.
+    /// The order of the tasks or of the demonstrations, by epoch.
     Order,
-    /// The tokens of a rollout, by step and its place in it.
+    /// The tokens of a rollout, by how many were drawn before it.
     Rollout,
     /// The tokens of a turn that a server writes, by turn; its seed is the rollout's.
     Turn,

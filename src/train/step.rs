@@ -1,5 +1,6 @@
 //! One step of a run: rollouts, rewards, groups, update. Reads in run order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use super::run::Run;
 use super::seeds::{Purpose, draw, shuffled};
 use super::update::{Seen, Update};
 use super::{TrainError, record};
-use crate::advantage::Plan;
+use crate::advantage::{GroupStatistics, Plan};
 use crate::lm::LmError;
 
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
@@ -169,10 +170,16 @@ impl Run {
         Ok(())
     }
 
-    /// Enters what was seen into the value table and the pass rates.
+    /// Enters what was seen into the value table and the pass rates. All that a step tried of a task is one visit of it, as
+    /// it is to a server, which tells the visits of a prompt apart by the step.
     fn visit(&mut self, groups: &[Group], all: &Tried) {
+        let mut tried: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         for group in groups {
-            self.state.values.entry(group.task).or_default().visit(group.statistics);
+            tried.entry(group.task).or_default().extend(group.rewards());
+        }
+        let max_reward = self.rewarder.max_reward();
+        for (task, mut rewards) in tried {
+            self.state.values.entry(task).or_default().visit(GroupStatistics::of(&mut rewards, max_reward));
         }
         self.state.tokens += all.written.iter().map(|written| written.tokens).sum::<u64>();
         self.state.master(&all.scored, self.config.reward.mastery_rate);

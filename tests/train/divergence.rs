@@ -27,6 +27,22 @@ fn a_policy_that_diverged_does_not_take_the_place_of_a_good_one() {
     go_with(run, true).unwrap();
 }
 
+/// Parameters that are finite, of which no number can be computed: the step that they are from looks whole.
+#[test]
+fn a_checkpoint_that_is_due_holds_a_policy_that_can_go_on() {
+    let folder = start(10);
+    let mut rl = rl(folder.path(), "rl", "grpo", 2);
+    rl.update.minibatches = 1;
+    for mut run in [rl, sft(folder.path(), "sft", 2)] {
+        (run.checkpoint.every, run.checkpoint.keep) = (1, 1);
+        go(run.clone());
+        (run.learning_rate.peak, run.steps) = (1e15, 4);
+        let error = go_with(run.clone(), true).unwrap_err().to_string();
+        assert!(error.contains("step 3: what the policy says after the update is not finite"), "{error}");
+        assert_eq!(checkpoints(&run.output), ["step-000002"], "{error}");
+    }
+}
+
 #[test]
 fn what_an_evaluation_finds_broken_is_not_kept() {
     let folder = start(10);

@@ -12,6 +12,16 @@ use crate::trajectory::Role;
 /// of those that are missing, which says how many. The beginning up to the task, what the policy said last, and the last
 /// message always stay: what follows the policy's last words is left out as well, for that it may be long, too.
 pub(super) fn conversations<'a>(whole: &'a [PastMessage<'a>]) -> Vec<Vec<PastMessage<'a>>> {
+    shown(whole).iter().map(|shown| only(whole, shown)).collect()
+}
+
+/// Whether there is a shorter one.
+pub(super) fn has_any(whole: &[PastMessage<'_>]) -> bool {
+    !shown(whole).is_empty()
+}
+
+/// What each of the shorter ones shows of the whole.
+fn shown(whole: &[PastMessage<'_>]) -> Vec<Vec<Range<usize>>> {
     let task = whole.iter().position(|message| message.role == Role::User).map_or(1, |at| at + 1);
     let last = whole.iter().rposition(|message| message.role == Role::Assistant);
     let kept = std::iter::successors(Some(whole.len() / 4), |kept| Some(kept / 2)).take_while(|kept| *kept > 0);
@@ -22,7 +32,7 @@ pub(super) fn conversations<'a>(whole: &'a [PastMessage<'a>]) -> Vec<Vec<PastMes
     });
     let mut shown: Vec<Vec<Range<usize>>> = shown.filter(|shown| shown.len() > 1).collect();
     shown.dedup();
-    shown.iter().map(|shown| only(whole, shown)).collect()
+    shown
 }
 
 /// Ranges in order, those as one between which no more than one message lies: the one in its place would be no shorter.

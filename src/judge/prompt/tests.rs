@@ -274,22 +274,23 @@ fn a_prompt_that_shows_the_conversation_can_do_with_less_of_it() {
     let conversation: Vec<PastMessage<'_>> = (0..40).map(said).collect();
     let with = |template: &str| {
         let values = PromptValues { conversation: &conversation, ..values("the answer", &[], &[]) };
-        parsed(template).unwrap().prompt(&values).unwrap()
+        Arc::new(parsed(template).unwrap()).prompt(&values).unwrap()
     };
     let prompt = with("{{ question }}{% for m in conversation %}{{ m.text }}{% endfor %}{{ answer }}");
-    let shown: Vec<usize> = prompt.fewer.iter().map(|messages| untrusted(&messages[0]).len()).collect();
+    assert!(format!("{:?}", prompt.fewer).contains("<uninit>"), "nobody asked for them yet: {:?}", prompt.fewer);
+    let shown: Vec<usize> = prompt.fewer.all().iter().map(|messages| untrusted(&messages[0]).len()).collect();
     assert_eq!((untrusted(&prompt.messages[0]).len(), shown), (42, vec![23, 13, 7, 5]));
-    let shortest = prompt.fewer.last().unwrap();
+    let shortest = prompt.fewer.all().last().unwrap();
     assert_eq!(
         untrusted(&shortest[0]),
         ["When did it start?", "message 0", "[.. 38 messages left out ..]", "message 39", "the answer"]
     );
     assert_eq!(nonce_of(&shortest[0].text), nonce_of(&prompt.messages[0].text), "the rest is as it was");
-    assert!(with("{{ answer }} after {{ conversation | length }} turns").fewer.is_empty(), "it is not shown");
+    assert!(with("{{ answer }} after {{ conversation | length }} turns").fewer.all().is_empty(), "it is not shown");
     let needed = with(
         "{{ answer }}{{ conversation[0].text }}{% if conversation | length > 6 %}{{ conversation[39].text }}{% endif %}",
     );
-    assert_eq!(needed.fewer.len(), 2, "what a template needs is not left out");
+    assert_eq!(needed.fewer.all().len(), 2, "what a template needs is not left out");
 }
 
 #[test]

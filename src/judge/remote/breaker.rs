@@ -19,7 +19,7 @@ pub(super) struct Policy {
     pub(super) failures: u32,
     /// How long it stays open at most.
     pub(super) cool_down: Duration,
-    /// Silence that is shorter is none of its failures.
+    /// Silence that is shorter, to whoever asks, is none of its failures.
     pub(super) patience: Duration,
 }
 

@@ -57,7 +57,8 @@ pub struct Config {
     pub conversation: Option<Conversation>,
     /// Whether replies must all name the model that the first one named.
     pub pin_model: bool,
-    /// Failures in a row after which an endpoint is left alone.
+    /// Failures in a row after which an endpoint is left alone. A wait that was shorter than 5 s and brought no reply is one only
+    /// where nobody had a reply for as long.
     pub breaker_failures: u32,
     /// For how long it is left alone at most, in milliseconds: a sixteenth at first, doubled each time that the one request
     /// that tries it then fails, and until then inquiries wait for it. After silence, and where it refuses the key or the

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
 use super::accounting::{Counters, EndpointSnapshot, Prices};
-use super::breaker::{Breaker, Entry, Policy};
+use super::breaker::{Breaker, Entry, Outlook, Policy};
 use super::config::EndpointConfig;
 use super::failure::{Failure, FailureKind};
 use super::pace::Pace;
@@ -71,8 +71,8 @@ struct State {
     pace: Pace,
     paused_until: Option<Instant>,
     outstanding: usize,
-    /// Whether its last request was waited for in vain.
-    silent: bool,
+    /// Since when requests are waited for in vain, whatever was sent; none where the last one had a reply.
+    silent_since: Option<Instant>,
     counters: Counters,
     last_failure: Option<(FailureKind, String)>,
 }
@@ -121,7 +121,7 @@ impl Endpoint {
                 pace,
                 paused_until: None,
                 outstanding: 0,
-                silent: false,
+                silent_since: None,
                 counters: Counters::default(),
                 last_failure: None,
             }),
@@ -133,7 +133,8 @@ impl Endpoint {
     pub(super) fn load(&self, tokens: u64, now: Instant) -> Option<Load> {
         let mut state = self.state();
         let wait = state.pause(now).max(state.pace.wait(tokens, now));
-        let (outstanding, silent, requests) = (state.outstanding, state.silent, state.counters.requests);
+        let (outstanding, silent, requests) =
+            (state.outstanding, state.silent_since.is_some(), state.counters.requests);
         state.breaker.admits(now).then_some(Load { wait, outstanding, silent, requests })
     }
 
@@ -299,7 +300,11 @@ impl<'a> Turn<'a> {
         self.outcome = Outcome::Known;
         let now = Instant::now();
         let state = &mut *self.endpoint.state();
-        state.silent = failure.is_some_and(|failure| failure.kind == FailureKind::Hang);
+        let is_silent = failure.is_some_and(|failure| failure.kind == FailureKind::Hang);
+        let silent_since = state.silent_since.take();
+        state.silent_since = is_silent.then(|| silent_since.unwrap_or(now));
+        // Who answers at last is not silent, and needs no probe to show it.
+        let answered = if silent_since.is_some() { Entry::Probe } else { self.entry };
         if let Some(usage) = usage {
             state.counters.spent(usage);
             let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);
@@ -308,7 +313,7 @@ impl<'a> Turn<'a> {
                 state.pace.correct(booked, spent);
             }
         }
-        let Some(failure) = failure else { return state.breaker.succeed(self.entry) };
+        let Some(failure) = failure else { return state.breaker.succeed(answered) };
         state.counters.failed(failure.kind);
         if let Some(pause) = failure.retry_after {
             state.paused_until = state.paused_until.max(Some(now + pause));
@@ -317,14 +322,18 @@ impl<'a> Turn<'a> {
         if is_refusal || failure.kind.is_against_endpoint() {
             state.last_failure = Some((failure.kind, format!("{}: {}", self.endpoint.url, failure.message)));
         }
-        if failure.kind == FailureKind::Hang && now.duration_since(sent_at) < self.endpoint.policy.patience {
+        let policy = self.endpoint.policy;
+        let is_in_a_hurry = is_silent && now.duration_since(sent_at) < policy.patience;
+        if is_in_a_hurry && silent_since.is_none_or(|since| now.duration_since(since) < policy.patience) {
             // A caller in a hurry says nothing about the endpoint.
             state.breaker.abandon(self.entry, now);
         } else if failure.kind.is_against_endpoint() {
-            state.breaker.fail(self.entry, failure.kind.outlook(), self.endpoint.policy, now);
-        } else if !is_refusal || self.entry == Entry::Probe {
+            // All of them together do; whether the endpoint is silent or too slow for them, the next one tries soon.
+            let outlook = if is_in_a_hurry { Outlook::Brief } else { failure.kind.outlook() };
+            state.breaker.fail(self.entry, outlook, policy, now);
+        } else if !is_refusal || answered == Entry::Probe {
             // Whose fault a refusal is shows at another endpoint; here it shows that this one lives, and no more.
-            state.breaker.succeed(self.entry);
+            state.breaker.succeed(answered);
         }
     }
 }

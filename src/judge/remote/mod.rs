@@ -52,7 +52,8 @@ pub(super) use self::failure::FailureKind;
 
 /// Longest name of a model that is taken for one, in bytes.
 const MAX_MODEL_BYTES: usize = 512;
-/// How long an endpoint may be silent before that counts as its failure, however soon a caller's deadline is.
+/// How long an endpoint may be silent before that counts as its failure, to one caller or to all of them in a row, however soon
+/// their deadlines are.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A judge that is asked over HTTP.

@@ -12,7 +12,7 @@
 //! * What a policy does wrong is data. [`Environment::call`] answers an unknown tool or arguments that do not fit with a
 //!   text that says so, briefly and in the same words every time; it never fails and never panics.
 //! * The same call gets the same text, today and in a resumed run: no clock, no network, no randomness.
-//! * Tasks keep their `id` and order from run to run, because the trainer remembers each task's value under its id.
+//! * Tasks keep their `id` and order from run to run, because the trainer remembers each task's value under its place.
 
 mod bm25;
 mod corpus;

@@ -119,7 +119,7 @@ pub type Attempted<'a> = (&'a Rollout, &'a Task);
 
 impl Rewarder {
     /// Scores rollouts of tasks of a split, in their order: groups of `size` rollouts, one after the other. A judge that ranks
-    /// puts those of a group in order, and a server counts a group as a visit of its task, whatever tasks are the same.
+    /// puts those of a group in order, whatever tasks are the same; a server counts all that a step has of a task as one visit.
     ///
     /// # Errors
     /// [`TrainError::Reward`] when nothing can be scored at all.

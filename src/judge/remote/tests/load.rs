@@ -280,6 +280,55 @@ async fn a_caller_in_a_hurry_does_not_make_an_endpoint_ill() {
     assert_eq!(ask_for(30).await, Health::Open, "twice silent for half a minute");
 }
 
+/// Each of its callers alone says nothing about it.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_answers_nobody_in_a_hurry_is_left_alone() {
+    let gate = Gate::open(String::new()).await;
+    let judge = remote(Config { breaker_failures: 2, ..config(&[&gate.url]) });
+    let ask = async || {
+        let soon = tokio::time::Instant::now().into_std() + Duration::from_secs(1);
+        judge.answer(&inquiry(labels()), soon).await.expect_err("it hangs");
+        let account = judge.snapshot().remove(0);
+        (account.requests, account.health)
+    };
+    for requests in 1..=6 {
+        assert_eq!(ask().await, (requests, Health::Closed));
+    }
+    assert_eq!(ask().await, (7, Health::Open), "silent for five seconds, and twice more");
+    assert_eq!(ask().await, (8, Health::Open), "one tries it soon");
+    assert_eq!(ask().await, (8, Health::Open), "and the others do not");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_too_slow_for_some_serves_the_others() {
+    let clock = stop_clock().await;
+    let gate = Gate::open(http("200 OK", "", &yes())).await;
+    let judge = Arc::new(remote(Config { breaker_failures: 2, ..config(&[&gate.url]) }));
+    let hurried = async |requests: usize| {
+        let (asked, soon) = (judge.clone(), tokio::time::Instant::now().into_std() + Duration::from_secs(1));
+        let hurried = tokio::spawn(async move { asked.answer(&inquiry(labels()), soon).await });
+        until(|| gate.arrived() == requests).await;
+        // Timers go by whole milliseconds.
+        advance(Duration::from_millis(1001)).await;
+        hurried.await.expect("a task that ends").expect_err("it is too slow");
+        judge.snapshot()[0].health
+    };
+    let patient = spawn(&judge);
+    until(|| gate.arrived() == 1).await;
+    for requests in 2..8 {
+        assert_eq!(hurried(requests).await, Health::Closed);
+    }
+    assert_eq!(hurried(8).await, Health::Open);
+    until(|| gate.gone.load(Ordering::SeqCst) == 7).await;
+    gate.release.add_permits(1);
+    patient.await.expect("a task that ends").expect("a finding");
+    assert_eq!(judge.snapshot()[0].health, Health::Closed, "who answers is not silent");
+    for requests in 9..15 {
+        assert_eq!(hurried(requests).await, Health::Closed, "it begins anew");
+    }
+    drop(clock);
+}
+
 #[tokio::test]
 async fn those_who_wait_for_a_failing_endpoint_go_to_another() {
     let broken = Gate::open(http("500 Internal Server Error", "", &json!({}))).await;
