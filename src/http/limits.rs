@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::batch::Due;
 use super::decompress::{is_too_long, require_known};
 use super::error::Problem;
 use super::kind::Kind;
@@ -100,6 +101,11 @@ impl Limits {
         let mut admission = Admission { limits: self, permits: None, bytes: 0 };
         admission.grow(0)?;
         Ok(admission)
+    }
+
+    /// When a request is due that arrived then and asks for so long.
+    pub(super) fn due(&self, arrived: Instant, wanted_ms: Option<u64>) -> Option<Due> {
+        Due::of(arrived, wanted_ms, self.config.max_deadline_ms)
     }
 
     fn too_large(&self) -> Problem {
