@@ -16,7 +16,7 @@ use super::decompress::decompress;
 use super::dialects;
 use super::documented::Shared;
 use super::error::{Problem, ProblemWire};
-use super::handlers::{advantages, health, prompts, references, reward, rubrics, runs};
+use super::handlers::{advantages, health, prompts, references, reward, rubrics, runs, scores};
 use super::linger::hear_out;
 use super::paced::pace;
 use super::telemetry::observe;
@@ -35,7 +35,7 @@ use super::telemetry::observe;
     paths(
         reward::score_trajectories,
         rubrics::list_rubrics, rubrics::get_rubric, rubrics::check_rubric, rubrics::put_rubric,
-        runs::list_runs, runs::get_run, runs::list_scores, runs::get_score,
+        runs::list_runs, runs::get_run, scores::list_scores, scores::get_score,
         advantages::compute_advantages, prompts::list_prompts, prompts::sample_prompts,
         references::load_references,
         dialects::get_reward, dialects::score_sample, dialects::score_evaluation, dialects::reward, dialects::evaluate,
@@ -112,10 +112,10 @@ pub(super) fn router(app: App) -> Router {
         .route("/rubrics/{name}", get(rubrics::get_rubric).put(rubrics::put_rubric))
         .route("/runs", get(runs::list_runs))
         .route("/runs/{run_id}", get(runs::get_run))
-        .route("/runs/{run_id}/scores", get(runs::list_scores))
+        .route("/runs/{run_id}/scores", get(scores::list_scores))
         .route("/runs/{run_id}/prompts", get(prompts::list_prompts))
         .route("/runs/{run_id}/sample", post(prompts::sample_prompts))
-        .route("/scores/{id}", get(runs::get_score))
+        .route("/scores/{id}", get(scores::get_score))
         .route("/healthz", get(health::healthz))
         .route("/health", get(health::alive))
         .route("/readyz", get(health::readyz))
