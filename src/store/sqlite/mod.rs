@@ -26,8 +26,8 @@ use self::writer::Writer;
 use super::read::RunCursor;
 use super::record::Finding;
 use super::{
-    Batch, BatchId, Config, Counters, Durability, Filter, Page, RunDetail, RunSummary, RunVisits, ScoreId, StoreError,
-    StoredAnswer, StoredReference, StoredRow, StoredScore,
+    Batch, BatchId, Config, Counters, Durability, Filter, Health, Page, RunDetail, RunSummary, RunVisits, ScoreId,
+    StoreError, StoredAnswer, StoredReference, StoredRow, StoredScore,
 };
 
 /// An open database. Dropping it writes what is queued.
@@ -160,8 +160,12 @@ impl Sqlite {
         self.readers.run("read a run's visits", move |connection| known.read(connection, &run_id)).await
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.writer.is_running()
+    pub(super) fn health(&self) -> Health {
+        self.writer.health()
+    }
+
+    pub(super) fn probe(&self) {
+        self.writer.probe();
     }
 
     pub(super) fn counters(&self) -> Counters {
