@@ -111,7 +111,7 @@ impl Problem {
     }
 
     /// The request was not scored when its answer was due.
-    pub fn not_scored(due: Due) -> Self {
+    pub fn scored_late(due: Due) -> Self {
         let Due { limit_ms, servers, .. } = due;
         Self::new(
             Kind::Deadline,
@@ -120,7 +120,7 @@ impl Problem {
     }
 
     /// The request was scored, but its scores were not stored when its answer was due.
-    pub fn not_stored(due: Due) -> Self {
+    pub fn stored_late(due: Due) -> Self {
         let detail = format!(
             "scored, but not stored within {} ms: the scores may still be stored; repeat the request with the same \
              Idempotency-Key (without one it would be stored twice), or {}",
@@ -257,7 +257,7 @@ impl From<BatchError> for Problem {
                 let detail = "inline rubrics are switched off on this server; use the name of a rubric";
                 Self::new(Kind::InlineRubric, detail).at("/rubric")
             }
-            BatchError::Deadline(due) => Self::not_scored(due),
+            BatchError::Deadline(due) => Self::scored_late(due),
             BatchError::Abandoned => {
                 Self::new(Kind::Abandoned, "the connection was closed before the answer was ready")
             }

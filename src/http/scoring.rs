@@ -70,7 +70,7 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     if let (Some(store), Some(batch)) = (&app.store, batch) {
         // Its queue may be full, or another process hold the database. What is in the queue already is kept nevertheless, for
         // a repeat with the same key.
-        in_time(due, Problem::not_stored, async { Ok(store.append(batch).await?) }).await?;
+        in_time(due, Problem::stored_late, async { Ok(store.append(batch).await?) }).await?;
     }
     // Only now: what was not stored is sent again, and counted then.
     app.metrics.count(&scored);
@@ -132,7 +132,7 @@ impl Pass {
         let (work, bytes) = (app.clone(), self.body.len());
         let due = self.stop.due();
         let start = |job| app.engine.load.start(bytes, job);
-        in_time(due, Problem::not_scored, in_turn(start, self, move |pass: Self| (pass.run(&work), pass))).await
+        in_time(due, Problem::scored_late, in_turn(start, self, move |pass: Self| (pass.run(&work), pass))).await
     }
 
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
@@ -280,7 +280,7 @@ mod tests {
         let (mut queue, body) = (Vec::new(), Arc::new(()));
         let due = Due::of(Instant::now(), Some(400), 300_000);
         let turn = in_turn(|job| queue.push(job), body.clone(), |_| panic!("nobody wants it any more"));
-        let late: Result<(), Problem> = in_time(due, Problem::not_scored, turn).await;
+        let late: Result<(), Problem> = in_time(due, Problem::scored_late, turn).await;
         let problem = late.unwrap_err();
         assert_eq!(problem.status(), axum::http::StatusCode::GATEWAY_TIMEOUT);
         assert!(problem.detail().contains("not scored within 400 ms"), "{}", problem.detail());
@@ -317,7 +317,7 @@ mod tests {
     async fn a_turn_that_comes_in_time_gives_what_it_made() {
         let due = Due::of(Instant::now(), None, 300_000);
         let turn = in_turn(|job| drop(std::thread::spawn(job)), 20, |n| n + 1);
-        assert_eq!(in_time(due, Problem::not_scored, turn).await.unwrap(), 21);
-        assert_eq!(in_time(None, Problem::not_scored, async { Ok(Duration::ZERO) }).await.unwrap(), Duration::ZERO);
+        assert_eq!(in_time(due, Problem::scored_late, turn).await.unwrap(), 21);
+        assert_eq!(in_time(None, Problem::scored_late, async { Ok(Duration::ZERO) }).await.unwrap(), Duration::ZERO);
     }
 }
