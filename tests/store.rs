@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use gradus::store::{
-    Batch, BatchId, BatchIds, Compressed, Config, ContentHash, DEFAULT_WINDOW, Durability, Filter, Idempotency,
+    Batch, BatchId, BatchIds, Compressed, Config, ContentHash, DEFAULT_WINDOW, Durability, Filter, Health, Idempotency,
     MAX_FINDING_BYTES, MAX_REWARD, Page, Removed, ScoreId, ScoreRow, ScoreRows, StageTally, Store, StoreError,
     StoredRow,
 };

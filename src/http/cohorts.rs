@@ -85,13 +85,26 @@ struct Waiting {
 struct Cohort {
     number: u64,
     members: Vec<Member>,
+    /// Items that came: kept, since every request that joins asks for them while all others wait.
+    items: usize,
     timer: AbortHandle,
 }
 
 impl Cohort {
-    /// Items that came.
-    fn came(&self) -> usize {
-        self.members.iter().map(|member| member.joining.count).sum()
+    /// Takes a member in; whether the group has its size then, as the member knows it.
+    fn add(&mut self, member: Member) -> bool {
+        self.items += member.joining.count;
+        let complete = self.items >= member.joining.size;
+        self.members.push(member);
+        complete
+    }
+
+    /// Takes a member out, if it is there.
+    fn remove(&mut self, number: u64) -> Option<Joining> {
+        let place = self.members.iter().position(|member| member.number == number)?;
+        let gone = self.members.remove(place).joining;
+        self.items = self.items.saturating_sub(gone.count);
+        Some(gone)
     }
 }
 
@@ -183,18 +196,18 @@ impl Waiting {
         self.room_for(joining.items.len())?;
         let number = self.next;
         self.next += 1;
-        let crowded = self.cohorts.get(key).is_some_and(|cohort| cohort.came() + joining.count > MAX_TRAJECTORIES);
+        let crowded = self.cohorts.get(key).is_some_and(|cohort| cohort.items + joining.count > MAX_TRAJECTORIES);
         let before = if crowded { self.take_out(key) } else { None };
-        let (size, patience) = (joining.size, joining.patience.saturating_sub(joining.arrived.elapsed()));
+        let patience = joining.patience.saturating_sub(joining.arrived.elapsed());
         self.members += 1;
         self.bytes += joining.items.len();
         let cohort = self.cohorts.entry(key.clone()).or_insert_with(|| Cohort {
             number,
-            members: Vec::with_capacity(size.min(64)),
+            members: Vec::with_capacity(joining.size.min(64)),
+            items: 0,
             timer: tokio::spawn(give_up(app.clone(), key.clone(), number, patience)).abort_handle(),
         });
-        cohort.members.push(Member { number, joining, answer });
-        let complete = if cohort.came() >= size { self.take_out(key) } else { None };
+        let complete = if cohort.add(Member { number, joining, answer }) { self.take_out(key) } else { None };
         Ok((number, before.into_iter().chain(complete).collect()))
     }
 
@@ -226,10 +239,9 @@ impl Waiting {
     /// Takes a member out; false where it is no longer there, since the group was complete.
     fn leave(&mut self, key: &CohortKey, number: u64) -> bool {
         let Some(cohort) = self.cohorts.get_mut(key) else { return false };
-        let Some(place) = cohort.members.iter().position(|member| member.number == number) else { return false };
-        let gone = cohort.members.remove(place);
+        let Some(gone) = cohort.remove(number) else { return false };
         self.members = self.members.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(gone.joining.items.len());
+        self.bytes = self.bytes.saturating_sub(gone.items.len());
         if cohort.members.is_empty() {
             self.take_out(key);
         }

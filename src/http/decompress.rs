@@ -75,15 +75,6 @@ pub(super) fn require_known(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Kind::Encoding, detail))
 }
 
-/// The same for routes whose bodies are read for them.
-///
-/// # Errors
-/// 415.
-pub(super) async fn refuse_unknown(request: Request, next: Next) -> Result<Response, Problem> {
-    require_known(request.headers())?;
-    Ok(next.run(request).await)
-}
-
 /// The names of codings are case-insensitive (RFC 9110, 8.4.1).
 fn name_of(coding: &HeaderValue) -> String {
     String::from_utf8_lossy(coding.as_bytes()).trim().to_ascii_lowercase()
@@ -109,7 +100,7 @@ fn reader(body: Body, longest: usize) -> impl tokio::io::AsyncBufRead + Send + U
     StreamReader::new(body.map_err(io::Error::other).into_data_stream())
 }
 
-/// Whether a body could not be read since it is longer, packed, than it may be.
+/// Whether a body could not be read since it is longer, packed or not, than it may be.
 pub(super) fn is_too_long(error: &axum::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {

@@ -110,8 +110,17 @@ impl Problem {
         self.kind == Kind::Draining
     }
 
+    /// The request was not scored when its answer was due.
+    pub fn scored_late(due: Due) -> Self {
+        let Due { limit_ms, servers, .. } = due;
+        Self::new(
+            Kind::Deadline,
+            format!("not scored within {limit_ms} ms; send smaller batches or {}", raise(servers)),
+        )
+    }
+
     /// The request was scored, but its scores were not stored when its answer was due.
-    pub fn not_stored(due: Due) -> Self {
+    pub fn stored_late(due: Due) -> Self {
         let detail = format!(
             "scored, but not stored within {} ms: the scores may still be stored; repeat the request with the same \
              Idempotency-Key (without one it would be stored twice), or {}",
@@ -248,11 +257,7 @@ impl From<BatchError> for Problem {
                 let detail = "inline rubrics are switched off on this server; use the name of a rubric";
                 Self::new(Kind::InlineRubric, detail).at("/rubric")
             }
-            BatchError::Deadline(Due { limit_ms, servers, .. }) => {
-                let raise = raise(servers);
-                let detail = format!("not scored within {limit_ms} ms; send smaller batches or {raise}");
-                Self::new(Kind::Deadline, detail)
-            }
+            BatchError::Deadline(due) => Self::scored_late(due),
             BatchError::Abandoned => {
                 Self::new(Kind::Abandoned, "the connection was closed before the answer was ready")
             }

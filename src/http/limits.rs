@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use simdutf8::compat::from_utf8;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::batch::Due;
 use super::decompress::{is_too_long, require_known};
 use super::error::Problem;
 use super::kind::Kind;
 use super::spare::{Lent, Spare};
+use super::utf8::Utf8;
 
 /// One permit of the semaphore stands for this many bytes.
 const PERMIT_BYTES: usize = 1024;
@@ -102,6 +103,11 @@ impl Limits {
         Ok(admission)
     }
 
+    /// When a request is due that arrived then and asks for so long.
+    pub(super) fn due(&self, arrived: Instant, wanted_ms: Option<u64>) -> Option<Due> {
+        Due::of(arrived, wanted_ms, self.config.max_deadline_ms)
+    }
+
     fn too_large(&self) -> Problem {
         let limit = self.config.max_body_bytes;
         let detail = format!(
@@ -147,7 +153,7 @@ impl Admission<'_> {
         let expected = announced.unwrap_or(0).min(8 << 20);
         let (room, _lent) = self.room(expected);
         let room_bytes = self.bytes;
-        let mut text = Utf8 { text: room, broken: Vec::new() };
+        let mut text = Utf8::begun_in(room);
         loop {
             // One timer for both limits: each that is set wakes the thread that waits for connections.
             let left = whole.saturating_sub(began.elapsed());
@@ -215,56 +221,9 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// A text whose bytes come in pieces, each checked while it is in the cache.
-#[derive(Debug, Default)]
-struct Utf8 {
-    text: String,
-    /// The first bytes of a character that the last piece broke off in; fewer than four.
-    broken: Vec<u8>,
-}
-
-impl Utf8 {
-    /// Bytes so far.
-    fn len(&self) -> usize {
-        self.text.len() + self.broken.len()
-    }
-
-    /// Adds a piece; fails with the place of the first byte that is not UTF-8.
-    fn push(&mut self, mut piece: &[u8]) -> Result<(), usize> {
-        while let (false, Some((first, rest))) = (self.broken.is_empty(), piece.split_first()) {
-            self.broken.push(*first);
-            piece = rest;
-            match from_utf8(&self.broken) {
-                Ok(character) => {
-                    self.text.push_str(character);
-                    self.broken.clear();
-                }
-                Err(error) if error.error_len().is_some() => return Err(self.text.len()),
-                Err(_) => {}
-            }
-        }
-        match from_utf8(piece) {
-            Ok(piece) => self.text.push_str(piece),
-            Err(error) => {
-                let (whole, rest) = piece.split_at(error.valid_up_to());
-                self.text.push_str(from_utf8(whole).map_err(|_| self.text.len())?);
-                if error.error_len().is_some() {
-                    return Err(self.text.len());
-                }
-                self.broken.extend_from_slice(rest);
-            }
-        }
-        Ok(())
-    }
-
-    /// The text; fails where it ends in the middle of a character.
-    fn finish(self) -> Result<String, usize> {
-        if self.broken.is_empty() { Ok(self.text) } else { Err(self.text.len()) }
-    }
-}
-
-fn not_utf8(at: usize) -> Problem {
-    bad_body(&format!("byte {at} is not UTF-8; JSON must be UTF-8"))
+/// A body that is no text.
+pub(super) fn not_utf8(at: usize) -> Problem {
+    bad_body(&format!("byte {at} is not UTF-8; a body must be UTF-8"))
 }
 
 fn silent(limit: Duration) -> Problem {
@@ -273,7 +232,8 @@ fn silent(limit: Duration) -> Problem {
     Problem::new(Kind::SlowBody, detail)
 }
 
-fn bad_body(detail: &str) -> Problem {
+/// A body that cannot be read.
+pub(super) fn bad_body(detail: &str) -> Problem {
     Problem::new(Kind::BadBody, detail)
 }
 
@@ -309,20 +269,7 @@ impl Drop for AbandonOnDrop {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn whole(bytes: &[u8], pieces: &[usize]) -> Result<String, usize> {
-        let (mut text, mut rest) = (Utf8::default(), bytes);
-        for size in pieces {
-            let (piece, after) = rest.split_at(rest.len().min(*size));
-            text.push(piece)?;
-            rest = after;
-        }
-        text.push(rest)?;
-        text.finish()
-    }
 
     #[tokio::test]
     async fn room_that_was_used_before_counts() {
@@ -394,22 +341,5 @@ mod tests {
         assert!(limits.bytes_in_flight() >= 600_000);
         drop(copy);
         assert_eq!(limits.bytes_in_flight(), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn a_text_in_pieces_is_the_text(
-            text in "[a-zäß€\u{1f600}]{0,40}", pieces in prop::collection::vec(0_usize..9, 0..30),
-            bad in prop::option::of((any::<prop::sample::Index>(), any::<u8>())), cut in 0_usize..4,
-        ) {
-            let mut bytes = text.into_bytes();
-            bytes.truncate(bytes.len().saturating_sub(cut));
-            if let (Some((at, byte)), false) = (bad, bytes.is_empty()) {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-            }
-            let expected = String::from_utf8(bytes.clone()).map_err(|error| error.utf8_error().valid_up_to());
-            prop_assert_eq!(whole(&bytes, &pieces), expected);
-        }
     }
 }

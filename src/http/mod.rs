@@ -30,6 +30,7 @@ mod scoring;
 mod server;
 mod spare;
 mod telemetry;
+mod utf8;
 pub mod wire;
 
 pub use app::{App, Config};

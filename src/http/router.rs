@@ -1,9 +1,8 @@
 //! The API on one page: every path, its handler, the layers around them, and the OpenAPI document.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::response::Redirect;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use tower::ServiceBuilder;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -13,15 +12,14 @@ use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::app::App;
-use super::decompress::{decompress, refuse_unknown};
+use super::decompress::decompress;
 use super::dialects;
 use super::documented::Shared;
 use super::error::{Problem, ProblemWire};
-use super::handlers::{advantages, health, prompts, references, reward, rubrics, runs};
+use super::handlers::{advantages, health, prompts, references, reward, rubrics, runs, scores};
 use super::linger::hear_out;
 use super::paced::pace;
 use super::telemetry::observe;
-use crate::rubric::MAX_RUBRIC_BYTES;
 
 /// The document.
 #[derive(OpenApi)]
@@ -37,7 +35,7 @@ use crate::rubric::MAX_RUBRIC_BYTES;
     paths(
         reward::score_trajectories,
         rubrics::list_rubrics, rubrics::get_rubric, rubrics::check_rubric, rubrics::put_rubric,
-        runs::list_runs, runs::get_run, runs::list_scores, runs::get_score,
+        runs::list_runs, runs::get_run, scores::list_scores, scores::get_score,
         advantages::compute_advantages, prompts::list_prompts, prompts::sample_prompts,
         references::load_references,
         dialects::get_reward, dialects::score_sample, dialects::score_evaluation, dialects::reward, dialects::evaluate,
@@ -79,55 +77,45 @@ pub fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
-/// A route that reads its body itself, within the limits on what is in flight.
-fn whole(route: MethodRouter<App>) -> MethodRouter<App> {
-    route.layer(DefaultBodyLimit::disable())
-}
-
-/// A route whose body is read for it.
-fn small(route: MethodRouter<App>) -> MethodRouter<App> {
-    route.layer(axum::middleware::from_fn(refuse_unknown))
-}
-
 /// What existing trainers send.
 fn dialect_routes() -> Router<App> {
     Router::new()
-        .route("/get_reward", whole(post(dialects::get_reward)))
-        .route("/slime", whole(post(dialects::score_sample)))
-        .route("/v1/score/evaluation", whole(post(dialects::score_evaluation)))
-        .route("/eval-protocol/reward", whole(post(dialects::reward)))
-        .route("/eval-protocol/evaluate", whole(post(dialects::evaluate)))
-        .route("/verify", whole(post(dialects::verify)))
+        .route("/get_reward", post(dialects::get_reward))
+        .route("/slime", post(dialects::score_sample))
+        .route("/v1/score/evaluation", post(dialects::score_evaluation))
+        .route("/eval-protocol/reward", post(dialects::reward))
+        .route("/eval-protocol/evaluate", post(dialects::evaluate))
+        .route("/verify", post(dialects::verify))
         .route("/seed_session", post(dialects::seed_session))
-        .route("/aggregate_metrics", whole(post(dialects::aggregate_metrics)))
+        .route("/aggregate_metrics", post(dialects::aggregate_metrics))
         .route("/reverify_mode", get(dialects::reverify_mode))
-        .route("/v1/fine_tuning/alpha/graders/run", whole(post(dialects::run_grader)))
-        .route("/v1/fine_tuning/alpha/graders/validate", whole(post(dialects::validate_grader)))
-        .route("/classify", whole(post(dialects::classify)))
-        .route("/v1/embeddings", whole(post(dialects::embeddings)))
-        .route("/verl", whole(post(dialects::compute_score)))
-        .route("/trl", whole(post(dialects::score_columns)))
-        .route("/verify_answer", whole(post(dialects::verify_answer)))
-        .route("/step", whole(post(dialects::step)))
+        .route("/v1/fine_tuning/alpha/graders/run", post(dialects::run_grader))
+        .route("/v1/fine_tuning/alpha/graders/validate", post(dialects::validate_grader))
+        .route("/classify", post(dialects::classify))
+        .route("/v1/embeddings", post(dialects::embeddings))
+        .route("/verl", post(dialects::compute_score))
+        .route("/trl", post(dialects::score_columns))
+        .route("/verify_answer", post(dialects::verify_answer))
+        .route("/step", post(dialects::step))
         .route("/reset", post(dialects::reset))
 }
 
 /// Every route.
 pub(super) fn router(app: App) -> Router {
     Router::new()
-        .route("/reward", whole(post(reward::score_trajectories)))
+        .route("/reward", post(reward::score_trajectories))
         .merge(dialect_routes())
-        .route("/references", whole(post(references::load_references)))
-        .route("/advantages", whole(post(advantages::compute_advantages)))
+        .route("/references", post(references::load_references))
+        .route("/advantages", post(advantages::compute_advantages))
         .route("/rubrics", get(rubrics::list_rubrics))
-        .route("/rubrics/check", small(post(rubrics::check_rubric)))
-        .route("/rubrics/{name}", small(get(rubrics::get_rubric).put(rubrics::put_rubric)))
+        .route("/rubrics/check", post(rubrics::check_rubric))
+        .route("/rubrics/{name}", get(rubrics::get_rubric).put(rubrics::put_rubric))
         .route("/runs", get(runs::list_runs))
         .route("/runs/{run_id}", get(runs::get_run))
-        .route("/runs/{run_id}/scores", get(runs::list_scores))
+        .route("/runs/{run_id}/scores", get(scores::list_scores))
         .route("/runs/{run_id}/prompts", get(prompts::list_prompts))
-        .route("/runs/{run_id}/sample", whole(post(prompts::sample_prompts)))
-        .route("/scores/{id}", get(runs::get_score))
+        .route("/runs/{run_id}/sample", post(prompts::sample_prompts))
+        .route("/scores/{id}", get(scores::get_score))
         .route("/healthz", get(health::healthz))
         .route("/health", get(health::alive))
         .route("/readyz", get(health::readyz))
@@ -148,8 +136,7 @@ pub(super) fn router(app: App) -> Router {
                 .layer(CatchPanicLayer::new())
                 .layer(axum::middleware::from_fn_with_state(app.clone(), decompress))
                 .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
-                .layer(axum::middleware::from_fn(pace))
-                .layer(DefaultBodyLimit::max(2 * MAX_RUBRIC_BYTES)),
+                .layer(axum::middleware::from_fn(pace)),
         )
         .with_state(app)
 }

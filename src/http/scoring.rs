@@ -44,11 +44,10 @@ pub(crate) struct Job {
 /// When the request as a whole has no answer; a bad item is no error but a result that says so.
 pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     let Job { body, arrived, due, request_id, idempotency, items, facts, abandoned } = job;
-    let stop =
-        Stop { arrived: Some(arrived), max_ms: Some(app.limits.config.max_deadline_ms), abandoned, ..Stop::default() };
+    let stop = Stop { arrived: Some(arrived), early: due, abandoned, ..Stop::default() };
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
     let stamp = batch_id.map(|id| Stamp { id, created_at_ms: app.now_ms(), idempotency });
-    let mut pass = Pass { request_id, body, items, stamp, stop, due, facts, session: Session::default() };
+    let mut pass = Pass { request_id, body, items, stamp, stop, facts, session: Session::default() };
     let (scored, batch) = loop {
         let result;
         (result, pass) = pass.take_turn(app).await?;
@@ -64,12 +63,14 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
         }
     };
     // The body is packed in the batch: no second one waits for the disk.
-    let deadline = pass.stop.deadline.get().copied();
+    let due = pass.stop.due();
     app.limits.spare.keep(std::mem::take(&mut pass.body));
     tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
     drop(pass);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
-        by_deadline(deadline, store.append(batch)).await??;
+        // Its queue may be full, or another process hold the database. What is in the queue already is kept nevertheless, for
+        // a repeat with the same key.
+        in_time(due, Problem::stored_late, async { Ok(store.append(batch).await?) }).await?;
     }
     // Only now: what was not stored is sent again, and counted then.
     app.metrics.count(&scored);
@@ -92,26 +93,16 @@ fn tell_unscored(app: &App, errors: &[(NoScoreCode, u64)], rubric: &str, request
     }
 }
 
-/// Waits for the store no longer than the request's deadline: its queue may be full, or another process hold the database.
-/// What is in the queue already is kept nevertheless, for a repeat with the same key.
-async fn by_deadline<T>(deadline: Option<Due>, work: impl Future<Output = T>) -> Result<T, Problem> {
-    match deadline {
-        None => Ok(work.await),
-        Some(due) => timeout_at(due.at.into(), work).await.map_err(|_| Problem::not_stored(due)),
-    }
-}
-
-/// Waits no longer than until the answer is due, for what ends by itself where nobody waits for it.
-pub(crate) async fn in_time<T, E: From<Problem>>(
+/// Waits no longer than until the answer is due, and says then what is late. For what ends by itself where nobody waits for
+/// it.
+pub(crate) async fn in_time<T>(
     due: Option<Due>,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
+    late: fn(Due) -> Problem,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
     match due {
         None => work.await,
-        Some(due) => {
-            let late = |_| E::from(BatchError::Deadline(due).into());
-            timeout_at(due.at.into(), work).await.map_err(late)?
-        }
+        Some(due) => timeout_at(due.at.into(), work).await.map_err(|_| late(due))?,
     }
 }
 
@@ -131,7 +122,6 @@ struct Pass {
     items: Vec<Range<usize>>,
     stamp: Option<Stamp>,
     stop: Stop,
-    due: Option<Due>,
     facts: bool,
     session: Session,
 }
@@ -140,9 +130,9 @@ impl Pass {
     /// Goes over the request when it is its turn, and gives itself back for the next time.
     async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Problem>, Self), Problem> {
         let (work, bytes) = (app.clone(), self.body.len());
-        let due = self.stop.deadline.get().copied().or(self.due);
+        let due = self.stop.due();
         let start = |job| app.engine.load.start(bytes, job);
-        in_time(due, in_turn(start, self, move |pass: Self| (pass.run(&work), pass))).await
+        in_time(due, Problem::scored_late, in_turn(start, self, move |pass: Self| (pass.run(&work), pass))).await
     }
 
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
@@ -288,9 +278,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_a_turn_longer_than_until_the_answer_is_due() {
         let (mut queue, body) = (Vec::new(), Arc::new(()));
-        let due = Due::of(Instant::now(), Some(400), Some(300_000));
+        let due = Due::of(Instant::now(), Some(400), 300_000);
         let turn = in_turn(|job| queue.push(job), body.clone(), |_| panic!("nobody wants it any more"));
-        let late: Result<(), Problem> = in_time(due, turn).await;
+        let late: Result<(), Problem> = in_time(due, Problem::scored_late, turn).await;
         let problem = late.unwrap_err();
         assert_eq!(problem.status(), axum::http::StatusCode::GATEWAY_TIMEOUT);
         assert!(problem.detail().contains("not scored within 400 ms"), "{}", problem.detail());
@@ -325,9 +315,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_comes_in_time_gives_what_it_made() {
-        let due = Due::of(Instant::now(), None, Some(300_000));
+        let due = Due::of(Instant::now(), None, 300_000);
         let turn = in_turn(|job| drop(std::thread::spawn(job)), 20, |n| n + 1);
-        assert_eq!(in_time(due, turn).await.unwrap(), 21);
-        assert_eq!(in_time(None, async { Ok::<_, Problem>(Duration::ZERO) }).await.unwrap(), Duration::ZERO);
+        assert_eq!(in_time(due, Problem::scored_late, turn).await.unwrap(), 21);
+        assert_eq!(in_time(None, Problem::scored_late, async { Ok(Duration::ZERO) }).await.unwrap(), Duration::ZERO);
     }
 }

@@ -117,9 +117,6 @@ fn of_axum(status: StatusCode) -> Problem {
             Problem::new(Kind::Method, "this path has other methods; see GET /openapi.json")
         }
         StatusCode::NOT_FOUND => Problem::no_route(),
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(Kind::TooLarge, "the body is larger than this path takes; a rubric has 256 KiB at most")
-        }
         _ if status.is_server_error() => Problem::internal("the request failed; the server's log has its id"),
         _ => Problem::new(Kind::BadRequest, "the request cannot be read; see GET /openapi.json"),
     }

@@ -57,6 +57,17 @@ enum Backend {
     Sqlite(Sqlite),
 }
 
+/// What becomes of batches that are appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// They are written, as far as is known.
+    Writing,
+    /// The last one that somebody waited for was not, and nothing was written since.
+    Failing,
+    /// They are refused: the store was closed, or its writer ended.
+    Closed,
+}
+
 /// What the store did since it was opened, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -291,10 +302,18 @@ impl Store {
         }
     }
 
-    /// Whether batches are taken and written.
-    pub fn ready(&self) -> bool {
+    /// What becomes of batches that are appended.
+    pub fn health(&self) -> Health {
         match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.is_running(),
+            Backend::Sqlite(sqlite) => sqlite.health(),
+        }
+    }
+
+    /// Has it tried whether the database can be written, at most once a second: [`Self::health`] tells what came of it. For a
+    /// store that fails and has nothing else to write. Returns at once.
+    pub fn probe(&self) {
+        match &self.inner.backend {
+            Backend::Sqlite(sqlite) => sqlite.probe(),
         }
     }
 

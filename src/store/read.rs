@@ -100,7 +100,8 @@ pub struct RunSummary {
     pub min_reward: Option<f64>,
     /// Largest reward of the valid scores.
     pub max_reward: Option<f64>,
-    /// When its first batch was scored, in Unix milliseconds.
+    /// When the batch that was stored first was scored, in Unix milliseconds. It never changes, so that pages of runs stay
+    /// in place: one that began earlier may have been stored later.
     pub first_created_at_ms: i64,
     /// When its last batch was scored, in Unix milliseconds.
     pub last_created_at_ms: i64,

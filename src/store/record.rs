@@ -70,6 +70,8 @@ pub(super) enum Entry {
     Batch(Box<Batch>),
     Finding(Finding),
     References(Vec<StoredReference>),
+    /// Nothing to keep: whether anything can be written at all.
+    Probe,
 }
 
 /// What one stage did to the trajectories of a batch.
@@ -125,6 +127,7 @@ impl Entry {
             Self::References(references) => {
                 references.iter().map(|reference| size_of::<StoredReference>() + reference.value.len()).sum()
             }
+            Self::Probe => size_of::<Self>(),
         }
     }
 }

@@ -98,6 +98,16 @@ fn a_bad_line_refuses_the_upload_and_is_named() {
         ("{\"references\": [\"x\"]}", "neither `prompt` nor `messages`"),
         ("{\"prompt\": \"q\"}", "neither `references` nor"),
         ("{\"prompt\": 7, \"references\": [\"x\"]}", "neither a text nor messages"),
+        ("{\"prompt\": [], \"references\": [\"x\"]}", "neither a text nor messages"),
+        (
+            "{\"prompt\": [{\"role\": \"user\", \"content\": \"q\"}, 7], \"references\": [\"x\"]}",
+            "message 1 of its prompt",
+        ),
+        ("{\"messages\": [{\"role\": \"nobody\"}], \"references\": [\"x\"]}", "message 0 of its prompt"),
+        // Else every item of this prompt would be one that cannot be read.
+        ("{\"prompt\": \"q\", \"golds\": [\"x\", 7, [\"y\"]]}", "/references element 2: "),
+        ("{\"prompt\": \"q\", \"references\": {\"a\": 1}}", "/references "),
+        ("{\"prompt\": \"q\", \"reference_calls\": [{\"name\": \"f\"}, {\"nam\": \"f\"}]}", "/reference_calls/1"),
         ("{\"prompt\": \"q\", \"references\": [\"x\"], \"refrences\": []}", "unknown field"),
         ("[]", "expected an object"),
     ] {

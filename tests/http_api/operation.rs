@@ -208,6 +208,27 @@ fn who_waits_for_a_silent_judge_is_sent_elsewhere_before_the_end() {
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
 }
 
+/// Where nobody asks for scores meanwhile it must find out by itself.
+#[test]
+fn a_server_that_could_not_store_is_not_ready_until_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let server = Server::start(&["--store", &format!("sqlite:{}", path.display()), "--store-busy-timeout-ms", "10"]);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    server.get("/readyz").ok();
+    server.reward(&json!({"trajectories": [answering("Paris")]})).problem(503);
+    for _ in 0..2 {
+        let problem = server.get("/readyz").problem(503);
+        assert_eq!(problem["type"], "urn:gradus:problem:store", "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("could not be stored"), "{problem}");
+    }
+    server.get("/healthz").ok();
+    other.execute_batch("ROLLBACK").unwrap();
+    server.wait_until(|server| server.get("/readyz").status == 200);
+    server.reward(&json!({"trajectories": [answering("Paris")]})).ok();
+}
+
 /// What was answered and is lost is seen while it waits and when the server has ended.
 #[test]
 fn answers_that_cannot_be_stored_are_counted_and_make_the_end_a_failure() {

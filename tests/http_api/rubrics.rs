@@ -336,3 +336,28 @@ fn a_rubric_of_any_length_is_not_read() {
     assert!(problem["detail"].as_str().unwrap().contains("a rubric has 256 KiB at most"), "{problem}");
     put(&server, "mine", Some("secret"), &long).problem(413);
 }
+
+/// Its length says nothing of what it holds, and what it holds may be nothing.
+#[test]
+fn a_packed_rubric_of_any_length_is_not_read() {
+    let server = Server::start(&["--admin-token", "secret", "--max-body-bytes", "4096"]);
+    let long = format!("{MINE}# {}", "x".repeat(1 << 20));
+    let unpacked = zstd::encode_all(long.as_bytes(), 3).unwrap();
+    let nothing = zstd::encode_all(&[][..], 3).unwrap();
+    let after_nothing =
+        |frames: usize| [nothing.repeat(frames), zstd::encode_all(MINE.as_bytes(), 3).unwrap()].concat();
+    let put = |path: &str, method: &str, body: &[u8]| {
+        let headers =
+            [("Content-Type", "application/toml"), ("Content-Encoding", "zstd"), ("Authorization", "Bearer secret")];
+        server.send(method, path, &headers, Some(body))
+    };
+    for (path, method) in [("/rubrics/check", "POST"), ("/rubrics/mine", "PUT")] {
+        put(path, method, &after_nothing(100)).ok();
+        for too_long in [&unpacked, &after_nothing(1000)] {
+            let problem = put(path, method, too_long).problem(413);
+            assert!(problem["detail"].as_str().unwrap().contains("a rubric has 256 KiB at most"), "{problem}");
+        }
+        let problem = put(path, method, b"no frame").problem(400);
+        assert_eq!(problem["type"], "urn:gradus:problem:bad-body", "{problem}");
+    }
+}

@@ -13,7 +13,7 @@ fn closing_writes_what_is_queued() {
             store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
         }
         store.close().await;
-        assert!(!store.ready());
+        assert_eq!(store.health(), Health::Closed);
         assert_eq!(store.append(batch(&store, "exp", 0, &[Some(1.0)])).await, Err(StoreError::Closed));
         assert_eq!(store.runs(None, 1).await, Err(StoreError::Closed));
         assert!(!path.with_extension("db-wal").exists(), "the log went into the database");

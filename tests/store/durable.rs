@@ -40,10 +40,63 @@ fn a_lock_that_stays_fails_the_batch_and_the_writer_lives_on() {
         let other = locked(&path);
         let failed = store.append(batch(&store, "exp", 0, &[Some(1.0)])).await;
         assert_eq!(failed, Err(StoreError::Locked { path: path.clone(), waited_ms: 50 }));
+        assert_eq!(store.health(), Health::Failing);
         assert!(store.runs(None, 1).await.unwrap().items.is_empty(), "readers do not wait for a writer");
         other.execute_batch("ROLLBACK").unwrap();
         store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
-        assert!(store.ready());
+        assert_eq!(store.health(), Health::Writing);
+    });
+}
+
+#[test]
+fn a_store_that_failed_finds_out_by_a_probe_that_it_can_write_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&Config { busy_timeout_ms: 10, ..config(&path) });
+        let other = locked(&path);
+        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap_err();
+        let probed = async |times: u32| {
+            for _ in 0..times {
+                store.probe();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            store.health()
+        };
+        assert_eq!(probed(30).await, Health::Failing, "it was tried again in vain");
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(probed(30).await, Health::Writing);
+        let counters = store.counters();
+        assert!((1..=2).contains(&counters.transactions), "once a second at most: {counters:?}");
+        assert_eq!((counters.batches, counters.failures, counters.queue_bytes), (0, 1, 0), "a probe is no batch");
+        drop(store);
+    });
+    let version = |database: rusqlite::Connection| {
+        database.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(version(rusqlite::Connection::open(&path).unwrap()), 4, "it changes nothing");
+}
+
+/// Else a server whose answers do not wait for the disk would be left alone though it still takes all that comes.
+#[test]
+fn what_waits_to_be_written_is_no_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&Config { durability: Durability::Relaxed, busy_timeout_ms: 10, ..config(&path) });
+        let other = locked(&path);
+        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        while store.counters().held_batches == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(store.health(), Health::Writing);
+        store.append(with_key(batch(&store, "exp", 1, &[Some(1.0)]), "k", 1)).await.unwrap_err();
+        assert_eq!(store.health(), Health::Failing, "somebody was told");
+        other.execute_batch("ROLLBACK").unwrap();
+        while store.counters().held_batches > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(store.health(), Health::Writing, "what waited is written");
     });
 }
 

@@ -3,6 +3,11 @@
 //!
 //! Items are read one after the other, then scored and written in steps on whatever core is free; equal trajectories are
 //! scored once. Blocks: never call it from an async thread. Knows no HTTP status and no store.
+//!
+//! The files in the order in which [`Engine::score`], which reads as the way of a request, comes to them: `settings` (what it
+//! is scored with), `stop` (until when), `distinct` (which items are one trajectory), `steps` and `crew` (on which cores),
+//! `work` (some trajectories, scored and written), `respond` (groups, `on_invalid`, the bytes), `warnings` and `facts` (what
+//! else is said).
 
 mod crew;
 mod distinct;

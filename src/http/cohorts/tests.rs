@@ -16,7 +16,7 @@ fn two() -> (Waiting, CohortKey, tokio::task::JoinHandle<()>) {
     };
     let key = CohortKey { envelope: "{".into(), group: "g".to_owned() };
     let members = vec![member(0, "abc"), member(1, "abcde")];
-    let cohort = Cohort { number: 0, members, timer: timer.abort_handle() };
+    let cohort = Cohort { number: 0, members, items: 2, timer: timer.abort_handle() };
     (Waiting { cohorts: HashMap::from([(key.clone(), cohort)]), members: 2, bytes: 8, next: 2 }, key, timer)
 }
 
@@ -30,6 +30,7 @@ async fn who_leaves_frees_its_place_and_the_last_one_ends_the_waiting() {
     let (mut waiting, key, timer) = two();
     assert!(waiting.leave(&key, 0) && !waiting.leave(&key, 0));
     assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (1, 5, 1));
+    assert_eq!(waiting.cohorts.get(&key).map(|cohort| cohort.items), Some(1), "the group is waited for again");
     assert!(waiting.leave(&key, 1));
     assert_eq!((waiting.members, waiting.bytes, waiting.cohorts.len()), (0, 0, 0));
     assert!(ended(timer).await);
@@ -91,7 +92,7 @@ async fn who_became_late_while_it_waited_is_told_and_the_others_are_scored() {
     };
     let ((late, told), (in_time, share)) = (member(late("Lyon")), member(joining("Paris")));
     let timer = tokio::spawn(std::future::pending::<()>()).abort_handle();
-    settle(app(), key(), Cohort { number: 0, members: vec![late, in_time], timer }).await;
+    settle(app(), key(), Cohort { number: 0, members: vec![late, in_time], items: 2, timer }).await;
     let told = told.await.unwrap().err().unwrap();
     assert_eq!(told.status(), axum::http::StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(share.await.unwrap().ok().unwrap().scored.rows.len(), 1);
@@ -144,7 +145,7 @@ async fn members_that_are_too_many_together_are_scored_apart() {
         let (items, request_id, arrived) = ("abc".to_owned(), String::new(), Instant::now());
         let joining = Joining { items, count, size, patience, arrived, due: None, request_id };
         let (_, settled) = waiting.take_in(&app, &key, joining, oneshot::channel().0).unwrap();
-        settled.iter().map(Cohort::came).collect::<Vec<_>>()
+        settled.iter().map(|cohort| cohort.items).collect::<Vec<_>>()
     };
     assert_eq!(settled(4000), Vec::<usize>::new());
     assert_eq!(settled(4000), [4000], "those that came before");

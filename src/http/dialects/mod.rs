@@ -240,7 +240,7 @@ async fn score<D>(
         items: prepared.places(),
         body: prepared.take_request(),
         arrived,
-        due: prepared.options.due(arrived, app.limits.config.max_deadline_ms),
+        due: app.limits.due(arrived, prepared.options.deadline_ms),
         request_id,
         idempotency: None,
         facts: true,
@@ -258,16 +258,16 @@ async fn score_in_groups<D>(
     arrived: Instant,
     request_id: &str,
 ) -> Result<Vec<Scoring>, Problem> {
-    let longest_ms = app.limits.config.max_deadline_ms;
+    let due = app.limits.due(arrived, prepared.options.deadline_ms);
     let joining = groups.iter_mut().map(|group| {
         let key = CohortKey { envelope: prepared.envelope.clone(), group: group.name.clone() };
         let joining = Joining {
             items: std::mem::take(&mut group.text),
             count: group.members.len(),
             size: group.size,
-            patience: prepared.options.patience(longest_ms),
+            patience: prepared.options.patience(due),
             arrived,
-            due: prepared.options.due(arrived, longest_ms),
+            due,
             request_id: request_id.to_owned(),
         };
         cohorts::join(app, key, joining)

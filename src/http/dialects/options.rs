@@ -2,7 +2,7 @@
 //! dialect. Knows no body.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -135,18 +135,12 @@ impl Options {
         self.format == Some(Format::Dict)
     }
 
-    /// How long the first member of a group waits, counted from when its request arrived; `longest_ms` is the server's
-    /// longest deadline.
-    pub(super) fn patience(&self, longest_ms: u64) -> Duration {
-        let deadline = self.deadline_ms.unwrap_or(longest_ms).min(longest_ms);
+    /// How long the first member of a group waits, counted from when its request arrived, whose answer is due then.
+    pub(super) fn patience(&self, due: Option<Due>) -> Duration {
+        let deadline = due.map_or(u64::MAX, |due| due.limit_ms);
         // The rest is for scoring.
         let longest = deadline - deadline / 10;
         Duration::from_millis(self.group_wait_ms.unwrap_or((deadline / 2).min(LONGEST_WAIT_MS)).min(longest))
-    }
-
-    /// When an answer is due to a request that arrived then; `longest_ms` is the server's longest deadline.
-    pub(super) fn due(&self, arrived: Instant, longest_ms: u64) -> Option<Due> {
-        Due::of(arrived, self.deadline_ms, Some(longest_ms))
     }
 
     /// The native request up to its items, JSON.
@@ -176,6 +170,8 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn read(query: &str) -> Result<Options, Problem> {
@@ -191,7 +187,7 @@ mod tests {
         assert_eq!(options.rubric.as_deref(), Some("short_form_qa@b3-1"));
         assert_eq!((options.step, options.deadline_ms, options.group_size), (Some(3), Some(5), Some(4)));
         assert_eq!((options.on_invalid(), options.wants_dict()), (OnInvalid::Mean, true));
-        assert_eq!(options.patience(300_000), Duration::from_millis(2));
+        assert_eq!(options.patience(None), Duration::from_millis(2));
         let envelope = options.envelope(options.rubric.as_deref());
         assert_eq!(
             envelope,
@@ -229,14 +225,17 @@ mod tests {
 
     #[test]
     fn a_group_waits_for_half_of_the_deadline() {
+        let patience = |options: &Options, longest_ms| {
+            options.patience(Due::of(Instant::now(), options.deadline_ms, longest_ms)).as_millis()
+        };
         let mut options = read("").unwrap();
         options.settle(OnInvalid::Zero, Some(15_000));
-        assert_eq!(options.patience(300_000), Duration::from_millis(7500));
+        assert_eq!(patience(&options, 300_000), 7500);
         assert_eq!(options.on_invalid(), OnInvalid::Zero);
         options.group_wait_ms = Some(15_000);
-        assert_eq!(options.patience(300_000), Duration::from_millis(13_500), "the rest is for scoring");
-        assert_eq!(Options::default().patience(300_000), Duration::from_mins(1));
+        assert_eq!(patience(&options, 300_000), 13_500, "the rest is for scoring");
+        assert_eq!(patience(&Options::default(), 300_000), 60_000);
         options.group_wait_ms = None;
-        assert_eq!(options.patience(1000), Duration::from_millis(500), "the server's longest deadline is a deadline");
+        assert_eq!(patience(&options, 1000), 500, "the server's longest deadline is a deadline");
     }
 }

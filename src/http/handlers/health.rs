@@ -13,6 +13,7 @@ use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::kind::Kind;
 use crate::judge::JudgeState;
+use crate::store::{self, Store};
 
 /// What a health check says.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,21 +46,34 @@ pub(crate) async fn alive(State(app): State<App>) -> Json<Health> {
     health(&app)
 }
 
-/// Can it score? Not while it drains, nor when its store is closed or a judge on this machine is down. Judges are loaded and
-/// warmed up before the server listens.
+/// Can it score? Not while it drains, nor when its store is closed or could not write the last scores, nor when a judge on this
+/// machine is down. Judges are loaded and warmed up before the server listens.
 #[utoipa::path(get, path = "/readyz", tag = "operation", operation_id = "readyz",
     responses(
         (status = 200, description = "Ready", body = Health),
-        (status = 503, description = "Draining, the store is not open, or a judge is down", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 503, description = "Draining, the store is closed or fails, or a judge is down", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Problem> {
     app.refuse_when_draining()?;
-    if app.store.as_ref().is_some_and(|store| !store.ready()) {
-        return Err(Problem::new(Kind::Store, "the store is closed"));
+    if let Some(store) = &app.store {
+        check_store(store)?;
     }
     match judges_down(&app.engine.judges.states()) {
         None => Ok(health(&app)),
         Some(down) => Err(Problem::new(Kind::Judge, down)),
     }
+}
+
+/// Refuses while the store does not write. Where no request comes it would never know that it can again: it is asked to try.
+fn check_store(store: &Store) -> Result<(), Problem> {
+    let detail = match store.health() {
+        store::Health::Writing => return Ok(()),
+        store::Health::Failing => {
+            store.probe();
+            "the last scores could not be stored; the log says why. It is tried again each time that this is asked"
+        }
+        store::Health::Closed => "the store is closed",
+    };
+    Err(Problem::new(Kind::Store, detail))
 }
 
 /// Which judges cannot answer, in words; `None` when all can.
@@ -109,7 +123,6 @@ mod tests {
     fn a_server_whose_store_is_closed_is_not_ready() {
         use crate::http::app::Config;
         use crate::http::batch::Engine;
-        use crate::store::{self, Store};
 
         let engine = Engine::new(crate::rubric::Catalog::open(None).unwrap(), 1 << 20);
         let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };

@@ -7,6 +7,8 @@ pub(crate) mod references;
 pub(crate) mod reward;
 pub(crate) mod rubrics;
 pub(crate) mod runs;
+pub(crate) mod scores;
+mod stored;
 
 use axum::body::Body;
 use axum::extract::Request;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::advantages::SamplingWire;
-use super::runs::{limit, query, store, unknown_run};
+use super::stored::{limit, query, store, unknown_run};
 use crate::advantage::{GroupStatistics, PromptHistory, systematic_draws, unit_from_seed};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};

@@ -12,11 +12,11 @@ use utoipa::ToSchema;
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::handlers::{read_text, refuse_query};
-use crate::http::prompt::{PromptKey, key_and_turns};
+use crate::http::prompt::{PromptKey, key_and_turns, read_turns};
 use crate::http::references::{Entry, References, TableFull};
 use crate::http::schema::{JsonObject, PromptDoc, TextOrNumber};
 use crate::http::scoring::on_work_threads;
-use crate::http::wire::read_as;
+use crate::http::wire::{check_truths, read_as};
 use crate::store::{Store, StoredReference};
 
 /// What an upload came to.
@@ -73,14 +73,23 @@ impl Line<'_> {
     fn read(text: &str) -> Result<(PromptKey, Entry), Cow<'static, str>> {
         let line: Line<'_> = read_as(text).map_err(|wrong| wrong.to_string())?;
         let prompt = line.prompt.or(line.messages).ok_or("it has neither `prompt` nor `messages`; add one")?;
-        let (key, turns) =
-            key_and_turns(prompt.get()).ok_or("its prompt is neither a text nor messages with something to answer")?;
+        let (key, turns) = key_and_turns(prompt.get()).ok_or_else(|| unread(prompt))?;
         if line.references.is_none() && line.reference_calls.is_none() {
             return Err("it has neither `references` nor `reference_calls`; add what is right".into());
         }
         let own = |raw: Option<&RawValue>| raw.map(ToOwned::to_owned);
+        check_truths(line.references, line.reference_calls).map_err(|wrong| wrong.to_string())?;
         let (references, reference_calls) = (own(line.references), own(line.reference_calls));
         Ok((key, Entry { references, reference_calls, tools: own(line.tools), group: own(line.group), turns }))
+    }
+}
+
+/// Why a prompt is none.
+fn unread(prompt: &RawValue) -> Cow<'static, str> {
+    let messages: Vec<&RawValue> = serde_json::from_str(prompt.get()).unwrap_or_default();
+    match messages.iter().position(|message| read_turns(&format!("[{message}]")).is_none()) {
+        Some(index) => format!("message {index} of its prompt is none; give it a `role` and `content`").into(),
+        None => "its prompt is neither a text nor messages with something to answer".into(),
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) async fn score_trajectories(
     let key = idempotency::key(&parts.headers)?;
     let mut admission = app.limits.admit(&parts.headers)?;
     let body = admission.read(&parts.headers, body).await?;
-    let due = Due::of(arrived, early_deadline_ms(&body), Some(app.limits.config.max_deadline_ms));
+    let due = app.limits.due(arrived, early_deadline_ms(&body));
     let asked = Asked { body, arrived, due, request_id: id.0 };
     let answer = match key {
         None => score(&app, asked, None).await?,
@@ -82,17 +82,17 @@ struct Asked {
 async fn repeatable(app: &App, asked: Asked, key: &str) -> Result<Bytes, Problem> {
     let (due, bytes) = (asked.due, asked.body.len());
     let hash = move || Ok((*blake3::hash(asked.body.as_bytes()).as_bytes(), asked));
-    let (body_hash, asked) = in_time(due, by_size(bytes, hash)).await?;
+    let (body_hash, asked) = in_time(due, Problem::scored_late, by_size(bytes, hash)).await?;
     // In a place of its own: whoever waits for it would be as large as it is, more than once.
     let make = Box::pin(async {
-        if let Some(answer) = in_time(due, stored(app, key)).await? {
+        if let Some(answer) = in_time(due, Problem::scored_late, stored(app, key)).await? {
             return Ok(answer);
         }
         let promise = Idempotency { key: key.to_owned(), body_hash, status: 200 };
         match score(app, asked, Some(promise)).await {
             Ok(body) => Ok(Arc::new(Answer { body_hash, body })),
             // Another one was faster: a server on the same database, or this one for a client that went away.
-            Err(problem) => match in_time(due, stored(app, key)).await {
+            Err(problem) => match in_time(due, Problem::scored_late, stored(app, key)).await {
                 Ok(Some(answer)) => Ok(answer),
                 Ok(None) => Err(problem),
                 // What was late first says more.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -11,12 +13,18 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::http::app::App;
+use crate::http::decompress::{is_too_long, require_known};
 use crate::http::error::{Problem, ProblemWire};
+use crate::http::kind::Kind;
+use crate::http::limits::{bad_body, not_utf8};
 use crate::http::schema::JsonObject;
 use crate::http::scoring::on_work_threads;
 use crate::judge::rubric::{read_json, read_toml};
-use crate::rubric::{Rubric, RubricError};
+use crate::rubric::{MAX_RUBRIC_BYTES, Rubric, RubricError};
 use crate::stages::{Measure, Stage};
+
+/// Most bytes of a body that is a rubric: one that is a little too long hears of it as of any other mistake in it.
+const MAX_BODY_BYTES: usize = 2 * MAX_RUBRIC_BYTES;
 
 /// A rubric at a glance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -144,6 +152,25 @@ pub(crate) async fn get_rubric(
     Ok(Json(RubricDetail { summary: summary(&app, &rubric), versions, signatures: signatures(&rubric), rubric: raw }))
 }
 
+/// Reads a body that is a rubric, as text.
+///
+/// # Errors
+/// 413 when it is too large, 415 when its encoding is not known, 400 when it breaks off, cannot be decompressed or is not
+/// UTF-8.
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<String, Problem> {
+    require_known(headers)?;
+    let unread = |error: axum::Error| {
+        if !is_too_long(&error) {
+            return bad_body(&error.to_string());
+        }
+        let detail = "the body is larger than this path takes; a rubric has 256 KiB at most, and is packed no larger \
+                      than --max-body-bytes";
+        Problem::new(Kind::TooLarge, detail)
+    };
+    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(unread)?;
+    String::from_utf8(bytes.into()).map_err(|error| not_utf8(error.utf8_error().valid_up_to()))
+}
+
 /// JSON where the content type says so, else TOML.
 fn read(headers: &HeaderMap, text: &str) -> Result<Rubric, RubricError> {
     if is_json(headers) { read_json(text) } else { read_toml(text) }
@@ -157,12 +184,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 #[utoipa::path(post, path = "/rubrics/check", tag = "rubrics", operation_id = "check_rubric",
     request_body(content((String = "application/toml"), (serde_json::Value = "application/json")), description = "A rubric file (TOML), or its JSON form"),
     responses((status = 200, description = "What the check found", body = RubricCheck)))]
-pub(crate) async fn check_rubric(
-    State(app): State<App>,
-    headers: HeaderMap,
-    text: String,
-) -> Result<Json<RubricCheck>, Problem> {
+pub(crate) async fn check_rubric(State(app): State<App>, request: Request) -> Result<Json<RubricCheck>, Problem> {
+    let (Parts { headers, .. }, body) = request.into_parts();
     app.tokens.require_api(&headers)?;
+    let text = read_body(&headers, body).await?;
     // Reading one tries its templates and patterns out.
     let rubric = on_work_threads(move || Ok(read(&headers, &text))).await?;
     Ok(Json(match rubric {
@@ -197,11 +222,12 @@ fn check_error(error: RubricError) -> RubricCheckError {
         (status = 422, description = "The rubric has an error", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn put_rubric(
     State(app): State<App>,
-    headers: HeaderMap,
     Path(name): Path<String>,
-    text: String,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let (Parts { headers, .. }, body) = request.into_parts();
     app.tokens.require_admin(&headers)?;
+    let text = read_body(&headers, body).await?;
     let (rubric, headers, text) = on_work_threads(move || Ok((read(&headers, &text), headers, text))).await?;
     let rubric = rubric?;
     if *rubric.name != *name {

@@ -12,7 +12,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::message::{MAX_MESSAGES, MessageWire, read_messages};
-use super::pointed::{Pointed, excerpt, pointed, without_place};
+use super::pointed::{Pointed, excerpt, pointed, pointed_below, without_place};
 use super::request::{MAX_NAME_BYTES, check_name};
 use super::rollout::{read_prompt, read_prompt_response};
 use super::text::{Bounded, Object, PutReferences, References, Scalar, Text, Whole};
@@ -122,7 +122,7 @@ pub(super) struct ItemFields<'a> {
     response: Option<Text<'a>>,
     tools: Option<&'a str>,
     references: Option<References<'a>>,
-    reference_calls: Option<Bounded<Object<ReferenceCallWire<'a>>, MAX_REFERENCE_CALLS>>,
+    reference_calls: Option<ReferenceCalls<'a>>,
     tool_format: Option<Text<'a>>,
     truncated: Option<bool>,
     response_tokens: Option<Whole>,
@@ -289,6 +289,24 @@ impl<'a> ItemFields<'a> {
             unread_calls,
         })
     }
+}
+
+type ReferenceCalls<'a> = Bounded<Object<ReferenceCallWire<'a>>, MAX_REFERENCE_CALLS>;
+
+/// Whether what is right for a prompt can be read as an item's: for whoever keeps it until there are items.
+///
+/// # Errors
+/// With the field and the place in it.
+pub(in crate::http) fn check_truths(
+    references: Option<&RawValue>,
+    reference_calls: Option<&RawValue>,
+) -> Result<(), Pointed> {
+    fn check<'a, T: Deserialize<'a>>(at: &str, raw: Option<&'a RawValue>) -> Result<(), Pointed> {
+        let Some(raw) = raw.map(RawValue::get) else { return Ok(()) };
+        serde_json::from_str::<T>(raw).map(drop).map_err(|error| pointed_below::<T>(at, raw, &error))
+    }
+    check::<References<'_>>("/references", references)?;
+    check::<ReferenceCalls<'_>>("/reference_calls", reference_calls)
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,5 +1,16 @@
 //! The JSON of `POST /reward`: requests read, results written. In: bytes; out: trajectories, and back. The only place
 //! with API field names.
+//!
+//! What is taken, and what is refused in which words, is written once, for serde: `request` (what stands around the items),
+//! `item`, `message` and `rollout` (an item), `text` (the small things in both); `pointed` finds the place of what is wrong.
+//! Start there.
+//!
+//! Most items never come that way: `split` goes over a body once, and has the items read in passing by `walk` (strings:
+//! `escapes`; what came before: `familiar`; brackets: `apart`). Each type's `walk` stands beside its `Deserialize`, takes
+//! nothing that this one refuses, and gives up without a word on whatever is unusual: that is read the first way then, which
+//! says what is wrong if anything is.
+//!
+//! Out go `response` (results, and what stands around them) and `calls` (the calls in them), by `json`, which writes values.
 
 mod apart;
 mod calls;
@@ -18,6 +29,7 @@ mod walk;
 
 pub(in crate::http) use apart::{MAX_NOTED, NotTaken, Noted, take_apart};
 pub(in crate::http) use familiar::mix;
+pub(in crate::http) use item::check_truths;
 pub use item::{Given, Item, read_names};
 pub(in crate::http) use json::Put;
 pub(in crate::http) use message::PromptMessage;

@@ -2,7 +2,7 @@
 //! holds it. What was promised and cannot be written yet is held, and tried again. Knows no SQL, and not how entries queue.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub(super) struct Totals {
     pub(super) lost_findings: AtomicU64,
     pub(super) lost_batches: AtomicU64,
     pub(super) held_batches: AtomicU64,
+    /// Whether the last that somebody waited for could not be written, and nothing was since.
+    pub(super) failing: AtomicBool,
 }
 
 impl Totals {
@@ -143,7 +145,13 @@ impl Desk<'_> {
             self.ledger.wait_at_most(if waits { left } else { LAST_TRIES });
         }
         let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
+        let commits = self.ledger.commits;
         let outcomes = self.ledger.write(&entries);
+        if self.ledger.commits > commits {
+            self.totals.failing.store(false, Ordering::Relaxed);
+        } else if group.iter().any(|job| !job.promised) {
+            self.totals.failing.store(true, Ordering::Relaxed);
+        }
         let moved = !outcomes.iter().all(|outcome| matches!(outcome, Err(error) if error.may_pass()));
         self.totals.transactions.store(self.ledger.commits, Ordering::Relaxed);
         let mut told = Vec::with_capacity(group.len());
@@ -222,7 +230,7 @@ fn finish(Job { entry, promised, room, done }: Job, outcome: Result<(), StoreErr
             add(&totals.scores, batch.scores.len());
         }
         // A batch is then the repeat that its key says it is, which whoever sent it expects: nothing failed.
-        (Entry::Batch(_), Err(StoreError::IdempotencyTaken { .. })) | (Entry::References(_), _) => {}
+        (Entry::Batch(_), Err(StoreError::IdempotencyTaken { .. })) | (Entry::References(_) | Entry::Probe, _) => {}
         (Entry::Batch(_), Err(_)) => {
             add(&totals.failures, 1);
             add(&totals.lost_batches, usize::from(promised));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::connection::{Fault, Place, integer};
-use super::prompts;
 use super::tally::Tally;
+use super::{prompts, schema};
 use crate::store::record::{Entry, Finding};
 use crate::store::{Batch, Compressed, MAX_BUSY_TIMEOUT_MS, StoreError};
 
@@ -134,6 +134,7 @@ fn insert_all(transaction: &Transaction<'_>, entries: &[&Entry]) -> Result<Vec<R
             Entry::Batch(batch) => insert(transaction, batch).map(|()| tally.add(batch)),
             Entry::Finding(finding) => insert_finding(transaction, finding),
             Entry::References(references) => prompts::insert_references(transaction, references),
+            Entry::Probe => Ok(schema::write_version(transaction)?),
         };
         match inserted {
             Ok(()) => outcomes.push(Ok(())),
@@ -194,7 +195,6 @@ fn insert(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::schema;
     use super::*;
     use crate::store::{BatchIds, Durability};
 

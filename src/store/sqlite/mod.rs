@@ -27,8 +27,8 @@ use self::writer::Writer;
 use super::read::RunCursor;
 use super::record::Finding;
 use super::{
-    Batch, BatchId, Config, Counters, Durability, Filter, Page, Removed, RunDetail, RunSummary, RunVisits, ScoreId,
-    StoreError, StoredAnswer, StoredReference, StoredRow, StoredScore,
+    Batch, BatchId, Config, Counters, Durability, Filter, Health, Page, Removed, RunDetail, RunSummary, RunVisits,
+    ScoreId, StoreError, StoredAnswer, StoredReference, StoredRow, StoredScore,
 };
 
 /// An open database. Dropping it writes what is queued.
@@ -174,8 +174,12 @@ impl Sqlite {
         removed.map_err(|fault| place.explain("remove a run", *busy_timeout_ms, fault))
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.writer.is_running()
+    pub(super) fn health(&self) -> Health {
+        self.writer.health()
+    }
+
+    pub(super) fn probe(&self) {
+        self.writer.probe();
     }
 
     pub(super) fn counters(&self) -> Counters {

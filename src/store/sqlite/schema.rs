@@ -1,7 +1,7 @@
 //! Brings a database to the schema of this program. In: a connection that writes; out: its tables, or a refusal.
 //! Knows what each migration file is called, not what it says.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::connection::{Fault, Place};
 use crate::store::StoreError;
@@ -48,8 +48,14 @@ pub(super) fn migrate(connection: &mut Connection, place: &Place) -> Result<(), 
         transaction.execute_batch(step)?;
     }
     if found < known {
-        transaction
-            .execute_batch(&format!("PRAGMA user_version = {known}; PRAGMA application_id = {APPLICATION_ID}"))?;
+        write_version(&transaction)?;
+        transaction.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
     }
     Ok(transaction.commit()?)
+}
+
+/// Writes the number of the last step. Where it stands already that changes nothing, and is a page to be written all the
+/// same: the least that a transaction can be.
+pub(super) fn write_version(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))
 }

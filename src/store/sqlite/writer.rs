@@ -4,14 +4,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 
 use super::desk::{Job, Totals, UNIT, log_untold, work};
 use super::insert::Ledger;
 use crate::store::record::{Entry, Finding};
-use crate::store::{Batch, BatchId, Counters, Durability, StoreError, StoredReference};
+use crate::store::{Batch, BatchId, Counters, Durability, Health, StoreError, StoredReference};
+
+/// A writer that fails tries whether it still does no more often than this.
+const PROBED_EVERY: Duration = Duration::from_secs(1);
 
 /// The writing end of the store.
 pub(super) struct Writer {
@@ -23,6 +26,8 @@ pub(super) struct Writer {
     units: u32,
     durability: Durability,
     totals: Arc<Totals>,
+    /// When a probe was asked for.
+    probed: Mutex<Option<Instant>>,
 }
 
 /// The end that waits for an entry's outcome. Where that came and was not heard, since nobody waits or whoever waited gave
@@ -59,7 +64,16 @@ impl Writer {
         let thread = Builder::new().name("store-writer".to_owned());
         let thread = thread.spawn(move || work(ledger, &waiting, &asked, &counted))?;
         let (jobs, thread) = (Mutex::new(Some(jobs)), Mutex::new(Some(thread)));
-        Ok(Self { jobs, thread, closing, room: Arc::new(Semaphore::new(units as usize)), units, durability, totals })
+        Ok(Self {
+            jobs,
+            thread,
+            closing,
+            room: Arc::new(Semaphore::new(units as usize)),
+            units,
+            durability,
+            totals,
+            probed: Mutex::default(),
+        })
     }
 
     /// The writing end of a store that is only read: it takes nothing.
@@ -74,6 +88,7 @@ impl Writer {
             units: 0,
             durability: Durability::Off,
             totals: Arc::default(),
+            probed: Mutex::default(),
         }
     }
 
@@ -125,9 +140,29 @@ impl Writer {
         lock(&self.jobs).as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)
     }
 
-    /// Whether batches are taken and written.
-    pub(super) fn is_running(&self) -> bool {
-        lock(&self.jobs).is_some() && lock(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished())
+    /// What becomes of batches.
+    pub(super) fn health(&self) -> Health {
+        let runs =
+            lock(&self.jobs).is_some() && lock(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished());
+        match (runs, self.totals.failing.load(Ordering::Relaxed)) {
+            (false, _) => Health::Closed,
+            (true, true) => Health::Failing,
+            (true, false) => Health::Writing,
+        }
+    }
+
+    /// Has it tried whether anything can be written, where that was not asked for just now.
+    pub(super) fn probe(&self) {
+        let mut probed = lock(&self.probed);
+        if probed.is_some_and(|at| at.elapsed() < PROBED_EVERY) {
+            return;
+        }
+        *probed = Some(Instant::now());
+        let entry = Entry::Probe;
+        // A queue that is full has what will tell the same.
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(self.units_of(&entry)) {
+            let _ = self.send(Job { entry, promised: false, room, done: None });
+        }
     }
 
     /// Takes nothing more and waits until what is queued is written, or cannot be for too long. Blocks.
