@@ -293,10 +293,10 @@ fn explain(
         Some(Measure::AnswerFormat) => Some("there is an answer, but the blocks around it are out of order".to_owned()),
         Some(Measure::ToolMatch(_)) => outcome.detail.first().map(|(_, matched)| {
             let wanted = evidence.trajectory.reference_calls.as_ref().map_or(0, Vec::len);
-            format!(
-                "the best assignment of {} calls to {wanted} reference calls matches {matched:.3}",
-                evidence.calls().count()
-            )
+            let calls = evidence.calls().count();
+            let wrong = first_malformed(evidence).or_else(|| first_violation(evidence));
+            let wrong = wrong.map_or_else(String::new, |wrong| format!("; {wrong}"));
+            format!("the best assignment of {calls} calls to {wanted} reference calls matches {matched:.3}{wrong}")
         }),
         _ if stage.stage.asks_for_answer() && evidence.answer.is_none() => Some("there is no answer".to_owned()),
         _ => None,
