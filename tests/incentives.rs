@@ -1,7 +1,11 @@
 //! What the shipped rubrics pay a policy under optimisation for: each mixture of right and wrong behaviour is scored, and none
 //! that is cheaper to come by earns more than the honest one beside it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test fails by panicking; values are made where they are handed over"
+)]
 
 use std::collections::HashMap;
 
@@ -317,7 +321,7 @@ mod answers {
         for _ in 0..3 {
             longest = longest
                 .iter()
-                .flat_map(|list| kinds.iter().map(|kind| [&list[..], &[kind.clone()]].concat()))
+                .flat_map(|list| kinds.iter().map(|kind| [&list[..], std::slice::from_ref(kind)].concat()))
                 .collect();
             lists.extend(longest.clone());
         }
