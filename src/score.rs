@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::rubric::Rubric;
 use crate::shaping::{Position, Reward, StagePlan, shape};
-use crate::stages::{Evidence, Judge, JudgeAnswer, Measure, NoScore, Outcome, ParsedTurn, Question, Stage, UnitScore};
+use crate::stages::{Evidence, Judge, JudgeAnswer, Measure, NoScore, Outcome, ParsedTurn, Question, UnitScore};
 use crate::toolcall::clip;
 use crate::toolcall::schema::SchemaCache;
 use crate::toolcall::tools::ToolSet;
@@ -166,13 +166,14 @@ fn steps(evidence: &Evidence<'_>, rubric: &Rubric, plan: &[StagePlan], outcomes:
         evidence.turns.iter().map(|turn| StepReward { message: turn.message, reward: 0.0 }).collect();
     for ((stage, plan), outcome) in rubric.stages.iter().zip(plan).zip(outcomes) {
         let earned = plan.weight * outcome.score.get();
-        let credit = |turn: &ParsedTurn<'_>| match &stage.stage {
-            Stage::Measure(Measure::ToolParse { repaired_credit }) => turn.parse_credit(*repaired_credit),
-            Stage::Measure(Measure::ToolSchema) => turn.valid_calls() as f64,
+        let measure = stage.stage.measure();
+        let credit = |turn: &ParsedTurn<'_>| match measure {
+            Some(Measure::ToolParse { repaired_credit }) => turn.parse_credit(*repaired_credit),
+            Some(Measure::ToolSchema) => turn.valid_calls() as f64,
             _ => 0.0,
         };
         let total: f64 = evidence.turns.iter().map(credit).sum();
-        if stage.stage.earned_by_calls() && total > 0.0 {
+        if total > 0.0 {
             for (step, turn) in steps.iter_mut().zip(&evidence.turns) {
                 step.reward += earned * credit(turn) / total;
             }
@@ -280,26 +281,24 @@ fn explain(
     evidence: &Evidence<'_>,
 ) -> Cow<'static, str> {
     let Some(stage) = stage else { return Cow::Borrowed("") };
-    let first = match &stage.stage {
-        Stage::Measure(Measure::ToolParse { .. }) => first_malformed(evidence).or_else(|| first_repaired(evidence)),
-        Stage::Measure(Measure::ToolSchema) => first_violation(evidence),
-        Stage::Measure(Measure::AnswerFormat) if evidence.answer.is_none() => {
+    let first = match stage.stage.measure() {
+        Some(Measure::ToolParse { .. }) => first_malformed(evidence).or_else(|| first_repaired(evidence)),
+        Some(Measure::ToolSchema) => first_violation(evidence),
+        Some(Measure::AnswerFormat) if evidence.answer.is_none() => {
             Some("the last turn has no answer in the place where the rubric looks for it".to_owned())
         }
-        Stage::Measure(Measure::AnswerFormat) if evidence.answer.as_ref().is_some_and(|a| a.text.is_empty()) => {
+        Some(Measure::AnswerFormat) if evidence.answer.as_ref().is_some_and(|a| a.text.is_empty()) => {
             Some("the answer is empty".to_owned())
         }
-        Stage::Measure(Measure::AnswerFormat) => {
-            Some("there is an answer, but the blocks around it are out of order".to_owned())
-        }
-        Stage::Measure(Measure::ToolMatch(_)) => outcome.detail.first().map(|(_, matched)| {
+        Some(Measure::AnswerFormat) => Some("there is an answer, but the blocks around it are out of order".to_owned()),
+        Some(Measure::ToolMatch(_)) => outcome.detail.first().map(|(_, matched)| {
             let wanted = evidence.trajectory.reference_calls.as_ref().map_or(0, Vec::len);
-            format!(
-                "the best assignment of {} calls to {wanted} reference calls matches {matched:.3}",
-                evidence.calls().count()
-            )
+            let calls = evidence.calls().count();
+            let wrong = first_malformed(evidence).or_else(|| first_violation(evidence));
+            let wrong = wrong.map_or_else(String::new, |wrong| format!("; {wrong}"));
+            format!("the best assignment of {calls} calls to {wanted} reference calls matches {matched:.3}{wrong}")
         }),
-        stage if stage.asks_for_answer() && evidence.answer.is_none() => Some("there is no answer".to_owned()),
+        _ if stage.stage.asks_for_answer() && evidence.answer.is_none() => Some("there is no answer".to_owned()),
         _ => None,
     };
     first.map_or(Cow::Borrowed(""), |first| Cow::Owned(format!(": {first}")))

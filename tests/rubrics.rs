@@ -424,41 +424,47 @@ mod tool_use {
         search(&json!({"query": query, "top_k": top_k}))
     }
 
-    /// 0.15 + 0.15 + 0.7, in whatever order.
+    /// 0.02 + 0.02 + 0.96, in whatever order.
     #[test]
     fn the_reference_calls_in_any_order_are_one() {
         reward_of(&of(&[call("B-0 system", 2), call("A-0 system", 2)], &both()), 1.0);
     }
 
     /// The second call has one of two arguments right: similarity (1 + 1) / (1 + 2) = 2/3.
-    /// F1 = 2 * (1 + 2/3) / (2 + 2) = 5/6; 0.3 + 0.7 * 5/6.
+    /// Jaccard: (1 + 2/3) / (2 + 2 - (1 + 2/3)) = 5/7; 0.04 + 0.96 * 5/7.
     #[test]
     fn a_wrong_argument_costs_its_share() {
-        reward_of(&of(&[call("A-0 system", 2), call("B-0 system", 9)], &both()), 0.3 + 0.7 * 5.0 / 6.0);
+        reward_of(&of(&[call("A-0 system", 2), call("B-0 system", 9)], &both()), 0.04 + 0.96 * 5.0 / 7.0);
     }
 
-    /// F1 = 2 * 2 / (3 + 2) = 0.8, and one exact repeat takes 0.05: 0.3 + 0.56 - 0.05.
+    /// 2 / (3 + 2 - 2) = 2/3: 0.04 + 0.96 * 2/3.
     #[test]
-    fn a_repeat_costs_twice() {
+    fn a_repeat_is_surplus() {
         let calls = [call("A-0 system", 2), call("A-0 system", 2), call("B-0 system", 2)];
-        let result = of(&calls, &both());
-        reward_of(&result, 0.81);
-        assert_eq!(result["components"]["repeat_calls"], -0.05);
+        reward_of(&of(&calls, &both()), 0.68);
     }
 
-    /// One reference, eight equal calls: F1 = 2 / 9, and seven repeats of 0.05 take no more than 0.2: 0.1 + 0.7 * 2/9.
+    /// One reference, eight equal calls: 1 / (8 + 1 - 1), 0.04 + 0.96 / 8.
     #[test]
-    fn repeats_take_a_fifth_at_most() {
+    fn a_loop_earns_next_to_nothing() {
         let calls = vec![call("A-0 system", 2); 8];
         let one = json!([{"name": "search", "arguments": {"query": "A-0 system", "top_k": 2}}]);
-        reward_of(&of(&calls, &one), 0.1 + 0.7 * 2.0 / 9.0);
+        reward_of(&of(&calls, &one), 0.16);
     }
 
-    /// Half of the attempts parse and fit, which is enough: 0.15 / 2 + 0.15 / 2 + 0.7 * 2 * 1 / (2 + 2).
+    /// The second call has its two arguments, one of a wrong type: half of (1 + 1) / (1 + 2). (4/3) / (4 - 4/3) = 1/2, and not all
+    /// calls fit: 0.02 + 0.96 / 2.
+    #[test]
+    fn a_call_that_its_tool_refuses_is_half_a_call() {
+        let refused = search(&json!({"query": "B-0 system", "top_k": "2"}));
+        reward_of(&of(&[call("A-0 system", 2), refused], &both()), 0.5);
+    }
+
+    /// Not all attempts parse and fit, and nothing closes: 0.96 * 1 / (2 + 2 - 1).
     #[test]
     fn a_broken_call_of_two_lets_the_other_count() {
         let calls = [call("A-0 system", 2), "<tool_call>{</tool_call>".to_owned()];
-        reward_of(&of(&calls, &both()), 0.075 + 0.075 + 0.7 / 2.0);
+        reward_of(&of(&calls, &both()), 0.32);
     }
 
     /// A call that fits nothing earns no less whole than broken.
@@ -481,7 +487,7 @@ mod tool_use {
     #[test]
     fn no_call_may_be_the_right_thing() {
         reward_of(&of(&["I need no tool.".to_owned()], &json!([])), 1.0);
-        reward_of(&of(&[call("A-0 system", 2)], &json!([])), 0.3);
+        reward_of(&of(&[call("A-0 system", 2)], &json!([])), 0.04);
     }
 
     #[test]

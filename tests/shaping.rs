@@ -135,10 +135,35 @@ fn tool_match_by_mode_and_order() {
     near(&of("fractional", true, &both), 0.5);
     near(&of("f1", false, &(both.clone() + &call("f", json!({"a": 2})))), 2.0 * 2.0 / 5.0);
     near(&of("fractional", false, &(both.clone() + &f)), 1.0);
-    near(&of("strict", false, &(both + &f)), 0.0);
+    near(&of("strict", false, &(both.clone() + &f)), 0.0);
     // Name right, argument wrong: (1 + 0) / (1 + 1) of one reference, nothing of the other.
     near(&of("fractional", false, &call("f", json!({"a": 2}))), 0.25);
     near(&of("f1", false, "none"), 0.0);
+    near(&of("jaccard", false, &both), 1.0);
+    near(&of("jaccard", true, &both), 1.0 / 3.0);
+    near(&of("jaccard", false, &(both.clone() + &f)), 2.0 / 3.0);
+    near(&of("jaccard", false, &call("f", json!({"a": 2}))), 0.5 / 2.5);
+    near(&of("jaccard", false, "none"), 0.0);
+    // A repeat is no near miss of another reference, and nor is its original in its stead.
+    let wanted =
+        json!({"reference_calls": [{"name": "f", "arguments": {"a": 1}}, {"name": "f", "arguments": {"a": 2}}]});
+    let stages = |mode: &str| json!([{"kind": "tool_match", "mode": mode, "weight": 1.0}]);
+    let twice = f.clone() + &call("f", json!({"a": 1.0}));
+    near(&result(stages("jaccard"), json!({}), &twice, wanted.clone())["reward"], 1.0 / 3.0);
+    near(&result(stages("f1"), json!({}), &twice, wanted)["reward"], 2.0 * 1.5 / 4.0);
+}
+
+/// A call whose tool is not offered is no valid one, and matches all the same.
+#[test]
+fn a_call_that_is_not_valid_earns_the_invalid_credit() {
+    let fields = json!({"reference_calls": [{"name": "h", "arguments": {}}, {"name": "g", "arguments": {}}]});
+    let text = call("h", json!({})) + &call("g", json!({}));
+    for (mode, credit, reward) in
+        [("f1", 1.0, 1.0), ("f1", 0.5, 0.75), ("fractional", 0.0, 0.5), ("jaccard", 0.5, 0.6), ("strict", 0.9, 0.0)]
+    {
+        let stages = json!([{"kind": "tool_match", "mode": mode, "invalid_credit": credit, "weight": 1.0}]);
+        near(&result(stages, json!({}), &text, fields.clone())["reward"], reward);
+    }
 }
 
 #[test]
@@ -174,10 +199,13 @@ fn steps_sum_to_the_shaped_reward() {
         {"role": "tool", "content": "r"},
         {"role": "assistant", "content": RIGHT}
     ]);
-    let stages = json!([{"kind": "tool_parse", "weight": 3.0}, {"kind": "exact_match", "weight": 1.0}]);
-    let found = result(stages, json!({}), "", json!({"messages": messages}));
-    for (step, (message, reward)) in [(1, 0.25), (3, 0.5), (5, 0.25)].into_iter().enumerate() {
-        assert_eq!(found["steps"][step]["message"], message);
-        near(&found["steps"][step]["reward"], reward);
+    for kind in [json!({"kind": "tool_parse"}), json!({"kind": "binary", "of": "tool_parse", "cut": 1.0})] {
+        let mut stages = json!([kind, {"kind": "exact_match", "weight": 1.0}]);
+        stages[0]["weight"] = json!(3.0);
+        let found = result(stages, json!({}), "", json!({"messages": messages}));
+        for (step, (message, reward)) in [(1, 0.25), (3, 0.5), (5, 0.25)].into_iter().enumerate() {
+            assert_eq!(found["steps"][step]["message"], message);
+            near(&found["steps"][step]["reward"], reward);
+        }
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn default_measure(kind: &str) -> Option<Measure> {
 fn measure(kind: &str, options: &StageFile, at: &str) -> Result<Measure> {
     let allowed: &[&str] = match kind {
         "tool_parse" => &["repaired_credit"],
-        "tool_match" => &["mode", "ordered"],
+        "tool_match" => &["mode", "ordered", "invalid_credit"],
         "bleu" => &["tokenizer", "lowercase", "smoothing", "smoothing_value", "effective_order", "max_ngram_order"],
         "la_bleu" => &["tokenizer", "lowercase", "slack", "floor", "cap"],
         _ => &[],
@@ -82,12 +82,14 @@ fn tool_match(options: &StageFile, at: &str) -> Result<ToolMatch> {
         "strict" => MatchMode::Strict,
         "fractional" => MatchMode::Fractional,
         "f1" => MatchMode::F1,
+        "jaccard" => MatchMode::Jaccard,
         other => {
-            let message = format!("{other:?} is not known; one of: strict, fractional, f1");
+            let message = format!("{other:?} is not known; one of: strict, fractional, f1, jaccard");
             return Err(RubricError::at(format!("{at}/mode"), message));
         }
     };
-    Ok(ToolMatch { mode, ordered: options.ordered.unwrap_or(false) })
+    let invalid_credit = unit(options.invalid_credit.unwrap_or(1.0), &format!("{at}/invalid_credit"))?;
+    Ok(ToolMatch { mode, ordered: options.ordered.unwrap_or(false), invalid_credit })
 }
 
 fn tokenizer(options: &StageFile, at: &str) -> Result<Tokenizer> {

@@ -98,6 +98,8 @@ pub(super) struct StageFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ordered: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) invalid_credit: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) tokenizer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) lowercase: Option<bool>,
@@ -150,6 +152,7 @@ impl StageFile {
             ("repaired_credit", self.repaired_credit.is_some()),
             ("mode", self.mode.is_some()),
             ("ordered", self.ordered.is_some()),
+            ("invalid_credit", self.invalid_credit.is_some()),
             ("tokenizer", self.tokenizer.is_some()),
             ("lowercase", self.lowercase.is_some()),
             ("smoothing", self.smoothing.is_some()),

@@ -74,8 +74,15 @@ fn with_measure(file: StageFile, measure: &Measure) -> StageFile {
                 MatchMode::Strict => "strict",
                 MatchMode::Fractional => "fractional",
                 MatchMode::F1 => "f1",
+                MatchMode::Jaccard => "jaccard",
             };
-            StageFile { mode: Some(mode.to_owned()), ordered: Some(config.ordered), ..file }
+            StageFile {
+                mode: Some(mode.to_owned()),
+                ordered: Some(config.ordered),
+                // Rubrics from before it could be said keep their versions.
+                invalid_credit: Some(config.invalid_credit).filter(|credit| *credit < 1.0),
+                ..file
+            }
         }
         Measure::Bleu(bleu) => {
             let (smoothing, value) = match bleu.smoothing {

@@ -1,9 +1,6 @@
 //! Penalties: what is taken off the reward whatever the stages earned. Pure.
 
-use serde_json::{Number, Value};
-
-use crate::stages::{Evidence, Field, NoScore, NoScoreCode};
-use crate::toolcall::Call;
+use crate::stages::{Evidence, Field, NoScore, NoScoreCode, identity};
 
 /// What a penalty punishes. Amounts are in reward units.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,34 +79,9 @@ pub fn soft_overlong(length: u64, max_tokens: u64, cache_tokens: u64) -> f64 {
 
 /// How many well-formed calls equal an earlier one in name and arguments.
 fn repeats(evidence: &Evidence<'_>) -> usize {
-    let mut calls: Vec<(&str, String)> = Vec::new();
-    // Equal arguments have equal texts once keys are sorted and 1.0 is written as 1.
-    let key = |call: &'_ Call<'_>| {
-        let mut arguments = canonical(&call.arguments);
-        arguments.sort_all_objects();
-        arguments.to_string()
-    };
-    for call in evidence.calls() {
-        calls.push((&call.name, key(call)));
-    }
+    let mut calls: Vec<_> = evidence.calls().map(identity).collect();
     let total = calls.len();
     calls.sort_unstable();
     calls.dedup();
     total - calls.len()
-}
-
-/// The same value with whole numbers as integers.
-fn canonical(value: &Value) -> Value {
-    match value {
-        Value::Number(number) => {
-            let whole = number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0);
-            // Beyond 64 bits JSON has no integers, and the cast gives none.
-            #[allow(clippy::cast_possible_truncation, reason = "whole, and as large as it is it stays out of range")]
-            let integer = whole.and_then(|whole| Number::from_i128(whole as i128));
-            integer.map_or_else(|| value.clone(), Value::Number)
-        }
-        Value::Array(list) => list.iter().map(canonical).collect(),
-        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), canonical(value))).collect(),
-        _ => value.clone(),
-    }
 }

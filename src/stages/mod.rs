@@ -4,18 +4,20 @@
 //! it was made of, or the reason why there is none. Pure: the judge is a port ([`Judge`]) that the caller fills.
 //! Knows no weights, thresholds or rubric files.
 
+mod equal;
 mod evidence;
 mod expr;
 mod judge;
 mod tool_match;
 
+pub(crate) use equal::{identity, json_equal};
 pub use evidence::{Answer, CallVerdict, Evidence, ParsedTurn, Reading};
 pub use expr::{Expr, ExprError, MAX_EXPR_BYTES};
 pub use judge::{
     Answer as JudgeAnswer, Judge, JudgeMode, JudgeStage, Label, NoJudge, Panel, Question, Unavailable, UnavailableCode,
     Verdict,
 };
-pub(crate) use tool_match::{MAX_MATCHED_CALLS, json_equal};
+pub(crate) use tool_match::MAX_MATCHED_CALLS;
 pub use tool_match::{MatchMode, ToolMatch};
 
 use std::borrow::Cow;
@@ -290,9 +292,13 @@ impl Stage {
         }
     }
 
-    /// Whether the score is about the calls rather than about the answer.
-    pub fn earned_by_calls(&self) -> bool {
-        matches!(self, Self::Measure(Measure::ToolParse { .. } | Measure::ToolSchema))
+    /// The measure that it is made of: itself, or what is cut.
+    pub fn measure(&self) -> Option<&Measure> {
+        match self {
+            Self::Measure(measure) => Some(measure),
+            Self::Binary { of, .. } => of.measure(),
+            Self::Judge(_) | Self::Expr(_) => None,
+        }
     }
 }
 

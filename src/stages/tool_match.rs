@@ -2,11 +2,14 @@
 //!
 //! All formulas here are this project's own. Similarity of a call and a reference is 0 if their names differ, else
 //! `(1 + equal arguments) / (1 + arguments of either)`, from 0 to 1; values are equal as JSON Schema has it, so
-//! that 1 equals 1.0.
+//! that 1 equals 1.0. A call that its tool refuses counts [`ToolMatch::invalid_credit`] of its similarity.
 
-use serde_json::{Map, Number, Value};
+use std::collections::HashMap;
 
-use super::{Evidence, Field, NoScore, NoScoreCode, Outcome, UnitScore};
+use serde_json::{Map, Value};
+
+use super::equal::{identity, json_equal};
+use super::{CallVerdict, Evidence, Field, NoScore, NoScoreCode, Outcome, UnitScore};
 use crate::toolcall::{Call, reference_arguments};
 
 /// Most policy calls that take part in the assignment, which is cubic; later ones count as surplus.
@@ -21,15 +24,21 @@ pub enum MatchMode {
     Fractional,
     /// Twice the sum of similarities over calls plus references: surplus calls cost.
     F1,
+    /// The sum of similarities over calls plus references less that sum: surplus calls cost so much that to make several for
+    /// one reference earns what it earns on average to make any one of them, and less where the wrong ones are similar, too. Of
+    /// equal calls no more match than there are equal references, and one at least: a repeat is no near miss of other references.
+    Jaccard,
 }
 
 /// Configuration of the stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ToolMatch {
     /// How matches become a score.
     pub mode: MatchMode,
     /// Whether the calls must come in the order of the references.
     pub ordered: bool,
+    /// What the similarity of a call is multiplied by if its tool is not offered or its arguments break the schema, from 0 to 1.
+    pub invalid_credit: f64,
 }
 
 impl ToolMatch {
@@ -45,7 +54,14 @@ impl ToolMatch {
             });
         };
         let references: Vec<_> = given.iter().map(|call| (&*call.name, reference_arguments(call))).collect();
-        let calls: Vec<_> = evidence.calls().collect();
+        let attempts = evidence.turns.iter().flat_map(|turn| turn.parsed.attempts.iter().zip(&turn.verdicts));
+        let mut calls: Vec<_> = attempts
+            .filter_map(|(attempt, verdict)| Some((attempt.result.as_ref().ok()?, self.credit(verdict))))
+            .take(MAX_MATCHED_CALLS)
+            .collect();
+        if self.mode == MatchMode::Jaccard {
+            leave_out_repeats(&mut calls, &references);
+        }
         let table = self.table(&calls, &references);
         let matched = if self.ordered { best_in_order(&table) } else { best_assignment(&table) };
         let made = evidence.verdicts().count();
@@ -58,6 +74,7 @@ impl ToolMatch {
             MatchMode::Fractional if references.is_empty() => 1.0,
             MatchMode::Fractional => matched / wanted,
             MatchMode::F1 => 2.0 * matched / (made + wanted),
+            MatchMode::Jaccard => matched / (made + wanted - matched),
         };
         Ok(Outcome {
             score: UnitScore::clamped(score),
@@ -67,14 +84,38 @@ impl ToolMatch {
     }
 
     /// Similarities, one row per reference, one column per call.
-    fn table(self, calls: &[&Call<'_>], references: &[Reference<'_>]) -> Vec<Vec<f64>> {
+    fn table(self, calls: &[(&Call<'_>, f64)], references: &[Reference<'_>]) -> Vec<Vec<f64>> {
         let exact = self.mode == MatchMode::Strict;
-        let cell = |reference: &Reference<'_>, call: &Call<'_>| {
-            let similarity = similarity(reference, call);
+        let cell = |reference: &Reference<'_>, (call, credit): &(&Call<'_>, f64)| {
+            let similarity = similarity(reference, call) * credit;
             if exact && similarity < 1.0 { 0.0 } else { similarity }
         };
-        references.iter().map(|r| calls.iter().take(MAX_MATCHED_CALLS).map(|call| cell(r, call)).collect()).collect()
+        references.iter().map(|r| calls.iter().map(|call| cell(r, call)).collect()).collect()
     }
+
+    /// What a call counts of its similarity. Degenerate case: where the schema itself is at fault, all.
+    fn credit(self, verdict: &CallVerdict) -> f64 {
+        match verdict {
+            CallVerdict::Valid | CallVerdict::Problem { .. } => 1.0,
+            CallVerdict::Malformed
+            | CallVerdict::UnknownTool
+            | CallVerdict::Violations(_)
+            | CallVerdict::TooCostly(_) => self.invalid_credit,
+        }
+    }
+}
+
+/// Leaves so many of equal calls as there are equal references, and one at least.
+fn leave_out_repeats(calls: &mut Vec<(&Call<'_>, f64)>, references: &[Reference<'_>]) {
+    if calls.len() < 2 {
+        return;
+    }
+    let mut seen: HashMap<(&str, String), usize> = HashMap::new();
+    calls.retain(|(call, _)| {
+        let times = seen.entry(identity(call)).or_insert(0);
+        *times += 1;
+        *times == 1 || *times <= references.iter().filter(|reference| similarity(reference, call) == 1.0).count()
+    });
 }
 
 /// A reference call's name and arguments.
@@ -101,37 +142,6 @@ fn overlap(wanted: &Map<String, Value>, given: &Map<String, Value>) -> f64 {
         }
     }
     (1 + equal) as f64 / (1 + wanted.len() + given.len() - both) as f64
-}
-
-/// Equality of JSON values where 1 is 1.0 and true is not 1.
-pub(crate) fn json_equal(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(a), Value::Number(b)) => numbers_equal(a, b),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| json_equal(x, y)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(key, x)| b.get(key).is_some_and(|y| json_equal(x, y)))
-        }
-        _ => left == right,
-    }
-}
-
-/// Equality of numbers by their values: 1 is 1.0, -0 is 0, and integers that differ do so even where their doubles agree.
-fn numbers_equal(left: &Number, right: &Number) -> bool {
-    let integer = |number: &Number| number.as_i128().or_else(|| number.as_u128().and_then(|n| i128::try_from(n).ok()));
-    let same = |a: Option<f64>, b: Option<f64>| a.zip(b).is_some_and(|(a, b)| a - b == 0.0);
-    match (integer(left), integer(right)) {
-        (Some(left), Some(right)) => left == right,
-        (None, None) => same(left.as_f64(), right.as_f64()),
-        // No integer of JSON needs more than 64 bits: one that has no double of its own is none.
-        (Some(integer), None) => same(exactly(integer), right.as_f64()),
-        (None, Some(integer)) => same(left.as_f64(), exactly(integer)),
-    }
-}
-
-/// The double that is this integer, if there is one.
-fn exactly(integer: i128) -> Option<f64> {
-    let spare = integer.unsigned_abs().checked_ilog2().map_or(0, |top| (top + 1).saturating_sub(f64::MANTISSA_DIGITS));
-    (integer.trailing_zeros() >= spare).then_some(integer as f64)
 }
 
 /// Largest sum of similarities when pairs must not cross: an alignment in O(rows * columns).
@@ -259,18 +269,5 @@ mod tests {
         fn order_can_only_cost(table in tables()) {
             prop_assert!(best_in_order(&table) <= best_assignment(&table) + 1e-9);
         }
-    }
-
-    #[test]
-    fn numbers_are_equal_by_value() {
-        assert!(json_equal(&json!({"a": [1, 2.0]}), &json!({"a": [1.0, 2]})));
-        assert!(!json_equal(&json!(true), &json!(1)));
-        assert!(!json_equal(&json!(9_007_199_254_740_993_u64), &json!(9_007_199_254_740_992_u64)));
-        assert!(!json_equal(&json!(9_007_199_254_740_993_u64), &json!(9_007_199_254_740_992.0)));
-        assert!(json_equal(&json!(9_007_199_254_740_992_u64), &json!(9_007_199_254_740_992.0)));
-        assert!(json_equal(&json!(u64::MAX - 2047), &json!(18_446_744_073_709_549_568.0)));
-        assert!(json_equal(&json!(0), &json!(-0.0)) && json_equal(&json!(0.0), &json!(-0.0)));
-        assert!(json_equal(&json!(-3), &json!(-3.0)) && !json_equal(&json!(-3), &json!(3.0)));
-        assert!(!json_equal(&json!({"a": 1}), &json!({"a": 1, "b": 2})));
     }
 }

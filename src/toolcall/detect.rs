@@ -13,8 +13,8 @@ use super::cursor::Cursor;
 use super::find::{find, find_iter};
 use super::scan;
 use super::{
-    Attempt, ErrorCode, NoTools, Options, Parsed, functionary, harmony, json, lists, parse, pythonic, react, sections,
-    xml,
+    Attempt, ErrorCode, NoTools, Options, Parsed, functionary, harmony, json, lists, parse, pythonic, qwen3_coder,
+    react, sections,
 };
 use crate::trajectory::{ParseMode, ToolFormat};
 
@@ -199,7 +199,7 @@ impl<'t> Search<'t> {
         match format {
             // The first tag of such a block is often forgotten; one that is cut off as well may be any text.
             ToolFormat::FunctionaryV31
-                if xml::is_function(text, at) && *self.has_function.get_or_init(|| holds_function(text)) =>
+                if qwen3_coder::is_function(text, at) && *self.has_function.get_or_init(|| holds_function(text)) =>
             {
                 Some(ToolFormat::Qwen3Coder)
             }

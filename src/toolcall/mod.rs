@@ -24,6 +24,7 @@ mod detect;
 mod expression;
 mod find;
 mod functionary;
+mod glm45;
 mod harmony;
 mod json;
 mod lenient;
@@ -34,6 +35,7 @@ mod native;
 mod offered;
 mod python;
 mod pythonic;
+mod qwen3_coder;
 mod react;
 mod reasoning;
 mod scan;
@@ -249,8 +251,8 @@ fn parse_as_told<'t>(
     match format {
         None | Some(ToolFormat::Auto | ToolFormat::Openai) => reasoning::only(&mut scan),
         Some(ToolFormat::Hermes) => tagged::hermes(&mut scan),
-        Some(ToolFormat::Qwen3Coder) => xml::qwen3_coder(&mut scan),
-        Some(ToolFormat::Glm45) => xml::glm45(&mut scan),
+        Some(ToolFormat::Qwen3Coder) => qwen3_coder::qwen3_coder(&mut scan),
+        Some(ToolFormat::Glm45) => glm45::glm45(&mut scan),
         Some(ToolFormat::Llama3Json) => llama::llama3_json(&mut scan),
         Some(ToolFormat::Pythonic) => pythonic::pythonic(&mut scan),
         Some(ToolFormat::Mistral) => mistral::mistral(&mut scan),

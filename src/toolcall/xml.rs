@@ -1,116 +1,33 @@
-//! The formats that write parameters as tags: `qwen3_coder` and `glm45` (rules X1 to X5). In: a [`Scan`]; out: its
-//! attempts.
+//! What the formats that write parameters as tags share (rules X1 to X5): the tags around a call, what breaks in them, and
+//! arguments that are gathered one by one. Knows neither format's own tags.
 
-use std::borrow::Cow;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
-use memchr::memchr;
 use serde_json::{Map, Value};
 
 use super::budget::too_many;
 use super::codes::Fault;
 use super::cursor::Cursor;
-use super::find::find_iter;
-use super::react::starts_line;
-use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::{Call, ErrorCode, Repair, lenient, typed};
+use super::{Call, ErrorCode, Repair, lenient};
 
-const MARKERS: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
-const FUNCTION: &str = "<function=";
-const FUNCTION_END: &str = "</function>";
-/// Of a block that lacks its first tag.
-const FUNCTION_MARKERS: Markers = Markers { opener: FUNCTION, closer: FUNCTION_END };
-const PARAMETER: &str = "<parameter=";
-const PARAMETER_END: &str = "</parameter>";
-const KEY: &str = "<arg_key>";
-const KEY_END: &str = "</arg_key>";
-const VALUE: &str = "<arg_value>";
-const VALUE_END: &str = "</arg_value>";
+/// Around a call.
+pub(super) const MARKERS: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
 
 /// A block that was read, or the name it had when it broke and why it did.
-type Block<'t> = Result<(Call<'t>, Vec<Repair>), (Option<&'t str>, Fault)>;
+pub(super) type Block<'t> = Result<(Call<'t>, Vec<Repair>), (Option<&'t str>, Fault)>;
 
-/// `<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`. Models often forget the first
-/// tag: what is a whole block otherwise is an attempt, too, and right only in tolerant mode.
-pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
-    let mut walk = Walk::new([MARKERS.opener, FUNCTION], Tags::Think, Stops::Openers);
-    let mut doomed = None;
-    while let Some(Mark::Opener { which, at, end }) = walk.next(scan) {
-        let opened = which == 0;
-        // What stands in a malformed block belongs to it.
-        let inside = scan.parsed.attempts.last().is_some_and(|attempt| at < attempt.span.end);
-        if !opened && (inside || !is_function(scan.text, at)) {
-            continue;
-        }
-        let mut cursor = Cursor::new(scan.text, if opened { end } else { at });
-        let frame = if opened { Frame::Tags } else { Frame::None };
-        let block = scan.budget.if_kept(|| qwen_block(scan, &mut cursor, frame, &mut doomed));
-        match block {
-            block if opened => walk.resume(record(scan, at..end, cursor.at, block)),
-            Ok((call, repairs)) if has_parameters(&call) || !repairs.contains(&Repair::MissingCloser) => {
-                unopened(scan, at..cursor.at, call, repairs);
-                walk.resume(cursor.at);
-            }
-            // What breaks in it makes it no less an attempt, but somebody may write about it within a line.
-            Err((name, fault)) if starts_line(scan.text, at) => {
-                let stop = fault.at;
-                scan.fail(at, end, FUNCTION_MARKERS, stop, fault.named(name));
-            }
-            Ok(_) | Err(_) => {}
-        }
-    }
-}
-
-/// What stands around a function.
+/// What stands around the block that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Frame {
+pub(super) enum Frame {
     /// The tags of a call.
     Tags,
     /// Nothing before it, and perhaps nothing behind.
     None,
 }
 
-/// Whether a call has parameters: a function without tags around it and without these is one that is only written about.
-fn has_parameters(call: &Call<'_>) -> bool {
-    call.arguments.as_object().is_some_and(|arguments| !arguments.is_empty())
-}
-
-/// Records a block that lacks its first tag, and perhaps its last.
-fn unopened<'t>(scan: &mut Scan<'t, '_>, span: Range<usize>, call: Call<'t>, mut repairs: Vec<Repair>) {
-    if scan.tolerant() {
-        repairs.insert(0, Repair::MissingOpener);
-        scan.push(span, repairs, Ok(call));
-        return;
-    }
-    let fault = Fault::new(ErrorCode::UnexpectedText, span.start, "`<function=` without `<tool_call>` before it");
-    scan.push(span, Vec::new(), Err(fault.named(Some(&call.name))));
-}
-
-/// Whether the `<function=` at `at` is one whose parameters are tags: a name, and then a parameter, be it broken, or nothing.
-pub(super) fn is_function(text: &str, at: usize) -> bool {
-    let mut cursor = Cursor::new(text, at);
-    if tag_name(&mut cursor, FUNCTION).is_err() {
-        return false;
-    }
-    cursor.skip_blanks();
-    let is_parameter =
-        |rest: &str| rest.is_empty() || rest.starts_with(['=', '>']) || rest.starts_with(char::is_whitespace);
-    cursor.rest().strip_prefix("<parameter").is_some_and(is_parameter) || cursor.rest().starts_with(FUNCTION_END)
-}
-
-/// `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
-pub(super) fn glm45(scan: &mut Scan<'_, '_>) {
-    let mut walk = Walk::new([MARKERS.opener], Tags::Think, Stops::Openers);
-    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
-        let mut cursor = Cursor::new(scan.text, end);
-        let block = glm_block(scan, &mut cursor);
-        walk.resume(record(scan, at..end, cursor.at, block));
-    }
-}
-
 /// Records a block; where the walk goes on.
-fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, end: usize, block: Block<'t>) -> usize {
+pub(super) fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, end: usize, block: Block<'t>) -> usize {
     match block {
         Ok((call, repairs)) => {
             scan.push(opener.start..end, repairs, Ok(call));
@@ -124,119 +41,9 @@ fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, end: usize, block: 
     }
 }
 
-/// A stretch of `<parameter=` tags after which a block broke, and how. Whatever came before, every parser that gets
-/// to one of these tags reads on in the same way as far as it breaks, and so breaks in the same way: without this memory, a text of
-/// nothing but openers would be read to its end from each of them.
-type Doomed = Option<(RangeInclusive<usize>, Fault)>;
-
-fn qwen_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>, frame: Frame, doomed: &mut Doomed) -> Block<'t> {
-    cursor.skip_blanks();
-    let name = tag_name(cursor, FUNCTION).map_err(|fault| (None, fault))?;
-    let mut parameters = None;
-    match qwen_parameters(scan, cursor, (name, frame), doomed.as_ref(), &mut parameters) {
-        Ok((arguments, repairs)) => {
-            Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs))
-        }
-        Err(fault) => {
-            if let Some((first, last)) = parameters {
-                *doomed = Some((first..=last, fault.clone()));
-            }
-            Err((Some(name), fault))
-        }
-    }
-}
-
-/// Reads the parameters and both closers; `seen` becomes the places of the first and the last `<parameter=`.
-fn qwen_parameters(
-    scan: &Scan<'_, '_>,
-    cursor: &mut Cursor<'_>,
-    (tool, frame): (&str, Frame),
-    doomed: Option<&(RangeInclusive<usize>, Fault)>,
-    seen: &mut Option<(usize, usize)>,
-) -> Result<(Map<String, Value>, Vec<Repair>), Fault> {
-    let mut arguments = Map::new();
-    let mut repairs = Vec::new();
-    scan.budget.take_exceeded();
-    loop {
-        cursor.skip_blanks();
-        if cursor.rest().starts_with(PARAMETER) {
-            if let Some((places, fault)) = doomed
-                && places.contains(&cursor.at)
-            {
-                return Err(fault.clone());
-            }
-            *seen = Some((seen.map_or(cursor.at, |(first, _)| first), cursor.at));
-            let at = cursor.at;
-            let key = tag_name(cursor, PARAMETER)?;
-            let text = qwen_value(cursor)?;
-            let declared = scan.offered.declared(tool, key);
-            let value = typed::read(scan, trim_newlines(text), declared, &mut repairs);
-            insert(scan, &mut arguments, (at, key), value)?;
-            continue;
-        }
-        let ended = cursor.eat(FUNCTION_END);
-        let end = cursor.at;
-        if ended {
-            cursor.skip_blanks();
-        }
-        if !cursor.eat(MARKERS.closer) {
-            if ended && frame == Frame::None {
-                cursor.at = end;
-                lenient::note(&mut repairs, Repair::MissingCloser);
-            } else {
-                unclosed(scan, cursor, frame, &mut repairs)?;
-            }
-        }
-        return Ok((arguments, repairs));
-    }
-}
-
-/// `<function=name>` or `<parameter=name>`, the name trimmed.
-fn tag_name<'t>(cursor: &mut Cursor<'t>, tag: &'static str) -> Result<&'t str, Fault> {
-    if !cursor.eat(tag) {
-        let code = if cursor.cut(tag) { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
-        return Err(Fault::new(code, cursor.at, format!("no `{tag}`")));
-    }
-    let start = cursor.at;
-    let name = cursor.until2(b'>', b'<');
-    let Some(name) = name else {
-        return Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), format!("the text ends inside `{tag}`")));
-    };
-    if !cursor.eat_byte(b'>') {
-        return Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, format!("no `>` after the name in `{tag}`")));
-    }
-    match name.trim() {
-        "" => Err(Fault::new(ErrorCode::BadName, start, format!("an empty name in `{tag}`"))),
-        name => Ok(name),
-    }
-}
-
-/// A value up to `</parameter>`, which is passed, or to another tag that ends it.
-fn qwen_value<'t>(cursor: &mut Cursor<'t>) -> Result<&'t str, Fault> {
-    let rest = cursor.rest();
-    let mut length = 0;
-    while let Some(step) = rest.as_bytes().get(length..).and_then(|ahead| memchr(b'<', ahead)) {
-        length += step;
-        let (value, tail) = rest.split_at_checked(length).unwrap_or((rest, ""));
-        if [PARAMETER_END, PARAMETER, FUNCTION_END, MARKERS.closer].iter().any(|tag| tail.starts_with(tag)) {
-            cursor.at += length;
-            cursor.eat(PARAMETER_END);
-            return Ok(value);
-        }
-        length += 1;
-    }
-    Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), "the text ends inside a parameter's value"))
-}
-
-/// Without exactly one newline on each side (X1).
-fn trim_newlines(value: &str) -> &str {
-    let value = value.strip_prefix('\n').unwrap_or(value);
-    value.strip_suffix('\n').unwrap_or(value)
-}
-
 /// What a block without its closer is: repaired at the end of the text in tolerant mode, malformed otherwise. Without an opener it
 /// is malformed in any case, and said to be so for that.
-fn unclosed(
+pub(super) fn unclosed(
     scan: &Scan<'_, '_>,
     cursor: &mut Cursor<'_>,
     frame: Frame,
@@ -257,42 +64,8 @@ fn unclosed(
     Err(Fault::new(ErrorCode::UnexpectedText, at, "text between the tags of a call"))
 }
 
-fn glm_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
-    let start = cursor.at;
-    let Some(name) = cursor.until2(b'\n', b'<') else {
-        let code = if scan.rest(start).trim().is_empty() { ErrorCode::Truncated } else { ErrorCode::MissingCloser };
-        return Err((None, Fault::new(code, scan.text.len(), "the text ends after the tool's name")));
-    };
-    let name = name.trim();
-    if name.is_empty() {
-        return Err((None, Fault::new(ErrorCode::BadName, start, "the tool's name is empty")));
-    }
-    // Any name will do that could be one: a call of another format, or a sentence, is none.
-    let may_name = |c: char| c.is_alphanumeric() || "_-.:/@+#$".contains(c);
-    if !name.chars().all(may_name) && !scan.offered.offers(name) {
-        return Err((None, Fault::new(ErrorCode::BadName, start, "no name where the tool's should stand")));
-    }
-    let mut arguments = Map::new();
-    let mut repairs = Vec::new();
-    scan.budget.take_exceeded();
-    loop {
-        cursor.skip_blanks();
-        if cursor.rest().starts_with(KEY) {
-            let at = cursor.at;
-            let (key, value) = glm_pair(cursor).map_err(|fault| (Some(name), fault))?;
-            let value = typed::read(scan, value, scan.offered.declared(name, key), &mut repairs);
-            insert(scan, &mut arguments, (at, key), value).map_err(|fault| (Some(name), fault))?;
-            continue;
-        }
-        if !cursor.eat(MARKERS.closer) {
-            unclosed(scan, cursor, Frame::Tags, &mut repairs).map_err(|fault| (Some(name), fault))?;
-        }
-        return Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs));
-    }
-}
-
 /// Adds an argument, unless its value or itself needs too much memory.
-fn insert(
+pub(super) fn insert(
     scan: &Scan<'_, '_>,
     arguments: &mut Map<String, Value>,
     (at, key): (usize, &str),
@@ -304,39 +77,6 @@ fn insert(
     }
     arguments.insert(key.to_owned(), value);
     Ok(())
-}
-
-/// A key and its value, both trimmed (X1).
-fn glm_pair<'t>(cursor: &mut Cursor<'t>) -> Result<(&'t str, &'t str), Fault> {
-    let start = cursor.at;
-    cursor.eat(KEY);
-    let key = cursor.until2(b'<', b'<').unwrap_or_default().trim();
-    for tag in [KEY_END, VALUE] {
-        cursor.skip_blanks();
-        if !cursor.eat(tag) {
-            let code = if cursor.cut(tag) { ErrorCode::Truncated } else { ErrorCode::UnexpectedText };
-            return Err(Fault::new(code, cursor.at, format!("no `{tag}`")));
-        }
-    }
-    if key.is_empty() {
-        return Err(Fault::new(ErrorCode::BadName, start, "an empty `<arg_key>`"));
-    }
-    let rest = cursor.rest();
-    // Markers in a value are data, but a second `<arg_value>` says that the first was never closed.
-    let tag = find_iter(rest.as_bytes(), "arg_value>").find_map(|tail| {
-        let before = rest.get(..tail)?;
-        (before.ends_with('<') || before.ends_with("</")).then_some(before)
-    });
-    let Some(before) = tag else {
-        return Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), "the text ends inside a value"));
-    };
-    match before.strip_suffix("</") {
-        Some(value) => {
-            cursor.at += value.len() + VALUE_END.len();
-            Ok((key, value.trim()))
-        }
-        None => Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "a value without `</arg_value>`")),
-    }
 }
 
 #[cfg(test)]
@@ -363,99 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn x1_x5_qwen3_coder() {
-        let text = "<tool_call>\n<function=f>\n<parameter=a>\n\nx &amp; </tool\n\n</parameter>\n<parameter= b >y\
-                    <parameter=c>z\n</function>\n</tool_call> <tool_call><function=g></tool_call>";
-        assert_eq!(
-            calls(Qwen3Coder, text),
-            [("f".into(), json!({"a": "\nx &amp; </tool\n", "b": "y", "c": "z"})), ("g".into(), json!({}))]
-        );
-    }
-
-    #[test]
     fn x2_x4_declared_types() {
         let text = "<tool_call><function=f><parameter=n>1</parameter><parameter=n>2</parameter><parameter=s>3</parameter></tool_call>";
         assert_eq!(typed_calls(Qwen3Coder, text), [("f".into(), json!({"n": 2, "s": "3"}))]);
         let text = "<tool_call>f\n<arg_key>n</arg_key>\n<arg_value> 7 </arg_value></tool_call>";
         assert_eq!(typed_calls(Glm45, text), [("f".into(), json!({"n": 7}))]);
-    }
-
-    #[test]
-    fn x5_anything_else_in_the_block_is_malformed() {
-        for (text, code) in [
-            ("<tool_call>{}</tool_call>", "unexpected_text"),
-            ("<tool_call><function=></function></tool_call>", "bad_name"),
-            ("<tool_call><function=f>x</function></tool_call>", "unexpected_text"),
-            ("<tool_call><function=f></function>x</tool_call>", "unexpected_text"),
-            ("<tool_call><function=f></function><function=g></function></tool_call>", "unexpected_text"),
-            ("<tool_call><function=f></function>", "missing_closer"),
-            ("<tool_call><function=f><parameter=a>x", "truncated"),
-            ("<tool_call><function=f", "truncated"),
-            ("<tool_call>", "truncated"),
-        ] {
-            assert_eq!(codes(Qwen3Coder, text), [code], "{text}");
-        }
-        assert_eq!(tolerant(Qwen3Coder, "<tool_call><function=f></function>"), [vec!["missing_closer"]]);
-        let text = "<tool_call><function=f>x<tool_call><function=g></function></tool_call>";
-        assert_eq!(codes(Qwen3Coder, text), ["unexpected_text", "ok"]);
-    }
-
-    #[test]
-    fn a_function_without_the_first_tag_is_an_attempt() {
-        let bare = "I look.\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>";
-        assert_eq!(codes(Qwen3Coder, bare), ["unexpected_text"]);
-        assert_eq!(tolerant(Qwen3Coder, bare), [vec!["missing_opener"]]);
-        let whole = "<tool_call><function=g></function></tool_call>";
-        assert_eq!(codes(Qwen3Coder, &format!("{bare}\n{whole}")), ["unexpected_text", "ok"]);
-        for text in ["<function=f></function>", "<function=f></function>x</tool_call>"] {
-            assert_eq!(codes(Qwen3Coder, text), [""; 0], "{text}");
-            assert!(tolerant(Qwen3Coder, text).is_empty(), "{text}");
-        }
-        let function = "<function=f>\n<parameter=a>\nx\n</parameter>\n</function>";
-        let two = format!("{function}\n{function} done");
-        assert_eq!(codes(Qwen3Coder, &two), ["unexpected_text", "unexpected_text"]);
-        assert_eq!(
-            tolerant(Qwen3Coder, &two),
-            [vec!["missing_opener", "missing_closer"], vec!["missing_opener", "missing_closer"]]
-        );
-        for (text, code) in [
-            ("<function=f>\n<parameter=a>\nx\n</parameter>\noops\n</function>\n</tool_call>", "unexpected_text"),
-            ("<function=f>\n<parameter=a>\nx\n</parameter> Done.", "unexpected_text"),
-            ("<function=f><parameter=>x</parameter></function></tool_call>", "bad_name"),
-            ("<function=f><parameter a>x</parameter></function></tool_call>", "unexpected_text"),
-        ] {
-            assert_eq!(codes(Qwen3Coder, text), [code], "{text}");
-            assert!(tolerant(Qwen3Coder, text).is_empty(), "{text}");
-            assert_eq!(codes(Qwen3Coder, &format!("{text}\n{whole}")).len(), 2, "{text}");
-        }
-        assert_eq!(codes(Qwen3Coder, "<function=f><parameter=a>x"), ["truncated"]);
-        // Tags that are named in prose, and calls of another format.
-        assert_eq!(codes(Qwen3Coder, "Write <function=name> first. <function=f>{}</function>"), [""; 0]);
-        assert_eq!(calls(Qwen3Coder, &format!("<think>{bare}</think>{whole}")), [("g".into(), json!({}))]);
-        let value = "<tool_call><function=f><parameter=a><function=g></parameter></function></tool_call>";
-        assert_eq!(calls(Qwen3Coder, value), [("f".into(), json!({"a": "<function=g>"}))]);
-    }
-
-    #[test]
-    fn x5_glm45() {
-        let text = "a<tool_call>f\n<arg_key> k </arg_key>\n<arg_value> </tool_call> v\n</arg_value>\n</tool_call><tool_call>g</tool_call>";
-        assert_eq!(calls(Glm45, text), [("f".into(), json!({"k": "</tool_call> v"})), ("g".into(), json!({}))]);
-        for (text, code) in [
-            ("<tool_call>f\nx</tool_call>", "unexpected_text"),
-            ("<tool_call>\nf</tool_call>", "bad_name"),
-            ("<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>", "bad_name"),
-            ("<tool_call>f<arg_key>k</arg_key></tool_call>", "unexpected_text"),
-            ("<tool_call>f<arg_key>k</arg_key><arg_value>v</tool_call>", "truncated"),
-            ("<tool_call>f\n", "missing_closer"),
-            ("<tool_call>f", "missing_closer"),
-        ] {
-            assert_eq!(codes(Glm45, text), [code], "{text}");
-        }
-        let words =
-            "<tool_call>t\n<arg_key>s</arg_key>\n<arg_value>if arg_value>0: /arg_value></arg_value>\n</tool_call>";
-        assert_eq!(calls(Glm45, words), [("t".into(), json!({"s": "if arg_value>0: /arg_value>"}))]);
-        let unclosed = "<tool_call>f<arg_key>k</arg_key><arg_value>v</tool_call>";
-        let good = "<tool_call>g<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>";
-        assert_eq!(codes(Glm45, &format!("{unclosed}{good}")), ["unexpected_text", "ok"]);
     }
 }

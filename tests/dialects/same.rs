@@ -187,7 +187,7 @@ fn the_url_says_how_calls_are_written() {
     let server = Server::start(&[]);
     let body = json!({"response": "[search(query=\"x\")]", "label": {"tools": crate::contents::tools(false),
         "reference_calls": [{"name": "search", "arguments": {"query": "x"}}]}});
-    for (format, reward) in [("pythonic", 1.0), ("hermes", 0.3)] {
+    for (format, reward) in [("pythonic", 1.0), ("hermes", 0.04)] {
         assert_eq!(
             server.post(&format!("/slime?rubric=tool_use&tool_format={format}"), &body.to_string()).ok(),
             reward,
