@@ -10,7 +10,7 @@ use super::reward::Scored;
 use super::rollout::Rollout;
 use super::seeds::{Purpose, draw};
 use crate::advantage::{
-    self, EPSILON, Episode, GaeConfig, GroupStatistics, Mode, Plan, gae, group_advantages, plan, unit_from_seed,
+    EPSILON, Episode, Formula, GaeConfig, GroupStatistics, Mode, Plan, gae, group_advantages, plan, unit_from_seed,
 };
 
 /// The deviation of rewards below which a group counts as flat.
@@ -73,20 +73,15 @@ pub(super) fn regenerated(config: &TrainConfig, plan: &Plan) -> Vec<usize> {
     plan.multiplicity.iter().map(more).collect()
 }
 
-/// The samples of all groups that count, with advantages by their group. PPO's come later: they need the critic.
+/// The samples of all groups that count, with advantages by their group, which every algorithm takes by GRPO's formula. PPO's
+/// come later: they need the critic.
 pub(super) fn samples(config: &TrainConfig, groups: &[Group], plan: &Plan) -> Vec<Sample> {
-    let formula = match config.algorithm {
-        Algorithm::Vspo => advantage::Algorithm::Vspo,
-        Algorithm::Dapo => advantage::Algorithm::Dapo,
-        // PPO's are put in their place by the critic's; demonstrations have none.
-        Algorithm::Grpo | Algorithm::Cispo | Algorithm::Ppo | Algorithm::Sft => advantage::Algorithm::Grpo,
-    };
     let mut samples = Vec::new();
     for ((group, factor), copies) in groups.iter().zip(&plan.factor).zip(counted(config, plan)) {
         if copies == 0 {
             continue;
         }
-        let advantages = group_advantages(formula, &group.rewards(), &group.statistics, EPSILON);
+        let advantages = group_advantages(Formula::Grpo, &group.rewards(), &group.statistics, EPSILON);
         for ((rollout, _), advantage) in group.attempts.iter().zip(advantages) {
             let mut sample = Sample::of(rollout);
             sample.advantages = vec![advantage; sample.written.len()];

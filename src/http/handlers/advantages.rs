@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::advantage::{
-    Algorithm, Deviation, EPSILON, GroupStatistics, Mode, Plan, PlanConfig, Sampling, group_advantages, plan,
+    Deviation, EPSILON, Formula, GroupStatistics, Mode, Plan, PlanConfig, Sampling, group_advantages, plan,
     unit_from_seed,
 };
 use crate::http::app::App;
@@ -42,12 +42,10 @@ pub(crate) enum AlgorithmWire {
     DrGrpo,
 }
 
-impl From<AlgorithmWire> for Algorithm {
+impl From<AlgorithmWire> for Formula {
     fn from(wire: AlgorithmWire) -> Self {
         match wire {
-            AlgorithmWire::Vspo => Self::Vspo,
-            AlgorithmWire::Grpo => Self::Grpo,
-            AlgorithmWire::Dapo => Self::Dapo,
+            AlgorithmWire::Vspo | AlgorithmWire::Grpo | AlgorithmWire::Dapo => Self::Grpo,
             AlgorithmWire::Rloo => Self::Rloo,
             AlgorithmWire::DrGrpo => Self::DrGrpo,
         }
@@ -304,13 +302,13 @@ fn answer(request: AdvantagesRequest) -> Result<AdvantagesResponse, Problem> {
 }
 
 fn advantages(
-    algorithm: Algorithm,
+    formula: Formula,
     rewards: &[Option<f64>],
     statistics: &GroupStatistics,
     epsilon: f64,
 ) -> Vec<Option<f64>> {
     let valid: Vec<f64> = rewards.iter().copied().flatten().collect();
-    let mut found = group_advantages(algorithm, &valid, statistics, epsilon).into_iter();
+    let mut found = group_advantages(formula, &valid, statistics, epsilon).into_iter();
     rewards.iter().map(|reward| reward.and_then(|_| found.next())).collect()
 }
 
