@@ -283,11 +283,7 @@ impl Stage {
 
     /// Whether the score depends on the other answers of the group.
     pub fn ranks(&self) -> bool {
-        match self {
-            Self::Judge(judge) => matches!(judge.mode, JudgeMode::Rank),
-            Self::Binary { of, .. } => of.ranks(),
-            Self::Measure(_) | Self::Expr(_) => false,
-        }
+        self.judge().is_some_and(|judge| matches!(judge.mode, JudgeMode::Rank))
     }
 
     /// Whether the score is about the calls rather than about the answer.
