@@ -184,11 +184,6 @@ fn steps(evidence: &Evidence<'_>, rubric: &Rubric, plan: &[StagePlan], outcomes:
 }
 
 impl Report<'_> {
-    /// Whether the reward has the rubric's lowest one as a part of its own.
-    pub fn has_base(&self) -> bool {
-        self.reward.as_ref().is_ok_and(|reward| reward.base != 0.0)
-    }
-
     /// The report on an item that could not be read.
     pub fn without_evidence(plan: Vec<StagePlan>, rubric: &Rubric, cause: NoScore) -> Self {
         Self {
