@@ -16,6 +16,9 @@ use crate::toolcall::schema::SchemaCache;
 use crate::toolcall::tools::ToolSet;
 use crate::trajectory::Trajectory;
 
+/// Memory for compiled tool schemas where nothing else is asked for, in bytes.
+pub const SCHEMA_CACHE_BYTES: u64 = 16 << 20;
+
 /// Scores trajectories; shared by all threads.
 pub struct Scorer {
     schemas: SchemaCache,

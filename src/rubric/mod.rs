@@ -16,7 +16,7 @@ mod resolved;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub use catalog::{Catalog, CatalogError, SHIPPED};
+pub use catalog::{Catalog, CatalogError, DEFAULT, SHIPPED};
 pub use error::{Location, RubricError, escape_pointer, json_pointer, locate, without_place};
 pub use object::{Object, object, objects};
 
