@@ -12,8 +12,8 @@ mod tool_match;
 pub use evidence::{Answer, CallVerdict, Evidence, ParsedTurn, Reading};
 pub use expr::{Expr, ExprError, MAX_EXPR_BYTES};
 pub use judge::{
-    Answer as JudgeAnswer, Judge, JudgeMode, JudgeStage, Label, NoJudge, Panel, Question, Unavailable, UnavailableCode,
-    Verdict,
+    Answer as JudgeAnswer, Judge, JudgeKind, JudgeMode, JudgeStage, Label, NoJudge, Panel, Question, Unavailable,
+    UnavailableCode, Verdict,
 };
 pub(crate) use tool_match::{MAX_MATCHED_CALLS, json_equal};
 pub use tool_match::{MatchMode, ToolMatch};

@@ -23,6 +23,20 @@ pub enum MatchMode {
     F1,
 }
 
+impl MatchMode {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Strict, Self::Fractional, Self::F1];
+
+    /// The name in rubric files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Fractional => "fractional",
+            Self::F1 => "f1",
+        }
+    }
+}
+
 /// Configuration of the stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ToolMatch {
