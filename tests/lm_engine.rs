@@ -13,8 +13,8 @@ use std::time::Duration;
 use candle_core::Device;
 use gradus::lm::tokenizer::Tokenizer;
 use gradus::lm::{
-    Constraints, Decoder, Engine, Free, GenerateRequest, Generated, Generator, Held, LmError, ReasonedLabel, Reasoning,
-    Sampling, Worker,
+    Constraints, Decoder, Engine, Free, GenerateRequest, Generated, Generator, Held, LmError, Model, ReasonedLabel,
+    Reasoning, Sampling, Worker,
 };
 
 const GREEDY: Sampling = Sampling { temperature: 0.0, seed: 0 };
@@ -167,7 +167,7 @@ fn reasoning_keeps_its_budget_and_ends_in_a_label_with_its_distribution() {
 }
 
 fn worker(queue_tokens: u32) -> Worker {
-    Worker::start(|| Ok(engine(&golden("qwen2"), 512)), queue_tokens).unwrap()
+    Worker::start(|| Ok(Model::from(engine(&golden("qwen2"), 512))), queue_tokens).unwrap()
 }
 
 #[tokio::test]

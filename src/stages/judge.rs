@@ -207,21 +207,6 @@ pub trait Judge: Send + Sync {
     fn ask(&self, question: &Question<'_>) -> Answer;
 }
 
-/// The judge of a server without one.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoJudge;
-
-impl Judge for NoJudge {
-    fn ask(&self, _: &Question<'_>) -> Answer {
-        Answer::Unavailable(Unavailable {
-            code: UnavailableCode::NotConfigured,
-            message: "the rubric asks a judge, and this server has none; start it with `--judge MODEL_DIRECTORY` or a \
-                      `[judges.default]` table, or use a rubric without a judge stage"
-                .to_owned(),
-        })
-    }
-}
-
 impl JudgeStage {
     /// Whether its question is about the references.
     pub(super) fn needs_references(&self) -> bool {

@@ -12,7 +12,7 @@ mod tool_match;
 pub use evidence::{Answer, CallVerdict, Evidence, ParsedTurn, Reading};
 pub use expr::{Expr, ExprError, MAX_EXPR_BYTES};
 pub use judge::{
-    Answer as JudgeAnswer, Judge, JudgeKind, JudgeMode, JudgeStage, Label, NoJudge, Panel, Question, Unavailable,
+    Answer as JudgeAnswer, Judge, JudgeKind, JudgeMode, JudgeStage, Label, Panel, Question, Unavailable,
     UnavailableCode, Verdict,
 };
 pub(crate) use tool_match::{MAX_MATCHED_CALLS, json_equal};

@@ -133,7 +133,7 @@ async fn a_thread_scores_and_writes_in_turn_and_drops_what_nobody_waits_for() {
     let scored = model.label_logprobs(&[(&prompt(20), &[1, 2])]).pop().unwrap().unwrap();
     let written = write(&mut model, request(&prompt(12), 30, GREEDY)).tokens;
     let (model, _) = foreign("llama");
-    let worker = Worker::start_model(move || Ok(Model::from(model)), 10_000).unwrap();
+    let worker = Worker::start(move || Ok(Model::from(model)), 10_000).unwrap();
     let guide = Box::new(Steered { drawn: 0, most: usize::MAX, seen: Vec::new() });
     let gone = GenerateRequest { prompt: prompt(40), max_tokens: 400, sampling: GREEDY, guide };
     tokio::select! {
