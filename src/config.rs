@@ -356,5 +356,4 @@ impl Serve {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

@@ -331,7 +331,6 @@ impl Drop for AbandonOnDrop {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 

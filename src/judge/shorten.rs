@@ -60,7 +60,6 @@ fn cut(message: &PromptMessage, longest: usize) -> PromptMessage {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::inquiry::{Speaker, Want};
     use super::*;

@@ -192,7 +192,6 @@ fn insert(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::schema;
     use super::*;
