@@ -45,4 +45,4 @@ pub use config::TrainConfig;
 pub use error::TrainError;
 pub use policy::Policy;
 pub use protocol::Protocol;
-pub use run::{Ended, Run, RunOptions, Watcher};
+pub use run::{Ended, Run, RunOptions};

@@ -38,17 +38,6 @@ pub struct RunOptions {
     pub force: bool,
 }
 
-/// Sees a run go by.
-pub trait Watcher {
-    /// A step is done.
-    fn step(&mut self, step: u64, steps: u64, metrics: &StepMetrics);
-}
-
-/// Nobody looks.
-impl Watcher for () {
-    fn step(&mut self, _: u64, _: u64, _: &StepMetrics) {}
-}
-
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
@@ -170,20 +159,21 @@ impl Run {
         Ok(run)
     }
 
-    /// Runs to the end, to an early stop, or to an error with everything saved that can be.
+    /// Runs to the end, to an early stop, or to an error with everything saved that can be. `watch` sees the numbers of each
+    /// step when it is done.
     ///
     /// # Errors
     /// What stopped it.
-    pub fn go(mut self, watcher: &mut dyn Watcher) -> Result<Ended, TrainError> {
+    pub fn go(mut self, watch: &mut dyn FnMut(&StepMetrics)) -> Result<Ended, TrainError> {
         let done_before = self.state.step;
         if self.saved_step.is_none() && self.config.evaluation.every > 0 {
             let mut metrics = StepMetrics::new(0, 0.0).map_err(TrainError::other)?;
             self.evaluate(&mut metrics)?;
             self.record(&metrics)?;
-            watcher.step(0, self.config.steps, &metrics);
+            watch(&metrics);
         }
         if self.state.unexamined {
-            self.examine_again(watcher)?;
+            self.examine_again(watch)?;
         }
         while self.state.step < self.config.steps && self.state.early.is_none() {
             let (began, step) = (Instant::now(), self.state.step + 1);
@@ -202,7 +192,7 @@ impl Run {
                 metrics.set(metric, value).map_err(TrainError::other)?;
             }
             self.record(&metrics)?;
-            watcher.step(step, self.config.steps, &metrics);
+            watch(&metrics);
             if let Err(error) = looked {
                 return self.saved_before(error);
             }
@@ -230,7 +220,7 @@ impl Run {
     }
 
     /// The evaluation that a step is owed, with its numbers in the step's line, as if it had never failed.
-    fn examine_again(&mut self, watcher: &mut dyn Watcher) -> Result<(), TrainError> {
+    fn examine_again(&mut self, watch: &mut dyn FnMut(&StepMetrics)) -> Result<(), TrainError> {
         let (step, dir) = (self.state.step, self.config.output.clone());
         let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(TrainError::other)?;
         self.examine(&mut metrics).map_err(|error| error.in_step(step))?;
@@ -243,7 +233,7 @@ impl Run {
         }
         self.log = MetricsLog::restate(&dir, &metrics).map_err(TrainError::other)?;
         self.events.append(&metrics, wall_time()).map_err(TrainError::other)?;
-        watcher.step(step, self.config.steps, &metrics);
+        watch(&metrics);
         checkpoint::restate(&dir, &self.state)
     }
 
