@@ -245,7 +245,7 @@ impl Scoring {
     /// Composes flags and file.
     ///
     /// # Errors
-    /// When `--judge` is a URL without a model's name, or there are more than [`MAX_THREADS`].
+    /// When `--judge` is a URL without a model's name, or there are too many threads.
     pub fn compose(flags: ScoringFlags, inline_rubrics: Option<bool>, file: &File) -> Result<Self, ConfigError> {
         let mut judges = file.judges.clone();
         if let Some(judge) = &flags.judge {

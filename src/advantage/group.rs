@@ -1,7 +1,7 @@
 //! Advantages of the rollouts of one group, by a formula.
 //!
 //! In: rewards and their statistics. Out: one advantage per rollout. Knows no other group: what VSPO makes of several
-//! is [`super::plan`].
+//! is [`super::plan()`].
 
 use super::GroupStatistics;
 
