@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use gradus::http::batch::{Engine, Overrides, Stop};
+use gradus::judge::Session;
 use gradus::rubric::Catalog;
-use gradus::stages::NoJudge;
 
 mod data;
 
@@ -32,7 +32,7 @@ fn pipeline(criterion: &mut Criterion) {
     for size in Size::ALL {
         let bodies = bodies(size, BATCH, BODIES);
         let score = |body: &str| {
-            let scored = engine.score(black_box(body), &Overrides::default(), &Stop::default(), &NoJudge);
+            let scored = engine.score(black_box(body), &Overrides::default(), &Stop::default(), &Session::default());
             scored.unwrap_or_else(|error| panic!("the generated requests are well-formed: {error:?}")).body.len()
         };
         let mut group = criterion.benchmark_group(format!("pipeline/{}", size.name()));

@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::http;
 use crate::judge::{self, JudgeConfig};
-use crate::rubric::{Location, locate};
+use crate::rubric::{self, Location, locate};
+use crate::score::SCHEMA_CACHE_BYTES;
 use crate::store::{self, Durability};
 
 /// Most threads that score: far more than any machine has cores.
@@ -223,21 +224,6 @@ fn without_value(message: &str) -> String {
     format!("{wrong}{kind}, expected {expected}")
 }
 
-/// A token as clients can send it. Secrets kept in files often end in a newline, which is not theirs.
-fn token(given: Option<String>, name: &str) -> Result<Option<String>, ConfigError> {
-    let Some(token) = given else { return Ok(None) };
-    let token = token.trim();
-    let wrong = if token.is_empty() {
-        // A secret that somebody forgot to set, and no wish for an open server.
-        "is empty; set it, or leave it out"
-    } else if token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(Some(token.to_owned()));
-    } else {
-        "has characters that clients cannot send; use visible ASCII characters without spaces"
-    };
-    Err(ConfigError::Value(format!("the {name} token {wrong}")))
-}
-
 /// How to score.
 #[derive(Debug, Clone)]
 pub struct Scoring {
@@ -259,14 +245,15 @@ impl Scoring {
     /// Composes flags and file.
     ///
     /// # Errors
-    /// When `--judge` is a URL without a model's name, or there are more than [`MAX_THREADS`].
+    /// When `--judge` is a URL without a model's name, or there are too many threads.
     pub fn compose(flags: ScoringFlags, inline_rubrics: Option<bool>, file: &File) -> Result<Self, ConfigError> {
         let mut judges = file.judges.clone();
         if let Some(judge) = &flags.judge {
             let judge = JudgeConfig::from_flag(judge).map_err(ConfigError::Value)?;
             judges.insert("default".to_owned(), judge);
         }
-        let cache_bytes = flags.judge_cache_bytes.or(file.judge_cache_bytes).unwrap_or(64 << 20);
+        let default = judge::Config::default();
+        let cache_bytes = flags.judge_cache_bytes.or(file.judge_cache_bytes).unwrap_or(default.cache_bytes);
         let threads = flags.threads.or(file.threads).unwrap_or(0);
         if threads > MAX_THREADS {
             return Err(ConfigError::Value(format!("threads = {threads}: at most {MAX_THREADS}; 0 is one per core")));
@@ -276,10 +263,10 @@ impl Scoring {
             default_rubric: flags
                 .default_rubric
                 .or_else(|| file.default_rubric.clone())
-                .unwrap_or_else(|| "short_form_qa".to_owned()),
+                .unwrap_or_else(|| rubric::DEFAULT.to_owned()),
             inline_rubrics: inline_rubrics.or(file.inline_rubrics).unwrap_or(true),
             threads,
-            schema_cache_bytes: flags.schema_cache_bytes.or(file.schema_cache_bytes).unwrap_or(16 << 20),
+            schema_cache_bytes: flags.schema_cache_bytes.or(file.schema_cache_bytes).unwrap_or(SCHEMA_CACHE_BYTES),
             judges: judge::Config { judges, cache_bytes },
         })
     }
@@ -338,36 +325,19 @@ impl Serve {
             max_deadline_ms: flags.max_deadline_ms.or(file.limits.max_deadline_ms).unwrap_or(defaults.max_deadline_ms),
             drain_ms: flags.drain_ms.or(file.limits.drain_ms).unwrap_or(defaults.drain_ms),
         };
-        // Results are addressed with 32 bits in the store.
-        if limits.max_body_bytes == 0 || limits.max_body_bytes > 1 << 30 {
-            let message =
-                format!("max_body_bytes = {} is out of range; it must be from 1 to {}", limits.max_body_bytes, 1 << 30);
-            return Err(ConfigError::Value(message));
-        }
-        if limits.max_deadline_ms == 0 {
-            return Err(ConfigError::Value("max_deadline_ms = 0 leaves no time; give at least 1".to_owned()));
-        }
-        if limits.max_in_flight_bytes < limits.max_body_bytes {
-            let (given, body) = (limits.max_in_flight_bytes, limits.max_body_bytes);
-            let message = format!(
-                "max_in_flight_bytes = {given} leaves no room for a body of max_body_bytes = {body}; lower that too"
-            );
-            return Err(ConfigError::Value(message));
-        }
+        limits.check().map_err(ConfigError::Value)?;
         let tokens = http::Tokens {
-            api: token(flags.api_token.or_else(|| file.tokens.api.clone()), "api")?,
-            admin: token(flags.admin_token.or_else(|| file.tokens.admin.clone()), "admin")?,
+            api: flags.api_token.or_else(|| file.tokens.api.clone()),
+            admin: flags.admin_token.or_else(|| file.tokens.admin.clone()),
         };
+        let tokens = tokens.checked().map_err(ConfigError::Value)?;
         let kept = store(flags.store, flags.store_durability, flags.store_keep_trajectories, file)?;
         let store = store::Config {
             queue_bytes: flags.store_queue_bytes.unwrap_or(kept.queue_bytes),
             busy_timeout_ms: flags.store_busy_timeout_ms.unwrap_or(kept.busy_timeout_ms),
             ..kept
         };
-        if store.busy_timeout_ms > store::MAX_BUSY_TIMEOUT_MS {
-            let (given, most) = (store.busy_timeout_ms, store::MAX_BUSY_TIMEOUT_MS);
-            return Err(ConfigError::Value(format!("store_busy_timeout_ms = {given}: at most {most}")));
-        }
+        store.check().map_err(ConfigError::Value)?;
         if store.keeps_requests() && limits.max_body_bytes > store::MAX_BYTES {
             let (given, most) = (limits.max_body_bytes, store::MAX_BYTES);
             let message = format!(
@@ -386,5 +356,4 @@ impl Serve {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

@@ -31,10 +31,12 @@
 //!
 //! # Invariants
 //!
-//! 1. `trajectory` to `shaping`, and `advantage`, do no IO, read no clock, hold no global; randomness is an argument.
+//! 1. `trajectory` to `shaping`, and `advantage`, do no IO, read no clock, hold no global; randomness is an argument. One
+//!    exception, which changes no result: a thread keeps its working space, and the key of its hash tables (`text::scratch`).
 //! 2. A policy's broken output is data with a low score, never an `Err`. A judge that fails is `Unavailable`, never 0.
-//! 3. A score depends only on (trajectory, rubric hash, curriculum position, judge identity, seed). The server keeps no
-//!    curriculum state: the client sends the position and the report echoes it.
+//! 3. A score depends only on (trajectory, rubric hash, curriculum position, judge identity, seed); with a judge stage in mode
+//!    `rank`, also on the other answers of its group. The server keeps no curriculum state: the client sends the position and
+//!    the report echoes it.
 //! 4. There is one scoring path. Serialisation lives at the edges (`http`, `store`, `rubric`, checkpoints).
 //! 5. candle's fused inference ops (`softmax_last_dim`, `rms_norm` and `RmsNorm::forward`, `layer_norm`, `rope`, `sdpa`,
 //!    flash attention) have no backward: `backward()` returns `Ok` and the gradient is silently missing, and a residual path

@@ -67,9 +67,17 @@ fn every_algorithm_by_hand() {
         let kept = !matches!(algorithm, "vspo" | "dapo");
         assert_eq!(found[1]["kept"], kept, "{algorithm}: a group without spread");
     }
-    // However little spread there is, it is something to learn from.
-    let little = json!({"algorithm": "dapo", "groups": groups(&[vec![0.5, 0.500_001], vec![0.0, 1.0]])});
-    assert_eq!(advantages(&server, &little)["groups"][0]["kept"], true);
+    // As in the trainer's batch: so little is no spread, and where nothing else is in it, the batch stays.
+    let kept = |algorithm: &str, rewards: &[Vec<f64>]| -> Vec<Value> {
+        let found = advantages(&server, &json!({"algorithm": algorithm, "groups": groups(rewards)}));
+        found["groups"].as_array().unwrap().iter().map(|group| group["kept"].clone()).collect()
+    };
+    assert_eq!(kept("dapo", &[vec![0.5, 0.500_001], vec![0.0, 1.0], vec![0.5, 0.500_01]]), [false, true, true]);
+    assert_eq!(kept("dapo", &[vec![0.5, 0.5], vec![1.0, 1.0]]), [true, true]);
+    for algorithm in ["grpo", "rloo", "dr_grpo", "dapo"] {
+        let found = kept(algorithm, &[vec![1.0, 1.0], vec![1.0], vec![]]);
+        assert_eq!(found, [true, false, false], "{algorithm}: with one reward there is nothing to compare");
+    }
 }
 
 #[test]

@@ -104,6 +104,15 @@ fn pure_modules_are_held_to_the_ban_of_clippy_toml() {
     assert!(manifest.contains("disallowed_methods = \"allow\""), "Cargo.toml must leave the ban to the pure modules");
 }
 
+#[test]
+fn pure_modules_keep_nothing_between_calls() {
+    let pure = |file: &Source| file.modules.first().is_some_and(|module| PURE.contains(&module.as_str()));
+    let keep: Vec<String> =
+        sources().into_iter().filter(|file| pure(file) && keeps_state(&file.text)).map(|file| file.name).collect();
+    // A thread's working space: src/lib.rs names the exception.
+    assert_eq!(keep, ["src/text/scratch.rs"], "a pure module holds no global");
+}
+
 mod the_reader_of_source {
     use super::*;
 
@@ -133,6 +142,16 @@ mod the_reader_of_source {
         let text = "// crate::a\n/* crate::b /* crate::c */ crate::d */ //! [`crate::e`]\n\"crate::f\\\"crate::g\" r#\"crate::h\"crate::i\"# \
                     b\"crate::j\" '\"' crate::x 'l: '\\'' crate::y";
         assert_eq!(used(text), ["x", "y"]);
+    }
+
+    #[test]
+    fn tells_what_is_kept_from_a_table() {
+        assert!(keeps_state("thread_local! { static A: Cell<u8> = const { Cell::new(0) }; }"));
+        assert!(keeps_state("fn f() { static CALLS: AtomicU64 = AtomicU64::new(0); }"));
+        assert!(keeps_state("pub(crate) static mut A: u8 = 0;"));
+        assert!(keeps_state("static A: std::sync::LazyLock<Regex> = LazyLock::new(f);"));
+        assert!(!keeps_state("static A: [u8; 2] = [0, 1]; fn f(a: &'static mut u8, b: &'static str, c: Cell<u8>) {}"));
+        assert!(!keeps_state("// thread_local!\nstatic A: &[&str] = &[\"static B: Mutex<u8>\"];"));
     }
 
     #[test]
@@ -365,6 +384,19 @@ fn names_at(tokens: &[&str], at: usize, used: &mut Vec<String>) {
             return;
         }
     }
+}
+
+/// Whether something outlives a call and can change: a `thread_local!`, a `static mut`, or a static that is changed inside.
+fn keeps_state(text: &str) -> bool {
+    const CHANGED_INSIDE: [&str; 8] =
+        ["Cell", "RefCell", "OnceCell", "LazyCell", "OnceLock", "LazyLock", "Mutex", "RwLock"];
+    let changes = |word: &str| CHANGED_INSIDE.contains(&word) || word.starts_with("Atomic");
+    let tokens = tokens(text);
+    (0..tokens.len()).any(|at| match tokens[at..] {
+        ["thread_local", "!", ..] | ["static", "mut", _, ":", ..] => true,
+        ["static", _, ":", ref rest @ ..] => rest.iter().take_while(|token| **token != "=").any(|word| changes(word)),
+        _ => false,
+    })
 }
 
 /// Whether a feature is asked for anywhere but on a `mod` line.

@@ -7,11 +7,14 @@
     reason = "a test fails by panicking; values are made where they are handed over"
 )]
 
+#[path = "common/no_judge.rs"]
+mod no_judge;
+
 use std::collections::HashMap;
 
 use gradus::http::batch::{Engine, Overrides, Stop};
 use gradus::rubric::Catalog;
-use gradus::stages::NoJudge;
+use no_judge::NoJudge;
 use serde_json::{Value, json};
 
 /// Two sums of the same parts in another order.

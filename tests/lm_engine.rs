@@ -13,8 +13,8 @@ use std::time::Duration;
 use candle_core::Device;
 use gradus::lm::tokenizer::Tokenizer;
 use gradus::lm::{
-    Constraints, Decoder, Engine, Free, GenerateRequest, Generated, Generator, Held, LmError, ReasonedLabel, Reasoning,
-    Sampling, Worker,
+    Constraints, Decoder, Engine, Free, GenerateRequest, Generated, Generator, Held, Joined, LmError, Model,
+    ReasonedLabel, Reasoning, Sampling, Worker,
 };
 
 const GREEDY: Sampling = Sampling { temperature: 0.0, seed: 0 };
@@ -38,7 +38,7 @@ fn request(prompt: &[u32], max_tokens: usize, sampling: Sampling) -> GenerateReq
 fn run(engine: &mut Engine, requests: Vec<GenerateRequest>) -> Vec<Generated> {
     let mut generator = Generator::default();
     for request in requests {
-        assert!(generator.join(engine, request).unwrap().is_ok());
+        assert!(matches!(generator.join(engine, request).unwrap(), Joined::As(_)));
     }
     finish(engine, &mut generator)
 }
@@ -81,7 +81,7 @@ fn a_text_does_not_depend_on_its_company() {
     let mut generator = Generator::default();
     let mut done = Vec::new();
     for i in 0..5 {
-        assert!(generator.join(&mut together, one(i)).unwrap().is_ok());
+        assert!(matches!(generator.join(&mut together, one(i)).unwrap(), Joined::As(_)));
         done.extend(generator.step(&mut together).unwrap());
         done.extend(generator.step(&mut together).unwrap());
     }
@@ -98,10 +98,12 @@ fn a_text_that_never_fits_is_refused_and_one_that_does_not_fit_yet_waits() {
     let error = generator.join(&mut engine, request(&[1; 40], 30, GREEDY)).err().unwrap();
     assert!(error.to_string().contains("64"), "{error}");
     assert!(generator.join(&mut engine, request(&[], 3, GREEDY)).is_err());
-    assert!(generator.join(&mut engine, request(&[1; 30], 10, GREEDY)).unwrap().is_ok());
-    let waiting = generator.join(&mut engine, request(&[2; 30], 10, GREEDY)).unwrap().err().unwrap();
+    assert!(matches!(generator.join(&mut engine, request(&[1; 30], 10, GREEDY)).unwrap(), Joined::As(_)));
+    let Joined::NoRoom(waiting) = generator.join(&mut engine, request(&[2; 30], 10, GREEDY)).unwrap() else {
+        panic!("there is room for one")
+    };
     finish(&mut engine, &mut generator);
-    assert!(generator.join(&mut engine, waiting).unwrap().is_ok());
+    assert!(matches!(generator.join(&mut engine, waiting).unwrap(), Joined::As(_)));
     finish(&mut engine, &mut generator);
 }
 
@@ -167,7 +169,7 @@ fn reasoning_keeps_its_budget_and_ends_in_a_label_with_its_distribution() {
 }
 
 fn worker(queue_tokens: u32) -> Worker {
-    Worker::start(|| Ok(engine(&golden("qwen2"), 512)), queue_tokens).unwrap()
+    Worker::start(|| Ok(Model::from(engine(&golden("qwen2"), 512))), queue_tokens).unwrap()
 }
 
 #[tokio::test]

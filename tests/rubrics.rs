@@ -7,11 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+#[path = "common/no_judge.rs"]
+mod no_judge;
+
 use gradus::http::batch::{BatchError, Engine, Overrides, Stop};
 use gradus::judge::rubric::read_json;
 use gradus::rubric::{Catalog, Location, Rubric, SHIPPED};
 use gradus::shaping::Position;
-use gradus::stages::{Judge, JudgeAnswer, NoJudge, Question, UnitScore, Verdict};
+use gradus::stages::{Judge, JudgeAnswer, Question, UnitScore, Verdict};
+use no_judge::NoJudge;
 use serde_json::{Value, json};
 
 mod files {

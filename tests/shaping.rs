@@ -5,9 +5,12 @@
     reason = "a test fails by panicking; values are made where they are handed over"
 )]
 
+#[path = "common/no_judge.rs"]
+mod no_judge;
+
 use gradus::http::batch::{Engine, Overrides, Stop};
 use gradus::rubric::Catalog;
-use gradus::stages::NoJudge;
+use no_judge::NoJudge;
 use serde_json::{Value, json};
 
 fn score(request: Value) -> Value {

@@ -32,7 +32,7 @@ use gradus::train::algorithm::Algorithm;
 use gradus::train::data::hops::{Hops, HopsConfig};
 use gradus::train::metrics::{History, Metric, StepMetrics};
 use gradus::train::rollout::server::{ServerConfig, WeightUpdate};
-use gradus::train::{Run, RunOptions, TrainConfig, TrainError, Watcher, record};
+use gradus::train::{Run, RunOptions, TrainConfig, TrainError, record};
 
 /// A world small enough for seconds.
 fn world(folder: &Path) -> PathBuf {
@@ -131,7 +131,7 @@ fn go(config: TrainConfig) {
 }
 
 fn go_with(config: TrainConfig, force: bool) -> Result<(), TrainError> {
-    Run::open(config, &options("short_form_qa_curriculum", force))?.go(&mut ()).map(|_| ())
+    Run::open(config, &options("short_form_qa_curriculum", force))?.go(&mut |_| {}).map(|_| ())
 }
 
 /// A world and a policy that has seen a few demonstrations.
@@ -166,7 +166,7 @@ fn a_tiny_policys_reward_rises_and_its_model_loads() {
     let mut run = rl(folder.path(), "vspo", "vspo", 40);
     (run.rollout.prompts, run.learning_rate.peak) = (8, 3e-4);
     // A rubric whose weights stay: what a curriculum pays for the same rollouts moves.
-    Run::open(run, &options("short_form_qa", false)).unwrap().go(&mut ()).unwrap();
+    Run::open(run, &options("short_form_qa", false)).unwrap().go(&mut |_| {}).unwrap();
     let rewards = series(&folder.path().join("vspo"), &Metric::RewardMean);
     let (first, last) = (mean(&rewards[..4]), mean(&rewards[36..]));
     assert!(last > first + 0.1, "the mean reward went from {first} to {last}: {rewards:?}");
@@ -420,26 +420,20 @@ fn a_servers_rewards_are_those_of_this_process() {
     assert_eq!(weights(&local.join("model")), weights(&remote.join("model")));
 }
 
-/// Lets a server go after a step.
-struct LettingGo(Option<Server>, u64);
-
-impl Watcher for LettingGo {
-    fn step(&mut self, step: u64, _: u64, _: &StepMetrics) {
-        if step == self.1 {
-            self.0 = None;
-        }
-    }
-}
-
 #[test]
 fn a_run_whose_server_was_lost_goes_on_to_the_bit() {
     let folder = start(10);
     let server = Server::start(&[]);
     let lost = by_server(folder.path(), "lost", &server, 4);
     let output = lost.output.clone();
-    let mut watcher = LettingGo(Some(server), 3);
+    let mut server = Some(server);
+    let mut let_go = |metrics: &StepMetrics| {
+        if metrics.step() == 3 {
+            server = None;
+        }
+    };
     let run = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap();
-    let error = run.go(&mut watcher).unwrap_err();
+    let error = run.go(&mut let_go).unwrap_err();
     assert!(matches!(&error, TrainError::Reward(why) if why.contains("resume the run")), "{error}");
     // Checkpoints are due after steps 2 and 4; what is saved after 3 is saved because of the failure.
     assert!(output.join("checkpoints/step-000003").exists());

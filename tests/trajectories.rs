@@ -5,9 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/no_judge.rs"]
+mod no_judge;
+
 use gradus::http::batch::{Engine, Overrides, Stop};
 use gradus::rubric::Catalog;
-use gradus::stages::NoJudge;
+use no_judge::NoJudge;
 use serde_json::Value;
 
 fn engine() -> Engine {

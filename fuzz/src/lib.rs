@@ -3,6 +3,8 @@
 
 pub mod calls;
 pub mod grow;
+#[path = "../../tests/common/no_judge.rs"]
+mod no_judge;
 pub mod request;
 pub mod rubric;
 pub mod schema;

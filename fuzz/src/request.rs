@@ -5,10 +5,11 @@ use std::sync::{LazyLock, Once};
 
 use gradus::http::batch::{Engine, Overrides, Scored, Stop};
 use gradus::rubric::Catalog;
-use gradus::stages::NoJudge;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+use crate::no_judge::NoJudge;
 
 const MAX_ALONE: usize = 4;
 

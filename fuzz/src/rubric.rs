@@ -7,8 +7,9 @@ use std::sync::LazyLock;
 use gradus::rubric::Rubric;
 use gradus::score::{Context, Scorer, WANTED};
 use gradus::shaping::Position;
-use gradus::stages::NoJudge;
 use gradus::trajectory::{Content, Message, Role, Thinking, Trajectory, Turn};
+
+use crate::no_judge::NoJudge;
 
 static SCORER: LazyLock<Scorer> = LazyLock::new(|| Scorer::new(1 << 20));
 

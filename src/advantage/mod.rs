@@ -12,8 +12,8 @@ mod seeded;
 mod statistics;
 
 pub use gae::{Episode, Gae, GaeConfig, gae};
-pub use group::{Algorithm, group_advantages};
+pub use group::{Formula, group_advantages};
 pub use plan::{Mode, Plan, PlanConfig, PlanConfigError, Sampling, plan, smoothing_factor, systematic_draws};
 pub use prompts::PromptHistory;
 pub use seeded::unit_from_seed;
-pub use statistics::{Deviation, GroupStatistics};
+pub use statistics::{Deviation, EPSILON, GroupStatistics};

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::GroupStatistics;
+use super::{EPSILON, GroupStatistics};
 
 /// What happens to a group that is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub struct PlanConfig {
 
 impl Default for PlanConfig {
     fn default() -> Self {
-        Self { sigma_min: 1e-6, gamma: 0.5, w_max: 2.0, mode: Mode::Reuse, sampling: Sampling::Value }
+        Self { sigma_min: EPSILON, gamma: 0.5, w_max: 2.0, mode: Mode::Reuse, sampling: Sampling::Value }
     }
 }
 
@@ -110,6 +110,20 @@ impl Plan {
         Self { multiplicity, factor }
     }
 
+    /// Every group once in which a rollout can be compared with another.
+    pub fn compared(groups: &[GroupStatistics]) -> Self {
+        Self::once(groups.iter().map(|group| group.n > 1))
+    }
+
+    /// What is left of a batch by DAPO's dynamic sampling (arXiv:2503.14476): every group once whose rewards deviate by
+    /// [`EPSILON`] or more. Degenerate case (ours): where none does, the batch stays, as VSPO's does.
+    pub fn sampled_dynamically(groups: &[GroupStatistics]) -> Self {
+        if groups.iter().all(|group| group.is_flat(EPSILON)) {
+            return Self::compared(groups);
+        }
+        Self::once(groups.iter().map(|group| !group.is_flat(EPSILON)))
+    }
+
     /// Every group once.
     fn unchanged(groups: usize, config: &PlanConfig) -> Self {
         Self::with(vec![1; groups], config)
@@ -130,8 +144,7 @@ impl Plan {
 /// `offset` in [0, 1) is where the systematic resampling starts: [`super::unit_from_seed`] makes one. Where all groups
 /// have spread, or none has, the batch stays as it is.
 pub fn plan(groups: &[GroupStatistics], config: &PlanConfig, offset: f64) -> Plan {
-    // Not `std < sigma_min`: a deviation that is no number leaves the batch, too.
-    let kept = |group: &GroupStatistics| group.std >= config.sigma_min;
+    let kept = |group: &GroupStatistics| !group.is_flat(config.sigma_min);
     let places = groups.iter().filter(|group| !kept(group)).count();
     if places == 0 || places == groups.len() {
         return Plan::unchanged(groups.len(), config);
@@ -206,6 +219,15 @@ mod tests {
             assert_eq!(plan.multiplicity, vec![1; groups.len()]);
             assert_eq!(plan.factor, vec![1.0; groups.len()]);
         }
+    }
+
+    #[test]
+    fn dynamic_sampling_leaves_flat_groups_out_unless_nothing_else_is_there() {
+        let of = |groups: &[GroupStatistics]| Plan::sampled_dynamically(groups).multiplicity;
+        let (flat, single, little) = (group(&[1.0, 1.0]), group(&[1.0]), group(&[0.5, 0.500_001]));
+        assert_eq!(of(&[flat, group(&[0.0, 1.0]), little, single]), [0, 1, 0, 0]);
+        assert_eq!(of(&[flat, little, single]), [1, 1, 0]);
+        assert_eq!(Plan::compared(&[flat, single, group(&[])]).multiplicity, [1, 0, 0]);
     }
 
     #[test]

@@ -27,7 +27,16 @@ pub struct GroupStatistics {
     pub value: f64,
 }
 
+/// A millionth of a reward: what keeps the division of an advantage finite, and the deviation below which the rewards of a
+/// group count as equal, unless another is asked for.
+pub const EPSILON: f64 = 1e-6;
+
 impl GroupStatistics {
+    /// Whether its rewards deviate less than this, which leaves nothing to learn from; so does a deviation that is no number.
+    pub fn is_flat(&self, below: f64) -> bool {
+        self.std < below || self.std.is_nan()
+    }
+
     /// The statistics, unless there is no reward: then nothing is known, and zeros would be made up.
     pub fn known(self) -> Option<Self> {
         (self.n > 0).then_some(self)
@@ -86,6 +95,12 @@ mod tests {
         assert_eq!((single.n, single.mean, single.std), (1, 0.3, 0.0));
         // -0.0 and 0.0 are the same reward.
         assert_eq!(GroupStatistics::of(&mut [0.0, -0.0], 1.0).std, 0.0);
+    }
+
+    #[test]
+    fn a_deviation_that_is_no_number_is_flat() {
+        let with = |std| GroupStatistics { std, ..GroupStatistics::default() };
+        assert_eq!([0.0, 0.1, 0.2, f64::NAN].map(|std| with(std).is_flat(0.1)), [true, false, false, true]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::lm::training::Activations;
 use crate::lm::{
-    Decoder, Engine, Free, GenerateRequest, Generator, LmError, ModelConfig, Sampling, Weights, cuda_device,
+    Decoder, Engine, Free, GenerateRequest, Generator, Joined, LmError, ModelConfig, Sampling, Weights, cuda_device,
 };
 
 /// Measure the language-model engine
@@ -186,7 +186,7 @@ fn generate(engine: &mut Engine, prompts: Vec<Vec<u32>>) -> anyhow::Result<usize
     for (seed, prompt) in prompts.into_iter().enumerate() {
         let sampling = Sampling { temperature: 1.0, seed: seed as u64 };
         let request = GenerateRequest { prompt, max_tokens: 256, sampling, guide: Box::new(Free) };
-        if generator.join(engine, request)?.is_err() {
+        if matches!(generator.join(engine, request)?, Joined::NoRoom(_)) {
             bail!("the texts do not fit the cache");
         }
     }

@@ -14,7 +14,7 @@ use crate::judge::Judges;
 use crate::judge::rubric::read_toml;
 use crate::rubric::Catalog;
 use crate::train::metrics::{Metric, StepMetrics};
-use crate::train::{Run, RunOptions, TrainConfig, Watcher, record};
+use crate::train::{Run, RunOptions, TrainConfig, record};
 
 /// Train a policy with the scores that Gradus gives.
 ///
@@ -98,8 +98,8 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
     let options = options(&config, args.scoring, args.force)?;
     let steps = config.steps;
     let run = Run::open(config, &options)?;
-    let mut progress = Progress::new(steps, args.quiet);
-    let ended = run.go(&mut progress);
+    let progress = Progress::new(steps, args.quiet);
+    let ended = run.go(&mut |metrics| progress.show(metrics));
     progress.bar.finish_and_clear();
     let ended = ended?;
     let share = |value: Option<f64>| value.map_or_else(|| "not measured".to_owned(), |value| format!("{value:.3}"));
@@ -151,10 +151,8 @@ impl Progress {
         }
         Self { bar, lines: !shown }
     }
-}
 
-impl Watcher for Progress {
-    fn step(&mut self, step: u64, _: u64, metrics: &StepMetrics) {
+    fn show(&self, metrics: &StepMetrics) {
         let shown = [
             (Metric::RewardMean, "reward"),
             (Metric::EvalExactMatch, "exact match"),
@@ -169,9 +167,9 @@ impl Watcher for Progress {
             Some(if value.abs() >= 100.0 { format!("{name} {value:.0}") } else { format!("{name} {value:.3}") })
         };
         let message = shown.iter().filter_map(value).collect::<Vec<_>>().join(", ");
-        self.bar.set_position(step);
+        self.bar.set_position(metrics.step());
         if self.lines && metrics.get(&Metric::EvalExactMatch).is_some() {
-            say!("step {step}: {message}");
+            say!("step {}: {message}", metrics.step());
         }
         if !self.lines {
             self.bar.set_message(message);

@@ -133,3 +133,32 @@ fn every_key_of_the_file_is_heard_and_every_option_wins_over_it() {
     let told = file.log(Some("warn".to_owned()), Some(LogFormat::Text));
     assert_eq!(told, ("warn".to_owned(), LogFormat::Text));
 }
+
+#[test]
+fn the_help_says_the_defaults_of_the_modules() {
+    use clap::Args as _;
+    let command = ServeFlags::augment_args(clap::Command::new("serve"));
+    let Serve { listen, scoring, store, http } = Serve::compose(ServeFlags::default(), &File::default()).unwrap();
+    let limits = http.limits;
+    for (option, default) in [
+        ("listen", listen.to_string()),
+        ("default-rubric", scoring.default_rubric),
+        ("schema-cache-bytes", scoring.schema_cache_bytes.to_string()),
+        ("judge-cache-bytes", scoring.judges.cache_bytes.to_string()),
+        ("inline-rubrics", scoring.inline_rubrics.to_string()),
+        ("store", store.url),
+        ("store-durability", store.durability.to_string()),
+        ("store-keep-trajectories", store.keep_trajectories.to_string()),
+        ("store-queue-bytes", store.queue_bytes.to_string()),
+        ("store-busy-timeout-ms", store.busy_timeout_ms.to_string()),
+        ("max-body-bytes", limits.max_body_bytes.to_string()),
+        ("max-in-flight-bytes", limits.max_in_flight_bytes.to_string()),
+        ("max-deadline-ms", limits.max_deadline_ms.to_string()),
+        ("drain-ms", limits.drain_ms.to_string()),
+    ] {
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(option)).unwrap();
+        let help = arg.get_help().unwrap().to_string();
+        assert!(help.contains(&format!("[default: {default}]")), "--{option}: {help}");
+    }
+    assert_eq!(judge::Config::default().cache_bytes, 64 << 20, "what a rubric asks twice is asked once");
+}

@@ -21,6 +21,14 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
+    /// Tokens as clients can send them.
+    ///
+    /// # Errors
+    /// When one is empty, or has characters that no client can send.
+    pub fn checked(self) -> Result<Self, String> {
+        Ok(Self { api: sendable(self.api, "api")?, admin: sendable(self.admin, "admin")? })
+    }
+
     /// Lets a scoring client in.
     ///
     /// # Errors
@@ -55,6 +63,22 @@ impl Tokens {
 fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The token, without the newline in which secrets kept in files often end, and which is not theirs.
+fn sendable(given: Option<String>, name: &str) -> Result<Option<String>, String> {
+    let Some(token) = given else { return Ok(None) };
+    let token = token.trim();
+    if token.is_empty() {
+        // A secret that somebody forgot to set, and no wish for an open server.
+        return Err(format!("the {name} token is empty; set it, or leave it out"));
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "the {name} token has characters that clients cannot send; use visible ASCII characters without spaces"
+        ));
+    }
+    Ok(Some(token.to_owned()))
 }
 
 fn compare(headers: &HeaderMap, accepted: &[Option<&String>]) -> Result<(), Problem> {

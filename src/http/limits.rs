@@ -21,6 +21,8 @@ use super::utf8::Utf8;
 const PERMIT_BYTES: usize = 1024;
 /// What a request counts at least, for what it costs beside its body.
 const MIN_REQUEST_BYTES: usize = 16 * 1024;
+/// Largest `max_body_bytes`: results are addressed with 32 bits in the store.
+const MAX_BODY_BYTES: usize = 1 << 30;
 /// Longest silence of a client that is sending its body.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -40,6 +42,28 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { max_body_bytes: 256 << 20, max_in_flight_bytes: 1 << 30, max_deadline_ms: 300_000, drain_ms: 30_000 }
+    }
+}
+
+impl Config {
+    /// Whether a server can keep them.
+    ///
+    /// # Errors
+    /// Says which one cannot be, and what would do.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { max_body_bytes: body, max_in_flight_bytes: in_flight, max_deadline_ms, .. } = *self;
+        if !(1..=MAX_BODY_BYTES).contains(&body) {
+            return Err(format!("max_body_bytes = {body} is out of range; it must be from 1 to {MAX_BODY_BYTES}"));
+        }
+        if max_deadline_ms == 0 {
+            return Err("max_deadline_ms = 0 leaves no time; give at least 1".to_owned());
+        }
+        if in_flight < body {
+            return Err(format!(
+                "max_in_flight_bytes = {in_flight} leaves no room for a body of max_body_bytes = {body}; lower that too"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -267,7 +291,6 @@ impl Drop for AbandonOnDrop {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -143,7 +143,6 @@ fn lock<A>(running: &Running<A>) -> MutexGuard<'_, HashMap<Key, Run<A>>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::future::pending;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -22,12 +22,18 @@ pub struct ConfigError {
 }
 
 /// The judges of a server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// By the names that rubrics use.
     pub judges: BTreeMap<String, JudgeConfig>,
     /// Memory for past answers, in bytes.
     pub cache_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { judges: BTreeMap::new(), cache_bytes: 64 << 20 }
+    }
 }
 
 /// One judge. A table with `model` as a directory, a GGUF file or a hub's name is local; one with `endpoints` is remote.
@@ -92,7 +98,6 @@ impl JudgeConfig {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

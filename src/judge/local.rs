@@ -137,7 +137,7 @@ impl Local {
         let think_end = tokenizer.token_to_id("</think>");
         let (reward, context) = (network.is_reward_model(), network.context());
         let text = Arc::new(TextSide { tokenizer, template, constraints, ends, think_end, reward, context });
-        let worker = Worker::start_model(move || network.into_model(), config.queue_tokens);
+        let worker = Worker::start(move || network.into_model(), config.queue_tokens);
         let worker = worker.map_err(|error| error.to_string())?;
         Ok(Self { worker, text, identity, temperature: config.temperature })
     }

@@ -3,7 +3,6 @@
 
 use super::session::{compiled, subject};
 use crate::rubric::{Rubric, RubricError};
-use crate::stages::{JudgeStage, Stage};
 
 /// Reads a rubric file.
 ///
@@ -35,21 +34,12 @@ pub fn read_inline(text: &str) -> Result<Rubric, RubricError> {
 
 fn check_prompts(rubric: &Rubric) -> Result<(), RubricError> {
     for (index, stage) in rubric.stages.iter().enumerate() {
-        let judge = judge(&stage.stage);
-        if let Some((judge, prompt)) = judge.and_then(|judge| Some((judge, judge.prompt.as_deref()?))) {
+        if let Some((judge, prompt)) = stage.stage.judge().and_then(|judge| Some((judge, judge.prompt.as_deref()?))) {
             let wrong = |error| RubricError::at(format!("/stages/{index}/prompt"), format!("{error}"));
             compiled(prompt, subject(&judge.mode)).map_err(wrong)?;
         }
     }
     Ok(())
-}
-
-fn judge(stage: &Stage) -> Option<&JudgeStage> {
-    match stage {
-        Stage::Judge(judge) => Some(judge),
-        Stage::Binary { of, .. } => judge(of),
-        Stage::Measure(_) | Stage::Expr(_) => None,
-    }
 }
 
 #[cfg(test)]

@@ -61,7 +61,6 @@ fn cut(message: &PromptMessage, longest: usize) -> PromptMessage {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::inquiry::{Speaker, Want};
     use super::*;

@@ -133,7 +133,7 @@ pub enum ChatTemplateError {
 
 /// What a template does with a system message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SystemMessages {
+enum SystemMessages {
     /// It writes them.
     Shown,
     /// It refuses or drops them (Gemma's do): they are put in front of the next user message.
@@ -192,11 +192,6 @@ impl ChatTemplate {
     /// The special tokens that it may write, by name.
     pub fn special_tokens(&self) -> &SpecialTokens {
         &self.tokens
-    }
-
-    /// What becomes of system messages.
-    pub fn system_messages(&self) -> SystemMessages {
-        self.system
     }
 
     /// Writes a conversation down.

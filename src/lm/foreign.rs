@@ -15,7 +15,7 @@ use self::layout::Layout;
 use self::network::Network;
 use super::LmError;
 use super::engine::{LabelLogprobs, Work};
-use super::generate::{GenerateRequest, Generated};
+use super::generate::{GenerateRequest, Generated, Joined};
 use super::gguf::Gguf;
 use super::limits::{OF_CONTEXT, check_length, check_vocabulary};
 use super::sample::{self, Choice};
@@ -148,19 +148,19 @@ impl Foreign {
         Ok(LabelLogprobs { logprobs })
     }
 
-    /// Lets a text begin. `None` while another is in the making.
+    /// Lets a text begin; there is no room while another is in the making.
     ///
     /// # Errors
     /// [`LmError::TooLong`] when it can never fit, [`LmError::Unsupported`] for a prompt that is none.
-    pub fn join(&mut self, request: GenerateRequest) -> Result<Result<u64, GenerateRequest>, LmError> {
+    pub fn join(&mut self, request: GenerateRequest) -> Result<Joined, LmError> {
         Text::check(&request, [(self.context, OF_CONTEXT); 2])?;
         self.check(&request.prompt)?;
         if self.writing.is_some() {
-            return Ok(Err(request));
+            return Ok(Joined::NoRoom(request));
         }
         self.texts += 1;
         self.writing = Some(Writing { text: Text::new(self.texts, request), read: 0 });
-        Ok(Ok(self.texts))
+        Ok(Joined::As(self.texts))
     }
 
     /// Lets a text go that nobody waits for any more.

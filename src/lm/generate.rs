@@ -6,6 +6,7 @@
 use super::LmError;
 use super::engine::Engine;
 use super::kv::Span;
+use super::limits::OF_CONTEXT;
 use super::packed::Packed;
 use super::prefix::Hit;
 use super::sample::{Choice, Drawn, Mask, Sampling};
@@ -73,6 +74,14 @@ pub struct GenerateRequest {
     pub guide: Box<dyn Guide>,
 }
 
+/// What became of a text that was to join those in the making.
+pub enum Joined {
+    /// It did; its tokens come under this id.
+    As(u64),
+    /// There is no room yet: try again when others have left.
+    NoRoom(GenerateRequest),
+}
+
 /// A text that is made.
 pub struct Generated {
     /// Who asked, as [`Generator::join`] gave it out.
@@ -110,25 +119,21 @@ impl Generator {
         self.running.len()
     }
 
-    /// Lets a sequence join. `None` when there is no room yet: try again when others have left.
+    /// Lets a sequence join, if there is room.
     ///
     /// # Errors
     /// [`LmError::TooLong`] when it can never fit, [`LmError::Unsupported`] for an empty prompt.
-    pub fn join(
-        &mut self,
-        engine: &mut Engine,
-        request: GenerateRequest,
-    ) -> Result<Result<u64, GenerateRequest>, LmError> {
+    pub fn join(&mut self, engine: &mut Engine, request: GenerateRequest) -> Result<Joined, LmError> {
         let total = request.prompt.len() + request.max_tokens;
         let context = engine.decoder().config().context;
         let slots = (engine.pool.slots(), "that the key-value cache holds");
-        Text::check(&request, [(context, "of the model's context"), slots])?;
+        Text::check(&request, [(context, OF_CONTEXT), slots])?;
         let before = request.prompt.split_last().map_or(&[][..], |(_, before)| before);
-        let Some((own, hit)) = room(engine, before, total) else { return Ok(Err(request)) };
+        let Some((own, hit)) = room(engine, before, total) else { return Ok(Joined::NoRoom(request)) };
         let known = hit.map_or(0, |hit| hit.span.len);
         self.next_id += 1;
         self.running.push(Running { text: Text::new(self.next_id, request), own, hit, filled: known });
-        Ok(Ok(self.next_id))
+        Ok(Joined::As(self.next_id))
     }
 
     /// Lets a sequence go whose text nobody waits for any more.
@@ -205,15 +210,11 @@ impl Running {
     }
 
     fn finish(self, engine: &mut Engine, failed: Option<LmError>) -> Generated {
-        self.free_slots(engine);
+        self.free(engine);
         self.text.finish(failed)
     }
 
-    fn free(self, engine: &mut Engine) {
-        self.free_slots(engine);
-    }
-
-    fn free_slots(&self, engine: &mut Engine) {
+    fn free(&self, engine: &mut Engine) {
         engine.pool.give_back(self.own);
         if let Some(hit) = self.hit {
             engine.prefixes.unpin(hit);

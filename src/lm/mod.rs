@@ -55,7 +55,7 @@ pub use ends::end_tokens;
 pub use engine::{Engine, LabelLogprobs, Work};
 pub use error::LmError;
 pub use foreign::Foreign;
-pub use generate::{Free, GenerateRequest, Generated, Generator, Guide, Next};
+pub use generate::{Free, GenerateRequest, Generated, Generator, Guide, Joined, Next};
 pub use gguf::Gguf;
 pub use hub::{Hub, HubError, HubId};
 pub use kernels::cuda_device;

@@ -6,7 +6,7 @@
 use super::LmError;
 use super::engine::{Engine, LabelLogprobs, Work};
 use super::foreign::Foreign;
-use super::generate::{GenerateRequest, Generated, Generator};
+use super::generate::{GenerateRequest, Generated, Generator, Joined};
 
 /// A model with its texts in the making.
 pub enum Model {
@@ -62,7 +62,7 @@ impl Model {
     }
 
     /// As [`Generator::join`].
-    pub(super) fn join(&mut self, request: GenerateRequest) -> Result<Result<u64, GenerateRequest>, LmError> {
+    pub(super) fn join(&mut self, request: GenerateRequest) -> Result<Joined, LmError> {
         match self {
             Self::Engine(engine, texts) => texts.join(engine, request),
             Self::Foreign(foreign) => foreign.join(request),

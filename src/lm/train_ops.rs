@@ -1,5 +1,5 @@
 //! What the operations of training take and give, the same in a build with CUDA and in one without. Only names for
-//! tensors and numbers: the operations themselves are [`super::TrainKernels`]'s.
+//! tensors and numbers: the operations themselves are `TrainKernels`'.
 
 use candle_core::Tensor;
 

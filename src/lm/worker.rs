@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::texts::Texts;
 use super::LmError;
-use super::engine::{Engine, LabelLogprobs};
+use super::engine::LabelLogprobs;
 use super::generate::{GenerateRequest, Generated};
 use super::model::Model;
 
@@ -98,23 +98,12 @@ impl std::fmt::Debug for Job {
 }
 
 impl Worker {
-    /// Starts a thread that makes its engine and warms it up. Returns when it is ready.
+    /// Starts a thread that makes its model and warms it up. Returns when it is ready.
     /// `queue_tokens` bounds what waits.
     ///
     /// # Errors
-    /// Whatever making the engine gives.
-    pub fn start(
-        make: impl FnOnce() -> Result<Engine, LmError> + Send + 'static,
-        queue_tokens: u32,
-    ) -> Result<Self, LmError> {
-        Self::start_model(|| make().map(Model::from), queue_tokens)
-    }
-
-    /// As [`Self::start`], for a model of either kind.
-    ///
-    /// # Errors
     /// Whatever making the model gives.
-    pub fn start_model(
+    pub fn start(
         make: impl FnOnce() -> Result<Model, LmError> + Send + 'static,
         queue_tokens: u32,
     ) -> Result<Self, LmError> {

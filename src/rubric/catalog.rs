@@ -11,9 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::{Rubric, RubricError};
 
+/// The rubric of who names none.
+pub const DEFAULT: &str = "short_form_qa";
+
 /// The rubric files in the binary, by name.
 pub const SHIPPED: [(&str, &str); 7] = [
-    ("short_form_qa", include_str!("../../rubrics/short_form_qa.toml")),
+    (DEFAULT, include_str!("../../rubrics/short_form_qa.toml")),
     ("long_form_qa", include_str!("../../rubrics/long_form_qa.toml")),
     ("binary_em", include_str!("../../rubrics/binary_em.toml")),
     ("binary_judge", include_str!("../../rubrics/binary_judge.toml")),

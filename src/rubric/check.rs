@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::check_stage::{default_measure, stage};
+use super::check_stage::{default_measure, measure_names, stage};
 use super::check_value::{Result, unit, word};
 use super::error::RubricError;
 use super::file::{PenaltyFile, RubricFile, ScheduleFile};
@@ -14,7 +14,6 @@ use crate::stages::{Measure, Reading};
 use crate::toolcall::answer::AnswerFrom;
 use crate::trajectory::{ParseMode, ToolFormat};
 
-const MEASURES: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu";
 /// A version is this much of the hash: `b3-` and 8 hex digits.
 const VERSION_BYTES: usize = 11;
 const MAX_TOKENS: u64 = 1 << 40;
@@ -98,21 +97,12 @@ fn reading(file: &RubricFile) -> Result<Reading> {
         let message = format!("{} is out of range; it must be from 1 to {MAX_CALLS}", calls.max_calls);
         return Err(RubricError::at("/calls/max_calls", message));
     }
-    let mode = match calls.mode.as_str() {
-        "strict" => ParseMode::Strict,
-        "tolerant" => ParseMode::Tolerant,
-        other => {
-            let message = format!("{other:?} is not known; one of: strict, tolerant");
-            return Err(RubricError::at("/calls/mode", message));
-        }
-    };
-    let formats = ToolFormat::ALL.map(ToolFormat::as_str).join(", ");
-    let answers = AnswerFrom::ALL.map(AnswerFrom::as_str).join(", ");
+    let mode = word(&calls.mode, "/calls/mode", &ParseMode::ALL, ParseMode::as_str)?;
     Ok(Reading {
-        format: word(&calls.format, "/calls/format", &formats)?,
+        format: word(&calls.format, "/calls/format", &ToolFormat::ALL, ToolFormat::as_str)?,
         mode,
         max_calls: calls.max_calls,
-        answer: word(&file.answer.from, "/answer/from", &answers)?,
+        answer: word(&file.answer.from, "/answer/from", &AnswerFrom::ALL, AnswerFrom::as_str)?,
         assert_format: calls.assert_format,
     })
 }
@@ -187,7 +177,7 @@ fn report(names: &[String], stages: &[RubricStage]) -> Result<Vec<(Arc<str>, Mea
     let measure = |(index, name): (usize, &String)| {
         let pointer = format!("/report/{index}");
         let measure = default_measure(name)
-            .ok_or_else(|| RubricError::at(&pointer, format!("{name:?} is no measure; one of: {MEASURES}")))?;
+            .ok_or_else(|| RubricError::at(&pointer, format!("{name:?} is no measure; one of: {}", measure_names())))?;
         if stages.iter().any(|stage| *stage.name == **name) {
             return Err(RubricError::at(
                 pointer,

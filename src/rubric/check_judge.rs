@@ -1,9 +1,9 @@
 //! From a judge stage's entry in the file to a [`JudgeStage`].
 
-use super::check_value::{Result, only, unit};
+use super::check_value::{Result, only, unit, word};
 use super::error::{RubricError, escape_pointer};
 use super::file::StageFile;
-use crate::stages::{JudgeMode, JudgeStage, Label, Panel, Stage, UnitScore};
+use crate::stages::{JudgeKind, JudgeMode, JudgeStage, Label, Panel, Stage, UnitScore};
 
 /// The judge of a stage that names none.
 const DEFAULT_JUDGE: &str = "default";
@@ -17,29 +17,27 @@ const COMMON: [&str; 5] = ["criteria", "mode", "prompt", "judges", "panel"];
 
 /// The judge stage of an entry at a JSON pointer.
 pub(super) fn judge(options: &StageFile, at: &str) -> Result<Stage> {
-    let word = options.mode.as_deref().unwrap_or("label_logprob");
-    let own: &[&str] = match word {
-        "label_logprob" => &["labels", "max_outside"],
-        "match" => &["max_outside"],
-        "generate" => &["labels", "max_outside", "thinking_tokens", "seed"],
-        "reward_model" => &["centre", "scale"],
-        "rank" => &[],
-        other => {
-            let message = format!("{other:?} is not known; one of: label_logprob, match, generate, reward_model, rank");
-            return Err(RubricError::at(format!("{at}/mode"), message));
-        }
+    let kind = options.mode.as_deref().map_or(Ok(JudgeKind::LabelLogprob), |mode| {
+        word(mode, &format!("{at}/mode"), &JudgeKind::ALL, JudgeKind::as_str)
+    })?;
+    let own: &[&str] = match kind {
+        JudgeKind::LabelLogprob => &["labels", "max_outside"],
+        JudgeKind::Match => &["max_outside"],
+        JudgeKind::Generate => &["labels", "max_outside", "thinking_tokens", "seed"],
+        JudgeKind::RewardModel => &["centre", "scale"],
+        JudgeKind::Rank => &[],
     };
-    only(options, &[&COMMON, own].concat(), &format!("judge in mode {word}"), at)?;
-    let mode = match word {
-        "match" => JudgeMode::Match,
-        "generate" => JudgeMode::Generate {
+    only(options, &[&COMMON, own].concat(), &format!("judge in mode {}", kind.as_str()), at)?;
+    let mode = match kind {
+        JudgeKind::LabelLogprob => JudgeMode::LabelLogprob { labels: labels(options, at)? },
+        JudgeKind::Match => JudgeMode::Match,
+        JudgeKind::Generate => JudgeMode::Generate {
             labels: labels(options, at)?,
             thinking_tokens: thinking_tokens(options, at)?,
             seed: options.seed.unwrap_or(0),
         },
-        "reward_model" => reward_model(options, at)?,
-        "rank" => JudgeMode::Rank,
-        _ => JudgeMode::LabelLogprob { labels: labels(options, at)? },
+        JudgeKind::RewardModel => reward_model(options, at)?,
+        JudgeKind::Rank => JudgeMode::Rank,
     };
     let criteria = options.criteria.as_deref().map(str::trim).unwrap_or_default().to_owned();
     let said = options.prompt.is_some() || matches!(mode, JudgeMode::Match | JudgeMode::RewardModel { .. });
@@ -104,10 +102,8 @@ fn judges(options: &StageFile, at: &str) -> Result<Vec<String>> {
 }
 
 fn panel(options: &StageFile, at: &str) -> Result<Panel> {
-    let word = options.panel.as_deref().unwrap_or("mean");
-    Panel::ALL.into_iter().find(|panel| panel.as_str() == word).ok_or_else(|| {
-        RubricError::at(format!("{at}/panel"), format!("{word:?} is not known; one of: mean, median, min"))
-    })
+    let named = |name: &str| word(name, &format!("{at}/panel"), &Panel::ALL, Panel::as_str);
+    options.panel.as_deref().map_or(Ok(Panel::Mean), named)
 }
 
 fn thinking_tokens(options: &StageFile, at: &str) -> Result<u32> {

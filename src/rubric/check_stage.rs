@@ -7,8 +7,24 @@ use super::file::{NumberOrOff, StageFile};
 use crate::stages::{Expr, MatchMode, Measure, Stage, ToolMatch};
 use crate::text::{Bleu, LaBleu, Smoothing, Tokenizer};
 
-/// What `binary` can cut: every kind of stage but `binary` and `expr`.
-const MEASURES: &str = "tool_parse, tool_schema, tool_match, answer_format, exact_match, f1, bleu, la_bleu, judge";
+/// A measure: its name, the options that it has, and how they are read.
+type Kind = (&'static str, &'static [&'static str], fn(&StageFile, &str) -> Result<Measure>);
+
+const MEASURES: [Kind; 8] = [
+    ("tool_parse", &["repaired_credit"], tool_parse),
+    ("tool_schema", &[], |_, _| Ok(Measure::ToolSchema)),
+    ("tool_match", &["mode", "ordered", "invalid_credit"], tool_match),
+    ("answer_format", &[], |_, _| Ok(Measure::AnswerFormat)),
+    ("exact_match", &[], |_, _| Ok(Measure::ExactMatch)),
+    ("f1", &[], |_, _| Ok(Measure::F1)),
+    ("bleu", &["tokenizer", "lowercase", "smoothing", "smoothing_value", "effective_order", "max_ngram_order"], bleu),
+    ("la_bleu", &["tokenizer", "lowercase", "slack", "floor", "cap"], la_bleu),
+];
+
+/// The names of all measures, for people.
+pub(super) fn measure_names() -> String {
+    MEASURES.map(|(name, ..)| name).join(", ")
+}
 
 /// The stage of an entry at a JSON pointer; `earlier` are the names of the stages before it.
 pub(super) fn stage(file: &StageFile, at: &str, earlier: &[&str]) -> Result<Stage> {
@@ -36,7 +52,8 @@ fn binary(options: &StageFile, at: &str) -> Result<Stage> {
     let of = match of {
         "judge" => check_judge::judge(&inner, at)?,
         kind if default_measure(kind).is_none() => {
-            return Err(RubricError::at(format!("{at}/of"), format!("{kind:?} is no measure; one of: {MEASURES}")));
+            let message = format!("{kind:?} is no measure; one of: {}, judge", measure_names());
+            return Err(RubricError::at(format!("{at}/of"), message));
         }
         kind => Stage::Measure(measure(kind, &inner, at)?),
     };
@@ -49,95 +66,61 @@ pub(super) fn default_measure(kind: &str) -> Option<Measure> {
 }
 
 fn measure(kind: &str, options: &StageFile, at: &str) -> Result<Measure> {
-    let allowed: &[&str] = match kind {
-        "tool_parse" => &["repaired_credit"],
-        "tool_match" => &["mode", "ordered", "invalid_credit"],
-        "bleu" => &["tokenizer", "lowercase", "smoothing", "smoothing_value", "effective_order", "max_ngram_order"],
-        "la_bleu" => &["tokenizer", "lowercase", "slack", "floor", "cap"],
-        _ => &[],
+    let Some((_, allowed, read)) = MEASURES.into_iter().find(|(name, ..)| *name == kind) else {
+        let message = format!("{kind:?} is no kind of stage; one of: {}, judge, binary, expr", measure_names());
+        return Err(RubricError::at(format!("{at}/kind"), message));
     };
-    let measure = match kind {
-        "tool_parse" => {
-            let credit = options.repaired_credit.unwrap_or(0.5);
-            Measure::ToolParse { repaired_credit: unit(credit, &format!("{at}/repaired_credit"))? }
-        }
-        "tool_schema" => Measure::ToolSchema,
-        "tool_match" => Measure::ToolMatch(tool_match(options, at)?),
-        "answer_format" => Measure::AnswerFormat,
-        "exact_match" => Measure::ExactMatch,
-        "f1" => Measure::F1,
-        "bleu" => Measure::Bleu(bleu(options, at)?),
-        "la_bleu" => Measure::LaBleu(la_bleu(options, at)?),
-        other => {
-            let message = format!("{other:?} is no kind of stage; one of: {MEASURES}, binary, expr");
-            return Err(RubricError::at(format!("{at}/kind"), message));
-        }
-    };
+    let measure = read(options, at)?;
     only(options, allowed, kind, at)?;
     Ok(measure)
 }
 
-fn tool_match(options: &StageFile, at: &str) -> Result<ToolMatch> {
-    let mode = match options.mode.as_deref().unwrap_or("f1") {
-        "strict" => MatchMode::Strict,
-        "fractional" => MatchMode::Fractional,
-        "f1" => MatchMode::F1,
-        "jaccard" => MatchMode::Jaccard,
-        other => {
-            let message = format!("{other:?} is not known; one of: strict, fractional, f1, jaccard");
-            return Err(RubricError::at(format!("{at}/mode"), message));
-        }
-    };
+fn tool_parse(options: &StageFile, at: &str) -> Result<Measure> {
+    let repaired_credit = unit(options.repaired_credit.unwrap_or(0.5), &format!("{at}/repaired_credit"))?;
+    Ok(Measure::ToolParse { repaired_credit })
+}
+
+fn tool_match(options: &StageFile, at: &str) -> Result<Measure> {
+    let named = |mode: &str| word(mode, &format!("{at}/mode"), &MatchMode::ALL, MatchMode::as_str);
+    let mode = options.mode.as_deref().map_or(Ok(MatchMode::F1), named)?;
     let invalid_credit = unit(options.invalid_credit.unwrap_or(1.0), &format!("{at}/invalid_credit"))?;
-    Ok(ToolMatch { mode, ordered: options.ordered.unwrap_or(false), invalid_credit })
+    Ok(Measure::ToolMatch(ToolMatch { mode, ordered: options.ordered.unwrap_or(false), invalid_credit }))
 }
 
 fn tokenizer(options: &StageFile, at: &str) -> Result<Tokenizer> {
-    options
-        .tokenizer
-        .as_deref()
-        .map_or(Ok(Tokenizer::V13a), |name| word(name, &format!("{at}/tokenizer"), "none, 13a, intl, zh, char"))
+    let named = |name: &str| word(name, &format!("{at}/tokenizer"), &Tokenizer::ALL, Tokenizer::name);
+    options.tokenizer.as_deref().map_or(Ok(Tokenizer::V13a), named)
 }
 
-fn bleu(options: &StageFile, at: &str) -> Result<Bleu> {
-    let smoothing = options.smoothing.as_deref().unwrap_or("exp");
-    let value = options.smoothing_value.unwrap_or(match smoothing {
-        "floor" => 0.1,
-        _ => 1.0,
-    });
-    if !(0.0..=1e6).contains(&value) {
-        let message = format!("{value} is out of range; it must be from 0 to 1e6");
-        return Err(RubricError::at(format!("{at}/smoothing_value"), message));
+fn smoothing(options: &StageFile, at: &str) -> Result<Smoothing> {
+    let named = |name: &str| word(name, &format!("{at}/smoothing"), &Smoothing::ALL, Smoothing::name);
+    let usual = options.smoothing.as_deref().map_or(Ok(Smoothing::Exp), named)?;
+    let Some(value) = options.smoothing_value else { return Ok(usual) };
+    let wrong = |message| Err(RubricError::at(format!("{at}/smoothing_value"), message));
+    match usual.with_value(value) {
+        Some(smoothing) if (0.0..=1e6).contains(&value) => Ok(smoothing),
+        Some(_) => wrong(format!("{value} is out of range; it must be from 0 to 1e6")),
+        None => wrong(format!("smoothing {:?} has no value; leave it out, or use floor or add-k", usual.name())),
     }
-    if options.smoothing_value.is_some() && matches!(smoothing, "none" | "exp") {
-        let message = format!("smoothing {smoothing:?} has no value; leave it out, or use floor or add-k");
-        return Err(RubricError::at(format!("{at}/smoothing_value"), message));
-    }
-    let smoothing = match smoothing {
-        "none" => Smoothing::None,
-        "exp" => Smoothing::Exp,
-        "floor" => Smoothing::Floor(value),
-        "add-k" => Smoothing::AddK(value),
-        other => {
-            let message = format!("{other:?} is not known; one of: none, floor, add-k, exp");
-            return Err(RubricError::at(format!("{at}/smoothing"), message));
-        }
-    };
+}
+
+fn bleu(options: &StageFile, at: &str) -> Result<Measure> {
+    let smoothing = smoothing(options, at)?;
     let max_ngram_order = options.max_ngram_order.unwrap_or(4);
     if !(1..=8).contains(&max_ngram_order) {
         let message = format!("{max_ngram_order} is out of range; it must be from 1 to 8");
         return Err(RubricError::at(format!("{at}/max_ngram_order"), message));
     }
-    Ok(Bleu {
+    Ok(Measure::Bleu(Bleu {
         tokenizer: tokenizer(options, at)?,
         lowercase: options.lowercase.unwrap_or(false),
         smoothing,
         effective_order: options.effective_order.unwrap_or(true),
         max_ngram_order,
-    })
+    }))
 }
 
-fn la_bleu(options: &StageFile, at: &str) -> Result<LaBleu> {
+fn la_bleu(options: &StageFile, at: &str) -> Result<Measure> {
     let slack = match &options.slack {
         None => 1.0,
         Some(NumberOrOff::Word(word)) if word == "off" => f64::INFINITY,
@@ -155,11 +138,11 @@ fn la_bleu(options: &StageFile, at: &str) -> Result<LaBleu> {
     if floor >= 1.0 {
         return Err(RubricError::at(format!("{at}/floor"), "1 is out of range; the floor must be below 1"));
     }
-    Ok(LaBleu {
+    Ok(Measure::LaBleu(LaBleu {
         tokenizer: tokenizer(options, at)?,
         lowercase: options.lowercase.unwrap_or(false),
         slack,
         floor,
         cap: unit(options.cap.unwrap_or(0.5), &format!("{at}/cap"))?,
-    })
+    }))
 }

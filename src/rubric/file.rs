@@ -147,36 +147,10 @@ pub(super) struct StageFile {
 
 impl StageFile {
     /// The names of the options that are given.
-    pub(super) fn given(&self) -> Vec<&'static str> {
-        let given = [
-            ("repaired_credit", self.repaired_credit.is_some()),
-            ("mode", self.mode.is_some()),
-            ("ordered", self.ordered.is_some()),
-            ("invalid_credit", self.invalid_credit.is_some()),
-            ("tokenizer", self.tokenizer.is_some()),
-            ("lowercase", self.lowercase.is_some()),
-            ("smoothing", self.smoothing.is_some()),
-            ("smoothing_value", self.smoothing_value.is_some()),
-            ("effective_order", self.effective_order.is_some()),
-            ("max_ngram_order", self.max_ngram_order.is_some()),
-            ("slack", self.slack.is_some()),
-            ("floor", self.floor.is_some()),
-            ("cap", self.cap.is_some()),
-            ("criteria", self.criteria.is_some()),
-            ("prompt", self.prompt.is_some()),
-            ("labels", self.labels.is_some()),
-            ("judges", self.judges.is_some()),
-            ("panel", self.panel.is_some()),
-            ("max_outside", self.max_outside.is_some()),
-            ("thinking_tokens", self.thinking_tokens.is_some()),
-            ("seed", self.seed.is_some()),
-            ("centre", self.centre.is_some()),
-            ("scale", self.scale.is_some()),
-            ("of", self.of.is_some()),
-            ("cut", self.cut.is_some()),
-            ("expr", self.expr.is_some()),
-        ];
-        given.into_iter().filter_map(|(name, is_given)| is_given.then_some(name)).collect()
+    pub(super) fn given(&self) -> Vec<String> {
+        let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(self) else { return Vec::new() };
+        let of_every_kind = ["kind", "name", "weight", "threshold"];
+        fields.into_iter().map(|(name, _)| name).filter(|name| !of_every_kind.contains(&name.as_str())).collect()
     }
 }
 

@@ -16,7 +16,7 @@ mod resolved;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub use catalog::{Catalog, CatalogError, SHIPPED};
+pub use catalog::{Catalog, CatalogError, DEFAULT, SHIPPED};
 pub use error::{Location, RubricError, escape_pointer, json_pointer, locate, without_place};
 pub use object::{Object, object, objects};
 
@@ -91,9 +91,14 @@ impl Rubric {
         self.stages.iter().map(|stage| &*stage.name).chain(self.report.iter().map(|(name, _)| &**name))
     }
 
-    /// Names of what a reward is made of, in order. `has_base` says whether it begins with the lowest reward.
-    pub fn component_names(&self, has_base: bool) -> impl Iterator<Item = &str> {
-        let base = has_base.then_some("base");
+    /// The lowest reward, where rewards have it as a part of their own: one of 0 adds nothing.
+    pub fn base(&self) -> Option<f64> {
+        Some(self.range.min()).filter(|min| *min != 0.0)
+    }
+
+    /// Names of what a reward is made of, in order.
+    pub fn component_names(&self) -> impl Iterator<Item = &str> {
+        let base = self.base().map(|_| "base");
         let stages = self.stages.iter().map(|stage| &*stage.name);
         let penalties = self.penalties.iter().map(|(name, _)| &**name);
         let clamp = (!self.penalties.is_empty()).then_some("clamp");

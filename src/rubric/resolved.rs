@@ -4,8 +4,7 @@
 use super::RubricStage;
 use super::file::{NumberOrOff, PenaltyFile, RubricFile, StageFile};
 use crate::shaping::Penalty;
-use crate::stages::{JudgeMode, JudgeStage, Label, MatchMode, Measure, Stage};
-use crate::text::Smoothing;
+use crate::stages::{JudgeMode, JudgeStage, Label, Measure, Stage};
 
 /// The file of a rubric, complete.
 pub(super) fn resolved(
@@ -70,37 +69,23 @@ fn with_measure(file: StageFile, measure: &Measure) -> StageFile {
     match measure {
         Measure::ToolParse { repaired_credit } => StageFile { repaired_credit: Some(*repaired_credit), ..file },
         Measure::ToolMatch(config) => {
-            let mode = match config.mode {
-                MatchMode::Strict => "strict",
-                MatchMode::Fractional => "fractional",
-                MatchMode::F1 => "f1",
-                MatchMode::Jaccard => "jaccard",
-            };
             StageFile {
-                mode: Some(mode.to_owned()),
+                mode: Some(config.mode.as_str().to_owned()),
                 ordered: Some(config.ordered),
                 // Rubrics from before it could be said keep their versions.
                 invalid_credit: Some(config.invalid_credit).filter(|credit| *credit < 1.0),
                 ..file
             }
         }
-        Measure::Bleu(bleu) => {
-            let (smoothing, value) = match bleu.smoothing {
-                Smoothing::None => ("none", None),
-                Smoothing::Exp => ("exp", None),
-                Smoothing::Floor(value) => ("floor", Some(value)),
-                Smoothing::AddK(value) => ("add-k", Some(value)),
-            };
-            StageFile {
-                tokenizer: Some(bleu.tokenizer.to_string()),
-                lowercase: Some(bleu.lowercase),
-                smoothing: Some(smoothing.to_owned()),
-                smoothing_value: value,
-                effective_order: Some(bleu.effective_order),
-                max_ngram_order: Some(bleu.max_ngram_order),
-                ..file
-            }
-        }
+        Measure::Bleu(bleu) => StageFile {
+            tokenizer: Some(bleu.tokenizer.to_string()),
+            lowercase: Some(bleu.lowercase),
+            smoothing: Some(bleu.smoothing.name().to_owned()),
+            smoothing_value: bleu.smoothing.value(),
+            effective_order: Some(bleu.effective_order),
+            max_ngram_order: Some(bleu.max_ngram_order),
+            ..file
+        },
         Measure::LaBleu(la_bleu) => {
             let off = || NumberOrOff::Word("off".to_owned());
             StageFile {

@@ -53,6 +53,21 @@ pub enum JudgeMode {
     Rank,
 }
 
+/// What the modes are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JudgeKind {
+    /// [`JudgeMode::LabelLogprob`].
+    LabelLogprob,
+    /// [`JudgeMode::Match`].
+    Match,
+    /// [`JudgeMode::Generate`].
+    Generate,
+    /// [`JudgeMode::RewardModel`].
+    RewardModel,
+    /// [`JudgeMode::Rank`].
+    Rank,
+}
+
 /// Something that a judge may say, and what it is worth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Label {
@@ -73,16 +88,37 @@ pub enum Panel {
     Min,
 }
 
-impl JudgeMode {
+impl JudgeKind {
+    /// Every mode.
+    pub const ALL: [Self; 5] = [Self::LabelLogprob, Self::Match, Self::Generate, Self::RewardModel, Self::Rank];
+
     /// The name in rubric files.
-    pub fn as_str(&self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::LabelLogprob { .. } => "label_logprob",
+            Self::LabelLogprob => "label_logprob",
             Self::Match => "match",
-            Self::Generate { .. } => "generate",
-            Self::RewardModel { .. } => "reward_model",
+            Self::Generate => "generate",
+            Self::RewardModel => "reward_model",
             Self::Rank => "rank",
         }
+    }
+}
+
+impl JudgeMode {
+    /// Which one it is.
+    pub const fn kind(&self) -> JudgeKind {
+        match self {
+            Self::LabelLogprob { .. } => JudgeKind::LabelLogprob,
+            Self::Match => JudgeKind::Match,
+            Self::Generate { .. } => JudgeKind::Generate,
+            Self::RewardModel { .. } => JudgeKind::RewardModel,
+            Self::Rank => JudgeKind::Rank,
+        }
+    }
+
+    /// The name in rubric files.
+    pub const fn as_str(&self) -> &'static str {
+        self.kind().as_str()
     }
 }
 
@@ -169,21 +205,6 @@ pub enum Answer {
 pub trait Judge: Send + Sync {
     /// What is known about one answer.
     fn ask(&self, question: &Question<'_>) -> Answer;
-}
-
-/// The judge of a server without one.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoJudge;
-
-impl Judge for NoJudge {
-    fn ask(&self, _: &Question<'_>) -> Answer {
-        Answer::Unavailable(Unavailable {
-            code: UnavailableCode::NotConfigured,
-            message: "the rubric asks a judge, and this server has none; start it with `--judge MODEL_DIRECTORY` or a \
-                      `[judges.default]` table, or use a rubric without a judge stage"
-                .to_owned(),
-        })
-    }
 }
 
 impl JudgeStage {

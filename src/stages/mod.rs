@@ -14,8 +14,8 @@ pub(crate) use equal::{identity, json_equal};
 pub use evidence::{Answer, CallVerdict, Evidence, ParsedTurn, Reading};
 pub use expr::{Expr, ExprError, MAX_EXPR_BYTES};
 pub use judge::{
-    Answer as JudgeAnswer, Judge, JudgeMode, JudgeStage, Label, NoJudge, Panel, Question, Unavailable, UnavailableCode,
-    Verdict,
+    Answer as JudgeAnswer, Judge, JudgeKind, JudgeMode, JudgeStage, Label, Panel, Question, Unavailable,
+    UnavailableCode, Verdict,
 };
 pub(crate) use tool_match::MAX_MATCHED_CALLS;
 pub use tool_match::{MatchMode, ToolMatch};
@@ -285,11 +285,7 @@ impl Stage {
 
     /// Whether the score depends on the other answers of the group.
     pub fn ranks(&self) -> bool {
-        match self {
-            Self::Judge(judge) => matches!(judge.mode, JudgeMode::Rank),
-            Self::Binary { of, .. } => of.ranks(),
-            Self::Measure(_) | Self::Expr(_) => false,
-        }
+        self.judge().is_some_and(|judge| matches!(judge.mode, JudgeMode::Rank))
     }
 
     /// The measure that it is made of: itself, or what is cut.

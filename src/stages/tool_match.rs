@@ -30,6 +30,21 @@ pub enum MatchMode {
     Jaccard,
 }
 
+impl MatchMode {
+    /// Every way.
+    pub const ALL: [Self; 4] = [Self::Strict, Self::Fractional, Self::F1, Self::Jaccard];
+
+    /// The name in rubric files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Fractional => "fractional",
+            Self::F1 => "f1",
+            Self::Jaccard => "jaccard",
+        }
+    }
+}
+
 /// Configuration of the stage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ToolMatch {

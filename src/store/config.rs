@@ -35,6 +35,18 @@ impl Config {
         self.keep_trajectories && self.durability != Durability::Off && self.url != NOTHING
     }
 
+    /// Whether the store can be opened so.
+    ///
+    /// # Errors
+    /// Says which setting cannot be, and what would do.
+    pub fn check(&self) -> Result<(), String> {
+        if self.busy_timeout_ms > MAX_BUSY_TIMEOUT_MS {
+            let given = self.busy_timeout_ms;
+            return Err(format!("store_busy_timeout_ms = {given}: at most {MAX_BUSY_TIMEOUT_MS}"));
+        }
+        Ok(())
+    }
+
     /// The file that the url names; `None` where it names none.
     ///
     /// # Errors

@@ -140,7 +140,6 @@ pub(super) fn in_range(value: f64) -> bool {
 #[cfg(test)]
 impl Batch {
     /// A batch of nothing, for tests to fill in.
-    #[allow(clippy::unwrap_used)]
     pub(crate) fn empty(id: BatchId) -> Self {
         Self {
             id,
@@ -164,7 +163,6 @@ impl Batch {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::store::{BatchIds, ContentHash, ScoreRow};

@@ -161,7 +161,6 @@ impl<'de> Deserialize<'de> for ScoreRow<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::store::BatchIds;

@@ -37,6 +37,38 @@ pub enum Smoothing {
 )]
 pub struct UnknownSmoothing(pub String);
 
+impl Smoothing {
+    /// Every way, with sacreBLEU's value where it has one.
+    pub const ALL: [Self; 4] = [Self::None, Self::Floor(0.1), Self::AddK(1.0), Self::Exp];
+
+    /// sacreBLEU's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Floor(_) => "floor",
+            Self::AddK(_) => "add-k",
+            Self::Exp => "exp",
+        }
+    }
+
+    /// Its value, where it has one.
+    pub const fn value(self) -> Option<f64> {
+        match self {
+            Self::None | Self::Exp => None,
+            Self::Floor(value) | Self::AddK(value) => Some(value),
+        }
+    }
+
+    /// The same with another value; `None` where it has none.
+    pub const fn with_value(self, value: f64) -> Option<Self> {
+        match self {
+            Self::None | Self::Exp => None,
+            Self::Floor(_) => Some(Self::Floor(value)),
+            Self::AddK(_) => Some(Self::AddK(value)),
+        }
+    }
+}
+
 impl FromStr for Smoothing {
     type Err = UnknownSmoothing;
 
@@ -49,24 +81,15 @@ impl FromStr for Smoothing {
             }
             None => (text, None),
         };
-        match (method, value) {
-            ("none", None) => Ok(Self::None),
-            ("exp", None) => Ok(Self::Exp),
-            ("floor", value) => Ok(Self::Floor(value.unwrap_or(0.1))),
-            ("add-k", value) => Ok(Self::AddK(value.unwrap_or(1.0))),
-            _ => Err(error()),
-        }
+        let usual = Self::ALL.into_iter().find(|smoothing| smoothing.name() == method).ok_or_else(error)?;
+        value.map_or(Ok(usual), |value| usual.with_value(value).ok_or_else(error))
     }
 }
 
 impl fmt::Display for Smoothing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (method, value) = match *self {
-            Self::None => return f.write_str("none"),
-            Self::Exp => return f.write_str("exp"),
-            Self::Floor(value) => ("floor", value),
-            Self::AddK(value) => ("add-k", value),
-        };
+        let method = self.name();
+        let Some(value) = self.value() else { return f.write_str(method) };
         // sacreBLEU prints two digits, which would not reproduce a value that has more.
         let short = format!("{value:.2}");
         if short.parse() == Ok(value) { write!(f, "{method}[{short}]") } else { write!(f, "{method}[{value}]") }

@@ -1,5 +1,5 @@
 //! Properties that hold for every answer and every list of references.
-#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests; the numbers compared are rounded or exact")]
+#![allow(clippy::float_cmp, reason = "tests; the numbers compared are rounded or exact")]
 
 use proptest::prelude::*;
 

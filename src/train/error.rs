@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::metrics::MetricsError;
 use crate::lm::LmError;
+use crate::lm::chat_template::ChatTemplateError;
+use crate::lm::tokenizer::TokenizerError;
 
 /// What to do about a policy that diverged.
 const GO_BACK: &str = "lower `learning_rate.peak`, and go on from the last checkpoint with --force";
@@ -31,6 +34,15 @@ pub enum TrainError {
     /// The model.
     #[error(transparent)]
     Model(#[from] LmError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template.
+    #[error(transparent)]
+    Template(#[from] ChatTemplateError),
+    /// The metrics' files.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Arithmetic on the host.
     #[error("computing a loss failed: {0}")]
     Compute(#[from] candle_core::Error),

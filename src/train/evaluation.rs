@@ -107,11 +107,11 @@ impl Run {
             values.push((Metric::EvalReward, mean(reward.iter().copied())));
         }
         for (hops, right) in parts {
-            let label = Label::new(&format!("{hops}-hop")).map_err(TrainError::other)?;
+            let label = Label::new(&format!("{hops}-hop"))?;
             values.push((Metric::EvalExactMatchPart(label), mean(right.into_iter())));
         }
         for (metric, value) in values {
-            metrics.set(metric, value).map_err(TrainError::other)?;
+            metrics.set(metric, value)?;
         }
         Ok(())
     }

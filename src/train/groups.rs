@@ -10,11 +10,8 @@ use super::reward::Scored;
 use super::rollout::Rollout;
 use super::seeds::{Purpose, draw};
 use crate::advantage::{
-    self, Episode, GaeConfig, GroupStatistics, Mode, Plan, gae, group_advantages, plan, unit_from_seed,
+    EPSILON, Episode, Formula, GaeConfig, GroupStatistics, Mode, Plan, gae, group_advantages, plan, unit_from_seed,
 };
-
-/// Keeps the division of an advantage finite, in units of the reward.
-const EPSILON: f64 = 1e-6;
 
 /// The deviation of rewards below which a group counts as flat.
 pub(super) fn flat_below(config: &TrainConfig) -> f64 {
@@ -45,30 +42,21 @@ impl Group {
     pub fn rewards(&self) -> Vec<f64> {
         self.attempts.iter().filter_map(|(_, scored)| scored.reward).collect()
     }
-
-    /// Whether no advantage is left to learn from.
-    pub fn is_flat(&self, sigma_min: f64) -> bool {
-        self.statistics.std < sigma_min || self.statistics.std.is_nan()
-    }
 }
 
 /// How often each group counts. One of which too few rollouts have a reward is as flat as one whose rewards are equal.
 pub(super) fn planned(config: &TrainConfig, groups: &[Group], step: u64) -> Plan {
-    // A critic needs nothing to compare a rollout with.
-    let least = if config.algorithm.has_critic() { 1 } else { 2 };
+    let statistics: Vec<GroupStatistics> = groups.iter().map(|group| group.statistics).collect();
     match config.algorithm {
         Algorithm::Vspo => {
-            let statistics: Vec<GroupStatistics> = groups.iter().map(|group| group.statistics).collect();
             let offset = unit_from_seed(draw(config.seed, Purpose::Resampling, [step, 0]));
             plan(&statistics, &config.vspo.plan(), offset)
         }
-        // Dynamic sampling: what is still flat after the last round leaves the batch, unless nothing else is in it.
-        Algorithm::Dapo if groups.iter().any(|group| !group.is_flat(flat_below(config))) => {
-            Plan::once(groups.iter().map(|group| !group.is_flat(flat_below(config))))
-        }
-        Algorithm::Sft | Algorithm::Ppo | Algorithm::Grpo | Algorithm::Dapo | Algorithm::Cispo => {
-            Plan::once(groups.iter().map(|group| group.attempts.len() >= least))
-        }
+        // What is still flat after the last round.
+        Algorithm::Dapo => Plan::sampled_dynamically(&statistics),
+        // A critic needs nothing to compare a rollout with.
+        Algorithm::Ppo => Plan::once(statistics.iter().map(|group| group.n > 0)),
+        Algorithm::Sft | Algorithm::Grpo | Algorithm::Cispo => Plan::compared(&statistics),
     }
 }
 
@@ -85,20 +73,15 @@ pub(super) fn regenerated(config: &TrainConfig, plan: &Plan) -> Vec<usize> {
     plan.multiplicity.iter().map(more).collect()
 }
 
-/// The samples of all groups that count, with advantages by their group. PPO's come later: they need the critic.
+/// The samples of all groups that count, with advantages by their group, which every algorithm takes by GRPO's formula. PPO's
+/// come later: they need the critic.
 pub(super) fn samples(config: &TrainConfig, groups: &[Group], plan: &Plan) -> Vec<Sample> {
-    let formula = match config.algorithm {
-        Algorithm::Vspo => advantage::Algorithm::Vspo,
-        Algorithm::Dapo => advantage::Algorithm::Dapo,
-        // PPO's are put in their place by the critic's; demonstrations have none.
-        Algorithm::Grpo | Algorithm::Cispo | Algorithm::Ppo | Algorithm::Sft => advantage::Algorithm::Grpo,
-    };
     let mut samples = Vec::new();
     for ((group, factor), copies) in groups.iter().zip(&plan.factor).zip(counted(config, plan)) {
         if copies == 0 {
             continue;
         }
-        let advantages = group_advantages(formula, &group.rewards(), &group.statistics, EPSILON);
+        let advantages = group_advantages(Formula::Grpo, &group.rewards(), &group.statistics, EPSILON);
         for ((rollout, _), advantage) in group.attempts.iter().zip(advantages) {
             let mut sample = Sample::of(rollout);
             sample.advantages = vec![advantage; sample.written.len()];
@@ -249,7 +232,11 @@ mod tests {
     fn vspo_calls_flat_what_its_sigma_min_does() {
         let little = group(&[Some(0.5), Some(0.6)]);
         for (algorithm, flat) in [("vspo", true), ("dapo", false), ("grpo", false)] {
-            assert_eq!(little.is_flat(flat_below(&config(algorithm, "vspo.sigma_min = 0.1"))), flat, "{algorithm}");
+            assert_eq!(
+                little.statistics.is_flat(flat_below(&config(algorithm, "vspo.sigma_min = 0.1"))),
+                flat,
+                "{algorithm}"
+            );
         }
     }
 

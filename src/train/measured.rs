@@ -92,7 +92,7 @@ impl Run {
         ];
         // A critic's advantages are not taken within a group.
         if self.config.algorithm.compares_in_groups() {
-            let flat = over_groups(&|group| f64::from(u8::from(group.is_flat(sigma_min))));
+            let flat = over_groups(&|group| f64::from(u8::from(group.statistics.is_flat(sigma_min))));
             values.push((Metric::GroupsZeroAdvantage, flat));
         }
         if Overlong::of(&self.config, &self.rewarder).is_some() {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! In: a configuration file. Out: a folder with metrics, rollouts, checkpoints and a model that transformers and our
-//! judge load. In reading order: [`run`] is the whole, `step` one step in run order, [`rollout`] and [`env`] what the
+//! judge load. In reading order: [`run`] is the whole, `step` one step in run order, [`rollout`] and [`mod@env`] what the
 //! policy does, [`reward`] what it is worth, `groups` which rollouts count, [`algorithm`] the losses, `update` how the
 //! parameters move, [`checkpoint`] how a run is stopped and goes on, [`metrics`] and [`report`] how it is seen.
 //!
@@ -45,4 +45,4 @@ pub use config::TrainConfig;
 pub use error::TrainError;
 pub use policy::Policy;
 pub use protocol::Protocol;
-pub use run::{Ended, Run, RunOptions, Watcher};
+pub use run::{Ended, Run, RunOptions};

@@ -41,8 +41,8 @@ impl Protocol {
     /// What is wrong with which file; a tokenizer that has more tokens than the model; no token that ends a turn; tools
     /// that are no list.
     pub fn load(dir: &Path, config: &ModelConfig, tools: &str) -> Result<Self, TrainError> {
-        let tokenizer = Tokenizer::load(dir).map_err(TrainError::other)?;
-        let template = ChatTemplate::load(dir, None).map_err(TrainError::other)?;
+        let tokenizer = Tokenizer::load(dir)?;
+        let template = ChatTemplate::load(dir, None)?;
         if tokenizer.vocabulary_size() > config.vocab {
             return Err(TrainError::other(format!(
                 "{}: tokenizer.json has {} tokens and the model {}: they belong to different models",
@@ -77,7 +77,7 @@ impl Protocol {
     /// When the template refuses the messages.
     pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, TrainError> {
         let rendered = self.render(messages)?;
-        self.tokenizer.encode_prompt(&rendered).map_err(TrainError::other)
+        Ok(self.tokenizer.encode_prompt(&rendered)?)
     }
 
     /// What follows the token that ended a turn: the tools' results, and the opening of the next turn.
@@ -90,7 +90,7 @@ impl Protocol {
         })?;
         // The end of the turn was drawn by the policy; templates write it again.
         let written = self.end_at_start(&tail).map_or(0, |(_, bytes)| bytes);
-        self.tokenizer.encode_prompt(&cut(&tail, written)).map_err(TrainError::other)
+        Ok(self.tokenizer.encode_prompt(&cut(&tail, written))?)
     }
 
     /// Tokens of a turn that somebody else wrote, its end included: a demonstration's.
@@ -108,7 +108,7 @@ impl Protocol {
     /// # Errors
     /// When the tokenizer stumbles.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-        self.tokenizer.encode_trusted(text).map_err(TrainError::other)
+        Ok(self.tokenizer.encode_trusted(text)?)
     }
 
     /// The tokens that end a turn, at least one.
@@ -131,7 +131,7 @@ impl Protocol {
     /// # Errors
     /// When the tokenizer stumbles.
     pub fn text(&self, tokens: &[u32]) -> Result<String, TrainError> {
-        self.tokenizer.decode(tokens, SpecialText::Shown).map_err(TrainError::other)
+        Ok(self.tokenizer.decode(tokens, SpecialText::Shown)?)
     }
 
     fn render(&self, messages: &[Message]) -> Result<Rendered, TrainError> {
@@ -147,7 +147,7 @@ impl Protocol {
         });
         let shown: Vec<ChatMessage<'_>> = shown.collect();
         let options = ChatOptions { end: ChatEnd::Answer, tools: self.tools.clone(), ..ChatOptions::default() };
-        self.template.render(&shown, &options).map_err(TrainError::other)
+        Ok(self.template.render(&shown, &options)?)
     }
 
     /// What the template writes behind a turn and its tools' results; none where it does not show the turn.

@@ -39,17 +39,6 @@ pub struct RunOptions {
     pub force: bool,
 }
 
-/// Sees a run go by.
-pub trait Watcher {
-    /// A step is done.
-    fn step(&mut self, step: u64, steps: u64, metrics: &StepMetrics);
-}
-
-/// Nobody looks.
-impl Watcher for () {
-    fn step(&mut self, _: u64, _: u64, _: &StepMetrics) {}
-}
-
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
@@ -141,9 +130,9 @@ impl Run {
         }
         // From here on the folder is written to.
         let first = saved.as_ref().map_or(0, |saved| saved.state.step + 1);
-        let log = MetricsLog::resume(&dir, first).map_err(TrainError::other)?;
-        let events = EventFile::create(&dir, first, wall_time()).map_err(TrainError::other)?;
-        parts::info(&config).write(&dir).map_err(TrainError::other)?;
+        let log = MetricsLog::resume(&dir, first)?;
+        let events = EventFile::create(&dir, first, wall_time())?;
+        parts::info(&config).write(&dir)?;
         let mut run = Self {
             config,
             policy,
@@ -171,20 +160,21 @@ impl Run {
         Ok(run)
     }
 
-    /// Runs to the end, to an early stop, or to an error with everything saved that can be.
+    /// Runs to the end, to an early stop, or to an error with everything saved that can be. `watch` sees the numbers of each
+    /// step when it is done.
     ///
     /// # Errors
     /// What stopped it.
-    pub fn go(mut self, watcher: &mut dyn Watcher) -> Result<Ended, TrainError> {
+    pub fn go(mut self, watch: &mut dyn FnMut(&StepMetrics)) -> Result<Ended, TrainError> {
         let done_before = self.state.step;
         if self.saved_step.is_none() && self.config.evaluation.every > 0 {
-            let mut metrics = StepMetrics::new(0, 0.0).map_err(TrainError::other)?;
+            let mut metrics = StepMetrics::new(0, 0.0)?;
             self.evaluate(&mut metrics)?;
             self.record(&metrics)?;
-            watcher.step(0, self.config.steps, &metrics);
+            watch(&metrics);
         }
         if self.state.unexamined {
-            self.examine_again(watcher)?;
+            self.examine_again(watch)?;
         }
         while self.state.step < self.config.steps && self.state.early.is_none() {
             let (began, step) = (Instant::now(), self.state.step + 1);
@@ -196,14 +186,14 @@ impl Run {
             .or_else(|error| self.give_up(before, error.in_step(step)))?;
             self.state.step = step;
             self.state.seconds += began.elapsed().as_secs_f64();
-            let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(TrainError::other)?;
+            let mut metrics = StepMetrics::new(step, self.state.seconds)?;
             let looked = self.look_at(step, &mut metrics).map_err(|error| error.in_step(step));
             values.push((Metric::SpeedStepSeconds, began.elapsed().as_secs_f64()));
             for (metric, value) in values {
-                metrics.set(metric, value).map_err(TrainError::other)?;
+                metrics.set(metric, value)?;
             }
             self.record(&metrics)?;
-            watcher.step(step, self.config.steps, &metrics);
+            watch(&metrics);
             if let Err(error) = looked {
                 return self.saved_before(error);
             }
@@ -231,20 +221,20 @@ impl Run {
     }
 
     /// The evaluation that a step is owed, with its numbers in the step's line, as if it had never failed.
-    fn examine_again(&mut self, watcher: &mut dyn Watcher) -> Result<(), TrainError> {
+    fn examine_again(&mut self, watch: &mut dyn FnMut(&StepMetrics)) -> Result<(), TrainError> {
         let (step, dir) = (self.state.step, self.config.output.clone());
-        let mut metrics = StepMetrics::new(step, self.state.seconds).map_err(TrainError::other)?;
+        let mut metrics = StepMetrics::new(step, self.state.seconds)?;
         self.examine(&mut metrics).map_err(|error| error.in_step(step))?;
-        let history = History::read(&dir.join(METRICS_FILE)).map_err(TrainError::other)?;
+        let history = History::read(&dir.join(METRICS_FILE))?;
         // What the step's line says already stays.
         for (metric, value) in history.steps.iter().filter(|line| line.step() == step).flat_map(StepMetrics::values) {
             if metrics.get(metric).is_none() {
-                metrics.set(metric.clone(), value).map_err(TrainError::other)?;
+                metrics.set(metric.clone(), value)?;
             }
         }
-        self.log = MetricsLog::restate(&dir, &metrics).map_err(TrainError::other)?;
-        self.events.append(&metrics, wall_time()).map_err(TrainError::other)?;
-        watcher.step(step, self.config.steps, &metrics);
+        self.log = MetricsLog::restate(&dir, &metrics)?;
+        self.events.append(&metrics, wall_time())?;
+        watch(&metrics);
         checkpoint::restate(&dir, &self.state)
     }
 
@@ -325,8 +315,8 @@ impl Run {
     }
 
     fn record(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
-        self.log.append(metrics).map_err(TrainError::other)?;
-        self.events.append(metrics, wall_time()).map_err(TrainError::other)
+        self.log.append(metrics)?;
+        Ok(self.events.append(metrics, wall_time())?)
     }
 }
 

@@ -98,7 +98,7 @@ impl Run {
     /// Groups that an algorithm would learn from.
     fn useful(&self, groups: &[Group]) -> usize {
         let flat_counts = !self.config.algorithm.replaces_flat_groups();
-        groups.iter().filter(|group| flat_counts || !group.is_flat(groups::flat_below(&self.config))).count()
+        groups.iter().filter(|group| flat_counts || !group.statistics.is_flat(groups::flat_below(&self.config))).count()
     }
 
     /// The next tasks, epoch by epoch, each in its own order. Where an epoch ends in a step, the step may hold a task twice:

@@ -132,3 +132,16 @@ pub enum ParseMode {
     /// Also repairs what deployed parsers accept; a repaired call says so.
     Tolerant,
 }
+
+impl ParseMode {
+    /// Every mode.
+    pub const ALL: [Self; 2] = [Self::Strict, Self::Tolerant];
+
+    /// The name in rubric files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Tolerant => "tolerant",
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use gradus::lm::{
-    Drawn, Foreign, GenerateRequest, Generated, Generator, Guide, LmError, Mask, Model, Next, Sampling, Worker,
+    Drawn, Foreign, GenerateRequest, Generated, Generator, Guide, Joined, LmError, Mask, Model, Next, Sampling, Worker,
 };
 
 use super::build::{CONTEXT, Tiny};
@@ -60,7 +60,7 @@ fn foreign(architecture: &str) -> (Foreign, Tiny) {
 }
 
 fn write(model: &mut Foreign, request: GenerateRequest) -> Generated {
-    assert!(model.join(request).unwrap().is_ok());
+    assert!(matches!(model.join(request).unwrap(), Joined::As(_)));
     loop {
         if let Some(done) = model.step() {
             return done;
@@ -79,7 +79,7 @@ fn a_guided_text_is_the_one_that_our_own_decoder_makes() {
         for (len, sampling) in [(1, GREEDY), (70, GREEDY), (300, Sampling { temperature: 1.0, seed: 5 })] {
             let done = write(&mut model, request(&prompt(len), 40, sampling));
             let (mut engine, mut texts) = (tiny.engine(), Generator::default());
-            assert!(texts.join(&mut engine, request(&prompt(len), 40, sampling)).unwrap().is_ok());
+            assert!(matches!(texts.join(&mut engine, request(&prompt(len), 40, sampling)).unwrap(), Joined::As(_)));
             let ours = loop {
                 if let Some(done) = texts.step(&mut engine).unwrap().pop() {
                     break done;
@@ -98,9 +98,9 @@ fn a_guided_text_is_the_one_that_our_own_decoder_makes() {
 fn one_text_at_a_time_and_scoring_in_between_changes_nothing() {
     let (mut model, _) = foreign("qwen3");
     let alone = write(&mut model, request(&prompt(30), 15, GREEDY));
-    assert!(model.join(request(&prompt(30), 15, GREEDY)).unwrap().is_ok());
+    assert!(matches!(model.join(request(&prompt(30), 15, GREEDY)).unwrap(), Joined::As(_)));
     assert!(model.is_writing());
-    assert!(model.join(request(&prompt(5), 5, GREEDY)).unwrap().is_err());
+    assert!(matches!(model.join(request(&prompt(5), 5, GREEDY)).unwrap(), Joined::NoRoom(_)));
     let before = model.label_logprobs(&[(&[1, 2, 3], &[4, 5])]).pop().unwrap().unwrap();
     assert!(model.step().is_none());
     assert_eq!(model.label_logprobs(&[(&[1, 2, 3], &[4, 5])]).pop().unwrap().unwrap(), before);
@@ -120,7 +120,7 @@ fn a_text_that_cannot_fit_is_refused_and_one_that_is_dropped_leaves() {
     assert!(matches!(refused, LmError::TooLong { tokens: 513, limit: 512, .. }), "{refused}");
     assert!(model.join(request(&[], 3, GREEDY)).is_err());
     assert!(model.join(request(&[96], 3, GREEDY)).is_err());
-    let id = model.join(request(&prompt(9), 9, GREEDY)).unwrap().ok().unwrap();
+    let Joined::As(id) = model.join(request(&prompt(9), 9, GREEDY)).unwrap() else { panic!("there is room") };
     model.leave(id + 1);
     assert!(model.is_writing());
     model.leave(id);
@@ -133,7 +133,7 @@ async fn a_thread_scores_and_writes_in_turn_and_drops_what_nobody_waits_for() {
     let scored = model.label_logprobs(&[(&prompt(20), &[1, 2])]).pop().unwrap().unwrap();
     let written = write(&mut model, request(&prompt(12), 30, GREEDY)).tokens;
     let (model, _) = foreign("llama");
-    let worker = Worker::start_model(move || Ok(Model::from(model)), 10_000).unwrap();
+    let worker = Worker::start(move || Ok(Model::from(model)), 10_000).unwrap();
     let guide = Box::new(Steered { drawn: 0, most: usize::MAX, seen: Vec::new() });
     let gone = GenerateRequest { prompt: prompt(40), max_tokens: 400, sampling: GREEDY, guide };
     tokio::select! {

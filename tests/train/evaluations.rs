@@ -34,7 +34,7 @@ fn a_server_that_is_lost_at_an_evaluation_costs_no_step() {
     assert!(go_with(lost.clone(), false).unwrap_err().to_string().contains("metrics.writing"));
     assert_eq!((std::fs::read(&metrics).unwrap(), owes_an_evaluation(&output, 3)), (before, true));
     std::fs::remove_dir(&beside).unwrap();
-    let ended = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap().go(&mut ()).unwrap();
+    let ended = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap().go(&mut |_| {}).unwrap();
     assert!(ended.steps == 3 && ended.exact_match.is_some(), "what was not looked at is: {ended:?}");
     // The step's line holds what it would hold had nothing failed, and no start looks again.
     assert_eq!(series(&output, &Metric::EvalExactMatch)[1..], [ended.exact_match.unwrap()]);

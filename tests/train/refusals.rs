@@ -42,7 +42,7 @@ fn a_run_that_stopped_early_stays_so() {
     let mut run = rl(folder.path(), "early", "grpo", 4);
     (run.evaluation.every, run.evaluation.target) = (1, Some(0.0));
     let end = |run: &TrainConfig, force| {
-        Run::open(run.clone(), &options("short_form_qa_curriculum", force)).unwrap().go(&mut ()).unwrap()
+        Run::open(run.clone(), &options("short_form_qa_curriculum", force)).unwrap().go(&mut |_| {}).unwrap()
     };
     let first = end(&run, false);
     assert!(first.steps == 1 && first.early.as_ref().is_some_and(|why| why.contains("target")), "{first:?}");

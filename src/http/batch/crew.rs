@@ -102,7 +102,6 @@ fn give_way() {
 fn give_way() {}
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::cell::RefCell;
     use std::time::Duration;

@@ -13,8 +13,6 @@ pub struct Facts {
     /// What the reward is made of, in reward units; they sum to it. Names are those of
     /// [`crate::rubric::Rubric::component_names`]. Empty where there is none, whatever is told instead.
     pub components: Vec<f64>,
-    /// Whether the first component is the rubric's lowest reward.
-    pub has_base: bool,
     /// Why the failed stage failed, in words.
     pub reason: Option<String>,
     /// Index of each assistant message and what it earned.
@@ -35,7 +33,6 @@ impl Facts {
         Self {
             metrics: result.metrics.iter().map(|(_, score)| score).collect(),
             components: result.components.iter().map(|(_, part)| part).collect(),
-            has_base: report.has_base(),
             reason: result.reason.clone(),
             steps: result.steps.iter().map(|step| (step.message, step.reward)).collect(),
             parse_ok: result.parse.ok,

@@ -33,7 +33,7 @@ pub use self::warnings::{MAX_WARNINGS, Warning};
 use self::work::Work;
 use super::wire::{Given, Pointed, RewardRequest, Split, Wrong, read_request};
 use crate::judge::{Judges, Session};
-use crate::rubric::{Catalog, RubricError};
+use crate::rubric::{self, Catalog, RubricError};
 use crate::score::Scorer;
 use crate::stages::{Judge, NoScoreCode};
 
@@ -143,12 +143,12 @@ pub enum BatchError {
 }
 
 impl Engine {
-    /// An engine with these rubrics and no judge, for requests that name a rubric, bring one, or mean `short_form_qa`.
+    /// An engine with these rubrics and no judge, for requests that name a rubric, bring one, or mean [`rubric::DEFAULT`].
     pub fn new(catalog: Catalog, schema_cache_bytes: u64) -> Self {
         Self {
             scorer: Scorer::new(schema_cache_bytes),
             catalog,
-            default_rubric: "short_form_qa".to_owned(),
+            default_rubric: rubric::DEFAULT.to_owned(),
             inline_rubrics: true,
             load: Load::default(),
             judges: Judges::none(),

@@ -15,7 +15,6 @@ use crate::http::app::App;
 use crate::http::error::Problem;
 use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid, Pointed, read_as};
 use crate::rubric::Rubric;
-use crate::stages::Stage;
 
 /// Most bytes that the items of a body may have from the table of references, beside four times its own.
 const KEPT_BYTES: usize = 64 << 20;
@@ -139,14 +138,7 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
 
 /// Whether anybody reads the conversation beside what the policy wrote.
 fn is_judged(rubric: &Rubric) -> bool {
-    fn asks(stage: &Stage) -> bool {
-        match stage {
-            Stage::Judge(_) => true,
-            Stage::Binary { of, .. } => asks(of),
-            Stage::Measure(_) | Stage::Expr(_) => false,
-        }
-    }
-    rubric.stages.iter().any(|stage| asks(&stage.stage))
+    rubric.stages.iter().any(|stage| stage.stage.judge().is_some())
 }
 
 impl<D> Prepared<D> {

@@ -101,7 +101,7 @@ impl<'s> Outcome<'s> {
 
     /// What the reward is made of, in reward units; they sum to it.
     pub(super) fn components(&self) -> impl Iterator<Item = (&'s str, f64)> {
-        self.rubric.component_names(self.facts.has_base).zip(self.facts.components.iter().copied())
+        self.rubric.component_names().zip(self.facts.components.iter().copied())
     }
 
     /// What else is known of it.

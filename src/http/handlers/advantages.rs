@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::advantage::{
-    Algorithm, Deviation, GroupStatistics, Mode, Plan, PlanConfig, Sampling, group_advantages, plan, unit_from_seed,
+    Deviation, EPSILON, Formula, GroupStatistics, Mode, Plan, PlanConfig, Sampling, group_advantages, plan,
+    unit_from_seed,
 };
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -33,7 +34,7 @@ pub(crate) enum AlgorithmWire {
     Vspo,
     /// GRPO: `(r - mean) / (std + epsilon)`.
     Grpo,
-    /// DAPO: GRPO's advantages; groups without spread are not kept (dynamic sampling).
+    /// DAPO: GRPO's advantages; groups whose rewards deviate by less than 1e-6 are not kept, unless all do (dynamic sampling).
     Dapo,
     /// RLOO: the reward less the mean of the others.
     Rloo,
@@ -41,12 +42,10 @@ pub(crate) enum AlgorithmWire {
     DrGrpo,
 }
 
-impl From<AlgorithmWire> for Algorithm {
+impl From<AlgorithmWire> for Formula {
     fn from(wire: AlgorithmWire) -> Self {
         match wire {
-            AlgorithmWire::Vspo => Self::Vspo,
-            AlgorithmWire::Grpo => Self::Grpo,
-            AlgorithmWire::Dapo => Self::Dapo,
+            AlgorithmWire::Vspo | AlgorithmWire::Grpo | AlgorithmWire::Dapo => Self::Grpo,
             AlgorithmWire::Rloo => Self::Rloo,
             AlgorithmWire::DrGrpo => Self::DrGrpo,
         }
@@ -160,7 +159,7 @@ pub(crate) struct AdvantagesRequest {
     #[schema(required = false)]
     unbiased: bool,
     /// Added to the deviation that GRPO divides by; 1e-6 where absent.
-    #[serde(default = "small")]
+    #[serde(default = "epsilon")]
     #[schema(required = false)]
     epsilon: f64,
     /// Settings of VSPO.
@@ -173,8 +172,8 @@ fn one() -> f64 {
     1.0
 }
 
-fn small() -> f64 {
-    1e-6
+fn epsilon() -> f64 {
+    EPSILON
 }
 
 /// Rewards of one group.
@@ -224,7 +223,7 @@ pub(crate) struct GroupAdvantages {
     multiplicity: u32,
     /// What the advantages are multiplied by when the group is computed once for all its copies; they are not yet.
     factor: f64,
-    /// Whether the group stays in the batch.
+    /// Whether the group stays in the batch; one with less than two rewards stays only with VSPO, where no group has spread.
     kept: bool,
     /// One per reward; null where that is.
     advantages: Vec<Option<f64>>,
@@ -283,11 +282,8 @@ fn answer(request: AdvantagesRequest) -> Result<AdvantagesResponse, Problem> {
     let u0 = request.u0.unwrap_or_else(|| unit_from_seed(request.seed));
     let plan = match request.algorithm {
         AlgorithmWire::Vspo => plan(&statistics, &config, u0),
-        // Dynamic sampling: a group whose rewards are all equal says nothing.
-        AlgorithmWire::Dapo => Plan::once(statistics.iter().map(|group| group.std > 0.0)),
-        AlgorithmWire::Grpo | AlgorithmWire::Rloo | AlgorithmWire::DrGrpo => {
-            Plan::once(statistics.iter().map(|_| true))
-        }
+        AlgorithmWire::Dapo => Plan::sampled_dynamically(&statistics),
+        AlgorithmWire::Grpo | AlgorithmWire::Rloo | AlgorithmWire::DrGrpo => Plan::compared(&statistics),
     };
     let (algorithm, epsilon) = (request.algorithm, request.epsilon);
     let parts = request.groups.into_iter().zip(&statistics).zip(plan.multiplicity.iter().zip(&plan.factor));
@@ -306,13 +302,13 @@ fn answer(request: AdvantagesRequest) -> Result<AdvantagesResponse, Problem> {
 }
 
 fn advantages(
-    algorithm: Algorithm,
+    formula: Formula,
     rewards: &[Option<f64>],
     statistics: &GroupStatistics,
     epsilon: f64,
 ) -> Vec<Option<f64>> {
     let valid: Vec<f64> = rewards.iter().copied().flatten().collect();
-    let mut found = group_advantages(algorithm, &valid, statistics, epsilon).into_iter();
+    let mut found = group_advantages(formula, &valid, statistics, epsilon).into_iter();
     rewards.iter().map(|reward| reward.and_then(|_| found.next())).collect()
 }
 

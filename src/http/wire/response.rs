@@ -70,12 +70,15 @@ impl<'a> Components<'a> {
         let InWords { report, rubric } = self.0;
         let reward = report.reward.as_ref().ok();
         reward.into_iter().flat_map(move |reward| {
-            let base = report.has_base().then_some(reward.base);
             // 0 - 0 is 0, where -0.0 would be written as such.
             let penalties = reward.penalties.iter().map(|value| 0.0 - *value);
-            let parts =
-                base.into_iter().chain(reward.components.iter().copied()).chain(penalties).chain([reward.clamp]);
-            rubric.component_names(report.has_base()).zip(parts)
+            let parts = rubric
+                .base()
+                .into_iter()
+                .chain(reward.components.iter().copied())
+                .chain(penalties)
+                .chain([reward.clamp]);
+            rubric.component_names().zip(parts)
         })
     }
 }

@@ -146,7 +146,6 @@ fn own<'a>(message: Message<'_>) -> Message<'a> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -210,7 +210,6 @@ fn read_json(path: &Path) -> Value {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

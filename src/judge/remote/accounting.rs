@@ -94,7 +94,7 @@ pub struct EndpointSnapshot {
     pub requests: u64,
     /// Those of them that were retries of an inquiry.
     pub retries: u64,
-    /// Failed requests by [`FailureKind::as_str`].
+    /// Failed requests by `FailureKind::as_str`.
     pub failures: BTreeMap<&'static str, u64>,
     /// Tokens, as the endpoint counts them.
     pub usage: Usage,

@@ -6,7 +6,7 @@
 //!
 //! The backward pass is written out by hand, layer by layer, since most of candle's fused operations record no backward:
 //! a gradient would be missing without a word. Every operation is a pair (forward, backward) behind one switch
-//! ([`ops`]): plain tensor operations on the CPU, kernels on a GPU. The plain ones are checked by finite differences in
+//! (`ops`): plain tensor operations on the CPU, kernels on a GPU. The plain ones are checked by finite differences in
 //! float64, the kernels against PyTorch (`benches/kernels.py`).
 
 mod adamw;

@@ -1,6 +1,6 @@
 //! Every operation's backward against finite differences in float64, and every parameter's gradient.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+#![allow(clippy::indexing_slicing, reason = "tests may panic")]
 
 use candle_core::{DType, Device, Tensor};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Outbox, Reply};
-use crate::lm::generate::{GenerateRequest, Generated};
+use crate::lm::generate::{GenerateRequest, Generated, Joined};
 use crate::lm::model::Model;
 
 /// Texts in the making and who waits for them.
@@ -59,8 +59,8 @@ impl Texts {
         self.outside.retain(|(_, reply, _)| !reply.is_closed());
         while let Some((request, reply, room)) = self.outside.pop_front() {
             match model.join(*request) {
-                Ok(Ok(id)) => drop(self.waiting.insert(id, (reply, room))),
-                Ok(Err(request)) => return self.outside.push_front((Box::new(request), reply, room)),
+                Ok(Joined::As(id)) => drop(self.waiting.insert(id, (reply, room))),
+                Ok(Joined::NoRoom(request)) => return self.outside.push_front((Box::new(request), reply, room)),
                 Err(error) => outbox.put(reply, Err(Arc::new(error))),
             }
         }

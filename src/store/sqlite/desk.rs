@@ -258,7 +258,6 @@ pub(super) fn log_untold(batch: Option<BatchId>, error: &StoreError) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::Arc;
 

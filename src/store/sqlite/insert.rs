@@ -193,7 +193,6 @@ fn insert(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::store::{BatchIds, Durability};

@@ -89,6 +89,8 @@ pub struct QaSearch {
     config: QaSearchConfig,
     data: QaData,
     index: Bm25,
+    /// Ids of the questions none of whose answers stands, as words in a row, in any passage: training questions first, in
+    /// their order. Empty when the configuration says `ignore`.
     without_answer: Vec<String>,
 }
 
@@ -125,12 +127,6 @@ impl QaSearch {
             environment.report_unanswerable()?;
         }
         Ok(environment)
-    }
-
-    /// Ids of the questions none of whose answers stands, as words in a row, in any passage: training questions first, in
-    /// their order. Empty when the configuration says `ignore`.
-    pub fn questions_without_answer(&self) -> &[String] {
-        &self.without_answer
     }
 
     /// How many held-out questions are asked in the training questions, too, in the same words.

@@ -263,7 +263,6 @@ impl ExperimentConfig {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -73,7 +73,7 @@ fn summary(metrics: &StepMetrics) -> Vec<u8> {
 
 /// The nearest number of TensorBoard's width. One beyond its range becomes the largest there is, since infinity would
 /// stand as "not a number" in every chart.
-#[allow(clippy::cast_possible_truncation)]
+#[expect(clippy::cast_possible_truncation, reason = "in range, and rounded to the nearest")]
 fn single(value: f64) -> f32 {
     value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
 }

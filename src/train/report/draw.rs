@@ -66,7 +66,7 @@ const fn marks(pixels: u32) -> i32 {
 }
 
 /// The nearest mark; beyond the last there is, the last.
-#[allow(clippy::cast_possible_truncation)]
+#[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
 fn whole(place: f64) -> i32 {
     place.round() as i32
 }

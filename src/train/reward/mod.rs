@@ -16,7 +16,7 @@ use super::TrainError;
 use super::config::{Check, is_address, is_share};
 use super::env::{Split, Task};
 use super::rollout::Rollout;
-use crate::rubric::Rubric;
+use crate::rubric::{self, Rubric};
 use crate::shaping::{PenaltyKind, Position};
 
 /// What the policy is scored by.
@@ -42,7 +42,7 @@ pub struct RewardConfig {
 impl Default for RewardConfig {
     fn default() -> Self {
         Self {
-            rubric: "short_form_qa".to_owned(),
+            rubric: rubric::DEFAULT.to_owned(),
             url: None,
             token_env: None,
             patience_s: 300,

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Episode, Opening, Rollout, RolloutConfig, Wanted, World, Writer, opening};
-use crate::lm::{Engine, GenerateRequest, Generated, Generator, Sampling};
+use crate::lm::{Engine, GenerateRequest, Generated, Generator, Joined, Sampling};
 use crate::train::TrainError;
 
 /// Runs episodes until all are done.
@@ -30,10 +30,10 @@ pub(super) fn collect(
                 },
             };
             match generator.join(engine, next.1)? {
-                Ok(id) => {
+                Joined::As(id) => {
                     places.insert(id, next.0);
                 }
-                Err(request) => {
+                Joined::NoRoom(request) => {
                     held = Some((next.0, request));
                     break;
                 }

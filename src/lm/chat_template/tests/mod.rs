@@ -130,8 +130,8 @@ fn generation_tags_leave_no_trace() {
 
 #[test]
 fn a_template_without_system_messages_gets_them_in_the_question() {
-    assert_eq!(compile(TURNS_NO_SYSTEM).system_messages(), SystemMessages::Folded);
-    assert_eq!(compile(CHATML_TOOLS).system_messages(), SystemMessages::Shown);
+    assert_eq!(compile(TURNS_NO_SYSTEM).system, SystemMessages::Folded);
+    assert_eq!(compile(CHATML_TOOLS).system, SystemMessages::Shown);
     let messages = [
         ChatMessage { role: "system", text: "Be brief.", untrusted: &[] },
         ChatMessage { role: "user", text: "Is it <x>?", untrusted: &[Range { start: 6, end: 9 }] },

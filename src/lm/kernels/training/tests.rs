@@ -1,8 +1,6 @@
 //! The kernels as Rust calls them, against candle's gradients of plain operations in float32 on the CPU. Needs a GPU;
 //! `benches/training_kernels.py` checks each kernel on many more shapes.
 
-#![allow(clippy::unwrap_used)]
-
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::softmax;
 

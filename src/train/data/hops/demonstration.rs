@@ -134,8 +134,7 @@ pub(super) fn draw(
     config: &HopsConfig,
     random: &mut fastrand::Rng,
 ) -> Vec<Demonstration> {
-    // Both are in range: the share is from 0 to 1.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share, from 0 to 1, of a count")]
     let flawed = (config.demonstrations as f64 * config.flawed).round() as usize;
     let mut is_flawed: Vec<bool> = (0..config.demonstrations).map(|place| place < flawed).collect();
     random.shuffle(&mut is_flawed);

@@ -132,9 +132,9 @@ fn splits_keep_the_order_of_their_files() {
 
 #[test]
 fn questions_without_an_answer_in_the_corpus_are_named_or_refused() {
-    assert!(environment(config()).questions_without_answer().is_empty(), "not looked for");
+    assert!(environment(config()).without_answer.is_empty(), "not looked for");
     let warned = environment(QaSearchConfig { unanswerable: Unanswerable::Warn, ..config() });
-    assert_eq!(warned.questions_without_answer(), ["c", "d"]);
+    assert_eq!(warned.without_answer, ["c", "d"]);
     let refused = QaSearch::new(QaSearchConfig { unanswerable: Unanswerable::Refuse, ..config() }, data());
     assert_eq!(
         refused.err().unwrap().to_string(),

@@ -215,7 +215,6 @@ impl<'de> Deserialize<'de> for Field {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

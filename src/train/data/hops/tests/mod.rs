@@ -54,7 +54,6 @@ fn every_question_has_the_answer_that_its_hops_lead_to() {
         assert_eq!(task.answers, [at], "{}", task.question);
         assert_eq!(usize::from(task.hops.unwrap()), relations.len());
     }
-    assert!(environment.questions_without_answer().is_empty());
 }
 
 #[test]

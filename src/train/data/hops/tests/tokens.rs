@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokenizers::Tokenizer;
 
 use super::*;
-use crate::lm::chat_template::{ChatMessage, ChatOptions, ChatTemplate, SystemMessages};
+use crate::lm::chat_template::{ChatMessage, ChatOptions, ChatTemplate};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::from_str(&HOPS.tokenizer().tokenizer).unwrap());
 
@@ -124,7 +124,6 @@ fn the_engine_reads_the_files_and_writes_the_same() {
     let folder = folder.path().join("tokenizer");
     let tokenizer = crate::lm::tokenizer::Tokenizer::load(&folder).unwrap();
     let template = ChatTemplate::load(&folder, None).unwrap();
-    assert_eq!(template.system_messages(), SystemMessages::Shown);
     assert_eq!(tokenizer.vocabulary_size(), HOPS.tokenizer().vocabulary_size);
 
     let demonstration = HOPS.demonstrations().first().unwrap();
