@@ -10,6 +10,8 @@ mod completions;
 mod divergence;
 #[path = "train/evaluations.rs"]
 mod evaluations;
+#[path = "train/goings_on.rs"]
+mod goings_on;
 #[path = "train/refusals.rs"]
 mod refusals;
 #[path = "train/settings.rs"]
@@ -332,7 +334,7 @@ fn a_task_that_a_step_holds_twice_is_one_visit_here_as_at_a_server() {
     let state = run.output.join("checkpoints/step-000002/state.json");
     go(run);
     let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
-    let theirs = server.get("/runs/visits/prompts").json();
+    let theirs = server.get("/runs/visits-s3/prompts").json();
     // Twelve groups of four tasks in two steps.
     assert_eq!((&theirs["prompts"], theirs["items"][0]["visits"].as_u64()), (&4.into(), Some(2)), "{theirs:#}");
     for prompt in theirs["items"].as_array().unwrap() {

@@ -24,7 +24,7 @@ fn a_server_that_is_lost_at_an_evaluation_costs_no_step() {
     assert!(output.join("checkpoints/step-000003").exists(), "what was learnt is saved");
     assert_eq!(series(&output, &Metric::RewardMean).len(), 3);
     // What is evaluated is no prompt that a trainer could draw.
-    let run = server.get("/runs/lost").json();
+    let run = server.get("/runs/lost-s3").json();
     assert_eq!(run["n"], 3 * 24, "{run:#}");
     (lost.reward.url, lost.steps) = (Some(format!("http://{}", server.address())), 3);
     // A start that ends before the line is written whole leaves the one that is there.

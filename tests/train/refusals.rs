@@ -176,7 +176,7 @@ fn what_is_asked_again_is_stored_once() {
     let (url, keys) = losing(&server);
     (run.reward.url, run.reward.patience_s) = (Some(url), 60);
     go(run);
-    let n = server.get("/runs/asked").json();
+    let n = server.get("/runs/asked-s3").json();
     assert_eq!(n["n"], 2 * 24, "{n:#}");
     let keys = keys.lock().unwrap();
     assert!(keys.chunks(2).all(|pair| pair[0] == pair[1]), "{keys:?}");
