@@ -43,6 +43,11 @@ pub struct RunOptions {
 pub trait Watcher {
     /// A step is done.
     fn step(&mut self, step: u64, steps: u64, metrics: &StepMetrics);
+
+    /// Whether the run is to stop after the step that is under way.
+    fn wants_stop(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody looks.
@@ -61,10 +66,12 @@ pub struct Ended {
     pub exact_match: Option<f64>,
     /// The best one.
     pub best: Option<f64>,
-    /// The exported model.
+    /// The exported model; where `stopped`, the place where it will be.
     pub model: PathBuf,
     /// Why it ended before its last step.
     pub early: Option<String>,
+    /// Whether it was told to stop before its last step: it goes on when it is opened again.
+    pub stopped: bool,
 }
 
 /// A run under way.
@@ -177,6 +184,10 @@ impl Run {
     /// What stopped it.
     pub fn go(mut self, watcher: &mut dyn Watcher) -> Result<Ended, TrainError> {
         let done_before = self.state.step;
+        // Before it has done anything there is nothing to save.
+        if self.saved_step.is_none() && watcher.wants_stop() {
+            return Ok(self.ended(done_before, true));
+        }
         if self.saved_step.is_none() && self.config.evaluation.every > 0 {
             let mut metrics = StepMetrics::new(0, 0.0).map_err(TrainError::other)?;
             self.evaluate(&mut metrics)?;
@@ -187,6 +198,10 @@ impl Run {
             self.examine_again(watcher)?;
         }
         while self.state.step < self.config.steps && self.state.early.is_none() {
+            if watcher.wants_stop() {
+                self.save()?;
+                return Ok(self.ended(done_before, true));
+            }
             let (began, step) = (Instant::now(), self.state.step + 1);
             let before = (self.state.clone(), self.optimizer.steps());
             let mut values = match self.config.algorithm {
@@ -212,10 +227,22 @@ impl Run {
             }
         }
         self.save()?;
-        let model = self.config.output.join("model");
-        self.policy.export(&model)?;
-        let (steps, best, early) = (self.state.step, self.state.best, self.state.early);
-        Ok(Ended { steps, before: done_before, exact_match: self.last_exact_match, best, model, early })
+        let ended = self.ended(done_before, false);
+        self.policy.export(&ended.model)?;
+        Ok(ended)
+    }
+
+    /// How it ends here.
+    fn ended(&self, before: u64, stopped: bool) -> Ended {
+        Ended {
+            steps: self.state.step,
+            before,
+            exact_match: self.last_exact_match,
+            best: self.state.best,
+            model: self.config.output.join("model"),
+            early: self.state.early.clone(),
+            stopped,
+        }
     }
 
     /// What comes after a step's update: the sampler takes the new numbers, and held-out questions are answered where that is

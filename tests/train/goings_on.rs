@@ -1,5 +1,6 @@
-//! A run that goes back is counted once by the server that scores it.
+//! A run that is told to stop loses nothing, and one that goes back is counted once by the server that scores it.
 
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
 
 use super::refusals::before;
@@ -83,4 +84,60 @@ fn a_step_of_which_nothing_was_scored_is_asked_anew() {
     go(run);
     let keys = keys.lock().unwrap();
     assert!(keys.len() == 2 && keys[0] != keys[1], "{keys:?}");
+}
+
+fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
+    for _ in 0..2400 {
+        if is_there() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    panic!("{what}: not within a minute");
+}
+
+fn signal(process: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &process.id().to_string()]).status().unwrap().success());
+}
+
+fn has_steps(run: &Path) -> bool {
+    std::fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|text| !text.is_empty())
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_loses_no_step() {
+    let folder = start(10);
+    let (mut whole, mut told) = (rl(folder.path(), "whole", "grpo", 8), rl(folder.path(), "told", "grpo", 8));
+    (whole.checkpoint.every, told.checkpoint.every) = (0, 0);
+    let outputs = [&whole, &told].map(|run| run.output.clone());
+    let process = train(&told, "").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a step", || has_steps(&told.output));
+    signal(&process, "-INT");
+    let ended = process.wait_with_output().unwrap();
+    let said = [ended.stdout, ended.stderr].map(|said| String::from_utf8(said).unwrap());
+    assert_eq!(ended.status.code(), Some(130), "{said:?}");
+    assert!(said[0].contains("stopped at step ") && said[0].contains("the same command goes on"), "{said:?}");
+    assert!(said[1].contains("a second signal ends it at once"), "{said:?}");
+    let done = series(&told.output, &Metric::PolicyLoss).len();
+    assert!(told.output.join(format!("checkpoints/step-{done:06}")).exists() && done < 8, "{done}");
+    assert!(!told.output.join("model").exists());
+    go(told);
+    go(whole);
+    assert_eq!(weights(&outputs[0].join("model")), weights(&outputs[1].join("model")));
+}
+
+#[test]
+fn a_run_that_is_told_twice_ends_at_once() {
+    let folder = start(10);
+    let server = Arc::new(Server::start(&[]));
+    let mut run = rl(folder.path(), "twice", "grpo", 2);
+    // It would be waited for.
+    run.reward.url = Some(before(&server, axum::routing::post(|| async { axum::http::StatusCode::BAD_GATEWAY })));
+    let mut process = train(&run, "").stderr(Stdio::null()).spawn().unwrap();
+    wait_for("a request", || run.output.join("reward_run.json").exists());
+    signal(&process, "-TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(process.try_wait().unwrap().is_none());
+    signal(&process, "-TERM");
+    wait_for("the end", || process.try_wait().unwrap().is_some_and(|status| status.code() == Some(143)));
 }
