@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::paint::printable;
-use crate::train::experiment::{ExperimentConfig, run as run_experiment};
+use super::stop::Stop;
+use crate::train::experiment::{ExperimentConfig, Told, run as run_experiment};
 use crate::train::report::{ReportOptions, report};
 
 /// What experiment.
@@ -55,11 +56,21 @@ pub(super) fn run(command: Command, config: Option<&PathBuf>) -> anyhow::Result<
         settings.only = args.only;
     }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let outcome = run_experiment(&settings, &args.out, &program, &mut |line| say!("{}", printable(line)))?;
+    let stop = Stop::listen("stops when its runs have saved what they did; a second signal ends them at once", |_| ())?;
+    let told = || match stop.times() {
+        0 => Told::GoOn,
+        1 => Told::Stop,
+        _ => Told::End,
+    };
+    let outcome = run_experiment(&settings, &args.out, &program, &mut |line| say!("{}", printable(line)), &told)?;
     for (name, why) in &outcome.failed {
         note!("gradus: {name} failed: {}", printable(why));
     }
     if outcome.done.is_empty() {
+    if outcome.stopped {
+        say!("stopped with {} runs done; the same command goes on", outcome.done.len());
+        return Ok(stop.code());
+    }
         anyhow::bail!("no run is done");
     }
     let found =

@@ -100,6 +100,11 @@ fn signal(process: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &process.id().to_string()]).status().unwrap().success());
 }
 
+/// Whether no process trains in a folder, of which one did.
+fn is_free(run: &Path) -> bool {
+    std::fs::File::open(run.join("lock")).unwrap().try_lock().is_ok()
+}
+
 fn has_steps(run: &Path) -> bool {
     std::fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|text| !text.is_empty())
 }
@@ -140,4 +145,45 @@ fn a_run_that_is_told_twice_ends_at_once() {
     assert!(process.try_wait().unwrap().is_none());
     signal(&process, "-TERM");
     wait_for("the end", || process.try_wait().unwrap().is_some_and(|status| status.code() == Some(143)));
+}
+
+#[test]
+fn a_run_stops_when_the_experiment_that_started_it_is_gone() {
+    let folder = start(10);
+    let run = rl(folder.path(), "orphan", "grpo", 1000);
+    let program = env!("CARGO_BIN_EXE_gradus");
+    let config = run.output.with_extension("toml");
+    std::fs::write(&config, toml::to_string(&run).unwrap()).unwrap();
+    let line = format!("{program} --config {} train --quiet --parent=$$ & wait", config.display());
+    let mut parent = Command::new("bash").args(["-c", &line]).spawn().unwrap();
+    wait_for("a step", || has_steps(&run.output));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    wait_for("the end of the run", || is_free(&run.output));
+    assert!(run.output.join("checkpoints").exists() && !run.output.join("model").exists());
+}
+
+#[test]
+fn an_experiment_leaves_no_run_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("settings.toml");
+    let text = "main_seeds = 1\nother_seeds = 1\nonly = [\"vspo-prs\"]\ndevice = \"cpu\"\n[world]\npeople = 20\n\
+                train = 40\nheld_out = 20\ndemonstrations = 50\n";
+    std::fs::write(&settings, text).unwrap();
+    let out = folder.path().join("out");
+    let start = out.join("starts/start-s0");
+    for (signals, code) in [(["-TERM", "-TERM"], 143), (["-INT", "-KILL"], 0)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
+        command.arg("--config").arg(&settings).args(["experiment", "paper", "--out"]).arg(&out);
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // The run has its folder to itself.
+        wait_for("a run", || start.join("lock").exists() && !is_free(&start));
+        for name in signals {
+            signal(&process, name);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let status = process.wait().unwrap();
+        assert_eq!(status.code().unwrap_or(0), code, "{status}");
+        wait_for("the end of the run", || is_free(&start));
+    }
 }
