@@ -176,3 +176,12 @@ fn a_world_is_replaced_only_by_force() {
     make(&["--flawed", "0.9", "--force"], 0);
     assert_ne!(std::fs::read(gradus.path("world/demonstrations.jsonl")).unwrap(), before);
 }
+
+#[test]
+fn numbers_of_which_nothing_would_come_are_refused() {
+    let gradus = Gradus::new();
+    let said = gradus.run(&["bench", "--device", "cpu", "--repeats", "0"]).exits(2).err;
+    assert!(said.contains("--repeats"), "{said}");
+    let said = gradus.run(&["bench", "--device", "cpu", "--work", "verify-training"]).exits(1).err;
+    assert!(said.contains("nothing to compare") && said.lines().count() == 1, "{said}");
+}
