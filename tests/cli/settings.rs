@@ -180,6 +180,10 @@ fn a_world_is_replaced_only_by_force() {
 #[test]
 fn numbers_of_which_nothing_would_come_are_refused() {
     let gradus = Gradus::new();
+    for option in ["--seeds", "--steps", "--jobs"] {
+        let said = gradus.run(&["experiment", "paper", option, "0"]).exits(2).err;
+        assert!(said.contains(option) && said.contains("invalid value '0'"), "{said}");
+    }
     let said = gradus.run(&["bench", "--device", "cpu", "--repeats", "0"]).exits(2).err;
     assert!(said.contains("--repeats"), "{said}");
     let said = gradus.run(&["bench", "--device", "cpu", "--work", "verify-training"]).exits(1).err;
