@@ -10,6 +10,8 @@ mod completions;
 mod divergence;
 #[path = "train/evaluations.rs"]
 mod evaluations;
+#[path = "train/goings_on.rs"]
+mod goings_on;
 #[path = "train/refusals.rs"]
 mod refusals;
 #[path = "train/settings.rs"]
@@ -131,7 +133,7 @@ fn go(config: TrainConfig) {
 }
 
 fn go_with(config: TrainConfig, force: bool) -> Result<(), TrainError> {
-    Run::open(config, &options("short_form_qa_curriculum", force))?.go(&mut |_| {}).map(|_| ())
+    Run::open(config, &options("short_form_qa_curriculum", force))?.go(&mut |_| {}, &|| false).map(|_| ())
 }
 
 /// A world and a policy that has seen a few demonstrations.
@@ -166,7 +168,7 @@ fn a_tiny_policys_reward_rises_and_its_model_loads() {
     let mut run = rl(folder.path(), "vspo", "vspo", 40);
     (run.rollout.prompts, run.learning_rate.peak) = (8, 3e-4);
     // A rubric whose weights stay: what a curriculum pays for the same rollouts moves.
-    Run::open(run, &options("short_form_qa", false)).unwrap().go(&mut |_| {}).unwrap();
+    Run::open(run, &options("short_form_qa", false)).unwrap().go(&mut |_| {}, &|| false).unwrap();
     let rewards = series(&folder.path().join("vspo"), &Metric::RewardMean);
     let (first, last) = (mean(&rewards[..4]), mean(&rewards[36..]));
     assert!(last > first + 0.1, "the mean reward went from {first} to {last}: {rewards:?}");
@@ -332,7 +334,7 @@ fn a_task_that_a_step_holds_twice_is_one_visit_here_as_at_a_server() {
     let state = run.output.join("checkpoints/step-000002/state.json");
     go(run);
     let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
-    let theirs = server.get("/runs/visits/prompts").json();
+    let theirs = server.get("/runs/visits-s3/prompts").json();
     // Twelve groups of four tasks in two steps.
     assert_eq!((&theirs["prompts"], theirs["items"][0]["visits"].as_u64()), (&4.into(), Some(2)), "{theirs:#}");
     for prompt in theirs["items"].as_array().unwrap() {
@@ -433,7 +435,7 @@ fn a_run_whose_server_was_lost_goes_on_to_the_bit() {
         }
     };
     let run = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap();
-    let error = run.go(&mut let_go).unwrap_err();
+    let error = run.go(&mut let_go, &|| false).unwrap_err();
     assert!(matches!(&error, TrainError::Reward(why) if why.contains("resume the run")), "{error}");
     // Checkpoints are due after steps 2 and 4; what is saved after 3 is saved because of the failure.
     assert!(output.join("checkpoints/step-000003").exists());

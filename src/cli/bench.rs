@@ -4,6 +4,7 @@
 mod training;
 mod verify;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -29,9 +30,9 @@ pub(super) struct Args {
     /// Where to compute
     #[arg(long, default_value = "cuda")]
     device: Where,
-    /// Times that each work is measured, after one that is not; the median counts
-    #[arg(long, default_value_t = 3)]
-    repeats: usize,
+    /// Times that each work is measured, after one that is not; the median counts; 1 or more
+    #[arg(long, default_value = "3")]
+    repeats: NonZeroUsize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,7 +47,7 @@ enum Work {
     Ragged,
     /// 256 tokens after each of 64 prompts of 512
     Generate,
-    /// The GPU's gradients against the CPU's, for small models
+    /// The GPU's gradients against the CPU's, for small models; needs --device cuda
     VerifyTraining,
     /// A policy-gradient step over 16 sequences of 1,024 tokens
     Train,
@@ -91,6 +92,11 @@ impl Shape {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.device == Where::Cpu && args.work.contains(&Work::VerifyTraining) {
+        bail!(
+            "--work verify-training compares a GPU with the CPU: on --device cpu there is nothing to compare; leave it out"
+        );
+    }
     let device = match args.device {
         Where::Cpu => Device::Cpu,
         Where::Cuda => cuda_device()?,
@@ -104,7 +110,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     for (work, activations) in [(Work::Train, Activations::Keep), (Work::TrainRecompute, Activations::Recompute)] {
         if args.work.contains(&work) {
-            training::measure(args.shape, activations, &device, args.repeats.max(1))?;
+            training::measure(args.shape, activations, &device, args.repeats.get())?;
         }
     }
     let apart = [Work::Verify, Work::VerifyTraining, Work::Train, Work::TrainRecompute];
@@ -112,7 +118,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !rest.is_empty() {
         let mut engine = engine(args.shape, &device)?;
         for work in rest {
-            measure(&mut engine, work, args.repeats.max(1))?;
+            measure(&mut engine, work, args.repeats.get())?;
         }
     }
     Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })

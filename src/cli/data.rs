@@ -37,6 +37,9 @@ pub(super) struct HopsArgs {
     /// Share of the demonstrations with a flaw, from 0 to 1 [default: 0.5]
     #[arg(long, value_name = "SHARE")]
     flawed: Option<f64>,
+    /// Replace the files of another world that are in the folder
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -52,6 +55,14 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
         ..usual
     };
     let hops = Hops::generate(config)?;
+    if let Some(other) = hops.other_file(&args.out)?.filter(|_| !args.force) {
+        let path = args.out.join(other);
+        anyhow::bail!(
+            "{}: is there already, of a world with other settings or of something else: name another --out, or replace it with \
+             --force",
+            path.display()
+        );
+    }
     hops.write(&args.out)?;
     say!("{}: {} demonstrations; see README.md there", args.out.display(), hops.demonstrations().len());
     Ok(ExitCode::SUCCESS)

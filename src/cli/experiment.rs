@@ -1,12 +1,14 @@
 //! `gradus experiment`: comparisons that anybody can run again.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 
 use super::paint::printable;
-use crate::train::experiment::{ExperimentConfig, run as run_experiment};
+use super::stop::Stop;
+use crate::train::experiment::{ExperimentConfig, Told, run as run_experiment};
 use crate::train::report::{ReportOptions, report};
 
 /// What experiment.
@@ -23,14 +25,14 @@ pub(super) struct PaperArgs {
     /// Folder of the experiment; what is done in it is not done again
     #[arg(long, value_name = "DIR", default_value = "experiment")]
     out: PathBuf,
-    /// Runs at a time
+    /// Runs at a time; 1 or more
     #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
-    /// Steps of each run
-    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Steps of each run; 1 or more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Seeds of every run
-    #[arg(long, value_name = "N")]
+    /// Seeds of every run; 1 or more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// Only runs whose names begin so, such as vspo-prs; may be repeated
     #[arg(long = "only", value_name = "NAME")]
@@ -46,7 +48,7 @@ pub(super) fn run(command: Command, config: Option<&PathBuf>) -> anyhow::Result<
         }
         None => ExperimentConfig::default(),
     };
-    settings.jobs = args.jobs.unwrap_or(settings.jobs);
+    settings.jobs = args.jobs.map_or(settings.jobs, NonZeroUsize::get);
     settings.steps = args.steps.unwrap_or(settings.steps);
     if let Some(seeds) = args.seeds {
         (settings.main_seeds, settings.other_seeds) = (seeds, seeds);
@@ -55,9 +57,19 @@ pub(super) fn run(command: Command, config: Option<&PathBuf>) -> anyhow::Result<
         settings.only = args.only;
     }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let outcome = run_experiment(&settings, &args.out, &program, &mut |line| say!("{}", printable(line)))?;
+    let stop = Stop::listen("stops when its runs have saved what they did; a second signal ends them at once", |_| ())?;
+    let told = || match stop.times() {
+        0 => Told::GoOn,
+        1 => Told::Stop,
+        _ => Told::End,
+    };
+    let outcome = run_experiment(&settings, &args.out, &program, &mut |line| say!("{}", printable(line)), &told)?;
     for (name, why) in &outcome.failed {
         note!("gradus: {name} failed: {}", printable(why));
+    }
+    if outcome.stopped {
+        say!("stopped with {} runs done; the same command goes on", outcome.done.len());
+        return Ok(stop.code());
     }
     if outcome.done.is_empty() {
         anyhow::bail!("no run is done");

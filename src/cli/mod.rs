@@ -28,6 +28,7 @@ mod score;
 mod score_options;
 mod score_output;
 mod serve;
+mod stop;
 mod summary;
 mod train;
 

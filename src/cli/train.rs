@@ -9,6 +9,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::paint::printable;
+use super::stop::{self, Stop};
 use crate::config::{ConfigError, File, Scoring, ScoringFlags};
 use crate::judge::Judges;
 use crate::judge::rubric::read_toml;
@@ -42,6 +43,9 @@ pub(super) struct Args {
     /// No progress bar; a line for each evaluation
     #[arg(long)]
     quiet: bool,
+    /// The process that started this one, whose end stops it, too
+    #[arg(long, hide = true, value_name = "PID")]
+    parent: Option<i32>,
     #[command(flatten)]
     scoring: TrainScoring,
 }
@@ -95,13 +99,19 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
     if let Some(step) = args.inspect {
         return inspect(&config, step, args.show);
     }
+    let stop = Stop::listen("stops after this step; a second signal ends it at once", end)?;
+    args.parent.map_or(Ok(()), stop::with_parent)?;
     let options = options(&config, args.scoring, args.force)?;
     let steps = config.steps;
     let run = Run::open(config, &options)?;
     let progress = Progress::new(steps, args.quiet);
-    let ended = run.go(&mut |metrics| progress.show(metrics));
+    let ended = run.go(&mut |metrics| progress.show(metrics), &|| stop.times() > 0);
     progress.bar.finish_and_clear();
     let ended = ended?;
+    if ended.stopped {
+        say!("stopped at step {}; the same command goes on", ended.steps);
+        return Ok(stop.code());
+    }
     let share = |value: Option<f64>| value.map_or_else(|| "not measured".to_owned(), |value| format!("{value:.3}"));
     if let Some(why) = &ended.early {
         say!("stopped early: {why}");
@@ -113,6 +123,12 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
         say!("{done} steps; held-out exact match {} (best {best}); model in {model}", share(ended.exact_match));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends this process, with what was logged.
+fn end(code: u8) {
+    super::log::end();
+    std::process::exit(i32::from(code));
 }
 
 fn options(config: &TrainConfig, flags: TrainScoring, force: bool) -> anyhow::Result<RunOptions> {

@@ -31,12 +31,25 @@ pub(super) struct Client {
     endpoint: Endpoint,
 }
 
+/// Why a request will have no answer.
+struct Refused {
+    why: String,
+    /// Whether its key is that of a request with another body.
+    is_taken: bool,
+}
+
+impl From<Refused> for String {
+    fn from(refused: Refused) -> Self {
+        refused.why
+    }
+}
+
 /// Why a request had no answer.
 enum Failure {
     /// It may have one later.
     Later(String),
     /// It never will.
-    Never(String),
+    Never(Refused),
 }
 
 impl Client {
@@ -77,6 +90,7 @@ impl Client {
     }
 
     /// The same for what is to be done once: every attempt says `key`, by which the server knows the request again.
+    /// `None` where it knows another request by it.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -85,9 +99,13 @@ impl Client {
         path: &str,
         body: &Value,
         key: &str,
-    ) -> Result<T, String> {
+    ) -> Result<Option<T>, String> {
         let request = || self.http.post(self.address(path)).header("Idempotency-Key", key).json(body);
-        self.read(path, &self.patiently(path, request).await?)
+        match self.patiently(path, request).await {
+            Ok(answer) => self.read(path, &answer).map(Some),
+            Err(refused) if refused.is_taken => Ok(None),
+            Err(refused) => Err(refused.why),
+        }
     }
 
     /// The same, whatever is answered, as long as it is no refusal.
@@ -95,7 +113,8 @@ impl Client {
     /// # Errors
     /// As [`Self::get`].
     pub(super) async fn tell(&self, path: &str, body: &Value) -> Result<(), String> {
-        self.patiently(path, || self.http.post(self.address(path)).json(body)).await.map(|_| ())
+        self.patiently(path, || self.http.post(self.address(path)).json(body)).await?;
+        Ok(())
     }
 
     fn address(&self, path: &str) -> String {
@@ -108,16 +127,19 @@ impl Client {
         serde_json::from_slice(answer).map_err(wrong)
     }
 
-    async fn patiently(&self, path: &str, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Vec<u8>, String> {
+    async fn patiently(&self, path: &str, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Vec<u8>, Refused> {
         let (began, mut pause) = (Instant::now(), Duration::from_millis(250));
         let Endpoint { url, patience, .. } = &self.endpoint;
         loop {
             match self.send(request()).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Never(why)) => return Err(format!("{}: {why}", self.address(path))),
+                Err(Failure::Never(refused)) => {
+                    return Err(Refused { why: format!("{}: {}", self.address(path), refused.why), ..refused });
+                }
                 Err(Failure::Later(why)) if began.elapsed() + pause > *patience => {
                     let waited = patience.as_secs();
-                    return Err(format!("{url} gave no answer for {waited} s: {why}; start it and resume the run"));
+                    let why = format!("{url} gave no answer for {waited} s: {why}; start it and resume the run");
+                    return Err(Refused { why, is_taken: false });
                 }
                 Err(Failure::Later(why)) => {
                     tracing::warn!("{url}: {why}; asking again in {} ms", pause.as_millis());
@@ -135,8 +157,9 @@ impl Client {
         };
         let later = |error: reqwest::Error| {
             // An address that is none will not become one.
-            let failure = if error.is_builder() { Failure::Never } else { Failure::Later };
-            failure(error.without_url().to_string())
+            let is_never = error.is_builder();
+            let why = error.without_url().to_string();
+            if is_never { Failure::Never(Refused { why, is_taken: false }) } else { Failure::Later(why) }
         };
         let answer = request.send().await.map_err(later)?;
         let status = answer.status();
@@ -146,7 +169,8 @@ impl Client {
         }
         let why = format!("{status}: {}", beginning(&bytes));
         let again = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
-        Err(if again { Failure::Later(why) } else { Failure::Never(why) })
+        let is_taken = status == reqwest::StatusCode::CONFLICT;
+        Err(if again { Failure::Later(why) } else { Failure::Never(Refused { why, is_taken }) })
     }
 }
 

@@ -167,6 +167,11 @@ impl TrainConfig {
         files
     }
 
+    /// What a reward server calls the run. Seeds of one file are runs of their own.
+    pub(super) fn run_id(&self) -> String {
+        if self.seed == 0 { self.name.clone() } else { format!("{}-s{}", self.name, self.seed) }
+    }
+
     /// The first setting that cannot be, and what to do.
     fn wrong(&self) -> Option<(&'static str, &'static str)> {
         let learns_by_reward = self.algorithm.learns_by_reward();

@@ -47,7 +47,9 @@ pub(super) fn rewarder(config: &TrainConfig, options: &RunOptions, tools: &str) 
     if let Some(url) = &reward.url {
         let patience = Duration::from_secs(reward.patience_s);
         let endpoint = Endpoint { url: url.clone(), token: options.reward_token.clone(), patience };
-        return Ok(Rewarder::Remote(Box::new(Remote::connect(endpoint, &reward.rubric, &config.name, tools)?)));
+        let run_id = config.run_id();
+        let remote = Remote::connect(endpoint, &reward.rubric, (&config.output, &run_id), tools)?;
+        return Ok(Rewarder::Remote(Box::new(remote)));
     }
     let rubric = options.rubric.clone();
     let rubric = rubric.ok_or_else(|| TrainError::other(format!("there is no rubric {:?}", reward.rubric)))?;

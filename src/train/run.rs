@@ -50,10 +50,12 @@ pub struct Ended {
     pub exact_match: Option<f64>,
     /// The best one.
     pub best: Option<f64>,
-    /// The exported model.
+    /// The exported model; where `stopped`, the place where it will be.
     pub model: PathBuf,
     /// Why it ended before its last step.
     pub early: Option<String>,
+    /// Whether it was told to stop before its last step: it goes on when it is opened again.
+    pub stopped: bool,
 }
 
 /// A run under way.
@@ -161,12 +163,20 @@ impl Run {
     }
 
     /// Runs to the end, to an early stop, or to an error with everything saved that can be. `watch` sees the numbers of each
-    /// step when it is done.
+    /// step when it is done. Where `wants_stop` says so, it ends after the step that is under way, saved.
     ///
     /// # Errors
     /// What stopped it.
-    pub fn go(mut self, watch: &mut dyn FnMut(&StepMetrics)) -> Result<Ended, TrainError> {
+    pub fn go(
+        mut self,
+        watch: &mut dyn FnMut(&StepMetrics),
+        wants_stop: &dyn Fn() -> bool,
+    ) -> Result<Ended, TrainError> {
         let done_before = self.state.step;
+        // Before it has done anything there is nothing to save.
+        if self.saved_step.is_none() && wants_stop() {
+            return Ok(self.ended(done_before, true));
+        }
         if self.saved_step.is_none() && self.config.evaluation.every > 0 {
             let mut metrics = StepMetrics::new(0, 0.0)?;
             self.evaluate(&mut metrics)?;
@@ -177,6 +187,10 @@ impl Run {
             self.examine_again(watch)?;
         }
         while self.state.step < self.config.steps && self.state.early.is_none() {
+            if wants_stop() {
+                self.save()?;
+                return Ok(self.ended(done_before, true));
+            }
             let (began, step) = (Instant::now(), self.state.step + 1);
             let before = (self.state.clone(), self.optimizer.steps());
             let mut values = match self.config.algorithm {
@@ -202,10 +216,22 @@ impl Run {
             }
         }
         self.save()?;
-        let model = self.config.output.join("model");
-        self.policy.export(&model)?;
-        let (steps, best, early) = (self.state.step, self.state.best, self.state.early);
-        Ok(Ended { steps, before: done_before, exact_match: self.last_exact_match, best, model, early })
+        let ended = self.ended(done_before, false);
+        self.policy.export(&ended.model)?;
+        Ok(ended)
+    }
+
+    /// How it ends here.
+    fn ended(&self, before: u64, stopped: bool) -> Ended {
+        Ended {
+            steps: self.state.step,
+            before,
+            exact_match: self.last_exact_match,
+            best: self.state.best,
+            model: self.config.output.join("model"),
+            early: self.state.early.clone(),
+            stopped,
+        }
     }
 
     /// What comes after a step's update: the sampler takes the new numbers, and held-out questions are answered where that is

@@ -42,6 +42,8 @@ impl Run {
             }
         }
         if all.scored.iter().all(|scored| scored.reward.is_none()) {
+            // What kept a judge from it may be over when the run goes on.
+            self.rewarder.ask_anew()?;
             let why = all.scored.into_iter().find_map(|scored| scored.reason);
             let why = why.unwrap_or_else(|| "no reason is known".to_owned());
             return Err(TrainError::Reward(format!("no rollout of step {step} could be scored: {why}")));

@@ -160,3 +160,32 @@ fn train_says_of_an_option_that_it_does_nothing() {
         assert!(said.contains("WARN") && !said.contains("leave it out"), "{said}");
     }
 }
+
+/// Another world in the place of the one that runs learnt from would make them go on with other questions.
+#[test]
+fn a_world_is_replaced_only_by_force() {
+    let gradus = Gradus::new();
+    let small = ["data", "hops", "--out", "world", "--people", "20", "--train", "40", "--held-out", "20"];
+    let make = |rest: &[&str], code| gradus.run(&[&small, rest].concat()).exits(code);
+    make(&[], 0);
+    let before = std::fs::read(gradus.path("world/demonstrations.jsonl")).unwrap();
+    make(&[], 0);
+    let said = make(&["--flawed", "0.9"], 1).err;
+    assert!(said.contains("world/demonstrations.jsonl") && said.contains("--force"), "{said}");
+    assert_eq!(std::fs::read(gradus.path("world/demonstrations.jsonl")).unwrap(), before);
+    make(&["--flawed", "0.9", "--force"], 0);
+    assert_ne!(std::fs::read(gradus.path("world/demonstrations.jsonl")).unwrap(), before);
+}
+
+#[test]
+fn numbers_of_which_nothing_would_come_are_refused() {
+    let gradus = Gradus::new();
+    for option in ["--seeds", "--steps", "--jobs"] {
+        let said = gradus.run(&["experiment", "paper", option, "0"]).exits(2).err;
+        assert!(said.contains(option) && said.contains("invalid value '0'"), "{said}");
+    }
+    let said = gradus.run(&["bench", "--device", "cpu", "--repeats", "0"]).exits(2).err;
+    assert!(said.contains("--repeats"), "{said}");
+    let said = gradus.run(&["bench", "--device", "cpu", "--work", "verify-training"]).exits(1).err;
+    assert!(said.contains("nothing to compare") && said.lines().count() == 1, "{said}");
+}

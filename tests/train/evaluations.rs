@@ -24,7 +24,7 @@ fn a_server_that_is_lost_at_an_evaluation_costs_no_step() {
     assert!(output.join("checkpoints/step-000003").exists(), "what was learnt is saved");
     assert_eq!(series(&output, &Metric::RewardMean).len(), 3);
     // What is evaluated is no prompt that a trainer could draw.
-    let run = server.get("/runs/lost").json();
+    let run = server.get("/runs/lost-s3").json();
     assert_eq!(run["n"], 3 * 24, "{run:#}");
     (lost.reward.url, lost.steps) = (Some(format!("http://{}", server.address())), 3);
     // A start that ends before the line is written whole leaves the one that is there.
@@ -34,7 +34,8 @@ fn a_server_that_is_lost_at_an_evaluation_costs_no_step() {
     assert!(go_with(lost.clone(), false).unwrap_err().to_string().contains("metrics.writing"));
     assert_eq!((std::fs::read(&metrics).unwrap(), owes_an_evaluation(&output, 3)), (before, true));
     std::fs::remove_dir(&beside).unwrap();
-    let ended = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap().go(&mut |_| {}).unwrap();
+    let ended =
+        Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap().go(&mut |_| {}, &|| false).unwrap();
     assert!(ended.steps == 3 && ended.exact_match.is_some(), "what was not looked at is: {ended:?}");
     // The step's line holds what it would hold had nothing failed, and no start looks again.
     assert_eq!(series(&output, &Metric::EvalExactMatch)[1..], [ended.exact_match.unwrap()]);

@@ -42,7 +42,7 @@ fn a_run_that_stopped_early_stays_so() {
     let mut run = rl(folder.path(), "early", "grpo", 4);
     (run.evaluation.every, run.evaluation.target) = (1, Some(0.0));
     let end = |run: &TrainConfig, force| {
-        Run::open(run.clone(), &options("short_form_qa_curriculum", force)).unwrap().go(&mut |_| {}).unwrap()
+        Run::open(run.clone(), &options("short_form_qa_curriculum", force)).unwrap().go(&mut |_| {}, &|| false).unwrap()
     };
     let first = end(&run, false);
     assert!(first.steps == 1 && first.early.as_ref().is_some_and(|why| why.contains("target")), "{first:?}");
@@ -176,7 +176,7 @@ fn what_is_asked_again_is_stored_once() {
     let (url, keys) = losing(&server);
     (run.reward.url, run.reward.patience_s) = (Some(url), 60);
     go(run);
-    let n = server.get("/runs/asked").json();
+    let n = server.get("/runs/asked-s3").json();
     assert_eq!(n["n"], 2 * 24, "{n:#}");
     let keys = keys.lock().unwrap();
     assert!(keys.chunks(2).all(|pair| pair[0] == pair[1]), "{keys:?}");

@@ -140,7 +140,7 @@ fn dapo_takes_long_rollouts_something_off() {
         let output = run.output.clone();
         let rubric = Arc::new(Rubric::from_toml(rubric).unwrap());
         let options = RunOptions { rubric: Some(rubric), ..options("short_form_qa", false) };
-        Run::open(run, &options).unwrap().go(&mut |_| {}).unwrap();
+        Run::open(run, &options).unwrap().go(&mut |_| {}, &|| false).unwrap();
         (series(&output, &Metric::RewardMean)[0], series(&output, &Metric::RolloutOverlong))
     };
     let rubric = std::fs::read_to_string("rubrics/short_form_qa.toml").unwrap();

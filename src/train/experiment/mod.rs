@@ -86,9 +86,22 @@ pub struct Outcome {
     pub done: Vec<PathBuf>,
     /// Names of those that failed, and what their log says last.
     pub failed: BTreeMap<String, String>,
+    /// Whether it was told to stop before all were done.
+    pub stopped: bool,
 }
 
-/// Runs what is not done yet. `said` is told of every run that ends.
+/// What whoever started an experiment wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// To go on.
+    GoOn,
+    /// To stop when every run that is under way has saved what it did.
+    Stop,
+    /// To end at once.
+    End,
+}
+
+/// Runs what is not done yet. `said` is told of every run that ends; `told` is asked all the time what is wanted.
 ///
 /// # Errors
 /// When the world cannot be made or a process cannot be started.
@@ -97,6 +110,7 @@ pub fn run(
     out: &Path,
     program: &Path,
     said: &mut dyn FnMut(&str),
+    told: &dyn Fn() -> Told,
 ) -> Result<Outcome, TrainError> {
     let known = arms(&config.dense_rubric);
     if let Some(nobody) = config.only.iter().find(|name| !known.iter().any(|arm| arm.name.starts_with(name.as_str()))) {
@@ -121,9 +135,9 @@ pub fn run(
     });
     let runs: Vec<TrainConfig> = runs.collect();
     let (starting, going) = (jobs(out, &starts)?, jobs(out, &runs)?);
-    let mut outcome = pool::run(starting, config.jobs, program, said)?;
-    if outcome.failed.is_empty() {
-        outcome = pool::run(going, config.jobs, program, said)?;
+    let mut outcome = pool::run(starting, config.jobs, program, said, told)?;
+    if outcome.failed.is_empty() && !outcome.stopped {
+        outcome = pool::run(going, config.jobs, program, said, told)?;
     }
     outcome.done = runs.iter().map(|run| run.output.clone()).filter(|dir| pool::is_done(dir)).collect();
     Ok(outcome)
@@ -288,7 +302,7 @@ mod tests {
         let out = folder.path().join("out");
         let config =
             ExperimentConfig { only: vec!["vspo".to_owned(), "nope".to_owned()], ..ExperimentConfig::default() };
-        let error = run(&config, &out, Path::new("nothing"), &mut |_| ()).unwrap_err().to_string();
+        let error = run(&config, &out, Path::new("nothing"), &mut |_| (), &|| Told::GoOn).unwrap_err().to_string();
         assert!(error.contains("\"nope\"") && error.contains("vspo-prs") && !out.exists(), "{error}");
     }
 

@@ -1,11 +1,14 @@
-//! Runs processes, a few at a time. In: jobs. Out: which are done, and what the others said last.
+//! Runs processes, a few at a time. In: jobs. Out: which are done, and what the others said last. None of them outlives it.
 
 use std::fs::File;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Outcome;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Outcome, Told};
 use crate::train::TrainError;
 
 /// A run that is to be.
@@ -20,6 +23,28 @@ struct Running {
     job: Job,
     child: Child,
     began: Instant,
+}
+
+/// Whatever ends this process or this run of jobs, no child is left behind.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    /// Tells it to stop where nothing is lost.
+    fn tell(&self) {
+        // Where it has ended there is nobody to tell.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+    }
+}
+
+/// Whether a process ended because it was told to.
+fn did_as_told(status: ExitStatus) -> bool {
+    let signal = Signal::TERM.as_raw();
+    status.code() == Some(128 + signal) || status.signal() == Some(signal)
 }
 
 /// A run ends by writing its model.
@@ -39,7 +64,9 @@ fn start(job: Job, program: &Path) -> Result<Running, TrainError> {
     let errors = out.try_clone().map_err(wrong)?;
     let mut command = Command::new(program);
     command.arg("--config").arg(&job.config).args(["train", "--quiet"]);
-    let child = command.stdin(Stdio::null()).stdout(out).stderr(errors).spawn();
+    command.arg(format!("--parent={}", std::process::id()));
+    // A terminal's Ctrl-C comes to this process alone, which tells them once.
+    let child = command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(errors).spawn();
     let child = child.map_err(|error| TrainError::other(format!("{}: {error}", program.display())))?;
     Ok(Running { job, child, began: Instant::now() })
 }
@@ -50,6 +77,7 @@ pub(super) fn run(
     at_once: usize,
     program: &Path,
     said: &mut dyn FnMut(&str),
+    told: &dyn Fn() -> Told,
 ) -> Result<Outcome, TrainError> {
     let (done, waiting): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| is_done(&job.output));
     let mut outcome = Outcome { done: done.into_iter().map(|job| job.output).collect(), ..Outcome::default() };
@@ -57,7 +85,15 @@ pub(super) fn run(
     let mut waiting = waiting.into_iter();
     let (mut running, mut ended): (Vec<Running>, usize) = (Vec::new(), 0);
     loop {
-        while running.len() < at_once.max(1) {
+        match told() {
+            Told::Stop if !outcome.stopped => {
+                outcome.stopped = true;
+                running.iter().for_each(Running::tell);
+            }
+            Told::End => return Ok(Outcome { stopped: true, ..outcome }),
+            Told::GoOn | Told::Stop => {}
+        }
+        while !outcome.stopped && running.len() < at_once.max(1) {
             let Some(job) = waiting.next() else { break };
             running.push(start(job, program)?);
         }
@@ -76,7 +112,9 @@ pub(super) fn run(
             let (name, seconds) = (run.job.name.clone(), run.began.elapsed().as_secs());
             if status.success() && is_done(&run.job.output) {
                 said(&format!("{ended}/{total} {name}: {seconds} s, {}", last_line(&run.job)));
-                outcome.done.push(run.job.output);
+                outcome.done.push(run.job.output.clone());
+            } else if outcome.stopped && did_as_told(status) {
+                said(&format!("{name}: {}", last_line(&run.job)));
             } else {
                 said(&format!("{ended}/{total} {name}: failed after {seconds} s: {}", last_line(&run.job)));
                 outcome.failed.insert(name, last_line(&run.job));
@@ -89,4 +127,73 @@ pub(super) fn run(
 fn last_line(job: &Job) -> String {
     let text = std::fs::read_to_string(log(job)).unwrap_or_default();
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A job whose process says `ready`, and then waits until it is told to stop.
+    fn waiting(folder: &Path, name: &str) -> Job {
+        Job { name: name.to_owned(), config: folder.join("none.toml"), output: folder.join(name) }
+    }
+
+    fn program(folder: &Path) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = folder.join("program");
+        let text = "#!/bin/sh\ntrap 'echo saved; exit 143' TERM\necho $$\nwhile :; do sleep 0.05; done\n";
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// The process of a job, once it has said which it is.
+    fn process(job: &Job) -> Option<Pid> {
+        let said = std::fs::read_to_string(log(job)).ok()?;
+        said.strip_suffix('\n').and_then(|said| Pid::from_raw(said.parse().ok()?))
+    }
+
+    fn lives(process: Pid) -> bool {
+        rustix::process::test_kill_process(process).is_ok()
+    }
+
+    #[test]
+    fn whoever_is_told_to_stop_waits_for_its_runs_and_starts_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs: Vec<Job> = ["a", "b", "c"].map(|name| waiting(folder.path(), name)).into();
+        let told = || {
+            let are_there = jobs[..2].iter().all(|job| process(job).is_some());
+            if are_there { Told::Stop } else { Told::GoOn }
+        };
+        let mut said = Vec::new();
+        let mut say = |line: &str| said.push(line.to_owned());
+        let outcome = run(jobs.clone(), 2, &program(folder.path()), &mut say, &told).unwrap();
+        assert!(outcome.stopped && outcome.failed.is_empty() && outcome.done.is_empty(), "{outcome:?}");
+        said.sort();
+        assert_eq!(said, ["a: saved", "b: saved"]);
+        assert!(!jobs[2].output.exists());
+    }
+
+    #[test]
+    fn no_run_outlives_an_end_or_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = [waiting(folder.path(), "a"), waiting(folder.path(), "b")];
+        let program = program(folder.path());
+        let found = Cell::new(None);
+        let told = || {
+            found.set(found.get().or(process(&jobs[0])));
+            if found.get().is_some() { Told::End } else { Told::GoOn }
+        };
+        let outcome = run(jobs[..1].to_vec(), 1, &program, &mut |_| (), &told).unwrap();
+        assert!(outcome.stopped && !lives(found.get().unwrap()));
+        // The folder of the second job cannot be made: the first one's process is there by then.
+        std::fs::remove_file(log(&jobs[0])).unwrap();
+        std::fs::write(&jobs[1].output, "in the way").unwrap();
+        let error = run(jobs.to_vec(), 2, &program, &mut |_| (), &|| Told::GoOn).unwrap_err();
+        assert!(error.to_string().contains(&jobs[1].output.display().to_string()), "{error}");
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(process(&jobs[0]).is_none_or(|process| !lives(process)));
+    }
 }

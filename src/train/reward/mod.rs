@@ -3,6 +3,7 @@
 //! The library scores in this process, or a running Gradus over HTTP: the same numbers, since both are the one pipeline. A
 //! rollout that could not be scored has no reward; it never counts as 0.
 
+mod ledger;
 mod local;
 pub mod remote;
 
@@ -124,7 +125,7 @@ impl Rewarder {
     /// # Errors
     /// [`TrainError::Reward`] when nothing can be scored at all.
     pub fn score(
-        &self,
+        &mut self,
         rollouts: &[Attempted<'_>],
         size: usize,
         position: &Position,
@@ -133,6 +134,17 @@ impl Rewarder {
         match self {
             Self::Local(local) => Ok(local.score(rollouts, size, position)),
             Self::Remote(remote) => remote.score(rollouts, size, position, split),
+        }
+    }
+
+    /// Asks anew from here on: what a server answered so far is no answer any more, even to the same question.
+    ///
+    /// # Errors
+    /// When that cannot be kept in the run's folder.
+    pub fn ask_anew(&mut self) -> Result<(), TrainError> {
+        match self {
+            Self::Local(_) => Ok(()),
+            Self::Remote(remote) => remote.ask_anew(),
         }
     }
 

@@ -1,14 +1,14 @@
 //! Scores by a running Gradus.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::ledger::Ledger;
 use super::{Attempted, RubricIdentity, Scored, StageScore};
 use crate::rubric::Rubric;
 use crate::shaping::Position;
@@ -44,35 +44,12 @@ fn requests(tasks: &[usize], size: usize) -> Vec<Range<usize>> {
 pub struct Remote {
     client: Client,
     runtime: Runtime,
-    keys: Keys,
+    ledger: Ledger,
     rubric: String,
-    run: String,
     tools: Value,
     identity: RubricIdentity,
     rules: Option<Rubric>,
     max_reward: f64,
-}
-
-/// Keys of requests, of which each has its own: a server that answered one, and is asked again because the answer was lost,
-/// gives that answer and stores no score twice.
-///
-/// A run that goes on asks anew even where it asks the same. Of what stopped it, a judge that was away say, the answers that
-/// were given then are no answers now.
-struct Keys {
-    /// Differs from process to process.
-    salt: u64,
-    made: AtomicU64,
-}
-
-impl Keys {
-    fn new() -> Self {
-        Self { salt: RandomState::new().hash_one(std::process::id()), made: AtomicU64::new(0) }
-    }
-
-    /// The key of one more request.
-    fn next(&self) -> String {
-        format!("{:016x}-{}", self.salt, self.made.fetch_add(1, Ordering::Relaxed))
-    }
 }
 
 #[derive(Deserialize)]
@@ -94,12 +71,17 @@ struct ScoredItem {
 }
 
 impl Remote {
-    /// Connects: asks for the rubric once, so that a wrong name is known before the first step. `run` is the name under
-    /// which the server stores its scores, `tools` a JSON list.
+    /// Connects: asks for the rubric once, so that a wrong name is known before the first step. `run` is the run's
+    /// folder, and the name under which the server stores its scores; `tools` a JSON list.
     ///
     /// # Errors
     /// [`TrainError::Reward`] when the server cannot be reached within the patience, or has no such rubric.
-    pub fn connect(endpoint: Endpoint, rubric: &str, run: &str, tools: &str) -> Result<Self, TrainError> {
+    pub fn connect(
+        endpoint: Endpoint,
+        rubric: &str,
+        (folder, run): (&Path, &str),
+        tools: &str,
+    ) -> Result<Self, TrainError> {
         let (client, runtime) = Client::new(endpoint).map_err(TrainError::Reward)?;
         let known: Value = runtime.block_on(client.get(&format!("rubrics/{rubric}"))).map_err(TrainError::Reward)?;
         let text = |key: &str| known.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -108,15 +90,15 @@ impl Remote {
             let url = client.url();
             tracing::warn!(%url, rubric, %error, "the server's rubric cannot be read here: calls are read in any format, strictly");
         }
+        let identity = RubricIdentity { name: text("name"), version: text("version") };
         Ok(Self {
-            identity: RubricIdentity { name: text("name"), version: text("version") },
+            ledger: Ledger::open(folder, run, &identity.version)?,
+            identity,
             max_reward: known.pointer("/rubric/reward/max").and_then(Value::as_f64).unwrap_or(1.0),
             rules: rules.unwrap_or_default(),
             client,
             runtime,
-            keys: Keys::new(),
             rubric: rubric.to_owned(),
-            run: run.to_owned(),
             tools: serde_json::from_str(tools).unwrap_or_else(|_| json!([])),
         })
     }
@@ -133,8 +115,12 @@ impl Remote {
         self.max_reward
     }
 
+    pub(super) fn ask_anew(&mut self) -> Result<(), TrainError> {
+        self.ledger.ask_anew()
+    }
+
     pub(super) fn score(
-        &self,
+        &mut self,
         rollouts: &[Attempted<'_>],
         size: usize,
         position: &Position,
@@ -143,10 +129,7 @@ impl Remote {
         let mut all = Vec::with_capacity(rollouts.len());
         let tasks: Vec<usize> = rollouts.iter().map(|(rollout, _)| rollout.task).collect();
         for batch in requests(&tasks, size).into_iter().filter_map(|request| rollouts.get(request)) {
-            let body = self.body(batch, position, split);
-            let key = self.keys.next();
-            let answer = self.runtime.block_on(self.client.post_once("reward", &body, &key));
-            let answer: Answer = answer.map_err(TrainError::Reward)?;
+            let answer = self.ask(batch, position, split)?;
             if answer.rubric != self.identity {
                 return Err(TrainError::Changed(format!(
                     "the server's rubric {} changed from {} to {} during the run; pin it as NAME@VERSION, or restart with \
@@ -162,9 +145,29 @@ impl Remote {
         Ok(all)
     }
 
+    /// Asks once, whatever happens on the way: a server that is asked again gives the answer that it gave, and stores no score
+    /// twice. One that has other rollouts of this step is told that these are another run's.
+    fn ask(&mut self, batch: &[Attempted<'_>], position: &Position, split: Split) -> Result<Answer, TrainError> {
+        loop {
+            let key = match split {
+                Split::Train => self.ledger.key(position.step)?,
+                Split::HeldOut => self.ledger.key_anew(),
+            };
+            let body = self.body(batch, position, split);
+            let answer = self.runtime.block_on(self.client.post_once("reward", &body, &key));
+            if let Some(answer) = answer.map_err(TrainError::Reward)? {
+                return Ok(answer);
+            }
+            let before = self.ledger.run_id();
+            self.ledger.go_another_way()?;
+            let (url, run_id, step) = (self.client.url(), self.ledger.run_id(), position.step);
+            tracing::warn!(%url, run_id, step, "the run {before} has other rollouts of this step there: scores are kept as {run_id} from here on");
+        }
+    }
+
     fn body(&self, batch: &[Attempted<'_>], position: &Position, split: Split) -> Value {
         // The server counts the prompts of a run, by which they can be drawn: those that are learnt from.
-        let run = (split == Split::Train).then_some(&self.run);
+        let run = (split == Split::Train).then(|| self.ledger.run_id());
         let trajectory = |(rollout, task): &Attempted<'_>| {
             let messages = rollout.messages.iter();
             let messages = messages.map(|message| json!({"role": message.role.as_str(), "content": message.text}));

@@ -4,6 +4,7 @@
 //! whole. Knows no command line.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Serialize;
@@ -47,6 +48,26 @@ impl Hops {
             std::fs::write(&path, content).map_err(|error| failed(&path, &error))?;
         }
         Ok(())
+    }
+
+    /// A file of another world in a folder: one that [`Self::write`] would replace by something else.
+    ///
+    /// # Errors
+    /// When what is in the folder cannot be read; the message names it.
+    pub fn other_file(&self, folder: &Path) -> Result<Option<&'static str>, HopsError> {
+        let failed = |path: &Path, error: &dyn std::fmt::Display| HopsError::Unreadable {
+            path: path.to_owned(),
+            message: error.to_string(),
+        };
+        for (name, content) in self.files().map_err(|error| failed(folder, &error))? {
+            let path = folder.join(name);
+            match std::fs::read(&path) {
+                Ok(found) if found != content.as_bytes() => return Ok(Some(name)),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&path, &error)),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Names and contents of all files, in the order in which they are written.

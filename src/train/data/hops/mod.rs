@@ -42,6 +42,14 @@ pub enum HopsError {
     /// The world's own environment refuses it.
     #[error(transparent)]
     Environment(#[from] QaSearchError),
+    /// A file that is there cannot be read.
+    #[error("{}: cannot be read: {message}; name another folder", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
     /// A file cannot be written.
     #[error("{}: cannot be written: {message}; name a folder that may be written, on a disk with room", .path.display())]
     Unwritable {

@@ -223,3 +223,19 @@ fn numbers_out_of_range_are_refused() {
     }
     assert!(Hops::generate(HopsConfig { train: 208, held_out: 52, demonstrations: 0, ..small() }).is_ok());
 }
+
+#[test]
+fn a_folder_with_another_world_is_told_from_one_with_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let hops = Hops::generate(small()).unwrap();
+    assert_eq!(hops.other_file(folder.path()), Ok(None));
+    hops.write(folder.path()).unwrap();
+    assert_eq!(hops.other_file(folder.path()), Ok(None));
+    // The same questions, and another flaw here and there.
+    let other = Hops::generate(HopsConfig { flawed: 0.9, ..small() }).unwrap();
+    assert_eq!(other.other_file(folder.path()), Ok(Some("demonstrations.jsonl")));
+    // What is left of a folder may be somebody's own.
+    let own = tempfile::tempdir().unwrap();
+    std::fs::write(own.path().join("corpus.jsonl"), "mine").unwrap();
+    assert_eq!(hops.other_file(own.path()), Ok(Some("corpus.jsonl")));
+}
