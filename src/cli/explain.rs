@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::value::RawValue;
 
+use super::judges::AtNeed;
 use super::paint::{Paint, printable, printable_line};
 use super::score::{is_request, without_mark};
 use crate::http::batch::Engine;
@@ -23,7 +24,13 @@ use crate::trajectory::{Content, Message, Turn};
 /// Characters of somebody else's message that are shown.
 const OTHERS_SHOWN: usize = 400;
 
-pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>) -> anyhow::Result<ExitCode> {
+pub(super) fn run(
+    engine: &Engine,
+    judges: &AtNeed,
+    rubric: &str,
+    path: &Path,
+    step: Option<u64>,
+) -> anyhow::Result<ExitCode> {
     let rubric = super::named_or_file(&engine.catalog, rubric)?;
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = match path.extension() {
@@ -37,7 +44,7 @@ pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>)
     let format = rubric.reading.format;
     let items: Vec<_> = asked.raw.iter().map(|raw| Given::of(raw.get()).read(asked.tools, format)).collect();
     let position = Position { step: step.or(asked.position.step), ..asked.position };
-    let found = scored(engine, &rubric, &position, &items)?;
+    let found = scored(engine, judges, &rubric, &position, &items)?;
     let fate = |index: usize| match found.get(index) {
         Some(Ok((_, report))) => Fate::of(report),
         _ => Fate::default(),
@@ -93,6 +100,7 @@ type Found<'i, 't> = Result<(&'i Item<'t>, Report<'i>), &'i Pointed>;
 /// in order.
 fn scored<'i, 't>(
     engine: &Engine,
+    judges: &AtNeed,
     rubric: &Rubric,
     position: &Position,
     items: &'i [Result<Item<'t>, Pointed>],
@@ -107,7 +115,7 @@ fn scored<'i, 't>(
             (item, engine.scorer.score(&item.trajectory, &tools, context))
         };
         let found = items.iter().map(|item| item.as_ref().map(report)).collect();
-        if !runtime.block_on(session.put_to(&engine.judges, None)) {
+        if !runtime.block_on(judges.answer(&mut session, None))? {
             return Ok(found);
         }
     }

@@ -17,6 +17,7 @@ mod experiment;
 mod explain;
 mod findings;
 mod judge;
+mod judges;
 mod log;
 mod openapi;
 mod paint;
@@ -44,7 +45,7 @@ use self::findings::StoredFindings;
 use crate::config::{File, LogFormat, Scoring};
 use crate::http::batch::{BatchError, Due, Engine};
 use crate::judge::rubric::read_toml;
-use crate::judge::{Judges, Memory};
+use crate::judge::{Config as JudgesConfig, ConfigError, Judges, Memory};
 use crate::rubric::{Catalog, Rubric};
 use crate::store::Store;
 
@@ -219,16 +220,19 @@ fn scoring_threads(scoring: &Scoring) -> anyhow::Result<()> {
         .context("the scoring threads could not be started")
 }
 
-/// The engine that all scoring commands share.
-fn engine(scoring: &Scoring, catalog: Catalog, memory: Option<Arc<dyn Memory>>) -> anyhow::Result<Engine> {
+/// The engine that all scoring commands share, without a judge.
+fn engine(scoring: &Scoring, catalog: Catalog) -> anyhow::Result<Engine> {
     scoring_threads(scoring)?;
-    let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), memory)?;
     Ok(Engine {
         default_rubric: scoring.default_rubric.clone(),
         inline_rubrics: scoring.inline_rubrics,
-        judges,
         ..Engine::new(catalog, scoring.schema_cache_bytes)
     })
+}
+
+/// The judges, all of them, with the keys that the environment has.
+fn open_judges(judges: &JudgesConfig, memory: Option<Arc<dyn Memory>>) -> Result<Judges, ConfigError> {
+    Judges::open(judges, |name| std::env::var(name).ok(), memory)
 }
 
 /// The rubric to score by: a known one, or that of a file, which is added to the catalogue.

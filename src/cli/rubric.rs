@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 use super::explain;
+use super::judges::AtNeed;
 use super::paint::printable_line;
 use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
@@ -52,8 +53,8 @@ pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
         Command::Check { files } => Ok(check(&files)),
         Command::Explain { rubric, trajectory, step, scoring } => {
             let scoring = Scoring::compose(scoring, None, file)?;
-            let engine = super::engine(&scoring, super::catalog(&scoring)?, None)?;
-            explain::run(&engine, &rubric, &trajectory, step)
+            let engine = super::engine(&scoring, super::catalog(&scoring)?)?;
+            explain::run(&engine, &AtNeed::new(&scoring, None), &rubric, &trajectory, step)
         }
         Command::List { scoring } => list(&Scoring::compose(scoring, None, file)?),
         Command::Show { name } => show(&name),
