@@ -10,6 +10,7 @@ macro_rules! note {
     ($($text:tt)*) => { $crate::cli::note_text(&format!("{}\n", format_args!($($text)*))) };
 }
 
+mod arguments;
 mod bench;
 mod data;
 mod environment;
@@ -109,7 +110,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    let cli = arguments().unwrap_or_else(|error| error.exit());
+    let cli = arguments::read().unwrap_or_else(|error| error.exit());
     // The file of a training is the training's own.
     let own_file = matches!(cli.command, Some(Command::Train(_) | Command::Experiment(_)));
     let file = File::read(cli.config.as_deref().filter(|_| !own_file))?;
@@ -141,20 +142,6 @@ fn command(cli: Cli, file: &File, log: LogFormat) -> anyhow::Result<ExitCode> {
         Command::Data(command) => data::run(command),
         Command::Experiment(command) => experiment::run(command, cli.config.as_ref()),
     }
-}
-
-/// What the command line says. Without a command it serves: then the options, and the environment, are those of `serve`.
-fn arguments() -> Result<Cli, clap::Error> {
-    use clap::error::ErrorKind::UnknownArgument;
-    let plain = match Cli::try_parse() {
-        Ok(cli) if cli.command.is_none() => None,
-        Err(error) if error.kind() == UnknownArgument => Some(error),
-        parsed => return parsed,
-    };
-    let (program, options) = (std::env::args_os().take(1), std::env::args_os().skip(1));
-    let serving = Cli::try_parse_from(program.chain(["serve".into()]).chain(options));
-    // A variable of the environment that cannot be is said, not skipped.
-    serving.map_err(|wrong| plain.filter(|_| wrong.kind() == UnknownArgument).unwrap_or(wrong))
 }
 
 /// Prints to standard output. Whoever closed the pipe has read enough: that is no error, and changes no exit code.
