@@ -125,6 +125,30 @@ fn a_mistake_in_a_judge_is_named() {
     // A model alone is local: what is missing is the directory, not endpoints.
     let missing = said("model = \"/nowhere\"");
     assert!(missing.contains("/nowhere") && !missing.contains("endpoints` is empty"), "{missing}");
+    let misspelt = said("model = \"Qwen2.5-7B\"");
+    assert!(misspelt.contains("Qwen2.5-7B: no such directory or file; a hub id is OWNER/NAME"), "{misspelt}");
+    let none = gradus.run(&["score", "-", "--rubric", "long_form_qa", "--judge", ""]).exits(1).err;
+    assert!(none.contains("judge \"default\": `model` is missing: give a directory"), "{none}");
+}
+
+/// The line of its table, where that has a mistake, and on one line what it is.
+#[test]
+fn a_mistake_in_a_judges_table_stands_at_the_table() {
+    let gradus = Gradus::new();
+    let first = "threads = 1\n\n[judges.fine]\nmodel = \"m\"\n\n";
+    let endpoints = "model = \"m\"\n[[judges.default.endpoints]]\nurl = \"http://127.0.0.1:1\"\nkey = 1\n";
+    for (table, message) in [
+        ("device = \"cpu\"\n", "`model` is missing: give a directory, a GGUF file or a hub id, OWNER/NAME (a judge"),
+        ("model = \"m\"\ncontext = 1\n", "`context` is 1: give 2 tokens at least"),
+        ("model = \"m\"\ncontext = \"long\"\n", "expected a whole number from 0 in `context` (a judge"),
+        (endpoints, "unknown field `key`, expected one of"),
+        (endpoints, "in `endpoints`\n"),
+    ] {
+        let file = gradus.file("judges.toml", format!("{first}[judges.default]\n{table}"));
+        let said = gradus.run(&["--config", &file, "rubric", "list"]).exits(1).err;
+        assert!(said.contains("judges.toml: line 6, column 1: ") && said.contains(message), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 /// What stands in the file may be a token.
