@@ -1,7 +1,7 @@
 //! From a stage's entry in the file to a [`Stage`]: its options checked, foreign ones refused.
 
 use super::check_judge;
-use super::check_value::{Result, only, unit, word};
+use super::check_value::{Result, only, shown, unit, word};
 use super::error::RubricError;
 use super::file::{NumberOrOff, StageFile};
 use crate::stages::{Expr, MatchMode, Measure, Stage, ToolMatch};
@@ -104,7 +104,7 @@ fn bleu(options: &StageFile, at: &str) -> Result<Bleu> {
         _ => 1.0,
     });
     if !(0.0..=1e6).contains(&value) {
-        let message = format!("{value} is out of range; it must be from 0 to 1e6");
+        let message = format!("{} is out of range; it must be from 0 to 1e6", shown(value));
         return Err(RubricError::at(format!("{at}/smoothing_value"), message));
     }
     if options.smoothing_value.is_some() && matches!(smoothing, "none" | "exp") {

@@ -159,7 +159,14 @@ fn mistakes_in_the_file_are_named_and_not_quoted() {
         ("[tokens]\napi = SECRET3\n", "line 2"),
         ("[tokens]\nadmn = \"SECRET7\"\n", "line 2, column 1: unknown field `admn`"),
         ("[tokens]\napi = \"SECRET2\n", "line 2"),
-        ("tokens = \"SECRET5\"\n", "line 1, column 10: invalid type: string, expected"),
+        ("tokens = \"SECRET5\"\n", "line 1, column 10: invalid type: string, expected a table\n"),
+        ("judges = \"SECRET6\"\n", "line 1, column 10: invalid type: string, expected a table\n"),
+        ("threads = -5334\n", "line 1, column 11: invalid value: integer, expected a whole number from 0\n"),
+        ("rubrics = 5334\n", "line 1, column 11: invalid type: integer, expected a string\n"),
+        (
+            "[store]\ndurability = \"sync\"\n",
+            "gradus.toml: line 2, column 14: durability `sync` is not known: use `commit`",
+        ),
         ("\n[tokens]\nadmin = 5334\n", "line 3, column 9: invalid type: integer, expected a string"),
         ("listen = \"nowhere\"\n", "line 1, column 10: invalid socket address"),
     ] {
