@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::judges::AtNeed;
@@ -32,12 +33,15 @@ pub(super) fn run(
     step: Option<u64>,
 ) -> anyhow::Result<ExitCode> {
     let rubric = super::named_or_file(&engine.catalog, rubric)?;
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = match path.extension() {
-        Some(extension) if extension == "jsonl" => text.lines().find(|line| !line.trim().is_empty()).unwrap_or(""),
-        _ => text.as_str(),
-    };
-    let asked = Asked::read(without_mark(text), path)?;
+    let is_input = path == Path::new("-");
+    let text = if is_input { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    let whole = without_mark(&text);
+    // Of standard input it is not known before whether it has lines.
+    let has_lines = path.extension().is_some_and(|extension| extension == "jsonl")
+        || is_input && serde_json::from_str::<IgnoredAny>(whole).is_err();
+    let first = || whole.lines().find(|line| !line.trim().is_empty()).unwrap_or("");
+    let asked = Asked::read(if has_lines { first() } else { whole }, path)?;
     if asked.raw.is_empty() {
         bail!("{}: there is no trajectory in it", path.display());
     }
@@ -123,7 +127,7 @@ fn scored<'i, 't>(
 
 /// Whose reward it is, and by which rubric.
 fn title(id: Option<&str>, rubric: &Rubric) -> String {
-    let id = id.map_or_else(String::new, |id| format!("{} ", printable_line(id)));
+    let id = id.filter(|id| !id.is_empty()).map_or_else(String::new, |id| format!("{} ", printable_line(id)));
     format!("{id}by {}@{}", rubric.name, rubric.version)
 }
 
