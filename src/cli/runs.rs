@@ -86,12 +86,11 @@ fn remove(runs: &[String], settings: &store::Config) -> anyhow::Result<ExitCode>
     let mut unknown = 0;
     for run in runs {
         let shown = printable_line(run);
-        match store.remove_run(run)? {
-            Some(removed) => say!("{shown}: {} batches removed, {} trajectories", removed.batches, removed.scores),
-            None => {
-                unknown += 1;
-                note!("there is no run {shown:?} in {}; `gradus runs list` lists those there are", settings.url);
-            }
+        if let Some(removed) = store.remove_run(run)? {
+            say!("{shown}: {} batches removed, {} trajectories", removed.batches, removed.scores);
+        } else {
+            unknown += 1;
+            note!("there is no run {shown:?} in {}; `gradus runs list` lists those there are", settings.url);
         }
     }
     super::runtime()?.block_on(store.close());

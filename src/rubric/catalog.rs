@@ -208,9 +208,10 @@ fn tell(directory: &Path, rubrics: usize, others: &mut [String]) {
         let (count, first) = (others.len(), others.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>());
         tracing::warn!(%directory, count, "files that do not end in .toml are no rubrics: {}", first.join(", "));
     }
-    match rubrics {
-        0 => tracing::warn!(%directory, "there is no rubric file (NAME.toml) in the directory given as --rubrics"),
-        _ => tracing::info!(%directory, rubrics, "rubrics are read"),
+    if rubrics == 0 {
+        tracing::warn!(%directory, "there is no rubric file (NAME.toml) in the directory given as --rubrics");
+    } else {
+        tracing::info!(%directory, rubrics, "rubrics are read");
     }
 }
 

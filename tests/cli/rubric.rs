@@ -103,7 +103,7 @@ fn explain_reads_standard_input() {
     let explained = |input: &str| gradus.run_with(&["rubric", "explain", "short_form_qa", "-"], &[], input);
     let [right, wrong] = right_and_wrong();
     let pretty = serde_json::to_string_pretty(&right).unwrap();
-    for input in [jsonl(&[right.clone()]), format!("\n{}", jsonl(&[right.clone(), wrong])), pretty] {
+    for input in [jsonl(std::slice::from_ref(&right)), format!("\n{}", jsonl(&[right.clone(), wrong])), pretty] {
         let out = explained(&input).exits(0).out;
         assert!(out.starts_with("right by short_form_qa@") && !out.contains("wrong by"), "{out}");
     }

@@ -246,7 +246,7 @@ fn a_judge_is_opened_for_who_asks_one() {
     let endpoint = "endpoints = [{ url = \"http://127.0.0.1:1\", api_key_env = \"NO_SUCH_KEY\" }]";
     let config = gradus.file("judges.toml", format!("[judges.default]\nmodel = \"m\"\n{endpoint}\n"));
     let [right, wrong] = right_and_wrong();
-    let file = gradus.file("right.jsonl", jsonl(&[right.clone()]));
+    let file = gradus.file("right.jsonl", jsonl(std::slice::from_ref(&right)));
     let run = |arguments: &[&str]| gradus.run(&[&["--config", &config], arguments].concat());
     run(&["score", &file]).exits(0);
     run(&["rubric", "explain", "short_form_qa", &file]).exits(0);
