@@ -11,9 +11,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::http;
 use crate::judge::{self, JudgeConfig};
-use crate::rubric::{self, Location, locate};
+use crate::rubric::{self, Location, in_words, locate};
 use crate::score::SCHEMA_CACHE_BYTES;
-use crate::store::{self, Durability};
+use crate::store::{self, Durability, StoreError};
 
 /// Most threads that score: far more than any machine has cores.
 const MAX_THREADS: usize = 1024;
@@ -160,7 +160,8 @@ pub struct File {
 #[serde(deny_unknown_fields, default)]
 struct StoreFile {
     url: Option<String>,
-    durability: Option<String>,
+    #[serde(deserialize_with = "durability_in_file")]
+    durability: Option<Durability>,
     keep_trajectories: Option<bool>,
     queue_bytes: Option<usize>,
     busy_timeout_ms: Option<u64>,
@@ -215,9 +216,14 @@ fn address_in_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     address(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
-/// A message about a wrong type or value without the value, which serde repeats.
+fn durability_in_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durability>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// A message about a wrong type or value without the value, which serde repeats, and in words.
 fn without_value(message: &str) -> String {
     let wrong = ["invalid type: ", "invalid value: "].into_iter().find(|prefix| message.starts_with(prefix));
+    let message = &*in_words(message, "a table");
     let parts = wrong.and_then(|wrong| Some((wrong, message.strip_prefix(wrong)?.rsplit_once(", expected ")?)));
     let Some((wrong, (found, expected))) = parts else { return message.to_owned() };
     let kind = found.split(['`', '"']).next().unwrap_or_default().trim_end();
@@ -283,10 +289,9 @@ pub fn store(
     file: &File,
 ) -> Result<store::Config, ConfigError> {
     let default = store::Config::default();
-    let durability = match durability.or_else(|| file.store.durability.clone()) {
-        Some(name) => name.parse::<Durability>().map_err(|error| ConfigError::Value(error.to_string()))?,
-        None => default.durability,
-    };
+    let durability =
+        durability.map(|name| name.parse().map_err(|error: StoreError| ConfigError::Value(error.to_string())));
+    let durability = durability.transpose()?.or(file.store.durability).unwrap_or(default.durability);
     Ok(store::Config {
         url: flags.store.or_else(|| file.store.url.clone()).unwrap_or(default.url),
         durability,

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::judges::AtNeed;
 use super::paint::{Paint, printable, printable_line};
 use super::score::{is_request, without_mark};
 use crate::http::batch::Engine;
@@ -23,21 +25,30 @@ use crate::trajectory::{Content, Message, Turn};
 /// Characters of somebody else's message that are shown.
 const OTHERS_SHOWN: usize = 400;
 
-pub(super) fn run(engine: &Engine, rubric: &str, path: &Path, step: Option<u64>) -> anyhow::Result<ExitCode> {
+pub(super) fn run(
+    engine: &Engine,
+    judges: &AtNeed,
+    rubric: &str,
+    path: &Path,
+    step: Option<u64>,
+) -> anyhow::Result<ExitCode> {
     let rubric = super::named_or_file(&engine.catalog, rubric)?;
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = match path.extension() {
-        Some(extension) if extension == "jsonl" => text.lines().find(|line| !line.trim().is_empty()).unwrap_or(""),
-        _ => text.as_str(),
-    };
-    let asked = Asked::read(without_mark(text), path)?;
+    let is_input = path == Path::new("-");
+    let text = if is_input { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    let whole = without_mark(&text);
+    // Of standard input it is not known before whether it has lines.
+    let has_lines = path.extension().is_some_and(|extension| extension == "jsonl")
+        || is_input && serde_json::from_str::<IgnoredAny>(whole).is_err();
+    let first = || whole.lines().find(|line| !line.trim().is_empty()).unwrap_or("");
+    let asked = Asked::read(if has_lines { first() } else { whole }, path)?;
     if asked.raw.is_empty() {
         bail!("{}: there is no trajectory in it", path.display());
     }
     let format = rubric.reading.format;
     let items: Vec<_> = asked.raw.iter().map(|raw| Given::of(raw.get()).read(asked.tools, format)).collect();
     let position = Position { step: step.or(asked.position.step), ..asked.position };
-    let found = scored(engine, &rubric, &position, &items)?;
+    let found = scored(engine, judges, &rubric, &position, &items)?;
     let fate = |index: usize| match found.get(index) {
         Some(Ok((_, report))) => Fate::of(report),
         _ => Fate::default(),
@@ -93,6 +104,7 @@ type Found<'i, 't> = Result<(&'i Item<'t>, Report<'i>), &'i Pointed>;
 /// in order.
 fn scored<'i, 't>(
     engine: &Engine,
+    judges: &AtNeed,
     rubric: &Rubric,
     position: &Position,
     items: &'i [Result<Item<'t>, Pointed>],
@@ -107,7 +119,7 @@ fn scored<'i, 't>(
             (item, engine.scorer.score(&item.trajectory, &tools, context))
         };
         let found = items.iter().map(|item| item.as_ref().map(report)).collect();
-        if !runtime.block_on(session.put_to(&engine.judges, None)) {
+        if !runtime.block_on(judges.answer(&mut session, None))? {
             return Ok(found);
         }
     }
@@ -115,7 +127,7 @@ fn scored<'i, 't>(
 
 /// Whose reward it is, and by which rubric.
 fn title(id: Option<&str>, rubric: &Rubric) -> String {
-    let id = id.map_or_else(String::new, |id| format!("{} ", printable_line(id)));
+    let id = id.filter(|id| !id.is_empty()).map_or_else(String::new, |id| format!("{} ", printable_line(id)));
     format!("{id}by {}@{}", rubric.name, rubric.version)
 }
 

@@ -10,6 +10,7 @@ macro_rules! note {
     ($($text:tt)*) => { $crate::cli::note_text(&format!("{}\n", format_args!($($text)*))) };
 }
 
+mod arguments;
 mod bench;
 mod data;
 mod environment;
@@ -17,6 +18,7 @@ mod experiment;
 mod explain;
 mod findings;
 mod judge;
+mod judges;
 mod log;
 mod openapi;
 mod paint;
@@ -45,7 +47,7 @@ use self::findings::StoredFindings;
 use crate::config::{File, LogFormat, Scoring};
 use crate::http::batch::{BatchError, Due, Engine};
 use crate::judge::rubric::read_toml;
-use crate::judge::{Judges, Memory};
+use crate::judge::{Config as JudgesConfig, ConfigError, Judges, Memory};
 use crate::rubric::{Catalog, Rubric};
 use crate::store::Store;
 
@@ -109,7 +111,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    let cli = arguments().unwrap_or_else(|error| error.exit());
+    let cli = arguments::read().unwrap_or_else(|error| error.exit());
     // The file of a training is the training's own.
     let own_file = matches!(cli.command, Some(Command::Train(_) | Command::Experiment(_)));
     let file = File::read(cli.config.as_deref().filter(|_| !own_file))?;
@@ -141,20 +143,6 @@ fn command(cli: Cli, file: &File, log: LogFormat) -> anyhow::Result<ExitCode> {
         Command::Data(command) => data::run(command),
         Command::Experiment(command) => experiment::run(command, cli.config.as_ref()),
     }
-}
-
-/// What the command line says. Without a command it serves: then the options, and the environment, are those of `serve`.
-fn arguments() -> Result<Cli, clap::Error> {
-    use clap::error::ErrorKind::UnknownArgument;
-    let plain = match Cli::try_parse() {
-        Ok(cli) if cli.command.is_none() => None,
-        Err(error) if error.kind() == UnknownArgument => Some(error),
-        parsed => return parsed,
-    };
-    let (program, options) = (std::env::args_os().take(1), std::env::args_os().skip(1));
-    let serving = Cli::try_parse_from(program.chain(["serve".into()]).chain(options));
-    // A variable of the environment that cannot be is said, not skipped.
-    serving.map_err(|wrong| plain.filter(|_| wrong.kind() == UnknownArgument).unwrap_or(wrong))
 }
 
 /// Prints to standard output. Whoever closed the pipe has read enough: that is no error, and changes no exit code.
@@ -220,16 +208,19 @@ fn scoring_threads(scoring: &Scoring) -> anyhow::Result<()> {
         .context("the scoring threads could not be started")
 }
 
-/// The engine that all scoring commands share.
-fn engine(scoring: &Scoring, catalog: Catalog, memory: Option<Arc<dyn Memory>>) -> anyhow::Result<Engine> {
+/// The engine that all scoring commands share, without a judge.
+fn engine(scoring: &Scoring, catalog: Catalog) -> anyhow::Result<Engine> {
     scoring_threads(scoring)?;
-    let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), memory)?;
     Ok(Engine {
         default_rubric: scoring.default_rubric.clone(),
         inline_rubrics: scoring.inline_rubrics,
-        judges,
         ..Engine::new(catalog, scoring.schema_cache_bytes)
     })
+}
+
+/// The judges, all of them, with the keys that the environment has.
+fn open_judges(judges: &JudgesConfig, memory: Option<Arc<dyn Memory>>) -> Result<Judges, ConfigError> {
+    Judges::open(judges, |name| std::env::var(name).ok(), memory)
 }
 
 /// The rubric to score by: a known one, or that of a file, which is added to the catalogue.

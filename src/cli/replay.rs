@@ -12,10 +12,12 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::findings::StoredFindings;
+use super::judges::AtNeed;
 use super::paint::printable_line;
 use super::said;
 use crate::config::{File, Scoring, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Scored};
+use crate::judge;
 use crate::rubric::Rubric;
 use crate::store::{ContentHash, DEFAULT_WINDOW, Store, StoreError, StoredRequest, StoredRow};
 
@@ -29,13 +31,10 @@ pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) 
     let Some(store) = Store::open_to_read(&settings)? else {
         bail!("--store none keeps nothing to replay; name the database")
     };
-    let engine = super::engine(
-        scoring,
-        super::catalog(scoring)?,
-        Some(Arc::new(StoredFindings { store: store.clone(), keeps: false })),
-    )?;
+    let engine = super::engine(scoring, super::catalog(scoring)?)?;
+    let judges = AtNeed::new(scoring, Some(Arc::new(StoredFindings { store: store.clone(), keeps: false })));
     let runtime = super::runtime()?;
-    let found = runtime.block_on(replay(&engine, &store, run))?;
+    let found = runtime.block_on(replay(&engine, &judges, &store, run))?;
     runtime.block_on(store.close());
     if found.requests + found.unreadable + found.lost == 0 {
         bail!("there is no run {run:?} in {}", settings.url);
@@ -65,7 +64,7 @@ struct Found {
     lost: usize,
 }
 
-async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Found> {
+async fn replay(engine: &Engine, judges: &AtNeed, store: &Store, run: &str) -> anyhow::Result<Found> {
     let mut found = Found::default();
     // Before the first batch is read, so that what a server writes meanwhile is not missed; it may hide as many that are gone.
     let counted = store.run(run, DEFAULT_WINDOW).await?.map_or(0, |run| run.summary.n);
@@ -80,7 +79,10 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
                 return Ok(found);
             }
             Ok(Some(request)) => {
-                if let Err(error) = compare(engine, run, &request, &mut found).await {
+                if let Err(error) = compare(engine, judges, run, &request, &mut found).await {
+                    if error.is::<judge::ConfigError>() {
+                        return Err(error);
+                    }
                     found.unreadable += 1;
                     say!("batch {}: {}", request.batch, printable_line(&format!("{error:#}")));
                 }
@@ -97,8 +99,14 @@ async fn replay(engine: &Engine, store: &Store, run: &str) -> anyhow::Result<Fou
 /// Scores a request again and counts what differs.
 ///
 /// # Errors
-/// Where what is stored of it cannot be read: nothing of it was counted then.
-async fn compare(engine: &Engine, run: &str, stored: &StoredRequest, found: &mut Found) -> anyhow::Result<()> {
+/// Where what is stored of it cannot be read, or a judge cannot be had: nothing of it was counted then.
+async fn compare(
+    engine: &Engine,
+    judges: &AtNeed,
+    run: &str,
+    stored: &StoredRequest,
+    found: &mut Found,
+) -> anyhow::Result<()> {
     let batch = stored.batch.to_string();
     let rubric = Rubric::from_json(&stored.rubric_json).context("its stored rubric is damaged")?;
     // A judge that this command has is asked; of any other it is known what it said then.
@@ -106,13 +114,12 @@ async fn compare(engine: &Engine, run: &str, stored: &StoredRequest, found: &mut
         Some(judges) => serde_json::from_str(judges).context("its stored judges are damaged")?,
         None => BTreeMap::new(),
     };
-    let judges = Some(engine.judges.with_past(past));
-    let overrides =
-        Overrides { rubric: Some(Arc::new(rubric)), batch_id: Some(&batch), judges, ..Overrides::default() };
+    let overrides = Overrides { rubric: Some(Arc::new(rubric)), batch_id: Some(&batch), ..Overrides::default() };
     let body = std::str::from_utf8(&stored.request).context("its stored request is damaged")?;
     let then = results(&stored.response).context("its stored response is damaged")?;
     let kept = Kept::of(stored).context("its stored response is damaged")?;
-    let again = engine.score_and_ask(body, &overrides).await.map_err(|error| anyhow!(said(error)))?;
+    let again = judges.score(engine, body, &overrides, Some(&past)).await?;
+    let again = again.map_err(|error| anyhow!(said(error)))?;
     let (now, same) = (results(&again.body)?, batch_differences(stored, run, &again));
     found.requests += 1;
     found.trajectories += now.len();

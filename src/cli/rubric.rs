@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use super::explain;
+use super::judges::AtNeed;
 use super::paint::printable_line;
 use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
@@ -25,7 +26,8 @@ pub(super) enum Command {
         /// A rubric file, or the name of a rubric
         #[arg(value_name = "FILE")]
         rubric: String,
-        /// A trajectory: JSON, or the first line of a .jsonl file; a whole request body works, too
+        /// A trajectory: JSON, or the first line of a .jsonl file, or - for standard input, which may be either; a whole
+        /// request body works, too
         #[arg(value_name = "TRAJECTORY")]
         trajectory: PathBuf,
         /// Curriculum step to score at
@@ -39,11 +41,13 @@ pub(super) enum Command {
         #[command(flatten)]
         scoring: ScoringFlags,
     },
-    /// Print a shipped rubric's file, to start your own from
+    /// Print a rubric's file, to start your own from
     Show {
         /// Its name
         #[arg(value_name = "NAME")]
         name: String,
+        #[command(flatten)]
+        scoring: ScoringFlags,
     },
 }
 
@@ -52,11 +56,11 @@ pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
         Command::Check { files } => Ok(check(&files)),
         Command::Explain { rubric, trajectory, step, scoring } => {
             let scoring = Scoring::compose(scoring, None, file)?;
-            let engine = super::engine(&scoring, super::catalog(&scoring)?, None)?;
-            explain::run(&engine, &rubric, &trajectory, step)
+            let engine = super::engine(&scoring, super::catalog(&scoring)?)?;
+            explain::run(&engine, &AtNeed::new(&scoring, None), &rubric, &trajectory, step)
         }
         Command::List { scoring } => list(&Scoring::compose(scoring, None, file)?),
-        Command::Show { name } => show(&name),
+        Command::Show { name, scoring } => show(&name, &Scoring::compose(scoring, None, file)?),
     }
 }
 
@@ -85,16 +89,27 @@ fn check(files: &[PathBuf]) -> ExitCode {
 }
 
 fn list(scoring: &Scoring) -> anyhow::Result<ExitCode> {
-    for rubric in Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?.current() {
-        say!("{:16} {}  {}", rubric.name, rubric.version, printable_line(rubric.description.trim()));
+    let rubrics = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?.current();
+    let width = rubrics.iter().map(|rubric| rubric.name.len()).max().unwrap_or(0);
+    for rubric in rubrics {
+        say!("{:width$}  {}  {}", rubric.name, rubric.version, printable_line(rubric.description.trim()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(name: &str) -> anyhow::Result<ExitCode> {
-    match SHIPPED.iter().find(|(known, _)| *known == name) {
-        Some((_, text)) => say_text(text),
-        None => bail!("no shipped rubric is called {name:?}; `gradus rubric list` lists those there are"),
+fn show(name: &str, scoring: &Scoring) -> anyhow::Result<ExitCode> {
+    let known = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?.current();
+    if !known.iter().any(|rubric| *rubric.name == *name) {
+        bail!("no rubric is called {name:?}; `gradus rubric list` lists those there are");
+    }
+    let own = scoring.rubrics.as_ref().map(|directory| directory.join(format!("{name}.toml")));
+    match (own.filter(|path| path.exists()), SHIPPED.iter().find(|(shipped, _)| *shipped == name)) {
+        (None, Some((_, text))) => say_text(text),
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(&path);
+            say_text(&text.with_context(|| format!("cannot read {}", path.display()))?);
+        }
+        (None, None) => bail!("the file of the rubric {name:?} is gone"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
+use super::judges::AtNeed;
 use super::paint::printable_line;
 use super::replay;
 use super::score_options as options;
@@ -23,8 +24,9 @@ use super::{note_text, say_text};
 use crate::config::{File, Scoring};
 use tokio::runtime::Runtime;
 
-use crate::http::batch::{BatchError, Engine, MAX_WARNINGS, Overrides, Scored, Warning};
+use crate::http::batch::{BatchError, Engine, MAX_WARNINGS, Overrides, Scored, Stop, Warning};
 use crate::http::wire::{MAX_TRAJECTORIES, read_names};
+use crate::judge::Session;
 use crate::rubric::Rubric;
 use crate::stages::NoScoreCode;
 
@@ -40,12 +42,18 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
         options::Input::File { file, rubric, step, out } => (file, rubric, step, out),
     };
     let input = Input::open(&path)?;
-    let engine = super::engine(&scoring, super::catalog(&scoring)?, None)?;
+    let engine = super::engine(&scoring, super::catalog(&scoring)?)?;
     let rubric = rubric.map(|rubric| super::named_or_file(&engine.catalog, &rubric)).transpose()?;
-    let ranks =
-        rubric.clone().or_else(|| engine.catalog.get(&engine.default_rubric)).is_some_and(|rubric| rubric.ranks());
+    let usual = rubric.clone().or_else(|| engine.catalog.get(&engine.default_rubric));
+    let ranks = usual.as_ref().is_some_and(|rubric| rubric.ranks());
+    let judges = AtNeed::new(&scoring, None);
+    // Those of the rubrics that requests name are opened as these come.
+    if usual.is_some_and(|rubric| rubric.judges().next().is_some()) {
+        judges.get()?;
+    }
     let mut job = Job {
         engine,
+        judges,
         runtime: super::runtime()?,
         // After all that can fail without it: it leaves a file.
         out: out.as_deref().map(|out| Output::open(out, &path)).transpose()?,
@@ -115,6 +123,7 @@ fn progress(path: &Path) -> anyhow::Result<ProgressBar> {
 
 struct Job {
     engine: Engine,
+    judges: AtNeed,
     runtime: Runtime,
     out: Option<Output>,
     summary: Summary,
@@ -220,7 +229,7 @@ impl Job {
     /// Scores a request; `lines` are the lines of its items, where each has one that was not complained of.
     fn request(&mut self, body: &str, shown: &str, lines: &[Option<usize>]) -> anyhow::Result<()> {
         let overrides = Overrides { rubric: self.rubric.clone(), step: self.step, ..Overrides::default() };
-        match self.runtime.block_on(self.engine.score_and_ask(body, &overrides)) {
+        match self.runtime.block_on(self.judges.score(&self.engine, body, &overrides, None))? {
             Ok(scored) => self.record(&scored, shown, lines),
             Err(error) => {
                 self.summary.refuse(&error);
@@ -239,7 +248,8 @@ impl Job {
     fn refused(&mut self, code: &str, why: &str) -> anyhow::Result<()> {
         let Some(out) = &mut self.out else { return Ok(()) };
         let overrides = Overrides { rubric: self.rubric.clone(), ..Overrides::default() };
-        let scored = self.runtime.block_on(self.engine.score_and_ask("{\"trajectories\":[null]}", &overrides));
+        // What is none asks no judge.
+        let scored = self.engine.score("{\"trajectories\":[null]}", &overrides, &Stop::default(), &Session::default());
         let scored = scored.map_err(|error| anyhow::anyhow!(super::said(error)))?;
         for row in &scored.rows {
             let result = scored.body.get(row.result.clone()).unwrap_or_default();

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, Command, Error, FromArgMatches};
 
+use super::arguments::WHOLE_NUMBER;
 use crate::config::{ScoringFlags, StoreFlags};
 
 /// Score a file of trajectories, or a stored run again.
@@ -110,7 +111,7 @@ impl Source {
     }
 }
 
-/// Leaves out what the environment says against the command line, and what it leaves empty.
+/// Leaves out what the environment says against the command line.
 fn settle(given: Given, source: impl Fn(&str) -> Source) -> Result<Args, Error> {
     let Given { file, rubric, step, out, replay, store, scoring } = given;
     let scored = [("file", "[FILE]"), ("rubric", "--rubric <RUBRIC>"), ("step", "--step <N>"), ("out", "--out <FILE>")];
@@ -121,7 +122,6 @@ fn settle(given: Given, source: impl Fn(&str) -> Source) -> Result<Args, Error> 
             return Err(Error::raw(ErrorKind::ArgumentConflict, message));
         }
         (Source::Environment, Some(_)) => None,
-        (Source::Environment, None) => replay.filter(|run| !run.is_empty()),
         _ => replay,
     };
     if let Some(run) = replay {
@@ -131,15 +131,15 @@ fn settle(given: Given, source: impl Fn(&str) -> Source) -> Result<Args, Error> 
         let message = "the following required arguments were not provided:\n  <FILE>\n";
         return Err(Error::raw(ErrorKind::MissingRequiredArgument, message));
     };
-    let set = |name: &str, empty: bool| !empty || source(name) == Source::CommandLine;
-    let rubric = rubric.filter(|rubric| set("rubric", rubric.is_empty()));
-    let step = step.filter(|step| set("step", step.is_empty())).map(|step| read_step(&step)).transpose()?;
-    let out = out.filter(|out| set("out", out.is_empty())).map(PathBuf::from);
+    let step = step.map(|step| read_step(&step, source("step"))).transpose()?;
+    let out = out.map(PathBuf::from);
     Ok(Args { input: Input::File { file, rubric, step, out }, store, scoring })
 }
 
-fn read_step(text: &str) -> Result<u64, Error> {
-    text.parse().map_err(|error| {
-        Error::raw(ErrorKind::ValueValidation, format!("invalid value '{text}' for '--step <N>': {error}\n"))
+fn read_step(text: &str, source: Source) -> Result<u64, Error> {
+    let variable = if source == Source::Environment { " (GRADUS_STEP)" } else { "" };
+    text.parse().map_err(|_| {
+        let message = format!("invalid value '{text}' for '--step <N>'{variable}: {WHOLE_NUMBER}");
+        Error::raw(ErrorKind::ValueValidation, message)
     })
 }

@@ -64,8 +64,9 @@ pub(super) fn run(args: Args, file: &File, log: LogFormat) -> anyhow::Result<Exi
 fn open(scoring: &Scoring, store: &store::Config) -> anyhow::Result<(Engine, Option<Store>)> {
     let catalog = super::catalog(scoring)?;
     let store = Store::open(store)?;
-    let engine = super::engine(scoring, catalog, super::memory(store.as_ref()))?;
-    Ok((engine, store))
+    let engine = super::engine(scoring, catalog)?;
+    let judges = super::open_judges(&scoring.judges, super::memory(store.as_ref()))?;
+    Ok((Engine { judges, ..engine }, store))
 }
 
 /// Raises the limit of open files as far as it may be: every connection is one.

@@ -129,7 +129,7 @@ impl Part {
             let (from, to) = (edge(bin), edge(bin + 1));
             let close = if bin + 1 == BINS { ']' } else { ')' };
             let bar = "█".repeat((count * BAR).div_ceil(most));
-            writeln!(out, "  [{from:>6.2}, {to:>5.2}{close} {count:>8}  {bar}")?;
+            writeln!(out, "{}", format!("  [{from:>6.2}, {to:>5.2}{close} {count:>8}  {bar}").trim_end())?;
         }
         Ok(())
     }
@@ -151,6 +151,9 @@ mod tests {
                 assert_eq!(full, usize::from(tenths.min(9)), "{reward}\n{out}");
             }
         }
+        let mut out = String::new();
+        Part { rewards: vec![1.0], range: (0.0, 1.0), ..Part::default() }.histogram(&mut out).unwrap();
+        assert!(out.lines().all(|line| !line.ends_with(' ')), "{out}");
         // As they are written.
         for (reward, bin) in [(0.3, 3), (0.6, 6), (0.7, 7)] {
             let part = Part { rewards: vec![reward], range: (0.0, 1.0), ..Part::default() };

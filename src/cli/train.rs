@@ -147,7 +147,7 @@ fn options(config: &TrainConfig, flags: TrainScoring, force: bool) -> anyhow::Re
     }
     let catalog = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?;
     let rubric = Some(super::named_or_file(&catalog, &config.reward.rubric).context("reward.rubric")?);
-    let judges = Judges::open(&scoring.judges, |name| std::env::var(name).ok(), None)?;
+    let judges = super::open_judges(&scoring.judges, None)?;
     let runtime = if judges.is_empty() { None } else { Some(Arc::new(super::runtime()?)) };
     Ok(RunOptions { judges: (judges, runtime), rubric, reward_token, rollout_token, force })
 }

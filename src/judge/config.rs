@@ -49,14 +49,22 @@ impl<'de> Deserialize<'de> for JudgeConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = toml::Table::deserialize(deserializer)?;
         if table.contains_key("endpoints") {
-            return table.try_into().map(|remote| Self::Remote(Box::new(remote))).map_err(D::Error::custom);
+            let remote = table.try_into().map_err(|error| D::Error::custom(on_one_line(&error)))?;
+            return Ok(Self::Remote(Box::new(remote)));
         }
-        let local = table.try_into().map_err(|error| {
-            let error = error.to_string();
-            D::Error::custom(format!("{} (a judge without `endpoints` is a model on this machine)", error.trim_end()))
-        });
-        local.map(Self::Local)
+        let read = |table: toml::Table| {
+            let local: LocalConfig = table.try_into().map_err(|error| on_one_line(&error))?;
+            local.check().map(|()| local)
+        };
+        read(table).map(Self::Local).map_err(|error| {
+            D::Error::custom(format!("{error} (a judge without `endpoints` is a model on this machine)"))
+        })
     }
+}
+
+/// What is wrong with a table, and at which of its keys, which stands on a line of its own otherwise.
+fn on_one_line(error: &toml::de::Error) -> String {
+    error.to_string().trim_end().replace('\n', " ")
 }
 
 impl JudgeConfig {

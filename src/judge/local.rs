@@ -64,11 +64,14 @@ impl Default for LocalConfig {
 }
 
 impl LocalConfig {
-    /// Checks every field that has a range.
+    /// Checks that there is a model, and every field that has a range.
     ///
     /// # Errors
-    /// The first that is out of it, by name.
-    fn check(&self) -> Result<(), String> {
+    /// The first that is missing or out of its range, by name.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.model.as_os_str().is_empty() {
+            return Err("`model` is missing: give a directory, a GGUF file or a hub id, OWNER/NAME".to_owned());
+        }
         // The model warms up on two tokens.
         for (field, tokens) in [("context", Some(self.context)), ("batch_tokens", self.batch_tokens)] {
             if let Some(tokens) = tokens.filter(|tokens| *tokens < 2) {

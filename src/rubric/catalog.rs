@@ -30,6 +30,8 @@ type Reader = fn(&str) -> Result<Rubric, RubricError>;
 
 /// Most versions of one rubric that are kept; the oldest goes first.
 const MAX_VERSIONS: usize = 64;
+/// Most files that are no rubrics and are named.
+const MAX_NAMED: usize = 8;
 /// Most names; a client with the admin token cannot fill the memory.
 const MAX_NAMES: usize = 1024;
 
@@ -107,15 +109,21 @@ impl Catalog {
             let path = path.to_path_buf();
             move |error| CatalogError::Io { path, error }
         };
-        let mut files = Vec::new();
+        let (mut files, mut others) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(directory).map_err(io(directory))? {
             let path = entry.map_err(io(directory))?.path();
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            if path.extension().is_some_and(|extension| extension == "toml") {
                 files.push(path);
+            } else if path.is_file() {
+                others.push(name);
             }
         }
         files.sort();
+        let rubrics = files.len();
         for path in files {
             let text = std::fs::read_to_string(&path).map_err(io(&path))?;
             let rubric = read(&text).map_err(|error| CatalogError::Rubric { path: path.clone(), error })?;
@@ -124,6 +132,7 @@ impl Catalog {
             }
             self.insert(rubric)?;
         }
+        tell(directory, rubrics, &mut others);
         Ok(())
     }
 
@@ -191,6 +200,21 @@ impl Catalog {
             return Err(CatalogError::Io { path, error });
         }
         Ok((self.insert(rubric)?, true))
+    }
+}
+
+/// Tells the log what a directory holds: a file that is misnamed would be missed in silence.
+fn tell(directory: &Path, rubrics: usize, others: &mut [String]) {
+    others.sort();
+    let directory = directory.display();
+    if !others.is_empty() {
+        let (count, first) = (others.len(), others.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>());
+        tracing::warn!(%directory, count, "files that do not end in .toml are no rubrics: {}", first.join(", "));
+    }
+    if rubrics == 0 {
+        tracing::warn!(%directory, "there is no rubric file (NAME.toml) in the directory given as --rubrics");
+    } else {
+        tracing::info!(%directory, rubrics, "rubrics are read");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::check_stage::{default_measure, measure_names, stage};
-use super::check_value::{Result, unit, word};
+use super::check_value::{Result, shown, unit, word};
 use super::error::RubricError;
 use super::file::{PenaltyFile, RubricFile, ScheduleFile};
 use super::resolved::resolved;
@@ -88,7 +88,7 @@ fn amount(value: f64, pointer: &str, otherwise: &str) -> Result<f64> {
     if (1e-9..=1e9).contains(&value) {
         return Ok(value);
     }
-    Err(RubricError::at(pointer, format!("{value} is {otherwise}; it must be from 1e-9 to 1e9")))
+    Err(RubricError::at(pointer, format!("{} is {otherwise}; it must be from 1e-9 to 1e9", shown(value))))
 }
 
 fn reading(file: &RubricFile) -> Result<Reading> {

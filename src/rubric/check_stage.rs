@@ -1,7 +1,7 @@
 //! From a stage's entry in the file to a [`Stage`]: its options checked, foreign ones refused.
 
 use super::check_judge;
-use super::check_value::{Result, only, unit, word};
+use super::check_value::{Result, only, shown, unit, word};
 use super::error::RubricError;
 use super::file::{NumberOrOff, StageFile};
 use crate::stages::{Expr, MatchMode, Measure, Stage, ToolMatch};
@@ -99,7 +99,7 @@ fn smoothing(options: &StageFile, at: &str) -> Result<Smoothing> {
     let wrong = |message| Err(RubricError::at(format!("{at}/smoothing_value"), message));
     match usual.with_value(value) {
         Some(smoothing) if (0.0..=1e6).contains(&value) => Ok(smoothing),
-        Some(_) => wrong(format!("{value} is out of range; it must be from 0 to 1e6")),
+        Some(_) => wrong(format!("{} is out of range; it must be from 0 to 1e6", shown(value))),
         None => wrong(format!("smoothing {:?} has no value; leave it out, or use floor or add-k", usual.name())),
     }
 }

@@ -20,7 +20,13 @@ pub(super) fn unit(value: f64, pointer: &str) -> Result<f64> {
     if (0.0..=1.0).contains(&value) {
         return Ok(value);
     }
-    Err(RubricError::at(pointer, format!("{value} is out of range; it must be from 0 to 1")))
+    Err(RubricError::at(pointer, format!("{} is out of range; it must be from 0 to 1", shown(value))))
+}
+
+/// A number as somebody would write it, also one of three hundred digits.
+pub(super) fn shown(value: f64) -> String {
+    let text = format!("{value:?}");
+    text.strip_suffix(".0").unwrap_or(&text).to_owned()
 }
 
 /// Refuses options that the kind does not have: a silently ignored option is a wrong rubric.

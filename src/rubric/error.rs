@@ -65,7 +65,33 @@ impl RubricError {
 pub fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).map_or_else(|| text.clone(), str::to_owned)
+    in_words(text.strip_suffix(&place).unwrap_or(&text), "an object")
+}
+
+/// An error of serde in which the type that was expected goes by a name that its writer knows; `group` is what has keys.
+pub fn in_words(said: &str, group: &str) -> String {
+    let kinds = [
+        ("u8", "a whole number from 0 to 255"),
+        ("u32", "a whole number from 0 to 4294967295"),
+        ("u64", "a whole number from 0"),
+        ("usize", "a whole number from 0"),
+        ("f64", "a number"),
+        ("path string", "a string"),
+        ("a sequence", "a list"),
+        ("a map", group),
+        ("an object", group),
+    ];
+    let Some((found, expected)) = said.rsplit_once(", expected ") else { return said.to_owned() };
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with(' ');
+    // A group of keys goes by the name of its struct.
+    let (word, rest) = match expected.strip_prefix("struct ") {
+        Some(name) => (group, name.trim_start_matches(|c: char| c.is_ascii_alphanumeric())),
+        None => match kinds.iter().find_map(|(kind, word)| Some((*word, expected.strip_prefix(kind)?))) {
+            Some((word, rest)) if ends(rest) => (word, rest),
+            _ => return said.to_owned(),
+        },
+    };
+    format!("{found}, expected {word}{rest}")
 }
 
 /// The keys and indices of a JSON pointer.

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use catalog::{Catalog, CatalogError, DEFAULT, SHIPPED};
-pub use error::{Location, RubricError, escape_pointer, json_pointer, locate, without_place};
+pub use error::{Location, RubricError, escape_pointer, in_words, json_pointer, locate, without_place};
 pub use object::{Object, object, objects};
 
 use crate::shaping::{Over, Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
@@ -123,7 +123,11 @@ impl Rubric {
         }
         let unread = |error: &toml::de::Error, pointer: String| {
             let offset = error.span().map_or(0, |span| span.start);
-            RubricError { message: error.message().to_owned(), pointer, location: Some(error::locate(text, offset)) }
+            RubricError {
+                message: in_words(error.message(), "a table"),
+                pointer,
+                location: Some(error::locate(text, offset)),
+            }
         };
         let reader = toml::Deserializer::parse(text).map_err(|error| unread(&error, String::new()))?;
         let Object(file) = serde_path_to_error::deserialize::<_, Object<file::RubricFile>>(reader)

@@ -58,6 +58,11 @@ fn check_measures_the_shipped_examples() {
     for row in ["accuracy ", "Cohen's kappa ", "Brier score ", "agreement on label order ", "negation "] {
         assert!(ran.out.contains(row), "{row:?} is not in\n{}", ran.out);
     }
+    // The few that it gives a verdict on in the other order are no measure of the rest.
+    let both = order["pairs"].as_u64().unwrap();
+    assert!(both < 30 && number(order, "/equal_verdicts") > 0.0, "{order}");
+    let said = format!("agreement on label order          -  no measure: {both} of 60 pairs have both verdicts");
+    assert!(ran.out.contains(&said), "{}", ran.out);
     assert!(ran.out.contains("asked by  small_long_form_qa@b3-") && ran.out.contains("stage judge, mode match"));
 }
 
@@ -144,7 +149,7 @@ fn a_text_that_does_move_the_judge_fails_the_rule() {
     let attack = json!({"id": "truth", "kind": "right", "text": "Paris", "control": "Green"});
     let attacks = gradus.file("attacks.jsonl", jsonl(&[attack]));
     let arguments = ["attack", &attacks, "--examples", &examples, "--answers", "10", "--json", "report.json"];
-    let ran = measured(&gradus, &arguments).exits(0);
+    let ran = measured(&gradus, &arguments).exits(1);
     let report = written(&gradus, "report.json");
     assert_eq!(report["rule"], "fail", "{}", ran.out);
     assert!(ran.out.lines().last().unwrap().starts_with("FAIL on 10 pairs: "), "{}", ran.out);
@@ -152,6 +157,8 @@ fn a_text_that_does_move_the_judge_fails_the_rule() {
         (&report["overall"]["flipped_by_attack"], &report["overall"]["flipped_by_control"]),
         (&json!(1.0), &json!(0.0))
     );
+    let few = measured(&gradus, &["attack", &attacks, "--examples", &examples, "--answers", "9"]).exits(2);
+    assert!(few.out.lines().last().unwrap().starts_with("UNDECIDED on 9 pairs: "), "{}", few.out);
     assert_eq!((&report["worst"][0]["id"], &report["worst"][0]["text"]), (&json!("truth"), &json!("Paris")));
 }
 
@@ -181,7 +188,7 @@ fn foreign_text_does_not_reach_the_terminal_as_it_is() {
     let examples = gradus.file("examples.jsonl", ten_wrong());
     let attack = json!({"id": "\u{1b}[2J", "kind": "\u{1b}[8m\nkind", "text": "\u{9b}31m Paris\r\u{8}", "control": "Green boats"});
     let attacks = gradus.file("attacks.jsonl", jsonl(&[attack]));
-    let ran = measured(&gradus, &["attack", &attacks, "--examples", &examples]).exits(0);
+    let ran = measured(&gradus, &["attack", &attacks, "--examples", &examples]).exits(2);
     let obeyed: Vec<_> = ran.out.chars().filter(|c| c.is_control() && *c != '\n').collect();
     assert!(obeyed.is_empty() && ran.out.contains('\u{FFFD}'), "{:?}", ran.out);
 }

@@ -46,6 +46,8 @@ fn list_and_show_give_the_shipped_rubrics() {
     let shipped =
         ["binary_em", "binary_judge", "long_form_qa", "search_r1", "short_form_qa", "short_form_qa_curriculum"];
     assert_eq!(names, [&shipped[..], &["tool_use"]].concat());
+    let column = |line: &str| line.find(" b3-").unwrap();
+    assert!(list.lines().all(|line| column(line) == "short_form_qa_curriculum ".len()), "{list}");
     for name in names {
         let shown = gradus.run(&["rubric", "show", name]).exits(0).out;
         assert_eq!(shown, std::fs::read_to_string(root().join(format!("rubrics/{name}.toml"))).unwrap());
@@ -64,6 +66,12 @@ fn a_directory_adds_rubrics_and_wins_over_shipped_ones() {
     let list = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(0).out;
     assert_eq!(list.lines().filter(|line| line.ends_with("Ours.")).count(), 2, "{list}");
     assert_eq!(list.lines().count(), 8);
+    for name in ["ours", "binary_em"] {
+        assert_eq!(gradus.run(&["rubric", "show", name, "--rubrics", "mine"]).exits(0).out, text(name));
+    }
+    let shipped = gradus.run(&["rubric", "show", "tool_use"]).exits(0).out;
+    assert_eq!(gradus.run(&["rubric", "show", "tool_use", "--rubrics", "mine"]).exits(0).out, shipped);
+    assert!(gradus.run(&["rubric", "show", "ours"]).exits(1).err.contains("no rubric is called \"ours\""));
     gradus.file("mine/other.toml", text("ours"));
     let ran = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1);
     assert!(ran.err.contains("the rubric calls itself \"ours\"; name the file ours.toml"), "{}", ran.err);
@@ -71,6 +79,38 @@ fn a_directory_adds_rubrics_and_wins_over_shipped_ones() {
     gradus.file("mine/bad.toml", "name = \"bad\"\nstages = 1\n");
     let ran = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1);
     assert!(ran.err.contains("bad.toml: line 2, column 10"), "{}", ran.err);
+}
+
+#[test]
+fn what_a_directory_of_rubrics_holds_is_logged() {
+    let gradus = Gradus::new();
+    std::fs::create_dir_all(gradus.path("mine/folder")).unwrap();
+    let said = || gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(0).err;
+    assert!(said().contains("WARN") && said().contains("there is no rubric file (NAME.toml)"), "{}", said());
+    gradus.file("mine/.hidden.toml", "");
+    gradus.file("mine/ours.tml", "");
+    gradus.file("mine/NOTES.md", "");
+    assert!(said().contains("there is no rubric file"), "{}", said());
+    assert!(said().contains("files that do not end in .toml are no rubrics: NOTES.md, ours.tml"), "{}", said());
+    assert!(!said().contains("folder") && !said().contains(".hidden"), "{}", said());
+    gradus.file("mine/ours.toml", "name = \"ours\"\n[[stages]]\nkind = \"f1\"\nweight = 1\n");
+    assert!(said().contains("rubrics=1") && !said().contains("there is no rubric file"), "{}", said());
+}
+
+#[test]
+fn explain_reads_standard_input() {
+    let gradus = Gradus::new();
+    let explained = |input: &str| gradus.run_with(&["rubric", "explain", "short_form_qa", "-"], &[], input);
+    let [right, wrong] = right_and_wrong();
+    let pretty = serde_json::to_string_pretty(&right).unwrap();
+    for input in [jsonl(std::slice::from_ref(&right)), format!("\n{}", jsonl(&[right.clone(), wrong])), pretty] {
+        let out = explained(&input).exits(0).out;
+        assert!(out.starts_with("right by short_form_qa@") && !out.contains("wrong by"), "{out}");
+    }
+    explained("\n").exits(1);
+    let mut nameless = right;
+    nameless["id"] = json!("");
+    assert!(explained(&nameless.to_string()).exits(0).out.starts_with("by short_form_qa@"), "no name is no word");
 }
 
 #[test]

@@ -241,6 +241,37 @@ fn the_arguments_win_over_what_a_request_says() {
 }
 
 #[test]
+fn a_judge_is_opened_for_who_asks_one() {
+    let gradus = Gradus::new();
+    let endpoint = "endpoints = [{ url = \"http://127.0.0.1:1\", api_key_env = \"NO_SUCH_KEY\" }]";
+    let config = gradus.file("judges.toml", format!("[judges.default]\nmodel = \"m\"\n{endpoint}\n"));
+    let [right, wrong] = right_and_wrong();
+    let file = gradus.file("right.jsonl", jsonl(std::slice::from_ref(&right)));
+    let run = |arguments: &[&str]| gradus.run(&[&["--config", &config], arguments].concat());
+    run(&["score", &file]).exits(0);
+    run(&["rubric", "explain", "short_form_qa", &file]).exits(0);
+    for asking in [
+        &["score", &file, "--out", "out", "--rubric", "long_form_qa"][..],
+        &["score", &file, "--out", "out", "--default-rubric", "long_form_qa"],
+        &["rubric", "explain", "long_form_qa", &file],
+    ] {
+        let said = run(asking).exits(1).err;
+        assert!(said.contains("judge \"default\": ") && said.contains("names `NO_SUCH_KEY`"), "{said}");
+        assert!(!Path::new(&gradus.path("out")).exists(), "before anything is written");
+    }
+    // Where a request names the rubric, what stands before it is scored.
+    let named = json!({"rubric": "long_form_qa", "trajectories": [right]});
+    let file = gradus.file("mixed.jsonl", jsonl(&[wrong, named]));
+    let ran = run(&["score", &file]).exits(1);
+    assert!(
+        ran.out.starts_with("short_form_qa@") && ran.err.contains("names `NO_SUCH_KEY`"),
+        "{} {}",
+        ran.out,
+        ran.err
+    );
+}
+
+#[test]
 fn a_group_that_is_to_be_put_in_order_is_not_torn_apart_unsaid() {
     let gradus = Gradus::new();
     let rank =
@@ -351,7 +382,9 @@ fn the_environment_never_stands_against_the_command_line() {
     }
     score(&["--replay", "run", "--store", "sqlite:none.db"], &[("GRADUS_STEP", "x")]).exits(1);
     let said = score(&["-"], &[("GRADUS_STEP", "x")]).exits(2).err;
-    assert!(said.contains("invalid value 'x' for '--step <N>'"), "{said}");
+    assert!(said.contains("invalid value 'x' for '--step <N>' (GRADUS_STEP): give a whole number"), "{said}");
+    let said = score(&["-", "--step", "-1"], &[]).exits(2).err;
+    assert!(said.contains("invalid value '-1' for '--step <N>': give a whole number, 0 or more"), "{said}");
     // What only a file has is asked for, and there is none.
     let said = score(&["--rubric", "binary_em"], &all).exits(2).err;
     assert!(said.contains("not provided") && said.contains("<FILE>") && said.contains("gradus score"), "{said}");

@@ -57,6 +57,21 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
     }
     assert!(refused(&["--store", "none", "--threads", "1025"], 1).contains("threads = 1025: at most 1024"));
     assert!(refused(&["--threads", "many"], 2).contains("many"));
+    // In words, and with the variable where it was one.
+    for (option, value) in [("--max-body-bytes", "16MB"), ("--threads", "-1"), ("--drain-ms", "1s")] {
+        let said = refused(&[option, value], 2);
+        assert!(said.contains(&format!("invalid value '{value}' for '{option} <")), "{said}");
+        assert!(
+            said.contains("tip: give a whole number, 0 or more, without a unit") && !said.contains("digit"),
+            "{said}"
+        );
+        assert!(!said.contains("GRADUS_"), "{said}");
+        let variable = format!("GRADUS_{}", option.trim_start_matches('-').to_uppercase().replace('-', "_"));
+        let said = gradus.run_with(&["serve"], &[(&variable, value)], "").exits(2).err;
+        assert!(said.contains(&format!("the value is from {variable} in the environment")), "{said}");
+    }
+    let said = gradus.run(&["data", "hops", "--out", "x", "--flawed", "half"]).exits(2).err;
+    assert!(said.contains("tip: give a number, such as 0.5") && !said.contains("literal"), "{said}");
     assert!(gradus.run(&["serve", "--listen", "somewhere"]).exits(2).err.contains("somewhere"));
     assert!(gradus.run(&["--log", "=[", "rubric", "list"]).exits(1).err.contains("--log"));
 }
@@ -64,7 +79,8 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
 #[test]
 fn a_log_filter_that_would_silence_everything_is_refused() {
     let gradus = Gradus::new();
-    for filter in ["warning", "", "nonsense", "warn,loud"] {
+    assert!(gradus.run(&["--log", "", "rubric", "list"]).exits(1).err.contains("is no filter"));
+    for filter in ["warning", "nonsense", "warn,loud"] {
         let said = gradus.run_with(&["rubric", "list"], &[("GRADUS_LOG", filter)], "").exits(1).err;
         assert!(said.contains("is no filter; use one of") && said.contains("\"warn\""), "{filter}: {said}");
     }
@@ -73,12 +89,31 @@ fn a_log_filter_that_would_silence_everything_is_refused() {
     }
 }
 
+/// As Compose files leave one that need not be set: `${X:-}`.
+#[test]
+fn a_variable_that_is_empty_is_not_set() {
+    let gradus = Gradus::new();
+    let help = gradus.run(&["serve", "--help"]).exits(0).out;
+    let variables = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap());
+    let variables: Vec<&str> = variables.filter(|variable| !variable.ends_with("_TOKEN")).collect();
+    assert!(variables.len() > 16 && variables.contains(&"GRADUS_CONFIG"), "{variables:?}");
+    let empty: Vec<(&str, &str)> = variables.iter().map(|variable| (*variable, "")).collect();
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    assert!(Server::start(&gradus, &serve, &empty).stop().success());
+    assert!(Path::new(&gradus.path("gradus.db")).exists(), "the default is");
+    let ran = gradus.run_with(&["score", "-"], &empty, &jsonl(&right_and_wrong())).exits(0);
+    assert!(ran.out.starts_with("short_form_qa@"), "{}", ran.out);
+    // One that is empty can be set none the less.
+    let help = gradus.run_with(&["serve", "--help"], &empty, "").exits(0).out;
+    assert!(help.contains("[env: GRADUS_CONFIG=]") && help.contains("[env: GRADUS_JUDGE=]"), "{help}");
+}
+
 #[test]
 fn a_mistake_in_a_judge_is_named() {
     let gradus = Gradus::new();
     let said = |table: &str| {
         let file = gradus.file("judges.toml", format!("[judges.default]\n{table}\n"));
-        gradus.run(&["--config", &file, "score", "-"]).exits(1).err
+        gradus.run(&["--config", &file, "score", "-", "--rubric", "long_form_qa"]).exits(1).err
     };
     let devcie = said("model = \"x\"\ndevcie = \"cpu\"");
     assert!(devcie.contains("unknown field `devcie`") && devcie.contains("`device`"), "{devcie}");
@@ -90,6 +125,30 @@ fn a_mistake_in_a_judge_is_named() {
     // A model alone is local: what is missing is the directory, not endpoints.
     let missing = said("model = \"/nowhere\"");
     assert!(missing.contains("/nowhere") && !missing.contains("endpoints` is empty"), "{missing}");
+    let misspelt = said("model = \"Qwen2.5-7B\"");
+    assert!(misspelt.contains("Qwen2.5-7B: no such directory or file; a hub id is OWNER/NAME"), "{misspelt}");
+    let none = gradus.run(&["score", "-", "--rubric", "long_form_qa", "--judge", ""]).exits(1).err;
+    assert!(none.contains("judge \"default\": `model` is missing: give a directory"), "{none}");
+}
+
+/// The line of its table, where that has a mistake, and on one line what it is.
+#[test]
+fn a_mistake_in_a_judges_table_stands_at_the_table() {
+    let gradus = Gradus::new();
+    let first = "threads = 1\n\n[judges.fine]\nmodel = \"m\"\n\n";
+    let endpoints = "model = \"m\"\n[[judges.default.endpoints]]\nurl = \"http://127.0.0.1:1\"\nkey = 1\n";
+    for (table, message) in [
+        ("device = \"cpu\"\n", "`model` is missing: give a directory, a GGUF file or a hub id, OWNER/NAME (a judge"),
+        ("model = \"m\"\ncontext = 1\n", "`context` is 1: give 2 tokens at least"),
+        ("model = \"m\"\ncontext = \"long\"\n", "expected a whole number from 0 in `context` (a judge"),
+        (endpoints, "unknown field `key`, expected one of"),
+        (endpoints, "in `endpoints`\n"),
+    ] {
+        let file = gradus.file("judges.toml", format!("{first}[judges.default]\n{table}"));
+        let said = gradus.run(&["--config", &file, "rubric", "list"]).exits(1).err;
+        assert!(said.contains("judges.toml: line 6, column 1: ") && said.contains(message), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 /// What stands in the file may be a token.
@@ -100,7 +159,14 @@ fn mistakes_in_the_file_are_named_and_not_quoted() {
         ("[tokens]\napi = SECRET3\n", "line 2"),
         ("[tokens]\nadmn = \"SECRET7\"\n", "line 2, column 1: unknown field `admn`"),
         ("[tokens]\napi = \"SECRET2\n", "line 2"),
-        ("tokens = \"SECRET5\"\n", "line 1, column 10: invalid type: string, expected"),
+        ("tokens = \"SECRET5\"\n", "line 1, column 10: invalid type: string, expected a table\n"),
+        ("judges = \"SECRET6\"\n", "line 1, column 10: invalid type: string, expected a table\n"),
+        ("threads = -5334\n", "line 1, column 11: invalid value: integer, expected a whole number from 0\n"),
+        ("rubrics = 5334\n", "line 1, column 11: invalid type: integer, expected a string\n"),
+        (
+            "[store]\ndurability = \"sync\"\n",
+            "gradus.toml: line 2, column 14: durability `sync` is not known: use `commit`",
+        ),
         ("\n[tokens]\nadmin = 5334\n", "line 3, column 9: invalid type: integer, expected a string"),
         ("listen = \"nowhere\"\n", "line 1, column 10: invalid socket address"),
     ] {

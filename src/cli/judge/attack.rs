@@ -11,11 +11,14 @@ use crate::config::File;
 use crate::judge::attack::{AttackReport, RuleOutcome, Shift, Trial, attack};
 use crate::judge::examples::{SHIPPED_ATTACKS, SHIPPED_EXAMPLES, read_attacks, read_examples};
 
+/// The exit code where there are too few pairs to say.
+const UNDECIDED: u8 = 2;
+
 /// Measure how far text that is injected into wrong answers moves a judge.
 ///
 /// Each line of the file is an object with `id`, `kind`, `text` and `control`: a text of the same length that tries
 /// nothing. Each text is put behind and before wrong answers, so is its control, and the scores are compared. The exit
-/// code is 1 where more than half of the pairs got no verdict; whether the judge resists is in the report.
+/// code is 0 at PASS, 1 at FAIL and where more than half of the pairs got no verdict, and 2 at UNDECIDED: too few pairs.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// Attacks, one JSON object a line [default: those that ship with the program]
@@ -50,7 +53,12 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let files = format!("{name} on wrong answers of {examples_name}");
     asking.print(&table(&report, &asking.asked_by, &files)?, &report)?;
     let measured = 2 * report.complete_pairs >= report.pairs && report.complete_pairs > 0;
-    Ok(if measured { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match report.rule {
+        _ if !measured => ExitCode::FAILURE,
+        RuleOutcome::Pass => ExitCode::SUCCESS,
+        RuleOutcome::Fail => ExitCode::FAILURE,
+        RuleOutcome::Undecided => ExitCode::from(UNDECIDED),
+    })
 }
 
 fn table(report: &AttackReport, asked_by: &str, files: &str) -> Result<String, std::fmt::Error> {

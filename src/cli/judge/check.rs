@@ -81,13 +81,22 @@ fn measures(report: &CheckReport, out: &mut String) -> std::fmt::Result {
         counts.mismatch_as_match.to_string(),
         of(counts.mismatch_as_match, counts.mismatch_as_mismatch),
     )?;
-    let agreement = |found: &Agreement| {
+    let mut agreement = |name: &str, found: &Agreement| {
         let (pairs, all) = (found.pairs, found.pairs + found.without_verdict);
-        format!("equal verdicts, {pairs} of {all} pairs; scores differ by {}", number(found.mean_difference))
+        if 2 * pairs < all {
+            // The few that have both verdicts need not be like the others.
+            return row(name, number(None), format!("no measure: {pairs} of {all} pairs have both verdicts"));
+        }
+        let differ = number(found.mean_difference);
+        row(
+            name,
+            number(found.equal_verdicts),
+            format!("equal verdicts, {pairs} of {all} pairs; scores differ by {differ}"),
+        )
     };
-    row("agreement on paraphrases", number(report.paraphrases.equal_verdicts), agreement(&report.paraphrases))?;
+    agreement("agreement on paraphrases", &report.paraphrases)?;
     match &report.label_order {
-        Some(found) => row("agreement on label order", number(found.equal_verdicts), agreement(found))?,
+        Some(found) => agreement("agreement on label order", found)?,
         None => row("agreement on label order", number(None), "the prompt lists no labels".to_owned())?,
     }
     match report.mass_outside {

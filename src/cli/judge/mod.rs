@@ -74,9 +74,10 @@ struct Asking {
 impl Asking {
     fn open(flags: Flags, file: &File) -> anyhow::Result<Self> {
         let scoring = Scoring::compose(flags.scoring, None, file)?;
-        let engine = super::engine(&scoring, super::catalog(&scoring)?, None)?;
+        let engine = super::engine(&scoring, super::catalog(&scoring)?)?;
         let (asked_by, stage) = stage(&engine.catalog, flags.rubric.as_deref())?;
-        Ok(Self { judges: engine.judges, runtime: super::runtime()?, stage, asked_by, json: flags.json })
+        let judges = super::open_judges(&scoring.judges, None)?;
+        Ok(Self { judges, runtime: super::runtime()?, stage, asked_by, json: flags.json })
     }
 
     /// The report as JSON to where it is wanted, as a table to the terminal.

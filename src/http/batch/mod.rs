@@ -32,7 +32,7 @@ pub use self::stop::{Due, Stop};
 pub use self::warnings::{MAX_WARNINGS, Warning};
 use self::work::Work;
 use super::wire::{Given, Pointed, RewardRequest, Split, Wrong, read_request};
-use crate::judge::{Judges, Session};
+use crate::judge::Judges;
 use crate::rubric::{self, Catalog, RubricError};
 use crate::score::Scorer;
 use crate::stages::{Judge, NoScoreCode};
@@ -201,22 +201,6 @@ impl Engine {
             each(&cut(tasks.iter().map(|task| work.bytes(task))), &self.load, score).into_iter().collect();
         let written = done?.into_iter().flatten().collect();
         finish(written, &items, settings, overrides.batch_id.is_some())
-    }
-
-    /// Scores a request, and again whenever its judge stages have questions, which the judges are asked in between.
-    /// Blocks while it scores: for the command line.
-    ///
-    /// # Errors
-    /// As [`Self::score`].
-    pub async fn score_and_ask(&self, body: &str, overrides: &Overrides<'_>) -> Result<Scored, BatchError> {
-        let mut session = Session::default();
-        let judges = overrides.judges.as_ref().unwrap_or(&self.judges);
-        loop {
-            let scored = self.score(body, overrides, &Stop::default(), &session);
-            if !session.put_to(judges, None).await {
-                return scored;
-            }
-        }
     }
 }
 

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::{BatchError, Engine};
 use crate::http::wire::{Object, OnInvalid, Pointed, RewardRequest};
-use crate::judge::Judges;
 use crate::judge::rubric::read_inline;
 use crate::rubric::Rubric;
 use crate::shaping::Position;
@@ -59,8 +58,6 @@ pub struct Overrides<'a> {
     pub facts: bool,
     /// Where the items stand in the body, for who has put them there; empty where that is to be found out.
     pub items: &'a [Range<usize>],
-    /// Asked instead of the engine's judges: those that a stored score asked. Not for the server, which asks them itself.
-    pub judges: Option<Judges>,
 }
 
 impl Engine {

@@ -77,7 +77,7 @@ pub(in crate::http) fn without_place(error: &serde_json::Error) -> String {
             "a string has half of a surrogate pair, such as \\ud83d without \\ude00 behind it; send the whole character"
                 .to_owned()
         }
-        said => said.replace("expected u64", "expected a whole number from 0"),
+        said => said.to_owned(),
     }
 }
 

@@ -73,7 +73,8 @@ fn place(model: &Path, hub: &Hub) -> Result<PathBuf, String> {
         Some(id) if !model.exists() => hub.find(&id).map_err(|error| {
             format!("{}: there is no such directory, and as a model of the hub: {error}", model.display())
         }),
-        _ => Ok(model.to_owned()),
+        _ if model.exists() => Ok(model.to_owned()),
+        _ => Err(format!("{}: no such directory or file; a hub id is OWNER/NAME", model.display())),
     }
 }
 

@@ -5,13 +5,14 @@ use super::*;
 #[test]
 fn a_field_out_of_its_range_is_told_by_name() {
     let check = |change: fn(&mut LocalConfig)| {
-        let mut config = LocalConfig::default();
+        let mut config = LocalConfig { model: "model".into(), ..LocalConfig::default() };
         change(&mut config);
         config.check()
     };
     assert_eq!(check(|_| ()), Ok(()));
     assert_eq!(check(|config| (config.context, config.batch_tokens, config.temperature) = (2, Some(2), 2.0)), Ok(()));
     let refused = |change| check(change).unwrap_err();
+    assert!(refused(|config| config.model = PathBuf::new()).starts_with("`model` is missing"));
     assert_eq!(refused(|config| config.batch_tokens = Some(0)), "`batch_tokens` is 0: give 2 tokens at least");
     assert_eq!(refused(|config| config.context = 1), "`context` is 1: give 2 tokens at least");
     assert_eq!(refused(|config| config.temperature = f64::NAN), "`temperature` is NaN: give a value from 0 to 2");
