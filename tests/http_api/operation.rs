@@ -30,6 +30,37 @@ fn healthz_and_readyz_say_ok() {
 }
 
 #[test]
+fn a_server_whose_database_file_was_deleted_says_so_instead_of_losing_scores() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let request = json!({"trajectories": [answering("Paris")]});
+    score(&server, &request);
+    std::fs::remove_file(&path).unwrap();
+    for _ in 0..2 {
+        let problem = server.reward(&request).problem(503);
+        assert!(problem["detail"].as_str().unwrap().contains("was moved, deleted or replaced"), "{problem}");
+        server.get("/readyz").problem(503);
+    }
+    let said = |server: &Server| server.log().matches("scores are refused until this is mended").count();
+    server.wait_until(|server| said(server) > 0);
+    assert_eq!(said(&server), 1, "{}", server.log());
+}
+
+/// Also where there is less time than new connections are refused for.
+#[test]
+fn an_end_with_nothing_in_flight_warns_of_nothing() {
+    for drain_ms in ["0", "100", "500", "30000"] {
+        let mut server = Server::start(&["--drain-ms", drain_ms]);
+        // Its connection stays open.
+        server.get("/healthz").ok();
+        server.terminate();
+        assert!(server.wait().success(), "{drain_ms}");
+        assert!(!server.log().contains("WARN"), "{drain_ms}: {}", server.log());
+    }
+}
+
+#[test]
 fn metrics_count_what_was_scored() {
     let server = Server::start(&[]);
     let tools = json!([tool("search", json!({"type": "object"}))]);
