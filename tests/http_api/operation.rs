@@ -94,13 +94,40 @@ fn metrics_count_what_was_scored() {
 fn metrics_are_text_that_prometheus_reads() {
     let server = Server::start(&[]);
     score(&server, &json!({"trajectories": [answering("Paris")]}));
-    let answer = server.get("/metrics");
-    assert!(answer.header("content-type").contains("text"), "{}", answer.header("content-type"));
-    let text = answer.text();
-    assert!(text.ends_with("# EOF\n"), "OpenMetrics ends so");
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("gradus_") && value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+    let open_metrics = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.6";
+    let open = server.send("GET", "/metrics", &[("Accept", open_metrics)], None);
+    let classic = server.get("/metrics");
+    assert_eq!(open.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert_eq!(classic.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let (open, classic) = (open.text(), classic.text());
+    assert!(open.ends_with("# EOF\n") && open.contains("# TYPE gradus_trajectories counter"), "OpenMetrics: {open}");
+    assert!(!classic.contains("# EOF") && !classic.contains("# UNIT"), "{classic}");
+    assert!(classic.contains("# TYPE gradus_trajectories_total counter"), "{classic}");
+    for line in open.lines().chain(classic.lines()) {
+        if line.starts_with("# HELP ") {
+            assert!(line.ends_with('.'), "{line}");
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("gradus_") && value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+        }
+    }
+}
+
+/// An alert on an increase misses the first event of a series that begins with it.
+#[test]
+fn what_may_come_up_is_counted_from_the_start() {
+    let text = Server::start(&[]).get("/metrics").text();
+    for sample in [
+        "gradus_item_errors_total{code=\"judge_timeout\"} 0",
+        "gradus_refusals_told_as_reward_total{kind=\"unknown-rubric\"} 0",
+        "gradus_store_commits_total 0.0",
+        "gradus_store_failures_total 0.0",
+        "gradus_store_lost_batches_total 0.0",
+        "gradus_store_findings_total 0.0",
+        "gradus_store_lost_findings_total 0.0",
+        "gradus_store_held_batches 0.0",
+    ] {
+        assert!(text.lines().any(|line| line == sample), "no {sample} in {text}");
     }
 }
 
