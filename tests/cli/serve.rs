@@ -154,12 +154,16 @@ fn a_terminal_that_is_closed_stops_the_server_in_order() {
 #[test]
 fn a_second_signal_ends_the_server_at_once_and_says_so() {
     let gradus = Gradus::new();
-    let (child, address) = start_after(&gradus, "");
+    let (mut child, address) = start_after(&gradus, "");
     let mut connection = std::net::TcpStream::connect(address).unwrap();
     connection.write_all(b"POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
-    send(&child, "TERM");
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    // One that comes right after the first is that one once more.
+    for pause_ms in [20, 1100] {
+        send(&child, "TERM");
+        std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+        assert!(child.try_wait().unwrap().is_none(), "it waits for what is in flight");
+    }
     send(&child, "TERM");
     let ended = child.wait_with_output().unwrap();
     let log = String::from_utf8_lossy(&ended.stderr).into_owned();
