@@ -342,3 +342,16 @@ fn a_group_without_a_reward_has_no_numbers() {
         }
     }
 }
+
+/// Two of one name cannot be told apart in the answer, nor in a client's table by group.
+#[test]
+fn a_group_that_comes_twice_is_refused() {
+    let server = Server::start(&[]);
+    let group = |name: Value| json!({"group": name, "rewards": [0.0, 1.0]});
+    for names in [["q1", "q1"].map(Value::from), [json!(7), json!("7")]] {
+        let request = json!({"algorithm": "grpo", "groups": names.clone().map(group)});
+        let problem = server.post("/advantages", &request.to_string()).problem(422);
+        assert_eq!(problem["pointer"], "/groups/1/group", "{problem}");
+    }
+    advantages(&server, &json!({"algorithm": "grpo", "groups": ["q1", "q2"].map(Value::from).map(group)}));
+}

@@ -1,6 +1,9 @@
 //! `POST /advantages`: rewards of groups in, advantages out, so that any trainer can run VSPO. The numbers are those of the
 //! trainer's own module.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -253,10 +256,16 @@ fn check(request: &AdvantagesRequest) -> Result<PlanConfig, Problem> {
             "/max_reward",
             format!("{limit:e} is out of range; it must be within {MAX_REWARD:e}"),
         ));
+    let mut names = HashSet::with_capacity(request.groups.len());
     }
     for (place, group) in request.groups.iter().enumerate() {
         if !group.group.get().starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit()) {
             return Err(Problem::shape(format!("/groups/{place}/group"), "a group's name is a text or a number"));
+        if !names.insert(name_of(&group.group)) {
+            let message =
+                format!("an earlier group has the name {} too; send all rewards of a group together", group.group);
+            return Err(Problem::shape(format!("/groups/{place}/group"), message));
+        }
         }
         let wrong = group.rewards.iter().enumerate().find_map(|(index, reward)| {
             Some((index, (*reward)?)).filter(|(_, reward)| *reward > request.max_reward || *reward < -MAX_REWARD)
@@ -271,6 +280,11 @@ fn check(request: &AdvantagesRequest) -> Result<PlanConfig, Problem> {
     }
     Ok(PlanConfig::from(&request.vspo).checked()?)
 }
+/// A group's name as text: `7` and `"7"` are one, as in `POST /reward`.
+fn name_of(raw: &RawValue) -> Cow<'_, str> {
+    serde_json::from_str::<String>(raw.get()).map_or(Cow::Borrowed(raw.get()), Cow::Owned)
+}
+
 
 fn answer(request: AdvantagesRequest) -> Result<AdvantagesResponse, Problem> {
     let config = check(&request)?;
