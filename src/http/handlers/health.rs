@@ -87,7 +87,9 @@ fn judges_down(states: &BTreeMap<String, JudgeState>) -> Option<String> {
     }
 }
 
-/// Metrics for Prometheus: in the `OpenMetrics` format where `Accept` names it, else in the classic text format.
+/// Metrics for Prometheus.
+///
+/// In the `OpenMetrics` format where `Accept` names it, else in the classic text format.
 #[utoipa::path(get, path = "/metrics", tag = "operation", operation_id = "metrics",
     responses((status = 200, description = "All metrics", content((String = "text/plain"), (String = "application/openmetrics-text")))))]
 pub(crate) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
