@@ -331,6 +331,18 @@ def test_labels_are_read_as_the_server_reads_them(case: dict[str, Any]) -> None:
     assert common.read_label(case["label"]) == expected
 
 
+def test_what_is_given_beside_a_label_wins_but_for_the_group() -> None:
+    label = {"answer": "x", "tools": [], "group_id": "own"}
+    found = common.trajectory("q", "a", label, tools=[{"name": "f"}], group="made up")
+    assert found == {
+        "references": ["x"],
+        "tools": [{"name": "f"}],
+        "group": "own",
+        "prompt": "q",
+        "response": "a",
+    }
+
+
 def test_labels_may_come_from_parquet() -> None:
     assert common.read_label(np.array(["Paris"])) == {"references": ["Paris"]}
     nested = {"references": np.array([]), "ground_truth": {"target": np.array(["Paris"])}, "group": float("nan")}

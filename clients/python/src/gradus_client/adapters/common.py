@@ -92,10 +92,15 @@ def fallback() -> float:
 
 
 def trajectory(prompt: Any, completion: Any, label: Any = None, **fields: Any) -> dict[str, Any]:
-    """One item of `score`; prompt and completion are texts or lists of messages. Fields of `None` are left out."""
-    item = {name: value for name, value in fields.items() if value is not None}
-    item.update(read_label(label))
-    item = with_tools(item)
+    """One item of `score`; prompt and completion are texts or lists of messages. Fields of `None` are left out.
+
+    Tools that are given win over the label's, as by URL; the label's group wins over one that is given, or made up.
+    """
+    known = read_label(label)
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "group" in known:
+        given.pop("group", None)
+    item = with_tools({**known, **given})
     if isinstance(completion, str):
         return {**item, "prompt": "" if prompt is None else prompt, "response": completion}
     return {**item, "messages": [*messages(prompt, "user"), *messages(completion, "assistant")]}
