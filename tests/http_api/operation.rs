@@ -305,7 +305,8 @@ fn answers_that_cannot_be_stored_are_counted_and_make_the_end_a_failure() {
     let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
     server.send("POST", "/reward", &headers, Some(body.as_bytes())).problem(503);
     let counted = |name: &str| server.metric(&format!("gradus_store_{name}"), &[]);
-    assert_eq!((counted("failures"), counted("lost_batches"), counted("held_batches")), (1.0, 0.0, 1.0));
+    let found = (counted("failures_total"), counted("lost_batches_total"), counted("held_batches"));
+    assert_eq!(found, (1.0, 0.0, 1.0));
     server.terminate();
     assert_eq!(server.wait().code(), Some(1));
     assert!(server.log().contains("1 batches that were answered could not be stored"), "{}", server.log());
