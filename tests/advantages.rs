@@ -191,8 +191,9 @@ fn what_is_out_of_range_is_named() {
         assert_eq!(problem["pointer"], pointer, "{problem}");
     }
     let many = |groups: usize, rewards: usize| {
-        let group = format!(r#"{{"group":1,"rewards":[{}]}}"#, vec!["0"; rewards].join(","));
-        format!(r#"{{"algorithm":"grpo","groups":[{}]}}"#, vec![group; groups].join(","))
+        let rewards = vec!["0"; rewards].join(",");
+        let group = |n: usize| format!(r#"{{"group":{n},"rewards":[{rewards}]}}"#);
+        format!(r#"{{"algorithm":"grpo","groups":[{}]}}"#, (0..groups).map(group).collect::<Vec<_>>().join(","))
     };
     server.post("/advantages", &many(64, 16_384)).ok();
     assert_eq!(server.post("/advantages", &many(65_537, 0)).problem(422)["pointer"], "/groups");
@@ -349,4 +350,17 @@ fn a_group_without_a_reward_has_no_numbers() {
             assert!(["mean", "std", "value"].iter().all(|name| group[*name].is_null()), "{group}");
         }
     }
+}
+
+/// Two of one name cannot be told apart in the answer, nor in a client's table by group.
+#[test]
+fn a_group_that_comes_twice_is_refused() {
+    let server = Server::start(&[]);
+    let group = |name: &Value| json!({"group": name, "rewards": [0.0, 1.0]});
+    for names in [[json!("q1"), json!("q1")], [json!(7), json!("7")]] {
+        let request = json!({"algorithm": "grpo", "groups": [group(&names[0]), group(&names[1])]});
+        let problem = server.post("/advantages", &request.to_string()).problem(422);
+        assert_eq!(problem["pointer"], "/groups/1/group", "{problem}");
+    }
+    advantages(&server, &json!({"algorithm": "grpo", "groups": [group(&json!("q1")), group(&json!("q2"))]}));
 }

@@ -9,6 +9,8 @@ mod closing;
 mod durable;
 #[path = "store/findings.rs"]
 mod findings;
+#[path = "store/moved.rs"]
+mod moved;
 #[path = "store/opening.rs"]
 mod opening;
 #[path = "store/runs.rs"]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use crate::config::{File, Scoring, StoreFlags};
 use crate::http::batch::{Engine, Overrides, Scored};
 use crate::judge;
 use crate::rubric::Rubric;
-use crate::store::{ContentHash, DEFAULT_WINDOW, Store, StoreError, StoredRequest, StoredRow};
+use crate::store::{DEFAULT_WINDOW, ScoreRow, Store, StoreError, StoredRequest, StoredRow};
 
 /// Most trajectories of which differences are printed; all are counted.
 const SHOWN: usize = 20;
@@ -179,30 +179,26 @@ impl<'a> Kept<'a> {
         }
         // Hashes of older versions name the trajectory in another way.
         let comparable = !self.stored.older_hashes && is_of_this_version(self.stored);
-        let hash = |hash: ContentHash| comparable.then(|| hash.to_string());
-        let stage = |at: Option<usize>| again.settings.stage_name(at).map(|name| &**name);
-        let then = json!({
-            "trajectory_id": then.trajectory_id,
-            "group": then.group,
-            "reward": then.reward,
-            "valid": then.valid,
-            "stage_reached": then.stage_reached,
-            "failed_stage": then.failed_stage,
-            "content_hash": hash(then.content_hash),
-            "step": step,
-        });
-        let now = json!({
-            "trajectory_id": now.id,
-            "group": now.group,
-            "reward": now.reward,
-            "valid": now.valid,
-            "stage_reached": stage(now.stage_reached),
-            "failed_stage": stage(now.failed_stage),
-            "content_hash": hash(ContentHash(now.content_hash)),
-            "step": again.settings.position.step.and_then(|step| i64::try_from(step).ok()),
-        });
-        differences(&then, &now, "/row")
+        let then = columns(then, comparable);
+        let now = columns(&again.stored(now), comparable);
+        let steps = (json!(step), json!(again.settings.position.step.and_then(|step| i64::try_from(step).ok())));
+        [differences(&then, &now, "/row"), differences(&steps.0, &steps.1, "/row/step")].concat()
     }
+}
+
+/// A row's columns by name, but for the place of its result, which is not the same from run to run.
+fn columns<T: Serialize>(row: &ScoreRow<T>, with_hash: bool) -> Value {
+    // Every one of them: a new one is to be compared, too.
+    let ScoreRow { trajectory_id, group, reward, valid, stage_reached, failed_stage, content_hash, result: _ } = row;
+    json!({
+        "trajectory_id": trajectory_id,
+        "group": group,
+        "reward": reward,
+        "valid": valid,
+        "stage_reached": stage_reached,
+        "failed_stage": failed_stage,
+        "content_hash": with_hash.then(|| content_hash.to_string()),
+    })
 }
 
 /// What is kept once for all results of a request: a difference there is one of each of them.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -93,6 +94,10 @@ fn http_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))
 }
 
+/// How soon after the first a signal is the same once more, and no second wish: terminals and `timeout` signal a whole process
+/// group, and a parent that hands its signal on does it again.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Resolves at SIGTERM, SIGINT or SIGHUP, which a terminal sends that is closed.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -104,12 +109,19 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
             _ = interrupt.recv() => {}
             _ = hang_up.recv() => {}
         }
+        let first = Instant::now();
         // Whoever asks twice does not want to wait.
         tokio::spawn(async move {
-            let signal = tokio::select! {
-                _ = terminate.recv() => SignalKind::terminate(),
-                _ = interrupt.recv() => SignalKind::interrupt(),
+            let mut next = async || {
+                tokio::select! {
+                    _ = terminate.recv() => SignalKind::terminate(),
+                    _ = interrupt.recv() => SignalKind::interrupt(),
+                }
             };
+            let mut signal = next().await;
+            while first.elapsed() < SAME_SIGNAL {
+                signal = next().await;
+            }
             tracing::warn!("told to stop again: requests in flight get no answer");
             super::log::end();
             std::process::exit(128 + signal.as_raw_value());

@@ -74,7 +74,7 @@ impl App {
     /// A server that is not yet listening. Blocks while it reads what the store keeps by prompt; where that cannot be
     /// read, the log says so.
     pub fn new(engine: Engine, store: Option<Store>, config: Config) -> Self {
-        let metrics = Metrics::new(&engine.judges);
+        let metrics = Metrics::new(&engine.judges, store.clone());
         let app = Self(Arc::new(Shared {
             engine,
             store,

@@ -1,6 +1,9 @@
 //! What is counted, and how Prometheus reads it.
 
+mod classic;
+mod family;
 mod judges;
+mod stored;
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
@@ -14,13 +17,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use self::classic::classic;
 use self::judges::JudgeCollector;
+use self::stored::StoreCollector;
 use super::batch::Scored;
 use super::kind::Kind;
 use super::limits::Limits;
 use crate::judge::Judges;
 use crate::stages::NoScoreCode;
-use crate::store::Counters;
+use crate::store::Store;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Name(String);
@@ -83,8 +88,15 @@ pub struct Metrics {
     outside: Family<JudgedLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     bytes_in_flight: Gauge,
-    /// Those of [`STORE`], in its order.
-    store: [Gauge; STORE.len()],
+}
+
+/// In which words metrics are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextFormat {
+    /// `OpenMetrics`.
+    OpenMetrics,
+    /// What Prometheus read before it, and other scrapers still do.
+    Classic,
 }
 
 /// Of a probability: fine where it should lie, coarse where something is wrong.
@@ -96,33 +108,6 @@ fn latency_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
 }
 
-/// What the store counts: name, help, unit and value.
-type Counted = (&'static str, &'static str, Option<Unit>, fn(&Counters) -> u64);
-
-/// All of it.
-const STORE: [Counted; 8] = [
-    ("store", "Bytes of the database's file and its log", Some(Unit::Bytes), |store| store.file_bytes),
-    ("store_queue", "Bytes that wait for the store", Some(Unit::Bytes), |store| store.queue_bytes),
-    ("store_commits", "Transactions of the store since start", None, |store| store.transactions),
-    ("store_failures", "Batches that the store could not write, since start", None, |store| store.failures),
-    (
-        "store_held_batches",
-        "Batches that were answered (durability `relaxed`) and wait until they can be stored",
-        None,
-        |store| store.held_batches,
-    ),
-    ("store_lost_batches", "Batches that were answered and could not be stored, since start", None, |store| {
-        store.lost_batches
-    }),
-    ("store_findings", "Judges' findings stored since start", None, |store| store.findings),
-    (
-        "store_lost_findings",
-        "Judges' findings that were not stored, since start; they are asked again when they are needed",
-        None,
-        |store| store.lost_findings,
-    ),
-];
-
 /// Registers a metric, which counts from then on.
 fn added<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, metric: M) -> M {
     match unit {
@@ -133,8 +118,8 @@ fn added<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, uni
 }
 
 impl Metrics {
-    /// Metrics of a server with these judges.
-    pub fn new(judges: &Judges) -> Self {
+    /// Metrics of a server with these judges and this store.
+    pub fn new(judges: &Judges, store: Option<Store>) -> Self {
         let mut registry = Registry::with_prefix("gradus");
         let r = &mut registry;
         let requests = added(r, "http_requests", "Requests by route, method and status", None, Family::default());
@@ -144,19 +129,25 @@ impl Metrics {
             added(r, "trajectories", "Trajectories by rubric and outcome (valid, invalid)", None, Family::default());
         let reached = added(r, "stage_reached", "Trajectories that a stage scored", None, Family::default());
         let passed = added(r, "stage_passed", "Trajectories that reached a stage's threshold", None, Family::default());
-        let item_errors =
+        let item_errors: Family<CodeLabels, Counter> =
             added(r, "item_errors", "Trajectories that could not be scored, by code", None, Family::default());
-        let told_as_reward = added(
+        let told_as_reward: Family<KindLabels, Counter> = added(
             r,
             "refusals_told_as_reward",
             "Requests that were refused, and told so by 200 and the lowest reward, by kind of problem",
             None,
             Family::default(),
         );
+        // From the start, so that the first of each is an increase.
+        for code in NoScoreCode::ALL {
+            item_errors.get_or_create(&code_labels(code)).inc_by(0);
+        }
+        for kind in Kind::ALL {
+            told_as_reward.get_or_create(&kind_labels(*kind)).inc_by(0);
+        }
         let in_flight = added(r, "requests_in_flight", "Scoring requests in flight", None, Gauge::default());
         let bytes_help = "Bytes of bodies and of answers that have not left";
         let bytes_in_flight = added(r, "in_flight", bytes_help, Some(Unit::Bytes), Gauge::default());
-        let store = STORE.map(|(name, help, unit, _)| added(r, name, help, unit, Gauge::default()));
         let outside = added(
             r,
             "judge_outside_probability",
@@ -165,6 +156,7 @@ impl Metrics {
             None,
             Family::new_with_constructor(outside_buckets as fn() -> Histogram),
         );
+        r.register_collector(Box::new(StoreCollector(store)));
         r.register_collector(Box::new(JudgeCollector(judges.clone())));
         Self {
             registry,
@@ -178,7 +170,6 @@ impl Metrics {
             outside,
             in_flight,
             bytes_in_flight,
-            store,
         }
     }
 
@@ -219,13 +210,13 @@ impl Metrics {
 
     fn count_errors(&self, errors: &[(NoScoreCode, u64)]) {
         for (code, n) in errors {
-            self.item_errors.get_or_create(&CodeLabels { code: Name(code.as_str().to_owned()) }).inc_by(*n);
+            self.item_errors.get_or_create(&code_labels(*code)).inc_by(*n);
         }
     }
 
     /// Counts a request that was refused, and whose answer cannot say so.
     pub fn count_told_as_reward(&self, kind: Kind) {
-        self.told_as_reward.get_or_create(&KindLabels { kind: Name(kind.name().to_owned()) }).inc();
+        self.told_as_reward.get_or_create(&kind_labels(kind)).inc();
     }
 
     /// Counts an answered request.
@@ -234,17 +225,25 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels { route: Name(route), method: Name(method), status }).inc();
     }
 
-    /// The metrics as text, in the OpenMetrics format.
-    pub fn text(&self, limits: &Limits, store: Option<Counters>) -> String {
+    /// The metrics as text.
+    pub fn text(&self, limits: &Limits, format: TextFormat) -> String {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.in_flight.set(gauge(limits.requests.load(Ordering::Relaxed) as u64));
         self.bytes_in_flight.set(gauge(limits.bytes_in_flight() as u64));
-        for (metric, (.., value)) in self.store.iter().zip(STORE) {
-            metric.set(store.as_ref().map_or(0, |counters| gauge(value(counters))));
-        }
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
-        text
+        match format {
+            TextFormat::OpenMetrics => text,
+            TextFormat::Classic => classic(&text),
+        }
     }
+}
+
+fn code_labels(code: NoScoreCode) -> CodeLabels {
+    CodeLabels { code: Name(code.as_str().to_owned()) }
+}
+
+fn kind_labels(kind: Kind) -> KindLabels {
+    KindLabels { kind: Name(kind.name().to_owned()) }
 }

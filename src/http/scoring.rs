@@ -16,7 +16,7 @@ use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
 use crate::judge::Session;
 use crate::stages::NoScoreCode;
-use crate::store::{Batch, BatchId, Compressed, ContentHash, Idempotency, ScoreRow, ScoreRows, StageTally, StoreError};
+use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StageTally, StoreError};
 
 /// A request that is to be scored.
 pub(crate) struct Job {
@@ -161,20 +161,9 @@ impl Pass {
     /// Packs a scored request for the store; on the work threads, since it compresses.
     fn to_batch(&self, app: &App, scored: &Scored, stamp: Stamp) -> Result<Batch, StoreError> {
         let settings = &scored.settings;
-        let stage = |index: Option<usize>| settings.stage_name(index).map(|name| &**name);
         let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
         let judges = self.session.judges_asked();
-        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        let scores = scored.rows.iter().map(|row| ScoreRow {
-            trajectory_id: row.id.as_deref(),
-            group: row.group.as_deref(),
-            reward: row.reward,
-            valid: row.valid,
-            stage_reached: stage(row.stage_reached),
-            failed_stage: stage(row.failed_stage),
-            content_hash: ContentHash(row.content_hash),
-            result: offset(row.result.start)..offset(row.result.end),
-        });
+        let scores = scored.rows.iter().map(|row| scored.stored(row));
         Ok(Batch {
             id: stamp.id,
             request_id: self.request_id.clone(),

@@ -13,8 +13,11 @@ use super::router::router;
 const LAST_CALL: u32 = 10;
 /// How much longer than a request may take a client may be silent in the middle of it.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How long new connections are still taken, to be refused with a 503.
+/// How long new connections are still taken, to be refused with a 503; half of the time to end at most.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How long the end waits at least: connections on which nothing is in flight take a moment to close.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` resolves, then lets requests end (`drain_ms` at most) and closes the store.
 ///
@@ -27,6 +30,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let (stopped, drained) = tokio::sync::oneshot::channel();
     let draining = app.clone();
+    let drain = Duration::from_millis(app.limits.config.drain_ms).max(MOMENT);
+    let grace = GRACE.min(drain / 2);
     let signal = async move {
         stop.await;
         draining.drain();
@@ -34,13 +39,12 @@ pub async fn serve(
         let _ = stopped.send(());
         tracing::info!("stopping: new requests are refused, those in flight are answered");
         // For a moment new requests still get their 503, so that balancers and clients learn to go elsewhere.
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(grace).await;
     };
     // Nothing takes longer than a request may.
     let patience = Duration::from_millis(app.limits.config.max_deadline_ms).saturating_add(PATIENCE);
     let connections = Connections::new(listener, patience);
     let serving = axum::serve(connections, router(app.clone())).with_graceful_shutdown(signal);
-    let drain = Duration::from_millis(app.limits.config.drain_ms);
     let late = async {
         // The signal's end is dropped without a message where serving itself failed: then nothing is to be waited for.
         if drained.await.is_ok() {

@@ -45,7 +45,7 @@ pub(super) fn rubric(file: RubricFile) -> Result<Rubric> {
     Ok(Rubric {
         name: file.name.into(),
         description: file.description,
-        version: hash.get(..VERSION_BYTES).unwrap_or_default().into(),
+        version: version_of(&hash).into(),
         hash,
         json,
         reading,
@@ -55,6 +55,11 @@ pub(super) fn rubric(file: RubricFile) -> Result<Rubric> {
         range,
         plan,
     })
+}
+
+/// The version that a hash starts with.
+pub fn version_of(hash: &str) -> &str {
+    hash.get(..VERSION_BYTES).unwrap_or(hash)
 }
 
 /// Hash and JSON form. The description is left out of the hash: it changes no score.

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use catalog::{Catalog, CatalogError, DEFAULT, SHIPPED};
+pub use check::version_of;
 pub use error::{Location, RubricError, escape_pointer, in_words, json_pointer, locate, without_place};
 pub use object::{Object, object, objects};
 

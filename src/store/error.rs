@@ -71,6 +71,14 @@ pub enum StoreError {
         /// The newest schema number of this program.
         known: usize,
     },
+    /// The path leads to another file than at the start, or to none.
+    #[error(
+        "database `{path}` was moved, deleted or replaced while it is open: bring the same file back to its path, or restart to store in what is there; move it only while the server is stopped"
+    )]
+    Moved {
+        /// Where the database file was.
+        path: PathBuf,
+    },
     /// Another process kept the database locked for too long.
     #[error(
         "database `{path}` stayed locked by another process for {waited_ms} ms: stop the other writer, or give each its own file"
@@ -177,7 +185,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same may succeed later.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Locked { .. } | Self::Io { .. })
+        matches!(self, Self::Full { .. } | Self::Locked { .. } | Self::Io { .. } | Self::Moved { .. })
     }
 }
 
@@ -203,6 +211,7 @@ mod tests {
             (StoreError::Full { path: path.clone() }, true),
             (StoreError::Locked { path: path.clone(), waited_ms: 1 }, true),
             (StoreError::Io { path: path.clone(), action, detail: detail.clone() }, true),
+            (StoreError::Moved { path: path.clone() }, true),
             (StoreError::Failed { path: path.clone(), action, detail: detail.clone() }, false),
             (StoreError::Corrupt { path, detail }, false),
             (StoreError::Duplicate { batch }, false),

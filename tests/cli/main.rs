@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod help;
 mod judge;
 mod output;
@@ -17,9 +19,11 @@ mod settings;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
+
+use self::common::{Ended, Server, program};
 
 /// A run of the program in a directory of its own.
 struct Gradus {
@@ -47,13 +51,10 @@ impl Gradus {
         path
     }
 
-    /// The program, knowing nothing of this process's settings.
+    /// The program, in this directory.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
+        let mut command = program();
         command.args(arguments).current_dir(self.directory.path()).env("NO_COLOR", "1");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GRADUS_")) {
-            command.env_remove(name);
-        }
         command
     }
 
@@ -155,63 +156,16 @@ fn right_and_wrong() -> [Value; 2] {
     [answer("right", "<answer>Paris</answer>"), answer("wrong", "<answer>Rome</answer>")]
 }
 
-/// A server that ends with the test.
-struct Server {
-    child: Child,
-    address: String,
-    /// What it prints after its address; nothing where the log is JSON.
-    greeting: BufReader<ChildStdout>,
+/// A server of this directory.
+#[track_caller]
+fn serve(gradus: &Gradus, arguments: &[&str], environment: &[(&str, &str)]) -> Server {
+    let served = try_to_serve(gradus, arguments, environment);
+    served.unwrap_or_else(|ended| panic!("the server did not start:\n{}{}", ended.line, ended.log))
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    #[track_caller]
-    fn start(gradus: &Gradus, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        match Self::try_start(gradus, arguments, environment) {
-            Ok(server) => server,
-            Err(ran) => panic!("the server did not start:\n{}{}", ran.out, ran.err),
-        }
-    }
-
-    /// The server, or how it ended before it listened.
-    fn try_start(gradus: &Gradus, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self, Ran> {
-        let mut command = gradus.command(arguments);
-        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut greeting = BufReader::new(child.stdout.take().unwrap());
-        let Some(address) = greeting.by_ref().lines().next().map(Result::unwrap) else {
-            let mut err = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-            return Err(Ran { status: child.wait().unwrap(), out: String::new(), err });
-        };
-        Ok(Self { child, address, greeting })
-    }
-
-    fn post(&self, path: &str, body: &str) -> (u16, Value) {
-        self.post_with(path, body, None)
-    }
-
-    fn post_with(&self, path: &str, body: &str, token: Option<&str>) -> (u16, Value) {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let mut request = agent.post(format!("{}{path}", self.address)).header("Content-Type", "application/json");
-        if let Some(token) = token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        let mut response = request.send(body).unwrap();
-        let status = response.status().as_u16();
-        (status, serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap())
-    }
-
-    /// Asks it to stop, as a service manager does, and waits until it did.
-    fn stop(mut self) -> ExitStatus {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success());
-        self.child.wait().unwrap()
-    }
+/// The server, or how it ended before it listened.
+fn try_to_serve(gradus: &Gradus, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Server, Ended> {
+    let mut command = gradus.command(arguments);
+    command.envs(environment.iter().copied());
+    Server::of(command, tempfile::tempdir().unwrap())
 }

@@ -32,10 +32,10 @@ fn it_opens_with_the_two_commands() {
 #[test]
 fn the_example_is_what_the_server_answers() {
     let gradus = Gradus::new();
-    let server = Server::start(&gradus, &["serve", "--listen", "127.0.0.1:0"], &[]);
+    let server = serve(&gradus, &["serve", "--listen", "127.0.0.1:0"], &[]);
     let command = &blocks("console")[1];
     let case = command.split("-d @").nth(1).unwrap().trim();
-    let (status, mut answer) = server.post("/reward", &std::fs::read_to_string(root().join(case)).unwrap());
+    let (status, mut answer) = server.post("/reward", &std::fs::read_to_string(root().join(case)).unwrap()).parts();
     let mut promised: Value = serde_json::from_str(&blocks("json")[0]).unwrap();
     assert_eq!(status, 200);
     for response in [&mut answer, &mut promised] {
@@ -73,8 +73,8 @@ fn the_configuration_file_is_one() {
     let gradus = Gradus::new();
     let shown = fenced(&page("docs/configuration.md"), "toml").remove(0);
     let config = gradus.file("gradus.toml", shown.replace("127.0.0.1:8080", "127.0.0.1:0"));
-    let server = Server::start(&gradus, &["--config", &config], &[]);
-    assert_eq!(server.post_with("/reward", "{\"trajectories\": []}", Some("change-me")).0, 200);
+    let server = serve(&gradus, &["--config", &config], &[]);
+    assert_eq!(server.post_as("change-me", "/reward", "{\"trajectories\": []}").status, 200);
 }
 
 /// Read, not opened: the addresses are nobody's.

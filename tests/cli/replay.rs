@@ -9,16 +9,16 @@ use super::*;
 /// A run of two requests in a database, scored by a server that was then stopped.
 fn stored_run(gradus: &Gradus) -> String {
     let url = format!("sqlite:{}", gradus.path("scores.db"));
-    let server = Server::start(gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
+    let server = serve(gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
     for case in ["hermes_group_short_verbose_wrong_stuffed", "search_r1_group_of_four"] {
         let mut request = read(&trajectory_case(case));
         request["run_id"] = json!("exp-17");
-        let (status, answer) = server.post("/reward", &request.to_string());
+        let (status, answer) = server.post("/reward", &request.to_string()).parts();
         assert_eq!(status, 200, "{answer}");
     }
     let judged =
         json!({"run_id": "exp-17", "rubric": "binary_judge", "on_invalid": "zero", "trajectories": right_and_wrong()});
-    assert_eq!(server.post("/reward", &judged.to_string()).1["rewards"], json!([0.0, 0.0]));
+    assert_eq!(server.post("/reward", &judged.to_string()).json()["rewards"], json!([0.0, 0.0]));
     assert!(server.stop().success());
     url
 }
@@ -146,10 +146,10 @@ fn every_difference_of_a_trajectory_is_named() {
 fn differences_of_many_trajectories_are_counted_and_not_all_printed() {
     let gradus = Gradus::new();
     let url = format!("sqlite:{}", gradus.path("scores.db"));
-    let server = Server::start(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
+    let server = serve(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
     let [right, _] = right_and_wrong();
     let request = json!({"run_id": "exp-17", "trajectories": vec![right; 30]});
-    assert_eq!(server.post("/reward", &request.to_string()).0, 200);
+    assert_eq!(server.post("/reward", &request.to_string()).status, 200);
     assert!(server.stop().success());
     tamper(&gradus, |database| assert_eq!(database.execute("UPDATE batches SET step = 7", []).unwrap(), 1));
     let ran = replay(&gradus, &url).exits(1);

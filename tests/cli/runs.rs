@@ -5,7 +5,7 @@ use super::*;
 /// A database with a run of one trajectory for each name.
 fn scored(gradus: &Gradus, runs: &[&str]) -> String {
     let url = format!("sqlite:{}", gradus.path("scores.db"));
-    let server = Server::start(gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
+    let server = serve(gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
     for run in runs {
         let body = json!({
             "run_id": run,
@@ -13,7 +13,7 @@ fn scored(gradus: &Gradus, runs: &[&str]) -> String {
             "curriculum": {"step": 3},
             "trajectories": [{"messages": [{"role": "assistant", "content": "x"}], "references": ["y"]}],
         });
-        assert_eq!(server.post("/reward", &body.to_string()).0, 200);
+        assert_eq!(server.post("/reward", &body.to_string()).status, 200);
     }
     assert!(server.stop().success());
     url

@@ -5,13 +5,13 @@ use super::*;
 #[test]
 fn the_first_line_is_the_address_and_the_curl_line_works() {
     let gradus = Gradus::new();
-    let mut server = Server::start(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", "none"], &[]);
-    let port: u16 = server.address.strip_prefix("http://127.0.0.1:").unwrap().parse().unwrap();
+    let mut server = serve(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", "none"], &[]);
+    let port: u16 = server.address().strip_prefix("127.0.0.1:").unwrap().parse().unwrap();
     assert_ne!(port, 0);
-    let curl = server.greeting.by_ref().lines().map(Result::unwrap).find(|line| line.starts_with("curl ")).unwrap();
-    assert!(curl.contains(&format!("{}/reward ", server.address)), "{curl}");
+    let curl = server.line("curl ");
+    assert!(curl.contains(&format!("http://{}/reward ", server.address())), "{curl}");
     let body = curl.split(" -d '").nth(1).unwrap().strip_suffix('\'').unwrap();
-    let (status, answer) = server.post("/reward", body);
+    let (status, answer) = server.post("/reward", body).parts();
     assert_eq!((status, &answer["rewards"]), (200, &json!([1.0])), "{answer:#}");
     assert!(server.stop().success());
 }
@@ -30,13 +30,13 @@ fn a_port_that_is_taken_is_an_error_with_a_way_out() {
 fn plain_gradus_serves_with_the_environment() {
     let gradus = Gradus::new();
     let environment = [("GRADUS_LISTEN", "127.0.0.1:0"), ("GRADUS_API_TOKEN", "s3cret")];
-    let mut server = Server::start(&gradus, &[], &environment);
-    let curl = server.greeting.by_ref().lines().map(Result::unwrap).find(|line| line.starts_with("curl ")).unwrap();
+    let mut server = serve(&gradus, &[], &environment);
+    let curl = server.line("curl ");
     assert!(curl.contains(" -H 'Authorization: Bearer TOKEN' ") && !curl.contains("s3cret"), "{curl}");
     let body = json!({"trajectories": right_and_wrong()}).to_string();
-    assert_eq!(server.post("/reward", &body).0, 401);
-    assert_eq!(server.post_with("/reward", &body, Some("other")).0, 403);
-    assert_eq!(server.post_with("/reward", &body, Some("s3cret")).0, 200);
+    assert_eq!(server.post("/reward", &body).status, 401);
+    assert_eq!(server.post_as("other", "/reward", &body).status, 403);
+    assert_eq!(server.post_as("s3cret", "/reward", &body).status, 200);
     assert!(server.stop().success());
     assert!(Path::new(&gradus.path("gradus.db")).exists(), "the default store is gradus.db where it was started");
 }
@@ -47,11 +47,11 @@ fn plain_gradus_serves_with_the_configuration_file() {
     let config =
         "listen = \"127.0.0.1:0\"\ninline_rubrics = false\n[store]\nurl = \"none\"\n[tokens]\napi = \"from-file\"\n";
     let config = gradus.file("gradus.toml", config);
-    let server = Server::start(&gradus, &["--config", &config], &[]);
+    let server = serve(&gradus, &["--config", &config], &[]);
     let inline =
         json!({"rubric": {"name": "x", "stages": [{"kind": "f1", "weight": 1}]}, "trajectories": right_and_wrong()});
-    assert_eq!(server.post("/reward", &inline.to_string()).0, 401);
-    let (status, problem) = server.post_with("/reward", &inline.to_string(), Some("from-file"));
+    assert_eq!(server.post("/reward", &inline.to_string()).status, 401);
+    let (status, problem) = server.post_as("from-file", "/reward", &inline.to_string()).parts();
     assert_eq!((status, &problem["type"]), (403, &json!("urn:gradus:problem:inline-rubric")), "{problem}");
 }
 
@@ -60,8 +60,8 @@ fn plain_gradus_takes_the_options_of_serve() {
     let gradus = Gradus::new();
     let config = gradus.file("gradus.toml", "default_rubric = \"binary_em\"\n");
     let options = ["--config", &config, "--listen", "127.0.0.1:0", "--store", "none"];
-    let server = Server::start(&gradus, &options, &[]);
-    let (status, answer) = server.post("/reward", &json!({"trajectories": right_and_wrong()}).to_string());
+    let server = serve(&gradus, &options, &[]);
+    let (status, answer) = server.post("/reward", &json!({"trajectories": right_and_wrong()}).to_string()).parts();
     assert_eq!((status, &answer["rubric"]["name"]), (200, &json!("binary_em")), "{answer}");
     assert!(server.stop().success());
     for (arguments, says) in [
@@ -80,10 +80,10 @@ fn plain_gradus_refuses_a_wrong_environment() {
     // Should it start nevertheless, then where it disturbs nobody.
     let config = gradus.file("gradus.toml", "listen = \"127.0.0.1:0\"\n[store]\nurl = \"none\"\n");
     let environment = [("GRADUS_API_TOKEN", "s3cret"), ("GRADUS_THREADS", "many")];
-    match Server::try_start(&gradus, &["--config", &config], &environment) {
-        Err(ran) => assert!(!ran.status.success() && ran.err.contains("many"), "{}", ran.err),
+    match try_to_serve(&gradus, &["--config", &config], &environment) {
+        Err(ended) => assert!(!ended.status.success() && ended.log.contains("many"), "{}", ended.log),
         Ok(server) => {
-            let (status, _) = server.post("/reward", "{\"trajectories\": []}");
+            let status = server.post("/reward", "{\"trajectories\": []}").status;
             panic!("it served in spite of GRADUS_THREADS=many, and answered {status} without the token");
         }
     }
@@ -154,12 +154,16 @@ fn a_terminal_that_is_closed_stops_the_server_in_order() {
 #[test]
 fn a_second_signal_ends_the_server_at_once_and_says_so() {
     let gradus = Gradus::new();
-    let (child, address) = start_after(&gradus, "");
+    let (mut child, address) = start_after(&gradus, "");
     let mut connection = std::net::TcpStream::connect(address).unwrap();
     connection.write_all(b"POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
-    send(&child, "TERM");
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    // One that comes right after the first is that one once more.
+    for pause_ms in [20, 1100] {
+        send(&child, "TERM");
+        std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+        assert!(child.try_wait().unwrap().is_none(), "it waits for what is in flight");
+    }
     send(&child, "TERM");
     let ended = child.wait_with_output().unwrap();
     let log = String::from_utf8_lossy(&ended.stderr).into_owned();

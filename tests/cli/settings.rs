@@ -53,7 +53,7 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
     // Where nothing is kept, nothing bounds it but its own limit.
     let large = ["serve", "--listen", "127.0.0.1:0", "--max-body-bytes", "1000000000"];
     for kept in [&["--store", "none"][..], &["--store-durability", "off"], &["--store-keep-trajectories", "false"]] {
-        assert!(Server::start(&gradus, &[&large[..], kept].concat(), &[]).stop().success(), "{kept:?}");
+        assert!(serve(&gradus, &[&large[..], kept].concat(), &[]).stop().success(), "{kept:?}");
     }
     assert!(refused(&["--store", "none", "--threads", "1025"], 1).contains("threads = 1025: at most 1024"));
     assert!(refused(&["--threads", "many"], 2).contains("many"));
@@ -98,8 +98,7 @@ fn a_variable_that_is_empty_is_not_set() {
     let variables: Vec<&str> = variables.filter(|variable| !variable.ends_with("_TOKEN")).collect();
     assert!(variables.len() > 16 && variables.contains(&"GRADUS_CONFIG"), "{variables:?}");
     let empty: Vec<(&str, &str)> = variables.iter().map(|variable| (*variable, "")).collect();
-    let serve = ["serve", "--listen", "127.0.0.1:0"];
-    assert!(Server::start(&gradus, &serve, &empty).stop().success());
+    assert!(serve(&gradus, &["serve", "--listen", "127.0.0.1:0"], &empty).stop().success());
     assert!(Path::new(&gradus.path("gradus.db")).exists(), "the default is");
     let ran = gradus.run_with(&["score", "-"], &empty, &jsonl(&right_and_wrong())).exits(0);
     assert!(ran.out.starts_with("short_form_qa@"), "{}", ran.out);
@@ -180,9 +179,9 @@ fn mistakes_in_the_file_are_named_and_not_quoted() {
 fn tokens_are_those_that_clients_can_send() {
     let gradus = Gradus::new();
     let environment = [("GRADUS_LISTEN", "127.0.0.1:0"), ("GRADUS_STORE", "none"), ("GRADUS_API_TOKEN", " s3cret\n")];
-    let server = Server::start(&gradus, &[], &environment);
+    let server = serve(&gradus, &[], &environment);
     let body = json!({"trajectories": right_and_wrong()}).to_string();
-    assert_eq!(server.post_with("/reward", &body, Some("s3cret")).0, 200);
+    assert_eq!(server.post_as("s3cret", "/reward", &body).status, 200);
     for token in ["two words", "t\u{f6}k", ""] {
         let ran = gradus.run_with(
             &["serve", "--store", "none", "--listen", "127.0.0.1:0"],

@@ -29,7 +29,15 @@ pub(crate) struct Server {
     agent: ureq::Agent,
     home: TempDir,
     // Kept open, so that the server never writes into a closed pipe.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// How a server ended before it listened.
+pub(crate) struct Ended {
+    pub status: ExitStatus,
+    /// The first line of its output.
+    pub line: String,
+    pub log: String,
 }
 
 /// A response.
@@ -44,31 +52,36 @@ impl Server {
     /// Starts `gradus serve` with these options; it stores nothing unless they say so.
     pub(crate) fn start(options: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GRADUS_")) {
-            command.env_remove(name);
-        }
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(options);
+        let mut command = program();
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(options).current_dir(home.path());
         if !options.contains(&"--store") {
             command.args(["--store", "none"]);
         }
+        Self::of(command, home).unwrap_or_else(|ended| {
+            panic!("the first line of output must be the address, found {:?}\n{}", ended.line, ended.log)
+        })
+    }
+
+    /// The server that a command starts, whose log goes to a file in `home`; or how it ended before it listened.
+    pub(crate) fn of(mut command: Command, home: TempDir) -> Result<Self, Ended> {
         let log = std::fs::File::create(home.path().join("log")).unwrap();
-        let mut child =
-            command.current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let Some(address) = line.trim().strip_prefix("http://").map(str::to_owned) else {
-            let _ = child.kill();
-            let log = std::fs::read_to_string(home.path().join("log")).unwrap_or_default();
-            panic!("the first line of output must be the address, found {line:?}\n{log}");
+            if !line.is_empty() {
+                let _ = child.kill();
+            }
+            let status = child.wait().unwrap();
+            return Err(Ended { status, line, log: std::fs::read_to_string(home.path().join("log")).unwrap() });
         };
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(HANG))
             .max_redirects(0)
             .max_redirects_will_error(false);
-        Self { child, address, agent: config.build().into(), home, _stdout: stdout }
+        Ok(Self { child, address, agent: config.build().into(), home, stdout })
     }
 
     /// Host and port.
@@ -99,6 +112,13 @@ impl Server {
     /// POST of JSON text.
     pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
         self.send("POST", path, &[("Content-Type", "application/json")], Some(body.as_bytes()))
+    }
+
+    /// The same with a token.
+    pub(crate) fn post_as(&self, token: &str, path: &str, body: &str) -> Answer {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Content-Type", "application/json"), ("Authorization", bearer.as_str())];
+        self.send("POST", path, &headers, Some(body.as_bytes()))
     }
 
     /// `POST /reward`.
@@ -151,6 +171,18 @@ impl Server {
         self.child.wait().unwrap()
     }
 
+    /// SIGTERM, and the end.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+
+    /// The next line of its output that begins so.
+    pub(crate) fn line(&mut self, beginning: &str) -> String {
+        let mut lines = self.stdout.by_ref().lines().map(Result::unwrap);
+        lines.find(|line| line.starts_with(beginning)).unwrap_or_else(|| panic!("no line begins with {beginning:?}"))
+    }
+
     /// What it wrote to standard error.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
@@ -182,6 +214,11 @@ impl Answer {
     /// A header's value; empty where it is absent.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Its status and its JSON.
+    pub(crate) fn parts(&self) -> (u16, Value) {
+        (self.status, self.json())
     }
 
     /// The JSON of a 200.
@@ -270,6 +307,15 @@ impl Connection {
             body.extend_from_slice(&chunk[..length]);
         }
     }
+}
+
+/// The program, knowing nothing of this process's settings.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GRADUS_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// The text of a POST of JSON with these extra header lines.

@@ -176,7 +176,7 @@ fn trap_5_what_can_never_be_scored_is_200_where_the_client_retries_4xx() {
         metrics.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u32>().ok())
     };
     assert!(counted("unknown-rubric").is_some_and(|n| n >= 2), "{metrics}");
-    assert!(counted("bad-json").is_some() && counted("not-scored").is_none(), "{metrics}");
+    assert!(counted("bad-json").is_some_and(|n| n >= 1) && counted("not-scored") == Some(0), "{metrics}");
     server.post("/slime?on_invalid=error", "{").problem(400);
     // An item without a score is 503 then, even one that never gets one.
     server.post("/get_reward?on_invalid=error", &odd).problem(503);

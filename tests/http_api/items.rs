@@ -401,7 +401,13 @@ fn missing_references_are_told_before_a_stage_needs_them() {
     let open = json!({"messages": [{"role": "assistant", "content": "<answer>Paris</answer>"}]});
     assert!(warnings(json!("short_form_qa"), json!([open])).is_null());
     for (rubric, words) in [
-        (json!("tool_use"), "there are no `reference_calls`, with which tool_match compares"),
+        (
+            json!({"name": "calls", "stages": [
+                {"kind": "tool_parse", "threshold": 1, "weight": 1},
+                {"kind": "tool_match", "weight": 1},
+            ]}),
+            "there are no `reference_calls`, with which tool_match compares",
+        ),
         (json!("binary_em"), ""),
         (json!("long_form_qa"), ""),
         (

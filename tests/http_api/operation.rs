@@ -30,6 +30,37 @@ fn healthz_and_readyz_say_ok() {
 }
 
 #[test]
+fn a_server_whose_database_file_was_deleted_says_so_instead_of_losing_scores() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let request = json!({"trajectories": [answering("Paris")]});
+    score(&server, &request);
+    std::fs::remove_file(&path).unwrap();
+    for _ in 0..2 {
+        let problem = server.reward(&request).problem(503);
+        assert!(problem["detail"].as_str().unwrap().contains("was moved, deleted or replaced"), "{problem}");
+        server.get("/readyz").problem(503);
+    }
+    let said = |server: &Server| server.log().matches("scores are refused until this is mended").count();
+    server.wait_until(|server| said(server) > 0);
+    assert_eq!(said(&server), 1, "{}", server.log());
+}
+
+/// Also where there is less time than new connections are refused for.
+#[test]
+fn an_end_with_nothing_in_flight_warns_of_nothing() {
+    for drain_ms in ["0", "100", "500", "30000"] {
+        let mut server = Server::start(&["--drain-ms", drain_ms]);
+        // Its connection stays open.
+        server.get("/healthz").ok();
+        server.terminate();
+        assert!(server.wait().success(), "{drain_ms}");
+        assert!(!server.log().contains("WARN"), "{drain_ms}: {}", server.log());
+    }
+}
+
+#[test]
 fn metrics_count_what_was_scored() {
     let server = Server::start(&[]);
     let tools = json!([tool("search", json!({"type": "object"}))]);
@@ -63,13 +94,40 @@ fn metrics_count_what_was_scored() {
 fn metrics_are_text_that_prometheus_reads() {
     let server = Server::start(&[]);
     score(&server, &json!({"trajectories": [answering("Paris")]}));
-    let answer = server.get("/metrics");
-    assert!(answer.header("content-type").contains("text"), "{}", answer.header("content-type"));
-    let text = answer.text();
-    assert!(text.ends_with("# EOF\n"), "OpenMetrics ends so");
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("gradus_") && value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+    let open_metrics = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.6";
+    let open = server.send("GET", "/metrics", &[("Accept", open_metrics)], None);
+    let classic = server.get("/metrics");
+    assert_eq!(open.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert_eq!(classic.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let (open, classic) = (open.text(), classic.text());
+    assert!(open.ends_with("# EOF\n") && open.contains("# TYPE gradus_trajectories counter"), "OpenMetrics: {open}");
+    assert!(!classic.contains("# EOF") && !classic.contains("# UNIT"), "{classic}");
+    assert!(classic.contains("# TYPE gradus_trajectories_total counter"), "{classic}");
+    for line in open.lines().chain(classic.lines()) {
+        if line.starts_with("# HELP ") {
+            assert!(line.ends_with('.'), "{line}");
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("gradus_") && value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+        }
+    }
+}
+
+/// An alert on an increase misses the first event of a series that begins with it.
+#[test]
+fn what_may_come_up_is_counted_from_the_start() {
+    let text = Server::start(&[]).get("/metrics").text();
+    for sample in [
+        "gradus_item_errors_total{code=\"judge_timeout\"} 0",
+        "gradus_refusals_told_as_reward_total{kind=\"unknown-rubric\"} 0",
+        "gradus_store_commits_total 0.0",
+        "gradus_store_failures_total 0.0",
+        "gradus_store_lost_batches_total 0.0",
+        "gradus_store_findings_total 0.0",
+        "gradus_store_lost_findings_total 0.0",
+        "gradus_store_held_batches 0.0",
+    ] {
+        assert!(text.lines().any(|line| line == sample), "no {sample} in {text}");
     }
 }
 
@@ -247,7 +305,8 @@ fn answers_that_cannot_be_stored_are_counted_and_make_the_end_a_failure() {
     let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
     server.send("POST", "/reward", &headers, Some(body.as_bytes())).problem(503);
     let counted = |name: &str| server.metric(&format!("gradus_store_{name}"), &[]);
-    assert_eq!((counted("failures"), counted("lost_batches"), counted("held_batches")), (1.0, 0.0, 1.0));
+    let found = (counted("failures_total"), counted("lost_batches_total"), counted("held_batches"));
+    assert_eq!(found, (1.0, 0.0, 1.0));
     server.terminate();
     assert_eq!(server.wait().code(), Some(1));
     assert!(server.log().contains("1 batches that were answered could not be stored"), "{}", server.log());

@@ -217,6 +217,11 @@ fn tokens_missing_and_wrong_are_401_and_403() {
         let headers = [("Authorization", format!("BEARER {token}"))];
         server.send("GET", "/rubrics", &headers.each_ref().map(|(name, value)| (*name, value.as_str())), None).ok();
     }
+    // Before anything else is wrong.
+    for path in ["/reward", "/advantages", "/references", "/runs/r/sample", "/slime", "/aggregate_metrics"] {
+        let answer = server.send("POST", &format!("{path}?nobody=1"), &[("Content-Type", "text/plain")], Some(b"{"));
+        assert_eq!(answer.status, 401, "{path}: {}", answer.text());
+    }
     let scoring_only = with_token("PUT", "/rubrics/mine", Some("open")).problem(403);
     assert!(scoring_only["detail"].as_str().unwrap().contains("--admin-token"), "{scoring_only}");
     for path in ["/healthz", "/readyz"] {

@@ -65,8 +65,8 @@ fn a_restart_costs_nothing() {
     let kept = Kept::new();
     let mut server = kept.start();
     let first = server.reward(&request()).ok();
-    assert_eq!(server.metric("gradus_store_findings", &[]), 2.0);
-    assert_eq!(server.metric("gradus_store_lost_findings", &[]), 0.0);
+    assert_eq!(server.metric("gradus_store_findings_total", &[]), 2.0);
+    assert_eq!(server.metric("gradus_store_lost_findings_total", &[]), 0.0);
     server.terminate();
     assert!(server.wait().success(), "{}", server.log());
     assert_known(&kept.start(), &first);

@@ -36,6 +36,7 @@ use crate::judge::Judges;
 use crate::rubric::{self, Catalog, RubricError};
 use crate::score::Scorer;
 use crate::stages::{Judge, NoScoreCode};
+use crate::store::{ContentHash, ScoreRow};
 
 /// Most trajectories that are read, scored and written together: what was read of them is to lie in the cache still when it
 /// is written.
@@ -108,6 +109,24 @@ pub struct Scored {
     pub warnings: Vec<Warning>,
     /// What it was scored with.
     pub settings: Settings,
+}
+
+impl Scored {
+    /// A row as the store keeps it.
+    pub fn stored<'s>(&'s self, row: &'s Row) -> ScoreRow<&'s str> {
+        let stage = |index: Option<usize>| self.settings.stage_name(index).map(|name| &**name);
+        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        ScoreRow {
+            trajectory_id: row.id.as_deref(),
+            group: row.group.as_deref(),
+            reward: row.reward,
+            valid: row.valid,
+            stage_reached: stage(row.stage_reached),
+            failed_stage: stage(row.failed_stage),
+            content_hash: ContentHash(row.content_hash),
+            result: offset(row.result.start)..offset(row.result.end),
+        }
+    }
 }
 
 /// Why a whole request has no answer.

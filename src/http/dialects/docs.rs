@@ -27,7 +27,7 @@ pub(crate) enum LabelDoc {
 }
 
 /// What is right, and what belongs to it. The answers may also be called `golds`, `ground_truth`, `target`, `answer`,
-/// `answers`, `expected_answer` or `golden_answers`, the group `group_id`.
+/// `answers`, `expected_answer` or `golden_answers` (the first in this order that there is), the group `group_id`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LabelObject, example = json!({"references": ["Paris"], "group": "q42", "group_size": 8}))]
 pub(crate) struct LabelObjectDoc {

@@ -24,9 +24,23 @@ pub(super) struct Label<'b> {
 /// Levels of a label that are looked into: itself, and the object that its answers may be.
 pub(super) const DEPTH: usize = 2;
 
-/// Keys of what is right, the first that there is.
-const ANSWERS: [&str; 8] =
-    ["references", "golds", "ground_truth", "target", "answer", "answers", "expected_answer", "golden_answers"];
+/// Keys of what is right, the first that there is. The Python package has the same, in the same order (`LABEL_KEYS`): both are
+/// tested with `tests/cases/labels.json`.
+const ANSWERS: &[&str] = COLUMNS.split_at(8).0;
+
+/// The same where data sets have columns instead of a label, of which one may be called so.
+pub(super) const COLUMNS: &[&str] = &[
+    "references",
+    "golds",
+    "ground_truth",
+    "target",
+    "answer",
+    "answers",
+    "expected_answer",
+    "golden_answers",
+    "solution",
+    "label",
+];
 
 impl<'b> Label<'b> {
     /// Reads a label; none, and `null`, say nothing. An object's fields must have been taken apart, and those of the object
@@ -59,7 +73,7 @@ impl<'b> Label<'b> {
     /// `None` where the object has none of the known keys.
     pub(super) fn of_object(object: Value<'_, 'b>) -> Option<Self> {
         let first = |names: &[&str]| object.first(names).map(Value::raw).map(Cow::Borrowed);
-        let answers = object.first(&ANSWERS);
+        let answers = object.first(ANSWERS);
         let label = Self {
             references: answers.map(Value::raw).map(Cow::Borrowed),
             reference_calls: first(&["reference_calls"]),
@@ -131,50 +145,30 @@ mod tests {
         label
     }
 
-    fn references(raw: &str) -> Option<String> {
-        read(raw).references.map(Cow::into_owned)
-    }
-
+    /// The cases that the Python package reads, too.
     #[test]
-    fn labels_as_str_num_list_dict_and_json_string() {
-        let found = |raw: &str| references(raw).unwrap();
-        assert_eq!(found("\"Paris\""), "\"Paris\"");
-        assert_eq!(found("42"), "42");
-        assert_eq!(found("true"), "true");
-        assert_eq!(found("[\"Paris\", 7]"), "[\"Paris\", 7]");
-        assert_eq!(found("{\"ground_truth\": \"Paris\"}"), "\"Paris\"");
-        assert_eq!(found("{\"ground_truth\": {\"target\": [\"Paris\"]}}"), "[\"Paris\"]");
-        assert_eq!(found(r#""{\"references\": [\"Paris\"]}""#), "[\"Paris\"]");
-        for key in ANSWERS {
-            assert_eq!(found(&format!("{{\"{key}\": \"Paris\"}}")), "\"Paris\"", "{key}");
+    fn labels_are_read_as_the_cases_say() {
+        type Json = serde_json::Value;
+        let cases: Vec<Json> = serde_json::from_str(include_str!("../../../tests/cases/labels.json")).unwrap();
+        assert!(cases.len() > 20);
+        for case in cases {
+            let text = case["label"].to_string();
+            let label = read(&text);
+            let parsed = |raw: &Cow<'_, str>| serde_json::from_str::<Json>(raw).unwrap();
+            // The native reader takes one answer for a list of it.
+            let listed = |raw: &Cow<'_, str>| match parsed(raw) {
+                one @ (Json::String(_) | Json::Number(_) | Json::Bool(_)) => Json::from(vec![one]),
+                value => value,
+            };
+            let fields = [
+                ("references", label.references.as_ref().map(listed)),
+                ("reference_calls", label.reference_calls.as_ref().map(parsed)),
+                ("tools", label.tools.as_ref().map(parsed)),
+                ("group", label.group.as_ref().map(parsed)),
+                ("group_size", label.group_size.map(Json::from)),
+            ];
+            let found = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+            assert_eq!(Json::Object(found.collect()), case["read"], "{}", case["name"]);
         }
-        assert_eq!(found(r#"" {\"references\": [\"Paris\"]}""#), "[\"Paris\"]");
-        assert_eq!(references("null"), None);
-    }
-
-    #[test]
-    fn a_label_may_bring_tools_calls_and_the_group() {
-        let raw = r#"{"ground_truth": "Paris", "tools": [], "group_id": 7, "group_size": 4, "reference_calls": []}"#;
-        let written = serde_json::to_string(raw).unwrap();
-        for raw in [raw, &written] {
-            let label = read(raw);
-            assert_eq!((label.tools.as_deref(), label.group.as_deref()), (Some("[]"), Some("7")));
-            assert_eq!((label.group_size, label.reference_calls.as_deref()), (Some(4), Some("[]")));
-        }
-        // In the object that its answers are, too; what stands outside wins.
-        let label =
-            read(r#"{"ground_truth": {"target": "Paris", "tools": [], "group": 7, "group_size": 4}, "group_id": 8}"#);
-        assert_eq!((label.references.as_deref(), label.tools.as_deref()), (Some("\"Paris\""), Some("[]")));
-        assert_eq!((label.group.as_deref(), label.group_size), (Some("8"), Some(4)));
-        let label = read(r#"{"ground_truth": {"target": "Paris", "group": 7}}"#);
-        assert_eq!(label.group.as_deref(), Some("7"));
-    }
-
-    #[test]
-    fn a_text_that_only_looks_like_an_object_is_an_answer() {
-        assert_eq!(references(r#""{x}""#).unwrap(), r#""{x}""#);
-        assert_eq!(references(r#""{\"colour\": \"red\"}""#).unwrap(), r#""{\"colour\": \"red\"}""#);
-        // An object is no answer; the native reader says so.
-        assert_eq!(references("{\"colour\": \"red\"}").unwrap(), "{\"colour\": \"red\"}");
     }
 }

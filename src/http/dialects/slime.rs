@@ -22,7 +22,7 @@ use crate::http::error::{Problem, ProblemWire};
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
-/// One sample. Named that are not known are ignored.
+/// One sample. Fields that are not known are ignored.
 #[allow(dead_code, reason = "exists for its schema")]
 #[derive(ToSchema)]
 #[schema(as = SlimeRequest, example = json!({"prompt": "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",

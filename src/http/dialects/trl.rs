@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::docs::TextOrMessagesDoc;
 use super::draft::{Draft, Written};
 use super::fields::{Parts, Value};
-use super::label::Label;
+use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
@@ -21,8 +21,6 @@ use crate::http::error::{Problem, ProblemWire};
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
-/// Columns of which one is right for each completion, the first that there is.
-const ANSWERS: [&str; 8] = ["ground_truth", "references", "golds", "solution", "answer", "answers", "target", "label"];
 /// Columns of the group's name.
 const GROUPS: [&str; 3] = ["group", "group_id", "prompt_id"];
 
@@ -38,10 +36,10 @@ pub(crate) struct TrlRequestDoc {
     prompts: Option<Vec<TextOrMessagesDoc>>,
     /// What it wrote, text or messages.
     completions: Vec<TextOrMessagesDoc>,
-    /// The dataset's other columns, a list each. `ground_truth` (or `references`, `golds`, `solution`, `answer`, `answers`,
-    /// `target`, `label`) says what is right, `tools` what was offered, `reference_calls` what should be called, `group`
-    /// what belongs together; the rest is ignored. Without `columns` they may stand
-    /// beside `completions`, as a reward function is given them.
+    /// The dataset's other columns, a list each. The first of `references`, `golds`, `ground_truth`, `target`, `answer`,
+    /// `answers`, `expected_answer`, `golden_answers`, `solution` and `label` that there is says what is right, `tools` what
+    /// was offered, `reference_calls` what should be called, `group` what belongs together; the rest is ignored. Without
+    /// `columns` they may stand beside `completions`, as a reward function is given them.
     #[schema(required = false, value_type = BTreeMap<String, Vec<serde_json::Value>>)]
     columns: Option<serde_json::Value>,
     /// How many rollouts a group has.
@@ -103,7 +101,7 @@ impl Dialect for Trl {
         // A reward function is given its columns beside the completions: whoever sends its arguments as they are means those.
         let (columns, place) = columns.map_or((body, ""), |columns| (columns, "/columns"));
         let of = |names: &[&str]| column(columns, place, names, completions.len());
-        let (answers, groups, tools, calls) = (of(&ANSWERS)?, of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
+        let (answers, groups, tools, calls) = (of(COLUMNS)?, of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
         let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
         let drafts = completions.into_iter().enumerate().map(|(place, completion)| {
             let about = Label {

@@ -1,6 +1,9 @@
 //! `POST /advantages`: rewards of groups in, advantages out, so that any trainer can run VSPO. The numbers are those of the
 //! trainer's own module.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -13,8 +16,7 @@ use crate::advantage::{
 };
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::handlers::{json, read_text, refuse_query};
-use crate::http::limits::require_json;
+use crate::http::handlers::{json, read_json};
 use crate::http::scoring::on_work_threads;
 use crate::http::wire::{choice, object, objects, read_as};
 use crate::store::MAX_REWARD;
@@ -253,9 +255,15 @@ fn check(request: &AdvantagesRequest) -> Result<PlanConfig, Problem> {
             format!("{limit:e} is out of range; it must be within {MAX_REWARD:e}"),
         ));
     }
+    let mut names = HashSet::with_capacity(request.groups.len());
     for (place, group) in request.groups.iter().enumerate() {
         if !group.group.get().starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit()) {
             return Err(Problem::shape(format!("/groups/{place}/group"), "a group's name is a text or a number"));
+        }
+        if !names.insert(name_of(&group.group)) {
+            let message =
+                format!("an earlier group has the name {} too; send all rewards of a group together", group.group);
+            return Err(Problem::shape(format!("/groups/{place}/group"), message));
         }
         let wrong = group.rewards.iter().enumerate().find_map(|(index, reward)| {
             Some((index, (*reward)?)).filter(|(_, reward)| *reward > request.max_reward || *reward < -MAX_REWARD)
@@ -269,6 +277,11 @@ fn check(request: &AdvantagesRequest) -> Result<PlanConfig, Problem> {
         }
     }
     Ok(PlanConfig::from(&request.vspo).checked()?)
+}
+
+/// A group's name as text: `7` and `"7"` are one, as in `POST /reward`.
+fn name_of(raw: &RawValue) -> Cow<'_, str> {
+    serde_json::from_str::<String>(raw.get()).map_or(Cow::Borrowed(raw.get()), Cow::Owned)
 }
 
 fn answer(request: AdvantagesRequest) -> Result<AdvantagesResponse, Problem> {
@@ -324,9 +337,7 @@ fn advantages(
         (status = 400, description = "Not JSON, or parameters in the URL", body = ProblemWire, content_type = "application/problem+json"),
         (status = 422, description = "The request has the wrong shape, or a number is out of its range", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn compute_advantages(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    refuse_query(request.uri())?;
-    require_json(request.headers())?;
-    let (_admission, text) = read_text(&app, request).await?;
+    let (_admission, text) = read_json(&app, request).await?;
     let answer = on_work_threads(move || {
         // Before they take sixteen bytes each: as many commas stand between them, and some around the groups.
         if commas(&text) > MAX_REWARDS + 16 * MAX_GROUPS {

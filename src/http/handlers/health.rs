@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::kind::Kind;
+use crate::http::metrics::TextFormat;
 use crate::judge::JudgeState;
 use crate::store::{self, Store};
 
@@ -87,15 +88,18 @@ fn judges_down(states: &BTreeMap<String, JudgeState>) -> Option<String> {
 }
 
 /// Metrics for Prometheus.
+///
+/// In the `OpenMetrics` format where `Accept` names it, else in the classic text format.
 #[utoipa::path(get, path = "/metrics", tag = "operation", operation_id = "metrics",
-    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
-pub(crate) async fn metrics(State(app): State<App>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, kind)],
-        app.metrics.text(&app.limits, app.store.as_ref().map(crate::store::Store::counters)),
-    )
-        .into_response()
+    responses((status = 200, description = "All metrics", content((String = "text/plain"), (String = "application/openmetrics-text")))))]
+pub(crate) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (format, kind) = if accepted.any(|value| value.to_ascii_lowercase().contains("application/openmetrics-text")) {
+        (TextFormat::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
+    } else {
+        (TextFormat::Classic, "text/plain; version=0.0.4; charset=utf-8")
+    };
+    ([(header::CONTENT_TYPE, kind)], app.metrics.text(&app.limits, format)).into_response()
 }
 
 #[cfg(test)]

@@ -12,22 +12,57 @@ mod stored;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::error::Problem;
 use super::kind::Kind;
-use super::limits::Admission;
+use super::limits::{Admission, require_json};
 
 /// Lets a client in and reads its body, within the limits on what is in flight.
 ///
 /// # Errors
 /// 401 and 403 for a token, 503 when draining, 413, 429 and 400 for the body.
 pub(crate) async fn read_text(app: &App, request: Request) -> Result<(Admission<'_>, String), Problem> {
+    let (parts, body) = let_in(app, request)?;
+    admit(app, &parts, body).await
+}
+
+/// The same, of a path that takes no parameters in its URL.
+///
+/// # Errors
+/// As [`read_text`], and [`refuse_query`].
+pub(crate) async fn read_text_alone(app: &App, request: Request) -> Result<(Admission<'_>, String), Problem> {
+    let (parts, body) = let_in(app, request)?;
+    refuse_query(&parts.uri)?;
+    admit(app, &parts, body).await
+}
+
+/// The same, of a path that takes JSON alone.
+///
+/// # Errors
+/// As [`read_text_alone`], and 415.
+pub(crate) async fn read_json(app: &App, request: Request) -> Result<(Admission<'_>, String), Problem> {
+    let (parts, body) = let_in(app, request)?;
+    refuse_query(&parts.uri)?;
+    require_json(&parts.headers)?;
+    admit(app, &parts, body).await
+}
+
+/// The token comes first: whoever has none is told nothing else.
+///
+/// # Errors
+/// 401 and 403 for a token, 503 when draining.
+pub(crate) fn let_in(app: &App, request: Request) -> Result<(Parts, Body), Problem> {
     let (parts, body) = request.into_parts();
     app.tokens.require_api(&parts.headers)?;
     app.refuse_when_draining()?;
+    Ok((parts, body))
+}
+
+async fn admit<'a>(app: &'a App, parts: &Parts, body: Body) -> Result<(Admission<'a>, String), Problem> {
     let mut admission = app.limits.admit(&parts.headers)?;
     let text = admission.read(&parts.headers, body).await?;
     Ok((admission, text))

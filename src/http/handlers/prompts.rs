@@ -15,7 +15,7 @@ use super::stored::{limit, query, store, unknown_run};
 use crate::advantage::{GroupStatistics, PromptHistory, systematic_draws, unit_from_seed};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::handlers::{read_text, refuse_query};
+use crate::http::handlers::read_text_alone;
 use crate::http::kind::Kind;
 use crate::http::scoring::by_size;
 use crate::http::wire::{choice, read_as};
@@ -235,8 +235,7 @@ pub(crate) async fn sample_prompts(
     Path(run_id): Path<String>,
     request: Request,
 ) -> Result<Json<SampleResponse>, Problem> {
-    refuse_query(request.uri())?;
-    let (_admission, text) = read_text(&app, request).await?;
+    let (_admission, text) = read_text_alone(&app, request).await?;
     let request: SampleRequest = by_size(text.len(), move || Ok(read_as(&text)?)).await?;
     if !(1..=MAX_DRAWS).contains(&request.count) {
         let detail = format!("{} is out of range; it must be from 1 to {MAX_DRAWS}", request.count);

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::handlers::{read_text, refuse_query};
+use crate::http::handlers::read_text_alone;
 use crate::http::prompt::{PromptKey, key_and_turns, read_turns};
 use crate::http::references::{Entry, References, TableFull};
 use crate::http::schema::{JsonObject, PromptDoc, TextOrNumber};
@@ -118,8 +118,7 @@ fn read(text: &str) -> Result<Vec<(PromptKey, Entry)>, Problem> {
         (status = 413, description = "The body, or the table, would be too large", body = ProblemWire, content_type = "application/problem+json"),
         (status = 422, description = "A line cannot be read; nothing was taken", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn load_references(State(app): State<App>, request: Request) -> Result<Json<Loaded>, Problem> {
-    refuse_query(request.uri())?;
-    let (_admission, text) = read_text(&app, request).await?;
+    let (_admission, text) = read_text_alone(&app, request).await?;
     let stored = app.store.is_some();
     let (entries, rows) = on_work_threads(move || {
         let entries = read(&text)?;

@@ -11,7 +11,7 @@ use axum::response::Response;
 use crate::http::app::App;
 use crate::http::batch::Due;
 use crate::http::error::Problem;
-use crate::http::handlers::{json, refuse_query};
+use crate::http::handlers::{json, let_in, refuse_query};
 use crate::http::idempotency::{self, Answer};
 use crate::http::kind::Kind;
 use crate::http::limits::{AbandonOnDrop, require_json};
@@ -35,16 +35,9 @@ use crate::store::Idempotency;
     responses(
         (status = 200, description = "Scored, in request order", body = RewardResponseDoc),
         (status = 400, description = "Not JSON, not UTF-8, or parameters in the URL", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
         (status = 403, description = "The token is wrong, or inline rubrics are off", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 404, description = "No such rubric", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
         (status = 409, description = "The idempotency key was used for another body", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 415, description = "The content type or encoding is not supported", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 422, description = "The request has the wrong shape, or an item could not be scored and `on_invalid` is `error`", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 429, description = "Too much is in flight; see Retry-After", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
         (status = 503, description = "Draining, the store failed, or the judge is down and `on_invalid` is `error`; see Retry-After", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 504, description = "The deadline passed", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn score_trajectories(
@@ -53,9 +46,7 @@ pub(crate) async fn score_trajectories(
     request: Request,
 ) -> Result<Response, Problem> {
     let arrived = Instant::now();
-    let (parts, body) = request.into_parts();
-    app.tokens.require_api(&parts.headers)?;
-    app.refuse_when_draining()?;
+    let (parts, body) = let_in(&app, request)?;
     refuse_query(&parts.uri)?;
     require_json(&parts.headers)?;
     let key = idempotency::key(&parts.headers)?;

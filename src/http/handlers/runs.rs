@@ -9,9 +9,10 @@ use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::stored::{bad_query, limit, query, store, unknown_run, version};
+use super::stored::{bad_query, limit, query, store, unknown_run};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
+use crate::rubric::version_of;
 use crate::store::{self, DEFAULT_WINDOW};
 
 /// A training run at a glance.
@@ -53,7 +54,7 @@ impl From<store::RunSummary> for RunSummary {
             first_created_at_ms: run.first_created_at_ms,
             last_created_at_ms: run.last_created_at_ms,
             last_step: run.last_step,
-            rubric_versions: run.rubric_hashes.iter().map(|hash| version(hash)).collect(),
+            rubric_versions: run.rubric_hashes.iter().map(|hash| version_of(hash).to_owned()).collect(),
         }
     }
 }

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::stored::{bad_query, limit, query, store, unknown_run, version};
+use super::stored::{bad_query, limit, query, store, unknown_run};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::kind::Kind;
+use crate::rubric::version_of;
 use crate::store::{Filter, ScoreId, StoreError, StoredRow};
 
 /// A stored score without its result.
@@ -196,7 +197,7 @@ pub(crate) async fn get_score(
         run_id: score.run_id,
         request_id: score.request_id,
         rubric: score.rubric_name,
-        rubric_version: version(&score.rubric_hash),
+        rubric_version: version_of(&score.rubric_hash).to_owned(),
         engine_version: score.engine_version,
         curriculum: raw(score.position)?,
         result: raw(score.result_json)?,

@@ -37,11 +37,6 @@ pub(super) fn store(app: &App) -> Result<&Store, Problem> {
         .ok_or_else(|| Problem::new(Kind::NoStore, "this server stores no scores; start it with --store sqlite:FILE"))
 }
 
-/// The version that a stored hash starts with.
-pub(super) fn version(hash: &str) -> String {
-    hash.chars().take("b3-".len() + 8).collect()
-}
-
 pub(super) fn unknown_run(run_id: &str) -> Problem {
     let run_id: String = run_id.chars().take(128).collect();
     Problem::new(Kind::UnknownRun, format!("there is no run {run_id:?}; GET /runs lists those there are"))

@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
+use super::family::{Labels, Metric, counter, gauge};
 use crate::judge::{CacheCounts, EndpointSnapshot, Health, JudgeState, Judges};
 use crate::lm::WorkerNumbers;
 
@@ -24,99 +22,72 @@ impl Collector for JudgeCollector {
     }
 }
 
-/// A metric's name, without the prefix and what its kind and unit add.
-struct Metric {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    unit: Option<Unit>,
-}
-
-impl Metric {
-    fn describe<'e>(&'e self, encoder: &'e mut DescriptorEncoder<'_>) -> Result<MetricEncoder<'e>, fmt::Error> {
-        encoder.encode_descriptor(self.name, self.help, self.unit.as_ref(), self.kind)
-    }
-
-    fn sample(&self, encoder: MetricEncoder<'_>, value: f64) -> fmt::Result {
-        match self.kind {
-            MetricType::Counter => ConstCounter::new(value).encode(encoder),
-            _ => ConstGauge::new(value).encode(encoder),
-        }
-    }
-}
-
-const fn counter(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, help, kind: MetricType::Counter, unit: None }
-}
-
-const fn gauge(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, help, kind: MetricType::Gauge, unit: None }
-}
-
-const READY: Metric = gauge("judge_ready", "Whether a judge can answer (1) or is down (0), by judge");
-const HITS: Metric = counter("judge_cache_hits", "Questions to judges whose answer was known");
-const MISSES: Metric = counter("judge_cache_misses", "Questions that judges were asked");
+const READY: Metric = gauge("judge_ready", "Whether a judge can answer (1) or is down (0), by judge", None);
+const HITS: Metric = counter("judge_cache_hits", "Questions to judges whose answer was known", None);
+const MISSES: Metric = counter("judge_cache_misses", "Questions that judges were asked", None);
 
 type LocalValue = fn(&JudgeState, &WorkerNumbers) -> f64;
 type EndpointValue = fn(&EndpointSnapshot) -> f64;
 
 /// What a judge on this machine counts.
 const LOCAL: [(Metric, LocalValue); 9] = [
-    (gauge("judge_queued_tokens", "Tokens that wait for a judge on this machine or are worked on"), |state, _| {
-        state.queued_tokens as f64
-    }),
-    (counter("judge_asked_tokens", "Tokens of all questions to a judge on this machine"), |_, n| n.asked_tokens as f64),
     (
-        counter("judge_computed_tokens", "Tokens that went through a judge's layers; the rest was shared or kept"),
+        gauge("judge_queued_tokens", "Tokens that wait for a judge on this machine or are worked on", None),
+        |state, _| state.queued_tokens as f64,
+    ),
+    (counter("judge_asked_tokens", "Tokens of all questions to a judge on this machine", None), |_, n| {
+        n.asked_tokens as f64
+    }),
+    (
+        counter(
+            "judge_computed_tokens",
+            "Tokens that went through a judge's layers; the rest was shared or kept",
+            None,
+        ),
         |_, n| n.computed_tokens as f64,
     ),
-    (gauge("judge_prefix_hit_ratio", "Share of the asked tokens, since start, that needed no computing"), |_, n| {
-        prefix_hits(n)
-    }),
-    (gauge("judge_kept_tokens", "Tokens whose keys and values a judge keeps"), |_, n| n.kept_tokens as f64),
-    (counter("judge_generated_tokens", "Tokens that a judge wrote"), |_, n| n.generated_tokens as f64),
-    (counter("judge_batches", "Batches that a judge computed"), |_, n| n.batches as f64),
     (
-        Metric {
-            name: "judge_busy",
-            help: "Time that a judge computed",
-            kind: MetricType::Counter,
-            unit: Some(Unit::Seconds),
-        },
-        |_, n| n.busy_seconds,
+        gauge("judge_prefix_hit_ratio", "Share of the asked tokens, since start, that needed no computing", None),
+        |_, n| prefix_hits(n),
     ),
-    (counter("judge_failures", "Questions that a judge on this machine failed on"), |_, n| n.failures as f64),
+    (gauge("judge_kept_tokens", "Tokens whose keys and values a judge keeps", None), |_, n| n.kept_tokens as f64),
+    (counter("judge_generated_tokens", "Tokens that a judge wrote", None), |_, n| n.generated_tokens as f64),
+    (counter("judge_batches", "Batches that a judge computed", None), |_, n| n.batches as f64),
+    (counter("judge_busy", "Time that a judge computed", Some(Unit::Seconds)), |_, n| n.busy_seconds),
+    (counter("judge_failures", "Questions that a judge on this machine failed on", None), |_, n| n.failures as f64),
 ];
 
 /// What an endpoint counts.
 const ENDPOINT: [(Metric, EndpointValue); 5] = [
-    (counter("judge_endpoint_requests", "Requests to an endpoint, retries included"), |e| e.requests as f64),
-    (counter("judge_endpoint_retries", "Requests to an endpoint that were retries"), |e| e.retries as f64),
-    (counter("judge_endpoint_cost", "Cost of an endpoint's tokens, in the currency of the configured prices"), |e| {
-        e.cost
-    }),
-    (gauge("judge_endpoint_outstanding", "Questions that are with an endpoint or wait for it"), |e| {
+    (counter("judge_endpoint_requests", "Requests to an endpoint, retries included", None), |e| e.requests as f64),
+    (counter("judge_endpoint_retries", "Requests to an endpoint that were retries", None), |e| e.retries as f64),
+    (
+        counter("judge_endpoint_cost", "Cost of an endpoint's tokens, in the currency of the configured prices", None),
+        |e| e.cost,
+    ),
+    (gauge("judge_endpoint_outstanding", "Questions that are with an endpoint or wait for it", None), |e| {
         e.outstanding as f64
     }),
     (
-        Metric {
-            name: "judge_endpoint_paused",
-            help: "Time for which an endpoint still wants to be left alone, by its Retry-After; 0: it does not",
-            kind: MetricType::Gauge,
-            unit: Some(Unit::Seconds),
-        },
+        gauge(
+            "judge_endpoint_paused",
+            "Time for which an endpoint still wants to be left alone, by its Retry-After; 0: it does not",
+            Some(Unit::Seconds),
+        ),
         |e| e.paused.as_secs_f64(),
     ),
 ];
 
-const ENDPOINT_FAILURES: Metric = counter("judge_endpoint_failures", "Failed requests to an endpoint, by kind");
+const ENDPOINT_FAILURES: Metric = counter("judge_endpoint_failures", "Failed requests to an endpoint, by kind", None);
 const ENDPOINT_TOKENS: Metric = counter(
     "judge_endpoint_tokens",
     "Tokens as an endpoint counts them, by kind: prompt, cached (those of the prompt that it knew), completion",
+    None,
 );
 const ENDPOINT_CIRCUIT: Metric = gauge(
     "judge_endpoint_circuit",
     "State of an endpoint's circuit breaker: 1 for the one it is in (closed: asked, open: left alone, half_open: on trial)",
+    None,
 );
 
 /// 0 before the first token.
@@ -125,8 +96,6 @@ fn prefix_hits(numbers: &WorkerNumbers) -> f64 {
     if numbers.asked_tokens == 0 { 0.0 } else { 1.0 - computed as f64 / numbers.asked_tokens as f64 }
 }
 
-type Labels = Vec<(&'static str, String)>;
-
 /// All families.
 fn encode(
     encoder: &mut DescriptorEncoder<'_>,
@@ -134,37 +103,37 @@ fn encode(
     cache: CacheCounts,
 ) -> fmt::Result {
     for (metric, n) in [(HITS, cache.hits), (MISSES, cache.misses)] {
-        metric.sample(metric.describe(encoder)?, n as f64)?;
+        metric.single(encoder, n as f64)?;
     }
     let by_judge = |name: &String| vec![("judge", name.clone())];
-    family(encoder, &READY, states.iter().map(|(name, state)| (by_judge(name), f64::from(u8::from(state.ready)))))?;
+    READY.family(encoder, states.iter().map(|(name, state)| (by_judge(name), f64::from(u8::from(state.ready)))))?;
     for (metric, value) in LOCAL {
         let of = |(name, state): (&String, &JudgeState)| Some((by_judge(name), value(state, &state.numbers?)));
-        family(encoder, &metric, states.iter().filter_map(of))?;
+        metric.family(encoder, states.iter().filter_map(of))?;
     }
     endpoints(encoder, &states.iter().flat_map(|(name, state)| named_endpoints(name, state)).collect::<Vec<_>>())
 }
 
 fn endpoints(encoder: &mut DescriptorEncoder<'_>, endpoints: &[(Labels, &EndpointSnapshot)]) -> fmt::Result {
     for (metric, value) in ENDPOINT {
-        family(encoder, &metric, endpoints.iter().map(|(labels, endpoint)| (labels.clone(), value(endpoint))))?;
+        metric.family(encoder, endpoints.iter().map(|(labels, endpoint)| (labels.clone(), value(endpoint))))?;
     }
     let failures = endpoints.iter().flat_map(|(labels, endpoint)| {
         endpoint.failures.iter().map(|(kind, n)| (with(labels, "kind", kind), *n as f64))
     });
-    family(encoder, &ENDPOINT_FAILURES, failures)?;
+    ENDPOINT_FAILURES.family(encoder, failures)?;
     let tokens = endpoints.iter().flat_map(|(labels, endpoint)| {
         let usage = endpoint.usage;
         let kinds =
             [("prompt", usage.prompt_tokens), ("cached", usage.cached_tokens), ("completion", usage.completion_tokens)];
         kinds.map(|(kind, n)| (with(labels, "kind", kind), n as f64))
     });
-    family(encoder, &ENDPOINT_TOKENS, tokens)?;
+    ENDPOINT_TOKENS.family(encoder, tokens)?;
     let circuits = endpoints.iter().flat_map(|(labels, endpoint)| {
         Health::ALL
             .map(|health| (with(labels, "state", health.as_str()), f64::from(u8::from(endpoint.health == health))))
     });
-    family(encoder, &ENDPOINT_CIRCUIT, circuits)
+    ENDPOINT_CIRCUIT.family(encoder, circuits)
 }
 
 /// A judge's endpoints with their labels. A url that is configured twice gets a number: samples must differ.
@@ -178,20 +147,6 @@ fn named_endpoints<'s>(judge: &str, state: &'s JudgeState) -> impl Iterator<Item
 
 fn with(labels: &Labels, key: &'static str, value: &str) -> Labels {
     labels.iter().cloned().chain([(key, value.to_owned())]).collect()
-}
-
-/// One family; nothing at all where it has no sample.
-fn family(
-    encoder: &mut DescriptorEncoder<'_>,
-    metric: &Metric,
-    samples: impl IntoIterator<Item = (Labels, f64)>,
-) -> fmt::Result {
-    let mut samples = samples.into_iter().peekable();
-    if samples.peek().is_none() {
-        return Ok(());
-    }
-    let mut family = metric.describe(encoder)?;
-    samples.try_for_each(|(labels, value)| metric.sample(family.encode_family(&labels)?, value))
 }
 
 #[cfg(test)]
@@ -318,6 +273,7 @@ mod tests {
         for name in full.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
             assert!(full.contains(&format!("# HELP {name} ")), "{name}");
         }
+        assert!(full.lines().filter(|line| line.starts_with("# HELP ")).all(|line| line.ends_with('.')), "{full}");
         let none = text([]);
         assert_eq!(none.lines().filter(|line| !line.starts_with('#')).count(), 2, "the cache's two alone:\n{none}");
         assert!(!full.contains("NaN"), "nothing was asked yet:\n{full}");

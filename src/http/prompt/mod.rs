@@ -71,40 +71,71 @@ pub(super) trait KnownPrompts {
     fn most_turns(&self) -> usize;
 }
 
-/// The key of the prompt that a conversation's raw messages begin with: the longest that is known, else all before the
-/// assistant first speaks after somebody else. `None` where it never does, or these are no messages.
+/// The key of the prompt that a conversation's raw messages begin with. `None` where [`Search`] finds none, or these are no
+/// messages.
 pub(super) fn key_of_conversation(raw: &str, known: &dyn KnownPrompts) -> Option<PromptKey> {
-    let (mut hasher, mut found) = (KeyHasher::default(), None);
+    let mut search = Search::among(known);
     for turn in read_turns(raw).filter(|_| raw.starts_with('['))? {
-        if turn.role == Role::Assistant
-            && let Some(key) = hasher.key()
-            && (found.is_none() || known.knows(key))
-        {
-            found = Some(key);
-        }
-        if found.is_some() && hasher.turns >= known.most_turns() {
+        if search.arrive(turn.role, ()) {
             break;
         }
-        hasher.add(turn.role, &turn.text);
+        search.pass(&turn);
     }
-    found
+    search.found.map(|(key, ())| key)
+}
+
+/// Looks in a conversation for its prompt's end: the end of the longest prompt that is known, else where the assistant first
+/// speaks after somebody else. `T` is a place in the conversation.
+struct Search<'k, T> {
+    known: &'k dyn KnownPrompts,
+    hasher: KeyHasher,
+    /// The prompt's key, and where what follows it begins.
+    found: Option<(PromptKey, T)>,
+    /// Whether more turns could not change that.
+    settled: bool,
+}
+
+impl<'k, T> Search<'k, T> {
+    fn among(known: &'k dyn KnownPrompts) -> Self {
+        Self { known, hasher: KeyHasher::default(), found: None, settled: false }
+    }
+
+    /// Comes to a turn of this role, before which the prompt may end. Gives whether there is nothing more to look for.
+    fn arrive(&mut self, role: Role, place: T) -> bool {
+        if role == Role::Assistant
+            && let Some(key) = self.hasher.key()
+            && (self.found.is_none() || self.known.knows(key))
+        {
+            self.found = Some((key, place));
+        }
+        self.settled = self.found.is_some() && self.hasher.turns >= self.known.most_turns();
+        self.settled
+    }
+
+    /// Goes on behind it.
+    fn pass(&mut self, turn: &PromptTurn) {
+        self.hasher.add(turn.role, &turn.text);
+    }
 }
 
 /// The turns of a templated text; one user turn where it has no markers.
 fn turns_of_text(text: &str) -> Vec<PromptTurn> {
-    let turn = |(role, offset, text): (Role, usize, &str)| {
-        let mut text = text.trim();
-        while let Some(rest) = LEADING_TOKENS.iter().find_map(|token| text.strip_prefix(token)).filter(|_| offset == 0)
-        {
-            text = rest.trim_start();
-        }
-        PromptTurn { role, text: without_trailing(text, &["\n", " "]).trim().to_owned() }
-    };
     let segments = segments(text);
     if segments.iter().all(|segment| segment.0 == Role::Assistant) {
-        return vec![PromptTurn { role: Role::User, ..turn((Role::User, 0, text)) }];
+        return vec![turn((Role::User, 0, text))];
     }
     segments.into_iter().map(turn).filter(|turn| !turn.text.is_empty()).collect()
+}
+
+/// A segment as a turn: without the tokens that begin the text, and those at its end.
+fn turn((role, offset, text): (Role, usize, &str)) -> PromptTurn {
+    let mut text = text.trim();
+    while let Some(rest) = LEADING_TOKENS.iter().find_map(|token| text.strip_prefix(token)).filter(|_| offset == 0) {
+        text = rest.trim_start();
+    }
+    // What stands before the first marker is the template's own, as a system message is.
+    let role = if role == Role::Assistant && offset == 0 { Role::System } else { role };
+    PromptTurn { role, text: without_trailing(text, &["\n", " "]).trim().to_owned() }
 }
 
 /// Who says what in a templated text, with the byte at which each begins. What stands before the first marker counts as
@@ -128,6 +159,8 @@ fn segments(text: &str) -> Vec<(Role, usize, &str)> {
 struct KeyHasher {
     hasher: blake3::Hasher,
     turns: usize,
+    /// Whether anybody but the assistant and the system spoke.
+    asked: bool,
 }
 
 impl KeyHasher {
@@ -137,6 +170,7 @@ impl KeyHasher {
             return;
         }
         self.turns += 1;
+        self.asked |= role != Role::Assistant;
         self.hasher.update(&(text.len() as u64).to_le_bytes());
         self.hasher.update(text.as_bytes());
     }
@@ -145,7 +179,7 @@ impl KeyHasher {
     fn key(&self) -> Option<PromptKey> {
         let mut key = [0; 16];
         key.copy_from_slice(self.hasher.finalize().as_bytes().get(..16)?);
-        (self.turns > 0).then_some(PromptKey(key))
+        self.asked.then_some(PromptKey(key))
     }
 }
 
@@ -171,6 +205,43 @@ mod tests {
         assert_ne!(key_of(&json("What is the capital of Spain?")), Some(plain));
         assert_eq!(key_of("7"), None);
         assert_eq!(key_of("[]"), None);
+    }
+
+    /// However it is written: with a greeting that the assistant begins with, and with tokens that nobody knows before it.
+    #[test]
+    fn a_conversation_has_the_key_of_its_prompt() {
+        struct Nobody;
+        impl KnownPrompts for Nobody {
+            fn knows(&self, _: PromptKey) -> bool {
+                false
+            }
+
+            fn most_turns(&self) -> usize {
+                0
+            }
+        }
+        let say = |role: &str, text: &str| format!(r#"{{"role":"{role}","content":"{text}"}}"#);
+        let (greeting, question) = (say("assistant", "Hello!"), say("user", "What is the capital of France?"));
+        let list = |turns: &[&str]| format!("[{}]", turns.join(","));
+        let greeted = "<|im_start|>assistant\nHello!<|im_end|>\n";
+        for (prompt, opening) in [
+            (list(&[&question]), ""),
+            (list(&[&greeting, &question]), greeted),
+            (list(&[&greeting, &greeting, &question]), &greeted.repeat(2)),
+        ] {
+            let key = key_of(&prompt).unwrap();
+            let text = CHATML.replacen("<|im_start|>user", &format!("{opening}<|im_start|>user"), 1);
+            let messages = format!("{},{}]", prompt.trim_end_matches(']'), say("assistant", "Paris"));
+            assert_eq!(key_of_conversation(&messages, &Nobody), Some(key), "{messages}");
+            for text in [text.clone(), format!("<s>{text}"), format!("<|unheard_of|>{text}")] {
+                assert_eq!(key_of(&json(&text)), Some(key), "{text}");
+                let whole = format!("{text}Paris");
+                let divided = divide_raw(&json(&whole), &Nobody).unwrap().unwrap();
+                assert_eq!(divided.key, key, "{text}");
+                assert!(json(&whole)[1 + divided.response..].starts_with("Paris"), "{text}");
+            }
+        }
+        assert_eq!(key_of_conversation(&list(&[&greeting, &greeting]), &Nobody), None, "nobody asked");
     }
 
     #[test]

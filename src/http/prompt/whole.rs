@@ -1,9 +1,7 @@
 //! A whole conversation as one templated text: where its prompt ends. In: a raw JSON string and the prompts that are known.
 //! Out: the prompt's turns and key, and where the response begins.
 
-use super::tokens::without_trailing;
-use super::{KeyHasher, KnownPrompts, PromptKey, PromptTurn, segments};
-use crate::trajectory::Role;
+use super::{KnownPrompts, PromptKey, PromptTurn, Search, segments, turn};
 
 /// A whole templated conversation, taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,32 +16,22 @@ pub(crate) struct Divided {
     pub settled: bool,
 }
 
-/// Finds where in a whole templated conversation the prompt ends: after the longest prompt that is known, else where the
-/// assistant first speaks after somebody else. `None` where no marker says who speaks.
+/// Finds where in a whole templated conversation the prompt ends. `None` where no marker says who speaks.
 fn divide(text: &str, known: &dyn KnownPrompts) -> Option<Divided> {
-    let mut hasher = KeyHasher::default();
-    let (mut before, mut found, mut settled) = (Vec::new(), None, false);
-    for (role, at, said) in segments(text) {
-        let turn = PromptTurn { role, text: without_trailing(said.trim(), &["\n", " "]).trim().to_owned() };
-        if role == Role::Assistant
-            && let Some(key) = hasher.key()
-            && (found.is_none() || known.knows(key))
-        {
-            found = Some((before.len(), at, key));
-        }
-        settled = found.is_some() && hasher.turns >= known.most_turns();
-        if settled {
+    let (mut search, mut before) = (Search::among(known), Vec::new());
+    for segment in segments(text) {
+        let (at, turn) = (segment.1, turn(segment));
+        if search.arrive(turn.role, (before.len(), at)) {
             break;
         }
-        // What stands before the first turn is a token that begins the text.
-        if role != Role::Assistant || hasher.key().is_some() {
-            hasher.add(role, &turn.text);
+        if !turn.text.is_empty() {
+            search.pass(&turn);
             before.push(turn);
         }
     }
-    let (turns, response, key) = found?;
+    let (key, (turns, response)) = search.found?;
     before.truncate(turns);
-    Some(Divided { prompt: before, response, key, settled })
+    Some(Divided { prompt: before, response, key, settled: search.settled })
 }
 
 /// Bytes of raw JSON that are first looked at for the prompt's end; four times as many where they are not enough.

@@ -150,10 +150,11 @@ pub struct ResultWire<'a> {
     /// Why it failed, in words.
     #[schema(required = true)]
     pub reason: Option<String>,
-    /// Every stage of the rubric, in order.
+    /// Every stage of the rubric, in order. Where `valid` is false, what was not scored has 0 here, which is no score.
     #[schema(value_type = Vec<StageWire<'static>>)]
     pub stages: Stages<'a>,
     /// Score per stage and reported measure, the same keys for every result of a rubric version; 0 where not reached.
+    /// Where `valid` is false, a 0 may also be what could not be scored: weight means over these by `valid`.
     #[schema(value_type = std::collections::BTreeMap<String, f64>)]
     pub metrics: Metrics<'a>,
     /// What the reward is made of, in reward units: stages, penalties (negative), and `base` and `clamp` where the

@@ -3,8 +3,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -146,6 +147,67 @@ impl Place {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, detail },
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => StoreError::CannotOpen { path, detail },
             _ => StoreError::Failed { path, action, detail },
+        }
+    }
+}
+
+/// The file that a place led to when it was opened. A path that leads elsewhere since is one whose scores nobody finds: they go
+/// to a file that was moved, or has no name any more.
+pub(super) struct Anchor {
+    /// Device and inode; `None` where there is no file, or it cannot be told.
+    opened: Option<(u64, u64)>,
+    /// Whether the path led elsewhere when it was looked at last.
+    pub(super) adrift: bool,
+}
+
+/// Where the path of a database leads.
+enum Found {
+    /// To the file that is open, as far as can be told.
+    Same,
+    /// To nothing.
+    Nothing,
+    /// To another file.
+    Another,
+}
+
+impl Anchor {
+    /// Of a place that was opened just now.
+    pub(super) fn of(place: &Place) -> Self {
+        let Place::File(path) = place else { return Self { opened: None, adrift: false } };
+        Self { opened: std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino())), adrift: false }
+    }
+
+    /// Refuses where the path leads to another file, or to none. Logs when that begins and when it ends.
+    pub(super) fn check(&mut self, place: &Place) -> Result<(), StoreError> {
+        let holds = matches!(self.look(place), Found::Same);
+        let was_adrift = std::mem::replace(&mut self.adrift, !holds);
+        let path = place.path().to_owned();
+        if holds {
+            if was_adrift {
+                tracing::info!(path = %path.display(), "the store's file is back at its path: scores are stored again");
+            }
+            return Ok(());
+        }
+        let error = StoreError::Moved { path };
+        if !was_adrift {
+            tracing::error!(%error, "scores are refused until this is mended");
+        }
+        Err(error)
+    }
+
+    /// Whether another file has the name by now, and with it the log: what is beside the name is that file's.
+    pub(super) fn is_replaced(&self, place: &Place) -> bool {
+        matches!(self.look(place), Found::Another)
+    }
+
+    fn look(&self, place: &Place) -> Found {
+        let Some(opened) = self.opened else { return Found::Same };
+        match std::fs::metadata(place.path()) {
+            Ok(file) if (file.dev(), file.ino()) == opened => Found::Same,
+            Ok(_) => Found::Another,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Found::Nothing,
+            // A path that cannot be looked at just now says nothing of the file that is open.
+            Err(_) => Found::Same,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::connection::{Fault, Place, integer};
+use super::connection::{Anchor, Fault, Place, integer};
 use super::tally::Tally;
 use super::{prompts, schema};
 use crate::store::record::{Entry, Finding};
@@ -39,6 +39,7 @@ enum Failure {
 pub(super) struct Ledger {
     connection: Connection,
     place: Place,
+    anchor: Anchor,
     busy_timeout_ms: u64,
     /// How long it waits for another process now, in milliseconds.
     wait_ms: u64,
@@ -51,7 +52,8 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Writes over `connection`, whose schema is current.
     pub(super) fn new(connection: Connection, place: Place, busy_timeout_ms: u64) -> Self {
-        Self { connection, place, busy_timeout_ms, wait_ms: busy_timeout_ms, commits: 0, untidy: false }
+        let anchor = Anchor::of(&place);
+        Self { connection, place, anchor, busy_timeout_ms, wait_ms: busy_timeout_ms, commits: 0, untidy: false }
     }
 
     /// From here on waits for another process no longer than `limit`, nor than it was set up to.
@@ -62,6 +64,11 @@ impl Ledger {
         if self.connection.busy_timeout(wait).is_ok() {
             self.wait_ms = u64::try_from(wait.as_millis()).unwrap_or(self.busy_timeout_ms);
         }
+    }
+
+    /// Whether the file was not where it belongs when it was to be written to last.
+    pub(super) fn is_adrift(&self) -> bool {
+        self.anchor.adrift
     }
 
     /// Writes the entries in one transaction. When that fails, each is tried alone, so that only those that cannot be kept
@@ -76,6 +83,9 @@ impl Ledger {
 
     /// Copies the log into the database when it has grown long. Nobody has to wait for that: what it copies is on the disk.
     pub(super) fn tidy(&mut self) {
+        if self.anchor.adrift {
+            return;
+        }
         let copied = self.copy_long_log();
         let failed = copied.is_err();
         if let Err(error) = copied
@@ -95,8 +105,11 @@ impl Ledger {
         self.connection.prepare_cached(COPY_LOG)?.query_row([], |_| Ok(()))
     }
 
-    /// Copies the log into the database and empties it.
+    /// Copies the log into the database and empties it, unless it may be another database's.
     pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
+        if self.anchor.is_replaced(&self.place) {
+            return Err(StoreError::Moved { path: self.place.path().to_owned() });
+        }
         let done = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         done.map_err(|error| self.explain("copy its log", error.into()))
     }
@@ -110,11 +123,12 @@ impl Ledger {
 
     /// One transaction: all or nothing, except batches that are refused before they write anything.
     fn transaction(&mut self, entries: &[&Entry]) -> Result<Vec<Result<(), StoreError>>, Failure> {
-        let Self { connection, place, wait_ms, commits, .. } = self;
+        let Self { connection, place, anchor, wait_ms, commits, .. } = self;
         let explain = |fault: Fault| place.explain("write", *wait_ms, fault);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| Failure::Begin(explain(error.into())))?;
+        anchor.check(place).map_err(Failure::Begin)?;
         let outcomes = insert_all(&transaction, entries).map_err(|fault| Failure::Write(explain(fault)))?;
         transaction.commit().map_err(|error| Failure::Write(explain(error.into())))?;
         *commits += 1;

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import types
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
-from conftest import PARIS
+from conftest import PARIS, REPOSITORY
 
 from gradus_client import GradusError
 from gradus_client.adapters import art, common, easyr1, openrlhf, skyrl, trinity, verifiers
@@ -318,12 +320,34 @@ def test_openrlhf_does_not_score_what_cannot_be_told_from_the_prompt(
         openrlhf.reward_func(queries[:1], ["another prompt"], ["Paris"])
 
 
-def test_labels_that_only_look_like_json_are_text() -> None:
-    assert common.read_label('{"a": 1}') == {"references": ['{"a": 1}']}
-    assert common.read_label("{broken") == {"references": ["{broken"]}
-    assert common.read_label('{"ground_truth": "x", "tools": []}') == {"references": ["x"], "tools": []}
-    assert common.read_label(None) == {}
-    assert common.read_label(0.5) == {"references": [0.5]}
+LABELS = json.loads((REPOSITORY / "tests/cases/labels.json").read_text())
+"""The cases that the server reads, too."""
+
+
+@pytest.mark.parametrize("case", LABELS, ids=[case["name"] for case in LABELS])
+def test_labels_are_read_as_the_server_reads_them(case: dict[str, Any]) -> None:
+    # A callable's requests wait for nobody.
+    expected = {name: value for name, value in case["read"].items() if name != "group_size"}
+    assert common.read_label(case["label"]) == expected
+
+
+def test_what_is_given_beside_a_label_wins_but_for_the_group() -> None:
+    label = {"answer": "x", "tools": [], "group_id": "own"}
+    found = common.trajectory("q", "a", label, tools=[{"name": "f"}], group="made up")
+    assert found == {
+        "references": ["x"],
+        "tools": [{"name": "f"}],
+        "group": "own",
+        "prompt": "q",
+        "response": "a",
+    }
+
+
+def test_labels_may_come_from_parquet() -> None:
+    assert common.read_label(np.array(["Paris"])) == {"references": ["Paris"]}
+    nested = {"references": np.array([]), "ground_truth": {"target": np.array(["Paris"])}, "group": float("nan")}
+    assert common.read_label(nested) == {"references": ["Paris"]}
+    assert common.read_label(float("nan")) == {}
 
 
 def test_a_text_completion_keeps_its_prompt() -> None:

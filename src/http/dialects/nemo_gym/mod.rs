@@ -18,7 +18,7 @@ use self::responses_api::{prompt, rollout};
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written, quoted};
 use super::fields::{Parts, Value};
-use super::label::Label;
+use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
 use super::sheet::{Named, Outcome, Sheet, written};
 use super::{Dialect, serve};
@@ -30,9 +30,6 @@ use crate::http::wire::{OnInvalid, Pointed};
 
 pub(crate) use self::aggregate::{__path_aggregate_metrics, aggregate_metrics};
 
-/// Fields of a body of which one says what is right, the first that there is.
-const ANSWERS: [&str; 8] =
-    ["expected_answer", "ground_truth", "references", "golds", "label", "target", "answer", "answers"];
 /// Fields of a body that name the group.
 const GROUPS: [&str; 3] = ["group", "group_id", "_ng_task_index"];
 /// What the answer says itself: a body that is verified again may have them from before.
@@ -66,7 +63,8 @@ pub(crate) struct VerifyRequestDoc {
     /// What it did: `output` is read.
     #[schema(value_type = JsonObject)]
     response: serde_json::Value,
-    /// What is right; `ground_truth`, `references`, `golds`, `label`, `target`, `answer` and `answers` are taken, too.
+    /// What is right. Of `references`, `golds`, `ground_truth`, `target`, `answer`, `answers`, `expected_answer`,
+    /// `golden_answers`, `solution` and `label` the first that there is counts.
     #[schema(required = false)]
     expected_answer: Option<LabelDoc>,
 }
@@ -133,7 +131,7 @@ fn draft<'b>(body: Value<'_, 'b>) -> Result<Draft<'b>, Pointed> {
     let response = body.needed("response")?.object("/response")?;
     let output = response.needed("output")?.list("/response/output")?;
     let raw = |field: Option<Value<'_, 'b>>| field.map(Value::raw).map(Cow::Borrowed);
-    let answers = Label::read(body.first(&ANSWERS));
+    let answers = Label::read(body.first(COLUMNS));
     let about = Label {
         reference_calls: raw(body.get("reference_calls")),
         group: raw(body.first(&GROUPS)),

@@ -48,7 +48,7 @@ async def score_group(group: Any, *, rubric: str | None = None, run_id: str | No
 
 
 def _trajectory(trajectory: Any, group: str) -> dict[str, Any]:
-    label = next((trajectory.metadata[key] for key in common.LABEL_KEYS if key in trajectory.metadata), None)
+    label = common.first(trajectory.metadata, common.LABEL_KEYS)
     tools = trajectory.tools
     # Trajectories of captured calls keep the tools with the calls; older versions have no such trajectories.
     if getattr(trajectory, "exchanges", None):

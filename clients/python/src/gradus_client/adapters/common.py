@@ -28,8 +28,31 @@ from ..transport import Options
 
 logger = logging.getLogger(__name__)
 
-LABEL_KEYS = ("references", "ground_truth", "answers", "golden_answers", "target", "answer")
-"""Where a label that is an object keeps its references; the first one that is there counts."""
+LABEL_KEYS = (
+    "references",
+    "golds",
+    "ground_truth",
+    "target",
+    "answer",
+    "answers",
+    "expected_answer",
+    "golden_answers",
+)
+"""Where a label that is an object keeps its references; the first one that is there counts.
+
+The server reads labels in the same way: both are tested with `tests/cases/labels.json`.
+"""
+
+BESIDE_KEYS = {
+    "reference_calls": ("reference_calls",),
+    "tools": ("tools",),
+    "group": ("group", "group_id"),
+    "group_size": ("group_size",),
+}
+"""What else such a label may hold, and under which keys."""
+
+LABEL_DEPTH = 2
+"""Levels of a label that are looked into: itself, and the object that its references may be."""
 
 
 def client(url: str | None = None) -> Client:
@@ -69,10 +92,15 @@ def fallback() -> float:
 
 
 def trajectory(prompt: Any, completion: Any, label: Any = None, **fields: Any) -> dict[str, Any]:
-    """One item of `score`; prompt and completion are texts or lists of messages. Fields of `None` are left out."""
-    item = {name: value for name, value in fields.items() if value is not None}
-    item.update(read_label(label))
-    item = with_tools(item)
+    """One item of `score`; prompt and completion are texts or lists of messages. Fields of `None` are left out.
+
+    Tools that are given win over the label's, as by URL; the label's group wins over one that is given, or made up.
+    """
+    known = read_label(label)
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "group" in known:
+        given.pop("group", None)
+    item = with_tools({**known, **given})
     if isinstance(completion, str):
         return {**item, "prompt": "" if prompt is None else prompt, "response": completion}
     return {**item, "messages": [*messages(prompt, "user"), *messages(completion, "assistant")]}
@@ -96,29 +124,60 @@ def messages(turns: Any, role: str) -> list[Any]:
 
 
 def read_label(label: Any) -> dict[str, Any]:
-    """References, and tools and group where the label is an object with them, or JSON text of one."""
-    plain = label.tolist() if hasattr(label, "tolist") else label  # numpy, as data sets in Parquet hold it
-    if isinstance(plain, str):
-        plain = _decoded(plain)
-    if isinstance(plain, Mapping):
-        found = next((read_label(plain[key]) for key in LABEL_KEYS if plain.get(key) is not None), {})
-        return {**found, **{key: plain[key] for key in ("tools", "group") if plain.get(key) is not None}}
-    if plain is None or (isinstance(plain, float) and math.isnan(plain)):  # how pandas says that there is none
+    """References, and calls, tools and group where the label is an object with them, or JSON text of one.
+
+    What is odd is handed on as it is, so that the server says what is wrong with it. How many rollouts the group has is
+    left out: a callable's requests wait for nobody.
+    """
+    plain = _plain(label)
+    if plain is None:
         return {}
-    several = isinstance(plain, Iterable) and not isinstance(plain, str)
-    return {"references": list(plain) if several else [plain]}
+    found = _of_object(_decoded(plain) if isinstance(plain, str) else plain, LABEL_DEPTH)
+    if found is None:
+        return {"references": _answers(plain)}
+    found.pop("group_size", None)
+    return found
+
+
+def first(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """The first of these fields that is there and not `None`, an empty list only where no other is."""
+    there = [value for value in (_plain(fields.get(name)) for name in names) if value is not None]
+    full = (value for value in there if not isinstance(value, (list, tuple)) or value)
+    return next(full, there[0] if there else None)
+
+
+def _of_object(label: Any, depth: int) -> dict[str, Any] | None:
+    """What an object with known keys says; `None` of anything else."""
+    if not isinstance(label, Mapping) or depth == 0:
+        return None
+    answers = first(label, LABEL_KEYS)
+    beside = {name: first(label, keys) for name, keys in BESIDE_KEYS.items()}
+    found = {name: value for name, value in beside.items() if value is not None}
+    if isinstance(answers, Mapping):
+        inner = _of_object(answers, depth - 1)
+        return {**({"references": answers} if inner is None else inner), **found}
+    if answers is not None:
+        found["references"] = _answers(answers)
+    return found or None
+
+
+def _answers(value: Any) -> Any:
+    several = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+    return list(value) if several else value if isinstance(value, Mapping) else [value]
+
+
+def _plain(value: Any) -> Any:
+    """Without numpy, in which data sets in Parquet are, and without the NaN that is nothing to pandas."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    return None if isinstance(plain, float) and math.isnan(plain) else plain
 
 
 def _decoded(text: str) -> Any:
-    """An object with known keys, if the text is JSON of one; otherwise the text itself."""
-    if text.lstrip().startswith("{"):
-        try:
-            value = json.loads(text)
-        except ValueError:
-            return text
-        if isinstance(value, dict) and any(key in value for key in (*LABEL_KEYS, "tools", "group")):
-            return value
-    return text
+    """What a text that begins as an object holds, if it is JSON; otherwise nothing."""
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else None
+    except ValueError:
+        return None
 
 
 def scores(

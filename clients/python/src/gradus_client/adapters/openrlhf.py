@@ -65,7 +65,7 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
         known = {} if isinstance(label, str) and not label else common.with_tools(common.read_label(label))
         if reply is None:
             asked[place] = Query(query, None, known)
-        elif "references" not in known:
+        elif "references" not in known and "reference_calls" not in known:
             asked[place] = Query(prompt + reply, prompt, known)
         else:
             divided[place] = common.trajectory(prompt, reply, label)

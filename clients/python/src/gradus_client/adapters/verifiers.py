@@ -24,7 +24,7 @@ class Unscored(GradusError):
 
 async def reward(task: Any, trace: Any) -> float:
     """A reward of a task, plugged by name, or called by a method under `@vf.reward`."""
-    label = next((getattr(task, key) for key in common.LABEL_KEYS if getattr(task, key, None) is not None), None)
+    label = common.first({key: getattr(task, key, None) for key in common.LABEL_KEYS}, common.LABEL_KEYS)
     tools = [_tool(tool) for tool in trace.branches[-1].tools] if trace.branches else []
     turns = [message(turn) for turn in trace.messages]
     return await _score(common.trajectory(None, turns, label, tools=tools or None, truncated=bool(trace.is_truncated)))
