@@ -143,7 +143,6 @@ fn tool_match_by_mode_and_order() {
     near(&of("fractional", false, &call("f", json!({"a": 2}))), 0.25);
     near(&of("f1", false, "none"), 0.0);
     near(&of("jaccard", false, &both), 1.0);
-    near(&of("jaccard", true, &both), 1.0 / 3.0);
     near(&of("jaccard", false, &(both.clone() + &f)), 2.0 / 3.0);
     near(&of("jaccard", false, &call("f", json!({"a": 2}))), 0.5 / 2.5);
     near(&of("jaccard", false, "none"), 0.0);

@@ -3,7 +3,7 @@
 
 use std::error::Error as _;
 use std::ffi::OsString;
-use std::num::{ParseFloatError, ParseIntError};
+use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 
 use clap::builder::{Resettable, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -11,6 +11,8 @@ use clap::{Arg, Command, CommandFactory, Error, FromArgMatches};
 
 use super::Cli;
 
+/// What an option is of which there must be one at least.
+const NO_ZERO: &str = "give a whole number, 1 or more";
 /// What an option is that counts something.
 pub(super) const WHOLE_NUMBER: &str = "give a whole number, 0 or more, without a unit";
 /// What an option is that measures something.
@@ -64,7 +66,10 @@ fn explained(error: Error, command: &Command, given: &[OsString]) -> Error {
         return error;
     };
     let wanted = error.source().and_then(|reason| match reason {
-        reason if reason.is::<ParseIntError>() => Some(WHOLE_NUMBER),
+        reason if reason.is::<ParseIntError>() => Some(match reason.downcast_ref().map(ParseIntError::kind) {
+            Some(IntErrorKind::Zero) => NO_ZERO,
+            _ => WHOLE_NUMBER,
+        }),
         reason if reason.is::<ParseFloatError>() => Some(NUMBER),
         _ => None,
     });

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use super::paint::printable_line;
 use crate::config::{self, File, StoreFlags};
-use crate::store::{self, MAX_PAGE, RunSummary, Store};
+use crate::store::{self, Durability, MAX_PAGE, RunSummary, Store};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -82,11 +82,15 @@ fn ago(time: Duration) -> String {
 }
 
 fn remove(runs: &[String], settings: &store::Config) -> anyhow::Result<ExitCode> {
-    let Some(store) = Store::open(settings)? else { bail!("--store none keeps no runs; name the database") };
+    // What a server is told to keep is nothing to this.
+    let kept = store::Config { durability: Durability::Commit, ..settings.clone() };
+    let Some(store) = Store::open(&kept)? else { bail!("--store none keeps no runs; name the database") };
     let mut unknown = 0;
     for run in runs {
         let shown = printable_line(run);
-        if let Some(removed) = store.remove_run(run)? {
+        let removed = store.remove_run(run);
+        let removed = removed.with_context(|| format!("{shown} is removed in part; the same command goes on"))?;
+        if let Some(removed) = removed {
             say!("{shown}: {} batches removed, {} trajectories", removed.batches, removed.scores);
         } else {
             unknown += 1;

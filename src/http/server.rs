@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How long the end waits at least: connections on which nothing is in flight take a moment to close.
-const MOMENT: Duration = Duration::from_millis(50);
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// Serves until `stop` resolves, then lets requests end (`drain_ms` at most) and closes the store.
 ///

@@ -83,6 +83,10 @@ fn tool_parse(options: &StageFile, at: &str) -> Result<Measure> {
 fn tool_match(options: &StageFile, at: &str) -> Result<Measure> {
     let named = |mode: &str| word(mode, &format!("{at}/mode"), &MatchMode::ALL, MatchMode::as_str);
     let mode = options.mode.as_deref().map_or(Ok(MatchMode::F1), named)?;
+    if mode == MatchMode::Jaccard && options.ordered == Some(true) {
+        let message = "mode \"jaccard\" counts repeats wherever they stand; leave `ordered` out, or use another mode";
+        return Err(RubricError::at(format!("{at}/ordered"), message));
+    }
     let invalid_credit = unit(options.invalid_credit.unwrap_or(1.0), &format!("{at}/invalid_credit"))?;
     Ok(Measure::ToolMatch(ToolMatch { mode, ordered: options.ordered.unwrap_or(false), invalid_credit }))
 }

@@ -270,7 +270,11 @@ impl Stage {
 
     /// Whether the score asks what tools the calls are of.
     pub fn needs_tools(&self) -> bool {
-        self.takes(|measure| matches!(measure, Measure::ToolSchema))
+        self.takes(|measure| match measure {
+            Measure::ToolSchema => true,
+            Measure::ToolMatch(config) => config.invalid_credit < 1.0,
+            _ => false,
+        })
     }
 
     /// Whether a measure that it is made of is such a one.

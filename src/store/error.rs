@@ -73,7 +73,7 @@ pub enum StoreError {
     },
     /// The path leads to another file than at the start, or to none.
     #[error(
-        "database `{path}` was moved, deleted or replaced while it is open: bring the same file back to its path, or restart to store in what is there; move it only while the server is stopped"
+        "database `{path}` was moved, deleted or replaced while it is open: bring the same file back to its path; or stop, remove `-wal` and `-shm` beside the path, and start anew; move it only while the server is stopped"
     )]
     Moved {
         /// Where the database file was.

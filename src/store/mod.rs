@@ -62,7 +62,7 @@ enum Backend {
 pub enum Health {
     /// They are written, as far as is known.
     Writing,
-    /// The last one that somebody waited for was not, and nothing was written since.
+    /// The last one that somebody waited for was not, or the file is not where it was, and nothing was written since.
     Failing,
     /// They are refused: the store was closed, or its writer ended.
     Closed,

@@ -114,3 +114,22 @@ fn what_stands_for_no_label_leaves_the_table_its_say() {
     let (_, error) = eval_protocol(json!([question, "Paris"]));
     assert!(error.as_str().unwrap().starts_with("item_malformed"), "{error}");
 }
+
+/// Rows of a data set have other fields that are called as a label is elsewhere.
+#[test]
+fn a_trainer_s_own_field_comes_before_those_that_may_be_anything() {
+    let server = Server::start(&[]);
+    for (name, value) in
+        [("answer", json!("It is Paris, because ..")), ("target", json!(3)), ("references", json!([""]))]
+    {
+        let said = json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "<answer>Paris</answer>"}]});
+        let mut row = json!({"responses_create_params": {"input": QUESTION}, "response": {"output": [said]}, "expected_answer": "Paris"});
+        row[name] = value.clone();
+        assert_eq!(server.post("/verify", &row.to_string()).ok()["reward"], 1.0, "{name}");
+        for own in ["ground_truth", "solution"] {
+            let columns = json!({own: ["Paris"], name: [value]});
+            let body = json!({"prompts": ["?"], "completions": ["<answer>Paris</answer>"], "columns": columns});
+            assert_eq!(server.post("/trl", &body.to_string()).ok()["rewards"], json!([1.0]), "{own}, {name}");
+        }
+    }
+}

@@ -33,7 +33,7 @@ fn healthz_and_readyz_say_ok() {
 fn a_server_whose_database_file_was_deleted_says_so_instead_of_losing_scores() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("g.db");
-    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let mut server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
     let request = json!({"trajectories": [answering("Paris")]});
     score(&server, &request);
     std::fs::remove_file(&path).unwrap();
@@ -42,9 +42,9 @@ fn a_server_whose_database_file_was_deleted_says_so_instead_of_losing_scores() {
         assert!(problem["detail"].as_str().unwrap().contains("was moved, deleted or replaced"), "{problem}");
         server.get("/readyz").problem(503);
     }
-    let said = |server: &Server| server.log().matches("scores are refused until this is mended").count();
-    server.wait_until(|server| said(server) > 0);
-    assert_eq!(said(&server), 1, "{}", server.log());
+    server.terminate();
+    assert!(server.wait().success());
+    assert_eq!(server.log().matches("no score is stored until this is mended").count(), 1, "{}", server.log());
 }
 
 /// Also where there is less time than new connections are refused for.

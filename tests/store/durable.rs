@@ -52,14 +52,22 @@ fn a_lock_that_stays_fails_the_batch_and_the_writer_lives_on() {
 fn a_store_that_failed_finds_out_by_a_probe_that_it_can_write_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gradus.db");
+    let version = |path: &Path| {
+        let database = rusqlite::Connection::open(path).unwrap();
+        database.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
     block_on(async {
         let store = open(&Config { busy_timeout_ms: 10, ..config(&path) });
+        let before = version(&path);
         let other = locked(&path);
         store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap_err();
         let probed = async |times: u32| {
             for _ in 0..times {
                 store.probe();
                 tokio::time::sleep(Duration::from_millis(50)).await;
+                if store.health() == Health::Writing {
+                    break;
+                }
             }
             store.health()
         };
@@ -67,14 +75,11 @@ fn a_store_that_failed_finds_out_by_a_probe_that_it_can_write_again() {
         other.execute_batch("ROLLBACK").unwrap();
         assert_eq!(probed(30).await, Health::Writing);
         let counters = store.counters();
-        assert!((1..=2).contains(&counters.transactions), "once a second at most: {counters:?}");
+        assert_eq!(counters.transactions, 1, "once a second at most");
         assert_eq!((counters.batches, counters.failures, counters.queue_bytes), (0, 1, 0), "a probe is no batch");
         drop(store);
+        assert_eq!(version(&path), before, "it changes nothing");
     });
-    let version = |database: rusqlite::Connection| {
-        database.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap()
-    };
-    assert_eq!(version(rusqlite::Connection::open(&path).unwrap()), 4, "it changes nothing");
 }
 
 /// Else a server whose answers do not wait for the disk would be left alone though it still takes all that comes.

@@ -87,6 +87,15 @@ fn judges_down(states: &BTreeMap<String, JudgeState>) -> Option<String> {
     }
 }
 
+/// Whether an `Accept` names the format and does not refuse it.
+fn names_openmetrics(accepted: &str) -> bool {
+    accepted.split(',').any(|accepted| {
+        let mut parts = accepted.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
+        named && !parts.any(|part| matches!(part.strip_prefix("q="), Some("0" | "0.0" | "0.00" | "0.000")))
+    })
+}
+
 /// Metrics for Prometheus.
 ///
 /// In the `OpenMetrics` format where `Accept` names it, else in the classic text format.
@@ -94,7 +103,7 @@ fn judges_down(states: &BTreeMap<String, JudgeState>) -> Option<String> {
     responses((status = 200, description = "All metrics", content((String = "text/plain"), (String = "application/openmetrics-text")))))]
 pub(crate) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let (format, kind) = if accepted.any(|value| value.to_ascii_lowercase().contains("application/openmetrics-text")) {
+    let (format, kind) = if accepted.any(names_openmetrics) {
         (TextFormat::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
     } else {
         (TextFormat::Classic, "text/plain; version=0.0.4; charset=utf-8")
@@ -105,6 +114,15 @@ pub(crate) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Respo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_format_is_named_as_a_whole_and_can_be_refused() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        assert!(names_openmetrics(prometheus) && names_openmetrics("text/plain, Application/OpenMetrics-Text"));
+        for other in ["*/*", "application/openmetrics-texts", "application/openmetrics-text; q=0, text/plain"] {
+            assert!(!names_openmetrics(other), "{other}");
+        }
+    }
 
     fn states(ready: &[(&str, bool)]) -> BTreeMap<String, JudgeState> {
         let state = |ready| JudgeState {

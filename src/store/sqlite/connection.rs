@@ -190,7 +190,7 @@ impl Anchor {
         }
         let error = StoreError::Moved { path };
         if !was_adrift {
-            tracing::error!(%error, "scores are refused until this is mended");
+            tracing::error!(%error, "no score is stored until this is mended");
         }
         Err(error)
     }

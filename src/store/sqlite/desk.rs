@@ -54,7 +54,7 @@ pub(super) struct Totals {
     pub(super) lost_findings: AtomicU64,
     pub(super) lost_batches: AtomicU64,
     pub(super) held_batches: AtomicU64,
-    /// Whether the last that somebody waited for could not be written, and nothing was since.
+    /// Whether the last that somebody waited for could not be written, or the file was not there, and nothing was since.
     pub(super) failing: AtomicBool,
 }
 
@@ -100,7 +100,12 @@ pub(super) fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, closing: &Once
         }
     }
     if let Err(error) = desk.ledger.checkpoint() {
-        tracing::warn!(%error, "the store's log stays beside the database; the next start reads it");
+        match error {
+            StoreError::Moved { .. } => {
+                tracing::warn!(%error, "the log of a database that is not there stays beside its path; remove it before the next start, which would take it for the log of what is there");
+            }
+            error => tracing::warn!(%error, "the store's log stays beside the database; the next start reads it"),
+        }
     }
 }
 

@@ -131,7 +131,8 @@ fn draft<'b>(body: Value<'_, 'b>) -> Result<Draft<'b>, Pointed> {
     let response = body.needed("response")?.object("/response")?;
     let output = response.needed("output")?.list("/response/output")?;
     let raw = |field: Option<Value<'_, 'b>>| field.map(Value::raw).map(Cow::Borrowed);
-    let answers = Label::read(body.first(COLUMNS));
+    // A row may have fields of its own that are called as a label is elsewhere.
+    let answers = Label::read(body.first(&["expected_answer"]).or_else(|| body.first(COLUMNS)));
     let about = Label {
         reference_calls: raw(body.get("reference_calls")),
         group: raw(body.first(&GROUPS)),
