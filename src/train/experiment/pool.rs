@@ -193,7 +193,7 @@ mod tests {
         let program = program(folder.path(), &ends);
         let outcome = run(vec![job.clone()], 1, &program, &mut |_| (), &told).unwrap();
         assert!(!outcome.stopped && outcome.failed.is_empty(), "{outcome:?}");
-        assert_eq!(outcome.done, [job.output.clone()]);
+        assert_eq!(outcome.done, std::slice::from_ref(&job.output));
         let again = run(vec![job.clone()], 1, &program, &mut |_| (), &|| Told::End).unwrap();
         assert!(!again.stopped && again.done == outcome.done, "{again:?}");
     }
