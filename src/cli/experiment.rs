@@ -58,12 +58,18 @@ pub(super) fn run(command: Command, config: Option<&PathBuf>) -> anyhow::Result<
     }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let stop = Stop::listen("stops when its runs have saved what they did; a second signal ends them at once", |_| ())?;
-    let told = || match stop.times() {
-        0 => Told::GoOn,
-        1 => Told::Stop,
-        _ => Told::End,
+    // While the world is made, and while the report is.
+    stop.set_idle(true);
+    let told = || {
+        stop.set_idle(false);
+        match stop.times() {
+            0 => Told::GoOn,
+            1 => Told::Stop,
+            _ => Told::End,
+        }
     };
     let outcome = run_experiment(&settings, &args.out, &program, &mut |line| say!("{}", printable(line)), &told)?;
+    stop.set_idle(true);
     for (name, why) in &outcome.failed {
         note!("gradus: {name} failed: {}", printable(why));
     }

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::stop;
 use crate::config::{File, LogFormat, Scoring, Serve, ServeFlags};
 use crate::http::batch::Engine;
 use crate::http::{App, serve};
@@ -47,8 +48,7 @@ pub(super) fn run(args: Args, file: &File, log: LogFormat) -> anyhow::Result<Exi
             () = &mut stop => {
                 tracing::info!("stopped before it served");
                 // What is being opened is left as it is, as by a loss of power: a judge may take minutes to load.
-                super::log::end();
-                std::process::exit(0);
+                stop::end(0);
             }
         };
         let listener = socket.listen(WAITING).with_context(cannot)?;
@@ -94,10 +94,6 @@ fn http_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))
 }
 
-/// How soon after the first a signal is the same once more, and no second wish: terminals and `timeout` signal a whole process
-/// group, and a parent that hands its signal on does it again.
-const SAME_SIGNAL: Duration = Duration::from_secs(1);
-
 /// Resolves at SIGTERM, SIGINT or SIGHUP, which a terminal sends that is closed.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -119,12 +115,11 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
                 }
             };
             let mut signal = next().await;
-            while first.elapsed() < SAME_SIGNAL {
+            while first.elapsed() < stop::SAME_SIGNAL {
                 signal = next().await;
             }
             tracing::warn!("told to stop again: requests in flight get no answer");
-            super::log::end();
-            std::process::exit(128 + signal.as_raw_value());
+            stop::end(stop::exit_code(signal));
         });
     })
 }

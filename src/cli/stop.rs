@@ -3,21 +3,33 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How soon after the first a signal is the same once more, and no second wish: terminals and `timeout` signal a whole process
+/// group, and a parent that hands its signal on does it again.
+pub(super) const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// What a shell says of a process that a signal ended.
+pub(super) fn exit_code(signal: SignalKind) -> u8 {
+    u8::try_from(128 + signal.as_raw_value()).unwrap_or(u8::MAX)
+}
 
 /// How often this process was told to stop, and by which signal.
 #[derive(Clone, Default)]
 pub(super) struct Stop {
     times: Arc<AtomicU8>,
-    /// What a shell says of a process that the signal ended.
+    /// What [`exit_code`] says of the signal.
     code: Arc<AtomicU8>,
+    is_idle: Arc<AtomicBool>,
 }
 
 impl Stop {
-    /// Listens from now on. At the first signal `said` is printed, at later ones `again` is called with the exit code.
+    /// Listens from now on. At the first signal `said` is printed, at those that come [`SAME_SIGNAL`] after it or later `again` is
+    /// called with the exit code.
     pub(super) fn listen(said: &'static str, again: fn(u8)) -> anyhow::Result<Self> {
         let stop = Self::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -28,12 +40,20 @@ impl Stop {
         };
         let heard = stop.clone();
         let listen = async move {
+            let mut first: Option<Instant> = None;
             loop {
                 let kind = tokio::select! {
                     _ = interrupt.recv() => SignalKind::interrupt(),
                     _ = terminate.recv() => SignalKind::terminate(),
                 };
-                let code = u8::try_from(128 + kind.as_raw_value()).unwrap_or(u8::MAX);
+                if first.is_some_and(|first| first.elapsed() < SAME_SIGNAL) {
+                    continue;
+                }
+                let code = exit_code(kind);
+                if heard.is_idle.load(Ordering::SeqCst) {
+                    end(code);
+                }
+                first = first.or_else(|| Some(Instant::now()));
                 heard.code.store(code, Ordering::SeqCst);
                 match heard.times.fetch_add(1, Ordering::SeqCst) {
                     0 => note!("gradus: {said}"),
@@ -45,6 +65,11 @@ impl Stop {
         Ok(stop)
     }
 
+    /// Says whether there is nothing to be saved, so that the first signal, too, ends this process at once.
+    pub(super) fn set_idle(&self, is_idle: bool) {
+        self.is_idle.store(is_idle, Ordering::SeqCst);
+    }
+
     /// How often it was told.
     pub(super) fn times(&self) -> u8 {
         self.times.load(Ordering::SeqCst)
@@ -54,6 +79,12 @@ impl Stop {
     pub(super) fn code(&self) -> ExitCode {
         ExitCode::from(self.code.load(Ordering::SeqCst))
     }
+}
+
+/// Ends this process, with what was logged.
+pub(super) fn end(code: u8) -> ! {
+    super::log::end();
+    std::process::exit(i32::from(code))
 }
 
 /// Has this process told to stop when the one that started it ends, however that ends.

@@ -159,7 +159,7 @@ fn a_second_signal_ends_the_server_at_once_and_says_so() {
     connection.write_all(b"POST /reward HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
     // One that comes right after the first is that one once more.
-    for pause_ms in [20, 1100] {
+    for pause_ms in [20, 2000] {
         send(&child, "TERM");
         std::thread::sleep(std::time::Duration::from_millis(pause_ms));
         assert!(child.try_wait().unwrap().is_none(), "it waits for what is in flight");

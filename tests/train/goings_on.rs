@@ -44,8 +44,12 @@ fn what_a_run_does_again_a_server_counts_once() {
     // Other rollouts of a step that was there before are those of another run.
     go_back_before(&run, 4);
     run.rollout.temperature = 0.5;
-    go_with(run.clone(), true).unwrap();
-    assert_eq!((scores(&server, "back"), scores(&server, "back~2")), (Some(4 * 24), Some(2 * 24)));
+    // Whoever goes back from there has the keys of that one.
+    for _ in 0..2 {
+        go_with(run.clone(), true).unwrap();
+        assert_eq!((scores(&server, "back"), scores(&server, "back~2")), (Some(4 * 24), Some(2 * 24)));
+        go_back_before(&run, 4);
+    }
     // Another seed of the same file is a run of its own.
     let other = TrainConfig { seed: 5, steps: 1, output: folder.path().join("other"), ..run };
     go(other);
@@ -140,9 +144,12 @@ fn a_run_that_is_told_twice_ends_at_once() {
     run.reward.url = Some(before(&server, axum::routing::post(|| async { axum::http::StatusCode::BAD_GATEWAY })));
     let mut process = train(&run, "").stderr(Stdio::null()).spawn().unwrap();
     wait_for("a request", || run.output.join("reward_run.json").exists());
-    signal(&process, "-TERM");
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(process.try_wait().unwrap().is_none());
+    // One that comes right after the first is that one once more.
+    for pause_ms in [20, 2000] {
+        signal(&process, "-TERM");
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        assert!(process.try_wait().unwrap().is_none(), "it waits for its server");
+    }
     signal(&process, "-TERM");
     wait_for("the end", || process.try_wait().unwrap().is_some_and(|status| status.code() == Some(143)));
 }
@@ -163,27 +170,59 @@ fn a_run_stops_when_the_experiment_that_started_it_is_gone() {
     assert!(run.output.join("checkpoints").exists() && !run.output.join("model").exists());
 }
 
+const SMALL_WORLD: &str = "people = 20\ntrain = 40\nheld_out = 20\ndemonstrations = 50\n";
+
+/// The process of an experiment with one run.
+fn experiment(out: &Path, world: &str) -> Child {
+    let settings = out.with_extension("toml");
+    let text = "main_seeds = 1\nother_seeds = 1\nonly = [\"vspo-prs\"]\ndevice = \"cpu\"\n[world]\n";
+    std::fs::write(&settings, format!("{text}{world}")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
+    command.arg("--config").arg(settings).args(["experiment", "paper", "--out"]).arg(out);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn ends_at_once(mut process: Child) {
+    signal(&process, "-TERM");
+    wait_for("the end", || process.try_wait().unwrap().is_some_and(|status| status.code() == Some(143)));
+}
+
+#[test]
+fn an_experiment_that_has_no_run_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("large");
+    let process = experiment(&out, "people = 20000\ntrain = 150000\nheld_out = 20000\ndemonstrations = 50000\n");
+    wait_for("a world", || out.join("configs/world.toml").exists());
+    ends_at_once(process);
+    assert!(!out.join("world/README.md").exists(), "it was not made first");
+    // All is done, and the report waits for what nobody writes.
+    let out = folder.path().join("done");
+    let run = out.join("runs/vspo-prs-s0");
+    for done in [&out.join("starts/start-s0"), &run] {
+        std::fs::create_dir_all(done.join("model")).unwrap();
+        std::fs::write(done.join("model/model.safetensors"), "").unwrap();
+    }
+    let unread = run.join("run.json");
+    assert!(Command::new("mkfifo").arg(&unread).status().unwrap().success());
+    let process = experiment(&out, SMALL_WORLD);
+    let writer = std::thread::spawn(move || std::fs::File::options().write(true).open(unread));
+    wait_for("the report", || writer.is_finished());
+    ends_at_once(process);
+    drop(writer);
+}
+
 #[test]
 fn an_experiment_leaves_no_run_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = folder.path().join("settings.toml");
-    let text = "main_seeds = 1\nother_seeds = 1\nonly = [\"vspo-prs\"]\ndevice = \"cpu\"\n[world]\npeople = 20\n\
-                train = 40\nheld_out = 20\ndemonstrations = 50\n";
-    std::fs::write(&settings, text).unwrap();
     let out = folder.path().join("out");
     let start = out.join("starts/start-s0");
-    for (signals, code) in [(["-TERM", "-TERM"], 143), (["-INT", "-KILL"], 0)] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
-        command.arg("--config").arg(&settings).args(["experiment", "paper", "--out"]).arg(&out);
-        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    for (name, code) in [("-TERM", Some(143)), ("-KILL", None)] {
+        let mut process = experiment(&out, SMALL_WORLD);
         // The run has its folder to itself.
         wait_for("a run", || start.join("lock").exists() && !is_free(&start));
-        for name in signals {
-            signal(&process, name);
-            std::thread::sleep(Duration::from_millis(300));
-        }
+        signal(&process, name);
         let status = process.wait().unwrap();
-        assert_eq!(status.code().unwrap_or(0), code, "{status}");
+        assert_eq!(status.code(), code, "{status}");
         wait_for("the end of the run", || is_free(&start));
     }
 }

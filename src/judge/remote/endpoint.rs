@@ -71,15 +71,32 @@ struct State {
     pace: Pace,
     paused_until: Option<Instant>,
     outstanding: usize,
-    /// Since when requests are waited for in vain, whatever was sent; none where the last one had a reply.
-    silent_since: Option<Instant>,
+    /// Whether the last request was waited for in vain; none where it ended otherwise.
+    silence: Option<Silence>,
     counters: Counters,
     last_failure: Option<(FailureKind, String)>,
+}
+
+/// Requests that are waited for in vain, whatever was sent.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    since: Instant,
+    /// When the last one was given up.
+    last: Instant,
 }
 
 impl State {
     fn pause(&self, now: Instant) -> Duration {
         self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// A request is sent. Time in which nobody asked is no silence, unless nobody was let through.
+    fn sent(&mut self, is_retry: bool, entry: Entry, patience: Duration, now: Instant) {
+        self.counters.sent(is_retry);
+        let is_first = self.outstanding == 1 && entry == Entry::Regular;
+        if let Some(silence) = self.silence.as_mut().filter(|silence| is_first && silence.last + patience < now) {
+            silence.since = now;
+        }
     }
 }
 
@@ -121,7 +138,7 @@ impl Endpoint {
                 pace,
                 paused_until: None,
                 outstanding: 0,
-                silent_since: None,
+                silence: None,
                 counters: Counters::default(),
                 last_failure: None,
             }),
@@ -133,8 +150,7 @@ impl Endpoint {
     pub(super) fn load(&self, tokens: u64, now: Instant) -> Option<Load> {
         let mut state = self.state();
         let wait = state.pause(now).max(state.pace.wait(tokens, now));
-        let (outstanding, silent, requests) =
-            (state.outstanding, state.silent_since.is_some(), state.counters.requests);
+        let (outstanding, silent, requests) = (state.outstanding, state.silence.is_some(), state.counters.requests);
         state.breaker.admits(now).then_some(Load { wait, outstanding, silent, requests })
     }
 
@@ -268,7 +284,7 @@ impl<'a> Turn<'a> {
     ) -> Result<(A, Usage), Failure> {
         self.outcome = Outcome::Unknown;
         let sent_at = Instant::now();
-        self.endpoint.state().counters.sent(is_retry);
+        self.endpoint.state().sent(is_retry, self.entry, self.endpoint.policy.patience, sent_at);
         let longest = self.endpoint.longest.map(|longest| sent_at + longest);
         let until = longest.map_or_else(|| deadline.clone(), |longest| deadline.no_later_than(longest));
         let reply = until.timeout(self.endpoint.transport.post(call.route, &call.body)).await;
@@ -301,8 +317,8 @@ impl<'a> Turn<'a> {
         let now = Instant::now();
         let state = &mut *self.endpoint.state();
         let is_silent = failure.is_some_and(|failure| failure.kind == FailureKind::Hang);
-        let silent_since = state.silent_since.take();
-        state.silent_since = is_silent.then(|| silent_since.unwrap_or(now));
+        let silent_since = state.silence.map(|silence| silence.since);
+        state.silence = is_silent.then(|| Silence { since: silent_since.unwrap_or(now), last: now });
         // Who answers at last is not silent, and needs no probe to show it.
         let answered = if silent_since.is_some() { Entry::Probe } else { self.entry };
         if let Some(usage) = usage {

@@ -79,25 +79,30 @@ pub(super) fn run(
     said: &mut dyn FnMut(&str),
     told: &dyn Fn() -> Told,
 ) -> Result<Outcome, TrainError> {
+    let all = jobs.len();
     let (done, waiting): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| is_done(&job.output));
     let mut outcome = Outcome { done: done.into_iter().map(|job| job.output).collect(), ..Outcome::default() };
     let total = waiting.len();
     let mut waiting = waiting.into_iter();
-    let (mut running, mut ended): (Vec<Running>, usize) = (Vec::new(), 0);
+    let (mut running, mut ended, mut is_told): (Vec<Running>, usize, bool) = (Vec::new(), 0, false);
     loop {
-        match told() {
-            Told::Stop if !outcome.stopped => {
-                outcome.stopped = true;
+        let told = told();
+        match told {
+            Told::Stop if !is_told => {
+                is_told = true;
                 running.iter().for_each(Running::tell);
             }
-            Told::End => return Ok(Outcome { stopped: true, ..outcome }),
+            Told::End => running.clear(),
             Told::GoOn | Told::Stop => {}
         }
-        while !outcome.stopped && running.len() < at_once.max(1) {
+        is_told |= told == Told::End;
+        while !is_told && running.len() < at_once.max(1) {
             let Some(job) = waiting.next() else { break };
             running.push(start(job, program)?);
         }
         if running.is_empty() {
+            // Whoever is told when all have ended has nothing to go on with.
+            outcome.stopped = outcome.done.len() + outcome.failed.len() < all;
             return Ok(outcome);
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -113,7 +118,7 @@ pub(super) fn run(
             if status.success() && is_done(&run.job.output) {
                 said(&format!("{ended}/{total} {name}: {seconds} s, {}", last_line(&run.job)));
                 outcome.done.push(run.job.output.clone());
-            } else if outcome.stopped && did_as_told(status) {
+            } else if is_told && did_as_told(status) {
                 said(&format!("{name}: {}", last_line(&run.job)));
             } else {
                 said(&format!("{ended}/{total} {name}: failed after {seconds} s: {}", last_line(&run.job)));
@@ -140,14 +145,16 @@ mod tests {
         Job { name: name.to_owned(), config: folder.join("none.toml"), output: folder.join(name) }
     }
 
-    fn program(folder: &Path) -> PathBuf {
+    fn program(folder: &Path, when_told: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = folder.join("program");
-        let text = "#!/bin/sh\ntrap 'echo saved; exit 143' TERM\necho $$\nwhile :; do sleep 0.05; done\n";
+        let text = format!("#!/bin/sh\ntrap '{when_told}' TERM\necho $$\nwhile :; do sleep 0.05; done\n");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
     }
+
+    const SAVES: &str = "echo saved; exit 143";
 
     /// The process of a job, once it has said which it is.
     fn process(job: &Job) -> Option<Pid> {
@@ -169,18 +176,33 @@ mod tests {
         };
         let mut said = Vec::new();
         let mut say = |line: &str| said.push(line.to_owned());
-        let outcome = run(jobs.clone(), 2, &program(folder.path()), &mut say, &told).unwrap();
+        let outcome = run(jobs.clone(), 2, &program(folder.path(), SAVES), &mut say, &told).unwrap();
         assert!(outcome.stopped && outcome.failed.is_empty() && outcome.done.is_empty(), "{outcome:?}");
         said.sort();
         assert_eq!(said, ["a: saved", "b: saved"]);
         assert!(!jobs[2].output.exists());
     }
 
+    /// The signal comes when the last step is done.
+    #[test]
+    fn whoever_is_told_to_stop_when_all_is_done_was_not_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = waiting(folder.path(), "a");
+        let ends = format!("cd {}; mkdir model; echo > model/model.safetensors; exit 0", job.output.display());
+        let told = || if process(&job).is_some() { Told::Stop } else { Told::GoOn };
+        let program = program(folder.path(), &ends);
+        let outcome = run(vec![job.clone()], 1, &program, &mut |_| (), &told).unwrap();
+        assert!(!outcome.stopped && outcome.failed.is_empty(), "{outcome:?}");
+        assert_eq!(outcome.done, std::slice::from_ref(&job.output));
+        let again = run(vec![job.clone()], 1, &program, &mut |_| (), &|| Told::End).unwrap();
+        assert!(!again.stopped && again.done == outcome.done, "{again:?}");
+    }
+
     #[test]
     fn no_run_outlives_an_end_or_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let jobs = [waiting(folder.path(), "a"), waiting(folder.path(), "b")];
-        let program = program(folder.path());
+        let program = program(folder.path(), SAVES);
         let found = Cell::new(None);
         let told = || {
             found.set(found.get().or(process(&jobs[0])));

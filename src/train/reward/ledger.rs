@@ -59,7 +59,7 @@ impl Ledger {
         let wrong = |problem: &dyn std::fmt::Display| {
             TrainError::file(
                 &path,
-                format!("{problem}; without this file the run's scores count as those of a new run"),
+                format!("{problem}; where it is deleted, what the run does again is counted again under its name"),
             )
         };
         let found: Option<Kept> = match fs::read(&path) {
@@ -103,12 +103,14 @@ impl Ledger {
         format!("{}-{}", self.salt, self.anew)
     }
 
-    /// Goes on under another name: the server has other rollouts of this step.
+    /// Goes on under another name: the server has other rollouts of this step. The request that found out is made once more.
     ///
     /// # Errors
     /// When it cannot be kept.
     pub(super) fn go_another_way(&mut self) -> Result<(), TrainError> {
         self.kept.part += 1;
+        // Whoever goes back asks it as the one that it is.
+        self.requests = self.requests.saturating_sub(1);
         self.ask_anew()
     }
 
@@ -150,7 +152,9 @@ mod tests {
         let mut third = open("a", "b3-1");
         assert!(!keys.contains(&third.key(Some(1)).unwrap()) && third.run_id() == "a");
         third.go_another_way().unwrap();
-        assert_eq!(open("a", "b3-1").run_id(), "a~2");
+        let mut fourth = open("a", "b3-1");
+        assert_eq!(fourth.run_id(), "a~2");
+        assert_eq!(third.key(Some(1)).unwrap(), fourth.key(Some(1)).unwrap());
         assert_eq!(open("a", "b3-2").run_id(), "a~3", "another rubric");
         assert_eq!(open("b", "b3-1").run_id(), "b", "another name");
     }

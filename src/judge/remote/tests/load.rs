@@ -299,6 +299,25 @@ async fn an_endpoint_that_answers_nobody_in_a_hurry_is_left_alone() {
     assert_eq!(ask().await, (8, Health::Open), "and the others do not");
 }
 
+#[tokio::test(start_paused = true)]
+async fn time_in_which_nobody_asks_is_no_silence() {
+    let gate = Gate::open(String::new()).await;
+    let judge = remote(Config { breaker_failures: 1, ..config(&[&gate.url]) });
+    let ask = async || {
+        let soon = tokio::time::Instant::now().into_std() + Duration::from_secs(1);
+        judge.answer(&inquiry(labels()), soon).await.expect_err("it hangs");
+        judge.snapshot()[0].health
+    };
+    for _ in 0..3 {
+        assert_eq!(ask().await, Health::Closed);
+        advance(Duration::from_hours(1)).await;
+    }
+    for _ in 0..4 {
+        assert_eq!(ask().await, Health::Closed);
+    }
+    assert_eq!(ask().await, Health::Open, "silent for five seconds");
+}
+
 #[tokio::test]
 async fn an_endpoint_that_is_too_slow_for_some_serves_the_others() {
     let clock = stop_clock().await;
