@@ -99,7 +99,7 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
     if let Some(step) = args.inspect {
         return inspect(&config, step, args.show);
     }
-    let stop = Stop::listen("stops after this step; a second signal ends it at once", end)?;
+    let stop = Stop::listen("stops after this step; a second signal ends it at once", |code| stop::end(code))?;
     args.parent.map_or(Ok(()), stop::with_parent)?;
     let options = options(&config, args.scoring, args.force)?;
     let steps = config.steps;
@@ -123,12 +123,6 @@ pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCo
         say!("{done} steps; held-out exact match {} (best {best}); model in {model}", share(ended.exact_match));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Ends this process, with what was logged.
-fn end(code: u8) {
-    super::log::end();
-    std::process::exit(i32::from(code));
 }
 
 fn options(config: &TrainConfig, flags: TrainScoring, force: bool) -> anyhow::Result<RunOptions> {
