@@ -65,13 +65,10 @@ fn explained(error: Error, command: &Command, given: &[OsString]) -> Error {
     let (Some(option), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
         return error;
     };
-    let wanted = error.source().and_then(|reason| match reason {
-        reason if reason.is::<ParseIntError>() => Some(match reason.downcast_ref().map(ParseIntError::kind) {
-            Some(IntErrorKind::Zero) => NO_ZERO,
-            _ => WHOLE_NUMBER,
-        }),
-        reason if reason.is::<ParseFloatError>() => Some(NUMBER),
-        _ => None,
+    let wanted = error.source().and_then(|reason| match reason.downcast_ref().map(ParseIntError::kind) {
+        Some(IntErrorKind::Zero) => Some(NO_ZERO),
+        Some(_) => Some(WHOLE_NUMBER),
+        None => reason.is::<ParseFloatError>().then_some(NUMBER),
     });
     let name = option.split([' ', '=']).next().unwrap_or_default();
     let variable = variable_of(name, command).filter(|variable| {

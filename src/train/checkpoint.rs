@@ -3,15 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
 use super::config::{Check, is_each};
 use super::state::RunState;
+use super::{TrainError, durable};
 use crate::lm::training::{AdamW, TrainableDecoder};
 
 const PARAMETERS: &str = "parameters.safetensors";
@@ -121,13 +120,11 @@ pub fn save(
 /// When there is none, or the file cannot be written.
 pub(super) fn restate(run: &Path, state: &RunState) -> Result<(), TrainError> {
     let path = run.join("checkpoints").join(format!("{PREFIX}{:06}", state.step)).join(STATE);
-    let beside = path.with_extension("writing");
     let read = std::fs::read(&path).map_err(|error| TrainError::file(&path, error))?;
     let sealed: Sealed = serde_json::from_slice(&read).map_err(|error| TrainError::file(&path, error))?;
     let sealed = Sealed { state: state.clone(), ..sealed };
     let text = serde_json::to_vec_pretty(&sealed).map_err(|error| TrainError::file(&path, error))?;
-    durably(&beside, &text)?;
-    std::fs::rename(&beside, &path).map_err(|error| TrainError::file(&path, error))
+    durable::replace(&path, &text)
 }
 
 /// Removes what a process that was killed left half written, or half removed.
@@ -161,7 +158,7 @@ fn write_all(
         let on_host: Result<Vec<(String, Tensor)>, candle_core::Error> = on_host.collect();
         let bytes = safetensors::serialize(on_host?, None).map_err(|error| TrainError::file(&path, error))?;
         checksums.insert(name.to_owned(), blake3::hash(&bytes).to_hex().to_string());
-        durably(&path, &bytes)
+        durable::write(&path, &bytes)
     };
     put(PARAMETERS, parameters(policy))?;
     put(OPTIMIZER, optimizer.state(policy))?;
@@ -171,22 +168,7 @@ fn write_all(
     let sealed = Sealed { state: state.clone(), checksums };
     let path = dir.join(STATE);
     let text = serde_json::to_vec_pretty(&sealed).map_err(|error| TrainError::file(&path, error))?;
-    durably(&path, &text)
-}
-
-fn durably(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let write = || {
-        let mut out = File::create(path)?;
-        out.write_all(bytes)?;
-        out.sync_all()
-    };
-    write().map_err(|error: std::io::Error| match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => TrainError::file(
-            path,
-            format!("{error}; the checkpoint before this one is whole: free some space and resume the run"),
-        ),
-        _ => TrainError::file(path, error),
-    })
+    durable::write(&path, &text)
 }
 
 /// The checkpoints of a run with their steps, the oldest first.

@@ -18,6 +18,7 @@ mod client;
 pub mod config;
 pub mod data;
 mod demonstrations;
+mod durable;
 pub mod env;
 mod error;
 mod evaluation;

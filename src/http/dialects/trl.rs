@@ -102,7 +102,7 @@ impl Dialect for Trl {
         let (columns, place) = columns.map_or((body, ""), |columns| (columns, "/columns"));
         let of = |names: &[&str]| column(columns, place, names, completions.len());
         // TRL's own columns first: a data set may have others that are called as a label is elsewhere.
-        let answers = of(&["ground_truth", "solution"])?.map_or_else(|| of(COLUMNS), |own| Ok(Some(own)))?;
+        let answers = of(&[&["ground_truth", "solution"], COLUMNS].concat())?;
         let (groups, tools, calls) = (of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
         let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
         let drafts = completions.into_iter().enumerate().map(|(place, completion)| {

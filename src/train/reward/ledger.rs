@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::train::TrainError;
+use crate::train::{TrainError, durable};
 
 /// The name of the file in a run's folder.
 const FILE: &str = "reward_run.json";
@@ -124,10 +124,8 @@ impl Ledger {
     }
 
     fn write(&mut self) -> Result<(), TrainError> {
-        let beside = self.path.with_extension("writing");
         let text = serde_json::to_vec_pretty(&self.kept).map_err(|error| TrainError::file(&self.path, error))?;
-        let put = fs::write(&beside, text).and_then(|()| fs::rename(&beside, &self.path));
-        put.map_err(|error| TrainError::file(&self.path, error))?;
+        durable::replace(&self.path, &text)?;
         self.is_written = true;
         Ok(())
     }

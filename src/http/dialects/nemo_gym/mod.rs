@@ -132,7 +132,7 @@ fn draft<'b>(body: Value<'_, 'b>) -> Result<Draft<'b>, Pointed> {
     let output = response.needed("output")?.list("/response/output")?;
     let raw = |field: Option<Value<'_, 'b>>| field.map(Value::raw).map(Cow::Borrowed);
     // A row may have fields of its own that are called as a label is elsewhere.
-    let answers = Label::read(body.first(&["expected_answer"]).or_else(|| body.first(COLUMNS)));
+    let answers = Label::read(body.first(&[&["expected_answer"], COLUMNS].concat()));
     let about = Label {
         reference_calls: raw(body.get("reference_calls")),
         group: raw(body.first(&GROUPS)),
