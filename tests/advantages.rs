@@ -250,13 +250,16 @@ fn the_value_table_has_the_latest_visit_and_the_averages() {
         (json!("q2"), json!("q1"), json!("q1"))
     );
     assert_eq!(server.get("/runs/r/prompts?limit=1").ok()["prompts"], 3, "those of the run, not of the page");
-    // A run that went back to an earlier checkpoint.
+    // Steps that overlap, or a run that went back to an earlier checkpoint: the latest visit is that of the largest step.
     let again = [with(answering("Lyon"), "group", json!("q2"))];
     server.reward(&json!({"rubric": "binary_em", "run_id": "r", "step": 9, "trajectories": again})).ok();
-    server.reward(&json!({"rubric": "binary_em", "run_id": "r", "step": 3, "trajectories": again})).ok();
+    let more = [again[0].clone(), with(answering("Paris"), "group", json!("q2"))];
+    server.reward(&json!({"rubric": "binary_em", "run_id": "r", "step": 3, "trajectories": more})).ok();
     let items = server.get("/runs/r/prompts").ok()["items"].clone();
     let visited = items.as_array().unwrap().iter().find(|item| item["group"] == "q2").unwrap();
-    assert_eq!((&visited["n"], &visited["last_step"]), (&json!(1), &json!(3)), "both are the latest visit's");
+    assert_eq!((&visited["visits"], &visited["n"], &visited["last_step"]), (&json!(3), &json!(1), &json!(9)), "{visited}");
+    // Steps 1, 3 and 9 had 0, 0.5 and 0.
+    assert!((visited["mean_average"].as_f64().unwrap() - 0.105).abs() < 1e-12, "{visited}");
     server.get("/runs/r/prompts?order=luck").problem(400);
     server.get("/runs/r/prompts?limit=0").problem(400);
     server.get("/runs/nobody/prompts").problem(404);

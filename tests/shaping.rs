@@ -124,6 +124,34 @@ fn binary_cuts_and_expr_combines() {
     near(&result(stages, json!({}), text, json!({}))["reward"], 0.5 + 0.5 * (2.0 / 3.0 - 0.1));
 }
 
+/// 0.6 + 0.3 + 0.1 is less than 1 in binary, and 0.7 + 0.7 + 0.7 less than 2.1.
+#[test]
+fn rounding_closes_no_gate() {
+    let stages = json!([
+        {"name": "mix", "kind": "expr", "expr": "0.6*exact_match + 0.3*f1 + 0.1*answer_format", "threshold": 1.0, "weight": 1.0},
+        {"kind": "exact_match", "weight": 9.0}
+    ]);
+    let found = result(stages, json!({}), RIGHT, json!({}));
+    assert_eq!((&found["reward"], &found["stages"][0]["passed"]), (&json!(1.0), &json!(true)), "{found}");
+    let repaired = "<tool_call>{\"name\": \"f\", \"arguments\": {},}</tool_call>";
+    let credit = |credit: f64, calls: usize| {
+        let stages = json!([
+            {"kind": "tool_parse", "repaired_credit": credit, "threshold": credit, "weight": 1.0},
+            {"kind": "binary", "of": "tool_parse", "cut": credit, "weight": 1.0}
+        ]);
+        let text = repaired.repeat(calls) + RIGHT;
+        result(stages, json!({"calls": {"mode": "tolerant"}}), &text, json!({}))["stages"].clone()
+    };
+    for share in [0.1, 0.35, 0.55, 0.7, 0.8] {
+        for calls in 1..12 {
+            let stages = credit(share, calls);
+            assert_eq!([&stages[0]["passed"], &stages[1]["score"]], [&json!(true), &json!(1.0)], "{share} {calls}");
+        }
+    }
+    let below = json!([{"kind": "expr", "expr": "1 - 0.000001", "threshold": 1.0, "weight": 1.0}]);
+    assert_eq!(result(below, json!({}), RIGHT, json!({}))["stages"][0]["passed"], json!(false));
+}
+
 #[test]
 fn tool_match_by_mode_and_order() {
     let (f, g) = (call("f", json!({"a": 1})), call("g", json!({})));

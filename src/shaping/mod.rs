@@ -55,7 +55,7 @@ pub struct StagePlan {
 impl StagePlan {
     /// Whether a score opens the next stage.
     pub fn passed_by(self, score: UnitScore) -> bool {
-        score.get() >= self.threshold
+        score.reaches(self.threshold)
     }
 }
 

@@ -25,6 +25,9 @@ use std::borrow::Cow;
 use crate::text::{Bleu, LaBleu};
 use crate::toolcall::ErrorCode;
 
+/// What the rounding of a sum may take from a score: `0.6 + 0.3 + 0.1` is less than 1 to a computer.
+const ROUNDING: f64 = 1e-12;
+
 /// A score: finite, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct UnitScore(f64);
@@ -41,9 +44,18 @@ impl UnitScore {
         (0.0..=1.0).contains(&value).then_some(Self(value + 0.0))
     }
 
-    /// The score nearest to the value; not-a-number is 0.
+    /// The score nearest to the value; not-a-number is 0, and what only rounding keeps from 1 is 1.
     pub fn clamped(value: f64) -> Self {
-        if value.is_nan() { Self::ZERO } else { Self(value.clamp(0.0, 1.0) + 0.0) }
+        match value {
+            _ if value.is_nan() => Self::ZERO,
+            _ if value >= 1.0 - ROUNDING => Self::ONE,
+            _ => Self(value.max(0.0) + 0.0),
+        }
+    }
+
+    /// Whether it is as large as a threshold, but for rounding.
+    pub fn reaches(self, threshold: f64) -> bool {
+        self.0 >= threshold - ROUNDING
     }
 
     /// 1 for true.
@@ -233,7 +245,7 @@ impl Stage {
                 let mut detail = inner.detail;
                 detail.push((Cow::Borrowed("of"), inner.score.get()));
                 Ok(Outcome {
-                    score: UnitScore::from_bool(inner.score.get() >= *threshold),
+                    score: UnitScore::from_bool(inner.score.reaches(*threshold)),
                     detail,
                     cached: inner.cached,
                 })

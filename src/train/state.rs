@@ -58,12 +58,12 @@ impl RunState {
         Position { step: Some(self.step), mastery: self.mastery.clone() }
     }
 
-    /// Moves the pass rates towards those of a step, each over the rollouts that reached the stage, as a server's runs
-    /// count them; `rate` is the weight of the step. A stage that none reached keeps its rate.
+    /// Moves the pass rates towards those of a step, each over all that were scored, as a server's runs count them: a stage
+    /// that was not reached was not passed. `rate` is the weight of the step.
     pub fn master(&mut self, scored: &[Scored], rate: f64) {
         let mut passed: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         let scored = scored.iter().filter(|scored| scored.reward.is_some());
-        for stage in scored.flat_map(|scored| &scored.stages).filter(|stage| stage.open) {
+        for stage in scored.flat_map(|scored| &scored.stages) {
             let (hits, count) = passed.entry(&stage.name).or_default();
             *hits += f64::from(u8::from(stage.passed));
             *count += 1.0;
@@ -73,5 +73,35 @@ impl RunState {
             let average = self.mastery.entry(name.to_owned()).or_insert(share);
             *average += rate * (share - *average);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::reward::StageScore;
+
+    /// Three rollouts whose calls are broken and one that is right throughout: `GET /runs/{run_id}` says a quarter of each.
+    #[test]
+    fn mastery_is_the_share_of_all_that_were_scored() {
+        let rollout = |reached: usize, reward: Option<f64>| {
+            let stage = |(place, name): (usize, &str)| {
+                let passed = place < reached;
+                StageScore { name: name.to_owned(), score: f64::from(u8::from(passed)), open: place <= reached, passed }
+            };
+            Scored {
+                reward,
+                stages: ["tool_parse", "la_bleu"].into_iter().enumerate().map(stage).collect(),
+                ..Scored::default()
+            }
+        };
+        let mut scored = vec![rollout(0, Some(0.0)); 3];
+        scored.push(rollout(2, Some(1.0)));
+        scored.push(rollout(0, None));
+        let mut state = RunState::default();
+        state.master(&scored, 0.5);
+        assert_eq!(state.mastery, BTreeMap::from([("la_bleu".to_owned(), 0.25), ("tool_parse".to_owned(), 0.25)]));
+        state.master(&scored[3..], 0.5);
+        assert_eq!(state.mastery["la_bleu"], 0.625);
     }
 }

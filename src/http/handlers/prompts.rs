@@ -20,7 +20,7 @@ use crate::http::kind::Kind;
 use crate::http::scoring::by_size;
 use crate::http::wire::{choice, read_as};
 use crate::rubric::Rubric;
-use crate::store::RunVisits;
+use crate::store::{GroupVisit, RunVisits};
 
 /// Most prompts of a draw.
 const MAX_DRAWS: usize = 65_536;
@@ -144,12 +144,14 @@ pub(crate) struct SampleResponse {
     counts: BTreeMap<String, u32>,
 }
 
-/// The table, by name.
+/// The table, by name. Visits count in the order of their steps, in whichever they came; those without one come first.
 fn table(visits: &RunVisits) -> Vec<PromptValue> {
     let largest = |json: &str| Rubric::from_json(json).map_or(1.0, |rubric| rubric.range.max());
     let rubrics: Vec<f64> = visits.rubrics.iter().map(|(_, json)| largest(json)).collect();
     let mut prompts: BTreeMap<&str, (PromptHistory, Option<i64>)> = BTreeMap::new();
-    for visit in &visits.visits {
+    let mut in_order: Vec<&GroupVisit> = visits.visits.iter().collect();
+    in_order.sort_by_key(|visit| visit.step);
+    for visit in in_order {
         let max_reward = rubrics.get(visit.rubric).copied().unwrap_or(1.0);
         let (history, last_step) = prompts.entry(&visit.group).or_default();
         history.visit(GroupStatistics::of(&mut visit.rewards.clone(), max_reward));

@@ -1,19 +1,21 @@
 //! Values that a text has had before. In: a text and a place where a value starts; out: the first one that is equal, if one came
 //! before. Tools and system prompts repeat from trajectory to trajectory, and are half of a short one.
 
-/// Values that are kept.
-const KEPT: usize = 64;
+/// Places in which values are kept of each kind: texts, of which a body has many that never come again, put no tools out.
+const PLACES: usize = 64;
+/// Values that a place keeps: lists of tools begin alike that begin with the same tool.
+const KEPT: usize = 2;
 /// A value is told by its first bytes: as many as it takes to come to a tool's name, behind what every tool begins with.
 const HEAD_BYTES: usize = 64;
 
 /// The last values by their first bytes.
 pub(super) struct Familiar<'a> {
-    kept: [&'a str; KEPT],
+    kept: [[&'a str; KEPT]; 2 * PLACES],
 }
 
 impl Default for Familiar<'_> {
     fn default() -> Self {
-        Self { kept: [""; KEPT] }
+        Self { kept: [[""; KEPT]; 2 * PLACES] }
     }
 }
 
@@ -23,8 +25,9 @@ impl<'a> Familiar<'a> {
     /// What is kept ends with its last bracket or quote, so that equal bytes are the whole of it. Comparing takes no longer than
     /// the value is: one that differs does so before its end.
     pub(super) fn equal_at(&self, text: &'a str, at: usize) -> Option<&'a str> {
-        let kept = self.kept.get(slot(text, at)?).filter(|kept| !kept.is_empty())?;
-        text.as_bytes().get(at..)?.starts_with(kept.as_bytes()).then_some(*kept)
+        let kept = self.kept.get(place(text, at)?)?;
+        let rest = text.as_bytes().get(at..)?;
+        kept.iter().find(|kept| !kept.is_empty() && rest.starts_with(kept.as_bytes())).copied()
     }
 
     /// Keeps the value that starts here, if it is long enough.
@@ -33,17 +36,20 @@ impl<'a> Familiar<'a> {
         if value.len() < HEAD_BYTES || !value.ends_with([']', '}', '"']) {
             return;
         }
-        if let Some(kept) = slot(text, at).and_then(|slot| self.kept.get_mut(slot)) {
-            *kept = value;
+        if let Some(kept) = place(text, at).and_then(|place| self.kept.get_mut(place)) {
+            kept.rotate_right(1);
+            kept[0] = value;
         }
     }
 }
 
 /// Where the value that starts here is kept.
-fn slot(text: &str, at: usize) -> Option<usize> {
-    let (words, _) = text.as_bytes().get(at..at + HEAD_BYTES)?.as_chunks::<8>();
+fn place(text: &str, at: usize) -> Option<usize> {
+    let head = text.as_bytes().get(at..at + HEAD_BYTES)?;
+    let (words, _) = head.as_chunks::<8>();
     let mixed = words.iter().fold(0, |mixed, word| mix(mixed, u64::from_le_bytes(*word)));
-    usize::try_from(mixed >> (u64::BITS - KEPT.ilog2())).ok()
+    let place = usize::try_from(mixed >> (u64::BITS - PLACES.ilog2())).ok()?;
+    Some(if head.starts_with(b"\"") { place + PLACES } else { place })
 }
 
 /// Mixes a word into what was mixed so far: cheap, the same every time, and no defence against who aims at collisions.
