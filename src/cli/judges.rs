@@ -10,13 +10,13 @@ use crate::http::batch::{BatchError, Engine, Overrides, Scored, Stop};
 use crate::judge::{self, ConfigError, Judges, Memory, Session};
 
 /// Judges that are opened once, when they are needed.
-pub(super) struct AtNeed {
+pub(super) struct LazyJudges {
     settings: judge::Config,
     memory: Option<Arc<dyn Memory>>,
     opened: OnceCell<Judges>,
 }
 
-impl AtNeed {
+impl LazyJudges {
     pub(super) fn new(scoring: &Scoring, memory: Option<Arc<dyn Memory>>) -> Self {
         Self { settings: scoring.judges.clone(), memory, opened: OnceCell::new() }
     }

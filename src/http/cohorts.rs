@@ -62,7 +62,7 @@ impl Joining {
 }
 
 /// A member's scores.
-pub(crate) struct Share {
+pub(crate) struct MemberScores {
     /// Those of the whole cohort.
     pub(crate) scored: Arc<Scored>,
     /// Place of the member's first item among them.
@@ -111,7 +111,7 @@ impl Cohort {
 struct Member {
     number: u64,
     joining: Joining,
-    answer: oneshot::Sender<Result<Share, Problem>>,
+    answer: oneshot::Sender<Result<MemberScores, Problem>>,
 }
 
 /// Takes the member out when its client goes away.
@@ -144,7 +144,7 @@ impl Cohorts {
 ///
 /// # Errors
 /// 429 when too many wait, 504 when its own time is over, and whatever scoring the group gives.
-pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<Share, Problem> {
+pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<MemberScores, Problem> {
     if let Some(problem) = joining.too_late() {
         return Err(problem);
     }
@@ -191,7 +191,7 @@ impl Waiting {
         app: &App,
         key: &CohortKey,
         joining: Joining,
-        answer: oneshot::Sender<Result<Share, Problem>>,
+        answer: oneshot::Sender<Result<MemberScores, Problem>>,
     ) -> Result<(u64, Vec<Cohort>), Problem> {
         self.room_for(joining.items.len())?;
         let number = self.next;
@@ -286,7 +286,7 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
     };
     let mut first = 0;
     for member in members {
-        let share = scored.clone().map(|scored| Share { scored, first });
+        let share = scored.clone().map(|scored| MemberScores { scored, first });
         first += member.joining.count;
         // A client that went away meanwhile needs none.
         let _ = member.answer.send(share);

@@ -27,7 +27,7 @@ pub(super) async fn hear_out(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    let body = Lent(Arc::new(Mutex::new(body)));
+    let body = SharedBody(Arc::new(Mutex::new(body)));
     let response = next.run(Request::from_parts(parts, Body::new(body.clone()))).await;
     // Some dialects refuse with a 200: what counts is that nobody read the body.
     if !body.is_end_stream() {
@@ -38,9 +38,9 @@ pub(super) async fn hear_out(request: Request, next: Next) -> Response {
 
 /// A body that whoever reads it gives back by dropping it.
 #[derive(Clone)]
-struct Lent(Arc<Mutex<Body>>);
+struct SharedBody(Arc<Mutex<Body>>);
 
-impl Lent {
+impl SharedBody {
     fn with<T>(&self, work: impl FnOnce(&mut Body) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -51,7 +51,7 @@ impl Lent {
     }
 }
 
-impl HttpBody for Lent {
+impl HttpBody for SharedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

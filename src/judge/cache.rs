@@ -1,6 +1,6 @@
 //! What judges said before. A finding is kept under the hash of the judge's identity, the inquiry and the form of the answer, in
 //! memory and, if there is one, in a [`Memory`] that outlives the process. Equal inquiries at the same time are asked once, see
-//! `asking`. Failures are not kept.
+//! `single_flight`. Failures are not kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Found;
-use super::asking::Asking;
 use super::deadline::Deadline;
 use super::inquiry::{Finding, Form, Inquiry, Said, Usage, Want};
+use super::single_flight::SingleFlight;
 use crate::stages::{Unavailable, UnavailableCode};
 
 /// Keeps findings beyond this process.
@@ -37,7 +37,7 @@ pub struct CacheCounts {
 pub(super) struct Cache {
     kept: Kept,
     /// What is under way: a finding, and whether a judge was asked for it.
-    asking: Asking<(Arc<Finding>, bool)>,
+    running: SingleFlight<(Arc<Finding>, bool)>,
     hits: AtomicU64,
     /// Shared with what is under way.
     misses: Arc<AtomicU64>,
@@ -62,7 +62,7 @@ impl Cache {
         let weigh = |_: &[u8; 32], finding: &Arc<Finding>| u32::try_from(weight(finding)).unwrap_or(u32::MAX);
         let findings = moka::future::Cache::builder().weigher(weigh).max_capacity(bytes).build();
         let kept = Kept { findings, memory };
-        Self { kept, asking: Asking::default(), hits: AtomicU64::new(0), misses: Arc::default() }
+        Self { kept, running: SingleFlight::default(), hits: AtomicU64::new(0), misses: Arc::default() }
     }
 
     pub(super) fn counts(&self) -> CacheCounts {
@@ -102,14 +102,14 @@ impl Cache {
                 Ok((finding, true))
             }
         };
-        let (mut begun, mut answer) = self.asking.ask(likely, deadline, begin).await;
+        let (mut begun, mut answer) = self.running.ask(likely, deadline, begin).await;
         let is_late = |answer: &Result<_, Unavailable>| {
             answer.as_ref().is_err_and(|unavailable| unavailable.code == UnavailableCode::Timeout)
         };
         if !begun && answer.as_ref().is_some_and(is_late) && Instant::now() < deadline {
             // The judge's time for a question began with another one's. Once: all of them share what is asked now, so that a
             // judge that hangs takes its time twice, and not once for each who waits.
-            (begun, answer) = self.asking.ask(likely, deadline, begin).await;
+            (begun, answer) = self.running.ask(likely, deadline, begin).await;
         }
         Some(answer?.map(|(finding, is_asked)| self.found(&finding, !(begun && is_asked))))
     }
@@ -280,9 +280,9 @@ mod tests {
     }
 
     #[derive(Debug, Default)]
-    struct Shelf(Mutex<std::collections::HashMap<[u8; 32], Vec<u8>>>);
+    struct MapMemory(Mutex<std::collections::HashMap<[u8; 32], Vec<u8>>>);
 
-    impl Memory for Shelf {
+    impl Memory for MapMemory {
         fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
             self.0.lock().unwrap().get(key).cloned()
         }
@@ -400,7 +400,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_kept_outlives_the_cache() {
-        let shelf = Arc::new(Shelf::default());
+        let shelf = Arc::new(MapMemory::default());
         let all = [
             Said::Labels(vec![-0.5, f64::NEG_INFINITY]),
             Said::Chosen { label: 1, reasoning: "because".to_owned(), logprobs: None },
@@ -426,7 +426,7 @@ mod tests {
     /// Whether labels have probabilities may change between two processes: a label alone is then none that was weighed.
     #[tokio::test]
     async fn a_label_alone_is_kept_apart_from_probabilities() {
-        let shelf = Arc::new(Shelf::default());
+        let shelf = Arc::new(MapMemory::default());
         let alone = Said::Chosen { label: 1, reasoning: String::new(), logprobs: None };
         let weighed = Said::Labels(vec![-0.5, -1.0]);
         let (inquiry, asked) = (inquiry("x"), Arc::new(AtomicUsize::new(0)));

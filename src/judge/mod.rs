@@ -7,7 +7,6 @@
 //!
 //! [`check`] and [`attack`] measure judges on examples, through the same questions.
 
-mod asking;
 pub mod attack;
 pub mod bench;
 mod cache;
@@ -26,6 +25,7 @@ mod remote;
 pub mod rubric;
 mod session;
 mod shorten;
+mod single_flight;
 mod verdict;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use super::decoder::Decoder;
 use super::kv::{KvPool, Span};
 use super::packed::Packed;
 use super::prefix::{Hit, PrefixCache};
-use super::share::{self, Group};
+use super::shared_prefix::{self, Group};
 
 /// Batches that are begun before whoever waits is looked at again: enough to see which sequences begin alike.
 const TURN_BATCHES: usize = 4;
@@ -183,7 +183,7 @@ impl Engine {
         let most = self.batch_tokens.min(self.pool.slots());
         let mut batch: Vec<Group> = Vec::new();
         let mut planned = 0;
-        for group in share::group(sequences) {
+        for group in shared_prefix::group(sequences) {
             let cost = cost(&group, sequences);
             if planned > 0 && planned + cost > most {
                 self.run(&batch, sequences, &mut take)?;

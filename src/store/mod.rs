@@ -29,7 +29,7 @@ pub use self::read::{
     DEFAULT_WINDOW, Filter, MAX_PAGE, Mastery, Page, Removed, RunDetail, RunSummary, StageMastery, StoredAnswer,
     StoredRequest, StoredRow, StoredScore,
 };
-pub use self::record::{Batch, Idempotency, MAX_REWARD, StageTally};
+pub use self::record::{Batch, Idempotency, MAX_REWARD, StageCounts};
 pub use self::rows::{ScoreRow, ScoreRows};
 
 use self::config::Target;

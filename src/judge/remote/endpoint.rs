@@ -1,4 +1,4 @@
-//! One endpoint under load: its permits, pace, health and accounts. In: a request; out: its reply, or why there is none.
+//! One endpoint under load: its permits, rate limit, health and accounts. In: a request; out: its reply, or why there is none.
 //! Whoever waits here waits for this endpoint alone. Knows no other endpoint and does not try again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use super::accounting::{Counters, EndpointSnapshot, Prices};
 use super::breaker::{Breaker, Entry, Outlook, Policy};
 use super::config::EndpointConfig;
 use super::failure::{Failure, FailureKind};
-use super::pace::Pace;
+use super::rate_limit::RateLimit;
 use super::transport::{Route, Transport};
 use crate::judge::deadline::Deadline;
 use crate::judge::inquiry::Usage;
@@ -68,7 +68,7 @@ pub(super) struct Endpoint {
 #[derive(Debug)]
 struct State {
     breaker: Breaker,
-    pace: Pace,
+    rate_limit: RateLimit,
     paused_until: Option<Instant>,
     outstanding: usize,
     /// Whether the last request was waited for in vain; none where it ended otherwise.
@@ -103,7 +103,7 @@ impl State {
 /// How good a choice an endpoint is: the smaller, the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Load {
-    /// How long it wants to be left alone, or its pace demands.
+    /// How long it wants to be left alone, or its rate limit demands.
     pub(super) wait: Duration,
     /// Inquiries that it has.
     pub(super) outstanding: usize,
@@ -122,7 +122,7 @@ impl Endpoint {
         longest: Option<Duration>,
         probed: Arc<Notify>,
     ) -> Self {
-        let pace = Pace::new(config.requests_per_minute, config.tokens_per_minute, Instant::now());
+        let rate_limit = RateLimit::new(config.requests_per_minute, config.tokens_per_minute, Instant::now());
         Self {
             url: config.url.clone(),
             transport,
@@ -135,7 +135,7 @@ impl Endpoint {
             },
             state: Mutex::new(State {
                 breaker: Breaker::Closed(0),
-                pace,
+                rate_limit,
                 paused_until: None,
                 outstanding: 0,
                 silence: None,
@@ -149,7 +149,7 @@ impl Endpoint {
     /// What speaks against asking it now; none if it is not to be asked at all.
     pub(super) fn load(&self, tokens: u64, now: Instant) -> Option<Load> {
         let mut state = self.state();
-        let wait = state.pause(now).max(state.pace.wait(tokens, now));
+        let wait = state.pause(now).max(state.rate_limit.wait(tokens, now));
         let (outstanding, silent, requests) = (state.outstanding, state.silence.is_some(), state.counters.requests);
         state.breaker.admits(now).then_some(Load { wait, outstanding, silent, requests })
     }
@@ -215,7 +215,7 @@ impl Endpoint {
                 return Ok(None);
             }
             turn.booked = Some(tokens);
-            state.pace.take(tokens, now)
+            state.rate_limit.take(tokens, now)
         };
         let left = deadline.at().saturating_duration_since(now);
         if left.is_zero() {
@@ -326,7 +326,7 @@ impl<'a> Turn<'a> {
             let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);
             // A reply that does not say what it took is taken at the estimate.
             if let (Some(booked), true) = (self.booked, spent > 0) {
-                state.pace.correct(booked, spent);
+                state.rate_limit.correct(booked, spent);
             }
         }
         let Some(failure) = failure else { return state.breaker.succeed(answered) };
@@ -359,7 +359,7 @@ impl Drop for Turn<'_> {
         let mut state = self.endpoint.state();
         state.outstanding = state.outstanding.saturating_sub(1);
         if let (Outcome::NotSent, Some(tokens)) = (self.outcome, self.booked) {
-            state.pace.give_back(tokens);
+            state.rate_limit.give_back(tokens);
         }
         if self.outcome != Outcome::Known {
             state.breaker.abandon(self.entry, Instant::now());

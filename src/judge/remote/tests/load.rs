@@ -10,8 +10,8 @@ use crate::judge::remote::accounting::Health;
 use crate::judge::remote::address::Address;
 use crate::judge::remote::breaker::{Breaker, Entry, Outlook, Policy};
 use crate::judge::remote::endpoint::Endpoint;
-use crate::judge::remote::pace::Pace;
 use crate::judge::remote::pool::Retry;
+use crate::judge::remote::rate_limit::RateLimit;
 use crate::judge::remote::transport::{Transport, http_client};
 
 const POLICY: Policy = Policy { failures: 3, cool_down: Duration::from_secs(10), patience: Duration::from_secs(5) };
@@ -456,17 +456,17 @@ async fn a_turn_that_would_come_too_late_is_refused_at_once_and_costs_nothing() 
 #[test]
 fn the_pace_is_corrected_by_what_was_spent() {
     let now = tokio::time::Instant::now();
-    let mut pace = Pace::new(None, Some(600), now);
-    assert_eq!(pace.take(600, now), Duration::ZERO);
-    assert_eq!(pace.wait(60, now), Duration::from_secs(6));
-    pace.correct(600, 540);
-    assert_eq!(pace.wait(60, now), Duration::ZERO);
-    pace.correct(0, 60);
-    assert_eq!(pace.wait(60, now), Duration::from_secs(6));
-    pace.correct(0, u64::MAX);
-    assert_eq!(pace.wait(600, now), Duration::from_mins(2), "no claim costs more than a minute");
+    let mut rate_limit = RateLimit::new(None, Some(600), now);
+    assert_eq!(rate_limit.take(600, now), Duration::ZERO);
+    assert_eq!(rate_limit.wait(60, now), Duration::from_secs(6));
+    rate_limit.correct(600, 540);
+    assert_eq!(rate_limit.wait(60, now), Duration::ZERO);
+    rate_limit.correct(0, 60);
+    assert_eq!(rate_limit.wait(60, now), Duration::from_secs(6));
+    rate_limit.correct(0, u64::MAX);
+    assert_eq!(rate_limit.wait(600, now), Duration::from_mins(2), "no claim costs more than a minute");
     assert_eq!(
-        Pace::new(None, Some(10), now).take(1_000_000, now),
+        RateLimit::new(None, Some(10), now).take(1_000_000, now),
         Duration::ZERO,
         "larger than the minute goes alone"
     );
