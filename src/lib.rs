@@ -13,6 +13,7 @@
 //!
 //! | rank | module | what it is |
 //! |---|---|---|
+//! | 0 | [`locks`] | locks, whoever panicked with one |
 //! | 0 | [`trajectory`] | what is scored |
 //! | 1 | [`toolcall`] | policy text to tool calls; arguments against JSON Schema; answers |
 //! | 1 | [`text`] | normalisation, tokenizers, BLEU, exact match, F1 |
@@ -52,6 +53,7 @@ pub mod config;
 pub mod http;
 pub mod judge;
 pub mod lm;
+pub mod locks;
 pub mod rubric;
 pub mod score;
 #[warn(clippy::disallowed_methods)]

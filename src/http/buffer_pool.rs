@@ -1,10 +1,12 @@
 //! Room of large bodies that is used again for the next ones: fresh memory costs a page fault for every 4 KB. In: bodies
 //! that nobody reads any more; out: empty ones with room. What is not wanted for a moment is freed.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::locks;
 
 /// Bodies that are worth keeping, by their room in bytes: the allocator keeps smaller ones itself, and a larger one is rare.
 const WORTH: std::ops::RangeInclusive<usize> = (256 << 10)..=(16 << 20);
@@ -79,9 +81,8 @@ impl BufferPool {
         });
     }
 
-    /// Whatever a holder does, the state is whole.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0)
     }
 }
 

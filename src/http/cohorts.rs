@@ -5,7 +5,7 @@
 //! for rubrics and policies that look at the group: everything else is scored at once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -19,6 +19,7 @@ use super::kind::Kind;
 use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job, by_size};
 use super::wire::MAX_TRAJECTORIES;
+use crate::locks;
 
 /// Most members that wait at once.
 const MAX_WAITING: usize = 1 << 16;
@@ -136,7 +137,7 @@ impl Drop for Place<'_> {
 
 impl Cohorts {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0)
     }
 }
 

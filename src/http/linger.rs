@@ -2,7 +2,7 @@
 //! connection instead of it.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
+
+use crate::locks;
 
 /// How long a refused client may go on sending.
 const LINGER: Duration = Duration::from_secs(5);
@@ -42,7 +44,7 @@ struct SharedBody(Arc<Mutex<Body>>);
 
 impl SharedBody {
     fn with<T>(&self, work: impl FnOnce(&mut Body) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut locks::lock(&self.0))
     }
 
     /// Reads on until the end, an error or a silence.

@@ -1,8 +1,10 @@
 //! Lines of the log about what goes on and on: at most one a minute for each kind, with how many there were since the last.
 //! In: kinds and counts; out: the counts that are to be told now.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::locks;
 
 /// How long nothing more is told of a kind.
 const QUIET: Duration = Duration::from_mins(1);
@@ -27,8 +29,7 @@ impl<K> Default for LogThrottle<K> {
 impl<K: PartialEq + Copy> LogThrottle<K> {
     /// Adds some of a kind; how many there are to tell, if it is time.
     pub(super) fn add(&self, kind: K, more: u64, now: Instant) -> Option<u64> {
-        // Counts are whole whoever panicked.
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = locks::lock(&self.0);
         let place = all.iter().position(|told| told.kind == kind).unwrap_or(all.len());
         if place == all.len() {
             all.push(Throttled { kind, at: None, since: 0 });

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::time::timeout_at;
@@ -15,6 +15,7 @@ use super::app::App;
 use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
 use crate::judge::Session;
+use crate::locks;
 use crate::stages::NoScoreCode;
 use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StageCounts, StoreError};
 
@@ -220,7 +221,7 @@ struct Waiting<T>(Arc<Mutex<Option<T>>>);
 
 impl<T> Waiting<T> {
     fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        locks::lock(&self.0).take()
     }
 }
 

@@ -259,6 +259,7 @@ mod tests {
 
     use super::*;
     use crate::judge::inquiry::{PromptMessage, Speaker};
+    use crate::locks;
 
     fn in_a_minute() -> Instant {
         Instant::now() + std::time::Duration::from_mins(1)
@@ -284,11 +285,11 @@ mod tests {
 
     impl Memory for MapMemory {
         fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
-            self.0.lock().unwrap().get(key).cloned()
+            locks::lock(&self.0).get(key).cloned()
         }
 
         fn put(&self, key: &[u8; 32], value: &[u8]) {
-            self.0.lock().unwrap().insert(*key, value.to_owned());
+            locks::lock(&self.0).insert(*key, value.to_owned());
         }
     }
 
@@ -414,7 +415,7 @@ mod tests {
             let ask = |_, _| async { Ok(said) };
             cache.get("a", &inquiry(&n.to_string()), None, in_a_minute(), ask).await.unwrap().unwrap();
         }
-        assert_eq!(shelf.0.lock().unwrap().len(), all.len(), "what is answered is kept");
+        assert_eq!(locks::lock(&shelf.0).len(), all.len(), "what is answered is kept");
         for (n, said) in all.iter().enumerate() {
             let cache = Cache::new(1 << 20, Some(shelf.clone()));
             let asked = |_, _| async { panic!("it is known") };
@@ -447,7 +448,7 @@ mod tests {
             assert_eq!(get(&cache, Some(Form::LabelAlone), &weighed).await, alone);
         }
         assert_eq!(asked.load(Relaxed), 2);
-        shelf.0.lock().unwrap().retain(|_, kept| kept.starts_with(b"{\"chosen\""));
+        locks::lock(&shelf.0).retain(|_, kept| kept.starts_with(b"{\"chosen\""));
         let cache = Cache::new(1 << 20, Some(shelf));
         assert_eq!(get(&cache, None, &weighed).await, alone, "either is taken before the first answer");
         assert_eq!(get(&cache, WANTED, &weighed).await, weighed);

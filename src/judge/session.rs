@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use super::inquiry::{Fewer, Inquiry, PromptMessage, Speaker, Want};
 use super::prompt::{self, PastMessage, Prompt, PromptError, PromptTemplate, PromptValues, Subject, task_of};
 use super::verdict::labels_of;
 use super::{Answers, Judges};
+use crate::locks;
 use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavailable, Verdict};
 use crate::trajectory::{Message, Role};
 
@@ -68,7 +69,7 @@ pub(super) struct Candidate {
 impl Session {
     /// The questions that were noted since they were last taken, in an order that depends on nothing but them.
     fn take_noted(&self) -> Vec<Noted> {
-        std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
+        std::mem::take(&mut *locks::lock(&self.noted)).into_values().collect()
     }
 
     /// Takes the answers to `asked`. A question without one has failed.
@@ -82,7 +83,7 @@ impl Session {
 
     /// Whether questions are noted that nobody has answered.
     pub fn has_questions(&self) -> bool {
-        !self.noted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !locks::lock(&self.noted).is_empty()
     }
 
     /// The judges that were asked, by name, with their identities.
@@ -164,12 +165,12 @@ impl Judge for Session {
             None => {}
         }
         let note = || Noted { key, stage: Arc::new(question.stage.clone()), asked: Self::asked(question) };
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = locks::lock(&self.noted);
         if !noted.contains_key(&key) {
             // Rendering takes its time: not under the lock.
             drop(noted);
             let note = note();
-            noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted = locks::lock(&self.noted);
             noted.insert(key, note);
         }
         JudgeAnswer::Pending

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::deadline::Deadline;
+use crate::locks;
 use crate::stages::Unavailable;
 
 /// How long a question whose last deadline has passed may take to say what became of it: it ends by itself then.
@@ -138,8 +139,7 @@ impl<A> Drop for Place<A> {
 }
 
 fn lock<A>(running: &Running<A>) -> MutexGuard<'_, HashMap<Key, Run<A>>> {
-    // Every change under the lock is whole.
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+    locks::lock(running)
 }
 
 #[cfg(test)]

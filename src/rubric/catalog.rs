@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::{Rubric, RubricError};
+use crate::locks;
 
 /// The rubric of who names none.
 pub const DEFAULT: &str = "short_form_qa";
@@ -142,7 +143,7 @@ impl Catalog {
             Some((name, version)) => (name, Some(version)),
             None => (reference, None),
         };
-        let rubrics = self.rubrics.read().unwrap_or_else(PoisonError::into_inner);
+        let rubrics = locks::read(&self.rubrics);
         let versions = rubrics.get(name)?;
         match version {
             Some(version) => versions.iter().rev().find(|rubric| *rubric.version == *version).cloned(),
@@ -152,13 +153,13 @@ impl Catalog {
 
     /// The current rubrics, by name.
     pub fn current(&self) -> Vec<Arc<Rubric>> {
-        let rubrics = self.rubrics.read().unwrap_or_else(PoisonError::into_inner);
+        let rubrics = locks::read(&self.rubrics);
         rubrics.values().filter_map(|versions| versions.last().cloned()).collect()
     }
 
     /// Versions of a name that can be pinned, the current one last.
     pub fn versions(&self, name: &str) -> Vec<Arc<str>> {
-        let rubrics = self.rubrics.read().unwrap_or_else(PoisonError::into_inner);
+        let rubrics = locks::read(&self.rubrics);
         rubrics.get(name).into_iter().flatten().map(|rubric| rubric.version.clone()).collect()
     }
 
@@ -167,7 +168,7 @@ impl Catalog {
     /// # Errors
     /// When there are too many.
     pub fn insert(&self, rubric: Rubric) -> Result<Arc<Rubric>, CatalogError> {
-        let mut rubrics = self.rubrics.write().unwrap_or_else(PoisonError::into_inner);
+        let mut rubrics = locks::write(&self.rubrics);
         room(&rubrics, &rubric.name)?;
         let rubric = Arc::new(rubric);
         let versions = rubrics.entry(rubric.name.to_string()).or_default();
@@ -186,11 +187,11 @@ impl Catalog {
     /// When the file cannot be written, or there are too many rubrics; nothing has changed then, but where the disk fails at
     /// the end, the file may be the new one.
     pub fn put(&self, rubric: Rubric, text: &str) -> Result<(Arc<Rubric>, bool), CatalogError> {
-        let _putting = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _putting = locks::lock(&self.putting);
         let Some(directory) = &self.directory else {
             return Ok((self.insert(rubric)?, false));
         };
-        room(&self.rubrics.read().unwrap_or_else(PoisonError::into_inner), &rubric.name)?;
+        room(&locks::read(&self.rubrics), &rubric.name)?;
         let path = directory.join(format!("{}.toml", rubric.name));
         // One temporary file per version: two processes that write one name do not share it.
         let temporary = directory.join(format!(".{}.{}.new", rubric.name, rubric.version));

@@ -2,8 +2,10 @@
 //! requests.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, Weak, mpsc};
 use std::{fmt, thread};
+
+use crate::locks;
 
 /// What a thread is to do; it must not panic.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
@@ -69,9 +71,8 @@ impl ThreadPool {
         })
     }
 
-    /// Whatever a holder does, the state is whole.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One endpoint under load: its permits, rate limit, health and accounts. In: a request; out: its reply, or why there is none.
 //! Whoever waits here waits for this endpoint alone. Knows no other endpoint and does not try again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -18,6 +18,7 @@ use super::rate_limit::RateLimit;
 use super::transport::{Route, Transport};
 use crate::judge::deadline::Deadline;
 use crate::judge::inquiry::Usage;
+use crate::locks;
 
 /// A request, ready to be sent to any endpoint.
 #[derive(Debug)]
@@ -243,8 +244,7 @@ impl Endpoint {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under the lock is whole: a panic elsewhere leaves nothing half done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.state)
     }
 }
 

@@ -2,12 +2,13 @@
 //! read for a run stays in memory while the run is asked for. Knows no statistics.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
 
 use super::connection::Fault;
 use super::reader::unpack_rows;
+use crate::locks;
 use crate::store::{BatchId, GroupVisit, RunVisits, StoreError};
 
 const RUN_EXISTS: &str = "SELECT 1 FROM runs WHERE run_id = ?1";
@@ -61,7 +62,7 @@ impl VisitCache {
 
     /// What is known of a run. Whoever asks for the same run meanwhile reads it anew.
     fn take(&self, run_id: &str) -> CachedRun {
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = locks::lock(&self.0);
         match runs.iter().position(|known| known.run_id == run_id) {
             Some(place) => runs.remove(place),
             None => CachedRun::nothing(run_id.to_owned()),
@@ -73,7 +74,7 @@ impl VisitCache {
         if known.bytes > BYTES {
             return;
         }
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = locks::lock(&self.0);
         runs.retain(|other| other.run_id != known.run_id);
         runs.push(known);
         while runs.len() > RUNS || runs.iter().map(|known| known.bytes).sum::<usize>() > BYTES {
@@ -152,7 +153,7 @@ mod tests {
     }
 
     fn kept(visits: &VisitCache) -> Vec<String> {
-        visits.0.lock().unwrap().iter().map(|known| known.run_id.clone()).collect()
+        locks::lock(&visits.0).iter().map(|known| known.run_id.clone()).collect()
     }
 
     #[test]

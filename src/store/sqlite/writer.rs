@@ -2,7 +2,7 @@
 //! transaction that holds it. While one transaction syncs, the next entries gather: they share the next sync. Knows no SQL.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::insert::TransactionWriter;
 use super::write_loop::{Job, Totals, UNIT, log_untold, run};
+use crate::locks;
 use crate::store::record::{Entry, Finding};
 use crate::store::{Batch, BatchId, Counters, Durability, Health, StoreError, StoredReference};
 
@@ -141,13 +142,13 @@ impl Writer {
     }
 
     fn send(&self, job: Job) -> Result<(), StoreError> {
-        lock(&self.jobs).as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)
+        locks::lock(&self.jobs).as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)
     }
 
     /// What becomes of batches.
     pub(super) fn health(&self) -> Health {
-        let runs =
-            lock(&self.jobs).is_some() && lock(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished());
+        let runs = locks::lock(&self.jobs).is_some()
+            && locks::lock(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished());
         match (runs, self.totals.failing.load(Ordering::Relaxed)) {
             (false, _) => Health::Closed,
             (true, true) => Health::Failing,
@@ -157,7 +158,7 @@ impl Writer {
 
     /// Has it tried whether anything can be written, where that was not asked for just now.
     pub(super) fn probe(&self) {
-        let mut probed = lock(&self.probed);
+        let mut probed = locks::lock(&self.probed);
         if probed.is_some_and(|at| at.elapsed() < PROBED_EVERY) {
             return;
         }
@@ -173,9 +174,9 @@ impl Writer {
     pub(super) fn close(&self) {
         self.closing.get_or_init(Instant::now);
         self.room.close();
-        drop(lock(&self.jobs).take());
+        drop(locks::lock(&self.jobs).take());
         // Held while joining, so that a second caller also waits for the end.
-        let mut thread = lock(&self.thread);
+        let mut thread = locks::lock(&self.thread);
         if let Some(thread) = thread.take()
             && thread.join().is_err()
         {
@@ -208,11 +209,6 @@ impl Drop for Writer {
     }
 }
 
-/// The guarded values stay whole whatever a holder does, so a poisoned lock is as good as another.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,14 +220,14 @@ mod tests {
         let sink = Arc::clone(&lines);
         let log = tracing_subscriber::fmt().with_writer(move || Lines(Arc::clone(&sink))).finish();
         tracing::subscriber::with_default(log, work);
-        String::from_utf8(lock(&lines).clone()).unwrap()
+        String::from_utf8(locks::lock(&lines).clone()).unwrap()
     }
 
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
     impl std::io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            lock(&self.0).extend_from_slice(bytes);
+            locks::lock(&self.0).extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
