@@ -4,13 +4,12 @@
 //! pinned version keeps working after a change.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::{Rubric, RubricError};
-use crate::locks;
+use crate::{files, locks};
 
 /// The rubric of who names none.
 pub const DEFAULT: &str = "short_form_qa";
@@ -195,7 +194,7 @@ impl Catalog {
         let path = directory.join(format!("{}.toml", rubric.name));
         // One temporary file per version: two processes that write one name do not share it.
         let temporary = directory.join(format!(".{}.{}.new", rubric.name, rubric.version));
-        if let Err(error) = write_whole(&temporary, &path, text) {
+        if let Err(error) = files::replace(&path, &temporary, text.as_bytes()) {
             // Where it was not even made there is nothing to remove.
             let _ = std::fs::remove_file(&temporary);
             return Err(CatalogError::Io { path, error });
@@ -224,24 +223,6 @@ fn room(rubrics: &BTreeMap<String, Vec<Arc<Rubric>>>, name: &str) -> Result<(), 
         return Err(CatalogError::Full);
     }
     Ok(())
-}
-
-/// Writes a file so that it has its old or its new content at any time, also after the loss of power; the new one once this
-/// has returned.
-fn write_whole(temporary: &Path, path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
-}
-
-/// Puts the names of a directory on the disk. A file system that cannot do that is taken as it is.
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    match File::open(directory)?.sync_all() {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced,
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,59 @@
+//! Files that are on the disk, whole, when it is said that they are written. In: paths, bytes. Out: the error of the system, to
+//! which whoever asked adds what the file is. Knows no format.
+
+use std::fs::File;
+use std::io::{ErrorKind, Result, Write};
+use std::path::Path;
+
+/// Writes a file, which is on the disk when this returns. Its name may not be: see [`rename`].
+///
+/// # Errors
+/// Why it could not be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Gives a file new content, of which it has the old or the new one at any time, also after the loss of power; the new one
+/// once this has returned. `beside` is what it is called until all of it is on the disk, in the same directory; it stays where
+/// that fails.
+///
+/// # Errors
+/// Why it could not be written.
+pub fn replace(path: &Path, beside: &Path, bytes: &[u8]) -> Result<()> {
+    write(beside, bytes)?;
+    rename(beside, path)
+}
+
+/// Gives a file or a directory, which is on the disk, another name in its directory, and puts the name on the disk.
+///
+/// # Errors
+/// Why it has the old name, or the new one may be lost with the power.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to)?;
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(directory)?.sync_all() {
+        // A file system that cannot do that is taken as it is.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, beside) = (folder.path().join("file"), folder.path().join("file.new"));
+        replace(&path, &beside, b"old").unwrap();
+        std::fs::create_dir(&beside).unwrap();
+        assert!(replace(&path, &beside, b"new").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        std::fs::remove_dir(&beside).unwrap();
+        replace(&path, &beside, b"new").unwrap();
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), beside.exists()), (b"new".as_slice(), false));
+    }
+}
