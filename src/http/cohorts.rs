@@ -116,20 +116,20 @@ struct Member {
 }
 
 /// Takes the member out when its client goes away.
-struct Place<'a> {
+struct Membership<'a> {
     cohorts: &'a Cohorts,
     key: CohortKey,
     number: u64,
 }
 
-impl Place<'_> {
+impl Membership<'_> {
     /// Whether the member was still waiting for the others.
     fn leave(&self) -> bool {
         self.cohorts.lock().leave(&self.key, self.number)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Membership<'_> {
     fn drop(&mut self) {
         self.leave();
     }
@@ -155,7 +155,7 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
         let mut waiting = app.cohorts.lock();
         waiting.take_in(app, &key, joining, answer)?
     };
-    let place = Place { cohorts: &app.cohorts, key: key.clone(), number };
+    let place = Membership { cohorts: &app.cohorts, key: key.clone(), number };
     for cohort in settled {
         tokio::spawn(settle(app.clone(), key.clone(), cohort));
     }

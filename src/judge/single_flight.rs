@@ -82,7 +82,7 @@ impl<A: Clone + Send + Sync + 'static> SingleFlight<A> {
         let (told, receiver) = watch::channel(None);
         running.insert(key, Run { told: told.clone(), deadline: until.clone() });
         drop(running);
-        let place = Place { running: self.running.clone(), key, is_taken: true };
+        let place = RunGuard { running: self.running.clone(), key, is_taken: true };
         tokio::spawn(run(begin(until.clone()), told, place));
         (true, receiver, until)
     }
@@ -92,7 +92,7 @@ impl<A: Clone + Send + Sync + 'static> SingleFlight<A> {
 async fn run<A: Clone>(
     work: impl Future<Output = Answer<A>>,
     told: watch::Sender<Option<Answer<A>>>,
-    mut place: Place<A>,
+    mut place: RunGuard<A>,
 ) {
     let mut work = pin!(work);
     loop {
@@ -114,13 +114,13 @@ async fn run<A: Clone>(
 }
 
 /// A run's place among those that are under way; left when dropped, also by a panic.
-struct Place<A> {
+struct RunGuard<A> {
     running: Running<A>,
     key: Key,
     is_taken: bool,
 }
 
-impl<A> Place<A> {
+impl<A> RunGuard<A> {
     /// Leaves if it is so while nobody can join.
     fn leave_if(&mut self, may: impl FnOnce() -> bool) -> bool {
         let mut running = lock(&self.running);
@@ -132,7 +132,7 @@ impl<A> Place<A> {
     }
 }
 
-impl<A> Drop for Place<A> {
+impl<A> Drop for RunGuard<A> {
     fn drop(&mut self) {
         self.leave_if(|| true);
     }

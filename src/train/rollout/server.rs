@@ -104,7 +104,7 @@ impl Server {
         config: &RolloutConfig,
     ) -> Result<Vec<Rollout>, TrainError> {
         let places = Arc::new(Semaphore::new(self.config.concurrency.max(1)));
-        let writer = Writing { client: self.client.clone(), model: self.config.model.clone(), config: *config };
+        let writer = StepContext { client: self.client.clone(), model: self.config.model.clone(), config: *config };
         let writer = Arc::new(writer);
         let mut found: Vec<Option<Rollout>> = wanted.iter().map(|_| None).collect();
         self.runtime.block_on(async {
@@ -132,13 +132,13 @@ impl Server {
 }
 
 /// What the episodes of a step share.
-struct Writing {
+struct StepContext {
     client: Client,
     model: String,
     config: RolloutConfig,
 }
 
-impl Writing {
+impl StepContext {
     async fn episode(
         &self,
         world: EpisodeContext,
