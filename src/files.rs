@@ -1,5 +1,8 @@
 //! Files that are on the disk, whole, when it is said that they are written. In: paths, bytes. Out: the error of the system, to
 //! which whoever asked adds what the file is. Knows no format.
+//!
+//! A file that is written beside its place and renamed has its old or its new content at any time, also after the loss of power;
+//! the new one once both have returned.
 
 use std::fs::File;
 use std::io::{ErrorKind, Result, Write};
@@ -13,17 +16,6 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-/// Gives a file new content, of which it has the old or the new one at any time, also after the loss of power; the new one
-/// once this has returned. `beside` is what it is called until all of it is on the disk, in the same directory; it stays where
-/// that fails.
-///
-/// # Errors
-/// Why it could not be written.
-pub fn replace(path: &Path, beside: &Path, bytes: &[u8]) -> Result<()> {
-    write(beside, bytes)?;
-    rename(beside, path)
 }
 
 /// Gives a file or a directory, which is on the disk, another name in its directory, and puts the name on the disk.
@@ -45,15 +37,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_or_not_at_all() {
+    fn a_file_that_is_written_takes_the_place_of_another() {
         let folder = tempfile::tempdir().unwrap();
         let (path, beside) = (folder.path().join("file"), folder.path().join("file.new"));
-        replace(&path, &beside, b"old").unwrap();
-        std::fs::create_dir(&beside).unwrap();
-        assert!(replace(&path, &beside, b"new").is_err());
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        std::fs::remove_dir(&beside).unwrap();
-        replace(&path, &beside, b"new").unwrap();
-        assert_eq!((std::fs::read(&path).unwrap().as_slice(), beside.exists()), (b"new".as_slice(), false));
+        for content in ["old", "new"] {
+            write(&beside, content.as_bytes()).unwrap();
+            rename(&beside, &path).unwrap();
+            assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), beside.exists()), (content, false));
+        }
+        assert!(rename(&beside, &path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
     }
 }

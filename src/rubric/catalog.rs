@@ -194,7 +194,7 @@ impl Catalog {
         let path = directory.join(format!("{}.toml", rubric.name));
         // One temporary file per version: two processes that write one name do not share it.
         let temporary = directory.join(format!(".{}.{}.new", rubric.name, rubric.version));
-        if let Err(error) = files::replace(&path, &temporary, text.as_bytes()) {
+        if let Err(error) = files::write(&temporary, text.as_bytes()).and_then(|()| files::rename(&temporary, &path)) {
             // Where it was not even made there is nothing to remove.
             let _ = std::fs::remove_file(&temporary);
             return Err(CatalogError::Io { path, error });

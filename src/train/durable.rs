@@ -20,7 +20,9 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 /// # Errors
 /// Why it could not be written.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    files::replace(path, &path.with_extension("writing"), bytes).map_err(|error| failed(path, &error))
+    let beside = path.with_extension("writing");
+    write(&beside, bytes)?;
+    files::rename(&beside, path).map_err(|error| failed(path, &error))
 }
 
 fn failed(path: &Path, error: &Error) -> TrainError {

@@ -72,6 +72,7 @@ impl MetricsLog {
     /// [`MetricsError::Line`] for a file that is damaged, [`MetricsError::Io`].
     pub fn restate(folder: &Path, metrics: &StepMetrics) -> Result<Self, MetricsError> {
         let path = folder.join(METRICS_FILE);
+        let beside = path.with_extension("writing");
         let bytes = std::fs::read(&path).map_err(MetricsError::io(&path, "read"))?;
         let known = lines(&path, &bytes)?;
         let end =
@@ -82,8 +83,8 @@ impl MetricsLog {
         }
         let line = serde_json::to_writer(&mut text, metrics).map_err(std::io::Error::from);
         text.push(b'\n');
-        let replaced = line.and_then(|()| files::replace(&path, &path.with_extension("writing"), &text));
-        replaced.map_err(MetricsError::io(&path, "written"))?;
+        line.and_then(|()| files::write(&beside, &text)).map_err(MetricsError::io(&beside, "written"))?;
+        files::rename(&beside, &path).map_err(MetricsError::io(&path, "replaced"))?;
         Self::resume(folder, metrics.step().saturating_add(1))
     }
 
