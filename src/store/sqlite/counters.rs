@@ -17,14 +17,14 @@ const UPSERT_RUN: &str = "INSERT INTO runs (run_id, n, valid, reward_sum, min_re
      last_created_at_ms = max(last_created_at_ms, ?8),
      last_step = max(coalesce(last_step, ?9), coalesce(?9, last_step))";
 const INSERT_RUN_RUBRIC: &str = "INSERT INTO run_rubrics (run_id, rubric_hash) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-const UPSERT_STAGE: &str = "INSERT INTO run_stages (run_id, stage, place, reached, passed, score_sum)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET
-     reached = reached + ?4, passed = passed + ?5, score_sum = score_sum + ?6";
+const UPSERT_STAGE: &str = "INSERT INTO run_stages (run_id, stage, place, valid, reached, passed, score_sum)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
+     valid = valid + ?4, reached = reached + ?5, passed = passed + ?6, score_sum = score_sum + ?7";
 const UPSERT_STEP: &str = "INSERT INTO run_steps (run_id, step, n, valid) VALUES (?1, ?2, ?3, ?4)
      ON CONFLICT DO UPDATE SET n = n + ?3, valid = valid + ?4";
-const UPSERT_STEP_STAGE: &str = "INSERT INTO run_step_stages (run_id, step, stage, place, reached, passed, score_sum)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
-     reached = reached + ?5, passed = passed + ?6, score_sum = score_sum + ?7";
+const UPSERT_STEP_STAGE: &str = "INSERT INTO run_step_stages (run_id, step, stage, place, valid, reached, passed,
+     score_sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET
+     valid = valid + ?5, reached = reached + ?6, passed = passed + ?7, score_sum = score_sum + ?8";
 
 /// The counters of one transaction.
 #[derive(Default)]
@@ -55,6 +55,8 @@ struct Counts<'a> {
 #[derive(Default, Clone, Copy)]
 struct StageSums {
     place: i64,
+    /// Valid scores of the rubrics that have the stage.
+    valid: i64,
     reached: i64,
     passed: i64,
     score_sum: f64,
@@ -102,6 +104,7 @@ impl<'a> Counts<'a> {
         for (place, stage) in (0_i64..).zip(stages) {
             let fresh = StageSums { place, ..StageSums::default() };
             let counts = self.stages.entry(&stage.stage).or_insert(fresh);
+            counts.valid += valid;
             counts.reached += i64::from(stage.reached);
             counts.passed += i64::from(stage.passed);
             counts.score_sum += stage.score_sum;
@@ -129,15 +132,15 @@ impl RunCounts<'_> {
         }
         let mut upsert = transaction.prepare_cached(UPSERT_STAGE)?;
         for (stage, counts) in &self.whole.stages {
-            let StageSums { place, reached, passed, score_sum } = counts;
-            upsert.execute(params![run_id, stage, place, reached, passed, score_sum])?;
+            let StageSums { place, valid, reached, passed, score_sum } = counts;
+            upsert.execute(params![run_id, stage, place, valid, reached, passed, score_sum])?;
         }
         let mut upsert = transaction.prepare_cached(UPSERT_STEP_STAGE)?;
         for (step, counts) in &self.steps {
             transaction.prepare_cached(UPSERT_STEP)?.execute(params![run_id, step, counts.n, counts.valid])?;
             for (stage, counts) in &counts.stages {
-                let StageSums { place, reached, passed, score_sum } = counts;
-                upsert.execute(params![run_id, step, stage, place, reached, passed, score_sum])?;
+                let StageSums { place, valid, reached, passed, score_sum } = counts;
+                upsert.execute(params![run_id, step, stage, place, valid, reached, passed, score_sum])?;
             }
         }
         Ok(())
