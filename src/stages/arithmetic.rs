@@ -325,8 +325,10 @@ impl<'a, N> Parser<'a, N> {
         let wrong = |message: String| ExprError { at: start, message };
         let functions = self.language.functions;
         let Some(&(_, function)) = functions.iter().find(|(known, _)| *known == name) else {
-            let known = functions.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
-            return Err(wrong(format!("{name:?} is no function; there are {known}")));
+            let known = functions.iter().map(|(known, _)| *known).collect::<Vec<_>>();
+            let (last, others) =
+                known.split_last().map_or(("none", String::new()), |(last, others)| (last, others.join(", ")));
+            return Err(wrong(format!("{name:?} is no function; there are {others} and {last}")));
         };
         let mut arguments = vec![self.comparison()?];
         while self.take(",") {

@@ -81,6 +81,7 @@ mod tests {
         for text in ["a < 1", "clamp(a, 0, 1)"] {
             assert!(matches!(value(text), Err(FormulaError::Syntax(_))), "{text}");
         }
+        assert_eq!(value("1e2 * 1E-1"), Ok(10.0));
         assert_eq!(value("min(1 / 0, 2) + 1 / (1 / 0)"), Ok(2.0));
         assert!(value(&"(".repeat(1000)).is_err());
         assert!(value(&"-".repeat(1000)).is_err());
