@@ -17,6 +17,7 @@ mod deadline;
 pub mod examples;
 mod fence;
 mod inquiry;
+mod kept;
 mod local;
 mod metrics;
 mod poll;
@@ -34,9 +35,10 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-pub use self::cache::{CacheCounts, Memory};
+pub use self::cache::CacheCounts;
 pub use self::config::{Config, ConfigError, JudgeConfig};
 pub use self::inquiry::{Fewer, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+pub use self::kept::Memory;
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
 pub use self::remote::{EndpointSnapshot, Health, Remote};
