@@ -16,6 +16,7 @@ mod deadline;
 pub mod examples;
 mod fence;
 mod inquiry;
+mod kept;
 mod local;
 mod metrics;
 mod poll;
@@ -34,9 +35,10 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-pub use self::cache::{CacheCounts, FindingStore};
+pub use self::cache::CacheCounts;
 pub use self::config::{Config, ConfigError, JudgeConfig};
 pub use self::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, PromptMessage, ShorterPrompts, Usage};
+pub use self::kept::FindingStore;
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
 pub use self::remote::{EndpointSnapshot, Health, Remote};

@@ -191,6 +191,23 @@ impl<'t, 'b> Value<'t, 'b> {
     }
 }
 
+/// Checks that a column, which stands at `pointer`, has as many entries as there are of what is scored.
+///
+/// # Errors
+/// When it has more or fewer.
+pub(super) fn one_for_each(
+    entries: usize,
+    wanted: usize,
+    scored: &str,
+    pointer: impl fmt::Display,
+) -> Result<(), Pointed> {
+    if entries == wanted {
+        return Ok(());
+    }
+    let message = format!("{entries} entries for {wanted} {scored}; send one for each");
+    Err(Pointed::shape(pointer.to_string(), message))
+}
+
 /// A field that was read by itself: its lines and columns are none of the body's.
 fn wrong_field(name: &str, error: &serde_json::Error) -> Pointed {
     Pointed::shape(format!("/{name}"), without_place(error))

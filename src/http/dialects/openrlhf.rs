@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
-use super::fields::{Parts, Value};
+use super::fields::{Parts, Value, one_for_each};
 use super::label::{self, Label};
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written, quoted};
@@ -71,9 +71,8 @@ impl Dialect for OpenRlhf {
         let query = body.needed("query")?.list("/query")?.raws();
         let (prompts, labels) = (body.values_of("prompts")?, body.values_of("labels")?);
         for (name, list) in [("prompts", &prompts), ("labels", &labels)] {
-            if !list.is_empty() && list.len() != query.len() {
-                let message = format!("{} entries for {} of `query`; send one for each", list.len(), query.len());
-                return Err(Pointed::shape(format!("/{name}"), message));
+            if !list.is_empty() {
+                one_for_each(list.len(), query.len(), "of `query`", format_args!("/{name}"))?;
             }
         }
         let raw_item = |(place, query)| {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::TextOrMessagesDoc;
-use super::fields::{Parts, Value};
+use super::fields::{Parts, Value, one_for_each};
 use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written};
@@ -68,18 +68,9 @@ type Column<'t, 'b> = Option<Vec<Value<'t, 'b>>>;
 fn column<'t, 'b>(of: Value<'t, 'b>, at: &str, names: &[&str], wanted: usize) -> Result<Column<'t, 'b>, Pointed> {
     let Some(column) = of.first(names) else { return Ok(None) };
     let pointer = format!("{at}/{}", column.key());
-    let column: Column<'_, '_> = Some(column.list(&pointer)?.inside().collect());
-    check_length(column.as_ref(), wanted, pointer).map(|()| column)
-}
-
-fn check_length<T>(column: Option<&Vec<T>>, wanted: usize, pointer: String) -> Result<(), Pointed> {
-    match column {
-        Some(column) if column.len() != wanted => {
-            let message = format!("{} entries for {wanted} completions; send one for each", column.len());
-            Err(Pointed::shape(pointer, message))
-        }
-        _ => Ok(()),
-    }
+    let entries: Vec<_> = column.list(&pointer)?.inside().collect();
+    one_for_each(entries.len(), wanted, "completions", pointer)?;
+    Ok(Some(entries))
 }
 
 struct Trl {
@@ -94,9 +85,7 @@ impl Dialect for Trl {
         let parts = Parts::read(body, 3)?;
         let body = parts.object(body)?;
         let completions = body.needed("completions")?.list("/completions")?.raws();
-        let prompts = body.get("prompts").map(|prompts| prompts.list("/prompts")).transpose()?;
-        let prompts: Column<'_, '_> = prompts.map(|prompts| prompts.inside().collect());
-        check_length(prompts.as_ref(), completions.len(), "/prompts".to_owned())?;
+        let prompts = column(body, "", &["prompts"], completions.len())?;
         let columns = body.get("columns").map(|columns| columns.object("/columns")).transpose()?;
         // A reward function is given its columns beside the completions: whoever sends its arguments as they are means those.
         let (columns, place) = columns.map_or((body, ""), |columns| (columns, "/columns"));

@@ -27,7 +27,8 @@ const RUN_BATCHES: &str = "SELECT b.id, b.step, b.created_at_ms, r.json FROM bat
 const RUN_COLUMNS: &str = "run_id, n, valid, reward_sum, min_reward, max_reward, first_created_at_ms,
      last_created_at_ms, last_step FROM runs";
 const RUN_RUBRICS: &str = "SELECT rubric_hash FROM run_rubrics WHERE run_id = ?1 ORDER BY rubric_hash";
-const STAGES: &str = "SELECT stage, valid, reached, passed, score_sum FROM run_stages WHERE run_id = ?1 ORDER BY place, stage";
+const STAGES: &str =
+    "SELECT stage, valid, reached, passed, score_sum FROM run_stages WHERE run_id = ?1 ORDER BY place, stage";
 const STEPS: &str = "SELECT count(*) FROM run_steps WHERE run_id = ?1";
 const RECENT_STEPS: &str = "SELECT count(*), coalesce(sum(valid), 0), min(step) FROM
      (SELECT step, valid FROM run_steps WHERE run_id = ?1 ORDER BY step DESC LIMIT ?2)";
@@ -138,11 +139,7 @@ fn recent(connection: &Connection, run_id: &str, window: u32) -> Result<Mastery,
     }
 }
 
-fn stages(
-    connection: &Connection,
-    sql: &str,
-    values: &[&dyn rusqlite::ToSql],
-) -> Result<Vec<StageMastery>, Fault> {
+fn stages(connection: &Connection, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<StageMastery>, Fault> {
     let mut statement = connection.prepare_cached(sql)?;
     let stages = statement.query_map(values, |row| {
         let (valid, reached, passed) = (count(row, 1)?, count(row, 2)?, count(row, 3)?);

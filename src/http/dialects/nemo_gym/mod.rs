@@ -165,7 +165,7 @@ fn answer(body: Value<'_, '_>, outcome: &Outcome<'_>) -> Vec<u8> {
         OWN.contains(&name) || failed && name == "instance_config" || metrics.iter().any(|(metric, _)| metric == name)
     };
     for field in body.inside().filter(|field| !ours(&field.key())) {
-        put_raw(&mut out, field.raw_key(), field.raw().as_bytes());
+        put(&mut out, field.raw_key(), field.raw().as_bytes());
     }
     put(&mut out, "reward", &written(&outcome.reward().unwrap_or(0.0)));
     for (name, score) in &metrics {
@@ -181,13 +181,8 @@ fn answer(body: Value<'_, '_>, outcome: &Outcome<'_>) -> Vec<u8> {
     out
 }
 
-/// Appends a field whose name, as all names of ours, needs no escapes.
-fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    put_raw(out, name, value);
-}
-
-/// Appends a field by what stands between the quotes of its key.
-fn put_raw(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+/// Appends a field by what stands between the quotes of its key; names of ours need no escapes.
+fn put(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     for part in [b"\"", key.as_bytes(), b"\":", value, b","] {
         out.extend_from_slice(part);
     }
@@ -210,7 +205,7 @@ fn put_failure(out: &mut Vec<u8>, body: Value<'_, '_>, code: &str, message: &str
     out.extend_from_slice(b"\"instance_config\":{");
     let config = body.get("instance_config").filter(|config| config.raw().starts_with('{'));
     for field in config.into_iter().flat_map(Value::inside).filter(|field| field.key() != "mask_sample") {
-        put_raw(out, field.raw_key(), field.raw().as_bytes());
+        put(out, field.raw_key(), field.raw().as_bytes());
     }
     out.extend_from_slice(b"\"mask_sample\":true},");
 }
