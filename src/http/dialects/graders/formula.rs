@@ -1,7 +1,7 @@
 //! The formula of a `multi` grader: arithmetic over the graders' names. In: a text and values by name. Out: a finite
 //! number, or what is wrong.
 //!
-//! Grammar: numbers, names, `+ - * / ^`, parentheses, `min(..)`, `max(..)`, `abs`, `floor`, `ceil`, `exp`, `sqrt`, `log`.
+//! Grammar: numbers (also 1e-6), names, `+ - * / ^`, parentheses, `min(..)`, `max(..)`, `abs`, `floor`, `ceil`, `exp`, `sqrt`, `log`.
 //! Bounded in length and depth, so that no formula takes long.
 
 /// Longest formula, in bytes.
@@ -132,10 +132,16 @@ impl<'f> Reader<'f> {
 
     fn number(&mut self) -> Result<f64, FormulaError> {
         let rest = self.rest();
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        let number = rest.get(..digits).and_then(|text| text.parse().ok());
+        let digits = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let mut end = digits(rest);
+        // An exponent, as in 1e-6.
+        if let Some(exponent) = rest.get(end..).and_then(|rest| rest.strip_prefix(['e', 'E'])) {
+            let unsigned = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+            end = rest.len() - unsigned.len() + digits(unsigned);
+        }
+        let number = rest.get(..end).and_then(|text| text.parse().ok());
         let number = number.ok_or_else(|| self.wrong("a number, a name or `(` is expected here"))?;
-        self.at += digits;
+        self.at += end;
         Ok(number)
     }
 
@@ -182,12 +188,29 @@ mod tests {
         assert_eq!(value("2 ^ 3 ** 1 - 1"), Ok(7.0));
         assert_eq!(value("-2 ^ 2 - --1"), Ok(-5.0));
         assert_eq!(value("max(a, b_2, min(3, 2)) + abs(-1)"), Ok(3.0));
+        assert_eq!(value("a / (1 + 1e-6) * 2.5E0 + 1e+2"), Ok(0.5 / (1.0 + 1e-6) * 2.5 + 100.0));
         assert_eq!(value("sqrt(4) + floor(1.5) + ceil(0.5) + exp(0) + log(1)"), Ok(5.0));
     }
 
     #[test]
     fn what_is_wrong_is_said_and_nothing_panics() {
-        for text in ["", "a +", "(a", "a b_2", "min()", "sqrt(1, 2)", "__import__('os')", "1..2", "é", "a.x"] {
+        for text in [
+            "",
+            "a +",
+            "(a",
+            "a b_2",
+            "min()",
+            "sqrt(1, 2)",
+            "__import__('os')",
+            "1..2",
+            "1e",
+            "1e-",
+            "1e2.5",
+            "1 e2",
+            "e2",
+            "é",
+            "a.x",
+        ] {
             assert!(value(text).is_err(), "{text}");
         }
         assert_eq!(value("nobody"), Err(FormulaError::UnknownName("nobody".to_owned())));
