@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::message::{MAX_MESSAGES, MessageWire, read_messages};
 use super::pointed::{Pointed, excerpt, pointed, pointed_below, without_place};
 use super::request::{MAX_NAME_BYTES, check_name};
-use super::rollout::{read_prompt, read_prompt_response};
+use super::rollout::{read_prompt, read_prompt_response, written_end};
 use super::text::{Bounded, Object, PutReferences, References, Scalar, Text, Whole};
 use super::walk::{Walk, present};
 use crate::toolcall::{self, values_bytes};
@@ -213,10 +213,16 @@ impl<'a> ItemFields<'a> {
     /// ends with it, and what follows has no other.
     fn prompted_format(&self, format: ToolFormat) -> Option<ToolFormat> {
         let raw = self.prompt.filter(|_| format == ToolFormat::Auto && self.response.is_some())?;
-        // Before all of it is decoded.
-        raw.get(raw.floor_char_boundary(raw.len().saturating_sub(64))..)?.find("end_header_id")?;
-        let Text(prompt) = serde_json::from_str(raw).ok()?;
-        prompt.ends_with("<|end_header_id|>\n\n>>>").then_some(ToolFormat::FunctionaryV32)
+        // Before anything is decoded.
+        let end = raw.as_bytes().last_chunk::<6>()?;
+        if end[4] != b'>' && !end.starts_with(b"u003") {
+            return None;
+        }
+        let near = raw.get(raw.floor_char_boundary(raw.len().saturating_sub(64))..)?;
+        if !near.contains("end_header_id") && !near.contains("\\u") {
+            return None;
+        }
+        written_end(raw).ends_with("<|end_header_id|>\n\n>>>").then_some(ToolFormat::FunctionaryV32)
     }
 
     fn note_unknown(&mut self, field: &str) {
