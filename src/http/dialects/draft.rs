@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::label::Label;
 use crate::http::prompt::{self, PromptKey, PromptTurn};
 use crate::http::references::{Entry, References};
+use crate::http::wire::REFUSED;
 
 /// What the policy wrote, raw JSON.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,9 @@ pub(super) enum Written<'b> {
     /// A whole templated conversation as one text, the prompt included.
     Whole(&'b str),
 }
+
+/// The message of a policy that said nothing.
+pub(super) const NO_WORDS: &str = r#"{"role":"assistant","content":""}"#;
 
 impl<'b> Written<'b> {
     /// A text without the end and padding tokens at its end; what is no text stays as it is.
@@ -73,8 +78,6 @@ pub(super) struct Outline {
     pub(super) group: Option<String>,
     /// How many rollouts the group has.
     pub(super) group_size: Option<usize>,
-    /// Why it cannot be scored, where the dialect alone can tell.
-    pub(super) fault: Option<String>,
 }
 
 const NO_PROMPT: &str =
@@ -85,19 +88,17 @@ impl Draft<'_> {
     pub(super) fn write(self, desk: &Desk<'_>, out: &mut String) -> Outline {
         let mut draft = self;
         let key = draft.divide(desk);
-        if let Some(fault) = draft.fault {
-            // No object: the native reader refuses it, and the dialect says why.
-            out.push_str("null");
-            return Outline { fault: Some(fault), ..Outline::default() };
-        }
-        let known = key.filter(|_| !draft.has_answers()).and_then(|key| desk.references.find(key));
+        let known = key.and_then(|key| desk.references.find(key));
         let known = known.as_deref();
         let group = draft.label.group.as_deref().map(Cow::Borrowed);
         let group = group.or_else(|| known?.group.as_ref().map(|raw| raw.get().into()));
         let group = group.or_else(|| key.filter(|_| desk.keyed).map(|key| format!("\"{key}\"").into()));
-        let outline =
-            Outline { group: group.as_deref().and_then(name_of), group_size: draft.label.group_size, fault: None };
+        let outline = Outline { group: group.as_deref().and_then(name_of), group_size: draft.label.group_size };
         out.push('{');
+        // The native reader refuses it in these words: whoever looks at what was stored finds them beside what was sent.
+        if let Some(fault) = draft.fault.as_ref().or(draft.label.fault.as_ref()) {
+            put(out, REFUSED, Some(&quoted(fault)));
+        }
         put(out, "group", group.as_deref());
         draft.put_text(desk, out);
         draft.put_label(desk, known, out);
@@ -124,7 +125,7 @@ impl Draft<'_> {
             self.written = Written::Inside(prompt::without_trailing_tokens(inside));
             return Some(divided.key);
         }
-        let wanted = desk.keyed || !self.has_answers() && !desk.references.is_empty();
+        let wanted = desk.keyed || !desk.references.is_empty();
         match (&self.prompt, &self.written) {
             (Some(prompt), _) if wanted => prompt::key_of(prompt),
             (None, Written::Messages(messages)) if wanted => prompt::key_of_conversation(messages, desk.references),
@@ -159,9 +160,11 @@ impl Draft<'_> {
         let label = &self.label;
         let known =
             |of: fn(&Entry) -> &Option<Box<RawValue>>| known.and_then(|known| of(known).as_deref()).map(RawValue::get);
-        put(out, "references", label.references.as_deref().or(known(|entry| &entry.references)));
-        put(out, "reference_calls", label.reference_calls.as_deref().or(known(|entry| &entry.reference_calls)));
-        put(out, "tools", self.tools.as_deref().or(label.tools.as_deref()).or(known(|entry| &entry.tools)));
+        let truth = |of| known(of).filter(|_| !self.has_answers());
+        put(out, "references", label.references.as_deref().or_else(|| truth(|entry| &entry.references)));
+        put(out, "reference_calls", label.reference_calls.as_deref().or_else(|| truth(|entry| &entry.reference_calls)));
+        let tools = self.tools.as_deref().or(label.tools.as_deref()).or_else(|| known(|entry| &entry.tools));
+        put(out, "tools", tools.map(list_of).as_deref());
         if let Some(format) = desk.tool_format {
             put(out, "tool_format", Some(&quoted(format)));
         }
@@ -175,6 +178,15 @@ fn put(out: &mut String, name: &str, raw: Option<&str>) {
     if let Some(raw) = raw.filter(|raw| *raw != "null") {
         out.extend(["\"", name, "\":", raw, ","]);
     }
+}
+
+/// A list that a data set holds as JSON text, decoded; anything else as it is, for the native reader to name.
+fn list_of(raw: &str) -> Cow<'_, str> {
+    let decoded = || serde_json::from_str::<String>(raw).ok();
+    let is_list =
+        |text: &String| text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_ok();
+    let list = Some(raw).filter(|raw| raw.starts_with('"')).and_then(|_| decoded()).filter(is_list);
+    list.map_or(Cow::Borrowed(raw), Cow::Owned)
 }
 
 /// A text as JSON.

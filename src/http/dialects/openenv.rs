@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::docs::LabelDoc;
 use super::draft::{Draft, Written};
 use super::fields::Parts;
-use super::label::{self, Label};
+use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::sheet::{Sheet, written};
 use super::{Dialect, serve};
@@ -84,7 +84,7 @@ impl Dialect for OpenEnv {
     const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let parts = Parts::read(body, 1 + label::DEPTH)?;
+        let parts = Parts::read(body, 2)?;
         let body = parts.object(body)?;
         let action = body.needed("action")?.object("/action")?;
         let Some(messages) = action.raw_of("messages") else {
@@ -92,7 +92,7 @@ impl Dialect for OpenEnv {
         };
         let draft = Draft {
             written: Written::Messages(Cow::Borrowed(messages)),
-            label: Label::of_object(action).unwrap_or_default(),
+            label: Label::of_fields(action),
             ..Draft::default()
         };
         Ok((Self { deadline_ms: body.raw_of("timeout_s").map(milliseconds).transpose()? }, vec![draft]))

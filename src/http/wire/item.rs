@@ -131,6 +131,9 @@ pub(super) struct ItemFields<'a> {
 
 const UNKNOWN_FIELDS_KEPT: usize = 4;
 
+/// A field of an item that was refused before it came here: why, in words. Stands before all others.
+pub(in crate::http) const REFUSED: &str = "$refused";
+
 impl<'de> Deserialize<'de> for ItemFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FieldsVisitor;
@@ -161,6 +164,7 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
                         "metadata" => {
                             map.next_value::<IgnoredAny>()?;
                         }
+                        REFUSED => return Err(A::Error::custom(map.next_value::<Text<'_>>()?.0)),
                         other => {
                             fields.note_unknown(other);
                             map.next_value::<IgnoredAny>()?;
@@ -199,6 +203,7 @@ impl<'a> ItemFields<'a> {
                 "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,
                 "response_tokens" => fields.response_tokens = serde_json::from_str(walk.value()?).ok()?,
                 "metadata" => drop(walk.value()?),
+                REFUSED => return None,
                 other => {
                     fields.note_unknown(other);
                     walk.value()?;
