@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::TextOrMessagesDoc;
-use super::draft::{Draft, Written};
+use super::draft::{Draft, NO_WORDS, Written};
 use super::fields::{Parts, Value};
 use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
@@ -145,7 +145,12 @@ fn at<'b>(column: Option<&Vec<Value<'_, 'b>>>, place: usize) -> Option<Cow<'b, s
 }
 
 fn written_by(completion: &str) -> Written<'_> {
-    if completion.starts_with('[') { Written::Messages(completion.into()) } else { Written::response(completion) }
+    match completion.strip_prefix('[') {
+        // Of a completion without a token no message is left.
+        Some(rest) if rest.trim_start() == "]" => Written::Messages(format!("[{NO_WORDS}]").into()),
+        Some(_) => Written::Messages(completion.into()),
+        None => Written::response(completion),
+    }
 }
 
 /// Score columns as a reward function of TRL gets them.
