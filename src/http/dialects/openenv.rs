@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
 use super::fields::Parts;
-use super::label::{self, Label};
+use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written};
 use super::results::{Results, written};
@@ -84,7 +84,7 @@ impl Dialect for OpenEnv {
     const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
-        let parts = Parts::read(body, 1 + label::DEPTH)?;
+        let parts = Parts::read(body, 2)?;
         let body = parts.object(body)?;
         let action = body.needed("action")?.object("/action")?;
         let Some(messages) = action.raw_of("messages") else {
@@ -92,7 +92,7 @@ impl Dialect for OpenEnv {
         };
         let raw_item = RawItem {
             written: Written::Messages(Cow::Borrowed(messages)),
-            label: Label::of_object(action).unwrap_or_default(),
+            label: Label::of_fields(action),
             ..RawItem::default()
         };
         Ok((Self { deadline_ms: body.raw_of("timeout_s").map(milliseconds).transpose()? }, vec![raw_item]))

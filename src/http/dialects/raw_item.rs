@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::label::Label;
 use crate::http::prompt::{self, PromptKey, PromptTurn};
 use crate::http::references::{Entry, References};
+use crate::http::wire::REFUSED;
 
 /// What the policy wrote, raw JSON.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,9 @@ pub(super) enum Written<'b> {
     /// A whole templated conversation as one text, the prompt included.
     Whole(&'b str),
 }
+
+/// The message of a policy that said nothing.
+pub(super) const NO_WORDS: &str = r#"{"role":"assistant","content":""}"#;
 
 impl<'b> Written<'b> {
     /// A text without the end and padding tokens at its end; what is no text stays as it is.
@@ -73,8 +78,6 @@ pub(super) struct ItemSummary {
     pub(super) group: Option<String>,
     /// How many rollouts the group has.
     pub(super) group_size: Option<usize>,
-    /// Why it cannot be scored, where the dialect alone can tell.
-    pub(super) fault: Option<String>,
 }
 
 const NO_PROMPT: &str =
@@ -85,22 +88,17 @@ impl RawItem<'_> {
     pub(super) fn write(self, context: &ItemContext<'_>, out: &mut String) -> ItemSummary {
         let mut raw_item = self;
         let key = raw_item.divide(context);
-        if let Some(fault) = raw_item.fault {
-            // No object: the native reader refuses it, and the dialect says why.
-            out.push_str("null");
-            return ItemSummary { fault: Some(fault), ..ItemSummary::default() };
-        }
-        let known = key.filter(|_| !raw_item.has_answers()).and_then(|key| context.references.find(key));
+        let known = key.and_then(|key| context.references.find(key));
         let known = known.as_deref();
         let group = raw_item.label.group.as_deref().map(Cow::Borrowed);
         let group = group.or_else(|| known?.group.as_ref().map(|raw| raw.get().into()));
         let group = group.or_else(|| key.filter(|_| context.keyed).map(|key| format!("\"{key}\"").into()));
-        let summary = ItemSummary {
-            group: group.as_deref().and_then(name_of),
-            group_size: raw_item.label.group_size,
-            fault: None,
-        };
+        let summary = ItemSummary { group: group.as_deref().and_then(name_of), group_size: raw_item.label.group_size };
         out.push('{');
+        // The native reader refuses it in these words: whoever looks at what was stored finds them beside what was sent.
+        if let Some(fault) = raw_item.fault.as_ref().or(raw_item.label.fault.as_ref()) {
+            put(out, REFUSED, Some(&quoted(fault)));
+        }
         put(out, "group", group.as_deref());
         raw_item.put_text(context, out);
         raw_item.put_label(context, known, out);
@@ -127,7 +125,7 @@ impl RawItem<'_> {
             self.written = Written::Inside(prompt::without_trailing_tokens(inside));
             return Some(divided.key);
         }
-        let wanted = context.keyed || !self.has_answers() && !context.references.is_empty();
+        let wanted = context.keyed || !context.references.is_empty();
         match (&self.prompt, &self.written) {
             (Some(prompt), _) if wanted => prompt::key_of(prompt),
             (None, Written::Messages(messages)) if wanted => prompt::key_of_conversation(messages, context.references),
@@ -162,9 +160,11 @@ impl RawItem<'_> {
         let label = &self.label;
         let known =
             |of: fn(&Entry) -> &Option<Box<RawValue>>| known.and_then(|known| of(known).as_deref()).map(RawValue::get);
-        put(out, "references", label.references.as_deref().or(known(|entry| &entry.references)));
-        put(out, "reference_calls", label.reference_calls.as_deref().or(known(|entry| &entry.reference_calls)));
-        put(out, "tools", self.tools.as_deref().or(label.tools.as_deref()).or(known(|entry| &entry.tools)));
+        let truth = |of| known(of).filter(|_| !self.has_answers());
+        put(out, "references", label.references.as_deref().or_else(|| truth(|entry| &entry.references)));
+        put(out, "reference_calls", label.reference_calls.as_deref().or_else(|| truth(|entry| &entry.reference_calls)));
+        let tools = self.tools.as_deref().or(label.tools.as_deref()).or_else(|| known(|entry| &entry.tools));
+        put(out, "tools", tools.map(list_of).as_deref());
         if let Some(format) = context.tool_format {
             put(out, "tool_format", Some(&quoted(format)));
         }
@@ -178,6 +178,15 @@ fn put(out: &mut String, name: &str, raw: Option<&str>) {
     if let Some(raw) = raw.filter(|raw| *raw != "null") {
         out.extend(["\"", name, "\":", raw, ","]);
     }
+}
+
+/// A list that a data set holds as JSON text, decoded; anything else as it is, for the native reader to name.
+fn list_of(raw: &str) -> Cow<'_, str> {
+    let decoded = || serde_json::from_str::<String>(raw).ok();
+    let is_list =
+        |text: &String| text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_ok();
+    let list = Some(raw).filter(|raw| raw.starts_with('"')).and_then(|_| decoded()).filter(is_list);
+    list.map_or(Cow::Borrowed(raw), Cow::Owned)
 }
 
 /// A text as JSON.

@@ -35,7 +35,6 @@ pub(super) struct Outcome<'s> {
     row: &'s Row,
     facts: &'s Facts,
     rubric: &'s Rubric,
-    fault: Option<&'s str>,
 }
 
 impl<'s> Results<'s> {
@@ -44,12 +43,12 @@ impl<'s> Results<'s> {
     /// # Errors
     /// The first item's fault where `on_invalid` is `error`.
     pub(super) fn new<D: Dialect>(prepared: &'s Prepared<D>, scores: &'s [Scoring]) -> Result<Self, Problem> {
-        let outcome = |(item, scoring): (&'s super::prepare::PreparedItem, &'s Scoring)| {
+        let outcome = |scoring: &'s Scoring| {
             let row = scoring.scored.rows.get(scoring.row)?;
             let (facts, rubric) = (row.facts.as_deref()?, &*scoring.scored.settings.rubric);
-            Some(Outcome { row, facts, rubric, fault: item.summary.fault.as_deref() })
+            Some(Outcome { row, facts, rubric })
         };
-        let outcomes: Option<Vec<_>> = prepared.items.iter().zip(scores).map(outcome).collect();
+        let outcomes: Option<Vec<_>> = scores.iter().map(outcome).collect();
         let outcomes = outcomes.ok_or_else(|| Problem::internal("a result was lost; please report this"))?;
         let results = Self { options: &prepared.options, outcomes };
         match results.outcomes.iter().enumerate().find(|(_, outcome)| !outcome.valid()) {
@@ -123,7 +122,7 @@ impl<'s> Outcome<'s> {
     /// Why there is no reward: a code of the closed list, and words.
     pub(super) fn fault(&self) -> Option<(&'static str, &'s str)> {
         let (code, message) = self.facts.fault.as_ref()?;
-        Some((code.as_str(), self.fault.unwrap_or(message)))
+        Some((code.as_str(), message))
     }
 
     /// `retried` says that the client tries again whatever the status is.

@@ -13,7 +13,7 @@ use super::docs::TextOrMessagesDoc;
 use super::fields::{Parts, Value, one_for_each};
 use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
-use super::raw_item::{RawItem, Written};
+use super::raw_item::{NO_WORDS, RawItem, Written};
 use super::results::{Named, Outcome, Results, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -134,7 +134,12 @@ fn at<'b>(column: Option<&Vec<Value<'_, 'b>>>, place: usize) -> Option<Cow<'b, s
 }
 
 fn written_by(completion: &str) -> Written<'_> {
-    if completion.starts_with('[') { Written::Messages(completion.into()) } else { Written::response(completion) }
+    match completion.strip_prefix('[') {
+        // Of a completion without a token no message is left.
+        Some(rest) if rest.trim_start() == "]" => Written::Messages(format!("[{NO_WORDS}]").into()),
+        Some(_) => Written::Messages(completion.into()),
+        None => Written::response(completion),
+    }
 }
 
 /// Score columns as a reward function of TRL gets them.

@@ -8,6 +8,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
@@ -101,10 +102,10 @@ impl Dialect for Verl {
             return Ok((Self { list: false }, vec![raw_item(body, format_args!(""))?]));
         }
         // One that is no sample is that sample's affair.
-        let raw_items = body.inside().enumerate().map(|(place, body)| {
-            let unread = |wrong: Pointed| RawItem { fault: Some(wrong.to_string()), ..RawItem::default() };
-            raw_item(body, format_args!("/{place}")).unwrap_or_else(unread)
-        });
+        let raw_items = body
+            .inside()
+            .enumerate()
+            .map(|(place, body)| raw_item(body, format_args!("/{place}")).unwrap_or_else(|wrong| unread(body, &wrong)));
         Ok((Self { list: true }, raw_items.collect()))
     }
 
@@ -119,24 +120,41 @@ impl Dialect for Verl {
 
 fn raw_item<'b>(body: Value<'_, 'b>, pointer: fmt::Arguments<'_>) -> Result<RawItem<'b>, Pointed> {
     let body = body.object(pointer)?;
-    let label = body.raw_of("ground_truth").map(Label::of_raw).unwrap_or_default();
     let written = Written::response(body.needed("solution_str")?.raw());
-    let Some(info) = body.get("extra_info") else { return Ok(RawItem { written, label, ..RawItem::default() }) };
-    let info = info.object(format_args!("{pointer}/extra_info"))?;
-    let raw = |name: &str| info.raw_of(name).map(Cow::Borrowed);
-    let about = Label {
-        group: info.first(&["group", "group_id", "uid", "index"]).map(Value::raw).map(Cow::Borrowed),
-        group_size: info.raw_of("group_size").and_then(|size| size.parse().ok()),
-        ..Label::default()
-    };
+    let info = body.get("extra_info").map(|info| info.object(format_args!("{pointer}/extra_info"))).transpose()?;
+    let raw = |name: &str| info?.raw_of(name).map(Cow::Borrowed);
     Ok(RawItem {
         prompt: raw("prompt"),
         written,
         tools: raw("tools"),
-        label: label.or(about),
+        label: label(body, info),
         truncated: raw("truncated"),
         ..RawItem::default()
     })
+}
+
+/// What is right, and the group, which verl's data set has elsewhere.
+fn label<'b>(body: Value<'_, 'b>, info: Option<Value<'_, 'b>>) -> Label<'b> {
+    let label = body.raw_of("ground_truth").map(Label::of_raw).unwrap_or_default();
+    let group = info.map(|info| Label::of_group(info, &["group", "group_id", "uid", "index"]));
+    label.or(group.unwrap_or_default())
+}
+
+/// A sample that is none: its group does not wait for it in vain, and it is kept as it was sent.
+fn unread<'b>(body: Value<'_, 'b>, wrong: &Pointed) -> RawItem<'b> {
+    let fault = Some(wrong.to_string());
+    // What is no JSON would spoil what is kept of the others.
+    if serde_json::from_str::<IgnoredAny>(body.raw()).is_err() {
+        return RawItem { fault, ..RawItem::default() };
+    }
+    let info = body.get("extra_info").filter(|info| info.object("").is_ok());
+    RawItem {
+        prompt: info.and_then(|info| info.raw_of("prompt")).map(Cow::Borrowed),
+        written: Written::Response(Cow::Borrowed(body.raw())),
+        label: label(body, info),
+        fault,
+        ..RawItem::default()
+    }
 }
 
 fn fields<'s>(outcome: &Outcome<'s>, options: &Options) -> Named<'s, Option<f64>> {

@@ -67,12 +67,29 @@ mod tests {
         assert_eq!(value("2 ^ 3 ** 1 - 1"), Ok(7.0));
         assert_eq!(value("-2 ^ 2 - --1"), Ok(-5.0));
         assert_eq!(value("max(a, b_2, min(3, 2)) + abs(-1)"), Ok(3.0));
+        assert_eq!(value("a / (1 + 1e-6) * 2.5E0 + 1e+2"), Ok(0.5 / (1.0 + 1e-6) * 2.5 + 100.0));
         assert_eq!(value("sqrt(4) + floor(1.5) + ceil(0.5) + exp(0) + log(1)"), Ok(5.0));
     }
 
     #[test]
     fn what_is_wrong_is_said_and_nothing_panics() {
-        for text in ["", "a +", "(a", "a b_2", "min()", "sqrt(1, 2)", "__import__('os')", "1..2", "é", "a.x"] {
+        for text in [
+            "",
+            "a +",
+            "(a",
+            "a b_2",
+            "min()",
+            "sqrt(1, 2)",
+            "__import__('os')",
+            "1..2",
+            "1e",
+            "1e-",
+            "1e2.5",
+            "1 e2",
+            "e2",
+            "é",
+            "a.x",
+        ] {
             assert!(value(text).is_err(), "{text}");
         }
         assert_eq!(value("nobody"), Err(FormulaError::UnknownName("nobody".to_owned())));
