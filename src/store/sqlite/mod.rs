@@ -20,9 +20,11 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use self::connection::{Fault, Place};
+pub(super) use self::desk::log_untold;
 use self::insert::Ledger;
 use self::reader::{Readers, Replayed};
 use self::visits::KnownVisits;
+pub(super) use self::writer::Verdict;
 use self::writer::Writer;
 use super::read::RunCursor;
 use super::record::Finding;
@@ -102,7 +104,7 @@ impl Sqlite {
         self.last_batch
     }
 
-    pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
+    pub(super) async fn append(&self, batch: Batch) -> Result<Option<Verdict>, StoreError> {
         self.writer.append(batch).await
     }
 
