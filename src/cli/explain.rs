@@ -88,8 +88,9 @@ impl<'t> Asked<'t> {
             let raw = serde_json::from_str(text).with_context(|| path.display().to_string())?;
             return Ok(Self { raw: vec![raw], tools: "", position: Position::default(), is_request: false });
         }
-        let request = read_request(text)
-            .map_err(|wrong| anyhow::anyhow!("{}: {}", path.display(), printable_line(&wrong.to_string())))?;
+        let request = read_request(text).and_then(|request| request.check_one_step().map(|()| request));
+        let request =
+            request.map_err(|wrong| anyhow::anyhow!("{}: {}", path.display(), printable_line(&wrong.to_string())))?;
         let curriculum = request.curriculum.map(|Object(curriculum)| curriculum).unwrap_or_default();
         let position = Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery };
         let tools = request.tools.map_or("", RawValue::get);

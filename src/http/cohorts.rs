@@ -1,7 +1,8 @@
 //! Members of a group that come in requests of their own: they wait for each other and are scored together.
 //!
 //! In: a member's items and what they are scored by. Out: the members' scores. A cohort is scored when it has its size,
-//! when its time is over (with those that came), or when the server stops; a member whose client goes away leaves. Only
+//! when its time is over (with those that came), or when the server stops; a member whose client goes away leaves, but for
+//! one with an idempotency key, which whoever repeats its request finds waiting. Only
 //! for rubrics and policies that look at the group: everything else is scored at once.
 
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use super::batch::{BatchError, Due, Scored};
 use super::error::Problem;
 use super::kind::Kind;
 use super::limits::AbandonOnDrop;
-use super::scoring::{self, Job, by_size};
+use super::scoring::{self, Job, Storing, by_size};
 use super::wire::MAX_TRAJECTORIES;
 use crate::locks;
 
@@ -45,18 +46,27 @@ pub(crate) struct Joining {
     pub(crate) size: usize,
     /// How long the first member waits for the others, counted from when its request arrived.
     pub(crate) patience: Duration,
-    /// When its request arrived.
+    /// The request that brings it.
+    pub(crate) request: Coming,
+}
+
+/// A request that brings members.
+#[derive(Clone)]
+pub(crate) struct Coming {
+    /// When it arrived.
     pub(crate) arrived: Instant,
     /// When its answer is due.
     pub(crate) due: Option<Due>,
-    /// The id of its request.
+    /// Its id.
     pub(crate) request_id: String,
+    /// Whether it waits for what is being stored when that is late: its client has a key, and hears of the answer by it.
+    pub(crate) patient: bool,
 }
 
 impl Joining {
     /// What it is told where nearly all of its time is over: those that are scored with it have no more than it has.
     fn too_late(&self) -> Option<Problem> {
-        let due = self.due?;
+        let due = self.request.due?;
         let left = due.at.saturating_duration_since(Instant::now());
         (left < Duration::from_millis(due.limit_ms / 20)).then(|| BatchError::Deadline(due).into())
     }
@@ -112,6 +122,8 @@ impl Cohort {
 struct Member {
     number: u64,
     joining: Joining,
+    /// Place of its first item among those of all, as soon as they are put together.
+    first: usize,
     answer: oneshot::Sender<Result<MemberScores, Problem>>,
 }
 
@@ -149,7 +161,7 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
     if let Some(problem) = joining.too_late() {
         return Err(problem);
     }
-    let due = joining.due;
+    let due = joining.request.due;
     let (answer, mut wait) = oneshot::channel();
     let (number, settled) = {
         let mut waiting = app.cohorts.lock();
@@ -199,7 +211,7 @@ impl Waiting {
         self.next += 1;
         let crowded = self.cohorts.get(key).is_some_and(|cohort| cohort.items + joining.count > MAX_TRAJECTORIES);
         let before = if crowded { self.take_out(key) } else { None };
-        let patience = joining.patience.saturating_sub(joining.arrived.elapsed());
+        let patience = joining.patience.saturating_sub(joining.request.arrived.elapsed());
         self.members += 1;
         self.bytes += joining.items.len();
         let cohort = self.cohorts.entry(key.clone()).or_insert_with(|| Cohort {
@@ -208,7 +220,7 @@ impl Waiting {
             items: 0,
             timer: tokio::spawn(give_up(app.clone(), key.clone(), number, patience)).abort_handle(),
         });
-        let complete = if cohort.add(Member { number, joining, answer }) { self.take_out(key) } else { None };
+        let complete = if cohort.add(Member { number, joining, first: 0, answer }) { self.take_out(key) } else { None };
         Ok((number, before.into_iter().chain(complete).collect()))
     }
 
@@ -269,28 +281,47 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
     let members = without_late(cohort.members);
     let bytes = members.iter().map(|member| member.joining.items.len()).sum();
     let Ok((mut members, body)) = by_size(bytes, move || Ok(together(&key, members))).await else { return };
-    let Some(first) = members.iter().min_by_key(|member| member.joining.arrived) else { return };
-    let Joining { arrived, due, ref request_id, .. } = first.joining;
-    let request_id = request_id.clone();
+    let Some(first) = members.iter().min_by_key(|member| member.joining.request.arrived) else { return };
+    let Coming { arrived, due, request_id, .. } = first.joining.request.clone();
     let gone = AbandonOnDrop::default();
-    let abandoned = gone.0.clone();
-    let items = Vec::new();
-    let job = Job { body, arrived, due, request_id, idempotency: None, items, facts: true, abandoned };
+    let (items, abandoned) = (Vec::new(), gone.0.clone());
+    // It is of several requests, and stored under the key of none of them.
+    let (idempotency, all_valid) = (None, false);
+    let job = Job { body, arrived, due, request_id, idempotency, all_valid, items, facts: true, abandoned };
     let all_gone = async {
         for member in &mut members {
             member.answer.closed().await;
         }
     };
-    let scored = tokio::select! {
-        scored = scoring::score(&app, job) => scored.map(Arc::new),
+    let begun = tokio::select! {
+        begun = scoring::begin(&app, job) => begun,
         () = all_gone => return,
     };
-    let mut first = 0;
-    for member in members {
-        let share = scored.clone().map(|scored| MemberScores { scored, first });
-        first += member.joining.count;
-        // A client that went away meanwhile needs none.
-        let _ = member.answer.send(share);
+    match begun {
+        Ok(storing) => tell_when_stored(storing, members).await,
+        Err(problem) => tell(members, &Err(problem)),
+    }
+}
+
+/// Tells the members when their scores are stored; those that are not patient when that is late.
+async fn tell_when_stored(mut storing: Storing, members: Vec<Member>) {
+    let mut stored = storing.in_time().await;
+    let members = match stored {
+        Err(late) if late.kind() == Kind::Deadline => {
+            let (patient, others) = members.into_iter().partition(|member| member.joining.request.patient);
+            tell(others, &Err(late));
+            stored = storing.stored().await;
+            patient
+        }
+        _ => members,
+    };
+    tell(members, &stored.map(|()| Arc::new(storing.scored)));
+}
+
+/// Gives each member what is its own; one whose client went away meanwhile needs nothing.
+fn tell(members: Vec<Member>, scored: &Result<Arc<Scored>, Problem>) {
+    for Member { answer, first, .. } in members {
+        let _ = answer.send(scored.clone().map(|scored| MemberScores { scored, first }));
     }
 }
 
@@ -310,6 +341,11 @@ fn without_late(members: Vec<Member>) -> Vec<Member> {
 fn together(key: &CohortKey, mut members: Vec<Member>) -> (Vec<Member>, String) {
     // The order of arrival says nothing; a group's report should not depend on it.
     members.sort_by(|a, b| a.joining.items.cmp(&b.joining.items));
+    let mut place = 0;
+    for member in &mut members {
+        member.first = place;
+        place += member.joining.count;
+    }
     let items: Vec<&str> = members.iter().map(|member| member.joining.items.as_str()).collect();
     let body = [&*key.envelope, &items.join(","), "]}"].concat();
     (members, body)

@@ -7,7 +7,7 @@ use std::io;
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -30,10 +30,8 @@ pub(super) async fn decompress(State(app): State<App>, mut request: Request, nex
     if accepts_none(request.headers()) {
         request.headers_mut().remove(header::ACCEPT_ENCODING);
     }
-    let Some(coding) = request.headers_mut().remove(header::CONTENT_ENCODING) else {
-        return next.run(request).await;
-    };
-    let (name, longest) = (name_of(&coding), longest_packed(app.limits.config.max_body_bytes));
+    let Some(name) = coding(request.headers()) else { return next.run(request).await };
+    let longest = longest_packed(app.limits.config.max_body_bytes);
     let (mut parts, body) = request.into_parts();
     let body = match name.as_str() {
         "identity" => body,
@@ -47,11 +45,9 @@ pub(super) async fn decompress(State(app): State<App>, mut request: Request, nex
             decoder.multiple_members(true);
             plain(decoder)
         }
-        _ => {
-            parts.headers.insert(header::CONTENT_ENCODING, coding);
-            return next.run(Request::from_parts(parts, body)).await;
-        }
+        _ => return next.run(Request::from_parts(parts, body)).await,
     };
+    parts.headers.remove(header::CONTENT_ENCODING);
     if name != "identity" {
         // It counted the bytes before.
         parts.headers.remove(header::CONTENT_LENGTH);
@@ -69,15 +65,17 @@ fn longest_packed(plain: usize) -> usize {
 /// # Errors
 /// 415.
 pub(super) fn require_known(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(coding) = headers.get(header::CONTENT_ENCODING) else { return Ok(()) };
-    let name = name_of(coding);
+    let Some(name) = coding(headers) else { return Ok(()) };
     let detail = format!("the content encoding {name:?} is not supported; send gzip, zstd or identity");
     Err(Problem::new(Kind::Encoding, detail))
 }
 
-/// The names of codings are case-insensitive (RFC 9110, 8.4.1).
-fn name_of(coding: &HeaderValue) -> String {
-    String::from_utf8_lossy(coding.as_bytes()).trim().to_ascii_lowercase()
+/// What a body is encoded in, if that is said. The names of codings are case-insensitive (RFC 9110, 8.4.1), and several
+/// lines are one list (5.3).
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(header::CONTENT_ENCODING).iter();
+    let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    (!lines.is_empty()).then(|| lines.join(", ").trim().to_ascii_lowercase())
 }
 
 /// Whether a client accepts neither a plain answer nor one in an encoding that there is.

@@ -59,19 +59,17 @@ fn problems(path: &str, method: Method, repeatable: bool) -> Problems {
     if is_read {
         all.extend([
             ("400", "The body, or a parameter, cannot be read"),
+            ("408", "The body came too slowly"),
             ("413", "The body is too large"),
             ("415", "The content type or encoding is not supported"),
+            ("429", "Too much is in flight; see Retry-After"),
         ]);
     }
     if path.contains('{') {
         all.push(("400", "A part of the path, or a parameter, cannot be read"));
     }
     if is_read && method == Method::Post && path != "/rubrics/check" {
-        all.extend([
-            ("408", "The body came too slowly"),
-            ("429", "Too much is in flight; see Retry-After"),
-            ("503", "Draining, or the store failed; see Retry-After"),
-        ]);
+        all.push(("503", "Draining, or the store failed; see Retry-After"));
     }
     if repeatable {
         all.extend([

@@ -130,6 +130,17 @@ impl Problem {
         Self::new(Kind::Deadline, detail)
     }
 
+    /// A request with a key was not answered when that was due, and goes on.
+    pub fn answered_late(due: Due) -> Self {
+        let detail = format!(
+            "not answered within {} ms, but it may still be scored and stored: repeat the request with the same \
+             Idempotency-Key to get its answer, send smaller batches or {}",
+            due.limit_ms,
+            raise(due.servers)
+        );
+        Self::new(Kind::Deadline, detail)
+    }
+
     /// With the field at fault; a very long pointer is cut.
     #[must_use]
     pub fn at(mut self, pointer: impl AsRef<str>) -> Self {

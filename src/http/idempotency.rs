@@ -108,7 +108,8 @@ impl Idempotency {
     }
 }
 
-fn conflict(key: &str) -> Problem {
+/// The key stands for another request.
+pub(super) fn conflict(key: &str) -> Problem {
     let detail = format!("the idempotency key {key:?} was used for another body; use a new key");
     Problem::new(Kind::IdempotencyConflict, detail)
 }

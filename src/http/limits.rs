@@ -223,6 +223,16 @@ impl Admission<'_> {
         }
     }
 
+    /// Its bytes, for work that may outlive the request: they count until that ends.
+    pub(super) fn lend(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.permits.take()
+    }
+
+    /// What was lent, for the answer to count by.
+    pub(super) fn take_back(&mut self, share: Option<OwnedSemaphorePermit>) {
+        self.permits = share;
+    }
+
     /// Room for a body. What was used before takes memory at once, and counts.
     fn room(&mut self, bytes: usize) -> (String, Option<Lease>) {
         let spare = self.limits.buffers.take(bytes);

@@ -1,6 +1,7 @@
 //! What is counted, and how Prometheus reads it.
 
 mod classic;
+mod counts;
 mod family;
 mod judges;
 mod stored;
@@ -18,9 +19,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use self::classic::classic;
+pub(super) use self::counts::Counts;
 use self::judges::JudgeCollector;
 use self::stored::StoreCollector;
-use super::batch::Scored;
 use super::kind::Kind;
 use super::limits::Limits;
 use crate::judge::Judges;
@@ -174,24 +175,21 @@ impl Metrics {
     }
 
     /// Counts a scored request.
-    pub fn count(&self, scored: &Scored) {
-        let rubric = &scored.settings.rubric;
-        let name = || Name(scored.settings.metric_label().to_owned());
-        let valid = scored.rows.iter().filter(|row| row.valid).count();
-        for (outcome, n) in [("valid", valid), ("invalid", scored.rows.len() - valid)] {
-            self.count_trajectories(name(), outcome, n as u64);
+    pub fn count(&self, counts: &Counts) {
+        let name = || Name(counts.label.clone());
+        for (outcome, n) in [("valid", counts.valid), ("invalid", counts.invalid)] {
+            self.count_trajectories(name(), outcome, n);
         }
-        if !scored.settings.inline {
-            for (stage, counts) in rubric.stages.iter().zip(&scored.stages) {
-                let labels = StageLabels { rubric: name(), stage: Name(stage.name.to_string()) };
-                self.reached.get_or_create(&labels).inc_by(u64::from(counts.reached));
-                self.passed.get_or_create(&labels).inc_by(u64::from(counts.passed));
-            }
+        let stages = counts.rubric.iter().flat_map(|rubric| &rubric.stages);
+        for (stage, count) in stages.zip(&counts.stages) {
+            let labels = StageLabels { rubric: name(), stage: Name(stage.name.to_string()) };
+            self.reached.get_or_create(&labels).inc_by(u64::from(count.reached));
+            self.passed.get_or_create(&labels).inc_by(u64::from(count.passed));
         }
-        for outside in &scored.outside {
+        for outside in &counts.outside {
             self.outside.get_or_create(&JudgedLabels { rubric: name() }).observe(*outside);
         }
-        self.count_errors(&scored.errors);
+        self.count_errors(&counts.errors);
     }
 
     /// Counts the items for which a request got no other answer than an error.

@@ -77,7 +77,7 @@ pub(crate) struct RewardRequestDoc {
     /// The trainer's step.
     #[schema(required = false)]
     step: Option<u64>,
-    /// The curriculum position; its `step` wins over the one beside it.
+    /// The curriculum position. Its `step` stands instead of the one beside it; where there are both, they must be equal.
     #[schema(required = false)]
     curriculum: Option<CurriculumDoc>,
     /// Milliseconds from the request's arrival after which the answer is 504. It belongs before `trajectories`: behind them it

@@ -9,15 +9,17 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
 use super::app::App;
 use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
+use super::metrics::Counts;
 use crate::judge::Session;
 use crate::locks;
 use crate::stages::NoScoreCode;
-use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StageCounts, StoreError};
+use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StageCounts, StoreError, Untold};
 
 /// A request that is to be scored.
 pub(crate) struct Job {
@@ -31,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) request_id: String,
     /// Set when the client sent an idempotency key.
     pub(crate) idempotency: Option<Idempotency>,
+    /// Whether an item without a score makes the answer an error, for which the key promises nothing.
+    pub(crate) all_valid: bool,
     /// Where the items stand in the body, where that is known.
     pub(crate) items: Vec<Range<usize>>,
     /// Whether the rows are to have their facts, as a dialect needs them.
@@ -39,17 +43,59 @@ pub(crate) struct Job {
     pub(crate) abandoned: Arc<AtomicBool>,
 }
 
+/// A request that was scored, and whose scores are stored and counted, whether or not anybody waits for that.
+pub(crate) struct Storing {
+    /// What scoring made of it.
+    pub(crate) scored: Scored,
+    /// When the answer is due.
+    due: Option<Due>,
+    /// Where there is something to wait for.
+    outcome: Option<JoinHandle<Result<(), Untold>>>,
+}
+
+impl Storing {
+    /// Waits until the scores are stored, but not longer than until the answer is due; who is late may wait on.
+    ///
+    /// # Errors
+    /// 504 when it is late, and why they could not be stored.
+    pub(crate) async fn in_time(&mut self) -> Result<(), Problem> {
+        in_time(self.due, Problem::stored_late, self.stored()).await
+    }
+
+    /// Waits until the scores are stored, however long that takes.
+    ///
+    /// # Errors
+    /// Why they could not be.
+    pub(crate) async fn stored(&mut self) -> Result<(), Problem> {
+        let Some(outcome) = &mut self.outcome else { return Ok(()) };
+        let stored = outcome.await;
+        self.outcome = None;
+        let stored = stored.map_err(|error| Problem::internal(error.to_string()))?;
+        stored.map_err(|untold| untold.tell().into())
+    }
+}
+
 /// Scores a request, makes the scores durable and counts them.
 ///
 /// # Errors
 /// When the request as a whole has no answer; a bad item is no error but a result that says so.
 pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
-    let Job { body, arrived, due, request_id, idempotency, items, facts, abandoned } = job;
+    let mut storing = begin(app, job).await?;
+    storing.in_time().await?;
+    Ok(storing.scored)
+}
+
+/// Scores a request and begins to store the scores.
+///
+/// # Errors
+/// As [`score`], but for what becomes of the scores in the store.
+pub(crate) async fn begin(app: &App, job: Job) -> Result<Storing, Problem> {
+    let Job { body, arrived, due, request_id, idempotency, all_valid, items, facts, abandoned } = job;
     let stop = Stop { arrived: Some(arrived), early: due, abandoned, ..Stop::default() };
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
-    let identity = batch_id.map(|id| BatchIdentity { id, created_at_ms: app.now_ms(), idempotency });
+    let identity = batch_id.map(|id| BatchIdentity { id, created_at_ms: app.now_ms(), idempotency, all_valid });
     let mut pass = Pass { request_id, body, items, identity, stop, facts, session: Session::default() };
-    let (scored, batch) = loop {
+    let (mut scored, batch) = loop {
         let result;
         (result, pass) = pass.take_turn(app).await?;
         // A result with questions left open is none.
@@ -68,14 +114,25 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     app.limits.buffers.keep(std::mem::take(&mut pass.body));
     tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
     drop(pass);
-    if let (Some(store), Some(batch)) = (&app.store, batch) {
-        // Its queue may be full, or another process hold the database. What is in the queue already is kept nevertheless, for
-        // a repeat with the same key.
-        in_time(due, Problem::stored_late, async { Ok(store.append(batch).await?) }).await?;
+    // Counted only when it is stored: what was not is sent again, and counted then.
+    let counts = Counts::take(&mut scored);
+    let (Some(store), Some(batch)) = (&app.store, batch) else {
+        app.metrics.count(&counts);
+        return Ok(Storing { scored, due, outcome: None });
+    };
+    // The queue may be full: what is not in it when its answer is due, or its client leaves, is not stored.
+    let queued = in_time(due, Problem::stored_late, async { Ok(store.queue(batch).await?) }).await?;
+    if queued.is_promised() {
+        app.metrics.count(&counts);
+        return Ok(Storing { scored, due, outcome: None });
     }
-    // Only now: what was not stored is sent again, and counted then.
-    app.metrics.count(&scored);
-    Ok(scored)
+    let work = app.clone();
+    let outcome = tokio::spawn(async move {
+        queued.written().await?;
+        work.metrics.count(&counts);
+        Ok(())
+    });
+    Ok(Storing { scored, due, outcome: Some(outcome) })
 }
 
 /// Tells the log of items that could not be scored: most trainers' paths have no place for the reason.
@@ -113,6 +170,7 @@ struct BatchIdentity {
     id: BatchId,
     created_at_ms: i64,
     idempotency: Option<Idempotency>,
+    all_valid: bool,
 }
 
 /// A request on its way through scoring, which goes over it again when its judges have answered.
@@ -179,7 +237,9 @@ impl Pass {
             judges: (!judges.is_empty()).then(|| serde_json::json!(judges).to_string()),
             request: keep.then(|| Compressed::new(self.body.as_bytes())).transpose()?,
             response: Compressed::new(&scored.body)?,
-            idempotency: identity.idempotency,
+            idempotency: identity
+                .idempotency
+                .filter(|_| !identity.all_valid || scored.rows.iter().all(|row| row.valid)),
             scores: ScoreRows::new(identity.id, scores)?,
             stages: settings
                 .rubric
@@ -263,6 +323,34 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::http::app::Config;
+    use crate::http::batch::Engine;
+    use crate::rubric::Catalog;
+    use crate::store::{self, Store};
+
+    /// Else what could not be scored would be what its key stands for, and a repeat that can be scored would not be stored.
+    #[tokio::test]
+    async fn an_answer_that_is_an_error_has_no_key() {
+        let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };
+        let store = Store::open(&config).unwrap().unwrap();
+        let app = App::new(Engine::new(Catalog::open(None).unwrap(), 1 << 20), Some(store.clone()), Config::default());
+        for (items, all_valid, promised) in [("7", true, false), ("7", false, true), ("", true, true)] {
+            let key = format!("{items}{all_valid}");
+            let job = Job {
+                body: format!("{{\"trajectories\":[{items}]}}"),
+                arrived: Instant::now(),
+                due: None,
+                request_id: String::new(),
+                idempotency: Some(Idempotency { key: key.clone(), body_hash: [0; 32], status: 200 }),
+                all_valid,
+                items: Vec::new(),
+                facts: true,
+                abandoned: Arc::default(),
+            };
+            score(&app, job).await.unwrap();
+            assert_eq!(store.idempotent(&key).await.unwrap().is_some(), promised, "{key}");
+        }
+    }
 
     /// A turn that comes after the answer was due finds nothing to do, and the queue holds nothing meanwhile.
     #[tokio::test(start_paused = true)]

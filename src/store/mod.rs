@@ -34,7 +34,7 @@ pub use self::rows::{ScoreRow, ScoreRows};
 
 use self::config::Target;
 use self::record::Finding;
-use self::sqlite::Sqlite;
+use self::sqlite::{PendingWrite, Sqlite, log_untold};
 
 /// Longest finding that is kept, in bytes.
 pub const MAX_FINDING_BYTES: usize = 1 << 20;
@@ -52,6 +52,59 @@ struct Inner {
     database: Sqlite,
     ids: BatchIds,
     keep_trajectories: bool,
+}
+
+/// A batch in the queue of a store.
+#[must_use = "whether it could be written is not known yet"]
+pub struct Queued {
+    batch: BatchId,
+    pending: Option<PendingWrite>,
+}
+
+impl Queued {
+    /// Whether there is nothing to wait for: with [`Durability::Relaxed`], but for a batch with an idempotency key. It is tried
+    /// again then while the disk is full or another process holds the database.
+    pub fn is_promised(&self) -> bool {
+        self.pending.is_none()
+    }
+
+    /// Waits until it is on the disk, where it is not promised.
+    ///
+    /// # Errors
+    /// [`StoreError::Duplicate`], [`StoreError::IdempotencyTaken`], or why the database refused; nothing of the batch is kept
+    /// then. A failure that nobody waits for, or that is not told, is logged.
+    pub async fn written(self) -> Result<(), Untold> {
+        let Self { batch, pending } = self;
+        match pending {
+            Some(mut pending) => pending.wait().await.map_err(|error| Untold { batch, error, told: false }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a batch was not stored. Where it is dropped before it was told, the log says so.
+#[derive(Debug)]
+pub struct Untold {
+    batch: BatchId,
+    error: StoreError,
+    told: bool,
+}
+
+impl Untold {
+    /// For whoever tells it.
+    #[must_use]
+    pub fn tell(mut self) -> StoreError {
+        self.told = true;
+        self.error.clone()
+    }
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        if !self.told {
+            log_untold(Some(self.batch), &self.error);
+        }
+    }
 }
 
 /// What becomes of batches that are appended.
@@ -140,20 +193,25 @@ impl Store {
         self.inner.keep_trajectories
     }
 
-    /// Stores a batch. With [`Durability::Commit`] it returns when the batch is on the disk, with
-    /// [`Durability::Relaxed`] when it is queued (but a batch with an idempotency key when it is written); it is tried again
-    /// then while the disk is full or another process holds the database. A full queue makes it wait. A call that is
-    /// dropped after the batch was queued does not take it back.
+    /// Stores a batch: [`Self::queue`], and [`Queued::written`].
     ///
     /// # Errors
-    /// [`StoreError::Batch`], [`StoreError::Duplicate`], [`StoreError::IdempotencyTaken`], or why the database refused;
-    /// nothing of the batch is kept then. A failure that nobody waits for is logged and counted.
-    pub async fn append(&self, mut batch: Batch) -> Result<(), StoreError> {
+    /// As those.
+    pub async fn append(&self, batch: Batch) -> Result<(), StoreError> {
+        self.queue(batch).await?.written().await.map_err(Untold::tell)
+    }
+
+    /// Queues a batch, which is written then whether or not anybody waits for it. A full queue makes it wait: a call that is
+    /// dropped meanwhile has stored nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Batch`], and [`StoreError::Closed`].
+    pub async fn queue(&self, mut batch: Batch) -> Result<Queued, StoreError> {
         batch.check()?;
         if !self.inner.keep_trajectories {
             batch.request = None;
         }
-        self.inner.database.append(batch).await
+        Ok(Queued { batch: batch.id, pending: self.inner.database.append(batch).await? })
     }
 
     /// What was kept under a key; `None` also where the database cannot be read, which is logged. Blocks for a look-up by

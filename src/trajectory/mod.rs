@@ -184,6 +184,21 @@ impl Malformed {
     }
 }
 
+/// Checks reference answers.
+///
+/// # Errors
+/// When there are too many, or one is too long.
+pub fn check_references<R: AsRef<str>>(references: &[R]) -> Result<(), Malformed> {
+    if references.len() > MAX_REFERENCES {
+        return Err(Malformed::TooManyReferences(references.len()));
+    }
+    let mut lengths = references.iter().map(|reference| reference.as_ref().len()).enumerate();
+    match lengths.find(|(_, bytes)| *bytes > MAX_REFERENCE_BYTES) {
+        Some((index, bytes)) => Err(Malformed::LongReference { index, bytes }),
+        None => Ok(()),
+    }
+}
+
 impl Trajectory<'_> {
     /// Checks what the types cannot say.
     ///
@@ -196,12 +211,7 @@ impl Trajectory<'_> {
         if self.turns().next().is_none() {
             return Err(Malformed::NoPolicyTurn);
         }
-        if self.references.len() > MAX_REFERENCES {
-            return Err(Malformed::TooManyReferences(self.references.len()));
-        }
-        if let Some((index, long)) = self.references.iter().enumerate().find(|(_, r)| r.len() > MAX_REFERENCE_BYTES) {
-            return Err(Malformed::LongReference { index, bytes: long.len() });
-        }
+        check_references(&self.references)?;
         match &self.reference_calls {
             Some(calls) if calls.len() > MAX_REFERENCE_CALLS => Err(Malformed::TooManyReferenceCalls(calls.len())),
             _ => Ok(self),

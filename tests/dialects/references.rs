@@ -108,6 +108,17 @@ fn a_bad_line_refuses_the_upload_and_is_named() {
         ("{\"prompt\": \"q\", \"golds\": [\"x\", 7, [\"y\"]]}", "/references element 2: "),
         ("{\"prompt\": \"q\", \"references\": {\"a\": 1}}", "/references "),
         ("{\"prompt\": \"q\", \"reference_calls\": [{\"name\": \"f\"}, {\"nam\": \"f\"}]}", "/reference_calls/1"),
+        ("{\"prompt\": \"q\", \"references\": [\"x\"], \"group\": {\"a\": 1}}", "/group "),
+        (
+            &format!("{{\"prompt\": \"q\", \"references\": [\"x\"], \"group\": \"{}\"}}", "g".repeat(300)),
+            "a name of 300 bytes",
+        ),
+        ("{\"prompt\": \"q\", \"references\": [\"x\"], \"tools\": 5}", "/tools give a list of tools"),
+        ("{\"prompt\": \"q\", \"references\": [\"x\"], \"tools\": \"5\"}", "/tools give a list of tools"),
+        (
+            &format!("{{\"prompt\": \"q\", \"references\": [\"x\", \"{}\"]}}", "y".repeat(300_000)),
+            "/references/1 reference 1 has 300000 bytes",
+        ),
         ("{\"prompt\": \"q\", \"references\": [\"x\"], \"refrences\": []}", "unknown field"),
         ("[]", "expected an object"),
     ] {

@@ -103,3 +103,104 @@ fn who_shares_anothers_failure_gets_an_entry_for_each_of_its_items() {
         assert_eq!(lengths, [4097; 8]);
     }
 }
+
+/// A server on a database, and who may keep it from writing.
+fn stored() -> (tempfile::TempDir, Vec<String>, rusqlite::Connection, Server) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let options = vec!["--store".to_owned(), format!("sqlite:{}", path.display())];
+    let server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let other = rusqlite::Connection::open(&path).unwrap();
+    (directory, options, other, server)
+}
+
+fn stored_scores(server: &Server) -> Value {
+    server.get("/runs/r").json()["n"].clone()
+}
+
+const KEPT: &str = "/slime?rubric=binary_em&run_id=r";
+
+fn right() -> String {
+    json!({"response": "<answer>Paris</answer>", "label": "Paris"}).to_string()
+}
+
+#[test]
+fn a_repeat_of_what_was_stored_too_late_gets_its_answer() {
+    let (_directory, _, other, server) = stored();
+    let path = format!("{KEPT}&deadline_ms=500");
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let late = keyed(&server, &path, "k", &right()).problem(504);
+    let detail = late["detail"].as_str().unwrap();
+    assert!(detail.starts_with("not answered within 500 ms") && detail.contains("the same Idempotency-Key"), "{late}");
+    // One that finds the first still under way waits no longer than it may.
+    keyed(&server, &path, "k", &right()).problem(504);
+    other.execute_batch("ROLLBACK").unwrap();
+    server.wait_until(|server| stored_scores(server) == 1);
+    assert_eq!(keyed(&server, &path, "k", &right()).ok(), json!(1.0));
+    assert_eq!((stored_scores(&server), json!(scored(&server))), (json!(1), json!(1.0)));
+    server.wait_until(|server| server.metric("gradus_in_flight_bytes", &[]) == 0.0);
+}
+
+#[test]
+fn a_repeat_of_a_client_that_left_while_it_was_stored_gets_its_answer() {
+    let (_directory, _, other, server) = stored();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut gone = server.connect();
+    gone.write(post_bytes(KEPT, "Idempotency-Key: k\r\n", right().as_bytes()));
+    server.wait_until(|server| server.metric("gradus_store_queue_bytes", &[]) > 0.0);
+    drop(gone);
+    server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) == 0.0);
+    assert!(server.metric("gradus_in_flight_bytes", &[]) > 0.0, "it is still at work");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(keyed(&server, KEPT, "k", &right()).ok(), json!(1.0));
+    assert_eq!((stored_scores(&server), json!(scored(&server))), (json!(1), json!(1.0)));
+}
+
+#[test]
+fn members_of_a_group_that_were_stored_too_late_get_their_answers() {
+    let (_directory, _, other, server) = stored();
+    let path = "/slime?rubric=binary_em&run_id=r&on_invalid=mean&group_size=3&deadline_ms=1500&group_wait_ms=1000";
+    let members = [member(json!("<answer>Paris</answer>")), member(json!("<answer>Lyon</answer>")), member(json!(7))];
+    let ask = |n: usize, key: Option<&str>| match key {
+        Some(key) => keyed(&server, path, key, &members[n]),
+        None => server.post(path, &members[n]),
+    };
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let details: Vec<String> = std::thread::scope(|scope| {
+        let asked = [(0, Some("a")), (1, None), (2, Some("c"))].map(|(n, key)| scope.spawn(move || ask(n, key)));
+        asked.map(|one| one.join().unwrap().problem(504)["detail"].as_str().unwrap().to_owned()).into()
+    });
+    assert!(details[0].starts_with("not answered within 1500 ms"), "{details:?}");
+    assert!(details[1].starts_with("scored, but not stored within 1500 ms"), "{details:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    server.wait_until(|server| stored_scores(server) == 3);
+    assert_eq!((ask(0, Some("a")).ok(), ask(2, Some("c")).ok()), (json!(1.0), json!(0.5)));
+    assert_eq!((stored_scores(&server), json!(scored(&server))), (json!(3), json!(3.0)));
+}
+
+/// The memory of answers is gone, and the store has the key.
+#[test]
+fn a_repeat_after_a_restart_is_stored_and_counted_once() {
+    let (_directory, options, _other, mut server) = stored();
+    let first = keyed(&server, KEPT, "k", &right());
+    assert_eq!(first.ok(), json!(1.0));
+    server.crash();
+    let server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(keyed(&server, KEPT, "k", &right()).body, first.body);
+    assert_eq!((stored_scores(&server), json!(scored(&server))), (json!(1), json!(0.0)));
+    keyed(&server, KEPT, "l", &right()).ok();
+    keyed(&server, KEPT, "k", &right().replace("Paris", "Lyon")).problem(409);
+    keyed(&server, "/reward", "l", &json!({"trajectories": []}).to_string()).problem(409);
+    assert_eq!(stored_scores(&server), 2);
+}
+
+#[test]
+fn another_body_under_the_key_of_a_stored_one_is_a_conflict_after_a_restart_too() {
+    let (_directory, options, _other, mut server) = stored();
+    keyed(&server, KEPT, "k", &right()).ok();
+    server.crash();
+    let server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let problem = keyed(&server, KEPT, "k", &right().replace("Paris", "Lyon")).problem(409);
+    assert!(problem["detail"].as_str().unwrap().contains("another body"), "{problem}");
+    assert_eq!(stored_scores(&server), 1);
+}

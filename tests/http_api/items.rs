@@ -444,10 +444,11 @@ fn calls_without_tools_are_told_where_a_stage_asks_for_them() {
 fn a_whole_number_may_be_written_as_a_float() {
     let server = Server::start(&[]);
     let item = with(answering("Paris"), "response_tokens", json!(12.0));
-    let request = json!({"step": 120.0, "deadline_ms": 6e4, "curriculum": {"step": 7.0}, "trajectories": [item]});
+    let request = json!({"step": 120.0, "deadline_ms": 6e4, "trajectories": [item]});
     let response = score(&server, &request);
-    assert_eq!((&response["curriculum"]["step"], &response["rewards"]), (&json!(7), &json!([1.0])));
-    assert_eq!(score(&server, &with(request, "curriculum", json!(null)))["curriculum"]["step"], 120);
+    assert_eq!((&response["curriculum"]["step"], &response["rewards"]), (&json!(120), &json!([1.0])));
+    let replaced = with(with(request, "step", json!(null)), "curriculum", json!({"step": 7.0}));
+    assert_eq!(score(&server, &replaced)["curriculum"]["step"], 7);
     for wrong in [json!(1.5), json!(-1), json!(-1.0), json!(1e300), json!("1"), json!(true)] {
         let problem = server.reward(&json!({"step": wrong, "trajectories": []})).problem(422);
         assert_eq!(problem["pointer"], "/step", "{problem}");
@@ -769,4 +770,19 @@ fn the_format_of_search_r1_is_that_of_the_policys_words() {
     }
     let without_thought = "<search>q</search><information>i</information><answer>Paris</answer>";
     assert_eq!(format(json!({"prompt": "q", "response": without_thought})), 0.0);
+}
+
+/// A trainer that moves one of them only would be scored at the other one.
+#[test]
+fn two_steps_must_be_one() {
+    let server = Server::start(&[]);
+    let request = |step: Value, curriculum: Value| json!({"step": step, "curriculum": curriculum, "trajectories": []});
+    let problem = server.reward(&request(json!(5), json!({"step": 7}))).problem(422);
+    let detail = problem["detail"].as_str().unwrap();
+    assert_eq!(problem["pointer"], "/curriculum/step", "{problem}");
+    assert!(detail.contains("the step is 7 here and 5 in `step`"), "{problem}");
+    for (step, curriculum) in [(json!(7), json!({"step": 7})), (json!(7), json!({})), (json!(null), json!({"step": 7}))]
+    {
+        assert_eq!(server.reward(&request(step, curriculum)).ok()["curriculum"]["step"], 7);
+    }
 }

@@ -263,6 +263,20 @@ fn a_body_that_does_not_come_in_time_is_408() {
 }
 
 #[test]
+fn a_rubric_that_does_not_come_in_time_is_408_and_in_flight_until_then() {
+    let server = Server::start(&["--max-deadline-ms", "2000", "--admin-token", "secret"]);
+    for head in ["POST /rubrics/check", "PUT /rubrics/mine"] {
+        let head =
+            format!("{head} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nContent-Length: 100\r\n\r\nname");
+        let mut silent = server.connect();
+        silent.write(head);
+        server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) == 1.0);
+        silent.read().unwrap().problem(408);
+        server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) < 0.5);
+    }
+}
+
+#[test]
 fn a_deadline_of_0_has_passed_and_is_504() {
     let server = Server::start(&[]);
     let passed = server.reward(&json!({"deadline_ms": 0, "trajectories": [answering("Paris")]})).problem(504);
@@ -287,10 +301,30 @@ fn a_store_that_does_not_take_the_scores_in_time_is_504() {
     assert!(detail.contains("Idempotency-Key") && detail.ends_with("raise `deadline_ms`"), "{late}");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     let counted = || server.metric("gradus_trajectories_total", &[("outcome", "valid")]);
-    assert_eq!(counted(), 0.0, "who tries again is counted then");
+    assert_eq!(counted(), 0.0, "nothing is stored yet");
     other.execute_batch("ROLLBACK").unwrap();
+    server.wait_until(|_| counted() == 1.0);
     server.reward(&json!({"trajectories": [answering("Paris")]})).ok();
-    assert_eq!(counted(), 1.0);
+    assert_eq!(counted(), 2.0, "without a key it is stored twice");
+}
+
+/// What is stored is counted, whether or not its client is still there.
+#[test]
+fn a_client_that_leaves_while_its_scores_are_stored_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut gone = server.connect();
+    let body = json!({"run_id": "r", "trajectories": [answering("Paris")]}).to_string();
+    gone.write(post_bytes("/reward", "", body.as_bytes()));
+    server.wait_until(|server| server.metric("gradus_store_queue_bytes", &[]) > 0.0);
+    drop(gone);
+    server.wait_until(|server| server.metric("gradus_http_requests_total", &[("status", "499")]) == 1.0);
+    other.execute_batch("ROLLBACK").unwrap();
+    server.wait_until(|server| server.metric("gradus_trajectories_total", &[("outcome", "valid")]) == 1.0);
+    assert_eq!(server.get("/runs/r").ok()["n"], 1);
 }
 
 #[test]

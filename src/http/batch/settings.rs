@@ -82,6 +82,10 @@ impl Engine {
                 (self.named(&name)?, false)
             }
         };
+        // What was stored before this was a mistake can be scored again.
+        if overrides.step.is_none() && overrides.rubric.is_none() {
+            request.check_one_step().map_err(BatchError::Request)?;
+        }
         let curriculum = request.curriculum.as_ref().map(|Object(curriculum)| curriculum.clone()).unwrap_or_default();
         Ok(Settings {
             rubric,

@@ -5,14 +5,18 @@ use crate::http::app::Config;
 use crate::http::batch::Engine;
 use crate::rubric::Catalog;
 
+/// A request that arrives now.
+fn coming(due: Option<Due>) -> Coming {
+    Coming { arrived: Instant::now(), due, request_id: String::new(), patient: false }
+}
+
 /// Two members of a group that wait, of 3 and 5 bytes.
 fn two() -> (Waiting, CohortKey, tokio::task::JoinHandle<()>) {
     let timer = tokio::spawn(std::future::pending());
     let member = |number, items: &str| {
-        let (arrived, patience) = (Instant::now(), Duration::ZERO);
-        let (items, request_id) = (items.to_owned(), String::new());
-        let joining = Joining { items, count: 1, size: 3, patience, arrived, due: None, request_id };
-        Member { number, joining, answer: oneshot::channel().0 }
+        let joining =
+            Joining { items: items.to_owned(), count: 1, size: 3, patience: Duration::ZERO, request: coming(None) };
+        Member { number, joining, first: 0, answer: oneshot::channel().0 }
     };
     let key = CohortKey { envelope: "{".into(), group: "g".to_owned() };
     let members = vec![member(0, "abc"), member(1, "abcde")];
@@ -59,13 +63,12 @@ fn joining(answer: &str) -> Joining {
     let items = format!(
         r#"{{"group":"g","messages":[{{"role":"assistant","content":"<answer>{answer}</answer>"}}],"references":["Paris"]}}"#
     );
-    let (arrived, patience) = (Instant::now(), Duration::from_mins(10));
-    Joining { items, count: 1, size: 2, patience, arrived, due: None, request_id: String::new() }
+    Joining { items, count: 1, size: 2, patience: Duration::from_mins(10), request: coming(None) }
 }
 
 fn late(answer: &str) -> Joining {
     let due = Due { at: Instant::now(), limit_ms: 1000, servers: false };
-    Joining { due: Some(due), ..joining(answer) }
+    Joining { request: coming(Some(due)), ..joining(answer) }
 }
 
 #[tokio::test]
@@ -88,7 +91,7 @@ async fn who_is_late_is_told_and_the_others_wait_on() {
 async fn who_became_late_while_it_waited_is_told_and_the_others_are_scored() {
     let member = |joining| {
         let (answer, wait) = oneshot::channel();
-        (Member { number: 0, joining, answer }, wait)
+        (Member { number: 0, joining, first: 0, answer }, wait)
     };
     let ((late, told), (in_time, share)) = (member(late("Lyon")), member(joining("Paris")));
     let timer = tokio::spawn(std::future::pending::<()>()).abort_handle();
@@ -110,7 +113,8 @@ async fn who_comes_when_the_server_stops_waits_for_nobody() {
 #[tokio::test]
 async fn the_time_that_a_body_took_to_come_is_no_time_to_wait() {
     let arrived = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-    let joining = Joining { arrived, patience: Duration::from_secs(100), ..joining("Paris") };
+    let request = Coming { arrived, ..coming(None) };
+    let joining = Joining { request, patience: Duration::from_secs(100), ..joining("Paris") };
     let share = tokio::time::timeout(Duration::from_mins(1), join(&app(), key(), joining)).await;
     assert_eq!(share.expect("it waits").ok().unwrap().scored.rows.len(), 1);
 }
@@ -118,7 +122,8 @@ async fn the_time_that_a_body_took_to_come_is_no_time_to_wait() {
 #[test]
 fn a_group_is_the_same_in_whichever_order_its_members_came() {
     let body = |answers: [&str; 2]| {
-        let member = |answer: &str| Member { number: 0, joining: joining(answer), answer: oneshot::channel().0 };
+        let member =
+            |answer: &str| Member { number: 0, joining: joining(answer), first: 0, answer: oneshot::channel().0 };
         together(&key(), answers.map(member).into()).1
     };
     assert_eq!(body(["Paris", "Lyon"]), body(["Lyon", "Paris"]));
@@ -142,8 +147,7 @@ async fn members_that_are_too_many_together_are_scored_apart() {
     let mut waiting = Waiting::default();
     let mut settled = |count| {
         let (size, patience) = (MAX_TRAJECTORIES, Duration::from_mins(5));
-        let (items, request_id, arrived) = ("abc".to_owned(), String::new(), Instant::now());
-        let joining = Joining { items, count, size, patience, arrived, due: None, request_id };
+        let joining = Joining { items: "abc".to_owned(), count, size, patience, request: coming(None) };
         let (_, settled) = waiting.take_in(&app, &key, joining, oneshot::channel().0).unwrap();
         settled.iter().map(|cohort| cohort.items).collect::<Vec<_>>()
     };

@@ -41,14 +41,17 @@ use self::raw_item::RawItem;
 use self::results::{Results, Scoring};
 use self::unscored::Unscored;
 use super::app::App;
-use super::cohorts::{self, CohortKey, Joining, MemberScores};
+use super::batch::{Due, Scored};
+use super::cohorts::{self, CohortKey, Coming, Joining, MemberScores};
 use super::error::Problem;
 use super::handlers::json;
 use super::idempotency::{self, Answer};
+use super::kind::Kind;
 use super::limits::AbandonOnDrop;
-use super::scoring::{self, Job, by_size};
+use super::scoring::{self, Job, by_size, in_time};
 use super::telemetry::RequestId;
 use super::wire::{OnInvalid, Pointed, read_as};
+use crate::store::Idempotency;
 use crate::toolcall::values_bytes;
 
 pub(super) use classify::{__path_classify, __path_embeddings, classify, embeddings};
@@ -68,7 +71,7 @@ pub(super) use trl::{__path_score_columns, score_columns};
 pub(super) use verl::{__path_compute_score, compute_score};
 
 /// What a trainer sends and wants back.
-trait Dialect: Sized + Send + 'static {
+trait Dialect: Sized + Send + Sync + 'static {
     /// What an item without a score gets where the query does not say.
     const ON_INVALID: OnInvalid;
     /// How long an answer may take where the query does not say, in milliseconds: less than its client waits.
@@ -118,9 +121,12 @@ trait Dialect: Sized + Send + 'static {
 }
 
 /// A request on its way to an answer.
-struct Asked {
-    options: Options,
+struct Asked<D> {
+    prepared: Prepared<D>,
+    /// How long its body is.
+    bytes: usize,
     arrived: Instant,
+    due: Option<Due>,
     request_id: String,
 }
 
@@ -162,23 +168,45 @@ async fn respond<D: Dialect>(
         }
     };
     options.settle(D::ON_INVALID, D::DEADLINE_MS);
-    let asked = Asked { options, arrived, request_id: id.0 };
-    let Some(key) = key else { return Ok(admission.hold(answer::<D>(app, body, asked, items).await?)) };
-    let uri = parts.uri.clone();
-    let (request_hash, body) = by_size(body.len(), move || Ok((hash(&uri, &body), body))).await?;
-    let mut waiting = Some(body);
+    let bytes = body.len();
+    let (promise, body) = match key {
+        None => (None, body),
+        Some(key) => {
+            let uri = parts.uri.clone();
+            let promise = move || Ok((Some(Idempotency { key, body_hash: hash(&uri, &body), status: 200 }), body));
+            by_size(bytes, promise).await?
+        }
+    };
+    // However late it is: only then is it known for how many items there must be an entry, and scoring asks for the time.
+    let prepared = match read::<D>(app, body, options).await {
+        Ok(prepared) => prepared,
+        Err(refused) => {
+            *items = refused.items;
+            return Err(refused.problem);
+        }
+    };
+    *items = prepared.items.len();
+    let due = app.limits.due(arrived, prepared.options.deadline_ms);
+    let asked = Asked { prepared, bytes, arrived, due, request_id: id.0 };
+    let Some(promise) = promise else { return Ok(admission.hold(answer(app, asked, None).await?)) };
+    let (work, share) = (app.clone(), admission.lend());
+    // On a task of its own: what is stored has an answer for whoever repeats the request, though its client left or heard
+    // that it is late. What the deadline bounds is how long that one waits.
+    let answering = tokio::spawn(async move { (repeatable(&work, asked, &promise).await, share) });
+    let answered = async { answering.await.map_err(|error| Problem::internal(error.to_string())) };
+    let (answered, share) = in_time(due, Problem::answered_late, answered).await?;
+    admission.take_back(share);
+    Ok(admission.hold(answered?))
+}
+
+/// Answers from memory where the key is known, and scores otherwise.
+async fn repeatable<D: Dialect>(app: &App, asked: Asked<D>, promise: &Idempotency) -> Result<Bytes, Problem> {
     // In a place of its own: whoever waits for it would be as large as it is, more than once.
     let make = Box::pin(async {
-        let body = waiting.take().ok_or_else(|| Problem::internal("the body was taken; please report this"))?;
-        let body = answer::<D>(app, body, asked, items).await?;
-        Ok(Arc::new(Answer { body_hash: request_hash, body }))
+        let body = answer(app, asked, Some(promise)).await?;
+        Ok(Arc::new(Answer { body_hash: promise.body_hash, body }))
     });
-    let answered = app.idempotency.answer(&key, request_hash, make).await;
-    // One that hears of another one's failure was not read.
-    if let (Err(_), Some(body)) = (&answered, waiting) {
-        *items = by_size(body.len(), move || Ok(count::<D>(&body))).await?;
-    }
-    Ok(admission.hold(answered?))
+    app.idempotency.answer(&promise.key, promise.body_hash, make).await
 }
 
 /// What is known of a request that has no scores.
@@ -190,21 +218,11 @@ fn unscored<D: Dialect>(app: &App, uri: &Uri, items: usize) -> Unscored {
     Unscored { items, options, rubric }
 }
 
-/// Scores a body and writes the answer; tells how many items the body has as soon as that is known.
-async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut usize) -> Result<Bytes, Problem> {
-    let bytes = body.len();
-    // However late it is: only then is it known for how many items there must be an entry, and scoring asks for the time.
-    let mut prepared = match read::<D>(app, body, asked.options).await {
-        Ok(prepared) => prepared,
-        Err(refused) => {
-            *items = refused.items;
-            return Err(refused.problem);
-        }
-    };
-    *items = prepared.items.len();
-    let scores = score(app, &mut prepared, asked.arrived, asked.request_id).await;
+/// Scores a body and writes the answer.
+async fn answer<D: Dialect>(app: &App, asked: Asked<D>, promise: Option<&Idempotency>) -> Result<Bytes, Problem> {
+    let bytes = asked.bytes;
     // What is at fault has its place in the native request, which the client never saw.
-    let scores = scores.map_err(Problem::without_pointer)?;
+    let (prepared, scores) = score(app, asked, promise).await.map_err(Problem::without_pointer)?;
     by_size(bytes, move || {
         let results = Results::new(&prepared, &scores)?;
         Ok(prepared.dialect.write(&prepared.body, &results).into())
@@ -229,27 +247,52 @@ async fn read<D: Dialect>(app: &App, body: String, options: Options) -> Result<P
 /// Scores the items: at once where each stands for itself, else each with its group.
 async fn score<D>(
     app: &App,
-    prepared: &mut Prepared<D>,
-    arrived: Instant,
-    request_id: String,
-) -> Result<Vec<Scoring>, Problem> {
+    asked: Asked<D>,
+    promise: Option<&Idempotency>,
+) -> Result<(Prepared<D>, Vec<Scoring>), Problem> {
+    let Asked { mut prepared, arrived, due, request_id, .. } = asked;
     let groups = prepared.take_groups();
     if !groups.is_empty() {
-        return score_in_groups(app, prepared, groups, arrived, &request_id).await;
+        let coming = Coming { arrived, due, request_id, patient: promise.is_some() };
+        let scores = score_in_groups(app, &prepared, groups, &coming).await?;
+        return Ok((prepared, scores));
     }
     let gone = AbandonOnDrop::default();
     let job = Job {
         items: prepared.places(),
         body: prepared.take_request(),
         arrived,
-        due: app.limits.due(arrived, prepared.options.deadline_ms),
+        due,
         request_id,
-        idempotency: None,
+        idempotency: promise.cloned(),
+        all_valid: prepared.options.on_invalid() == OnInvalid::Error,
         facts: true,
         abandoned: gone.0.clone(),
     };
-    let scored = Arc::new(scoring::score(app, job).await?);
-    Ok((0..prepared.items.len()).map(|row| Scoring { scored: scored.clone(), row }).collect())
+    let scored = match promise {
+        None => scoring::score(app, job).await?,
+        Some(promise) => score_once(app, job, promise).await?,
+    };
+    let scored = Arc::new(scored);
+    let scores = (0..prepared.items.len()).map(|row| Scoring { scored: scored.clone(), row }).collect();
+    Ok((prepared, scores))
+}
+
+/// Scores a request with a key, and waits until the scores are stored. Where the store has the key already, from another
+/// server or from before a restart, it has these scores: they are the answer, and are neither stored nor counted again.
+async fn score_once(app: &App, job: Job, promise: &Idempotency) -> Result<Scored, Problem> {
+    let mut storing = scoring::begin(app, job).await?;
+    match storing.stored().await {
+        Err(taken) if taken.kind() == Kind::IdempotencyConflict => {
+            let Some(store) = &app.store else { return Err(taken) };
+            match store.idempotent(&promise.key).await? {
+                Some(stored) if stored.body_hash == promise.body_hash => {}
+                _ => return Err(idempotency::conflict(&promise.key)),
+            }
+        }
+        stored => stored?,
+    }
+    Ok(storing.scored)
 }
 
 /// Every group of the request waits for its members elsewhere; the request waits for all its groups.
@@ -257,20 +300,16 @@ async fn score_in_groups<D>(
     app: &App,
     prepared: &Prepared<D>,
     mut groups: Vec<GroupOfItems>,
-    arrived: Instant,
-    request_id: &str,
+    coming: &Coming,
 ) -> Result<Vec<Scoring>, Problem> {
-    let due = app.limits.due(arrived, prepared.options.deadline_ms);
     let joining = groups.iter_mut().map(|group| {
         let key = CohortKey { envelope: prepared.envelope.clone(), group: group.name.clone() };
         let joining = Joining {
             items: std::mem::take(&mut group.text),
             count: group.members.len(),
             size: group.size,
-            patience: prepared.options.patience(due),
-            arrived,
-            due,
-            request_id: request_id.to_owned(),
+            patience: prepared.options.patience(coming.due),
+            request: coming.clone(),
         };
         cohorts::join(app, key, joining)
     });

@@ -68,7 +68,9 @@ pub(crate) struct Options {
 #[into_params(parameter_in = Header)]
 pub(crate) struct Repeatable {
     /// A repeat with the same key gets the same answer without being scored or counted again, as long as this server runs and
-    /// has it in memory: for a day, or until more than 64 MiB of such answers came, of which some are then forgotten.
+    /// has it in memory: for a day, or until more than 64 MiB of such answers came, of which some are then forgotten. Later it
+    /// is scored again, and neither stored nor counted where the scores are in a database, but for members of a group that came
+    /// in requests of their own.
     #[param(rename = "Idempotency-Key", min_length = 1, max_length = 256)]
     idempotency_key: Option<String>,
 }

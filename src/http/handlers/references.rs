@@ -16,7 +16,7 @@ use crate::http::prompt::{PromptKey, key_and_turns, read_turns};
 use crate::http::references::{Entry, References, TableFull};
 use crate::http::schema::{JsonObject, PromptDoc, TextOrNumber};
 use crate::http::scoring::on_work_threads;
-use crate::http::wire::{check_truths, read_as};
+use crate::http::wire::{Kept, check_kept, read_as};
 use crate::store::{Store, StoredReference};
 
 /// What an upload came to.
@@ -78,7 +78,8 @@ impl Line<'_> {
             return Err("it has neither `references` nor `reference_calls`; add what is right".into());
         }
         let own = |raw: Option<&RawValue>| raw.map(ToOwned::to_owned);
-        check_truths(line.references, line.reference_calls).map_err(|wrong| wrong.to_string())?;
+        let Line { references, reference_calls, tools, group, .. } = line;
+        check_kept(&Kept { references, reference_calls, tools, group }).map_err(|wrong| wrong.to_string())?;
         let (references, reference_calls) = (own(line.references), own(line.reference_calls));
         Ok((key, Entry { references, reference_calls, tools: own(line.tools), group: own(line.group), turns }))
     }

@@ -107,6 +107,8 @@ async fn score(app: &App, asked: Asked, idempotency: Option<Idempotency>) -> Res
     let Asked { body, arrived, due, request_id } = asked;
     let gone = AbandonOnDrop::default();
     let (items, abandoned) = (Vec::new(), gone.0.clone());
-    let job = Job { body, arrived, due, request_id, idempotency, items, facts: false, abandoned };
+    // Where `on_invalid` is `error`, nothing is stored of what is one.
+    let all_valid = false;
+    let job = Job { body, arrived, due, request_id, idempotency, all_valid, items, facts: false, abandoned };
     Ok(Bytes::from(scoring::score(app, job).await?.body))
 }

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_body_util::Limited;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::http::app::App;
-use crate::http::decompress::{is_too_long, require_known};
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::kind::Kind;
-use crate::http::limits::{bad_body, not_utf8};
+use crate::http::limits::Admission;
 use crate::http::schema::JsonObject;
 use crate::http::scoring::on_work_threads;
 use crate::judge::rubric::{read_json, read_toml};
@@ -155,20 +155,20 @@ pub(crate) async fn get_rubric(
 /// Reads a body that is a rubric, as text.
 ///
 /// # Errors
-/// 413 when it is too large, 415 when its encoding is not known, 400 when it breaks off, cannot be decompressed or is not
-/// UTF-8.
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<String, Problem> {
-    require_known(headers)?;
-    let unread = |error: axum::Error| {
-        if !is_too_long(&error) {
-            return bad_body(&error.to_string());
+/// As any other body: [`Admission::read`].
+async fn read_body<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> Result<(Admission<'a>, String), Problem> {
+    let told = |problem: Problem| {
+        if problem.kind() != Kind::TooLarge {
+            return problem;
         }
         let detail = "the body is larger than this path takes; a rubric has 256 KiB at most, and is packed no larger \
                       than --max-body-bytes";
         Problem::new(Kind::TooLarge, detail)
     };
-    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(unread)?;
-    String::from_utf8(bytes.into()).map_err(|error| not_utf8(error.utf8_error().valid_up_to()))
+    let mut admission = app.limits.admit(headers).map_err(told)?;
+    let body = Body::new(Limited::new(body, MAX_BODY_BYTES));
+    let text = admission.read(headers, body).await.map_err(told)?;
+    Ok((admission, text))
 }
 
 /// JSON where the content type says so, else TOML.
@@ -187,7 +187,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 pub(crate) async fn check_rubric(State(app): State<App>, request: Request) -> Result<Json<RubricCheck>, Problem> {
     let (Parts { headers, .. }, body) = request.into_parts();
     app.tokens.require_api(&headers)?;
-    let text = read_body(&headers, body).await?;
+    let (_admission, text) = read_body(&app, &headers, body).await?;
     // Reading one tries its templates and patterns out.
     let rubric = on_work_threads(move || Ok(read(&headers, &text))).await?;
     Ok(Json(match rubric {
@@ -227,7 +227,7 @@ pub(crate) async fn put_rubric(
 ) -> Result<Response, Problem> {
     let (Parts { headers, .. }, body) = request.into_parts();
     app.tokens.require_admin(&headers)?;
-    let text = read_body(&headers, body).await?;
+    let (_admission, text) = read_body(&app, &headers, body).await?;
     let (rubric, headers, text) = on_work_threads(move || Ok((read(&headers, &text), headers, text))).await?;
     let rubric = rubric?;
     if *rubric.name != *name {

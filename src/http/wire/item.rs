@@ -18,7 +18,7 @@ use super::rollout::{read_prompt, read_prompt_response, written_end};
 use super::text::{Bounded, Object, PutReferences, References, Scalar, Text, Whole};
 use super::walk::{Walk, present};
 use crate::toolcall::{self, values_bytes};
-use crate::trajectory::{MAX_REFERENCE_CALLS, ReferenceCall, ToolFormat, Trajectory};
+use crate::trajectory::{MAX_REFERENCE_CALLS, ReferenceCall, ToolFormat, Trajectory, check_references};
 
 /// Room that the messages of a trajectory get at once.
 const USUAL_MESSAGES: usize = 8;
@@ -304,20 +304,43 @@ impl<'a> ItemFields<'a> {
 
 type ReferenceCalls<'a> = Bounded<Object<ReferenceCallWire<'a>>, MAX_REFERENCE_CALLS>;
 
-/// Whether what is right for a prompt can be read as an item's: for whoever keeps it until there are items.
+/// What is kept for a prompt until there are items of it, raw.
+pub(in crate::http) struct Kept<'a> {
+    /// Acceptable answers.
+    pub(in crate::http) references: Option<&'a RawValue>,
+    /// Calls that a right trajectory makes.
+    pub(in crate::http) reference_calls: Option<&'a RawValue>,
+    /// The tools that are offered.
+    pub(in crate::http) tools: Option<&'a RawValue>,
+    /// The group.
+    pub(in crate::http) group: Option<&'a RawValue>,
+}
+
+/// Whether what is kept for a prompt can be read as an item's: else every item of the prompt would be one that cannot be.
 ///
 /// # Errors
 /// With the field and the place in it.
-pub(in crate::http) fn check_truths(
-    references: Option<&RawValue>,
-    reference_calls: Option<&RawValue>,
-) -> Result<(), Pointed> {
-    fn check<'a, T: Deserialize<'a>>(at: &str, raw: Option<&'a RawValue>) -> Result<(), Pointed> {
-        let Some(raw) = raw.map(RawValue::get) else { return Ok(()) };
-        serde_json::from_str::<T>(raw).map(drop).map_err(|error| pointed_below::<T>(at, raw, &error))
+pub(in crate::http) fn check_kept(kept: &Kept<'_>) -> Result<(), Pointed> {
+    fn read<'a, T: Deserialize<'a>>(at: &str, raw: Option<&'a RawValue>) -> Result<Option<T>, Pointed> {
+        let Some(raw) = raw.map(RawValue::get) else { return Ok(None) };
+        serde_json::from_str(raw).map_err(|error| pointed_below::<T>(at, raw, &error))
     }
-    check::<References<'_>>("/references", references)?;
-    check::<ReferenceCalls<'_>>("/reference_calls", reference_calls)
+    let references = read::<References<'_>>("/references", kept.references)?.unwrap_or_default();
+    check_references(&references.0).map_err(|wrong| Pointed::shape(wrong.pointer(), wrong.to_string()))?;
+    read::<ReferenceCalls<'_>>("/reference_calls", kept.reference_calls)?;
+    if let Some(Scalar(group)) = read("/group", kept.group)? {
+        check_name(&group, "/group")?;
+    }
+    match kept.tools.map(RawValue::get) {
+        Some(tools) if !is_list(tools) => Err(Pointed::shape("/tools", "give a list of tools")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a JSON value is a list, or a text that holds one.
+fn is_list(raw: &str) -> bool {
+    let held = serde_json::from_str::<Text<'_>>(raw);
+    held.map_or(raw.starts_with('['), |Text(text)| serde_json::from_str::<Vec<&RawValue>>(&text).is_ok())
 }
 
 #[derive(Debug, Deserialize)]

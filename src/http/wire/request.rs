@@ -76,7 +76,7 @@ pub struct RewardRequest<'a> {
     /// The trainer's step.
     #[serde(default, deserialize_with = "whole")]
     pub step: Option<u64>,
-    /// Replaces `step`.
+    /// Its step may stand instead of `step`.
     #[serde(default)]
     pub curriculum: Option<Object<CurriculumWire>>,
     /// Milliseconds from the request's arrival.
@@ -91,6 +91,25 @@ pub struct RewardRequest<'a> {
     /// The items.
     #[serde(borrow, deserialize_with = "items")]
     pub trajectories: Vec<&'a RawValue>,
+}
+
+impl RewardRequest<'_> {
+    /// Whether `step` and `curriculum` say the same step, where both say one: a trainer that moves one of them only would be
+    /// scored at the other one.
+    ///
+    /// # Errors
+    /// With both numbers.
+    pub fn check_one_step(&self) -> Result<(), Pointed> {
+        let replaced = self.curriculum.as_ref().and_then(|Object(curriculum)| curriculum.step);
+        match (self.step, replaced) {
+            (Some(step), Some(replaced)) if step != replaced => {
+                let message =
+                    format!("the step is {replaced} here and {step} in `step`; send one of them, or the same");
+                Err(Pointed::shape("/curriculum/step", message))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Most trajectories of a request.

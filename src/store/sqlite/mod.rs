@@ -25,6 +25,8 @@ use self::connection::{Fault, Place};
 use self::insert::TransactionWriter;
 use self::reader::{Readers, Replayed};
 use self::visits::VisitCache;
+pub(super) use self::write_loop::log_untold;
+pub(super) use self::writer::PendingWrite;
 use self::writer::Writer;
 use super::read::RunCursor;
 use super::record::Finding;
@@ -104,7 +106,7 @@ impl Sqlite {
         self.last_batch
     }
 
-    pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
+    pub(super) async fn append(&self, batch: Batch) -> Result<Option<PendingWrite>, StoreError> {
         self.writer.append(batch).await
     }
 

@@ -257,7 +257,7 @@ fn finish(Job { entry, promised, room, done }: Job, outcome: Result<(), StoreErr
 }
 
 /// Says what nobody waits to be told; that a repeat is one needs no telling.
-pub(super) fn log_untold(batch: Option<BatchId>, error: &StoreError) {
+pub(in crate::store) fn log_untold(batch: Option<BatchId>, error: &StoreError) {
     if matches!(error, StoreError::IdempotencyTaken { .. }) {
         return;
     }

@@ -33,14 +33,14 @@ pub(super) struct Writer {
 
 /// The end that waits for an entry's outcome. Where that came and was not heard, since nobody waits or whoever waited gave
 /// up, a failure is logged; one that comes later is logged by whoever sends it.
-struct PendingWrite {
+pub(in crate::store) struct PendingWrite {
     /// Nothing for references.
     batch: Option<BatchId>,
     outcome: oneshot::Receiver<Result<(), StoreError>>,
 }
 
 impl PendingWrite {
-    async fn wait(&mut self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn wait(&mut self) -> Result<(), StoreError> {
         (&mut self.outcome).await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -97,12 +97,12 @@ impl Writer {
         }
     }
 
-    /// Queues a batch and waits as long as the durability asks.
-    pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
+    /// Queues a batch; gives what waits for its outcome, where the durability asks for that.
+    pub(super) async fn append(&self, batch: Batch) -> Result<Option<PendingWrite>, StoreError> {
         // A key must be known to be taken before the client hears of success, whatever the durability.
         let waits = self.durability == Durability::Commit || batch.idempotency.is_some();
-        let mut pending = self.queue(Some(batch.id), Entry::Batch(Box::new(batch)), !waits).await?;
-        if waits { pending.wait().await } else { Ok(()) }
+        let pending = self.queue(Some(batch.id), Entry::Batch(Box::new(batch)), !waits).await?;
+        Ok(waits.then_some(pending))
     }
 
     /// Queues references and waits until they are written.
