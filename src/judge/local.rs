@@ -24,7 +24,7 @@ use crate::lm::{
 };
 use crate::stages::Unavailable;
 
-/// Tokens of the object that follows the reasoning, at most.
+/// Tokens of the object that follows the reasoning, at least: what its label needs beyond that is added.
 const OBJECT_TOKENS: usize = 64;
 
 /// A model on this machine.
@@ -177,19 +177,21 @@ impl Local {
         seed: u64,
     ) -> Result<Finding, Unavailable> {
         let budget = budget as usize;
-        let encoded = self.encode(inquiry, budget + OBJECT_TOKENS).await?;
-        let prompt_tokens = encoded.tokens.len() as u64;
         let guide = self.text.reasoned(labels, budget)?;
-        let done = self.generate(encoded, guide, budget + OBJECT_TOKENS, seed).await?;
+        let answer_tokens = budget + guide.object_tokens().max(OBJECT_TOKENS);
+        let encoded = self.encode(inquiry, answer_tokens).await?;
+        let prompt_tokens = encoded.tokens.len() as u64;
+        let done = self.generate(encoded, Box::new(guide), answer_tokens, seed).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
         let Ok(guide) = guide.downcast::<ReasonedLabel>() else {
             return Err(Unavailable::no_verdict("the judge lost its guide"));
         };
         let Some(label) = guide.label() else {
-            return Err(Unavailable::no_verdict(
-                "the judge's reasoning left no room for its verdict; raise the model's `context`",
-            ));
+            return Err(Unavailable::no_verdict(format!(
+                "the judge's answer of {} tokens ends before its verdict; use shorter labels",
+                done.tokens.len()
+            )));
         };
         let reasoning = self.text.tokenizer.decode(&done.tokens, SpecialText::Skipped).unwrap_or_default();
         let logprobs = guide.logprobs().map(<[f64]>::to_vec);
@@ -375,7 +377,7 @@ impl TextSide {
         self.template.render(&chat, &options).map_err(|error| Unavailable::no_verdict(error.to_string()))
     }
 
-    fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<Box<dyn Guide>, Unavailable> {
+    fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<ReasonedLabel, Unavailable> {
         let constraints = self.constraints.as_ref().map_err(Unavailable::no_verdict)?;
         let bridge = match self.think_end {
             Some(_) => "\n</think>\n\n",
@@ -385,8 +387,7 @@ impl TextSide {
             self.tokenizer.encode_trusted(bridge).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         let ends = self.ends.iter().copied().chain(self.think_end).collect();
         let reasoning = Reasoning { ends, bridge, budget };
-        let guide = ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(|error| from_lm(&error))?;
-        Ok(Box::new(guide))
+        ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(|error| from_lm(&error))
     }
 }
 

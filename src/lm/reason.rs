@@ -14,6 +14,8 @@ use super::sample::{Drawn, Mask};
 
 /// Leads into the label.
 const LEAD: &[u8] = b"{\"verdict\":\"";
+/// Ends the label and the object.
+const TAIL: &[u8] = b"\"}";
 /// Largest probability of the tokens that begin several labels: beyond it the labels' probabilities are not known.
 const MOST_SHARED: f64 = 0.1;
 
@@ -73,6 +75,12 @@ impl ReasonedLabel {
         Ok(Self { labels, constraint, reasoning, phase, object: Vec::new(), openers, logprobs: None })
     }
 
+    /// Tokens between the reasoning and the end of the label, at most: a model may spell out every byte.
+    pub fn object_tokens(&self) -> usize {
+        let label = self.labels.iter().map(|label| written(label).len()).max().unwrap_or_default();
+        self.reasoning.bridge.len() + LEAD.len() + label + TAIL.len()
+    }
+
     /// The label that was said; `None` when the text ended before it was.
     pub fn label(&self) -> Option<usize> {
         let object: serde_json::Value = serde_json::from_slice(&self.object).ok()?;
@@ -117,6 +125,12 @@ impl ReasonedLabel {
     fn at_label(&self) -> bool {
         self.object == LEAD
     }
+}
+
+/// A label as it stands between the quotes of a JSON string.
+fn written(label: &str) -> String {
+    let quoted = json!(label).to_string();
+    quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default().to_owned()
 }
 
 /// The tokens of a mask.

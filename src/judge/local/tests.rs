@@ -28,6 +28,7 @@ fn probabilities_are_added_and_one_alone_stays_as_it_is() {
     assert_eq!(log_sum(&[f64::NEG_INFINITY, -1.0]).to_bits(), (-1.0_f64).to_bits());
     assert!([&[][..], &[f64::NEG_INFINITY; 2]].iter().all(|none| log_sum(none) == f64::NEG_INFINITY));
 }
+
 /// The small judge, changed by `change` in its tokenizer.
 fn small_judge(change: impl Fn(&mut serde_json::Value)) -> Local {
     let dir = tempfile::tempdir().unwrap();
@@ -68,4 +69,22 @@ async fn a_label_counts_in_both_of_its_forms() {
     }
     assert!(found[0].iter().all(|probability| *probability > 1e-4), "{found:?}");
     assert!(found[0].iter().zip(&found[1]).all(|(one, other)| (one - other).abs() < 1e-6), "{found:?}");
+}
+
+/// What a judge says to a question of the small judge's form.
+async fn said(judge: &Local, want: Want) -> Said {
+    let text = "Same?\n<<<question 0\nWhat is it?\n0 question>>>\nVerdict:".to_owned();
+    let messages = vec![PromptMessage { speaker: Speaker::User, text, untrusted: Vec::new() }];
+    judge.answer(&Inquiry { messages, want, fewer: [].into() }).await.unwrap().said
+}
+
+/// They are told apart by what stands at their ends, which this judge writes byte by byte.
+#[tokio::test]
+async fn labels_that_begin_alike_for_long_get_a_verdict() {
+    let judge = small_judge(|_| ());
+    for length in [100, 1000] {
+        let labels = ["right", "wrong"].map(|end| "all things considered, it is ".repeat(length / 25) + end);
+        let want = Want::ReasonedLabel { labels: labels.into(), thinking_tokens: 8, seed: 0 };
+        assert!(matches!(said(&judge, want).await, Said::Chosen { .. }));
+    }
 }
