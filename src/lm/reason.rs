@@ -145,7 +145,9 @@ fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
 impl Openers {
     /// Sorts the tokens of `allowed` that begin labels.
     fn find(labels: &[String], allowed: &Mask, constraint: &Constraint) -> Self {
-        let begins = |label: &str, bytes: &[u8]| [label.as_bytes(), b"\"}"].concat().starts_with(bytes);
+        // The model says them as JSON, in which some characters are escaped.
+        let labels: Vec<String> = labels.iter().map(|label| written(label)).collect();
+        let begins = |label: &str, bytes: &[u8]| [label.as_bytes(), TAIL].concat().starts_with(bytes);
         let tokens = ids(allowed).map(|token| (token, constraint.bytes(token)));
         let tokens = tokens.filter(|(_, bytes)| !bytes.is_empty() && labels.iter().any(|label| begins(label, bytes)));
         let tokens: Vec<(u32, &[u8])> = tokens.collect();
@@ -332,5 +334,12 @@ mod tests {
         let mut guide = self::guide(&["Match", "Mismatch"], &["Mat"]);
         let told = probabilities(&mut guide, &[("Match", 0.6), ("Mat", 0.1), ("Mismatch", 0.2), ("M", 0.05)]);
         assert_eq!(told, Some(vec![0.7, 0.2]));
+    }
+
+    #[test]
+    fn a_label_that_json_escapes_is_known_as_it_is_written() {
+        let mut guide = guide(&["Yes", "\"Unsure\"", "\\"], &["\\\"", "\\\\"]);
+        let told = probabilities(&mut guide, &[("Y", 0.2), ("\\\"", 0.5), ("\\\\", 0.2), ("\\", 0.05), ("\"", 0.05)]);
+        assert_eq!(told, Some(vec![0.2, 0.5, 0.2]));
     }
 }
