@@ -27,6 +27,9 @@ use crate::stages::Unavailable;
 /// Tokens of the object that follows the reasoning, at least: what its label needs beyond that is added.
 const OBJECT_TOKENS: usize = 64;
 
+/// Ends a model's thinking: some templates open it whatever they are told.
+const THOUGHT: &str = "\n</think>\n\n";
+
 /// A model on this machine.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -352,7 +355,11 @@ impl TextSide {
             }
             (_, true) => return Err(Unavailable::no_verdict("the judge is a reward model; use mode `reward_model`")),
         }
-        let rendered = self.render(inquiry)?;
+        let mut rendered = self.render(inquiry)?;
+        let is_due_at_once = matches!(inquiry.want, Want::Labels(_) | Want::Order { .. });
+        if is_due_at_once && trusted_end(&rendered).trim_end().ends_with("<think>") {
+            rendered.push_trusted(THOUGHT);
+        }
         let tokens =
             self.tokenizer.encode_prompt(&rendered).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         let end = trusted_end(&rendered);
@@ -380,7 +387,7 @@ impl TextSide {
     fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<ReasonedLabel, Unavailable> {
         let constraints = self.constraints.as_ref().map_err(Unavailable::no_verdict)?;
         let bridge = match self.think_end {
-            Some(_) => "\n</think>\n\n",
+            Some(_) => THOUGHT,
             None => "\n\n",
         };
         let bridge =
