@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use super::LmError;
 use super::limits::{check_length, check_vocabulary};
 
+#[cfg(test)]
+mod tests;
+
 /// The model families of which the decoder knows the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -295,9 +298,15 @@ impl Keys<'_> {
             Family::Mistral => vec![window; layers],
             Family::Gemma2 => (0..layers).map(|layer| window.filter(|_| layer % 2 == 0)).collect(),
             Family::Qwen2 | Family::Qwen3 => {
-                let used = window.filter(|_| matches!(self.0.get("use_sliding_window"), Some(Value::Bool(true))));
-                let first = self.size_or("max_window_layers", layers)?;
-                (0..layers).map(|layer| used.filter(|_| layer >= first)).collect()
+                let Some(window) = window.filter(|_| self.0.get("use_sliding_window") == Some(&Value::Bool(true)))
+                else {
+                    return Ok(vec![None; layers]);
+                };
+                let first = match self.0.get("max_window_layers") {
+                    Some(value) if value.as_u64() == Some(0) => 0,
+                    _ => self.size_or("max_window_layers", layers)?,
+                };
+                (0..layers).map(|layer| (layer >= first).then_some(window)).collect()
             }
         })
     }
