@@ -19,7 +19,7 @@ use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
 use crate::lm::{
-    Constraints, DeviceChoice, GenerateRequest, Generated, Guide, Held, Hub, LmError, ReasonedLabel, Reasoning,
+    Constraints, DeviceChoice, GenerateRequest, Generated, Guide, Hub, LmError, OrderGuide, ReasonedLabel, Reasoning,
     Sampling, Worker,
 };
 use crate::stages::Unavailable;
@@ -205,23 +205,15 @@ impl Local {
         let answer_tokens = 16 + 4 * candidates;
         let encoded = self.encode(inquiry, answer_tokens).await?;
         let prompt_tokens = encoded.tokens.len() as u64;
-        let schema = serde_json::json!({
-            "type": "object",
-            "properties": {"order": {
-                "type": "array", "items": {"enum": (1..=candidates).collect::<Vec<_>>()},
-                "minItems": candidates, "maxItems": candidates,
-            }},
-            "required": ["order"], "additionalProperties": false,
-        });
         let constraints = self.text.constraints.as_ref().map_err(Unavailable::no_verdict)?;
-        let guide = Box::new(Held::new(constraints, schema).map_err(|error| from_lm(&error))?);
+        let guide = Box::new(OrderGuide::new(constraints, candidates).map_err(|error| from_lm(&error))?);
         let done = self.generate(encoded, guide, answer_tokens, 0).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
-        let Ok(guide) = guide.downcast::<Held>() else {
+        let Ok(guide) = guide.downcast::<OrderGuide>() else {
             return Err(Unavailable::no_verdict("the judge lost its guide"));
         };
-        let order = indices(guide.text()).ok_or_else(|| Unavailable::no_verdict("the judge gave no order"))?;
+        let order = guide.indices().ok_or_else(|| Unavailable::no_verdict("the judge gave no order"))?;
         check_order(&order, candidates).map_err(Unavailable::no_verdict)?;
         Ok(Finding { said: Said::Order(order), usage })
     }
@@ -284,13 +276,6 @@ fn log_sum(logprobs: &[f64]) -> f64 {
         return most;
     }
     most + logprobs.iter().map(|logprob| (logprob - most).exp()).sum::<f64>().ln()
-}
-
-/// Indices, best first, out of `{"order":[..]}` with numbers from 1.
-fn indices(text: &[u8]) -> Option<Vec<usize>> {
-    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let index = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok()?.checked_sub(1);
-    value.get("order")?.as_array()?.iter().map(index).collect()
 }
 
 impl TextSide {

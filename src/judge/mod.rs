@@ -39,6 +39,7 @@ pub use self::config::{Config, ConfigError, JudgeConfig};
 pub use self::inquiry::{Fewer, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
+pub use self::rank::MAX_CANDIDATES;
 pub use self::remote::{EndpointSnapshot, Health, Remote};
 pub use self::session::{Noted, Session};
 

@@ -134,7 +134,7 @@ fn written(label: &str) -> String {
 }
 
 /// The tokens of a mask.
-fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
+pub(super) fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
     let of = |(word, bits): (usize, &u32)| {
         let bits = *bits;
         (0..32).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| super::packed::narrow(word * 32) + bit)
@@ -216,40 +216,6 @@ impl Guide for ReasonedLabel {
                 Ok(if forced.is_empty() { Next::Draw } else { Next::Say(forced) })
             }
         }
-    }
-}
-
-/// A guide that holds a whole text to a JSON schema.
-pub struct Held {
-    constraint: Constraint,
-    text: Vec<u8>,
-}
-
-impl Held {
-    /// A guide to the JSON texts of a schema.
-    ///
-    /// # Errors
-    /// When the schema cannot be held to.
-    pub fn new(constraints: &Constraints, schema: serde_json::Value) -> Result<Self, LmError> {
-        Ok(Self { constraint: constraints.json(schema)?, text: Vec::new() })
-    }
-
-    /// The text so far.
-    pub fn text(&self) -> &[u8] {
-        &self.text
-    }
-}
-
-impl Guide for Held {
-    fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
-        self.constraint.allowed().map(Some)
-    }
-
-    fn accept(&mut self, drawn: Drawn) -> Result<Next, LmError> {
-        let bytes = self.constraint.bytes(drawn.token).to_vec();
-        self.constraint.accept(drawn.token)?;
-        self.text.extend(bytes);
-        Ok(if self.constraint.done() { Next::Stop } else { Next::Draw })
     }
 }
 

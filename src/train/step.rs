@@ -164,7 +164,9 @@ impl Run {
         for (group, more) in groups.iter_mut().zip(groups::regenerated(&self.config, plan)) {
             if more > 0 {
                 let mut attempts = std::mem::take(&mut group.attempts);
-                let fresh = self.attempt(&[group.task], more, clock, all)?;
+                // In groups of the usual size: a judge that ranks is asked for no other.
+                let size = self.config.rollout.group_size;
+                let fresh = self.attempt(&vec![group.task; more / size], size, clock, all)?;
                 attempts.extend(fresh.into_iter().flat_map(|group| group.attempts));
                 *group = Group::new(group.task, attempts, max_reward);
             }

@@ -117,3 +117,13 @@ fn a_label_is_not_asked_for_amid_thinking() {
     let thinks = prompt(Want::ReasonedLabel { labels: [].into(), thinking_tokens: 8, seed: 0 });
     assert!(thinks.ends_with("<think>\n"), "{thinks}");
 }
+
+#[tokio::test]
+async fn a_judge_that_never_learnt_to_order_names_each_candidate_once() {
+    let Said::Order(mut order) = small_judge(|_| ()).answer(&question(Want::Order { candidates: 11 })).await.unwrap().said
+    else {
+        panic!("no order")
+    };
+    order.sort_unstable();
+    assert_eq!(order, (0..11).collect::<Vec<_>>());
+}
