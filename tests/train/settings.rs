@@ -33,7 +33,8 @@ fn settings_that_cannot_be_are_named() {
         ("loss.clip_high", "nan"),
         ("loss.kl_coefficient", "-1.0"),
         ("loss.dual_clip", "0.5"),
-        ("loss.value_clip", "-1.0"),
+        ("loss.value_clip", "0.5"),
+        ("loss.value_coefficient", "0.5"),
         ("optimizer.beta1", "1.0"),
         ("optimizer.beta2", "1.5"),
         ("optimizer.eps", "-1.0"),
@@ -58,6 +59,8 @@ fn settings_that_cannot_be_are_named() {
         // Nothing of a supervised step would be another.
         ("update.epochs", "4"),
         ("update.minibatches", "5"),
+        ("loss.clip_low", "0.1"),
+        ("loss.kl_coefficient", "0.5"),
         ("policy.fresh.heads", "0"),
         ("policy.fresh.kv_heads", "3"),
         ("policy.fresh.head_dim", "33"),
