@@ -138,7 +138,8 @@ impl Run {
         let position = self.state.position();
         let score = || self.rewarder.score(&attempted, size, &position, Split::Train);
         let mut scored = timed(&mut clock.reward, score)?;
-        let mut written: Vec<Written> = rollouts.iter().map(Written::from).collect();
+        let written = |rollout| Written::of(rollout, &world.calls, &*world.tools);
+        let mut written: Vec<Written> = rollouts.iter().map(written).collect();
         if let Some(overlong) = Overlong::of(&self.config, &self.rewarder) {
             for ((scored, written), rollout) in scored.iter_mut().zip(&mut written).zip(&rollouts) {
                 written.overlong = overlong.punish(scored, rollout);
