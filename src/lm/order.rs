@@ -68,8 +68,7 @@ impl OrderGuide {
 impl Guide for OrderGuide {
     fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
         let mut mask = self.constraint.allowed()?;
-        let again: Vec<u32> =
-            ids(&mask).filter(|token| !self.names_each_once(self.constraint.bytes(*token))).collect();
+        let again: Vec<u32> = ids(&mask).filter(|token| !self.names_each_once(self.constraint.bytes(*token))).collect();
         for token in again {
             if let Some(word) = mask.get_mut(token as usize / 32) {
                 *word &= !(1 << (token % 32));

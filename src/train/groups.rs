@@ -23,9 +23,10 @@ use crate::stages::JudgeMode;
 /// When it is larger: none of its rollouts would get a reward.
 pub(super) fn check_size(config: &TrainConfig, rubric: Option<&Rubric>) -> Result<(), TrainError> {
     let size = config.rollout.group_size;
-    let mut judges = rubric.iter().flat_map(|rubric| &rubric.stages).filter_map(|stage| stage.stage.judge());
-    if size <= MAX_CANDIDATES || !config.algorithm.learns_by_reward() || !judges.any(|judge| judge.mode == JudgeMode::Rank)
-    {
+    let ranks = |rubric: &Rubric| {
+        rubric.stages.iter().filter_map(|stage| stage.stage.judge()).any(|judge| judge.mode == JudgeMode::Rank)
+    };
+    if size <= MAX_CANDIDATES || !config.algorithm.learns_by_reward() || !rubric.is_some_and(ranks) {
         return Ok(());
     }
     Err(TrainError::other(format!(

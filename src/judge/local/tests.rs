@@ -120,10 +120,9 @@ fn a_label_is_not_asked_for_amid_thinking() {
 
 #[tokio::test]
 async fn a_judge_that_never_learnt_to_order_names_each_candidate_once() {
-    let Said::Order(mut order) = small_judge(|_| ()).answer(&question(Want::Order { candidates: 11 })).await.unwrap().said
-    else {
-        panic!("no order")
-    };
+    let judge = small_judge(|_| ());
+    let said = judge.answer(&question(Want::Order { candidates: 11 })).await.unwrap().said;
+    let Said::Order(mut order) = said else { panic!("no order") };
     order.sort_unstable();
     assert_eq!(order, (0..11).collect::<Vec<_>>());
 }

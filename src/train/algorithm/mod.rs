@@ -211,18 +211,20 @@ mod tests {
         let refused = |text: &str, algorithm| {
             let overrides: LossOverrides = toml::from_str(text).unwrap();
             let wrong = overrides.without_effect(algorithm).into_iter().find(|check| check.0);
-            wrong.map(|(_, field, why)| {
-                assert!(text.starts_with(field.strip_prefix("loss.").unwrap()) && why.contains("`ppo`"), "{field} {why}");
+            wrong.is_some_and(|(_, field, why)| {
+                assert!(why.contains("`ppo`"), "{why}");
+                text.starts_with(&field["loss.".len()..])
             })
         };
         for text in of_rewards.into_iter().chain(of_ppo) {
-            assert!(refused(text, Algorithm::Sft).is_some() && refused(text, Algorithm::Ppo).is_none(), "{text}");
+            assert!(refused(text, Algorithm::Sft) && !refused(text, Algorithm::Ppo), "{text}");
         }
         for algorithm in [Algorithm::Grpo, Algorithm::Dapo, Algorithm::Cispo, Algorithm::Vspo] {
-            assert!(of_rewards.iter().all(|text| refused(text, algorithm).is_none()));
-            assert!(of_ppo.iter().all(|text| refused(text, algorithm).is_some()));
+            assert!(!of_rewards.iter().any(|text| refused(text, algorithm)), "{algorithm:?}");
+            assert!(of_ppo.iter().all(|text| refused(text, algorithm)), "{algorithm:?}");
         }
-        assert!(refused("aggregation = \"seq-mean-token-mean\"", Algorithm::Sft).is_none(), "which averages its tokens so");
+        // Which averages its tokens so.
+        assert!(!refused("aggregation = \"seq-mean-token-mean\"", Algorithm::Sft));
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl LossOverrides {
 const OF_PPO: &str = "is `ppo`'s, and has no effect on another algorithm; leave it out";
 /// What to do with a setting that all read but `sft`.
 const OF_REWARDS: &str =
-    "is of `ppo`, `grpo`, `dapo`, `cispo` and `vspo`, and has no effect on `sft`, which learns from no reward; leave it out";
+    "is of `ppo`, `grpo`, `dapo`, `cispo` and `vspo`, and has no effect on `sft`, which has no rewards; leave it out";
 
 impl LossOverrides {
     /// What is set and has no effect on an algorithm.
