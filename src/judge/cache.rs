@@ -1,6 +1,6 @@
 //! What judges said before. A finding is kept under the hash of the judge's identity, the inquiry and the form of the answer, in
-//! memory and, if there is one, in a [`Memory`] that outlives the process. Equal inquiries at the same time are asked once, see
-//! `asking`. Failures are not kept.
+//! memory and, if there is one, in a [`FindingStore`] that outlives the process. Equal inquiries at the same time are asked once, see
+//! `single_flight`. Failures are not kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Found;
-use super::asking::Asking;
 use super::deadline::Deadline;
-use super::inquiry::{Finding, Form, Inquiry, Said, Usage, Want};
+use super::inquiry::{AnswerForm, BackendAnswer, Finding, Form, Inquiry, Usage};
+use super::single_flight::SingleFlight;
 use crate::stages::{Unavailable, UnavailableCode};
 
 /// Keeps findings beyond this process.
-pub trait Memory: std::fmt::Debug + Send + Sync {
+pub trait FindingStore: std::fmt::Debug + Send + Sync {
     /// What was kept under a key. Blocks.
     fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>>;
 
@@ -37,7 +37,7 @@ pub struct CacheCounts {
 pub(super) struct Cache {
     kept: Kept,
     /// What is under way: a finding, and whether a judge was asked for it.
-    asking: Asking<(Arc<Finding>, bool)>,
+    running: SingleFlight<(Arc<Finding>, bool)>,
     hits: AtomicU64,
     /// Shared with what is under way.
     misses: Arc<AtomicU64>,
@@ -47,7 +47,7 @@ pub(super) struct Cache {
 #[derive(Clone)]
 struct Kept {
     findings: moka::future::Cache<[u8; 32], Arc<Finding>>,
-    memory: Option<Arc<dyn Memory>>,
+    memory: Option<Arc<dyn FindingStore>>,
 }
 
 impl std::fmt::Debug for Cache {
@@ -58,11 +58,11 @@ impl std::fmt::Debug for Cache {
 
 impl Cache {
     /// A cache of about this many bytes.
-    pub(super) fn new(bytes: u64, memory: Option<Arc<dyn Memory>>) -> Self {
+    pub(super) fn new(bytes: u64, memory: Option<Arc<dyn FindingStore>>) -> Self {
         let weigh = |_: &[u8; 32], finding: &Arc<Finding>| u32::try_from(weight(finding)).unwrap_or(u32::MAX);
         let findings = moka::future::Cache::builder().weigher(weigh).max_capacity(bytes).build();
         let kept = Kept { findings, memory };
-        Self { kept, asking: Asking::default(), hits: AtomicU64::new(0), misses: Arc::default() }
+        Self { kept, running: SingleFlight::default(), hits: AtomicU64::new(0), misses: Arc::default() }
     }
 
     pub(super) fn counts(&self) -> CacheCounts {
@@ -102,14 +102,14 @@ impl Cache {
                 Ok((finding, true))
             }
         };
-        let (mut begun, mut answer) = self.asking.ask(likely, deadline, begin).await;
+        let (mut begun, mut answer) = self.running.ask(likely, deadline, begin).await;
         let is_late = |answer: &Result<_, Unavailable>| {
             answer.as_ref().is_err_and(|unavailable| unavailable.code == UnavailableCode::Timeout)
         };
         if !begun && answer.as_ref().is_some_and(is_late) && Instant::now() < deadline {
             // The judge's time for a question began with another one's. Once: all of them share what is asked now, so that a
             // judge that hangs takes its time twice, and not once for each who waits.
-            (begun, answer) = self.asking.ask(likely, deadline, begin).await;
+            (begun, answer) = self.running.ask(likely, deadline, begin).await;
         }
         Some(answer?.map(|(finding, is_asked)| self.found(&finding, !(begun && is_asked))))
     }
@@ -125,7 +125,7 @@ impl Cache {
 
 impl Kept {
     /// What is known of an inquiry in this form, or in any.
-    async fn find(&self, keys: &Keys, want: &Want, form: Option<Form>) -> Option<Arc<Finding>> {
+    async fn find(&self, keys: &Keys, want: &AnswerForm, form: Option<Form>) -> Option<Arc<Finding>> {
         // It may have been found since somebody looked.
         if let Some(known) = self.findings.get(&keys.of(form.unwrap_or(Form::AsWanted))).await {
             return Some(known);
@@ -136,7 +136,7 @@ impl Kept {
     }
 
     /// Keeps a finding by the form that it has, which need not be the one that was likely; in memory alone, or beyond.
-    async fn keep(&self, keys: &Keys, want: &Want, finding: &Arc<Finding>, beyond: bool) {
+    async fn keep(&self, keys: &Keys, want: &AnswerForm, finding: &Arc<Finding>, beyond: bool) {
         let key = keys.of(finding.form(want));
         if beyond {
             self.remember(key, finding);
@@ -145,7 +145,7 @@ impl Kept {
     }
 
     /// What was kept in this form, or in any.
-    async fn recall_any(&self, keys: &Keys, want: &Want, form: Option<Form>) -> Option<Finding> {
+    async fn recall_any(&self, keys: &Keys, want: &AnswerForm, form: Option<Form>) -> Option<Finding> {
         for kept_as in [Form::AsWanted, Form::LabelAlone] {
             if form.is_none_or(|form| form == kept_as)
                 && let Some(known) = self.recall(keys.of(kept_as)).await
@@ -172,10 +172,12 @@ impl Kept {
 
 fn weight(finding: &Finding) -> usize {
     let said = match &finding.said {
-        Said::Labels(logprobs) => 8 * logprobs.len(),
-        Said::Chosen { reasoning, logprobs, .. } => reasoning.len() + 8 * logprobs.as_ref().map_or(0, Vec::len),
-        Said::Reward(_) => 0,
-        Said::Order(order) => 8 * order.len(),
+        BackendAnswer::Labels(logprobs) => 8 * logprobs.len(),
+        BackendAnswer::Chosen { reasoning, logprobs, .. } => {
+            reasoning.len() + 8 * logprobs.as_ref().map_or(0, Vec::len)
+        }
+        BackendAnswer::Reward(_) => 0,
+        BackendAnswer::Order(order) => 8 * order.len(),
     };
     256 + said
 }
@@ -191,7 +193,7 @@ impl Keys {
         keys.part(identity);
         keys.part(&format!("{:?}", inquiry.want));
         for message in &inquiry.messages {
-            keys.part(message.speaker.as_str());
+            keys.part(message.role.as_str());
             keys.part(&message.text);
             keys.part(&format!("{:?}", message.untrusted));
         }
@@ -216,12 +218,12 @@ impl Keys {
 fn to_bytes(finding: &Finding) -> Vec<u8> {
     let numbers = |logprobs: &[f64]| -> Value { logprobs.iter().map(|lp| lp.is_finite().then_some(*lp)).collect() };
     let said = match &finding.said {
-        Said::Labels(logprobs) => json!({"labels": numbers(logprobs)}),
-        Said::Chosen { label, reasoning, logprobs } => {
+        BackendAnswer::Labels(logprobs) => json!({"labels": numbers(logprobs)}),
+        BackendAnswer::Chosen { label, reasoning, logprobs } => {
             json!({"chosen": label, "reasoning": reasoning, "logprobs": logprobs.as_deref().map(numbers)})
         }
-        Said::Reward(raw) => json!({"reward": raw}),
-        Said::Order(order) => json!({"order": order}),
+        BackendAnswer::Reward(raw) => json!({"reward": raw}),
+        BackendAnswer::Order(order) => json!({"order": order}),
     };
     said.to_string().into_bytes()
 }
@@ -234,9 +236,9 @@ fn from_bytes(bytes: &[u8]) -> Option<Finding> {
     };
     let index = |value: &Value| usize::try_from(value.as_u64()?).ok();
     let said = if let Some(labels) = value.get("labels") {
-        Said::Labels(numbers(labels)?)
+        BackendAnswer::Labels(numbers(labels)?)
     } else if let Some(chosen) = value.get("chosen") {
-        Said::Chosen {
+        BackendAnswer::Chosen {
             label: index(chosen)?,
             reasoning: value.get("reasoning")?.as_str()?.to_owned(),
             logprobs: match value.get("logprobs")? {
@@ -245,9 +247,9 @@ fn from_bytes(bytes: &[u8]) -> Option<Finding> {
             },
         }
     } else if let Some(raw) = value.get("reward") {
-        Said::Reward(raw.as_f64()?)
+        BackendAnswer::Reward(raw.as_f64()?)
     } else {
-        Said::Order(value.get("order")?.as_array()?.iter().map(index).collect::<Option<_>>()?)
+        BackendAnswer::Order(value.get("order")?.as_array()?.iter().map(index).collect::<Option<_>>()?)
     };
     Some(Finding { said, usage: Usage::default() })
 }
@@ -258,7 +260,8 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::judge::inquiry::{PromptMessage, Speaker};
+    use crate::judge::inquiry::{ChatRole, PromptMessage};
+    use crate::locks;
 
     fn in_a_minute() -> Instant {
         Instant::now() + std::time::Duration::from_mins(1)
@@ -267,28 +270,28 @@ mod tests {
     const WANTED: Option<Form> = Some(Form::AsWanted);
 
     fn inquiry(text: &str) -> Inquiry {
-        let message = PromptMessage { speaker: Speaker::User, text: text.to_owned(), untrusted: Vec::new() };
+        let message = PromptMessage { role: ChatRole::User, text: text.to_owned(), untrusted: Vec::new() };
         Inquiry {
             messages: vec![message],
-            want: Want::Labels(["Yes".to_owned(), "No".to_owned()].into()),
+            want: AnswerForm::Labels(["Yes".to_owned(), "No".to_owned()].into()),
             fewer: [].into(),
         }
     }
 
-    fn finding(said: Said) -> Finding {
+    fn finding(said: BackendAnswer) -> Finding {
         Finding { said, usage: Usage::default() }
     }
 
     #[derive(Debug, Default)]
-    struct Shelf(Mutex<std::collections::HashMap<[u8; 32], Vec<u8>>>);
+    struct MapStore(Mutex<std::collections::HashMap<[u8; 32], Vec<u8>>>);
 
-    impl Memory for Shelf {
+    impl FindingStore for MapStore {
         fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
-            self.0.lock().unwrap().get(key).cloned()
+            locks::lock(&self.0).get(key).cloned()
         }
 
         fn put(&self, key: &[u8; 32], value: &[u8]) {
-            self.0.lock().unwrap().insert(*key, value.to_owned());
+            locks::lock(&self.0).insert(*key, value.to_owned());
         }
     }
 
@@ -301,7 +304,7 @@ mod tests {
             let ask = move |_, _| async move {
                 asked.fetch_add(1, Relaxed);
                 tokio::task::yield_now().await;
-                Ok(finding(Said::Reward(1.5)))
+                Ok(finding(BackendAnswer::Reward(1.5)))
             };
             cache.get("judge", &inquiry, WANTED, in_a_minute(), ask).await.unwrap()
         };
@@ -314,12 +317,12 @@ mod tests {
     async fn another_judge_or_another_question_is_another_entry() {
         let cache = Cache::new(1 << 20, None);
         let get = async |identity, text, raw| {
-            let ask = move |_, _| async move { Ok(finding(Said::Reward(raw))) };
+            let ask = move |_, _| async move { Ok(finding(BackendAnswer::Reward(raw))) };
             cache.get(identity, &inquiry(text), WANTED, in_a_minute(), ask).await.unwrap().unwrap()
         };
         for (identity, text, raw) in [("a", "x", 1.0), ("b", "x", 2.0), ("a", "y", 3.0)] {
             let found = get(identity, text, raw).await;
-            assert_eq!((found.finding.said, found.hit), (Said::Reward(raw), false));
+            assert_eq!((found.finding.said, found.hit), (BackendAnswer::Reward(raw), false));
         }
         assert!(get("b", "x", 9.0).await.hit);
     }
@@ -332,7 +335,7 @@ mod tests {
         let get = async |seconds| {
             let ask = |_, _| async {
                 tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-                Ok(finding(Said::Reward(1.0)))
+                Ok(finding(BackendAnswer::Reward(1.0)))
             };
             let deadline = Instant::now() + std::time::Duration::from_secs(seconds);
             cache.get("judge", &inquiry, WANTED, deadline, ask).await
@@ -340,7 +343,7 @@ mod tests {
         let (a, b) = tokio::join!(get(1), get(9));
         assert!(a.is_none());
         let b = b.unwrap().unwrap();
-        assert_eq!((b.finding.said, b.hit), (Said::Reward(1.0), true));
+        assert_eq!((b.finding.said, b.hit), (BackendAnswer::Reward(1.0), true));
         assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 }, "it was asked, though who began it is gone");
         assert!(get(9).await.unwrap().unwrap().hit, "it is kept");
         assert_eq!(cache.counts(), CacheCounts { hits: 2, misses: 1 });
@@ -360,13 +363,16 @@ mod tests {
                     tokio::time::sleep(seconds(3)).await;
                     return Err(Unavailable { code: UnavailableCode::Timeout, message: "it hangs".to_owned() });
                 }
-                Ok(finding(Said::Reward(0.9)))
+                Ok(finding(BackendAnswer::Reward(0.9)))
             };
             cache.get("judge", &inquiry, WANTED, Instant::now() + seconds(9), ask).await.unwrap()
         };
         let (first, late, later) = tokio::join!(get(0), get(2), get(2));
         assert!(first.is_err(), "it was its time");
-        assert_eq!([late, later].map(|found| found.unwrap().finding.said), [Said::Reward(0.9), Said::Reward(0.9)]);
+        assert_eq!(
+            [late, later].map(|found| found.unwrap().finding.said),
+            [BackendAnswer::Reward(0.9), BackendAnswer::Reward(0.9)]
+        );
         assert_eq!(asked.load(Relaxed), 2, "they share one question");
         assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 2 });
     }
@@ -394,19 +400,19 @@ mod tests {
         let cache = Cache::new(1 << 20, None);
         let broken = |_, _| async { Err(Unavailable { code: UnavailableCode::Timeout, message: "late".to_owned() }) };
         assert!(cache.get("a", &inquiry("x"), WANTED, in_a_minute(), broken).await.unwrap().is_err());
-        let well = |_, _| async { Ok(finding(Said::Reward(0.0))) };
+        let well = |_, _| async { Ok(finding(BackendAnswer::Reward(0.0))) };
         assert!(!cache.get("a", &inquiry("x"), WANTED, in_a_minute(), well).await.unwrap().unwrap().hit);
     }
 
     #[tokio::test]
     async fn what_was_kept_outlives_the_cache() {
-        let shelf = Arc::new(Shelf::default());
+        let shelf = Arc::new(MapStore::default());
         let all = [
-            Said::Labels(vec![-0.5, f64::NEG_INFINITY]),
-            Said::Chosen { label: 1, reasoning: "because".to_owned(), logprobs: None },
-            Said::Chosen { label: 0, reasoning: String::new(), logprobs: Some(vec![-0.1, -3.0]) },
-            Said::Reward(-2.25),
-            Said::Order(vec![2, 0, 1]),
+            BackendAnswer::Labels(vec![-0.5, f64::NEG_INFINITY]),
+            BackendAnswer::Chosen { label: 1, reasoning: "because".to_owned(), logprobs: None },
+            BackendAnswer::Chosen { label: 0, reasoning: String::new(), logprobs: Some(vec![-0.1, -3.0]) },
+            BackendAnswer::Reward(-2.25),
+            BackendAnswer::Order(vec![2, 0, 1]),
         ];
         for (n, said) in all.iter().enumerate() {
             let cache = Cache::new(1 << 20, Some(shelf.clone()));
@@ -414,7 +420,7 @@ mod tests {
             let ask = |_, _| async { Ok(said) };
             cache.get("a", &inquiry(&n.to_string()), None, in_a_minute(), ask).await.unwrap().unwrap();
         }
-        assert_eq!(shelf.0.lock().unwrap().len(), all.len(), "what is answered is kept");
+        assert_eq!(locks::lock(&shelf.0).len(), all.len(), "what is answered is kept");
         for (n, said) in all.iter().enumerate() {
             let cache = Cache::new(1 << 20, Some(shelf.clone()));
             let asked = |_, _| async { panic!("it is known") };
@@ -426,11 +432,11 @@ mod tests {
     /// Whether labels have probabilities may change between two processes: a label alone is then none that was weighed.
     #[tokio::test]
     async fn a_label_alone_is_kept_apart_from_probabilities() {
-        let shelf = Arc::new(Shelf::default());
-        let alone = Said::Chosen { label: 1, reasoning: String::new(), logprobs: None };
-        let weighed = Said::Labels(vec![-0.5, -1.0]);
+        let shelf = Arc::new(MapStore::default());
+        let alone = BackendAnswer::Chosen { label: 1, reasoning: String::new(), logprobs: None };
+        let weighed = BackendAnswer::Labels(vec![-0.5, -1.0]);
         let (inquiry, asked) = (inquiry("x"), Arc::new(AtomicUsize::new(0)));
-        let get = async |cache: &Cache, form, said: &Said| {
+        let get = async |cache: &Cache, form, said: &BackendAnswer| {
             let (said, asked) = (finding(said.clone()), asked.clone());
             let ask = move |_, _| async move {
                 asked.fetch_add(1, Relaxed);
@@ -447,7 +453,7 @@ mod tests {
             assert_eq!(get(&cache, Some(Form::LabelAlone), &weighed).await, alone);
         }
         assert_eq!(asked.load(Relaxed), 2);
-        shelf.0.lock().unwrap().retain(|_, kept| kept.starts_with(b"{\"chosen\""));
+        locks::lock(&shelf.0).retain(|_, kept| kept.starts_with(b"{\"chosen\""));
         let cache = Cache::new(1 << 20, Some(shelf));
         assert_eq!(get(&cache, None, &weighed).await, alone, "either is taken before the first answer");
         assert_eq!(get(&cache, WANTED, &weighed).await, weighed);

@@ -7,7 +7,6 @@
 //!
 //! [`check`] and [`attack`] measure judges on examples, through the same questions.
 
-mod asking;
 pub mod attack;
 pub mod bench;
 mod cache;
@@ -26,6 +25,7 @@ mod remote;
 pub mod rubric;
 mod session;
 mod shorten;
+mod single_flight;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -34,9 +34,9 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-pub use self::cache::{CacheCounts, Memory};
+pub use self::cache::{CacheCounts, FindingStore};
 pub use self::config::{Config, ConfigError, JudgeConfig};
-pub use self::inquiry::{Fewer, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+pub use self::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, PromptMessage, ShorterPrompts, Usage};
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
 pub use self::rank::MAX_CANDIDATES;
@@ -106,7 +106,7 @@ impl Judges {
     pub fn open(
         config: &Config,
         key: impl Fn(&str) -> Option<String>,
-        memory: Option<Arc<dyn Memory>>,
+        memory: Option<Arc<dyn FindingStore>>,
     ) -> Result<Self, ConfigError> {
         let open = |(name, judge): (&String, &JudgeConfig)| match judge.open(&key) {
             Ok(model) => Ok((name.clone(), model)),
@@ -117,7 +117,7 @@ impl Judges {
         Ok(Self::with(by_name, config.cache_bytes, memory))
     }
 
-    fn with(by_name: BTreeMap<String, Model>, cache_bytes: u64, memory: Option<Arc<dyn Memory>>) -> Self {
+    fn with(by_name: BTreeMap<String, Model>, cache_bytes: u64, memory: Option<Arc<dyn FindingStore>>) -> Self {
         Self { by_name: Arc::new(by_name), past: Arc::default(), cache: Arc::new(Cache::new(cache_bytes, memory)) }
     }
 
@@ -281,7 +281,7 @@ impl Model {
     }
 
     /// The form in which it answers; none while that is not known.
-    fn form(&self, want: &Want) -> Option<Form> {
+    fn form(&self, want: &AnswerForm) -> Option<Form> {
         match self {
             Self::Local(_) => Some(Form::AsWanted),
             Self::Remote(remote) => remote.form(want),

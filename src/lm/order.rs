@@ -6,9 +6,9 @@
 use serde_json::{Value, json};
 
 use super::LmError;
-use super::constrain::{Constraint, Constraints};
+use super::constrain::Constraints;
 use super::generate::{Guide, Next};
-use super::reason::ids;
+use super::reason::{SchemaGuide, ids};
 use super::sample::{Drawn, Mask};
 
 /// Leads into the numbers.
@@ -16,9 +16,8 @@ const LEAD: &[u8] = b"{\"order\":[";
 
 /// The guide of one such text.
 pub struct OrderGuide {
-    constraint: Constraint,
+    text: SchemaGuide,
     numbers: Vec<String>,
-    text: Vec<u8>,
 }
 
 impl OrderGuide {
@@ -27,7 +26,7 @@ impl OrderGuide {
     /// # Errors
     /// When the text cannot be held to it.
     pub fn new(constraints: &Constraints, count: usize) -> Result<Self, LmError> {
-        let constraint = constraints.json(json!({
+        let schema = json!({
             "type": "object",
             "properties": {"order": {
                 "type": "array", "items": {"enum": (1..=count).collect::<Vec<_>>()},
@@ -35,21 +34,21 @@ impl OrderGuide {
             }},
             "required": ["order"],
             "additionalProperties": false,
-        }))?;
+        });
         let numbers = (1..=count).map(|number| number.to_string()).collect();
-        Ok(Self { constraint, numbers, text: Vec::new() })
+        Ok(Self { text: SchemaGuide::new(constraints, schema)?, numbers })
     }
 
     /// The order, as indices from 0; `None` when the text ended before it was whole.
     pub fn indices(&self) -> Option<Vec<usize>> {
-        let value: Value = serde_json::from_slice(&self.text).ok()?;
+        let value: Value = serde_json::from_slice(self.text.text()).ok()?;
         let index = |value: &Value| usize::try_from(value.as_u64()?).ok()?.checked_sub(1);
         value.get("order")?.as_array()?.iter().map(index).collect()
     }
 
-    /// Whether the text can go on with these bytes and name each number once.
-    fn names_each_once(&self, next: &[u8]) -> bool {
-        let text = [&self.text, next].concat();
+    /// Whether the text can go on with a token and name each number once.
+    fn can_say(&self, token: u32) -> bool {
+        let text = self.text.text_with(token);
         let Some(said) = text.strip_prefix(LEAD) else { return true };
         let mut left: Vec<&[u8]> = self.numbers.iter().map(String::as_bytes).collect();
         let mut said: Vec<&[u8]> = said.split(|byte| !byte.is_ascii_digit()).collect();
@@ -67,8 +66,8 @@ impl OrderGuide {
 
 impl Guide for OrderGuide {
     fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
-        let mut mask = self.constraint.allowed()?;
-        let again: Vec<u32> = ids(&mask).filter(|token| !self.names_each_once(self.constraint.bytes(*token))).collect();
+        let Some(mut mask) = self.text.allowed()? else { return Ok(None) };
+        let again: Vec<u32> = ids(&mask).filter(|token| !self.can_say(*token)).collect();
         for token in again {
             if let Some(word) = mask.get_mut(token as usize / 32) {
                 *word &= !(1 << (token % 32));
@@ -78,10 +77,7 @@ impl Guide for OrderGuide {
     }
 
     fn accept(&mut self, drawn: Drawn) -> Result<Next, LmError> {
-        let bytes = self.constraint.bytes(drawn.token).to_vec();
-        self.constraint.accept(drawn.token)?;
-        self.text.extend(bytes);
-        Ok(if self.constraint.done() { Next::Stop } else { Next::Draw })
+        self.text.accept(drawn)
     }
 }
 
@@ -104,7 +100,11 @@ mod tests {
         let mut guide = OrderGuide::new(&constraints, count).unwrap();
         for _ in 0..16 + 4 * count {
             let mask = guide.allowed().unwrap().unwrap();
-            let may_say = |text: &&str| ids(&mask).find(|token| guide.constraint.bytes(*token) == text.as_bytes());
+            let said = guide.text.text().to_vec();
+            let may_say = |text: &&str| {
+                let whole = [&said, text.as_bytes()].concat();
+                ids(&mask).find(|token| guide.text.text_with(*token) == whole)
+            };
             let token = favourites.iter().find_map(may_say).or_else(|| ids(&mask).next()).unwrap();
             if guide.accept(Drawn { token, logprob: 0.0 }).unwrap() == Next::Stop {
                 break;

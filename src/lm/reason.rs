@@ -39,13 +39,13 @@ pub struct ReasonedLabel {
     /// The object so far.
     object: Vec<u8>,
     /// The tokens that can begin the label, while its place is looked at.
-    openers: Openers,
+    openers: LabelStartTokens,
     logprobs: Option<Vec<f64>>,
 }
 
 /// Tokens that can begin a label.
 #[derive(Default)]
-struct Openers {
+struct LabelStartTokens {
     /// Of each label, those that say that it is meant.
     own: Vec<Vec<u32>>,
     /// Those that leave open which one is.
@@ -71,7 +71,7 @@ impl ReasonedLabel {
             "additionalProperties": false,
         }))?;
         let phase = Phase::Reasoning { said: 0 };
-        let openers = Openers::default();
+        let openers = LabelStartTokens::default();
         Ok(Self { labels, constraint, reasoning, phase, object: Vec::new(), openers, logprobs: None })
     }
 
@@ -142,7 +142,7 @@ pub(super) fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
     mask.iter().enumerate().flat_map(of)
 }
 
-impl Openers {
+impl LabelStartTokens {
     /// Sorts the tokens of `allowed` that begin labels.
     fn find(labels: &[String], allowed: &Mask, constraint: &Constraint) -> Self {
         // The model says them as JSON, in which some characters are escaped.
@@ -183,7 +183,7 @@ impl Guide for ReasonedLabel {
             return Vec::new();
         }
         let Ok(mask) = self.constraint.allowed() else { return Vec::new() };
-        self.openers = Openers::find(&self.labels, &mask, &self.constraint);
+        self.openers = LabelStartTokens::find(&self.labels, &mask, &self.constraint);
         [self.openers.own.concat(), self.openers.shared.clone()].concat()
     }
 
@@ -216,6 +216,45 @@ impl Guide for ReasonedLabel {
                 Ok(if forced.is_empty() { Next::Draw } else { Next::Say(forced) })
             }
         }
+    }
+}
+
+/// A guide that holds a whole text to a JSON schema.
+pub struct SchemaGuide {
+    constraint: Constraint,
+    text: Vec<u8>,
+}
+
+impl SchemaGuide {
+    /// A guide to the JSON texts of a schema.
+    ///
+    /// # Errors
+    /// When the schema cannot be held to.
+    pub fn new(constraints: &Constraints, schema: serde_json::Value) -> Result<Self, LmError> {
+        Ok(Self { constraint: constraints.json(schema)?, text: Vec::new() })
+    }
+
+    /// The text so far.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The text with one more token.
+    pub(super) fn text_with(&self, token: u32) -> Vec<u8> {
+        [&self.text, self.constraint.bytes(token)].concat()
+    }
+}
+
+impl Guide for SchemaGuide {
+    fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
+        self.constraint.allowed().map(Some)
+    }
+
+    fn accept(&mut self, drawn: Drawn) -> Result<Next, LmError> {
+        let bytes = self.constraint.bytes(drawn.token).to_vec();
+        self.constraint.accept(drawn.token)?;
+        self.text.extend(bytes);
+        Ok(if self.constraint.done() { Next::Stop } else { Next::Draw })
     }
 }
 

@@ -12,7 +12,7 @@ use super::config::{Schedule, TrainConfig};
 use super::env::{Split, Task};
 use super::groups::DapoConfig;
 use super::reward::Rewarder;
-use super::rollout::World;
+use super::rollout::EpisodeContext;
 use super::state::RunState;
 
 /// Whether a run goes on with what it was begun with; `config` is that of now.
@@ -73,7 +73,7 @@ fn went_unpunished(saved: &RunState, now: &RunState, config: &TrainConfig) -> bo
 ///
 /// # Errors
 /// When they are others.
-pub(super) fn same_prompts(saved: &RunState, world: &World) -> Result<(), TrainError> {
+pub(super) fn same_prompts(saved: &RunState, world: &EpisodeContext) -> Result<(), TrainError> {
     let tells = |setting: &String| setting.starts_with(POLICY);
     let Some(task) = world.environment.tasks(Split::Train).first().filter(|_| !saved.data.keys().any(tells)) else {
         return Ok(());
@@ -159,7 +159,7 @@ pub(super) fn locked(dir: &Path) -> Result<File, TrainError> {
 ///
 /// # Errors
 /// The first that does not.
-pub(super) fn check_lengths(world: &World, config: &TrainConfig, context: usize) -> Result<(), TrainError> {
+pub(super) fn check_lengths(world: &EpisodeContext, config: &TrainConfig, context: usize) -> Result<(), TrainError> {
     let most = config.rollout.max_tokens;
     let held_out = if config.evaluation.every > 0 { config.evaluation.questions } else { 0 };
     let train = if config.algorithm.learns_by_reward() { usize::MAX } else { 0 };

@@ -10,11 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::TextOrMessagesDoc;
-use super::draft::{Draft, Written};
 use super::fields::{Parts, Value};
 use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
-use super::sheet::{Named, Outcome, Sheet, written};
+use super::raw_item::{RawItem, Written};
+use super::results::{Named, Outcome, Results, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -90,7 +90,7 @@ impl Dialect for Trl {
     const ON_INVALID: OnInvalid = OnInvalid::Null;
     const DEADLINE_MS: Option<u64> = None;
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 3)?;
         let body = parts.object(body)?;
         let completions = body.needed("completions")?.list("/completions")?.raws();
@@ -105,7 +105,7 @@ impl Dialect for Trl {
         let answers = of(&[&["ground_truth", "solution"], COLUMNS].concat())?;
         let (groups, tools, calls) = (of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
         let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
-        let drafts = completions.into_iter().enumerate().map(|(place, completion)| {
+        let raw_items = completions.into_iter().enumerate().map(|(place, completion)| {
             let about = Label {
                 reference_calls: at(calls.as_ref(), place),
                 group: at(groups.as_ref(), place),
@@ -113,28 +113,28 @@ impl Dialect for Trl {
                 ..Label::default()
             };
             let answer = answers.as_ref().and_then(|column| column.get(place)).copied();
-            Draft {
+            RawItem {
                 prompt: at(prompts.as_ref(), place),
                 written: written_by(completion),
                 label: about.or(answer.map(Value::raw).map(Label::of_raw).unwrap_or_default()),
                 tools: at(tools.as_ref(), place),
-                ..Draft::default()
+                ..RawItem::default()
             }
         });
-        let drafts = drafts.collect();
-        Ok((Self { step: body.count_of("global_step")? }, drafts))
+        let raw_items = raw_items.collect();
+        Ok((Self { step: body.count_of("global_step")? }, raw_items))
     }
 
     fn step(&self) -> Option<u64> {
         self.step
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        let columns = sheet.metric_names().into_iter().enumerate().map(|(column, name)| {
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
+        let columns = results.metric_names().into_iter().enumerate().map(|(column, name)| {
             let score = |outcome: &Outcome<'_>| outcome.metrics().nth(column).filter(|_| outcome.valid()).map(|m| m.1);
-            (name, sheet.outcomes.iter().map(score).collect())
+            (name, results.outcomes.iter().map(score).collect())
         });
-        let rewards = sheet.outcomes.iter().map(Outcome::reward).collect();
+        let rewards = results.outcomes.iter().map(Outcome::reward).collect();
         written(&TrlResponse { rewards, metrics: Named { own: Vec::new(), metrics: columns.collect() } })
     }
 }

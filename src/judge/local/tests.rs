@@ -29,8 +29,8 @@ fn probabilities_are_added_and_one_alone_stays_as_it_is() {
     assert!([&[][..], &[f64::NEG_INFINITY; 2]].iter().all(|none| log_sum(none) == f64::NEG_INFINITY));
 }
 
-fn match_or_not() -> Want {
-    Want::Labels(["Match", "Mismatch"].map(str::to_owned).into())
+fn match_or_not() -> AnswerForm {
+    AnswerForm::Labels(["Match", "Mismatch"].map(str::to_owned).into())
 }
 
 /// The small judge, changed by `change` in its tokenizer.
@@ -72,7 +72,7 @@ async fn a_label_counts_in_both_of_its_forms() {
     let inquiry = question(match_or_not());
     let mut found = Vec::new();
     for judge in [small_judge(|_| ()), small_judge(with_spaces)] {
-        let Said::Labels(logprobs) = judge.answer(&inquiry).await.unwrap().said else { panic!("no labels") };
+        let BackendAnswer::Labels(logprobs) = judge.answer(&inquiry).await.unwrap().said else { panic!("no labels") };
         found.push(logprobs.into_iter().map(f64::exp).collect::<Vec<_>>());
     }
     assert!(found[0].iter().all(|probability| *probability > 1e-4), "{found:?}");
@@ -80,9 +80,9 @@ async fn a_label_counts_in_both_of_its_forms() {
 }
 
 /// A question of the small judge's form.
-fn question(want: Want) -> Inquiry {
+fn question(want: AnswerForm) -> Inquiry {
     let text = "Same?\n<<<question 0\nWhat is it?\n0 question>>>\nVerdict:".to_owned();
-    let messages = vec![PromptMessage { speaker: Speaker::User, text, untrusted: Vec::new() }];
+    let messages = vec![PromptMessage { role: ChatRole::User, text, untrusted: Vec::new() }];
     Inquiry { messages, want, fewer: [].into() }
 }
 
@@ -92,9 +92,9 @@ async fn labels_that_begin_alike_for_long_get_a_verdict() {
     let judge = small_judge(|_| ());
     for times in [4, 20] {
         let labels = ["right", "wrong"].map(|end| "all things considered, it is ".repeat(times) + end);
-        let want = Want::ReasonedLabel { labels: labels.into(), thinking_tokens: 8, seed: 0 };
+        let want = AnswerForm::ReasonedLabel { labels: labels.into(), thinking_tokens: 8, seed: 0 };
         let said = judge.answer(&question(want)).await.unwrap().said;
-        assert!(matches!(said, Said::Chosen { .. }), "{said:?}");
+        assert!(matches!(said, BackendAnswer::Chosen { .. }), "{said:?}");
     }
 }
 
@@ -110,19 +110,19 @@ fn a_label_is_not_asked_for_amid_thinking() {
         let tokens = judge.text.encode(&question(want)).unwrap().tokens;
         judge.text.tokenizer.decode(&tokens, SpecialText::Shown).unwrap()
     };
-    for at_once in [match_or_not(), Want::Order { candidates: 2 }] {
+    for at_once in [match_or_not(), AnswerForm::Order { candidates: 2 }] {
         let prompt = prompt(at_once);
         assert!(prompt.ends_with("<|im_start|>assistant\n<think>\n\n</think>\n\n"), "{prompt}");
     }
-    let thinks = prompt(Want::ReasonedLabel { labels: [].into(), thinking_tokens: 8, seed: 0 });
+    let thinks = prompt(AnswerForm::ReasonedLabel { labels: [].into(), thinking_tokens: 8, seed: 0 });
     assert!(thinks.ends_with("<think>\n"), "{thinks}");
 }
 
 #[tokio::test]
 async fn a_judge_that_never_learnt_to_order_names_each_candidate_once() {
     let judge = small_judge(|_| ());
-    let said = judge.answer(&question(Want::Order { candidates: 11 })).await.unwrap().said;
-    let Said::Order(mut order) = said else { panic!("no order") };
+    let said = judge.answer(&question(AnswerForm::Order { candidates: 11 })).await.unwrap().said;
+    let BackendAnswer::Order(mut order) = said else { panic!("no order") };
     order.sort_unstable();
     assert_eq!(order, (0..11).collect::<Vec<_>>());
 }

@@ -3,16 +3,16 @@
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Episode, Opening, Rollout, RolloutConfig, Wanted, World, Writer, opening};
+use super::{Episode, EpisodeContext, Opening, Rollout, RolloutConfig, RolloutRequest, Writer, opening};
 use crate::lm::{Engine, GenerateRequest, Generated, Generator, Joined, Sampling};
 use crate::train::TrainError;
 
 /// Runs episodes until all are done.
 pub(super) fn collect(
     engine: &mut Engine,
-    world: &World,
+    world: &EpisodeContext,
     openings: &BTreeMap<usize, Opening>,
-    wanted: &[Wanted],
+    wanted: &[RolloutRequest],
     config: &RolloutConfig,
 ) -> Result<Vec<Rollout>, TrainError> {
     let mut generator = Generator::default();
@@ -56,7 +56,12 @@ pub(super) fn collect(
     found.into_iter().map(|rollout| rollout.ok_or_else(missing)).collect()
 }
 
-fn request(world: &World, (messages, prompt): &Opening, wanted: Wanted, config: &RolloutConfig) -> GenerateRequest {
+fn request(
+    world: &EpisodeContext,
+    (messages, prompt): &Opening,
+    wanted: RolloutRequest,
+    config: &RolloutConfig,
+) -> GenerateRequest {
     GenerateRequest {
         prompt: prompt.clone(),
         max_tokens: config.max_tokens,
@@ -65,7 +70,7 @@ fn request(world: &World, (messages, prompt): &Opening, wanted: Wanted, config: 
     }
 }
 
-fn rollout((_, prompt): &Opening, wanted: Wanted, generated: Generated) -> Result<Rollout, TrainError> {
+fn rollout((_, prompt): &Opening, wanted: RolloutRequest, generated: Generated) -> Result<Rollout, TrainError> {
     if let Some(error) = generated.failed {
         return Err(error.into());
     }

@@ -13,7 +13,7 @@ use crate::trajectory::Role;
 
 /// What all episodes of a run share.
 #[derive(Clone)]
-pub struct World {
+pub struct EpisodeContext {
     /// Where they take place.
     pub environment: Arc<dyn Environment>,
     /// How the policy is spoken to.
@@ -26,7 +26,7 @@ pub struct World {
 
 /// An episode in the making.
 pub struct Episode {
-    world: World,
+    world: EpisodeContext,
     turn: Vec<u32>,
     messages: Vec<Message>,
     turns: u32,
@@ -34,7 +34,7 @@ pub struct Episode {
 
 impl Episode {
     /// An episode that begins where `prompt` ends.
-    pub fn new(world: World, prompt: Vec<Message>) -> Self {
+    pub fn new(world: EpisodeContext, prompt: Vec<Message>) -> Self {
         Self { world, turn: Vec::new(), messages: prompt, turns: 0 }
     }
 

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::http::dialects::draft::quoted;
 use crate::http::dialects::fields::Value;
+use crate::http::dialects::raw_item::quoted;
 use crate::http::wire::{Pointed, Text};
 
 /// One item of `input` or `output`; which fields it has depends on its type. Every field is raw JSON.

@@ -37,7 +37,7 @@ impl<'b> Written<'b> {
 
 /// One item; every field is raw JSON.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Draft<'b> {
+pub(super) struct RawItem<'b> {
     /// What the policy was given: a text, templated or not, or messages.
     pub(super) prompt: Option<Cow<'b, str>>,
     /// What it wrote.
@@ -55,7 +55,7 @@ pub(super) struct Draft<'b> {
 }
 
 /// What writing an item needs to know.
-pub(super) struct Desk<'d> {
+pub(super) struct ItemContext<'d> {
     /// Right answers by prompt.
     pub(super) references: &'d References,
     /// Whether an item without a group gets its prompt's key as one.
@@ -68,7 +68,7 @@ pub(super) struct Desk<'d> {
 
 /// What is remembered of an item that was written.
 #[derive(Debug, Default)]
-pub(super) struct Outline {
+pub(super) struct ItemSummary {
     /// The group, as the native reader will name it.
     pub(super) group: Option<String>,
     /// How many rollouts the group has.
@@ -80,54 +80,57 @@ pub(super) struct Outline {
 const NO_PROMPT: &str =
     "nothing says where the prompt ends: send it beside the text, or a text with the markers of a chat template";
 
-impl Draft<'_> {
+impl RawItem<'_> {
     /// Appends the item's JSON.
-    pub(super) fn write(self, desk: &Desk<'_>, out: &mut String) -> Outline {
-        let mut draft = self;
-        let key = draft.divide(desk);
-        if let Some(fault) = draft.fault {
+    pub(super) fn write(self, context: &ItemContext<'_>, out: &mut String) -> ItemSummary {
+        let mut raw_item = self;
+        let key = raw_item.divide(context);
+        if let Some(fault) = raw_item.fault {
             // No object: the native reader refuses it, and the dialect says why.
             out.push_str("null");
-            return Outline { fault: Some(fault), ..Outline::default() };
+            return ItemSummary { fault: Some(fault), ..ItemSummary::default() };
         }
-        let known = key.filter(|_| !draft.has_answers()).and_then(|key| desk.references.find(key));
+        let known = key.filter(|_| !raw_item.has_answers()).and_then(|key| context.references.find(key));
         let known = known.as_deref();
-        let group = draft.label.group.as_deref().map(Cow::Borrowed);
+        let group = raw_item.label.group.as_deref().map(Cow::Borrowed);
         let group = group.or_else(|| known?.group.as_ref().map(|raw| raw.get().into()));
-        let group = group.or_else(|| key.filter(|_| desk.keyed).map(|key| format!("\"{key}\"").into()));
-        let outline =
-            Outline { group: group.as_deref().and_then(name_of), group_size: draft.label.group_size, fault: None };
+        let group = group.or_else(|| key.filter(|_| context.keyed).map(|key| format!("\"{key}\"").into()));
+        let summary = ItemSummary {
+            group: group.as_deref().and_then(name_of),
+            group_size: raw_item.label.group_size,
+            fault: None,
+        };
         out.push('{');
         put(out, "group", group.as_deref());
-        draft.put_text(desk, out);
-        draft.put_label(desk, known, out);
+        raw_item.put_text(context, out);
+        raw_item.put_label(context, known, out);
         // The last comma. An item of which nothing is left, as of a text that is `null`, has none.
         if out.ends_with(',') {
             out.pop();
         }
         out.push('}');
-        outline
+        summary
     }
 
     /// Tells the prompt from the response where both are one text; gives the prompt's key where somebody asks for it.
-    fn divide(&mut self, desk: &Desk<'_>) -> Option<PromptKey> {
+    fn divide(&mut self, context: &ItemContext<'_>) -> Option<PromptKey> {
         if let Written::Whole(raw) = self.written {
             // What is no text at all stays as it is: the native reader says so.
-            let Some(divided) = prompt::divide_raw(raw, desk.references).ok()? else {
+            let Some(divided) = prompt::divide_raw(raw, context.references).ok()? else {
                 self.fault = Some(NO_PROMPT.to_owned());
                 return None;
             };
             let (before, inside) = raw.get(1..raw.len() - 1)?.split_at_checked(divided.response)?;
             // A judge reads the question, not the template around it.
-            let prompt = if desk.judged { messages_json(&divided.prompt) } else { ["\"", before, "\""].concat() };
+            let prompt = if context.judged { messages_json(&divided.prompt) } else { ["\"", before, "\""].concat() };
             self.prompt = Some(Cow::Owned(prompt));
             self.written = Written::Inside(prompt::without_trailing_tokens(inside));
             return Some(divided.key);
         }
-        let wanted = desk.keyed || !self.has_answers() && !desk.references.is_empty();
+        let wanted = context.keyed || !self.has_answers() && !context.references.is_empty();
         match (&self.prompt, &self.written) {
             (Some(prompt), _) if wanted => prompt::key_of(prompt),
-            (None, Written::Messages(messages)) if wanted => prompt::key_of_conversation(messages, desk.references),
+            (None, Written::Messages(messages)) if wanted => prompt::key_of_conversation(messages, context.references),
             _ => None,
         }
     }
@@ -137,10 +140,10 @@ impl Draft<'_> {
         self.label.references.is_some() || self.label.reference_calls.is_some()
     }
 
-    fn put_text(&self, desk: &Desk<'_>, out: &mut String) {
+    fn put_text(&self, context: &ItemContext<'_>, out: &mut String) {
         if let Some(prompt) = self.prompt.as_deref() {
             // A judge reads the question, not the template around it.
-            let turns = if desk.judged && prompt.starts_with('"') { prompt::read_turns(prompt) } else { None };
+            let turns = if context.judged && prompt.starts_with('"') { prompt::read_turns(prompt) } else { None };
             match turns {
                 Some(turns) => put(out, "prompt", Some(&messages_json(&turns))),
                 None => put(out, "prompt", Some(prompt)),
@@ -155,14 +158,14 @@ impl Draft<'_> {
         }
     }
 
-    fn put_label(&self, desk: &Desk<'_>, known: Option<&Entry>, out: &mut String) {
+    fn put_label(&self, context: &ItemContext<'_>, known: Option<&Entry>, out: &mut String) {
         let label = &self.label;
         let known =
             |of: fn(&Entry) -> &Option<Box<RawValue>>| known.and_then(|known| of(known).as_deref()).map(RawValue::get);
         put(out, "references", label.references.as_deref().or(known(|entry| &entry.references)));
         put(out, "reference_calls", label.reference_calls.as_deref().or(known(|entry| &entry.reference_calls)));
         put(out, "tools", self.tools.as_deref().or(label.tools.as_deref()).or(known(|entry| &entry.tools)));
-        if let Some(format) = desk.tool_format {
+        if let Some(format) = context.tool_format {
             put(out, "tool_format", Some(&quoted(format)));
         }
         put(out, "truncated", self.truncated.as_deref());

@@ -23,7 +23,7 @@ pub(super) struct Scoring {
 }
 
 /// The results of a request.
-pub(super) struct Sheet<'s> {
+pub(super) struct Results<'s> {
     /// What the query chose.
     pub(super) options: &'s Options,
     /// One per item, in the body's order.
@@ -38,7 +38,7 @@ pub(super) struct Outcome<'s> {
     fault: Option<&'s str>,
 }
 
-impl<'s> Sheet<'s> {
+impl<'s> Results<'s> {
     /// The results of all items.
     ///
     /// # Errors
@@ -47,16 +47,16 @@ impl<'s> Sheet<'s> {
         let outcome = |(item, scoring): (&'s super::prepare::PreparedItem, &'s Scoring)| {
             let row = scoring.scored.rows.get(scoring.row)?;
             let (facts, rubric) = (row.facts.as_deref()?, &*scoring.scored.settings.rubric);
-            Some(Outcome { row, facts, rubric, fault: item.outline.fault.as_deref() })
+            Some(Outcome { row, facts, rubric, fault: item.summary.fault.as_deref() })
         };
         let outcomes: Option<Vec<_>> = prepared.items.iter().zip(scores).map(outcome).collect();
         let outcomes = outcomes.ok_or_else(|| Problem::internal("a result was lost; please report this"))?;
-        let sheet = Self { options: &prepared.options, outcomes };
-        match sheet.outcomes.iter().enumerate().find(|(_, outcome)| !outcome.valid()) {
+        let results = Self { options: &prepared.options, outcomes };
+        match results.outcomes.iter().enumerate().find(|(_, outcome)| !outcome.valid()) {
             Some((item, outcome)) if prepared.options.on_invalid() == OnInvalid::Error => {
                 Err(outcome.problem(item, D::RETRIES_ALL))
             }
-            _ => Ok(sheet),
+            _ => Ok(results),
         }
     }
 
