@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 /// How what models say is read: a part of every judge's identity. To be raised with each change of this program after which
 /// the same words give another number, so that none of before is taken for one of now.
-pub(super) const READING: u32 = 2;
+pub(super) const READING: u32 = 3;
 
 /// Who says a message of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

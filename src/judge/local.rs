@@ -19,13 +19,16 @@ use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
 use crate::lm::{
-    Constraints, DeviceChoice, GenerateRequest, Generated, Guide, Hub, LmError, ReasonedLabel, Reasoning, Sampling,
-    SchemaGuide, Worker,
+    Constraints, DeviceChoice, GenerateRequest, Generated, Guide, Hub, LmError, OrderGuide, ReasonedLabel, Reasoning,
+    Sampling, Worker,
 };
 use crate::stages::Unavailable;
 
-/// Tokens of the object that follows the reasoning, at most.
+/// Tokens of the object that follows the reasoning, at least: what its label needs beyond that is added.
 const OBJECT_TOKENS: usize = 64;
+
+/// Ends a model's thinking: some templates open it whatever they are told.
+const THOUGHT: &str = "\n</think>\n\n";
 
 /// A model on this machine.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -177,19 +180,21 @@ impl Local {
         seed: u64,
     ) -> Result<Finding, Unavailable> {
         let budget = budget as usize;
-        let encoded = self.encode(inquiry, budget + OBJECT_TOKENS).await?;
-        let prompt_tokens = encoded.tokens.len() as u64;
         let guide = self.text.reasoned(labels, budget)?;
-        let done = self.generate(encoded, guide, budget + OBJECT_TOKENS, seed).await?;
+        let answer_tokens = budget + guide.object_tokens().max(OBJECT_TOKENS);
+        let encoded = self.encode(inquiry, answer_tokens).await?;
+        let prompt_tokens = encoded.tokens.len() as u64;
+        let done = self.generate(encoded, Box::new(guide), answer_tokens, seed).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
         let Ok(guide) = guide.downcast::<ReasonedLabel>() else {
             return Err(Unavailable::no_verdict("the judge lost its guide"));
         };
         let Some(label) = guide.label() else {
-            return Err(Unavailable::no_verdict(
-                "the judge's reasoning left no room for its verdict; raise the model's `context`",
-            ));
+            return Err(Unavailable::no_verdict(format!(
+                "the judge's answer of {} tokens ends before its verdict; use shorter labels",
+                done.tokens.len()
+            )));
         };
         let reasoning = self.text.tokenizer.decode(&done.tokens, SpecialText::Skipped).unwrap_or_default();
         let logprobs = guide.logprobs().map(<[f64]>::to_vec);
@@ -200,23 +205,15 @@ impl Local {
         let answer_tokens = 16 + 4 * candidates;
         let encoded = self.encode(inquiry, answer_tokens).await?;
         let prompt_tokens = encoded.tokens.len() as u64;
-        let schema = serde_json::json!({
-            "type": "object",
-            "properties": {"order": {
-                "type": "array", "items": {"enum": (1..=candidates).collect::<Vec<_>>()},
-                "minItems": candidates, "maxItems": candidates,
-            }},
-            "required": ["order"], "additionalProperties": false,
-        });
         let constraints = self.text.constraints.as_ref().map_err(Unavailable::no_verdict)?;
-        let guide = Box::new(SchemaGuide::new(constraints, schema).map_err(|error| from_lm(&error))?);
+        let guide = Box::new(OrderGuide::new(constraints, candidates).map_err(|error| from_lm(&error))?);
         let done = self.generate(encoded, guide, answer_tokens, 0).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
-        let Ok(guide) = guide.downcast::<SchemaGuide>() else {
+        let Ok(guide) = guide.downcast::<OrderGuide>() else {
             return Err(Unavailable::no_verdict("the judge lost its guide"));
         };
-        let order = indices(guide.text()).ok_or_else(|| Unavailable::no_verdict("the judge gave no order"))?;
+        let order = guide.indices().ok_or_else(|| Unavailable::no_verdict("the judge gave no order"))?;
         check_order(&order, candidates).map_err(Unavailable::no_verdict)?;
         Ok(Finding { said: BackendAnswer::Order(order), usage })
     }
@@ -279,13 +276,6 @@ fn log_sum(logprobs: &[f64]) -> f64 {
         return most;
     }
     most + logprobs.iter().map(|logprob| (logprob - most).exp()).sum::<f64>().ln()
-}
-
-/// Indices, best first, out of `{"order":[..]}` with numbers from 1.
-fn indices(text: &[u8]) -> Option<Vec<usize>> {
-    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let index = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok()?.checked_sub(1);
-    value.get("order")?.as_array()?.iter().map(index).collect()
 }
 
 impl TextSide {
@@ -351,7 +341,11 @@ impl TextSide {
             }
             (_, true) => return Err(Unavailable::no_verdict("the judge is a reward model; use mode `reward_model`")),
         }
-        let rendered = self.render(inquiry)?;
+        let mut rendered = self.render(inquiry)?;
+        let is_due_at_once = matches!(inquiry.want, AnswerForm::Labels(_) | AnswerForm::Order { .. });
+        if is_due_at_once && trusted_end(&rendered).trim_end().ends_with("<think>") {
+            rendered.push_trusted(THOUGHT);
+        }
         let tokens =
             self.tokenizer.encode_prompt(&rendered).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         let end = trusted_end(&rendered);
@@ -376,18 +370,17 @@ impl TextSide {
         self.template.render(&chat, &options).map_err(|error| Unavailable::no_verdict(error.to_string()))
     }
 
-    fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<Box<dyn Guide>, Unavailable> {
+    fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<ReasonedLabel, Unavailable> {
         let constraints = self.constraints.as_ref().map_err(Unavailable::no_verdict)?;
         let bridge = match self.think_end {
-            Some(_) => "\n</think>\n\n",
+            Some(_) => THOUGHT,
             None => "\n\n",
         };
         let bridge =
             self.tokenizer.encode_trusted(bridge).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         let ends = self.ends.iter().copied().chain(self.think_end).collect();
         let reasoning = Reasoning { ends, bridge, budget };
-        let guide = ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(|error| from_lm(&error))?;
-        Ok(Box::new(guide))
+        ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(|error| from_lm(&error))
     }
 }
 

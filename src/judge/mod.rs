@@ -41,6 +41,7 @@ pub use self::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, P
 pub use self::kept::FindingStore;
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
+pub use self::rank::MAX_CANDIDATES;
 pub use self::remote::{EndpointSnapshot, Health, Remote};
 pub use self::session::{Noted, Session};
 

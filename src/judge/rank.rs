@@ -14,7 +14,7 @@ use super::session::{Asked, Candidate, Key, Noted};
 use crate::stages::{JudgeStage, Unavailable, UnitScore, Verdict};
 
 /// Most answers in one question: beyond, a judge loses count and the prompt its bounds.
-const MAX_CANDIDATES: usize = 64;
+pub const MAX_CANDIDATES: usize = 64;
 
 /// The answers of one group to one task, in an order that depends on nothing but them.
 pub(super) struct Group {
@@ -77,7 +77,8 @@ impl Group {
         match self.answers.len() {
             0 | 1 => Ok(Vec::new()),
             n if n > MAX_CANDIDATES => Err(Unavailable::no_verdict(format!(
-                "{n} different answers in a group; a judge is asked to order {MAX_CANDIDATES} at most"
+                "{n} different answers in a group; a judge puts {MAX_CANDIDATES} in order at most; make \
+                 groups smaller"
             ))),
             _ => Ok(vec![self.inquiry(false)?, self.inquiry(true)?]),
         }

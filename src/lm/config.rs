@@ -9,6 +9,12 @@ use serde_json::{Map, Value};
 use super::LmError;
 use super::limits::{check_length, check_vocabulary};
 
+#[cfg(test)]
+mod tests;
+
+/// The first layer with a window where a Qwen model does not name it, as transformers has it.
+const USUAL_WINDOW_START: usize = 28;
+
 /// The model families of which the decoder knows the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -67,6 +73,8 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// What cosine and sine are multiplied by.
         attention_factor: f64,
+        /// Whether the ramp begins and ends at whole dimensions.
+        truncate: bool,
         /// The context that the model was first trained with, in tokens.
         original_context: f64,
     },
@@ -295,9 +303,15 @@ impl Keys<'_> {
             Family::Mistral => vec![window; layers],
             Family::Gemma2 => (0..layers).map(|layer| window.filter(|_| layer % 2 == 0)).collect(),
             Family::Qwen2 | Family::Qwen3 => {
-                let used = window.filter(|_| matches!(self.0.get("use_sliding_window"), Some(Value::Bool(true))));
-                let first = self.size_or("max_window_layers", layers)?;
-                (0..layers).map(|layer| used.filter(|_| layer >= first)).collect()
+                let Some(window) = window.filter(|_| self.0.get("use_sliding_window") == Some(&Value::Bool(true)))
+                else {
+                    return Ok(vec![None; layers]);
+                };
+                let first = match self.0.get("max_window_layers") {
+                    Some(value) if value.as_u64() == Some(0) => 0,
+                    _ => self.size_or("max_window_layers", USUAL_WINDOW_START)?,
+                };
+                (0..layers).map(|layer| (layer >= first).then_some(window)).collect()
             }
         })
     }
@@ -337,12 +351,12 @@ impl Keys<'_> {
             }),
             "yarn" => {
                 let factor = factor()?;
-                let attention = self.number("attention_factor")?;
                 Ok(RopeScaling::Yarn {
                     factor,
                     beta_slow: self.number("beta_slow")?.unwrap_or(1.0),
                     beta_fast: self.number("beta_fast")?.unwrap_or(32.0),
-                    attention_factor: attention.unwrap_or(0.1 * factor.max(1.0).ln() + 1.0),
+                    attention_factor: self.attention_factor(factor)?,
+                    truncate: self.flag("truncate")?.unwrap_or(true),
                     original_context: original,
                 })
             }
@@ -352,8 +366,21 @@ impl Keys<'_> {
         }
     }
 
+    /// `YaRN`'s; `mscale` and `mscale_all_dim` count together only, as transformers has it.
+    fn attention_factor(&self, factor: f64) -> Result<f64, LmError> {
+        let of = |scale: f64| 0.1 * scale * factor.max(1.0).ln() + 1.0;
+        let scales = self.number("mscale")?.zip(self.number("mscale_all_dim")?);
+        let otherwise = scales.map_or_else(|| of(1.0), |(scale, all)| of(scale) / of(all));
+        Ok(self.number("attention_factor")?.unwrap_or(otherwise))
+    }
+
     /// Options that would change the numbers if they were passed over.
     fn refuse_unknown_options(&self) -> Result<(), LmError> {
+        for keys in [self.0, self.rope().0] {
+            if Keys(keys).number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
+                return Err(LmError::config("partial_rotary_factor", "is not 1, which is not supported"));
+            }
+        }
         for key in ["mlp_bias", "use_bidirectional_attention"] {
             if self.flag(key)? == Some(true) {
                 return Err(LmError::config(key, "is true, which is not supported"));

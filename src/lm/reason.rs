@@ -14,6 +14,8 @@ use super::sample::{Drawn, Mask};
 
 /// Leads into the label.
 const LEAD: &[u8] = b"{\"verdict\":\"";
+/// Ends the label and the object.
+const TAIL: &[u8] = b"\"}";
 /// Largest probability of the tokens that begin several labels: beyond it the labels' probabilities are not known.
 const MOST_SHARED: f64 = 0.1;
 
@@ -73,6 +75,12 @@ impl ReasonedLabel {
         Ok(Self { labels, constraint, reasoning, phase, object: Vec::new(), openers, logprobs: None })
     }
 
+    /// Tokens between the reasoning and the end of the label, at most: a model may spell out every byte.
+    pub fn object_tokens(&self) -> usize {
+        let label = self.labels.iter().map(|label| written(label).len()).max().unwrap_or_default();
+        self.reasoning.bridge.len() + LEAD.len() + label + TAIL.len()
+    }
+
     /// The label that was said; `None` when the text ended before it was.
     pub fn label(&self) -> Option<usize> {
         let object: serde_json::Value = serde_json::from_slice(&self.object).ok()?;
@@ -119,8 +127,14 @@ impl ReasonedLabel {
     }
 }
 
+/// A label as it stands between the quotes of a JSON string.
+fn written(label: &str) -> String {
+    let quoted = json!(label).to_string();
+    quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default().to_owned()
+}
+
 /// The tokens of a mask.
-fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
+pub(super) fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
     let of = |(word, bits): (usize, &u32)| {
         let bits = *bits;
         (0..32).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| super::packed::narrow(word * 32) + bit)
@@ -131,7 +145,9 @@ fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
 impl LabelStartTokens {
     /// Sorts the tokens of `allowed` that begin labels.
     fn find(labels: &[String], allowed: &Mask, constraint: &Constraint) -> Self {
-        let begins = |label: &str, bytes: &[u8]| [label.as_bytes(), b"\"}"].concat().starts_with(bytes);
+        // The model says them as JSON, in which some characters are escaped.
+        let labels: Vec<String> = labels.iter().map(|label| written(label)).collect();
+        let begins = |label: &str, bytes: &[u8]| [label.as_bytes(), TAIL].concat().starts_with(bytes);
         let tokens = ids(allowed).map(|token| (token, constraint.bytes(token)));
         let tokens = tokens.filter(|(_, bytes)| !bytes.is_empty() && labels.iter().any(|label| begins(label, bytes)));
         let tokens: Vec<(u32, &[u8])> = tokens.collect();
@@ -221,6 +237,11 @@ impl SchemaGuide {
     /// The text so far.
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// The text with one more token.
+    pub(super) fn text_with(&self, token: u32) -> Vec<u8> {
+        [&self.text, self.constraint.bytes(token)].concat()
     }
 }
 
@@ -318,5 +339,12 @@ mod tests {
         let mut guide = self::guide(&["Match", "Mismatch"], &["Mat"]);
         let told = probabilities(&mut guide, &[("Match", 0.6), ("Mat", 0.1), ("Mismatch", 0.2), ("M", 0.05)]);
         assert_eq!(told, Some(vec![0.7, 0.2]));
+    }
+
+    #[test]
+    fn a_label_that_json_escapes_is_known_as_it_is_written() {
+        let mut guide = guide(&["Yes", "\"Unsure\"", "\\"], &["\\\"", "\\\\"]);
+        let told = probabilities(&mut guide, &[("Y", 0.2), ("\\\"", 0.5), ("\\\\", 0.2), ("\\", 0.05), ("\"", 0.05)]);
+        assert_eq!(told, Some(vec![0.2, 0.5, 0.2]));
     }
 }

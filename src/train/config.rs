@@ -211,17 +211,13 @@ impl TrainConfig {
                 "has no effect on `sft`, whose step is one of the optimiser; leave it out, and take a smaller `sft.batch` and \
                  more `steps`",
             ),
-            (
-                !self.algorithm.has_critic() && self.loss.dual_clip.is_some(),
-                "loss.dual_clip",
-                "is PPO's, and has no effect on another algorithm; leave it out",
-            ),
         ];
         let sections = [
             self.policy.checks(),
             self.reward.checks(),
             self.rollout.checks(),
             self.rollout_server.as_ref().map_or_else(Vec::new, ServerConfig::checks),
+            self.loss.without_effect(self.algorithm),
             self.loss.over(self.algorithm).checks(),
             self.vspo.checks(),
             self.dapo.checks(self.rollout.max_tokens),

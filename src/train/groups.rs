@@ -3,6 +3,7 @@
 mod config;
 
 pub use self::config::{DapoConfig, PpoConfig, VspoConfig};
+use super::TrainError;
 use super::algorithm::Algorithm;
 use super::config::TrainConfig;
 use super::experience::Sample;
@@ -12,6 +13,27 @@ use super::seeds::{Purpose, draw};
 use crate::advantage::{
     EPSILON, Episode, Formula, GaeConfig, GroupStatistics, Mode, Plan, gae, group_advantages, plan, unit_from_seed,
 };
+use crate::judge::MAX_CANDIDATES;
+use crate::rubric::Rubric;
+use crate::stages::JudgeMode;
+
+/// Whether a group is no larger than a judge can put in order, where the rubric has one that does.
+///
+/// # Errors
+/// When it is larger: none of its rollouts would get a reward.
+pub(super) fn check_size(config: &TrainConfig, rubric: Option<&Rubric>) -> Result<(), TrainError> {
+    let size = config.rollout.group_size;
+    let ranks = |rubric: &Rubric| {
+        rubric.stages.iter().filter_map(|stage| stage.stage.judge()).any(|judge| judge.mode == JudgeMode::Rank)
+    };
+    if size <= MAX_CANDIDATES || !config.algorithm.learns_by_reward() || !rubric.is_some_and(ranks) {
+        return Ok(());
+    }
+    Err(TrainError::other(format!(
+        "rollout.group_size: is {size}, and the rubric has a judge put the answers of a group in order, {MAX_CANDIDATES} at \
+         most; make it {MAX_CANDIDATES} or less"
+    )))
+}
 
 /// The deviation of rewards below which a group counts as flat.
 pub(super) fn flat_below(config: &TrainConfig) -> f64 {

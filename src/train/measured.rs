@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::env::Message;
 use super::experience::Sample;
 use super::groups::{self, Group};
 use super::metrics::{Label, Metric};
@@ -11,6 +12,7 @@ use super::rollout::Rollout;
 use super::run::Run;
 use super::update::UpdateStatistics;
 use crate::advantage::Plan;
+use crate::toolcall::{self, Offered, Options};
 use crate::trajectory::Role;
 
 /// What a step measured.
@@ -41,13 +43,15 @@ pub(super) struct Written {
     pub overlong: f64,
 }
 
-impl From<&Rollout> for Written {
-    fn from(rollout: &Rollout) -> Self {
-        let said_by = |role: Role| rollout.messages.iter().filter(|message| message.role == role).count() as f64;
+impl Written {
+    /// Of a rollout whose calls are written so.
+    pub(super) fn of(rollout: &Rollout, calls: &Options, tools: &impl Offered) -> Self {
+        let turns = || rollout.messages.iter().filter(|message| message.role == Role::Assistant);
+        let made = |turn: &Message| toolcall::parse(&turn.text, calls, tools).attempts.len();
         Self {
             tokens: rollout.written_count() as u64,
-            turns: said_by(Role::Assistant),
-            tool_calls: said_by(Role::Tool),
+            turns: turns().count() as f64,
+            tool_calls: turns().map(made).sum::<usize>() as f64,
             is_truncated: rollout.truncated,
             overlong: 0.0,
         }
@@ -161,4 +165,32 @@ fn stage_values(all: &[Scored]) -> Values {
         }
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolcall::tools::ToolSet;
+
+    #[test]
+    fn all_calls_of_a_turn_count_answered_or_not() {
+        let message = |role, text: &str| Message { role, text: text.to_owned() };
+        let call = "<tool_call>{\"name\": \"search\", \"arguments\": {}}</tool_call>";
+        let rollout = Rollout {
+            task: 0,
+            tokens: Vec::new(),
+            prompt: 0,
+            writers: Vec::new(),
+            messages: vec![
+                message(Role::User, call),
+                message(Role::Assistant, &call.repeat(3)),
+                message(Role::Tool, "nothing found"),
+                message(Role::Assistant, "<tool_call>{\"name\": </tool_call>"),
+                message(Role::Assistant, "Lyon"),
+            ],
+            truncated: false,
+        };
+        let written = Written::of(&rollout, &Options::default(), &ToolSet::default());
+        assert_eq!((written.turns, written.tool_calls), (3.0, 4.0));
+    }
 }

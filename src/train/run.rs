@@ -12,6 +12,7 @@ use super::config::TrainConfig;
 use super::demonstrations::Demonstrations;
 use super::env::{Split, Task};
 use super::experience::{Sample, said_by};
+use super::groups::check_size;
 use super::guards::{check_lengths, check_mastery, hashes, locked, same_prompts, unchanged};
 use super::metrics::{EventFile, History, METRICS_FILE, Metric, MetricsLog, StepMetrics};
 use super::policy::Policy;
@@ -103,6 +104,7 @@ impl Run {
         let protocol = Protocol::load(policy.files(), policy.decoder.config(), environment.tools_json())?;
         let rewarder = parts::rewarder(&config, options, environment.tools_json())?;
         check_mastery(&config, &rewarder)?;
+        check_size(&config, rewarder.rules())?;
         let exam = Arc::new(Rubric::from_toml(EXAM).map_err(TrainError::other)?);
         let exam = Local::new(exam, environment.tools_json(), Judges::none(), None);
         let calls = parts::calls(&rewarder);

@@ -138,7 +138,8 @@ impl Run {
         let position = self.state.position();
         let score = || self.rewarder.score(&attempted, size, &position, Split::Train);
         let mut scored = timed(&mut clock.reward, score)?;
-        let mut written: Vec<Written> = rollouts.iter().map(Written::from).collect();
+        let written = |rollout| Written::of(rollout, &world.calls, &*world.tools);
+        let mut written: Vec<Written> = rollouts.iter().map(written).collect();
         if let Some(overlong) = Overlong::of(&self.config, &self.rewarder) {
             for ((scored, written), rollout) in scored.iter_mut().zip(&mut written).zip(&rollouts) {
                 written.overlong = overlong.punish(scored, rollout);
@@ -164,7 +165,9 @@ impl Run {
         for (group, more) in groups.iter_mut().zip(groups::regenerated(&self.config, plan)) {
             if more > 0 {
                 let mut attempts = std::mem::take(&mut group.attempts);
-                let fresh = self.attempt(&[group.task], more, clock, all)?;
+                // In groups of the usual size: a judge that ranks is asked for no other.
+                let size = self.config.rollout.group_size;
+                let fresh = self.attempt(&vec![group.task; more / size], size, clock, all)?;
                 attempts.extend(fresh.into_iter().flat_map(|group| group.attempts));
                 *group = Group::new(group.task, attempts, max_reward);
             }

@@ -33,7 +33,8 @@ fn settings_that_cannot_be_are_named() {
         ("loss.clip_high", "nan"),
         ("loss.kl_coefficient", "-1.0"),
         ("loss.dual_clip", "0.5"),
-        ("loss.value_clip", "-1.0"),
+        ("loss.value_clip", "0.5"),
+        ("loss.value_coefficient", "0.5"),
         ("optimizer.beta1", "1.0"),
         ("optimizer.beta2", "1.5"),
         ("optimizer.eps", "-1.0"),
@@ -58,6 +59,8 @@ fn settings_that_cannot_be_are_named() {
         // Nothing of a supervised step would be another.
         ("update.epochs", "4"),
         ("update.minibatches", "5"),
+        ("loss.clip_low", "0.1"),
+        ("loss.kl_coefficient", "0.5"),
         ("policy.fresh.heads", "0"),
         ("policy.fresh.kv_heads", "3"),
         ("policy.fresh.head_dim", "33"),
@@ -80,6 +83,34 @@ fn pass_rates_of_stages_that_the_rubric_lacks_are_refused() {
         let error = go_with(run, false).unwrap_err().to_string();
         assert!(error.contains("reward.mastery") && error.contains("\"typo\""), "{error}");
     }
+}
+
+#[test]
+fn a_group_that_no_judge_can_put_in_order_is_refused() {
+    let folder = start(10);
+    let rubric = "name = \"ranked\"\n[answer]\nfrom = \"last_message\"\n\
+        [[stages]]\nkind = \"judge\"\nmode = \"rank\"\nweight = 1\ncriteria = \"Better answers first.\"\n";
+    let judge = "endpoints = [{ url = \"http://127.0.0.1:9/v1\" }]\nmodel = \"judge\"\n";
+    let judges = gradus::judge::Config {
+        judges: std::collections::BTreeMap::from([("default".to_owned(), toml::from_str(judge).unwrap())]),
+        cache_bytes: 0,
+    };
+    let judges = Judges::open(&judges, |_| None, None).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ranked = RunOptions {
+        judges: (judges, Some(Arc::new(runtime))),
+        rubric: Some(Arc::new(Rubric::from_toml(rubric).unwrap())),
+        ..options("short_form_qa", false)
+    };
+    let refusal = |group_size, options: &RunOptions| {
+        let mut run = rl(folder.path(), "ranked", "grpo", 1);
+        run.rollout.group_size = group_size;
+        Run::open(run, options).err().map(|error| error.to_string())
+    };
+    let error = refusal(65, &ranked).unwrap();
+    assert!(error.contains("rollout.group_size: is 65") && error.contains("make it 64 or less"), "{error}");
+    assert_eq!(refusal(64, &ranked), None);
+    assert_eq!(refusal(65, &options("short_form_qa", true)), None, "which has no judge");
 }
 
 #[test]

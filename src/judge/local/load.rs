@@ -248,7 +248,7 @@ mod tests {
         let same = Copy::new().identity(|_| ());
         assert_eq!(same, Copy::new().identity(|_| ()));
         let parts: Vec<&str> = same.split(':').collect();
-        let ["local", model, template, "f32", "context=1024", "temperature=0", "reading=2"] = parts[..] else {
+        let ["local", model, template, "f32", "context=1024", "temperature=0", "reading=3"] = parts[..] else {
             panic!("{same}")
         };
         assert_eq!((model.len(), template.len()), (16, 8));

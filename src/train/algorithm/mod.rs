@@ -205,6 +205,29 @@ mod tests {
     }
 
     #[test]
+    fn what_an_algorithm_does_not_read_is_named() {
+        let of_rewards = ["clip_low = 0.1", "clip_high = 0.3", "kl_coefficient = 0.5", "kl_estimator = \"k1\""];
+        let of_ppo = ["value_clip = 0.4", "value_coefficient = 0.6", "dual_clip = 3.0"];
+        let refused = |text: &str, algorithm| {
+            let overrides: LossOverrides = toml::from_str(text).unwrap();
+            let wrong = overrides.without_effect(algorithm).into_iter().find(|check| check.0);
+            wrong.is_some_and(|(_, field, why)| {
+                assert!(why.contains("`ppo`"), "{why}");
+                text.starts_with(&field["loss.".len()..])
+            })
+        };
+        for text in of_rewards.into_iter().chain(of_ppo) {
+            assert!(refused(text, Algorithm::Sft) && !refused(text, Algorithm::Ppo), "{text}");
+        }
+        for algorithm in [Algorithm::Grpo, Algorithm::Dapo, Algorithm::Cispo, Algorithm::Vspo] {
+            assert!(!of_rewards.iter().any(|text| refused(text, algorithm)), "{algorithm:?}");
+            assert!(of_ppo.iter().all(|text| refused(text, algorithm)), "{algorithm:?}");
+        }
+        // Which averages its tokens so.
+        assert!(!refused("aggregation = \"seq-mean-token-mean\"", Algorithm::Sft));
+    }
+
+    #[test]
     fn constants_that_cannot_be_are_named() {
         let fine = LossConfig::of(Algorithm::Ppo);
         let wrong = |config: LossConfig| config.checks().into_iter().find(|check| check.0).map(|check| check.1);

@@ -52,6 +52,28 @@ impl LossOverrides {
     }
 }
 
+/// What to do with a setting that only PPO reads.
+const OF_PPO: &str = "is `ppo`'s, and has no effect on another algorithm; leave it out";
+/// What to do with a setting that all read but `sft`.
+const OF_REWARDS: &str =
+    "is of `ppo`, `grpo`, `dapo`, `cispo` and `vspo`, and has no effect on `sft`, which has no rewards; leave it out";
+
+impl LossOverrides {
+    /// What is set and has no effect on an algorithm.
+    pub(in crate::train) fn without_effect(&self, algorithm: Algorithm) -> Vec<Check> {
+        let (no_reward, no_critic) = (!algorithm.learns_by_reward(), !algorithm.has_critic());
+        vec![
+            (no_reward && self.clip_low.is_some(), "loss.clip_low", OF_REWARDS),
+            (no_reward && self.clip_high.is_some(), "loss.clip_high", OF_REWARDS),
+            (no_reward && self.kl_coefficient.is_some(), "loss.kl_coefficient", OF_REWARDS),
+            (no_reward && self.kl_estimator.is_some(), "loss.kl_estimator", OF_REWARDS),
+            (no_critic && self.value_clip.is_some(), "loss.value_clip", OF_PPO),
+            (no_critic && self.value_coefficient.is_some(), "loss.value_coefficient", OF_PPO),
+            (no_critic && self.dual_clip.is_some(), "loss.dual_clip", OF_PPO),
+        ]
+    }
+}
+
 impl LossConfig {
     /// What it must not be.
     pub(in crate::train) fn checks(&self) -> Vec<Check> {

@@ -164,7 +164,7 @@ metrics! {
         RolloutTurns "rollout/turns" Count NonNegative
             "Mean number of the policy's turns in a rollout.";
         RolloutToolCalls "rollout/tool_calls" Count NonNegative
-            "Mean number of tool calls in a rollout.";
+            "Mean number of tool calls that the policy made in a rollout, broken and unanswered ones included.";
         RolloutTruncated "rollout/truncated" Share Unit
             "Share of the rollouts that ran into the limit of tokens.";
         RolloutOverlong "rollout/overlong" Reward NonNegative
