@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Episode, Opening, Rollout, RolloutConfig, Wanted, World, Writer, opening};
 use crate::lm::{Engine, GenerateRequest, Generated, Generator, Joined, Sampling};
 use crate::train::TrainError;
+use crate::train::protocol::TurnStart;
 
 /// Runs episodes until all are done.
 pub(super) fn collect(
@@ -58,14 +59,18 @@ pub(super) fn collect(
 
 fn request(world: &World, (messages, prompt): &Opening, wanted: Wanted, config: &RolloutConfig) -> GenerateRequest {
     GenerateRequest {
-        prompt: prompt.clone(),
+        prompt: prompt.tokens.clone(),
         max_tokens: config.max_tokens,
         sampling: Sampling { temperature: config.temperature, seed: wanted.seed },
-        guide: Box::new(Episode::new(world.clone(), messages.clone())),
+        guide: Box::new(Episode::new(world.clone(), messages.clone(), prompt.begun.clone())),
     }
 }
 
-fn rollout((_, prompt): &Opening, wanted: Wanted, generated: Generated) -> Result<Rollout, TrainError> {
+fn rollout(
+    (_, TurnStart { tokens: prompt, .. }): &Opening,
+    wanted: Wanted,
+    generated: Generated,
+) -> Result<Rollout, TrainError> {
     if let Some(error) = generated.failed {
         return Err(error.into());
     }
