@@ -13,11 +13,13 @@
 //!
 //! | rank | module | what it is |
 //! |---|---|---|
+//! | 0 | [`locks`] | locks, whoever panicked with one |
 //! | 0 | [`trajectory`] | what is scored |
 //! | 1 | [`toolcall`] | policy text to tool calls; arguments against JSON Schema; answers |
 //! | 1 | [`text`] | normalisation, tokenizers, BLEU, exact match, F1 |
 //! | 2 | [`stages`] | what each stage asks and how it scores; the judge's port |
 //! | 3 | [`shaping`] | gates, weights, penalties, curriculum |
+//! | 3 | [`files`] | files that are replaced whole or not at all |
 //! | 4 | [`rubric`] | rubric files to validated rubrics |
 //! | 5 | [`score`] | the pipeline |
 //! | 6 | [`lm`] | language models on candle: decoder, scoring, generation |
@@ -49,9 +51,11 @@
 pub mod advantage;
 pub mod cli;
 pub mod config;
+pub mod files;
 pub mod http;
 pub mod judge;
 pub mod lm;
+pub mod locks;
 pub mod rubric;
 pub mod score;
 #[warn(clippy::disallowed_methods)]

@@ -257,7 +257,11 @@ fn the_value_table_has_the_latest_visit_and_the_averages() {
     server.reward(&json!({"rubric": "binary_em", "run_id": "r", "step": 3, "trajectories": more})).ok();
     let items = server.get("/runs/r/prompts").ok()["items"].clone();
     let visited = items.as_array().unwrap().iter().find(|item| item["group"] == "q2").unwrap();
-    assert_eq!((&visited["visits"], &visited["n"], &visited["last_step"]), (&json!(3), &json!(1), &json!(9)), "{visited}");
+    assert_eq!(
+        (&visited["visits"], &visited["n"], &visited["last_step"]),
+        (&json!(3), &json!(1), &json!(9)),
+        "{visited}"
+    );
     // Steps 1, 3 and 9 had 0, 0.5 and 0.
     assert!((visited["mean_average"].as_f64().unwrap() - 0.105).abs() < 1e-12, "{visited}");
     server.get("/runs/r/prompts?order=luck").problem(400);

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A module's rank: it uses only modules of a strictly lower one.
-const RANKS: [(&str, u8); 15] = [
+const RANKS: [(&str, u8); 17] = [
+    ("locks", 0),
     ("trajectory", 0),
     ("toolcall", 1),
     ("text", 1),
     ("stages", 2),
     ("shaping", 3),
+    ("files", 3),
     ("rubric", 4),
     ("score", 5),
     ("lm", 6),

@@ -13,8 +13,8 @@ use std::time::Duration;
 use candle_core::Device;
 use gradus::lm::tokenizer::Tokenizer;
 use gradus::lm::{
-    Constraints, Decoder, Engine, Free, GenerateRequest, Generated, Generator, Held, Joined, LmError, Model,
-    ReasonedLabel, Reasoning, Sampling, Worker,
+    Constraints, Decoder, Engine, GenerateRequest, Generated, Generator, Joined, LmError, Model, ReasonedLabel,
+    Reasoning, Sampling, SchemaGuide, UnconstrainedGuide, Worker,
 };
 
 const GREEDY: Sampling = Sampling { temperature: 0.0, seed: 0 };
@@ -32,7 +32,7 @@ fn engine(dir: &Path, slots: usize) -> Engine {
 }
 
 fn request(prompt: &[u32], max_tokens: usize, sampling: Sampling) -> GenerateRequest {
-    GenerateRequest { prompt: prompt.to_vec(), max_tokens, sampling, guide: Box::new(Free) }
+    GenerateRequest { prompt: prompt.to_vec(), max_tokens, sampling, guide: Box::new(UnconstrainedGuide) }
 }
 
 fn run(engine: &mut Engine, requests: Vec<GenerateRequest>) -> Vec<Generated> {
@@ -130,14 +130,14 @@ fn a_text_is_held_to_its_schema() {
         "properties": {"n": {"type": "integer", "minimum": 10, "maximum": 99}, "word": {"enum": ["yes", "no"]}},
     });
     for seed in 0..8 {
-        let guide = Box::new(Held::new(&constraints(&tokenizer), schema.clone()).unwrap());
+        let guide = Box::new(SchemaGuide::new(&constraints(&tokenizer), schema.clone()).unwrap());
         let prompt = tokenizer.encode_trusted("Give an object.").unwrap();
         let sampling = Sampling { temperature: 1.5, seed };
         let mut done = run(&mut engine, vec![GenerateRequest { prompt, max_tokens: 64, sampling, guide }]);
         let text = done.remove(0);
         assert!(text.finished && text.failed.is_none());
         let guide: Box<dyn std::any::Any> = text.guide;
-        let value: serde_json::Value = serde_json::from_slice(guide.downcast::<Held>().unwrap().text()).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(guide.downcast::<SchemaGuide>().unwrap().text()).unwrap();
         assert!((10..=99).contains(&value["n"].as_i64().unwrap()), "{value}");
         assert!(["yes", "no"].contains(&value["word"].as_str().unwrap()), "{value}");
     }

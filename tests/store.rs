@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use gradus::store::{
     Batch, BatchId, BatchIds, Compressed, Config, ContentHash, DEFAULT_WINDOW, Durability, Filter, Health, Idempotency,
-    MAX_FINDING_BYTES, MAX_REWARD, Page, Removed, ScoreId, ScoreRow, ScoreRows, StageTally, Store, StoreError,
+    MAX_FINDING_BYTES, MAX_REWARD, Page, Removed, ScoreId, ScoreRow, ScoreRows, StageCounts, Store, StoreError,
     StoredRow,
 };
 use proptest::prelude::*;
@@ -91,7 +91,7 @@ fn batch(store: &Store, run: &str, step: i64, rewards: &[Option<f64>]) -> Batch 
     }
     let valid = u32::try_from(rewards.iter().flatten().count()).unwrap();
     let passed = u32::try_from(rewards.iter().flatten().filter(|reward| **reward > 0.5).count()).unwrap();
-    let tally = |stage: &'static str, passed: u32| StageTally {
+    let counts = |stage: &'static str, passed: u32| StageCounts {
         stage: stage.into(),
         reached: valid,
         passed,
@@ -114,7 +114,7 @@ fn batch(store: &Store, run: &str, step: i64, rewards: &[Option<f64>]) -> Batch 
         response: Compressed::new(&response).unwrap(),
         idempotency: None,
         scores: ScoreRows::new(id, scores).unwrap(),
-        stages: vec![tally("tool_parse", valid), tally("la_bleu", passed)],
+        stages: vec![counts("tool_parse", valid), counts("la_bleu", passed)],
     }
 }
 

@@ -14,7 +14,7 @@ use super::Cli;
 /// What an option is of which there must be one at least.
 const NO_ZERO: &str = "give a whole number, 1 or more";
 /// What an option is that counts something.
-pub(super) const WHOLE_NUMBER: &str = "give a whole number, 0 or more, without a unit";
+const WHOLE_NUMBER: &str = "give a whole number, 0 or more, without a unit";
 /// What an option is that measures something.
 const NUMBER: &str = "give a number, such as 0.5";
 
@@ -41,7 +41,7 @@ fn parse(given: &[OsString]) -> Result<Cli, Error> {
         Err(error) => return Err(explained(error, &command, given)),
         Ok(matches) => matches,
     };
-    Cli::from_arg_matches(&matches)
+    Cli::from_arg_matches(&matches).map_err(|error| explained(error, &command, given))
 }
 
 /// A command for which a variable that is empty is not set, as Compose files write one that need not be (`${X:-}`), and for

@@ -15,7 +15,8 @@ use serde_json::json;
 
 use crate::lm::training::Activations;
 use crate::lm::{
-    Decoder, Engine, Free, GenerateRequest, Generator, Joined, LmError, ModelConfig, Sampling, Weights, cuda_device,
+    Decoder, Engine, GenerateRequest, Generator, Joined, LmError, ModelConfig, Sampling, UnconstrainedGuide, Weights,
+    cuda_device,
 };
 
 /// Measure the language-model engine
@@ -191,7 +192,7 @@ fn generate(engine: &mut Engine, prompts: Vec<Vec<u32>>) -> anyhow::Result<usize
     let mut generator = Generator::default();
     for (seed, prompt) in prompts.into_iter().enumerate() {
         let sampling = Sampling { temperature: 1.0, seed: seed as u64 };
-        let request = GenerateRequest { prompt, max_tokens: 256, sampling, guide: Box::new(Free) };
+        let request = GenerateRequest { prompt, max_tokens: 256, sampling, guide: Box::new(UnconstrainedGuide) };
         if matches!(generator.join(engine, request)?, Joined::NoRoom(_)) {
             bail!("the texts do not fit the cache");
         }

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::paint::printable;
 use super::stop::Stop;
-use crate::train::experiment::{ExperimentConfig, Told, run as run_experiment};
+use crate::train::experiment::{Control, ExperimentConfig, run as run_experiment};
 use crate::train::report::{ReportOptions, report};
 
 /// What experiment.
@@ -63,9 +63,9 @@ pub(super) fn run(command: Command, config: Option<&PathBuf>) -> anyhow::Result<
     let told = || {
         stop.set_idle(false);
         match stop.times() {
-            0 => Told::GoOn,
-            1 => Told::Stop,
-            _ => Told::End,
+            0 => Control::GoOn,
+            1 => Control::Stop,
+            _ => Control::End,
         }
     };
     let outcome = run_experiment(&settings, &args.out, &program, &mut |line| say!("{}", printable(line)), &told)?;

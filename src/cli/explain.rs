@@ -8,11 +8,11 @@ use anyhow::{Context, bail};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::judges::AtNeed;
+use super::judges::LazyJudges;
 use super::paint::{Paint, printable, printable_line};
 use super::score::{is_request, without_mark};
 use crate::http::batch::Engine;
-use crate::http::batch::warnings::{self, Fate};
+use crate::http::batch::warnings::{self, ItemOutcome};
 use crate::http::wire::{Given, Item, Object, Pointed, read_names, read_request};
 use crate::judge::Session;
 use crate::rubric::Rubric;
@@ -27,7 +27,7 @@ const OTHERS_SHOWN: usize = 400;
 
 pub(super) fn run(
     engine: &Engine,
-    judges: &AtNeed,
+    judges: &LazyJudges,
     rubric: &str,
     path: &Path,
     step: Option<u64>,
@@ -50,8 +50,8 @@ pub(super) fn run(
     let position = Position { step: step.or(asked.position.step), ..asked.position };
     let found = scored(engine, judges, &rubric, &position, &items)?;
     let fate = |index: usize| match found.get(index) {
-        Some(Ok((_, report))) => Fate::of(report),
-        _ => Fate::default(),
+        Some(Ok((_, report))) => ItemOutcome::of(report),
+        _ => ItemOutcome::default(),
     };
     for warning in warnings::of(&items, &rubric, &position, fate) {
         let said = if asked.is_request { warning.to_string() } else { warning.text };
@@ -104,7 +104,7 @@ type Found<'i, 't> = Result<(&'i Item<'t>, Report<'i>), &'i Pointed>;
 /// in order.
 fn scored<'i, 't>(
     engine: &Engine,
-    judges: &AtNeed,
+    judges: &LazyJudges,
     rubric: &Rubric,
     position: &Position,
     items: &'i [Result<Item<'t>, Pointed>],

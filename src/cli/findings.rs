@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::judge::Memory;
+use crate::judge::FindingStore;
 use crate::store::Store;
 
 /// Findings, kept beside the scores.
@@ -18,7 +18,7 @@ impl fmt::Debug for StoredFindings {
     }
 }
 
-impl Memory for StoredFindings {
+impl FindingStore for StoredFindings {
     fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
         self.store.recall(key)
     }

@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use crate::config::Scoring;
 use crate::http::batch::{BatchError, Engine, Overrides, Scored, Stop};
-use crate::judge::{self, ConfigError, Judges, Memory, Session};
+use crate::judge::{self, ConfigError, FindingStore, Judges, Session};
 
 /// Judges that are opened once, when they are needed.
-pub(super) struct AtNeed {
+pub(super) struct LazyJudges {
     settings: judge::Config,
-    memory: Option<Arc<dyn Memory>>,
+    memory: Option<Arc<dyn FindingStore>>,
     opened: OnceCell<Judges>,
 }
 
-impl AtNeed {
-    pub(super) fn new(scoring: &Scoring, memory: Option<Arc<dyn Memory>>) -> Self {
+impl LazyJudges {
+    pub(super) fn new(scoring: &Scoring, memory: Option<Arc<dyn FindingStore>>) -> Self {
         Self { settings: scoring.judges.clone(), memory, opened: OnceCell::new() }
     }
 

@@ -2,7 +2,7 @@
 //! their own: where nobody reads them, as of a pipe that a launcher forgot, they are lost, and not the server.
 
 use std::io::stderr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use anyhow::Context;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use super::paint::Paint;
 use crate::config::LogFormat;
+use crate::locks;
 
 /// Lines that wait to be written; more are lost.
 const WAITING_LINES: usize = 1 << 14;
@@ -45,13 +46,13 @@ fn writer() -> BoxMakeWriter {
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES);
     let (lines, guard) = builder.thread_name("log").finish(stderr());
     let lost = lines.error_counter();
-    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, lost));
+    *locks::lock(&WRITER) = Some((guard, lost));
     BoxMakeWriter::new(lines)
 }
 
 /// Waits until what was logged is written, for a second at most. To be called before the program ends.
 pub(super) fn end() {
-    let writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let writer = locks::lock(&WRITER).take();
     if let Some((guard, lost)) = writer {
         let lines = lost.dropped_lines();
         if lines > 0 {

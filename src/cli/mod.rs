@@ -47,7 +47,7 @@ use self::findings::StoredFindings;
 use crate::config::{File, LogFormat, Scoring};
 use crate::http::batch::{BatchError, Due, Engine};
 use crate::judge::rubric::read_toml;
-use crate::judge::{Config as JudgesConfig, ConfigError, Judges, Memory};
+use crate::judge::{Config as JudgesConfig, ConfigError, FindingStore, Judges};
 use crate::rubric::{Catalog, Rubric};
 use crate::store::Store;
 
@@ -184,8 +184,8 @@ fn survive_file_limits() {
 }
 
 /// Where judges keep what they said: in the store, if there is one.
-fn memory(store: Option<&Store>) -> Option<Arc<dyn Memory>> {
-    store.map(|store| -> Arc<dyn Memory> { Arc::new(StoredFindings { store: store.clone(), keeps: true }) })
+fn memory(store: Option<&Store>) -> Option<Arc<dyn FindingStore>> {
+    store.map(|store| -> Arc<dyn FindingStore> { Arc::new(StoredFindings { store: store.clone(), keeps: true }) })
 }
 
 /// The rubrics that there are, the default one among them.
@@ -219,7 +219,7 @@ fn engine(scoring: &Scoring, catalog: Catalog) -> anyhow::Result<Engine> {
 }
 
 /// The judges, all of them, with the keys that the environment has.
-fn open_judges(judges: &JudgesConfig, memory: Option<Arc<dyn Memory>>) -> Result<Judges, ConfigError> {
+fn open_judges(judges: &JudgesConfig, memory: Option<Arc<dyn FindingStore>>) -> Result<Judges, ConfigError> {
     Judges::open(judges, |name| std::env::var(name).ok(), memory)
 }
 

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::findings::StoredFindings;
-use super::judges::AtNeed;
+use super::judges::LazyJudges;
 use super::paint::printable_line;
 use super::said;
 use crate::config::{File, Scoring, StoreFlags};
@@ -32,7 +32,7 @@ pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) 
         bail!("--store none keeps nothing to replay; name the database")
     };
     let engine = super::engine(scoring, super::catalog(scoring)?)?;
-    let judges = AtNeed::new(scoring, Some(Arc::new(StoredFindings { store: store.clone(), keeps: false })));
+    let judges = LazyJudges::new(scoring, Some(Arc::new(StoredFindings { store: store.clone(), keeps: false })));
     let runtime = super::runtime()?;
     let found = runtime.block_on(replay(&engine, &judges, &store, run))?;
     runtime.block_on(store.close());
@@ -64,7 +64,7 @@ struct Found {
     lost: usize,
 }
 
-async fn replay(engine: &Engine, judges: &AtNeed, store: &Store, run: &str) -> anyhow::Result<Found> {
+async fn replay(engine: &Engine, judges: &LazyJudges, store: &Store, run: &str) -> anyhow::Result<Found> {
     let mut found = Found::default();
     // Before the first batch is read, so that what a server writes meanwhile is not missed; it may hide as many that are gone.
     let counted = store.run(run, DEFAULT_WINDOW).await?.map_or(0, |run| run.summary.n);
@@ -102,7 +102,7 @@ async fn replay(engine: &Engine, judges: &AtNeed, store: &Store, run: &str) -> a
 /// Where what is stored of it cannot be read, or a judge cannot be had: nothing of it was counted then.
 async fn compare(
     engine: &Engine,
-    judges: &AtNeed,
+    judges: &LazyJudges,
     run: &str,
     stored: &StoredRequest,
     found: &mut Found,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use super::explain;
-use super::judges::AtNeed;
+use super::judges::LazyJudges;
 use super::paint::printable_line;
 use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
@@ -57,7 +57,7 @@ pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
         Command::Explain { rubric, trajectory, step, scoring } => {
             let scoring = Scoring::compose(scoring, None, file)?;
             let engine = super::engine(&scoring, super::catalog(&scoring)?)?;
-            explain::run(&engine, &AtNeed::new(&scoring, None), &rubric, &trajectory, step)
+            explain::run(&engine, &LazyJudges::new(&scoring, None), &rubric, &trajectory, step)
         }
         Command::List { scoring } => list(&Scoring::compose(scoring, None, file)?),
         Command::Show { name, scoring } => show(&name, &Scoring::compose(scoring, None, file)?),

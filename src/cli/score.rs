@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
-use super::judges::AtNeed;
+use super::judges::LazyJudges;
 use super::paint::printable_line;
 use super::replay;
 use super::score_options as options;
@@ -46,7 +46,7 @@ pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
     let rubric = rubric.map(|rubric| super::named_or_file(&engine.catalog, &rubric)).transpose()?;
     let usual = rubric.clone().or_else(|| engine.catalog.get(&engine.default_rubric));
     let ranks = usual.as_ref().is_some_and(|rubric| rubric.ranks());
-    let judges = AtNeed::new(&scoring, None);
+    let judges = LazyJudges::new(&scoring, None);
     // Those of the rubrics that requests name are opened as these come.
     if usual.is_some_and(|rubric| rubric.judges().next().is_some()) {
         judges.get()?;
@@ -123,7 +123,7 @@ fn progress(path: &Path) -> anyhow::Result<ProgressBar> {
 
 struct Job {
     engine: Engine,
-    judges: AtNeed,
+    judges: LazyJudges,
     runtime: Runtime,
     out: Option<Output>,
     summary: Summary,

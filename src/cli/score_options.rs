@@ -4,11 +4,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, Command, Error, FromArgMatches};
 
-use super::arguments::WHOLE_NUMBER;
 use crate::config::{ScoringFlags, StoreFlags};
 
 /// Score a file of trajectories, or a stored run again.
@@ -131,15 +131,15 @@ fn settle(given: Given, source: impl Fn(&str) -> Source) -> Result<Args, Error> 
         let message = "the following required arguments were not provided:\n  <FILE>\n";
         return Err(Error::raw(ErrorKind::MissingRequiredArgument, message));
     };
-    let step = step.map(|step| read_step(&step, source("step"))).transpose()?;
+    let step = step.map(|step| read_step(&step)).transpose()?;
     let out = out.map(PathBuf::from);
     Ok(Args { input: Input::File { file, rubric, step, out }, store, scoring })
 }
 
-fn read_step(text: &str, source: Source) -> Result<u64, Error> {
-    let variable = if source == Source::Environment { " (GRADUS_STEP)" } else { "" };
-    text.parse().map_err(|_| {
-        let message = format!("invalid value '{text}' for '--step <N>'{variable}: {WHOLE_NUMBER}");
-        Error::raw(ErrorKind::ValueValidation, message)
-    })
+/// Reads a step as the command line reads any number, and with the same words where it is none.
+fn read_step(text: &str) -> Result<u64, Error> {
+    let mut command = Given::augment_args(Command::new("gradus score"));
+    command.build();
+    let option = command.get_arguments().find(|option| option.get_id() == "step");
+    clap::value_parser!(u64).parse_ref(&command, option, text.as_ref())
 }

@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpSocket;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::stop;
+use super::stop::{self, Signals};
 use crate::config::{File, LogFormat, Scoring, Serve, ServeFlags};
 use crate::http::batch::Engine;
 use crate::http::{App, serve};
@@ -94,32 +92,15 @@ fn http_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))
 }
 
-/// Resolves at SIGTERM, SIGINT or SIGHUP, which a terminal sends that is closed.
+/// Resolves at the first signal; whoever asks twice does not want to wait.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut signals = Signals::new()?.with_hang_up()?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-        let first = Instant::now();
-        // Whoever asks twice does not want to wait.
+        signals.next().await;
         tokio::spawn(async move {
-            let mut next = async || {
-                tokio::select! {
-                    _ = terminate.recv() => SignalKind::terminate(),
-                    _ = interrupt.recv() => SignalKind::interrupt(),
-                }
-            };
-            let mut signal = next().await;
-            while first.elapsed() < stop::SAME_SIGNAL {
-                signal = next().await;
-            }
+            let again = signals.next().await;
             tracing::warn!("told to stop again: requests in flight get no answer");
-            stop::end(stop::exit_code(signal));
+            stop::end(stop::exit_code(again));
         });
     })
 }

@@ -7,15 +7,63 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How soon after the first a signal is the same once more, and no second wish: terminals and `timeout` signal a whole process
 /// group, and a parent that hands its signal on does it again.
-pub(super) const SAME_SIGNAL: Duration = Duration::from_secs(1);
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// What a shell says of a process that a signal ended.
 pub(super) fn exit_code(signal: SignalKind) -> u8 {
     u8::try_from(128 + signal.as_raw_value()).unwrap_or(u8::MAX)
+}
+
+/// The signals that tell this process to stop.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// Where that of a closed terminal is one of them.
+    hang_up: Option<Signal>,
+    first: Option<Instant>,
+}
+
+impl Signals {
+    /// Listens to SIGINT and SIGTERM from now on; must be called in a runtime.
+    pub(super) fn new() -> std::io::Result<Self> {
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hang_up: None, first: None })
+    }
+
+    /// Listens to SIGHUP, too, which is no second wish: a terminal sends it that is closed.
+    pub(super) fn with_hang_up(self) -> std::io::Result<Self> {
+        Ok(Self { hang_up: Some(signal(SignalKind::hangup())?), ..self })
+    }
+
+    /// Waits for the first signal, and then for each that comes [`SAME_SIGNAL`] after it or later.
+    pub(super) async fn next(&mut self) -> SignalKind {
+        loop {
+            let Self { interrupt, terminate, hang_up, first } = self;
+            let hung_up = async {
+                match hang_up {
+                    Some(hang_up) if first.is_none() => hang_up.recv().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let kind = tokio::select! {
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = hung_up => SignalKind::hangup(),
+            };
+            match first {
+                Some(first) if first.elapsed() < SAME_SIGNAL => {}
+                Some(_) => return kind,
+                None => {
+                    *first = Some(Instant::now());
+                    return kind;
+                }
+            }
+        }
+    }
 }
 
 /// How often this process was told to stop, and by which signal.
@@ -34,26 +82,17 @@ impl Stop {
         let stop = Self::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("the thread that waits for signals could not be started")?;
-        let (mut interrupt, mut terminate) = {
+        let mut signals = {
             let _guard = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+            Signals::new()?
         };
         let heard = stop.clone();
         let listen = async move {
-            let mut first: Option<Instant> = None;
             loop {
-                let kind = tokio::select! {
-                    _ = interrupt.recv() => SignalKind::interrupt(),
-                    _ = terminate.recv() => SignalKind::terminate(),
-                };
-                if first.is_some_and(|first| first.elapsed() < SAME_SIGNAL) {
-                    continue;
-                }
-                let code = exit_code(kind);
+                let code = exit_code(signals.next().await);
                 if heard.is_idle.load(Ordering::SeqCst) {
                     end(code);
                 }
-                first = first.or_else(|| Some(Instant::now()));
                 heard.code.store(code, Ordering::SeqCst);
                 match heard.times.fetch_add(1, Ordering::SeqCst) {
                     0 => note!("gradus: {said}"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::http::batch::{BatchError, Scored, Tally};
+use crate::http::batch::{BatchError, Scored, StageCounts};
 
 const BINS: usize = 10;
 const BAR: usize = 40;
@@ -11,7 +11,7 @@ const BAR: usize = 40;
 /// What was scored with one version of one rubric.
 #[derive(Debug, Default)]
 struct Part {
-    stages: Vec<(String, Tally)>,
+    stages: Vec<(String, StageCounts)>,
     rewards: Vec<f64>,
     range: (f64, f64),
     invalid: usize,
@@ -34,12 +34,12 @@ impl Summary {
         let part = self.parts.entry(format!("{}@{}", rubric.name, rubric.version)).or_default();
         part.range = (rubric.range.min(), rubric.range.max());
         if part.stages.is_empty() {
-            part.stages = rubric.stages.iter().map(|stage| (stage.name.to_string(), Tally::default())).collect();
+            part.stages = rubric.stages.iter().map(|stage| (stage.name.to_string(), StageCounts::default())).collect();
         }
-        for ((_, sum), tally) in part.stages.iter_mut().zip(&scored.tallies) {
-            sum.reached += tally.reached;
-            sum.passed += tally.passed;
-            sum.score_sum += tally.score_sum;
+        for ((_, sum), counts) in part.stages.iter_mut().zip(&scored.stages) {
+            sum.reached += counts.reached;
+            sum.passed += counts.passed;
+            sum.score_sum += counts.score_sum;
         }
         part.rewards.extend(scored.rows.iter().filter(|row| row.valid).filter_map(|row| row.reward));
         part.invalid += scored.rows.iter().filter(|row| !row.valid).count();
@@ -96,12 +96,12 @@ impl Part {
         }
         let width = self.stages.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(5);
         writeln!(out, "  {:width$}  {:>8}  {:>8}  {:>6}", "stage", "reached", "passed", "mean")?;
-        for (name, tally) in &self.stages {
-            let mean = match tally.reached {
+        for (name, counts) in &self.stages {
+            let mean = match counts.reached {
                 0 => "-".to_owned(),
-                reached => format!("{:.3}", tally.score_sum / f64::from(reached)),
+                reached => format!("{:.3}", counts.score_sum / f64::from(reached)),
             };
-            writeln!(out, "  {name:width$}  {:>8}  {:>8}  {mean:>6}", tally.reached, tally.passed)?;
+            writeln!(out, "  {name:width$}  {:>8}  {:>8}  {mean:>6}", counts.reached, counts.passed)?;
         }
         if n > 0 {
             self.histogram(out)?;

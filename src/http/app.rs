@@ -14,9 +14,9 @@ use super::error::Problem;
 use super::handlers::references;
 use super::idempotency::Idempotency;
 use super::limits::{self, Limits};
+use super::log_throttle::LogThrottle;
 use super::metrics::Metrics;
 use super::references::References;
-use super::reminder::Reminder;
 use crate::stages::NoScoreCode;
 use crate::store::Store;
 
@@ -47,7 +47,7 @@ pub struct Shared {
     /// Counts.
     pub metrics: Metrics,
     /// What the log was told of items that could not be scored.
-    pub(super) unscored: Reminder<NoScoreCode>,
+    pub(super) unscored: LogThrottle<NoScoreCode>,
     /// Right answers by prompt.
     pub references: References,
     /// Groups that wait for their members.
@@ -82,7 +82,7 @@ impl App {
             tokens: config.tokens,
             idempotency: Idempotency::new(IDEMPOTENCY_BYTES),
             metrics,
-            unscored: Reminder::default(),
+            unscored: LogThrottle::default(),
             references: References::default(),
             cohorts: Cohorts::default(),
             draining: AtomicBool::new(false),

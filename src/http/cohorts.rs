@@ -5,7 +5,7 @@
 //! for rubrics and policies that look at the group: everything else is scored at once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -19,6 +19,7 @@ use super::kind::Kind;
 use super::limits::AbandonOnDrop;
 use super::scoring::{self, Job, by_size};
 use super::wire::MAX_TRAJECTORIES;
+use crate::locks;
 
 /// Most members that wait at once.
 const MAX_WAITING: usize = 1 << 16;
@@ -62,7 +63,7 @@ impl Joining {
 }
 
 /// A member's scores.
-pub(crate) struct Share {
+pub(crate) struct MemberScores {
     /// Those of the whole cohort.
     pub(crate) scored: Arc<Scored>,
     /// Place of the member's first item among them.
@@ -111,24 +112,24 @@ impl Cohort {
 struct Member {
     number: u64,
     joining: Joining,
-    answer: oneshot::Sender<Result<Share, Problem>>,
+    answer: oneshot::Sender<Result<MemberScores, Problem>>,
 }
 
 /// Takes the member out when its client goes away.
-struct Place<'a> {
+struct Membership<'a> {
     cohorts: &'a Cohorts,
     key: CohortKey,
     number: u64,
 }
 
-impl Place<'_> {
+impl Membership<'_> {
     /// Whether the member was still waiting for the others.
     fn leave(&self) -> bool {
         self.cohorts.lock().leave(&self.key, self.number)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Membership<'_> {
     fn drop(&mut self) {
         self.leave();
     }
@@ -136,7 +137,7 @@ impl Drop for Place<'_> {
 
 impl Cohorts {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0)
     }
 }
 
@@ -144,7 +145,7 @@ impl Cohorts {
 ///
 /// # Errors
 /// 429 when too many wait, 504 when its own time is over, and whatever scoring the group gives.
-pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<Share, Problem> {
+pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<MemberScores, Problem> {
     if let Some(problem) = joining.too_late() {
         return Err(problem);
     }
@@ -154,7 +155,7 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
         let mut waiting = app.cohorts.lock();
         waiting.take_in(app, &key, joining, answer)?
     };
-    let place = Place { cohorts: &app.cohorts, key: key.clone(), number };
+    let place = Membership { cohorts: &app.cohorts, key: key.clone(), number };
     for cohort in settled {
         tokio::spawn(settle(app.clone(), key.clone(), cohort));
     }
@@ -191,7 +192,7 @@ impl Waiting {
         app: &App,
         key: &CohortKey,
         joining: Joining,
-        answer: oneshot::Sender<Result<Share, Problem>>,
+        answer: oneshot::Sender<Result<MemberScores, Problem>>,
     ) -> Result<(u64, Vec<Cohort>), Problem> {
         self.room_for(joining.items.len())?;
         let number = self.next;
@@ -286,7 +287,7 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
     };
     let mut first = 0;
     for member in members {
-        let share = scored.clone().map(|scored| Share { scored, first });
+        let share = scored.clone().map(|scored| MemberScores { scored, first });
         first += member.joining.count;
         // A client that went away meanwhile needs none.
         let _ = member.answer.send(share);

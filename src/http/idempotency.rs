@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -11,6 +11,7 @@ use moka::future::Cache;
 
 use super::error::Problem;
 use super::kind::Kind;
+use crate::locks;
 
 /// Longest key.
 const MAX_KEY_BYTES: usize = 256;
@@ -50,7 +51,7 @@ struct Flight<'a> {
 
 impl InFlight {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, SameBody>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0)
     }
 
     /// Counts a request; `None` where the key is taken by one with another body.

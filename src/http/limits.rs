@@ -11,10 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::batch::Due;
+use super::buffer_pool::{BufferPool, Lease};
 use super::decompress::{is_too_long, require_known};
 use super::error::Problem;
 use super::kind::Kind;
-use super::spare::{Lent, Spare};
 use super::utf8::Utf8;
 
 /// One permit of the semaphore stands for this many bytes.
@@ -75,7 +75,7 @@ pub struct Limits {
     bytes: Arc<Semaphore>,
     capacity: usize,
     /// Room of bodies that were read.
-    pub(super) spare: Spare,
+    pub(super) buffers: BufferPool,
     /// Requests that are being scored.
     pub requests: AtomicUsize,
 }
@@ -103,8 +103,8 @@ impl Limits {
     pub fn new(config: Config) -> Self {
         // One body of the largest size must always fit.
         let capacity = permits(config.max_in_flight_bytes.max(config.max_body_bytes)).min(Semaphore::MAX_PERMITS);
-        let (bytes, spare) = (Arc::new(Semaphore::new(capacity)), Spare::default());
-        Self { config, bytes, capacity, spare, requests: AtomicUsize::new(0) }
+        let (bytes, buffers) = (Arc::new(Semaphore::new(capacity)), BufferPool::default());
+        Self { config, bytes, capacity, buffers, requests: AtomicUsize::new(0) }
     }
 
     /// Bytes in flight, rounded up to permits.
@@ -218,28 +218,28 @@ impl Admission<'_> {
         // The work is done: an answer that there is no room for is not thrown away.
         let _ = self.grow(answer.len());
         match self.permits.take() {
-            Some(share) => Bytes::from_owner(Held { answer, _share: share }),
+            Some(share) => Bytes::from_owner(LimitedAnswer { answer, _share: share }),
             None => answer,
         }
     }
 
     /// Room for a body. What was used before takes memory at once, and counts.
-    fn room(&mut self, bytes: usize) -> (String, Option<Lent>) {
-        let spare = self.limits.spare.take(bytes);
+    fn room(&mut self, bytes: usize) -> (String, Option<Lease>) {
+        let spare = self.limits.buffers.take(bytes);
         match spare.filter(|(text, _)| self.grow(text.capacity()).is_ok()) {
-            Some((text, lent)) => (text, Some(lent)),
-            None => (Spare::fresh(bytes), None),
+            Some((text, lease)) => (text, Some(lease)),
+            None => (BufferPool::fresh(bytes), None),
         }
     }
 }
 
 /// An answer with its share of the limits.
-struct Held {
+struct LimitedAnswer {
     answer: Bytes,
     _share: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for LimitedAnswer {
     fn as_ref(&self) -> &[u8] {
         &self.answer
     }
@@ -298,7 +298,7 @@ mod tests {
     async fn room_that_was_used_before_counts() {
         let (announced, spare) = (1_000_000, 1_900_000);
         let limits = Limits::new(Config::default());
-        limits.spare.keep(String::with_capacity(spare));
+        limits.buffers.keep(String::with_capacity(spare));
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.into())]);
         let mut admission = limits.admit(&headers).unwrap();
         let text = admission.read(&headers, "x".into()).await.unwrap();
@@ -313,7 +313,7 @@ mod tests {
     async fn room_is_lent_until_the_body_has_come() {
         let (announced, spare) = (8 << 20, 10 << 20);
         let limits = Limits::new(Config::default());
-        let keep = || (0..3).for_each(|_| limits.spare.keep(String::with_capacity(spare)));
+        let keep = || (0..3).for_each(|_| limits.buffers.keep(String::with_capacity(spare)));
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.into())]);
         let (silent, bodies): (Vec<_>, Vec<_>) = (0..3).map(|_| tokio::io::duplex(1)).unzip();
         let read = |body| {
@@ -327,9 +327,9 @@ mod tests {
             tokio::select! { biased; _ = read => panic!("nothing was sent"), () = std::future::ready(()) => {} }
         }
         keep();
-        assert!(limits.spare.take(announced).is_none());
+        assert!(limits.buffers.take(announced).is_none());
         drop((reading, silent));
-        assert!(limits.spare.take(announced).is_some());
+        assert!(limits.buffers.take(announced).is_some());
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! connection instead of it.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
+
+use crate::locks;
 
 /// How long a refused client may go on sending.
 const LINGER: Duration = Duration::from_secs(5);
@@ -27,7 +29,7 @@ pub(super) async fn hear_out(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    let body = Lent(Arc::new(Mutex::new(body)));
+    let body = SharedBody(Arc::new(Mutex::new(body)));
     let response = next.run(Request::from_parts(parts, Body::new(body.clone()))).await;
     // Some dialects refuse with a 200: what counts is that nobody read the body.
     if !body.is_end_stream() {
@@ -38,11 +40,11 @@ pub(super) async fn hear_out(request: Request, next: Next) -> Response {
 
 /// A body that whoever reads it gives back by dropping it.
 #[derive(Clone)]
-struct Lent(Arc<Mutex<Body>>);
+struct SharedBody(Arc<Mutex<Body>>);
 
-impl Lent {
+impl SharedBody {
     fn with<T>(&self, work: impl FnOnce(&mut Body) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut locks::lock(&self.0))
     }
 
     /// Reads on until the end, an error or a silence.
@@ -51,7 +53,7 @@ impl Lent {
     }
 }
 
-impl HttpBody for Lent {
+impl HttpBody for SharedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

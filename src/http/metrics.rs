@@ -182,10 +182,10 @@ impl Metrics {
             self.count_trajectories(name(), outcome, n as u64);
         }
         if !scored.settings.inline {
-            for (stage, tally) in rubric.stages.iter().zip(&scored.tallies) {
+            for (stage, counts) in rubric.stages.iter().zip(&scored.stages) {
                 let labels = StageLabels { rubric: name(), stage: Name(stage.name.to_string()) };
-                self.reached.get_or_create(&labels).inc_by(u64::from(tally.reached));
-                self.passed.get_or_create(&labels).inc_by(u64::from(tally.passed));
+                self.reached.get_or_create(&labels).inc_by(u64::from(counts.reached));
+                self.passed.get_or_create(&labels).inc_by(u64::from(counts.passed));
             }
         }
         for outside in &scored.outside {

@@ -2,13 +2,14 @@
 //! prompts. Out: an entry. Bounded in count and bytes. Knows no store: who fills it keeps it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::prompt::{KnownPrompts, PromptKey};
+use crate::locks;
 
 /// Most prompts of the table.
 pub(super) const MAX_PROMPTS: usize = 4 << 20;
@@ -78,12 +79,12 @@ impl References {
 
     /// How many prompts it has.
     pub fn len(&self) -> usize {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).entries.len()
+        locks::read(&self.table).entries.len()
     }
 
     /// The entry of a prompt.
     pub fn find(&self, key: PromptKey) -> Option<Arc<Entry>> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).entries.get(&key).cloned()
+        locks::read(&self.table).entries.get(&key).cloned()
     }
 
     /// Waits until no other upload is under way, and keeps others from it while the guard lives: between the moment that an
@@ -97,7 +98,7 @@ impl References {
     /// # Errors
     /// [`TableFull`].
     pub fn check(&self, entries: &[(PromptKey, Entry)]) -> Result<(), TableFull> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).check(entries).map(|_known| ())
+        locks::read(&self.table).check(entries).map(|_known| ())
     }
 
     /// Adds entries; a later one of the same prompt replaces an earlier one. Gives how many prompts were known before.
@@ -105,7 +106,7 @@ impl References {
     /// # Errors
     /// [`TableFull`]; nothing is taken then.
     pub fn insert(&self, entries: Vec<(PromptKey, Entry)>) -> Result<usize, TableFull> {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = locks::write(&self.table);
         let known = table.check(&entries)?;
         table.add(entries);
         Ok(known)
@@ -114,7 +115,7 @@ impl References {
     /// Adds entries that were taken before, whether or not they fit: several processes may have stored more than one may
     /// take. Gives how full the table is, where that is more than an upload may make it.
     pub fn take_up(&self, entries: Vec<(PromptKey, Entry)>) -> Option<TableFull> {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = locks::write(&self.table);
         table.add(entries);
         table.check(&[]).err()
     }
@@ -151,7 +152,7 @@ impl KnownPrompts for References {
     }
 
     fn most_turns(&self) -> usize {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).most_turns
+        locks::read(&self.table).most_turns
     }
 }
 
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(table.len(), 2);
         assert_eq!(table.find(key).unwrap().references.as_ref().unwrap().get(), "[\"Paris\"]");
         assert!(table.find(PromptKey([3; 16])).is_none());
-        let bytes = table.table.read().unwrap().bytes;
+        let bytes = locks::read(&table.table).bytes;
         assert_eq!(bytes, 2 * OVERHEAD + "[\"Paris\"]".len());
     }
 

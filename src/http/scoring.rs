@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::time::timeout_at;
@@ -15,8 +15,9 @@ use super::app::App;
 use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
 use crate::judge::Session;
+use crate::locks;
 use crate::stages::NoScoreCode;
-use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StageTally, StoreError};
+use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StageCounts, StoreError};
 
 /// A request that is to be scored.
 pub(crate) struct Job {
@@ -46,8 +47,8 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     let Job { body, arrived, due, request_id, idempotency, items, facts, abandoned } = job;
     let stop = Stop { arrived: Some(arrived), early: due, abandoned, ..Stop::default() };
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
-    let stamp = batch_id.map(|id| Stamp { id, created_at_ms: app.now_ms(), idempotency });
-    let mut pass = Pass { request_id, body, items, stamp, stop, facts, session: Session::default() };
+    let identity = batch_id.map(|id| BatchIdentity { id, created_at_ms: app.now_ms(), idempotency });
+    let mut pass = Pass { request_id, body, items, identity, stop, facts, session: Session::default() };
     let (scored, batch) = loop {
         let result;
         (result, pass) = pass.take_turn(app).await?;
@@ -64,7 +65,7 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
     };
     // The body is packed in the batch: no second one waits for the disk.
     let due = pass.stop.due();
-    app.limits.spare.keep(std::mem::take(&mut pass.body));
+    app.limits.buffers.keep(std::mem::take(&mut pass.body));
     tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
     drop(pass);
     if let (Some(store), Some(batch)) = (&app.store, batch) {
@@ -108,7 +109,7 @@ pub(crate) async fn in_time<T>(
 
 /// What names a stored batch.
 #[derive(Clone)]
-struct Stamp {
+struct BatchIdentity {
     id: BatchId,
     created_at_ms: i64,
     idempotency: Option<Idempotency>,
@@ -120,7 +121,7 @@ struct Pass {
     request_id: String,
     body: String,
     items: Vec<Range<usize>>,
-    stamp: Option<Stamp>,
+    identity: Option<BatchIdentity>,
     stop: Stop,
     facts: bool,
     session: Session,
@@ -136,7 +137,7 @@ impl Pass {
     }
 
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
-        let batch_id = self.stamp.as_ref().map(|stamp| stamp.id.to_string());
+        let batch_id = self.identity.as_ref().map(|identity| identity.id.to_string());
         let overrides =
             Overrides { batch_id: batch_id.as_deref(), facts: self.facts, items: &self.items, ..Overrides::default() };
         let scored = app.engine.score(&self.body, &overrides, &self.stop, &self.session);
@@ -152,22 +153,22 @@ impl Pass {
             error => error,
         })?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
-        let kept = |stamp: &&Stamp| done && (!scored.rows.is_empty() || stamp.idempotency.is_some());
-        let stamp = self.stamp.as_ref().filter(kept);
-        let batch = stamp.map(|stamp| self.to_batch(app, &scored, stamp.clone())).transpose()?;
+        let kept = |identity: &&BatchIdentity| done && (!scored.rows.is_empty() || identity.idempotency.is_some());
+        let identity = self.identity.as_ref().filter(kept);
+        let batch = identity.map(|identity| self.to_batch(app, &scored, identity.clone())).transpose()?;
         Ok((scored, batch))
     }
 
     /// Packs a scored request for the store; on the work threads, since it compresses.
-    fn to_batch(&self, app: &App, scored: &Scored, stamp: Stamp) -> Result<Batch, StoreError> {
+    fn to_batch(&self, app: &App, scored: &Scored, identity: BatchIdentity) -> Result<Batch, StoreError> {
         let settings = &scored.settings;
         let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
         let judges = self.session.judges_asked();
         let scores = scored.rows.iter().map(|row| scored.stored(row));
         Ok(Batch {
-            id: stamp.id,
+            id: identity.id,
             request_id: self.request_id.clone(),
-            created_at_ms: stamp.created_at_ms,
+            created_at_ms: identity.created_at_ms,
             run_id: settings.run_id.clone(),
             step: settings.position.step.and_then(|step| i64::try_from(step).ok()),
             position: settings.position_json().to_string(),
@@ -178,18 +179,18 @@ impl Pass {
             judges: (!judges.is_empty()).then(|| serde_json::json!(judges).to_string()),
             request: keep.then(|| Compressed::new(self.body.as_bytes())).transpose()?,
             response: Compressed::new(&scored.body)?,
-            idempotency: stamp.idempotency,
-            scores: ScoreRows::new(stamp.id, scores)?,
+            idempotency: identity.idempotency,
+            scores: ScoreRows::new(identity.id, scores)?,
             stages: settings
                 .rubric
                 .stages
                 .iter()
-                .zip(&scored.tallies)
-                .map(|(stage, tally)| StageTally {
+                .zip(&scored.stages)
+                .map(|(stage, counts)| StageCounts {
                     stage: stage.name.clone(),
-                    reached: tally.reached,
-                    passed: tally.passed,
-                    score_sum: tally.score_sum,
+                    reached: counts.reached,
+                    passed: counts.passed,
+                    score_sum: counts.score_sum,
                 })
                 .collect(),
         })
@@ -220,7 +221,7 @@ struct Waiting<T>(Arc<Mutex<Option<T>>>);
 
 impl<T> Waiting<T> {
     fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        locks::lock(&self.0).take()
     }
 }
 

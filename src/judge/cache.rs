@@ -1,28 +1,26 @@
-//! What judges said before. A finding is kept under the hash of the judge's identity, the inquiry and the form of the answer, in
-//! memory and, if there is one, in a [`Memory`] that outlives the process. Equal inquiries at the same time are asked once, see
-//! `asking`. Failures are not kept.
+//! Answers to inquiries, each asked for once. Where an answer comes from, in the order in which that is looked for:
+//!
+//! | it is | found by | counts as |
+//! |---|---|---|
+//! | kept in memory | [`Kept::at_hand`] | a hit |
+//! | under way for another request, which is joined (see `single_flight`) | [`SingleFlight::ask`] | a hit, wherever that request gets it |
+//! | kept beyond this process | [`Kept::recall`], once for all who wait | a hit |
+//! | the judge's | `ask`, once for all who wait, and kept | a miss; for those who joined a hit |
+//!
+//! A failure goes to all who wait and is not kept. One kind is asked again: that the judge took too long for a request that was
+//! joined, whose time began before ours.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Found;
-use super::asking::Asking;
 use super::deadline::Deadline;
-use super::inquiry::{Finding, Form, Inquiry, Said, Usage, Want};
+use super::inquiry::{Finding, Form, Inquiry};
+use super::kept::{FindingStore, Kept, Keys};
+use super::single_flight::SingleFlight;
 use crate::stages::{Unavailable, UnavailableCode};
-
-/// Keeps findings beyond this process.
-pub trait Memory: std::fmt::Debug + Send + Sync {
-    /// What was kept under a key. Blocks.
-    fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>>;
-
-    /// Keeps a finding, or fails silently: then it is asked again one day. Returns at once, so that a finding is on its way
-    /// before anything that was made of it.
-    fn put(&self, key: &[u8; 32], value: &[u8]);
-}
 
 /// How often an answer was known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,18 +34,18 @@ pub struct CacheCounts {
 /// Findings by inquiry.
 pub(super) struct Cache {
     kept: Kept,
-    /// What is under way: a finding, and whether a judge was asked for it.
-    asking: Asking<(Arc<Finding>, bool)>,
+    running: SingleFlight<Answer>,
     hits: AtomicU64,
     /// Shared with what is under way.
     misses: Arc<AtomicU64>,
 }
 
-/// What is known.
-#[derive(Clone)]
-struct Kept {
-    findings: moka::future::Cache<[u8; 32], Arc<Finding>>,
-    memory: Option<Arc<dyn Memory>>,
+/// What came of looking further than memory.
+#[derive(Debug, Clone)]
+struct Answer {
+    finding: Arc<Finding>,
+    /// Where it is from: the judge, or what was kept.
+    is_asked: bool,
 }
 
 impl std::fmt::Debug for Cache {
@@ -58,11 +56,9 @@ impl std::fmt::Debug for Cache {
 
 impl Cache {
     /// A cache of about this many bytes.
-    pub(super) fn new(bytes: u64, memory: Option<Arc<dyn Memory>>) -> Self {
-        let weigh = |_: &[u8; 32], finding: &Arc<Finding>| u32::try_from(weight(finding)).unwrap_or(u32::MAX);
-        let findings = moka::future::Cache::builder().weigher(weigh).max_capacity(bytes).build();
-        let kept = Kept { findings, memory };
-        Self { kept, asking: Asking::default(), hits: AtomicU64::new(0), misses: Arc::default() }
+    pub(super) fn new(bytes: u64, memory: Option<Arc<dyn FindingStore>>) -> Self {
+        let kept = Kept::new(bytes, memory);
+        Self { kept, running: SingleFlight::default(), hits: AtomicU64::new(0), misses: Arc::default() }
     }
 
     pub(super) fn counts(&self) -> CacheCounts {
@@ -81,37 +77,24 @@ impl Cache {
         ask: impl FnOnce(Arc<Inquiry>, Deadline) -> F + Clone + Send + 'static,
     ) -> Option<Result<Found, Unavailable>>
     where
-        F: Future<Output = Result<Finding, Unavailable>> + Send,
+        F: Future<Output = Result<Finding, Unavailable>> + Send + 'static,
     {
         let keys = Keys::new(identity, inquiry);
-        let likely = keys.of(form.unwrap_or(Form::AsWanted));
-        if let Some(known) = self.kept.findings.get(&likely).await {
+        let key = keys.likely(form);
+        if let Some(known) = self.kept.at_hand(&key).await {
             return Some(Ok(self.found(&known, true)));
         }
         let begin = |until| {
-            let (kept, misses, keys, ask) = (self.kept.clone(), self.misses.clone(), keys.clone(), ask.clone());
-            let inquiry = Arc::new(inquiry.clone());
-            async move {
-                if let Some(known) = kept.find(&keys, &inquiry.want, form).await {
-                    return Ok((known, false));
-                }
-                // Here, as whoever began may be gone by the time that there is an answer.
-                misses.fetch_add(1, Relaxed);
-                let finding = Arc::new(ask(inquiry.clone(), until).await?);
-                kept.keep(&keys, &inquiry.want, &finding, true).await;
-                Ok((finding, true))
-            }
+            let looking = Looking { keys: keys.clone(), form, kept: self.kept.clone(), misses: self.misses.clone() };
+            looking.for_answer(Arc::new(inquiry.clone()), until, ask.clone())
         };
-        let (mut begun, mut answer) = self.asking.ask(likely, deadline, begin).await;
-        let is_late = |answer: &Result<_, Unavailable>| {
-            answer.as_ref().is_err_and(|unavailable| unavailable.code == UnavailableCode::Timeout)
-        };
-        if !begun && answer.as_ref().is_some_and(is_late) && Instant::now() < deadline {
+        let (mut begun, mut answer) = self.running.ask(key, deadline, begin).await;
+        if !begun && is_late(answer.as_ref()) && Instant::now() < deadline {
             // The judge's time for a question began with another one's. Once: all of them share what is asked now, so that a
             // judge that hangs takes its time twice, and not once for each who waits.
-            (begun, answer) = self.asking.ask(likely, deadline, begin).await;
+            (begun, answer) = self.running.ask(key, deadline, begin).await;
         }
-        Some(answer?.map(|(finding, is_asked)| self.found(&finding, !(begun && is_asked))))
+        Some(answer?.map(|answer| self.found(&answer.finding, !(begun && answer.is_asked))))
     }
 
     /// An answer as it is given out: a hit for whoever did not have the judge asked, be it known before or shared.
@@ -123,133 +106,41 @@ impl Cache {
     }
 }
 
-impl Kept {
-    /// What is known of an inquiry in this form, or in any.
-    async fn find(&self, keys: &Keys, want: &Want, form: Option<Form>) -> Option<Arc<Finding>> {
+/// Whether the judge took too long.
+fn is_late(answer: Option<&Result<Answer, Unavailable>>) -> bool {
+    matches!(answer, Some(Err(unavailable)) if unavailable.code == UnavailableCode::Timeout)
+}
+
+/// A question under way, for all who wait: it holds what it needs itself, as whoever began it may be gone before it ends.
+struct Looking {
+    keys: Keys,
+    form: Option<Form>,
+    kept: Kept,
+    misses: Arc<AtomicU64>,
+}
+
+impl Looking {
+    async fn for_answer<F>(
+        self,
+        inquiry: Arc<Inquiry>,
+        until: Deadline,
+        ask: impl FnOnce(Arc<Inquiry>, Deadline) -> F,
+    ) -> Result<Answer, Unavailable>
+    where
+        F: Future<Output = Result<Finding, Unavailable>> + Send,
+    {
         // It may have been found since somebody looked.
-        if let Some(known) = self.findings.get(&keys.of(form.unwrap_or(Form::AsWanted))).await {
-            return Some(known);
+        if let Some(finding) = self.kept.at_hand(&self.keys.likely(self.form)).await {
+            return Ok(Answer { finding, is_asked: false });
         }
-        let known = Arc::new(self.recall_any(keys, want, form).await?);
-        self.keep(keys, want, &known, false).await;
-        Some(known)
-    }
-
-    /// Keeps a finding by the form that it has, which need not be the one that was likely; in memory alone, or beyond.
-    async fn keep(&self, keys: &Keys, want: &Want, finding: &Arc<Finding>, beyond: bool) {
-        let key = keys.of(finding.form(want));
-        if beyond {
-            self.remember(key, finding);
+        if let Some(finding) = self.kept.recall(&self.keys, &inquiry.want, self.form).await {
+            return Ok(Answer { finding, is_asked: false });
         }
-        self.findings.insert(key, finding.clone()).await;
+        self.misses.fetch_add(1, Relaxed);
+        let finding = Arc::new(ask(inquiry.clone(), until).await?);
+        self.kept.keep(&self.keys, &inquiry.want, &finding).await;
+        Ok(Answer { finding, is_asked: true })
     }
-
-    /// What was kept in this form, or in any.
-    async fn recall_any(&self, keys: &Keys, want: &Want, form: Option<Form>) -> Option<Finding> {
-        for kept_as in [Form::AsWanted, Form::LabelAlone] {
-            if form.is_none_or(|form| form == kept_as)
-                && let Some(known) = self.recall(keys.of(kept_as)).await
-                && form.is_none_or(|form| form == known.form(want))
-            {
-                return Some(known);
-            }
-        }
-        None
-    }
-
-    async fn recall(&self, key: [u8; 32]) -> Option<Finding> {
-        let memory = self.memory.clone()?;
-        let kept = tokio::task::spawn_blocking(move || memory.get(&key)).await.ok()??;
-        from_bytes(&kept)
-    }
-
-    fn remember(&self, key: [u8; 32], finding: &Finding) {
-        if let Some(memory) = &self.memory {
-            memory.put(&key, &to_bytes(finding));
-        }
-    }
-}
-
-fn weight(finding: &Finding) -> usize {
-    let said = match &finding.said {
-        Said::Labels(logprobs) => 8 * logprobs.len(),
-        Said::Chosen { reasoning, logprobs, .. } => reasoning.len() + 8 * logprobs.as_ref().map_or(0, Vec::len),
-        Said::Reward(_) => 0,
-        Said::Order(order) => 8 * order.len(),
-    };
-    256 + said
-}
-
-/// What an inquiry's answers are kept under: the hash of all that they depend on. Prompts may be long, so that one is hashed
-/// once for all forms.
-#[derive(Clone)]
-struct Keys(blake3::Hasher);
-
-impl Keys {
-    fn new(identity: &str, inquiry: &Inquiry) -> Self {
-        let mut keys = Self(blake3::Hasher::new());
-        keys.part(identity);
-        keys.part(&format!("{:?}", inquiry.want));
-        for message in &inquiry.messages {
-            keys.part(message.speaker.as_str());
-            keys.part(&message.text);
-            keys.part(&format!("{:?}", message.untrusted));
-        }
-        keys
-    }
-
-    /// The key of an answer in this form.
-    fn of(&self, form: Form) -> [u8; 32] {
-        let mut keys = self.clone();
-        if form == Form::LabelAlone {
-            keys.part("label alone");
-        }
-        *keys.0.finalize().as_bytes()
-    }
-
-    fn part(&mut self, text: &str) {
-        self.0.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
-    }
-}
-
-/// JSON has no infinity: a label that was not offered is null.
-fn to_bytes(finding: &Finding) -> Vec<u8> {
-    let numbers = |logprobs: &[f64]| -> Value { logprobs.iter().map(|lp| lp.is_finite().then_some(*lp)).collect() };
-    let said = match &finding.said {
-        Said::Labels(logprobs) => json!({"labels": numbers(logprobs)}),
-        Said::Chosen { label, reasoning, logprobs } => {
-            json!({"chosen": label, "reasoning": reasoning, "logprobs": logprobs.as_deref().map(numbers)})
-        }
-        Said::Reward(raw) => json!({"reward": raw}),
-        Said::Order(order) => json!({"order": order}),
-    };
-    said.to_string().into_bytes()
-}
-
-fn from_bytes(bytes: &[u8]) -> Option<Finding> {
-    let value: Value = serde_json::from_slice(bytes).ok()?;
-    let numbers = |value: &Value| -> Option<Vec<f64>> {
-        let number = |value: &Value| if value.is_null() { Some(f64::NEG_INFINITY) } else { value.as_f64() };
-        value.as_array()?.iter().map(number).collect()
-    };
-    let index = |value: &Value| usize::try_from(value.as_u64()?).ok();
-    let said = if let Some(labels) = value.get("labels") {
-        Said::Labels(numbers(labels)?)
-    } else if let Some(chosen) = value.get("chosen") {
-        Said::Chosen {
-            label: index(chosen)?,
-            reasoning: value.get("reasoning")?.as_str()?.to_owned(),
-            logprobs: match value.get("logprobs")? {
-                Value::Null => None,
-                logprobs => Some(numbers(logprobs)?),
-            },
-        }
-    } else if let Some(raw) = value.get("reward") {
-        Said::Reward(raw.as_f64()?)
-    } else {
-        Said::Order(value.get("order")?.as_array()?.iter().map(index).collect::<Option<_>>()?)
-    };
-    Some(Finding { said, usage: Usage::default() })
 }
 
 #[cfg(test)]
@@ -258,7 +149,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::judge::inquiry::{PromptMessage, Speaker};
+    use crate::judge::inquiry::{AnswerForm, BackendAnswer, ChatRole, PromptMessage, Usage};
 
     fn in_a_minute() -> Instant {
         Instant::now() + std::time::Duration::from_mins(1)
@@ -267,22 +158,22 @@ mod tests {
     const WANTED: Option<Form> = Some(Form::AsWanted);
 
     fn inquiry(text: &str) -> Inquiry {
-        let message = PromptMessage { speaker: Speaker::User, text: text.to_owned(), untrusted: Vec::new() };
+        let message = PromptMessage { role: ChatRole::User, text: text.to_owned(), untrusted: Vec::new() };
         Inquiry {
             messages: vec![message],
-            want: Want::Labels(["Yes".to_owned(), "No".to_owned()].into()),
+            want: AnswerForm::Labels(["Yes".to_owned(), "No".to_owned()].into()),
             fewer: [].into(),
         }
     }
 
-    fn finding(said: Said) -> Finding {
+    fn finding(said: BackendAnswer) -> Finding {
         Finding { said, usage: Usage::default() }
     }
 
     #[derive(Debug, Default)]
     struct Shelf(Mutex<std::collections::HashMap<[u8; 32], Vec<u8>>>);
 
-    impl Memory for Shelf {
+    impl FindingStore for Shelf {
         fn get(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
             self.0.lock().unwrap().get(key).cloned()
         }
@@ -301,7 +192,7 @@ mod tests {
             let ask = move |_, _| async move {
                 asked.fetch_add(1, Relaxed);
                 tokio::task::yield_now().await;
-                Ok(finding(Said::Reward(1.5)))
+                Ok(finding(BackendAnswer::Reward(1.5)))
             };
             cache.get("judge", &inquiry, WANTED, in_a_minute(), ask).await.unwrap()
         };
@@ -314,12 +205,12 @@ mod tests {
     async fn another_judge_or_another_question_is_another_entry() {
         let cache = Cache::new(1 << 20, None);
         let get = async |identity, text, raw| {
-            let ask = move |_, _| async move { Ok(finding(Said::Reward(raw))) };
+            let ask = move |_, _| async move { Ok(finding(BackendAnswer::Reward(raw))) };
             cache.get(identity, &inquiry(text), WANTED, in_a_minute(), ask).await.unwrap().unwrap()
         };
         for (identity, text, raw) in [("a", "x", 1.0), ("b", "x", 2.0), ("a", "y", 3.0)] {
             let found = get(identity, text, raw).await;
-            assert_eq!((found.finding.said, found.hit), (Said::Reward(raw), false));
+            assert_eq!((found.finding.said, found.hit), (BackendAnswer::Reward(raw), false));
         }
         assert!(get("b", "x", 9.0).await.hit);
     }
@@ -332,7 +223,7 @@ mod tests {
         let get = async |seconds| {
             let ask = |_, _| async {
                 tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-                Ok(finding(Said::Reward(1.0)))
+                Ok(finding(BackendAnswer::Reward(1.0)))
             };
             let deadline = Instant::now() + std::time::Duration::from_secs(seconds);
             cache.get("judge", &inquiry, WANTED, deadline, ask).await
@@ -340,7 +231,7 @@ mod tests {
         let (a, b) = tokio::join!(get(1), get(9));
         assert!(a.is_none());
         let b = b.unwrap().unwrap();
-        assert_eq!((b.finding.said, b.hit), (Said::Reward(1.0), true));
+        assert_eq!((b.finding.said, b.hit), (BackendAnswer::Reward(1.0), true));
         assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1 }, "it was asked, though who began it is gone");
         assert!(get(9).await.unwrap().unwrap().hit, "it is kept");
         assert_eq!(cache.counts(), CacheCounts { hits: 2, misses: 1 });
@@ -360,13 +251,16 @@ mod tests {
                     tokio::time::sleep(seconds(3)).await;
                     return Err(Unavailable { code: UnavailableCode::Timeout, message: "it hangs".to_owned() });
                 }
-                Ok(finding(Said::Reward(0.9)))
+                Ok(finding(BackendAnswer::Reward(0.9)))
             };
             cache.get("judge", &inquiry, WANTED, Instant::now() + seconds(9), ask).await.unwrap()
         };
         let (first, late, later) = tokio::join!(get(0), get(2), get(2));
         assert!(first.is_err(), "it was its time");
-        assert_eq!([late, later].map(|found| found.unwrap().finding.said), [Said::Reward(0.9), Said::Reward(0.9)]);
+        assert_eq!(
+            [late, later].map(|found| found.unwrap().finding.said),
+            [BackendAnswer::Reward(0.9), BackendAnswer::Reward(0.9)]
+        );
         assert_eq!(asked.load(Relaxed), 2, "they share one question");
         assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 2 });
     }
@@ -394,7 +288,7 @@ mod tests {
         let cache = Cache::new(1 << 20, None);
         let broken = |_, _| async { Err(Unavailable { code: UnavailableCode::Timeout, message: "late".to_owned() }) };
         assert!(cache.get("a", &inquiry("x"), WANTED, in_a_minute(), broken).await.unwrap().is_err());
-        let well = |_, _| async { Ok(finding(Said::Reward(0.0))) };
+        let well = |_, _| async { Ok(finding(BackendAnswer::Reward(0.0))) };
         assert!(!cache.get("a", &inquiry("x"), WANTED, in_a_minute(), well).await.unwrap().unwrap().hit);
     }
 
@@ -402,11 +296,11 @@ mod tests {
     async fn what_was_kept_outlives_the_cache() {
         let shelf = Arc::new(Shelf::default());
         let all = [
-            Said::Labels(vec![-0.5, f64::NEG_INFINITY]),
-            Said::Chosen { label: 1, reasoning: "because".to_owned(), logprobs: None },
-            Said::Chosen { label: 0, reasoning: String::new(), logprobs: Some(vec![-0.1, -3.0]) },
-            Said::Reward(-2.25),
-            Said::Order(vec![2, 0, 1]),
+            BackendAnswer::Labels(vec![-0.5, f64::NEG_INFINITY]),
+            BackendAnswer::Chosen { label: 1, reasoning: "because".to_owned(), logprobs: None },
+            BackendAnswer::Chosen { label: 0, reasoning: String::new(), logprobs: Some(vec![-0.1, -3.0]) },
+            BackendAnswer::Reward(-2.25),
+            BackendAnswer::Order(vec![2, 0, 1]),
         ];
         for (n, said) in all.iter().enumerate() {
             let cache = Cache::new(1 << 20, Some(shelf.clone()));
@@ -427,10 +321,10 @@ mod tests {
     #[tokio::test]
     async fn a_label_alone_is_kept_apart_from_probabilities() {
         let shelf = Arc::new(Shelf::default());
-        let alone = Said::Chosen { label: 1, reasoning: String::new(), logprobs: None };
-        let weighed = Said::Labels(vec![-0.5, -1.0]);
+        let alone = BackendAnswer::Chosen { label: 1, reasoning: String::new(), logprobs: None };
+        let weighed = BackendAnswer::Labels(vec![-0.5, -1.0]);
         let (inquiry, asked) = (inquiry("x"), Arc::new(AtomicUsize::new(0)));
-        let get = async |cache: &Cache, form, said: &Said| {
+        let get = async |cache: &Cache, form, said: &BackendAnswer| {
             let (said, asked) = (finding(said.clone()), asked.clone());
             let ask = move |_, _| async move {
                 asked.fetch_add(1, Relaxed);

@@ -2,9 +2,11 @@
 //! have more time: the moment can move on while the answer is under way, and never back.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::time::{Instant, timeout_at};
+
+use crate::locks;
 
 /// A moment that may move on. Clones move together.
 #[derive(Debug, Clone)]
@@ -52,7 +54,7 @@ impl Deadline {
     }
 
     fn latest(&self) -> MutexGuard<'_, Instant> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.latest)
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) const READING: u32 = 2;
 
 /// Who says a message of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Speaker {
+pub enum ChatRole {
     /// The rubric's instructions.
     System,
     /// The question put to the judge.
@@ -21,7 +21,7 @@ pub enum Speaker {
     Assistant,
 }
 
-impl Speaker {
+impl ChatRole {
     /// The role's name in a chat.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Speaker {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PromptMessage {
     /// Who says it.
-    pub speaker: Speaker,
+    pub role: ChatRole,
     /// The text.
     pub text: String,
     /// Byte ranges of `text` that come from a trajectory: on character boundaries, in order, apart from each other. No
@@ -46,7 +46,7 @@ pub struct PromptMessage {
 
 /// The form in which an answer is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Want {
+pub enum AnswerForm {
     /// The probabilities of these labels as the very next token. At least two, all different.
     Labels(Arc<[String]>),
     /// Reasoning, then a JSON object that names one of these labels as its `verdict`.
@@ -73,10 +73,10 @@ pub struct Inquiry {
     /// The conversation with the judge, in order.
     pub messages: Vec<PromptMessage>,
     /// The form of the answer.
-    pub want: Want,
+    pub want: AnswerForm,
     /// The messages with ever less of a conversation, for a judge that cannot read all of it. They follow from the rest, so
     /// that they are no part of what an answer is kept under.
-    pub fewer: Fewer,
+    pub fewer: ShorterPrompts,
 }
 
 type Messages = Vec<PromptMessage>;
@@ -84,11 +84,11 @@ type Messages = Vec<PromptMessage>;
 /// The messages of a prompt with ever less of a conversation. They are made once, when they are asked for first: most prompts
 /// are read whole.
 #[derive(Debug, Clone, Default)]
-pub struct Fewer(Option<Arc<LazyLock<Vec<Messages>, Make>>>);
+pub struct ShorterPrompts(Option<Arc<LazyLock<Vec<Messages>, Make>>>);
 
 type Make = Box<dyn FnOnce() -> Vec<Messages> + Send>;
 
-impl Fewer {
+impl ShorterPrompts {
     /// What `make` makes.
     pub(super) fn made_by(make: impl FnOnce() -> Vec<Messages> + Send + 'static) -> Self {
         Self(Some(Arc::new(LazyLock::new(Box::new(make)))))
@@ -100,32 +100,32 @@ impl Fewer {
     }
 }
 
-impl<const N: usize> From<[Messages; N]> for Fewer {
+impl<const N: usize> From<[Messages; N]> for ShorterPrompts {
     fn from(all: [Messages; N]) -> Self {
         Self::made_by(|| all.into())
     }
 }
 
-impl PartialEq for Fewer {
+impl PartialEq for ShorterPrompts {
     fn eq(&self, other: &Self) -> bool {
         self.all() == other.all()
     }
 }
 
-impl Eq for Fewer {}
+impl Eq for ShorterPrompts {}
 
 /// What a backend found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     /// The answer itself.
-    pub said: Said,
+    pub said: BackendAnswer,
     /// What it cost.
     pub usage: Usage,
 }
 
 /// The answer of a backend, in the form that was wanted.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Said {
+pub enum BackendAnswer {
     /// Natural logarithms of the labels' probabilities in the judge's whole distribution, in the order of the labels;
     /// negative infinity for one that was not offered. Never NaN.
     Labels(Vec<f64>),
@@ -156,9 +156,9 @@ pub(super) enum Form {
 
 impl Finding {
     /// The form of an answer to this.
-    pub(super) fn form(&self, want: &Want) -> Form {
+    pub(super) fn form(&self, want: &AnswerForm) -> Form {
         match (want, &self.said) {
-            (Want::Labels(_), Said::Chosen { .. }) => Form::LabelAlone,
+            (AnswerForm::Labels(_), BackendAnswer::Chosen { .. }) => Form::LabelAlone,
             _ => Form::AsWanted,
         }
     }

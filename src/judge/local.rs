@@ -12,15 +12,15 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use self::load::Loaded;
-use super::inquiry::{Finding, Inquiry, PromptMessage, READING, Said, Speaker, Usage, Want};
+use super::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, PromptMessage, READING, Usage};
 use super::rank::check_order;
 use super::shorten::{KEPT, cut_to, longest_untrusted, with_fewer};
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
 use crate::lm::{
-    Constraints, DeviceChoice, GenerateRequest, Generated, Guide, Held, Hub, LmError, ReasonedLabel, Reasoning,
-    Sampling, Worker,
+    Constraints, DeviceChoice, GenerateRequest, Generated, Guide, Hub, LmError, ReasonedLabel, Reasoning, Sampling,
+    SchemaGuide, Worker,
 };
 use crate::stages::Unavailable;
 
@@ -193,7 +193,7 @@ impl Local {
         };
         let reasoning = self.text.tokenizer.decode(&done.tokens, SpecialText::Skipped).unwrap_or_default();
         let logprobs = guide.logprobs().map(<[f64]>::to_vec);
-        Ok(Finding { said: Said::Chosen { label, reasoning, logprobs }, usage })
+        Ok(Finding { said: BackendAnswer::Chosen { label, reasoning, logprobs }, usage })
     }
 
     async fn order(&self, inquiry: &Inquiry, candidates: usize) -> Result<Finding, Unavailable> {
@@ -209,16 +209,16 @@ impl Local {
             "required": ["order"], "additionalProperties": false,
         });
         let constraints = self.text.constraints.as_ref().map_err(Unavailable::no_verdict)?;
-        let guide = Box::new(Held::new(constraints, schema).map_err(|error| from_lm(&error))?);
+        let guide = Box::new(SchemaGuide::new(constraints, schema).map_err(|error| from_lm(&error))?);
         let done = self.generate(encoded, guide, answer_tokens, 0).await?;
         let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
         let guide: Box<dyn std::any::Any> = done.guide;
-        let Ok(guide) = guide.downcast::<Held>() else {
+        let Ok(guide) = guide.downcast::<SchemaGuide>() else {
             return Err(Unavailable::no_verdict("the judge lost its guide"));
         };
         let order = indices(guide.text()).ok_or_else(|| Unavailable::no_verdict("the judge gave no order"))?;
         check_order(&order, candidates).map_err(Unavailable::no_verdict)?;
-        Ok(Finding { said: Said::Order(order), usage })
+        Ok(Finding { said: BackendAnswer::Order(order), usage })
     }
 
     /// Answers one inquiry, or says why there is no answer. Takes as long as it takes: deadlines are the caller's.
@@ -227,7 +227,7 @@ impl Local {
     /// What the model cannot read, or did not say.
     pub async fn answer(&self, inquiry: &Inquiry) -> Result<Finding, Unavailable> {
         match &inquiry.want {
-            Want::Labels(_) => {
+            AnswerForm::Labels(_) => {
                 let encoded = self.encode(inquiry, 0).await?;
                 let prompt_tokens = encoded.tokens.len() as u64;
                 let found = self.worker.labels(encoded.tokens, encoded.labels.concat()).await;
@@ -240,13 +240,13 @@ impl Local {
                 };
                 let logprobs = encoded.labels.iter().map(of_label).collect();
                 let usage = Usage { prompt_tokens, ..Usage::default() };
-                Ok(Finding { said: Said::Labels(logprobs), usage })
+                Ok(Finding { said: BackendAnswer::Labels(logprobs), usage })
             }
-            Want::ReasonedLabel { labels, thinking_tokens, seed } => {
+            AnswerForm::ReasonedLabel { labels, thinking_tokens, seed } => {
                 self.reasoned(inquiry, labels, *thinking_tokens, *seed).await
             }
-            Want::Order { candidates } => self.order(inquiry, *candidates).await,
-            Want::Reward => {
+            AnswerForm::Order { candidates } => self.order(inquiry, *candidates).await,
+            AnswerForm::Reward => {
                 let encoded = self.encode(inquiry, 0).await?;
                 let prompt_tokens = encoded.tokens.len() as u64;
                 let rewards = self.worker.reward(encoded.tokens).await.map_err(|error| from_lm(&error))?;
@@ -261,7 +261,7 @@ impl Local {
                         )));
                     }
                 };
-                Ok(Finding { said: Said::Reward(raw), usage: Usage { prompt_tokens, ..Usage::default() } })
+                Ok(Finding { said: BackendAnswer::Reward(raw), usage: Usage { prompt_tokens, ..Usage::default() } })
             }
         }
     }
@@ -338,12 +338,13 @@ impl TextSide {
 
     fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {
         let labels: &[String] = match &inquiry.want {
-            Want::Labels(labels) => labels,
-            Want::ReasonedLabel { .. } | Want::Reward | Want::Order { .. } => &[],
+            AnswerForm::Labels(labels) => labels,
+            AnswerForm::ReasonedLabel { .. } | AnswerForm::Reward | AnswerForm::Order { .. } => &[],
         };
         match (&inquiry.want, self.reward) {
-            (Want::Reward, true) | (Want::Labels(_) | Want::ReasonedLabel { .. } | Want::Order { .. }, false) => {}
-            (Want::Reward, false) => {
+            (AnswerForm::Reward, true)
+            | (AnswerForm::Labels(_) | AnswerForm::ReasonedLabel { .. } | AnswerForm::Order { .. }, false) => {}
+            (AnswerForm::Reward, false) => {
                 return Err(Unavailable::no_verdict(
                     "the judge is a language model; mode `reward_model` needs a reward model",
                 ));
@@ -361,15 +362,15 @@ impl TextSide {
 
     fn render(&self, inquiry: &Inquiry) -> Result<Rendered, Unavailable> {
         let chat: Vec<ChatMessage<'_>> = (inquiry.messages.iter())
-            .map(|PromptMessage { speaker, text, untrusted }| ChatMessage { role: speaker.as_str(), text, untrusted })
+            .map(|PromptMessage { role, text, untrusted }| ChatMessage { role: role.as_str(), text, untrusted })
             .collect();
-        let by_judge = inquiry.messages.last().is_some_and(|message| message.speaker == Speaker::Assistant);
+        let by_judge = inquiry.messages.last().is_some_and(|message| message.role == ChatRole::Assistant);
         let end = match (&inquiry.want, by_judge) {
-            (Want::Reward, _) => ChatEnd::Closed,
+            (AnswerForm::Reward, _) => ChatEnd::Closed,
             (_, true) => ChatEnd::Continue,
             (_, false) => ChatEnd::Answer,
         };
-        let thinking = matches!(inquiry.want, Want::ReasonedLabel { .. });
+        let thinking = matches!(inquiry.want, AnswerForm::ReasonedLabel { .. });
         let variables = [("enable_thinking".to_owned(), thinking.into())].into();
         let options = ChatOptions { end, variables, ..ChatOptions::default() };
         self.template.render(&chat, &options).map_err(|error| Unavailable::no_verdict(error.to_string()))

@@ -7,7 +7,6 @@
 //!
 //! [`check`] and [`attack`] measure judges on examples, through the same questions.
 
-mod asking;
 pub mod attack;
 pub mod bench;
 mod cache;
@@ -17,6 +16,7 @@ mod deadline;
 pub mod examples;
 mod fence;
 mod inquiry;
+mod kept;
 mod local;
 mod metrics;
 mod poll;
@@ -26,6 +26,7 @@ mod remote;
 pub mod rubric;
 mod session;
 mod shorten;
+mod single_flight;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -34,9 +35,10 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-pub use self::cache::{CacheCounts, Memory};
+pub use self::cache::CacheCounts;
 pub use self::config::{Config, ConfigError, JudgeConfig};
-pub use self::inquiry::{Fewer, Finding, Inquiry, PromptMessage, Said, Speaker, Usage, Want};
+pub use self::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, PromptMessage, ShorterPrompts, Usage};
+pub use self::kept::FindingStore;
 pub use self::local::Local;
 pub use self::prompt::{PromptError, PromptTemplate};
 pub use self::remote::{EndpointSnapshot, Health, Remote};
@@ -105,7 +107,7 @@ impl Judges {
     pub fn open(
         config: &Config,
         key: impl Fn(&str) -> Option<String>,
-        memory: Option<Arc<dyn Memory>>,
+        memory: Option<Arc<dyn FindingStore>>,
     ) -> Result<Self, ConfigError> {
         let open = |(name, judge): (&String, &JudgeConfig)| match judge.open(&key) {
             Ok(model) => Ok((name.clone(), model)),
@@ -116,7 +118,7 @@ impl Judges {
         Ok(Self::with(by_name, config.cache_bytes, memory))
     }
 
-    fn with(by_name: BTreeMap<String, Model>, cache_bytes: u64, memory: Option<Arc<dyn Memory>>) -> Self {
+    fn with(by_name: BTreeMap<String, Model>, cache_bytes: u64, memory: Option<Arc<dyn FindingStore>>) -> Self {
         Self { by_name: Arc::new(by_name), past: Arc::default(), cache: Arc::new(Cache::new(cache_bytes, memory)) }
     }
 
@@ -280,7 +282,7 @@ impl Model {
     }
 
     /// The form in which it answers; none while that is not known.
-    fn form(&self, want: &Want) -> Option<Form> {
+    fn form(&self, want: &AnswerForm) -> Option<Form> {
         match self {
             Self::Local(_) => Some(Form::AsWanted),
             Self::Remote(remote) => remote.form(want),

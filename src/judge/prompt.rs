@@ -12,7 +12,7 @@
 mod contained;
 mod defaults;
 mod fewer;
-mod kept;
+mod owned_values;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -25,9 +25,9 @@ use minijinja::{Environment, UndefinedBehavior};
 
 use self::contained::Contained;
 pub(super) use self::defaults::{GENERATE, LABEL, MATCH, RANK};
-use self::kept::Kept;
+use self::owned_values::OwnedValues;
 use super::fence::Fence;
-use super::inquiry::{Fewer, PromptMessage, Speaker};
+use super::inquiry::{ChatRole, PromptMessage, ShorterPrompts};
 use crate::lm::jinja::{self, TemplateFault};
 use crate::lm::untrusted::{Placeholders, UntrustedError};
 use crate::trajectory::Role;
@@ -114,7 +114,7 @@ impl PromptError {
 pub(super) struct Prompt {
     pub(super) messages: Vec<PromptMessage>,
     /// The same with messages left out of the middle of the conversation, each time more of them.
-    pub(super) fewer: Fewer,
+    pub(super) fewer: ShorterPrompts,
 }
 
 /// A judge's prompt template, compiled and tried.
@@ -129,7 +129,7 @@ pub struct PromptTemplate {
 /// One message of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Section {
-    speaker: Speaker,
+    role: ChatRole,
     /// The name of its template.
     name: String,
     text: String,
@@ -185,10 +185,10 @@ impl PromptTemplate {
     pub(super) fn prompt(self: &Arc<Self>, values: &PromptValues<'_>) -> Result<Prompt, PromptError> {
         let (messages, shows_conversation) = self.fill_in(values)?;
         let fewer = if shows_conversation && fewer::has_any(values.conversation) {
-            let (template, kept) = (self.clone(), Kept::of(values));
-            Fewer::made_by(move || template.with_fewer(&kept.values()))
+            let (template, kept) = (self.clone(), OwnedValues::of(values));
+            ShorterPrompts::made_by(move || template.with_fewer(&kept.values()))
         } else {
-            Fewer::default()
+            ShorterPrompts::default()
         };
         Ok(Prompt { messages, fewer })
     }
@@ -219,10 +219,10 @@ impl PromptTemplate {
             shown.extend(placeholders.placed(&rendered));
             let text = placeholders.resolve(rendered.trim(), MAX_MESSAGE_BYTES)?;
             if !text.text.is_empty() {
-                messages.push(PromptMessage { speaker: section.speaker, text: text.text, untrusted: text.untrusted });
+                messages.push(PromptMessage { role: section.role, text: text.text, untrusted: text.untrusted });
             }
         }
-        if !messages.iter().any(|message| message.speaker == Speaker::User) {
+        if !messages.iter().any(|message| message.role == ChatRole::User) {
             return Err(PromptError::NoQuestion);
         }
         // By what was rendered: a name that a template uses may be a condition, a length, or another mode's.
@@ -293,19 +293,19 @@ impl Section {
     }
 }
 
-/// Cuts a template at its speaker lines. Text before the first one is the user's.
+/// Cuts a template at its role lines. Text before the first one is the user's.
 fn split_sections(source: &str) -> Vec<Section> {
-    let mut sections = vec![Section::new(Speaker::User, 0)];
+    let mut sections = vec![Section::new(ChatRole::User, 0)];
     for (index, line) in source.split_inclusive('\n').enumerate() {
-        let speaker = match line.trim() {
-            "<<system>>" => Some(Speaker::System),
-            "<<user>>" => Some(Speaker::User),
-            "<<assistant>>" => Some(Speaker::Assistant),
+        let role = match line.trim() {
+            "<<system>>" => Some(ChatRole::System),
+            "<<user>>" => Some(ChatRole::User),
+            "<<assistant>>" => Some(ChatRole::Assistant),
             _ => None,
         };
-        match (speaker, sections.last_mut()) {
+        match (role, sections.last_mut()) {
             (None, Some(section)) => section.text.push_str(line),
-            (speaker, _) => sections.push(Section::new(speaker.unwrap_or(Speaker::User), index + 1)),
+            (role, _) => sections.push(Section::new(role.unwrap_or(ChatRole::User), index + 1)),
         }
     }
     sections.retain(|section| !section.text.trim().is_empty());
@@ -313,13 +313,8 @@ fn split_sections(source: &str) -> Vec<Section> {
 }
 
 impl Section {
-    fn new(speaker: Speaker, line_offset: usize) -> Self {
-        Self {
-            speaker,
-            name: format!("{} at line {}", speaker.as_str(), line_offset + 1),
-            text: String::new(),
-            line_offset,
-        }
+    fn new(role: ChatRole, line_offset: usize) -> Self {
+        Self { role, name: format!("{} at line {}", role.as_str(), line_offset + 1), text: String::new(), line_offset }
     }
 }
 
@@ -327,19 +322,19 @@ impl Section {
 fn check_order(sections: &[Section]) -> Result<(), PromptError> {
     let mut before = None;
     for section in sections {
-        let wrong = match (before, section.speaker) {
-            (None, Speaker::Assistant) => "the judge cannot speak first; begin with <<system>> or <<user>>",
-            (Some(_), Speaker::System) => "<<system>> must be the first message, and the only one of its kind",
-            (Some(Speaker::System), Speaker::Assistant) => "<<user>> must come between <<system>> and <<assistant>>",
+        let wrong = match (before, section.role) {
+            (None, ChatRole::Assistant) => "the judge cannot speak first; begin with <<system>> or <<user>>",
+            (Some(_), ChatRole::System) => "<<system>> must be the first message, and the only one of its kind",
+            (Some(ChatRole::System), ChatRole::Assistant) => "<<user>> must come between <<system>> and <<assistant>>",
             (Some(before), now) if before == now => "two messages of one speaker in a row; join them",
             _ => "",
         };
         if !wrong.is_empty() {
             return Err(section.fault_at(0, wrong.to_owned()));
         }
-        before = Some(section.speaker);
+        before = Some(section.role);
     }
-    if sections.iter().any(|section| section.speaker == Speaker::User) {
+    if sections.iter().any(|section| section.role == ChatRole::User) {
         return Ok(());
     }
     let message = "the template asks nothing; write the question, after a line <<user>> if there are other messages";

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Answers;
-use super::inquiry::{Fewer, Finding, Inquiry, Said, Want};
+use super::inquiry::{AnswerForm, BackendAnswer, Finding, Inquiry, ShorterPrompts};
 use super::prompt::PromptValues;
 use super::session::{Asked, Candidate, Key, Noted};
 use crate::stages::{JudgeStage, Unavailable, UnitScore, Verdict};
@@ -45,7 +45,7 @@ pub(super) fn groups(noted: Vec<Noted>) -> Vec<Group> {
 /// When it gave none.
 pub(super) fn order(finding: &Finding) -> Result<Vec<usize>, Unavailable> {
     match &finding.said {
-        Said::Order(order) => Ok(order.clone()),
+        BackendAnswer::Order(order) => Ok(order.clone()),
         _ => Err(Unavailable::no_verdict("the judge gave no order")),
     }
 }
@@ -100,7 +100,11 @@ impl Group {
         };
         let messages =
             self.first.template.render(&values).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
-        Ok(Inquiry { messages, want: Want::Order { candidates: candidates.len() }, fewer: Fewer::default() })
+        Ok(Inquiry {
+            messages,
+            want: AnswerForm::Order { candidates: candidates.len() },
+            fewer: ShorterPrompts::default(),
+        })
     }
 
     /// Every question's verdict from the orders: first those of the question as it stands, then as many of its reverse.

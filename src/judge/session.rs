@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use super::inquiry::{Fewer, Inquiry, PromptMessage, Speaker, Want};
+use super::inquiry::{AnswerForm, ChatRole, Inquiry, PromptMessage, ShorterPrompts};
 use super::prompt::{self, PastMessage, Prompt, PromptError, PromptTemplate, PromptValues, Subject, task_of};
 use super::verdict::labels_of;
 use super::{Answers, Judges};
+use crate::locks;
 use crate::stages::{Judge, JudgeAnswer, JudgeMode, JudgeStage, Question, Unavailable, Verdict};
 use crate::trajectory::{Message, Role};
 
@@ -68,7 +69,7 @@ pub(super) struct Candidate {
 impl Session {
     /// The questions that were noted since they were last taken, in an order that depends on nothing but them.
     fn take_noted(&self) -> Vec<Noted> {
-        std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
+        std::mem::take(&mut *locks::lock(&self.noted)).into_values().collect()
     }
 
     /// Takes the answers to `asked`. A question without one has failed.
@@ -82,7 +83,7 @@ impl Session {
 
     /// Whether questions are noted that nobody has answered.
     pub fn has_questions(&self) -> bool {
-        !self.noted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !locks::lock(&self.noted).is_empty()
     }
 
     /// The judges that were asked, by name, with their identities.
@@ -164,12 +165,12 @@ impl Judge for Session {
             None => {}
         }
         let note = || Noted { key, stage: Arc::new(question.stage.clone()), asked: Self::asked(question) };
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = locks::lock(&self.noted);
         if !noted.contains_key(&key) {
             // Rendering takes its time: not under the lock.
             drop(noted);
             let note = note();
-            noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted = locks::lock(&self.noted);
             noted.insert(key, note);
         }
         JudgeAnswer::Pending
@@ -180,7 +181,7 @@ impl Session {
     fn asked(question: &Question<'_>) -> Result<Asked, Unavailable> {
         let stage = question.stage;
         if matches!(stage.mode, JudgeMode::RewardModel { .. }) && stage.prompt.is_none() {
-            return Ok(Asked::One(Prompt { messages: conversation_as_is(question), fewer: Fewer::default() }));
+            return Ok(Asked::One(Prompt { messages: conversation_as_is(question), fewer: ShorterPrompts::default() }));
         }
         let template = Self::template(stage)?;
         let conversation = conversation(question.messages);
@@ -220,16 +221,18 @@ impl Noted {
     pub(super) fn inquiry(&self) -> Result<Inquiry, Unavailable> {
         let Prompt { messages, fewer } = match &self.asked {
             Ok(Asked::One(prompt)) => prompt.clone(),
-            Ok(Asked::Among(_)) => Prompt { messages: Vec::new(), fewer: Fewer::default() },
+            Ok(Asked::Among(_)) => Prompt { messages: Vec::new(), fewer: ShorterPrompts::default() },
             Err(unavailable) => return Err(unavailable.clone()),
         };
         let labels = || labels_of(&self.stage.mode).into_iter().map(|label| label.name).collect();
         let want = match &self.stage.mode {
-            JudgeMode::LabelLogprob { .. } | JudgeMode::Match | JudgeMode::Rank => Want::Labels(labels()),
-            JudgeMode::Generate { thinking_tokens, seed, .. } => {
-                Want::ReasonedLabel { labels: labels(), thinking_tokens: *thinking_tokens, seed: u64::from(*seed) }
-            }
-            JudgeMode::RewardModel { .. } => Want::Reward,
+            JudgeMode::LabelLogprob { .. } | JudgeMode::Match | JudgeMode::Rank => AnswerForm::Labels(labels()),
+            JudgeMode::Generate { thinking_tokens, seed, .. } => AnswerForm::ReasonedLabel {
+                labels: labels(),
+                thinking_tokens: *thinking_tokens,
+                seed: u64::from(*seed),
+            },
+            JudgeMode::RewardModel { .. } => AnswerForm::Reward,
         };
         Ok(Inquiry { messages, want, fewer })
     }
@@ -265,10 +268,10 @@ fn conversation<'m>(messages: &'m [Message<'_>]) -> Vec<PastMessage<'m>> {
 /// What a reward model reads: the task, and the answer as the assistant's.
 fn conversation_as_is(question: &Question<'_>) -> Vec<PromptMessage> {
     let conversation = conversation(question.messages);
-    let message = |speaker, text: &str| PromptMessage {
-        speaker,
+    let message = |role, text: &str| PromptMessage {
+        role,
         text: text.to_owned(),
         untrusted: std::iter::once(0..text.len()).filter(|range| !range.is_empty()).collect(),
     };
-    vec![message(Speaker::User, task_of(&conversation)), message(Speaker::Assistant, question.answer)]
+    vec![message(ChatRole::User, task_of(&conversation)), message(ChatRole::Assistant, question.answer)]
 }

@@ -6,7 +6,7 @@
 use std::iter::successors;
 
 use super::fence::cut_middle;
-use super::inquiry::{Fewer, Inquiry, PromptMessage};
+use super::inquiry::{Inquiry, PromptMessage, ShorterPrompts};
 
 /// Characters that a text keeps at least.
 pub(super) const KEPT: usize = 64;
@@ -31,7 +31,7 @@ pub(super) fn with_fewer(inquiry: &Inquiry) -> impl Iterator<Item = Inquiry> {
     let with = |messages: &Vec<PromptMessage>| Inquiry {
         messages: messages.clone(),
         want: inquiry.want.clone(),
-        fewer: Fewer::default(),
+        fewer: ShorterPrompts::default(),
     };
     // Not before the first is wanted: whoever asks may do with less of each text.
     std::iter::once_with(|| inquiry.fewer.all()).flatten().map(with)
@@ -57,12 +57,12 @@ fn cut(message: &PromptMessage, longest: usize) -> PromptMessage {
         at = range.end;
     }
     text.push_str(message.text.get(at..).unwrap_or_default());
-    PromptMessage { speaker: message.speaker, text, untrusted }
+    PromptMessage { role: message.role, text, untrusted }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::inquiry::{Speaker, Want};
+    use super::super::inquiry::{AnswerForm, ChatRole};
     use super::*;
 
     #[test]
@@ -75,8 +75,8 @@ mod tests {
             text.push_str(piece);
         }
         text.push_str(&"trusted ".repeat(500));
-        let messages = vec![PromptMessage { speaker: Speaker::User, text, untrusted }];
-        let whole = Inquiry { messages, want: Want::Reward, fewer: [].into() };
+        let messages = vec![PromptMessage { role: ChatRole::User, text, untrusted }];
+        let whole = Inquiry { messages, want: AnswerForm::Reward, fewer: [].into() };
         assert_eq!(longest_untrusted(&whole), 3000);
         assert_eq!(cut_to(&whole, 3000), whole);
         let texts = |inquiry: &Inquiry| -> Vec<String> {
@@ -97,11 +97,11 @@ mod tests {
     fn texts_are_halved_until_only_fewer_of_them_are_left() {
         let messages = |length: usize| {
             let untrusted = std::iter::once(0..length).collect();
-            vec![PromptMessage { speaker: Speaker::User, text: "a".repeat(length), untrusted }]
+            vec![PromptMessage { role: ChatRole::User, text: "a".repeat(length), untrusted }]
         };
         let whole = |length| Inquiry {
             messages: messages(length),
-            want: Want::Reward,
+            want: AnswerForm::Reward,
             fewer: [messages(80), messages(9)].into(),
         };
         let kept = |inquiry: Inquiry| {

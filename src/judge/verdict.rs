@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::inquiry::{Finding, Said};
+use super::inquiry::{BackendAnswer, Finding};
 use crate::stages::{JudgeMode, JudgeStage, Label, Panel, Unavailable, UnitScore, Verdict};
 
 /// What a judge of this mode may say; nothing where it says no label.
@@ -27,11 +27,11 @@ fn named(name: &'static str, number: f64) -> (Cow<'static, str>, f64) {
 pub(super) fn score(finding: &Finding, stage: &JudgeStage, hit: bool) -> Result<Verdict, Unavailable> {
     let labels = labels_of(&stage.mode);
     let mut verdict = match (&finding.said, &stage.mode) {
-        (Said::Reward(raw), JudgeMode::RewardModel { centre, scale }) => reward(*raw, *centre, *scale)?,
-        (Said::Labels(logprobs) | Said::Chosen { logprobs: Some(logprobs), .. }, _) => {
+        (BackendAnswer::Reward(raw), JudgeMode::RewardModel { centre, scale }) => reward(*raw, *centre, *scale)?,
+        (BackendAnswer::Labels(logprobs) | BackendAnswer::Chosen { logprobs: Some(logprobs), .. }, _) => {
             distribution(logprobs, &labels, stage.max_outside)?
         }
-        (Said::Chosen { label, .. }, _) => match labels.get(*label) {
+        (BackendAnswer::Chosen { label, .. }, _) => match labels.get(*label) {
             Some(label) => Verdict { score: label.value, detail: Vec::new(), cached: false },
             None => return Err(Unavailable::no_verdict(format!("the judge chose label {label} of {}", labels.len()))),
         },
@@ -112,7 +112,7 @@ mod tests {
         JudgeStage { criteria: String::new(), mode, prompt: None, judges, panel: Panel::Mean, max_outside: 0.5 }
     }
 
-    fn said(said: Said, mode: JudgeMode) -> Result<Verdict, Unavailable> {
+    fn said(said: BackendAnswer, mode: JudgeMode) -> Result<Verdict, Unavailable> {
         score(&Finding { said, usage: Usage::default() }, &stage(mode), false)
     }
 
@@ -126,7 +126,7 @@ mod tests {
         let labels = (1..=5).map(|grade| label(&grade.to_string(), f64::from(grade - 1) / 4.0)).collect();
         let probabilities = [0.1, 0.1, 0.2, 0.2, 0.2];
         let logprobs = probabilities.iter().map(|p: &f64| p.ln()).collect();
-        let verdict = said(Said::Labels(logprobs), JudgeMode::LabelLogprob { labels }).unwrap();
+        let verdict = said(BackendAnswer::Labels(logprobs), JudgeMode::LabelLogprob { labels }).unwrap();
         let wanted = (0.25 * 0.1 + 0.5 * 0.2 + 0.75 * 0.2 + 0.2) / 0.8;
         assert!((verdict.score.get() - wanted).abs() < 1e-12);
         assert!((detail(&verdict, "outside") - 0.2).abs() < 1e-12);
@@ -136,23 +136,23 @@ mod tests {
     #[test]
     fn a_judge_that_says_something_else_gives_no_verdict() {
         let logprobs = vec![0.2f64.ln(), 0.1f64.ln()];
-        let refused = said(Said::Labels(logprobs), JudgeMode::Match).unwrap_err();
+        let refused = said(BackendAnswer::Labels(logprobs), JudgeMode::Match).unwrap_err();
         assert_eq!(refused.code, UnavailableCode::NoVerdict);
         assert!(refused.message.contains("0.700"), "{}", refused.message);
-        assert!(said(Said::Labels(vec![f64::NEG_INFINITY; 2]), JudgeMode::Match).is_err());
-        assert!(said(Said::Labels(vec![f64::NAN, 0.0]), JudgeMode::Match).is_err());
-        assert!(said(Said::Labels(vec![0.0]), JudgeMode::Match).is_err());
+        assert!(said(BackendAnswer::Labels(vec![f64::NEG_INFINITY; 2]), JudgeMode::Match).is_err());
+        assert!(said(BackendAnswer::Labels(vec![f64::NAN, 0.0]), JudgeMode::Match).is_err());
+        assert!(said(BackendAnswer::Labels(vec![0.0]), JudgeMode::Match).is_err());
     }
 
     #[test]
     fn a_reward_is_squashed_around_its_centre() {
         let mode = || JudgeMode::RewardModel { centre: 2.0, scale: 0.5 };
-        assert_eq!(said(Said::Reward(2.0), mode()).unwrap().score.get(), 0.5);
-        let verdict = said(Said::Reward(2.5), mode()).unwrap();
+        assert_eq!(said(BackendAnswer::Reward(2.0), mode()).unwrap().score.get(), 0.5);
+        let verdict = said(BackendAnswer::Reward(2.5), mode()).unwrap();
         assert!((verdict.score.get() - 1.0 / (1.0 + (-1.0f64).exp())).abs() < 1e-12);
         assert_eq!(detail(&verdict, "raw"), 2.5);
-        assert!(said(Said::Reward(f64::INFINITY), mode()).is_err());
-        assert_eq!(said(Said::Reward(-1e308), mode()).unwrap().score.get(), 0.0);
+        assert!(said(BackendAnswer::Reward(f64::INFINITY), mode()).is_err());
+        assert_eq!(said(BackendAnswer::Reward(-1e308), mode()).unwrap().score.get(), 0.0);
     }
 
     #[test]

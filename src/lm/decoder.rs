@@ -20,9 +20,9 @@ use super::kv::KvPool;
 use super::ops::{Addition, HeadWeights, Plan};
 use super::packed::Packed;
 use super::pieces;
+use super::plain;
 use super::rope::RopeTable;
 use super::sample::{self, Choice, Drawn};
-use super::twin;
 use super::weights::Weights;
 
 /// A model in memory.
@@ -152,7 +152,7 @@ impl Decoder {
         let plan = new_plan(packed)?;
         let last = (wanted == Rows::Last).then(|| packed.last_rows());
         let last = last.as_ref().map(|(last, rows)| Ok::<_, LmError>((new_plan(last)?, rows))).transpose()?;
-        let mut state = twin::embed(&self.embedding, &packed.tokens)?.to_dtype(DType::F32)?;
+        let mut state = plain::embed(&self.embedding, &packed.tokens)?.to_dtype(DType::F32)?;
         if config.family == Family::Gemma2 {
             // The factor is rounded to the weights' format, as the reference does.
             let factor = Tensor::new((config.hidden as f32).sqrt(), state.device())?.to_dtype(self.dtype())?;
@@ -162,17 +162,17 @@ impl Decoder {
         for (index, ((layer, kv), window)) in layers.enumerate() {
             let x = plan.norm(&state, &layer.input_norm, config.norm_eps)?;
             let weights = HeadWeights { bias: layer.qkv_bias.as_ref(), norms: layer.head_norms.as_ref() };
-            let mut q = plan.rotate_and_store(&twin::linear(&x, &layer.qkv)?, &weights, kv)?;
+            let mut q = plan.rotate_and_store(&plain::linear(&x, &layer.qkv)?, &weights, kv)?;
             let mut plan = &plan;
             if let Some((last_plan, rows)) = last.as_ref().filter(|_| index + 1 == config.layers) {
-                (q, state) = (twin::rows(&q, rows)?, twin::rows(&state, rows)?);
+                (q, state) = (plain::rows(&q, rows)?, plain::rows(&state, rows)?);
                 plan = last_plan;
             }
             let attended = plan.attention(&q, kv, *window)?;
             let addition = |weight, norm| Addition { weight, norm, eps: config.norm_eps };
             plan.add_linear(&state, &attended, &addition(&layer.output, layer.after_attention.as_ref()))?;
             let x = plan.norm(&state, &layer.mlp_norm, config.norm_eps)?;
-            let fed = plan.gated(&twin::linear(&x, &layer.gate_up)?, config)?;
+            let fed = plan.gated(&plain::linear(&x, &layer.gate_up)?, config)?;
             plan.add_linear(&state, &fed, &addition(&layer.down, layer.after_mlp.as_ref()))?;
         }
         Ok(state)
@@ -185,7 +185,7 @@ impl Decoder {
 
     /// The last norm of some rows of the states, `[rows, hidden]` in float32.
     fn normed(&self, states: &Tensor, rows: &[usize]) -> Result<Tensor, LmError> {
-        twin::norm(&twin::rows(states, rows)?, &self.norm, self.config.norm_eps)
+        plain::norm(&plain::rows(states, rows)?, &self.norm, self.config.norm_eps)
     }
 
     /// The logits of some rows of the states, `[rows, vocab]`, in float32.
@@ -207,7 +207,7 @@ impl Decoder {
 
     /// The logits of normed rows for the tokens of a head, `[tokens, hidden]`, computed in the head's number format.
     fn project(&self, normed: &Tensor, head: &Tensor) -> Result<Tensor, LmError> {
-        self.capped(twin::linear(&normed.to_dtype(head.dtype())?, head)?.to_dtype(DType::F32)?)
+        self.capped(plain::linear(&normed.to_dtype(head.dtype())?, head)?.to_dtype(DType::F32)?)
     }
 
     fn capped(&self, logits: Tensor) -> Result<Tensor, LmError> {
@@ -228,7 +228,7 @@ impl Decoder {
         let (normed, head) = (self.normed(states, rows)?, self.vocabulary_head()?);
         let logits = self.project(&normed, head)?;
         if self.fused.is_none() {
-            let logprobs = twin::log_softmax(&logits)?.to_vec2::<f32>()?;
+            let logprobs = plain::log_softmax(&logits)?.to_vec2::<f32>()?;
             let of = |(row, tokens): (&Vec<f32>, &&[u32])| {
                 tokens.iter().map(|token| row.get(*token as usize).map_or(f64::NAN, |lp| f64::from(*lp))).collect()
             };
@@ -271,7 +271,7 @@ impl Decoder {
                 let why = "this model gives tokens and no rewards; use mode `label_logprob` or `generate`";
                 Err(LmError::Unsupported(why.to_owned()))
             }
-            Head::Classification(head) => Ok(twin::linear(&x, head)?),
+            Head::Classification(head) => Ok(plain::linear(&x, head)?),
         }
     }
 }
@@ -285,7 +285,8 @@ impl Layer {
             [part("q", config.heads), part("k", config.kv_heads), part("v", config.kv_heads)]
         };
         let norm = |name: &str, width| norm_weight(weights, &format!("{base}{name}.weight"), width, config.family);
-        let linear = |name: &str, shape: &[usize]| twin::laid_out(weights.get(&format!("{base}{name}.weight"), shape)?);
+        let linear =
+            |name: &str, shape: &[usize]| plain::laid_out(weights.get(&format!("{base}{name}.weight"), shape)?);
         let mlp = |name: &str| (format!("{base}mlp.{name}_proj.weight"), config.intermediate);
         let qkv_bias = config.qkv_bias.then(|| weights.stack(&qkv("bias"), None)).transpose()?;
         let head_norms = (config.family == Family::Qwen3)
@@ -293,13 +294,13 @@ impl Layer {
             .transpose()?;
         Ok(Self {
             input_norm: norm("input_layernorm", hidden)?,
-            qkv: twin::laid_out(weights.stack(&qkv("weight"), Some(hidden))?)?,
+            qkv: plain::laid_out(weights.stack(&qkv("weight"), Some(hidden))?)?,
             qkv_bias,
             head_norms,
             output: linear("self_attn.o_proj", &[hidden, heads])?,
             after_attention: gemma.then(|| norm("post_attention_layernorm", hidden)).transpose()?,
             mlp_norm: norm(if gemma { "pre_feedforward_layernorm" } else { "post_attention_layernorm" }, hidden)?,
-            gate_up: twin::laid_out(weights.stack(&[mlp("gate"), mlp("up")], Some(hidden))?)?,
+            gate_up: plain::laid_out(weights.stack(&[mlp("gate"), mlp("up")], Some(hidden))?)?,
             down: linear("mlp.down_proj", &[hidden, config.intermediate])?,
             after_mlp: gemma.then(|| norm("post_feedforward_layernorm", hidden)).transpose()?,
         })
@@ -316,14 +317,14 @@ impl Head {
     fn new(config: &ModelConfig, weights: &Weights, embedding: &Tensor) -> Result<Self, LmError> {
         let hidden = config.hidden;
         match config.head {
-            HeadKind::LanguageModel if config.tied => Ok(Self::LanguageModel(twin::laid_out(embedding.clone())?)),
+            HeadKind::LanguageModel if config.tied => Ok(Self::LanguageModel(plain::laid_out(embedding.clone())?)),
             HeadKind::LanguageModel => {
-                Ok(Self::LanguageModel(twin::laid_out(weights.get("lm_head.weight", &[config.vocab, hidden])?)?))
+                Ok(Self::LanguageModel(plain::laid_out(weights.get("lm_head.weight", &[config.vocab, hidden])?)?))
             }
             HeadKind::SequenceClassification { labels } => {
                 // Small beside a vocabulary's: it keeps the states' number format.
                 let score = weights.get("score.weight", &[labels, hidden])?.to_dtype(DType::F32)?;
-                Ok(Self::Classification(twin::laid_out(score)?))
+                Ok(Self::Classification(plain::laid_out(score)?))
             }
         }
     }

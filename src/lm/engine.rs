@@ -10,7 +10,7 @@ use super::decoder::Decoder;
 use super::kv::{KvPool, Span};
 use super::packed::Packed;
 use super::prefix::{Hit, PrefixCache};
-use super::share::{self, Group};
+use super::shared_prefix::{self, Group};
 
 /// Batches that are begun before whoever waits is looked at again: enough to see which sequences begin alike.
 const TURN_BATCHES: usize = 4;
@@ -22,13 +22,13 @@ pub struct Engine {
     pub(super) pool: KvPool,
     pub(super) prefixes: PrefixCache,
     batch_tokens: usize,
-    pub(super) work: Work,
+    pub(super) work: EngineCounters,
     use_kept: bool,
 }
 
 /// What an engine has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Work {
+pub struct EngineCounters {
     /// Tokens of all sequences that came in.
     pub asked_tokens: u64,
     /// Tokens that went through the layers; the rest was shared or kept.
@@ -54,7 +54,7 @@ struct LastStates {
 
 /// What a call holds of the pool until it is done.
 #[derive(Default)]
-struct Held {
+struct HeldSpans {
     spans: Vec<Span>,
     hits: Vec<Hit>,
     /// To be kept after the call.
@@ -73,7 +73,7 @@ impl Engine {
             pool,
             prefixes: PrefixCache::default(),
             batch_tokens,
-            work: Work::default(),
+            work: EngineCounters::default(),
             use_kept: true,
         })
     }
@@ -110,7 +110,7 @@ impl Engine {
     }
 
     /// What was done so far.
-    pub fn work(&self) -> Work {
+    pub fn work(&self) -> EngineCounters {
         self.work
     }
 
@@ -183,7 +183,7 @@ impl Engine {
         let most = self.batch_tokens.min(self.pool.slots());
         let mut batch: Vec<Group> = Vec::new();
         let mut planned = 0;
-        for group in share::group(sequences) {
+        for group in shared_prefix::group(sequences) {
             let cost = cost(&group, sequences);
             if planned > 0 && planned + cost > most {
                 self.run(&batch, sequences, &mut take)?;
@@ -231,7 +231,7 @@ impl Engine {
         use_kept: bool,
     ) -> Result<(), LmError> {
         self.use_kept = use_kept;
-        let mut held = Held::default();
+        let mut held = HeldSpans::default();
         let done = self.run_held(groups, sequences, take, &mut held);
         for hit in held.hits {
             self.prefixes.unpin(hit);
@@ -254,7 +254,7 @@ impl Engine {
         groups: &[Group],
         sequences: &[&[u32]],
         take: &mut impl FnMut(&mut Self, &[usize], LastStates) -> Result<(), LmError>,
-        held: &mut Held,
+        held: &mut HeldSpans,
     ) -> Result<(), LmError> {
         let mut packed = Packed::default();
         let (mut members, mut rows) = (Vec::new(), Vec::new());
@@ -289,7 +289,7 @@ impl Engine {
     }
 
     /// The slots of a group's common part: kept ones, or new ones that this batch fills.
-    fn prefix(&mut self, tokens: &[u32], packed: &mut Packed, held: &mut Held) -> Result<Option<Span>, LmError> {
+    fn prefix(&mut self, tokens: &[u32], packed: &mut Packed, held: &mut HeldSpans) -> Result<Option<Span>, LmError> {
         if tokens.is_empty() {
             return Ok(None);
         }
@@ -302,7 +302,7 @@ impl Engine {
     }
 
     /// A sequence that shares nothing with its batch. Where most of it is kept, only the rest is computed, in place.
-    fn alone(&mut self, tokens: &[u32], packed: &mut Packed, held: &mut Held) -> Result<(), LmError> {
+    fn alone(&mut self, tokens: &[u32], packed: &mut Packed, held: &mut HeldSpans) -> Result<(), LmError> {
         // The last token's row is wanted, so that it is computed in any case.
         let hit = self.find(tokens.split_last().map_or(&[], |(_, before)| before));
         held.hits.extend(hit);
@@ -324,7 +324,7 @@ impl Engine {
         tokens: &[u32],
         hit: Option<Hit>,
         packed: &mut Packed,
-        held: &mut Held,
+        held: &mut HeldSpans,
     ) -> Result<Span, LmError> {
         let span = self.take(tokens.len())?;
         held.keep.push((tokens.to_vec(), span));

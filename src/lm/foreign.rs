@@ -14,7 +14,7 @@ use candle_core::{DType, Device, Tensor};
 use self::layout::Layout;
 use self::network::Network;
 use super::LmError;
-use super::engine::{LabelLogprobs, Work};
+use super::engine::{EngineCounters, LabelLogprobs};
 use super::generate::{GenerateRequest, Generated, Joined};
 use super::gguf::Gguf;
 use super::limits::{OF_CONTEXT, check_length, check_vocabulary};
@@ -33,7 +33,7 @@ pub struct Foreign {
     context: usize,
     ends: Vec<u32>,
     hash: blake3::Hash,
-    work: Work,
+    work: EngineCounters,
     writing: Option<Writing>,
     texts: u64,
 }
@@ -81,7 +81,7 @@ impl Foreign {
         (ends, hash): (Vec<u32>, blake3::Hash),
     ) -> Self {
         let device = device.clone();
-        Self { network, device, vocab, context, ends, hash, work: Work::default(), writing: None, texts: 0 }
+        Self { network, device, vocab, context, ends, hash, work: EngineCounters::default(), writing: None, texts: 0 }
     }
 
     /// Size of the vocabulary.
@@ -105,7 +105,7 @@ impl Foreign {
     }
 
     /// What was done so far.
-    pub fn work(&self) -> Work {
+    pub fn work(&self) -> EngineCounters {
         self.work
     }
 

@@ -37,9 +37,9 @@ pub trait Guide: Send + std::any::Any {
 
 /// Lets a text say whatever comes, until its tokens run out.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Free;
+pub struct UnconstrainedGuide;
 
-impl Guide for Free {
+impl Guide for UnconstrainedGuide {
     fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
         Ok(None)
     }

@@ -4,7 +4,7 @@
 //! finished before anything else is begun.
 
 use super::LmError;
-use super::engine::{Engine, LabelLogprobs, Work};
+use super::engine::{Engine, EngineCounters, LabelLogprobs};
 use super::foreign::Foreign;
 use super::generate::{GenerateRequest, Generated, Generator, Joined};
 
@@ -85,7 +85,7 @@ impl Model {
         }
     }
 
-    pub(super) fn work(&self) -> Work {
+    pub(super) fn work(&self) -> EngineCounters {
         match self {
             Self::Engine(engine, _) => engine.work(),
             Self::Foreign(foreign) => foreign.work(),

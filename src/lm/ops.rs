@@ -9,13 +9,13 @@ use super::cpu;
 use super::kernels::{Fused, FusedPlan};
 use super::kv::LayerKv;
 use super::packed::Packed;
+use super::plain::{self, PlainPlan};
 use super::rope::RopeTable;
-use super::twin::{self, TwinPlan};
 
 /// How a batch is computed.
 pub(super) enum Plan<'p> {
     /// With plain tensor operations.
-    Twin(TwinPlan<'p>),
+    Plain(PlainPlan<'p>),
     /// With the kernels.
     Fused(FusedPlan<'p>),
 }
@@ -47,14 +47,14 @@ impl<'p> Plan<'p> {
     ) -> Result<Self, LmError> {
         match fused {
             Some(fused) => Ok(Self::Fused(fused.plan(packed, config, rope)?)),
-            None => Ok(Self::Twin(TwinPlan::new(packed, config, rope)?)),
+            None => Ok(Self::Plain(PlainPlan::new(packed, config, rope)?)),
         }
     }
 
     /// The norm of the state, `[rows, hidden]` in float32, in the number format of the weights.
     pub(super) fn norm(&self, state: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError> {
         match self {
-            Self::Twin(_) => twin::norm(state, weight, eps),
+            Self::Plain(_) => plain::norm(state, weight, eps),
             Self::Fused(plan) => plan.norm(state, weight, eps),
         }
     }
@@ -62,9 +62,9 @@ impl<'p> Plan<'p> {
     /// Adds a product to the state, in place: the state is nobody else's.
     pub(super) fn add_linear(&self, state: &Tensor, x: &Tensor, addition: &Addition<'_>) -> Result<(), LmError> {
         match self {
-            Self::Twin(_) => {
+            Self::Plain(_) => {
                 let Some(norm) = addition.norm else { return cpu::add_product(state, x, &addition.weight.t()?) };
-                cpu::add(state, &twin::norm(&twin::linear(x, addition.weight)?, norm, addition.eps)?)
+                cpu::add(state, &plain::norm(&plain::linear(x, addition.weight)?, norm, addition.eps)?)
             }
             Self::Fused(plan) => plan.add_linear(state, x, addition),
         }
@@ -79,7 +79,7 @@ impl<'p> Plan<'p> {
         kv: &LayerKv,
     ) -> Result<Tensor, LmError> {
         match self {
-            Self::Twin(plan) => plan.rotate_and_store(qkv, weights, kv),
+            Self::Plain(plan) => plan.rotate_and_store(qkv, weights, kv),
             Self::Fused(plan) => plan.rotate_and_store(qkv, weights, kv),
         }
     }
@@ -87,7 +87,7 @@ impl<'p> Plan<'p> {
     /// Causal attention of every segment over its prefix and its own tokens: `[rows, heads * head_dim]`.
     pub(super) fn attention(&self, q: &Tensor, kv: &LayerKv, window: Option<usize>) -> Result<Tensor, LmError> {
         match self {
-            Self::Twin(plan) => plan.attention(q, kv, window),
+            Self::Plain(plan) => plan.attention(q, kv, window),
             Self::Fused(plan) => plan.attention(q, kv, window),
         }
     }
@@ -95,7 +95,7 @@ impl<'p> Plan<'p> {
     /// The activated first half of the columns times the second half.
     pub(super) fn gated(&self, gate_up: &Tensor, config: &ModelConfig) -> Result<Tensor, LmError> {
         match self {
-            Self::Twin(_) => cpu::gated(gate_up, config.activation),
+            Self::Plain(_) => cpu::gated(gate_up, config.activation),
             Self::Fused(plan) => plan.gated(gate_up),
         }
     }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::LmError;
 use super::packed::Packed;
-use super::twin;
+use super::plain;
 
 /// Tokens of a piece, about: enough for products at full speed.
 const TOKENS: usize = 256;
@@ -50,7 +50,7 @@ pub(super) fn forward_last(
             *place = row;
         }
     }
-    twin::rows(&states, &places)
+    plain::rows(&states, &places)
 }
 
 /// The segments that others build on, then the others.

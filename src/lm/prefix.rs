@@ -3,7 +3,7 @@
 //! Any beginning of a kept sequence can be used: a key depends only on the tokens before it. Least recently used go first.
 
 use super::kv::{KvPool, Span};
-use super::share::{MIN_SHARED, common};
+use super::shared_prefix::{MIN_SHARED, common};
 
 /// Sequences kept at most: finding a match looks at each.
 const MAX_ENTRIES: usize = 512;

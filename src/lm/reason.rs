@@ -37,13 +37,13 @@ pub struct ReasonedLabel {
     /// The object so far.
     object: Vec<u8>,
     /// The tokens that can begin the label, while its place is looked at.
-    openers: Openers,
+    openers: LabelStartTokens,
     logprobs: Option<Vec<f64>>,
 }
 
 /// Tokens that can begin a label.
 #[derive(Default)]
-struct Openers {
+struct LabelStartTokens {
     /// Of each label, those that say that it is meant.
     own: Vec<Vec<u32>>,
     /// Those that leave open which one is.
@@ -69,7 +69,7 @@ impl ReasonedLabel {
             "additionalProperties": false,
         }))?;
         let phase = Phase::Reasoning { said: 0 };
-        let openers = Openers::default();
+        let openers = LabelStartTokens::default();
         Ok(Self { labels, constraint, reasoning, phase, object: Vec::new(), openers, logprobs: None })
     }
 
@@ -128,7 +128,7 @@ fn ids(mask: &Mask) -> impl Iterator<Item = u32> {
     mask.iter().enumerate().flat_map(of)
 }
 
-impl Openers {
+impl LabelStartTokens {
     /// Sorts the tokens of `allowed` that begin labels.
     fn find(labels: &[String], allowed: &Mask, constraint: &Constraint) -> Self {
         let begins = |label: &str, bytes: &[u8]| [label.as_bytes(), b"\"}"].concat().starts_with(bytes);
@@ -167,7 +167,7 @@ impl Guide for ReasonedLabel {
             return Vec::new();
         }
         let Ok(mask) = self.constraint.allowed() else { return Vec::new() };
-        self.openers = Openers::find(&self.labels, &mask, &self.constraint);
+        self.openers = LabelStartTokens::find(&self.labels, &mask, &self.constraint);
         [self.openers.own.concat(), self.openers.shared.clone()].concat()
     }
 
@@ -204,12 +204,12 @@ impl Guide for ReasonedLabel {
 }
 
 /// A guide that holds a whole text to a JSON schema.
-pub struct Held {
+pub struct SchemaGuide {
     constraint: Constraint,
     text: Vec<u8>,
 }
 
-impl Held {
+impl SchemaGuide {
     /// A guide to the JSON texts of a schema.
     ///
     /// # Errors
@@ -224,7 +224,7 @@ impl Held {
     }
 }
 
-impl Guide for Held {
+impl Guide for SchemaGuide {
     fn allowed(&mut self) -> Result<Option<Mask>, LmError> {
         self.constraint.allowed().map(Some)
     }

@@ -127,14 +127,14 @@ pub struct Tokenizer {
 
 /// What is read from the file besides the tokenizer itself.
 #[derive(Deserialize)]
-struct Sketch {
-    model: ModelSketch,
+struct FileFields {
+    model: ModelFields,
     #[serde(default)]
     decoder: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
-struct ModelSketch {
+struct ModelFields {
     /// Of most kinds.
     #[serde(default)]
     unk_token: Option<String>,
@@ -175,7 +175,7 @@ impl Tokenizer {
     pub fn from_json(path: &Path, json: &[u8]) -> Result<Self, TokenizerError> {
         let malformed = |message: String| TokenizerError::Malformed { path: path.to_owned(), message };
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| malformed(error.to_string()))?;
-        let sketch: Sketch = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
+        let sketch: FileFields = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
         // Some files carry the settings of the training run: a prompt must never be cut or filled up in silence.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;

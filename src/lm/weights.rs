@@ -13,6 +13,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::LmError;
 use super::config::{Family, ModelConfig};
+use crate::locks;
 
 /// Largest header of a safetensors file, in bytes, as the format's own reader has it.
 const MAX_HEADER: u64 = 100_000_000;
@@ -129,7 +130,7 @@ impl Weights {
             return Err(LmError::Weight { path: dir.clone(), name: name.to_owned(), problem });
         };
         let (tensor, hash) = shard.read(name, shape, self.dtype, &self.device)?;
-        self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), hash);
+        locks::lock(&self.hashes).insert(name.to_owned(), hash);
         Ok(tensor)
     }
 
@@ -173,7 +174,7 @@ impl Weights {
     /// The hash of every tensor that was taken: names, types, shapes and bytes.
     pub fn hash(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        for (name, hash) in self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+        for (name, hash) in locks::lock(&self.hashes).iter() {
             hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(hash.as_bytes());
         }
         hasher.finalize()

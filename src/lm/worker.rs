@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -20,6 +20,7 @@ use super::LmError;
 use super::engine::LabelLogprobs;
 use super::generate::{GenerateRequest, Generated};
 use super::model::Model;
+use crate::locks;
 
 /// A failure, as everybody who waited for it gets it.
 pub type Failure = Arc<LmError>;
@@ -148,7 +149,7 @@ impl Worker {
 
     /// What was done so far.
     pub fn numbers(&self) -> WorkerNumbers {
-        *self.shared.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+        *locks::lock(&self.shared.numbers)
     }
 
     /// The log-probabilities of labels after a prompt.
@@ -217,7 +218,7 @@ fn serve(mut model: Model, incoming: &Receiver<Job>, shared: &Shared) {
         let mut outbox = Outbox::default();
         score::score(&mut model, waiting.drain(..now), &mut texts, &mut outbox);
         texts.step(&mut model, &mut outbox);
-        let mut numbers = shared.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbers = locks::lock(&shared.numbers);
         let work = model.work();
         (numbers.asked_tokens, numbers.computed_tokens) = (work.asked_tokens, work.computed_tokens);
         (numbers.batches, numbers.generated_tokens) = (work.batches, work.generated_tokens);

@@ -4,12 +4,12 @@
 //! pinned version keeps working after a change.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::{Rubric, RubricError};
+use crate::{files, locks};
 
 /// The rubric of who names none.
 pub const DEFAULT: &str = "short_form_qa";
@@ -142,7 +142,7 @@ impl Catalog {
             Some((name, version)) => (name, Some(version)),
             None => (reference, None),
         };
-        let rubrics = self.rubrics.read().unwrap_or_else(PoisonError::into_inner);
+        let rubrics = locks::read(&self.rubrics);
         let versions = rubrics.get(name)?;
         match version {
             Some(version) => versions.iter().rev().find(|rubric| *rubric.version == *version).cloned(),
@@ -152,13 +152,13 @@ impl Catalog {
 
     /// The current rubrics, by name.
     pub fn current(&self) -> Vec<Arc<Rubric>> {
-        let rubrics = self.rubrics.read().unwrap_or_else(PoisonError::into_inner);
+        let rubrics = locks::read(&self.rubrics);
         rubrics.values().filter_map(|versions| versions.last().cloned()).collect()
     }
 
     /// Versions of a name that can be pinned, the current one last.
     pub fn versions(&self, name: &str) -> Vec<Arc<str>> {
-        let rubrics = self.rubrics.read().unwrap_or_else(PoisonError::into_inner);
+        let rubrics = locks::read(&self.rubrics);
         rubrics.get(name).into_iter().flatten().map(|rubric| rubric.version.clone()).collect()
     }
 
@@ -167,7 +167,7 @@ impl Catalog {
     /// # Errors
     /// When there are too many.
     pub fn insert(&self, rubric: Rubric) -> Result<Arc<Rubric>, CatalogError> {
-        let mut rubrics = self.rubrics.write().unwrap_or_else(PoisonError::into_inner);
+        let mut rubrics = locks::write(&self.rubrics);
         room(&rubrics, &rubric.name)?;
         let rubric = Arc::new(rubric);
         let versions = rubrics.entry(rubric.name.to_string()).or_default();
@@ -186,15 +186,15 @@ impl Catalog {
     /// When the file cannot be written, or there are too many rubrics; nothing has changed then, but where the disk fails at
     /// the end, the file may be the new one.
     pub fn put(&self, rubric: Rubric, text: &str) -> Result<(Arc<Rubric>, bool), CatalogError> {
-        let _putting = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _putting = locks::lock(&self.putting);
         let Some(directory) = &self.directory else {
             return Ok((self.insert(rubric)?, false));
         };
-        room(&self.rubrics.read().unwrap_or_else(PoisonError::into_inner), &rubric.name)?;
+        room(&locks::read(&self.rubrics), &rubric.name)?;
         let path = directory.join(format!("{}.toml", rubric.name));
         // One temporary file per version: two processes that write one name do not share it.
         let temporary = directory.join(format!(".{}.{}.new", rubric.name, rubric.version));
-        if let Err(error) = write_whole(&temporary, &path, text) {
+        if let Err(error) = files::write(&temporary, text.as_bytes()).and_then(|()| files::rename(&temporary, &path)) {
             // Where it was not even made there is nothing to remove.
             let _ = std::fs::remove_file(&temporary);
             return Err(CatalogError::Io { path, error });
@@ -223,24 +223,6 @@ fn room(rubrics: &BTreeMap<String, Vec<Arc<Rubric>>>, name: &str) -> Result<(), 
         return Err(CatalogError::Full);
     }
     Ok(())
-}
-
-/// Writes a file so that it has its old or its new content at any time, also after the loss of power; the new one once this
-/// has returned.
-fn write_whole(temporary: &Path, path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
-}
-
-/// Puts the names of a directory on the disk. A file system that cannot do that is taken as it is.
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    match File::open(directory)?.sync_all() {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced,
-    }
 }
 
 #[cfg(test)]

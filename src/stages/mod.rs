@@ -4,15 +4,17 @@
 //! it was made of, or the reason why there is none. Pure: the judge is a port ([`Judge`]) that the caller fills.
 //! Knows no weights, thresholds or rubric files.
 
+pub(crate) mod arithmetic;
 mod equal;
 mod evidence;
 mod expr;
 mod judge;
 mod tool_match;
 
+pub use arithmetic::{ExprError, MAX_EXPR_BYTES};
 pub(crate) use equal::{identity, json_equal};
 pub use evidence::{Answer, CallVerdict, Evidence, ParsedTurn, Reading};
-pub use expr::{Expr, ExprError, MAX_EXPR_BYTES};
+pub use expr::Expr;
 pub use judge::{
     Answer as JudgeAnswer, Judge, JudgeKind, JudgeMode, JudgeStage, Label, Panel, Question, Unavailable,
     UnavailableCode, Verdict,

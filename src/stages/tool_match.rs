@@ -201,12 +201,17 @@ fn best_assignment(table: &[Vec<f64>]) -> f64 {
 }
 
 /// A shortest augmenting path: its free end, and for each column the one before it.
-struct Way {
+struct AugmentingPath {
     last_column: usize,
     previous: Vec<usize>,
 }
 
-fn place(table: &[Vec<f64>], row_potential: &mut [f64], column_potential: &mut [f64], row_of: &mut [usize]) -> Way {
+fn place(
+    table: &[Vec<f64>],
+    row_potential: &mut [f64],
+    column_potential: &mut [f64],
+    row_of: &mut [usize],
+) -> AugmentingPath {
     let columns = column_potential.len();
     let (mut distance, mut used) = (vec![f64::INFINITY; columns], vec![false; columns]);
     let (mut previous, mut column) = (vec![0; columns], 0);
@@ -234,7 +239,7 @@ fn place(table: &[Vec<f64>], row_potential: &mut [f64], column_potential: &mut [
         }
         column = next;
     }
-    Way { last_column: column, previous }
+    AugmentingPath { last_column: column, previous }
 }
 
 #[cfg(test)]

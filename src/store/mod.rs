@@ -29,7 +29,7 @@ pub use self::read::{
     DEFAULT_WINDOW, Filter, MAX_PAGE, Mastery, Page, Removed, RunDetail, RunSummary, StageMastery, StoredAnswer,
     StoredRequest, StoredRow, StoredScore,
 };
-pub use self::record::{Batch, Idempotency, MAX_REWARD, StageTally};
+pub use self::record::{Batch, Idempotency, MAX_REWARD, StageCounts};
 pub use self::rows::{ScoreRow, ScoreRows};
 
 use self::config::Target;
@@ -47,14 +47,11 @@ pub struct Store {
 }
 
 struct Inner {
-    backend: Backend,
+    /// What holds the scores. A second kind of database becomes an enum of both here, with the methods that are called on this
+    /// one: nothing else in the crate knows which it is.
+    database: Sqlite,
     ids: BatchIds,
     keep_trajectories: bool,
-}
-
-/// The databases that can hold a store.
-enum Backend {
-    Sqlite(Sqlite),
 }
 
 /// What becomes of batches that are appended.
@@ -129,7 +126,7 @@ impl Store {
         // Random, so that two servers on one database draw different ids in the same millisecond.
         let salt = RandomState::new().hash_one(std::process::id());
         let ids = BatchIds::new(sqlite.last_batch(), salt);
-        let inner = Inner { backend: Backend::Sqlite(sqlite), ids, keep_trajectories: config.keep_trajectories };
+        let inner = Inner { database: sqlite, ids, keep_trajectories: config.keep_trajectories };
         Self { inner: Arc::new(inner) }
     }
 
@@ -156,17 +153,13 @@ impl Store {
         if !self.inner.keep_trajectories {
             batch.request = None;
         }
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.append(batch).await,
-        }
+        self.inner.database.append(batch).await
     }
 
     /// What was kept under a key; `None` also where the database cannot be read, which is logged. Blocks for a look-up by
     /// key, and for those before it: call it where threads may block.
     pub fn recall(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
-        let found = match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.recall(key),
-        };
+        let found = self.inner.database.recall(key);
         found.unwrap_or_else(|error| {
             tracing::warn!(%error, "a finding could not be looked up; the judge is asked again");
             None
@@ -183,15 +176,11 @@ impl Store {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let created_at_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let finding = Finding { key: *key, value: value.to_vec(), created_at_ms };
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.remember(finding),
-        }
+        self.inner.database.remember(finding);
     }
 
     fn lose_finding(&self, why: &str) {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.lose_finding(why),
-        }
+        self.inner.database.lose_finding(why);
     }
 
     /// One score with its result; `None` when there is none of that name.
@@ -199,9 +188,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], or why the database could not be read.
     pub async fn score(&self, id: ScoreId) -> Result<Option<StoredScore>, StoreError> {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.score(id).await,
-        }
+        self.inner.database.score(id).await
     }
 
     /// The answer stored under an idempotency key.
@@ -209,9 +196,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], or why the database could not be read.
     pub async fn idempotent(&self, key: &str) -> Result<Option<StoredAnswer>, StoreError> {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.answer(key.to_owned()).await,
-        }
+        self.inner.database.answer(key.to_owned()).await
     }
 
     /// Runs, the latest started first, at most `limit` (1 to [`MAX_PAGE`]) of them after `cursor`.
@@ -220,9 +205,7 @@ impl Store {
     /// [`StoreError::Cursor`], or why the database could not be read.
     pub async fn runs(&self, cursor: Option<&str>, limit: usize) -> Result<Page<RunSummary>, StoreError> {
         let after = cursor.map(read::RunCursor::decode).transpose()?;
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.runs(after, limit).await,
-        }
+        self.inner.database.runs(after, limit).await
     }
 
     /// A run with its mastery, overall and over the latest `window` steps that have data ([`DEFAULT_WINDOW`]).
@@ -230,9 +213,7 @@ impl Store {
     /// # Errors
     /// Why the database could not be read.
     pub async fn run(&self, run_id: &str, window: u32) -> Result<Option<RunDetail>, StoreError> {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.run(run_id.to_owned(), window).await,
-        }
+        self.inner.database.run(run_id.to_owned(), window).await
     }
 
     /// Scores of a run that pass `filter`, in the order of their ids, at most `limit` (1 to [`MAX_PAGE`]) of them after
@@ -248,9 +229,7 @@ impl Store {
         limit: usize,
     ) -> Result<Page<StoredRow>, StoreError> {
         let after = cursor.map(read::decode_score_cursor).transpose()?;
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.run_scores(run_id.to_owned(), filter, after, limit).await,
-        }
+        self.inner.database.run_scores(run_id.to_owned(), filter, after, limit).await
     }
 
     /// Keeps what is right for prompts; a later entry of the same prompt replaces an earlier one. Returns when they are
@@ -259,9 +238,7 @@ impl Store {
     /// # Errors
     /// Why the database refused; nothing of the upload is kept then.
     pub async fn keep_references(&self, references: Vec<StoredReference>) -> Result<(), StoreError> {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.keep_references(references).await,
-        }
+        self.inner.database.keep_references(references).await
     }
 
     /// All that was kept for prompts. Blocks: call it at the start.
@@ -269,9 +246,7 @@ impl Store {
     /// # Errors
     /// Why the database could not be read.
     pub fn references(&self) -> Result<Vec<StoredReference>, StoreError> {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.references(),
-        }
+        self.inner.database.references()
     }
 
     /// The valid rewards of a run by group and step; `None` where there is no such run. Reads the scores that came
@@ -280,9 +255,7 @@ impl Store {
     /// # Errors
     /// Why the database could not be read.
     pub async fn run_visits(&self, run_id: &str) -> Result<Option<Arc<RunVisits>>, StoreError> {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.run_visits(run_id.to_owned()).await,
-        }
+        self.inner.database.run_visits(run_id.to_owned()).await
     }
 
     /// The requests of a run in the order of their ids, one at a time.
@@ -297,39 +270,29 @@ impl Store {
     /// # Errors
     /// Why the database refused. What was removed until then has gone, and the next removal goes on.
     pub fn remove_run(&self, run_id: &str) -> Result<Option<Removed>, StoreError> {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.remove_run(run_id),
-        }
+        self.inner.database.remove_run(run_id)
     }
 
     /// What becomes of batches that are appended.
     pub fn health(&self) -> Health {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.health(),
-        }
+        self.inner.database.health()
     }
 
     /// Has it tried whether the database can be written, at most once a second: [`Self::health`] tells what came of it. For a
     /// store that fails and has nothing else to write. Returns at once.
     pub fn probe(&self) {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.probe(),
-        }
+        self.inner.database.probe();
     }
 
     /// What was done since the store was opened.
     pub fn counters(&self) -> Counters {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.counters(),
-        }
+        self.inner.database.counters()
     }
 
     /// Writes what is queued and closes the database. Calls that come later, or still wait for room in the queue, get
     /// [`StoreError::Closed`].
     pub async fn close(&self) {
-        match &self.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.close().await,
-        }
+        self.inner.database.close().await;
     }
 }
 
@@ -347,9 +310,7 @@ impl Replay {
     /// [`StoreError::NotKept`] or [`StoreError::Damaged`] for one batch: the next call goes on after it. Otherwise why the
     /// database could not be read: the next call tries again.
     pub async fn next(&mut self) -> Result<Option<StoredRequest>, StoreError> {
-        let found = match &self.store.inner.backend {
-            Backend::Sqlite(sqlite) => sqlite.replay(self.run_id.clone(), self.after).await?,
-        };
+        let found = self.store.inner.database.replay(self.run_id.clone(), self.after).await?;
         let Some((batch, request)) = found else { return Ok(None) };
         self.after = Some(batch);
         request.map(Some)

@@ -151,7 +151,7 @@ pub struct StageMastery {
     pub reached: u64,
     /// Trajectories that passed it.
     pub passed: u64,
-    /// `passed` over the valid scores, in \[0, 1\]; `None` without a valid score.
+    /// `passed` over the valid scores by rubrics that have the stage, in \[0, 1\]; `None` without one.
     pub pass_rate: Option<f64>,
     /// Mean score of those that reached it; `None` when nobody did.
     pub mean_score: Option<f64>,

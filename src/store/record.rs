@@ -41,8 +41,8 @@ pub struct Batch {
     pub idempotency: Option<Idempotency>,
     /// One row per trajectory, in request order.
     pub scores: ScoreRows,
-    /// One tally per stage, in the rubric's order, over all trajectories of the batch.
-    pub stages: Vec<StageTally>,
+    /// Counts of each stage, in the rubric's order, over all trajectories of the batch.
+    pub stages: Vec<StageCounts>,
 }
 
 /// A client's promise that a repeat with the same key is the same request.
@@ -76,7 +76,7 @@ pub(super) enum Entry {
 
 /// What one stage did to the trajectories of a batch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StageTally {
+pub struct StageCounts {
     /// Name of the stage.
     pub stage: Arc<str>,
     /// Trajectories that reached it.
@@ -98,8 +98,8 @@ impl Batch {
         if end as usize > length {
             return fail(format!("a score has its result up to byte {end} of a response of {length} bytes"));
         }
-        match self.stages.iter().find(|tally| !in_range(tally.score_sum)) {
-            Some(StageTally { stage, score_sum, .. }) => {
+        match self.stages.iter().find(|counts| !in_range(counts.score_sum)) {
+            Some(StageCounts { stage, score_sum, .. }) => {
                 fail(format!("stage `{stage}` has the score sum {score_sum}: it must be within {MAX_REWARD:e}"))
             }
             None => Ok(()),
@@ -113,7 +113,7 @@ impl Batch {
         let key = self.idempotency.as_ref().map_or(0, |idempotency| idempotency.key.len());
         let texts = [&self.request_id, &self.position, &self.rubric_name, &self.rubric_hash].map(String::len);
         let names = name(&self.run_id) + name(&self.judges) + key + texts.iter().sum::<usize>();
-        let stages = self.stages.iter().map(|tally| size_of::<StageTally>() + tally.stage.len());
+        let stages = self.stages.iter().map(|counts| size_of::<StageCounts>() + counts.stage.len());
         size_of::<Self>() + bodies + names + self.scores.json().len() + stages.sum::<usize>()
     }
 }

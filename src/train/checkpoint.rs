@@ -2,7 +2,6 @@
 //! that is whole or not there, with a checksum of each file.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{Check, is_each};
 use super::state::RunState;
 use super::{TrainError, durable};
+use crate::files;
 use crate::lm::training::{AdamW, TrainableDecoder};
 
 const PARAMETERS: &str = "parameters.safetensors";
@@ -105,9 +105,7 @@ pub fn save(
     if place.exists() {
         retire(&place)?;
     }
-    std::fs::rename(&beside, &place).map_err(|error| TrainError::file(&place, error))?;
-    // The rename itself must reach the disk.
-    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|error| TrainError::file(&folder, error))?;
+    files::rename(&beside, &place).map_err(|error| TrainError::file(&place, error))?;
     let mut all = list(run)?;
     let surplus = all.len().saturating_sub(keep.max(1));
     all.drain(..surplus).try_for_each(|(_, old)| retire(&old))?;

@@ -11,7 +11,7 @@ use super::env::Split;
 use super::measured::mean;
 use super::metrics::{Label, Metric, StepMetrics};
 use super::reward::{Attempted, Scored};
-use super::rollout::{RolloutConfig, Wanted};
+use super::rollout::{RolloutConfig, RolloutRequest};
 use super::run::Run;
 
 /// Held-out questions, answered greedily.
@@ -80,7 +80,7 @@ impl Run {
         if tasks.is_empty() {
             return Err(TrainError::other("there is no held-out question to evaluate on"));
         }
-        let wanted: Vec<Wanted> = (0..tasks.len()).map(|task| Wanted { task, seed: 0 }).collect();
+        let wanted: Vec<RolloutRequest> = (0..tasks.len()).map(|task| RolloutRequest { task, seed: 0 }).collect();
         let greedy = RolloutConfig { temperature: 0.0, ..self.config.rollout };
         let rollouts = self.sampler.collect(&world, tasks, &wanted, &greedy)?;
         let attempted: Vec<Attempted<'_>> = rollouts.iter().zip(tasks).collect();

@@ -12,7 +12,7 @@ use super::config::{Schedule, TrainConfig};
 use super::env::{Split, Task};
 use super::groups::DapoConfig;
 use super::reward::Rewarder;
-use super::rollout::World;
+use super::rollout::EpisodeContext;
 use super::state::RunState;
 
 /// Whether a run goes on with what it was begun with; `config` is that of now.
@@ -73,7 +73,7 @@ fn went_unpunished(saved: &RunState, now: &RunState, config: &TrainConfig) -> bo
 ///
 /// # Errors
 /// When they are others.
-pub(super) fn same_prompts(saved: &RunState, world: &World) -> Result<(), TrainError> {
+pub(super) fn same_prompts(saved: &RunState, world: &EpisodeContext) -> Result<(), TrainError> {
     let Some(task) = world.environment.tasks(Split::Train).first() else { return Ok(()) };
     let messages = world.environment.messages(task);
     let prompt = world.protocol.prompt(&messages)?;
@@ -95,7 +95,7 @@ pub(super) fn same_prompts(saved: &RunState, world: &World) -> Result<(), TrainE
 }
 
 /// Whether the chat template makes JSON of what a tool says.
-fn escapes_results(world: &World) -> bool {
+fn escapes_results(world: &EpisodeContext) -> bool {
     let shown = world.protocol.after_turn(&["\"".to_owned()]).and_then(|after| world.protocol.text(&after.tokens));
     shown.is_ok_and(|shown| shown.contains("\\\""))
 }
@@ -179,7 +179,11 @@ pub(super) fn locked(dir: &Path) -> Result<File, TrainError> {
 ///
 /// # Errors
 /// The first that does not fit the model.
-pub(super) fn longest_rollout(world: &World, config: &TrainConfig, context: usize) -> Result<usize, TrainError> {
+pub(super) fn longest_rollout(
+    world: &EpisodeContext,
+    config: &TrainConfig,
+    context: usize,
+) -> Result<usize, TrainError> {
     let most = config.rollout.max_tokens;
     let held_out = if config.evaluation.every > 0 { config.evaluation.questions } else { 0 };
     let train = if config.algorithm.learns_by_reward() { usize::MAX } else { 0 };

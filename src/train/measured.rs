@@ -9,7 +9,7 @@ use super::overlong::Overlong;
 use super::reward::Scored;
 use super::rollout::Rollout;
 use super::run::Run;
-use super::update::Seen;
+use super::update::UpdateStatistics;
 use crate::advantage::Plan;
 use crate::trajectory::Role;
 
@@ -26,7 +26,7 @@ pub(super) struct Clock {
 
 /// All that was tried in a step, with a score or without.
 #[derive(Default)]
-pub(super) struct Tried {
+pub(super) struct Attempts {
     pub scored: Vec<Scored>,
     pub written: Vec<Written>,
 }
@@ -56,7 +56,7 @@ impl From<&Rollout> for Written {
 
 impl Run {
     /// Of what was tried.
-    pub(super) fn rollout_values(&self, groups: &[Group], all: &Tried, plan: &Plan, clock: &Clock) -> Values {
+    pub(super) fn rollout_values(&self, groups: &[Group], all: &Attempts, plan: &Plan, clock: &Clock) -> Values {
         let rewards: Vec<f64> = all.scored.iter().filter_map(|scored| scored.reward).collect();
         let reward = mean(rewards.iter().copied());
         let deviation = mean(rewards.iter().map(|r| (r - reward).powi(2))).sqrt();
@@ -103,7 +103,7 @@ impl Run {
     }
 
     /// Of what was learnt.
-    pub(super) fn update_values(&self, step: u64, samples: &[Sample], seen: &Seen, seconds: f64) -> Values {
+    pub(super) fn update_values(&self, step: u64, samples: &[Sample], seen: &UpdateStatistics, seconds: f64) -> Values {
         let tokens = seen.tokens.max(1.0);
         let batch: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
         let whole = batch * self.config.update.epochs;

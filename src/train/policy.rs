@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::TrainError;
 use super::config::{Check, is_above_zero};
+use crate::files;
 use crate::lm::training::{Activations, LoraConfig, TrainableDecoder};
 use crate::lm::{Engine, KvPool, ModelConfig, Weights};
 
@@ -216,7 +217,7 @@ fn save(tensors: std::collections::BTreeMap<String, Tensor>, path: &Path) -> Res
     safetensors::serialize_to_file(tensors?, Some(metadata), &partial)
         .map_err(|error| TrainError::file(path, error))?;
     let named = std::fs::File::open(&partial).and_then(|file| file.sync_all());
-    named.and_then(|()| std::fs::rename(&partial, path)).map_err(|error| TrainError::file(path, error))
+    named.and_then(|()| files::rename(&partial, path)).map_err(|error| TrainError::file(path, error))
 }
 
 impl FreshModel {

@@ -18,7 +18,7 @@ pub struct Record {
     /// Answers that count as right.
     pub answers: Vec<String>,
     /// The conversation.
-    pub messages: Vec<Spoken>,
+    pub messages: Vec<RecordedMessage>,
     /// What it is worth.
     pub scored: Scored,
     /// Mean reward of its group.
@@ -35,7 +35,7 @@ pub struct Record {
 
 /// A message, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spoken {
+pub struct RecordedMessage {
     /// Who.
     pub role: String,
     /// What.
@@ -62,7 +62,10 @@ pub fn write(run: &Path, step: u64, groups: &[Group], counted: &[u32], tasks: &[
                 task: task.map_or_else(String::new, |task| task.id.clone()),
                 answers: task.map_or_else(Vec::new, |task| task.answers.clone()),
                 messages: spoken
-                    .map(|message| Spoken { role: message.role.as_str().to_owned(), content: message.text.clone() })
+                    .map(|message| RecordedMessage {
+                        role: message.role.as_str().to_owned(),
+                        content: message.text.clone(),
+                    })
                     .collect(),
                 scored: scored.clone(),
                 group_mean: group.statistics.mean,

@@ -17,7 +17,7 @@ use super::metrics::{EventFile, History, METRICS_FILE, Metric, MetricsLog, StepM
 use super::policy::Policy;
 use super::protocol::Protocol;
 use super::reward::{Local, Rewarder};
-use super::rollout::{Sampler, World};
+use super::rollout::{EpisodeContext, Sampler};
 use super::seeds::{Purpose, draw};
 use super::state::RunState;
 use super::{checkpoint, demonstrations, parts};
@@ -65,7 +65,7 @@ pub struct Run {
     pub(super) reference: Option<TrainableDecoder>,
     pub(super) optimizer: AdamW,
     pub(super) sampler: Sampler,
-    pub(super) world: World,
+    pub(super) world: EpisodeContext,
     pub(super) rewarder: Rewarder,
     /// Scores exact match, whatever the rubric is.
     pub(super) examiner: Rewarder,
@@ -106,7 +106,7 @@ impl Run {
         let exam = Arc::new(Rubric::from_toml(EXAM).map_err(TrainError::other)?);
         let exam = Local::new(exam, environment.tools_json(), Judges::none(), None);
         let calls = parts::calls(&rewarder);
-        let world = World { tools: exam.tools().clone(), environment, protocol: Arc::new(protocol), calls };
+        let world = EpisodeContext { tools: exam.tools().clone(), environment, protocol: Arc::new(protocol), calls };
         let context = policy.decoder.config().context;
         let longest = longest_rollout(&world, &config, context)?;
         let reference = learns_by_reward.then(|| policy.decoder.frozen()).transpose()?;

@@ -7,14 +7,14 @@ use std::time::Instant;
 use super::env::Split;
 use super::experience::{Sample, said_by};
 use super::groups::{self, Group};
-use super::measured::{Clock, Tried, Values, Written};
+use super::measured::{Attempts, Clock, Values, Written};
 use super::metrics::Metric;
 use super::overlong::Overlong;
 use super::reward::Attempted;
-use super::rollout::{Rollout, Wanted};
+use super::rollout::{Rollout, RolloutRequest};
 use super::run::Run;
 use super::seeds::{Purpose, draw, shuffled};
-use super::update::{Seen, Update};
+use super::update::{Update, UpdateStatistics};
 use super::{TrainError, record};
 use crate::advantage::{GroupStatistics, Plan};
 use crate::lm::LmError;
@@ -30,7 +30,7 @@ impl Run {
     /// A step of reinforcement learning.
     pub(super) fn learn_from_rewards(&mut self, step: u64) -> Result<Values, TrainError> {
         let mut clock = Clock::default();
-        let (mut groups, mut all) = (Vec::new(), Tried::default());
+        let (mut groups, mut all) = (Vec::new(), Attempts::default());
         let rounds = if self.config.algorithm.replaces_flat_groups() { self.config.dapo.max_rounds.max(1) } else { 1 };
         for _ in 0..rounds {
             let wanting = self.config.rollout.prompts.saturating_sub(self.useful(&groups));
@@ -77,7 +77,7 @@ impl Run {
         // Each epoch in its own order.
         let chosen =
             in_epochs(count, first..first + batch as u64, |epoch| draw(self.config.seed, Purpose::Order, [epoch, 1]));
-        let mut seen = Seen::default();
+        let mut seen = UpdateStatistics::default();
         let update = self.updater(step);
         let samples = &self.demonstrations.samples;
         let updated = update.step(&mut self.policy, &mut self.optimizer, samples, &chosen, &mut seen);
@@ -118,14 +118,14 @@ impl Run {
         tasks: &[usize],
         size: usize,
         clock: &mut Clock,
-        all: &mut Tried,
+        all: &mut Attempts,
     ) -> Result<Vec<Group>, TrainError> {
         let first = self.state.rollouts_drawn;
-        let wanted: Vec<Wanted> = tasks
+        let wanted: Vec<RolloutRequest> = tasks
             .iter()
             .flat_map(|task| std::iter::repeat_n(*task, size))
             .zip(first..)
-            .map(|(task, number)| Wanted { task, seed: draw(self.config.seed, Purpose::Rollout, [number, 0]) })
+            .map(|(task, number)| RolloutRequest { task, seed: draw(self.config.seed, Purpose::Rollout, [number, 0]) })
             .collect();
         self.state.rollouts_drawn += wanted.len() as u64;
         let world = self.world.clone();
@@ -158,7 +158,7 @@ impl Run {
         groups: &mut [Group],
         plan: &Plan,
         clock: &mut Clock,
-        all: &mut Tried,
+        all: &mut Attempts,
     ) -> Result<(), TrainError> {
         let max_reward = self.rewarder.max_reward();
         for (group, more) in groups.iter_mut().zip(groups::regenerated(&self.config, plan)) {
@@ -174,7 +174,7 @@ impl Run {
 
     /// Enters what was seen into the value table and the pass rates. All that a step tried of a task is one visit of it, as
     /// it is to a server, which tells the visits of a prompt apart by the step.
-    fn visit(&mut self, groups: &[Group], all: &Tried) {
+    fn visit(&mut self, groups: &[Group], all: &Attempts) {
         let mut tried: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         for group in groups {
             tried.entry(group.task).or_default().extend(group.rewards());
@@ -198,8 +198,14 @@ impl Run {
     }
 
     /// Completes the samples' columns and moves the parameters.
-    fn update(&mut self, step: u64, samples: &mut [Sample], groups: &[Group], plan: &Plan) -> Result<Seen, TrainError> {
-        let (update, mut seen) = (self.updater(step), Seen::default());
+    fn update(
+        &mut self,
+        step: u64,
+        samples: &mut [Sample],
+        groups: &[Group],
+        plan: &Plan,
+    ) -> Result<UpdateStatistics, TrainError> {
+        let (update, mut seen) = (self.updater(step), UpdateStatistics::default());
         if samples.is_empty() {
             return Ok(seen);
         }
@@ -228,7 +234,13 @@ impl Run {
     }
 
     /// A batch that made a number that is none is written down, so that it can be looked at.
-    fn keep_batch(&self, step: u64, error: TrainError, groups: &[Group], plan: &Plan) -> Result<Seen, TrainError> {
+    fn keep_batch(
+        &self,
+        step: u64,
+        error: TrainError,
+        groups: &[Group],
+        plan: &Plan,
+    ) -> Result<UpdateStatistics, TrainError> {
         let TrainError::Model(LmError::NotFinite(what)) = error else { return Err(error) };
         Err(TrainError::NotFinite { step, what: what.to_owned(), saved: self.write_down(step, groups, plan)? })
     }

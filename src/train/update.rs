@@ -108,7 +108,7 @@ pub(super) struct Update {
 
 /// What an update saw. Sums are over tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct UpdateStatistics {
     /// The sum of the losses of all optimiser steps.
     pub loss: f64,
     /// Optimiser steps.
@@ -148,7 +148,7 @@ impl Update {
         optimizer: &mut AdamW,
         samples: &[Sample],
         chosen: &[usize],
-        seen: &mut Seen,
+        seen: &mut UpdateStatistics,
     ) -> Result<(), TrainError> {
         let averaging = Averaging::over(samples, chosen, self.loss.aggregation, self.longest);
         let mut gradients = Gradients::zeros(policy.decoder.parameters())?;
@@ -169,7 +169,7 @@ impl Update {
         samples: &[Sample],
         batch: &MicroBatch,
         averaging: &Averaging,
-        (gradients, seen): (&mut Gradients, &mut Seen),
+        (gradients, seen): (&mut Gradients, &mut UpdateStatistics),
     ) -> Result<(), TrainError> {
         let pass = policy.decoder.forward(&batch.sequences, &batch.predictions)?;
         let said = pass.outputs()?;
@@ -185,7 +185,7 @@ impl Update {
 /// The most by which two log-probabilities of a token differ where a divergence is measured, in nats.
 const MOST_DIFFERENCE: f64 = 20.0;
 
-impl Seen {
+impl UpdateStatistics {
     /// Compares what the sampler said of a sample's tokens with what the trainer says.
     pub(super) fn compare(&mut self, sample: &Sample) {
         for (sampled, computed) in sample.sampler_logprobs.iter().zip(&sample.old_logprobs) {
@@ -228,7 +228,7 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn seen(tokens: &Tokens) -> Seen {
+    fn seen(tokens: &Tokens) -> UpdateStatistics {
         let update = Update {
             algorithm: Algorithm::Cispo,
             loss: LossConfig::of(Algorithm::Cispo),
@@ -236,7 +236,7 @@ mod tests {
             longest: 1,
             learning_rate: 1.0,
         };
-        let mut seen = Seen::default();
+        let mut seen = UpdateStatistics::default();
         seen.take(tokens, &Slopes { loss: 0.0, d_logprobs: Vec::new(), d_values: Vec::new() }, &update);
         seen
     }

@@ -382,9 +382,14 @@ fn the_environment_never_stands_against_the_command_line() {
     }
     score(&["--replay", "run", "--store", "sqlite:none.db"], &[("GRADUS_STEP", "x")]).exits(1);
     let said = score(&["-"], &[("GRADUS_STEP", "x")]).exits(2).err;
-    assert!(said.contains("invalid value 'x' for '--step <N>' (GRADUS_STEP): give a whole number"), "{said}");
+    let wanted = "invalid value 'x' for '--step <N>'\n\n  tip: give a whole number, 0 or more, without a unit\n";
+    let from = "  tip: the value is from GRADUS_STEP in the environment\n";
+    assert!(said.contains(&[wanted, from].concat()), "{said}");
+    // As of any number.
+    let threads = score(&["-"], &[("GRADUS_THREADS", "x")]).exits(2).err;
+    assert_eq!(said, threads.replace("--threads", "--step").replace("GRADUS_THREADS", "GRADUS_STEP"));
     let said = score(&["-", "--step", "-1"], &[]).exits(2).err;
-    assert!(said.contains("invalid value '-1' for '--step <N>': give a whole number, 0 or more"), "{said}");
+    assert!(said.contains(&wanted.replace("'x'", "'-1'")), "{said}");
     // What only a file has is asked for, and there is none.
     let said = score(&["--rubric", "binary_em"], &all).exits(2).err;
     assert!(said.contains("not provided") && said.contains("<FILE>") && said.contains("gradus score"), "{said}");

@@ -1,9 +1,10 @@
 //! Bodies that are broken in part, or as a whole: one item never spoils the others, and what is said of it stands in the
 //! body that was sent, or nowhere.
 
+use gradus::store::{Config as StoreConfig, Store};
 use serde_json::{Value, json};
 
-use crate::common::Server;
+use crate::common::{Server, program};
 
 const PROMPT: &str = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n";
 
@@ -50,6 +51,45 @@ fn of_a_list_of_samples_one_that_is_none_is_one_without_a_score() {
         let problem = server.post("/verl?on_invalid=error", &list).problem(422);
         assert!(problem["detail"].as_str().unwrap().starts_with("item 1: item_malformed: "), "{problem}");
         server.post("/verl", &broken.to_string()).problem(422);
+    }
+}
+
+/// Whoever looks at what was stored finds the group, the reason in the words of the dialect, and what was sent.
+#[test]
+fn what_a_dialect_refuses_is_kept_with_its_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("g.db");
+    let url = format!("sqlite:{}", path.display());
+    let mut server = Server::start(&["--store", &url]);
+    let label = json!({"references": ["Paris"], "group": "g"});
+    let open_rlhf = json!({"query": ["no marker at all"], "labels": [label]});
+    let verl = json!([{"solution_str": null, "ground_truth": "Paris", "extra_info": {"uid": "g"}, "note": "my own"}]);
+    for (path, body, why) in [
+        ("/get_reward", open_rlhf, "nothing says where the prompt ends"),
+        ("/verl", verl, "the field `solution_str` is missing; add it"),
+    ] {
+        server.post(&format!("{path}?rubric=binary_em&run_id=run{path}"), &body.to_string()).ok();
+        let run = path.replace('/', "%2F");
+        let rows = server.get(&format!("/runs/run{run}/scores")).ok();
+        let row = &rows["items"][0];
+        assert_eq!(row["group"], "g", "{rows}");
+        let score = server.get(&format!("/scores/{}", row["score_id"].as_str().unwrap())).ok();
+        let error = &score["result"]["errors"][0];
+        assert_eq!(error["code"], "item_malformed");
+        assert!(error["message"].as_str().unwrap().starts_with(why), "{error}");
+        assert_eq!(error["pointer"], "/trajectories/0", "{error}");
+    }
+    server.terminate();
+    server.wait();
+    let config = StoreConfig { url: url.clone(), ..StoreConfig::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (run, sent) in [("run/get_reward", "no marker at all"), ("run/verl", "my own")] {
+        let store = Store::open_to_read(&config).unwrap().unwrap();
+        let stored = runtime.block_on(async { store.replay(run).next().await }).unwrap().unwrap();
+        let request = String::from_utf8(stored.request).unwrap();
+        assert!(request.contains(sent) && request.contains("\"group\":\"g\""), "{request}");
+        let again = program().args(["score", "--replay", run, "--store", &url]).output().unwrap();
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
     }
 }
 

@@ -99,6 +99,56 @@ fn a_group_may_be_a_number_and_its_name_wins_over_its_place_in_the_dataset() {
     }
 }
 
+/// A column of whole numbers of which one is missing comes as 2.0, and JSON text may hold a text.
+#[test]
+fn the_size_may_be_written_as_a_table_has_it() {
+    let server = Server::start(&[]);
+    let path = format!("/slime?rubric=binary_em&on_invalid=mean&{LONG}");
+    let began = Instant::now();
+    for size in ["2.0", "\"2\"", "\" 2.0\""] {
+        let body = |response: &str| {
+            format!(
+                "{{\"response\": {response}, \"label\": {{\"answer\": \"Paris\", \"group\": \"g\", \"group_size\": {size}}}}}"
+            )
+        };
+        let requests = [(path.clone(), body("\"<answer>Paris</answer>\"")), (path.clone(), body("7"))];
+        assert_eq!(at_once(&server, &requests), [1.0, 1.0], "{size}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(20));
+    let sample =
+        json!({"solution_str": "<answer>Paris</answer>", "ground_truth": "Paris", "extra_info": {"group_size": "two"}});
+    let problem = server.post("/verl?on_invalid=error", &sample.to_string()).problem(422);
+    assert!(
+        problem["detail"].as_str().unwrap().contains("`group_size` is \"two\"; it must be a whole number"),
+        "{problem}"
+    );
+}
+
+/// The others know how many they are, and the mean of these is its own.
+#[test]
+fn a_member_that_the_dialect_refuses_is_one_of_its_group() {
+    let server = Server::start(&[]);
+    let path = format!("/verl?rubric=binary_em&on_invalid=mean&{LONG}");
+    let info = json!({"index": 3, "group_size": 3});
+    let right = json!({"solution_str": "<answer>Paris</answer>", "ground_truth": "Paris", "extra_info": info});
+    let began = Instant::now();
+    let none = |body: Value| with(with(body, "ground_truth", json!("Paris")), "extra_info", info.clone());
+    for refused in [json!({"solution_str": null}), json!({})] {
+        let requests =
+            [(path.clone(), json!([right, right]).to_string()), (path.clone(), json!([none(refused)]).to_string())];
+        let answers = at_once(&server, &requests);
+        assert_eq!((&answers[0][1]["score"], &answers[1][0]["score"]), (&json!(1.0), &json!(1.0)), "{answers:?}");
+        assert_eq!(answers[1][0]["valid"], 0.0);
+    }
+    // Nothing says where its prompt ends.
+    let path = format!("/get_reward?rubric=binary_em&on_invalid=mean&group_size=2&{LONG}");
+    let body = |query: &str| json!({"query": [query], "labels": [{"references": ["Paris"], "group": "g"}]}).to_string();
+    let whole = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<answer>Paris</answer>";
+    let answers = at_once(&server, &[(path.clone(), body(whole)), (path, body("Paris"))]);
+    assert_eq!([&answers[0]["rewards"], &answers[1]["rewards"]], [&json!([1.0]), &json!([1.0])]);
+    assert!(began.elapsed() < Duration::from_secs(20), "nobody waits for it in vain");
+}
+
 #[test]
 fn columns_of_trl_say_the_group_and_how_many_it_has() {
     let server = Server::start(&[]);

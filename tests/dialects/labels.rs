@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::common::Server;
-use crate::contents::{QUESTION, reference_line, templated_prompt};
+use crate::common::{Server, hermes};
+use crate::contents::{QUESTION, reference_line, templated_prompt, tools};
 
 fn slime(server: &Server, response: &str, label: Value) -> Value {
     let body = json!({"prompt": "?", "response": format!("<answer>{response}</answer>"), "label": label});
@@ -21,6 +21,7 @@ fn trap_15_labels_may_be_str_num_list_dict_or_a_json_string() {
         json!({"references": ["Paris"], "group": "g"}),
         json!("{\"references\": [\"Paris\"], \"tools\": [], \"group_id\": \"g\"}"),
         json!("{\"ground_truth\": \"Paris\"}"),
+        json!("\n\t{\"ground_truth\": \"Paris\"}\n"),
     ] {
         assert_eq!(slime(&server, "Paris", label.clone()), 1.0, "{label}");
         assert_eq!(slime(&server, "Lisbon", label.clone()), 0.0, "{label}");
@@ -131,5 +132,84 @@ fn a_trainer_s_own_field_comes_before_those_that_may_be_anything() {
             let body = json!({"prompts": ["?"], "completions": ["<answer>Paris</answer>"], "columns": columns});
             assert_eq!(server.post("/trl", &body.to_string()).ok()["rewards"], json!([1.0]), "{own}, {name}");
         }
+    }
+}
+
+#[test]
+fn a_label_that_is_json_text_is_read_wherever_it_stands() {
+    let server = Server::start(&[]);
+    for (truth, reward) in [("Paris", 1.0), ("Lyon", 0.0)] {
+        let label = json!({"references": [truth], "group": "g"}).to_string();
+        let said = json!([{"role": "assistant", "content": "<answer>Paris</answer>"}]);
+        let output = json!([{"type": "message", "role": "assistant", "content": "<answer>Paris</answer>"}]);
+        for (path, body, place) in [
+            ("/step", json!({"action": {"messages": said, "ground_truth": label}}), "/reward"),
+            ("/step", json!({"action": {"messages": said, "answer": {"ground_truth": {"target": truth}}}}), "/reward"),
+            ("/verl", json!({"solution_str": "<answer>Paris</answer>", "ground_truth": label}), "/score"),
+            ("/eval-protocol/reward", json!({"messages": said, "ground_truth": label}), "/score"),
+            (
+                "/verify",
+                json!({"responses_create_params": {"input": "q"}, "response": {"output": output}, "expected_answer": label}),
+                "/reward",
+            ),
+        ] {
+            let answer = server.post(&format!("{path}?rubric=binary_em"), &body.to_string()).ok();
+            assert_eq!(answer.pointer(place), Some(&json!(reward)), "{path}: {answer}");
+        }
+    }
+}
+
+/// As the Python callables take them from the same data set.
+#[test]
+fn tools_may_be_json_text() {
+    let server = Server::start(&[]);
+    server
+        .post(
+            "/references",
+            &json!({"prompt": "known", "references": ["Paris"], "tools": tools(false).to_string()}).to_string(),
+        )
+        .ok();
+    let response = format!("{}<answer>Paris</answer>", hermes("search", &json!({"query": "x"})));
+    let valid = |tools: Value| {
+        let label = json!({"references": ["Paris"], "tools": tools});
+        let info = json!({"tools": tools});
+        for (path, body, place) in [
+            ("/slime", json!({"prompt": "q", "response": response, "label": label}), "/tool_schema"),
+            ("/slime", json!({"prompt": "q", "response": response, "label": label.to_string()}), "/tool_schema"),
+            ("/slime", json!({"prompt": "known", "response": response}), "/tool_schema"),
+            ("/verl", json!({"solution_str": response, "ground_truth": "Paris", "extra_info": info}), "/tool_schema"),
+            (
+                "/trl",
+                json!({"completions": [response], "columns": {"answer": ["Paris"], "tools": [tools]}}),
+                "/metrics/tool_schema/0",
+            ),
+        ] {
+            let answer = server.post(&format!("{path}?rubric=short_form_qa&format=dict"), &body.to_string()).ok();
+            assert_eq!(answer.pointer(place), Some(&json!(1.0)), "{path}: {answer}");
+        }
+    };
+    valid(tools(false));
+    valid(json!(tools(false).to_string()));
+    for text in ["search", "[{", "{}"] {
+        let body = json!({"completions": [response], "columns": {"answer": ["Paris"], "tools": [text]}});
+        assert_eq!(server.post("/trl", &body.to_string()).ok()["rewards"], json!([null]), "{text}");
+    }
+}
+
+#[test]
+fn of_a_field_that_is_sent_twice_the_last_counts() {
+    let server = Server::start(&[]);
+    let (right, wrong) = ("\"<answer>Paris</answer>\"", "\"<answer>Lyon</answer>\"");
+    for (body, reward) in [
+        (format!("{{\"response\": {wrong}, \"response\": {right}, \"label\": \"Paris\"}}"), 1.0),
+        (format!("{{\"response\": {right}, \"respons\\u0065\": {wrong}, \"label\": \"Paris\"}}"), 0.0),
+        (
+            format!(
+                "{{\"response\": {right}, \"label\": \"Lyon\", \"label\": {{\"answer\": \"Lyon\", \"answer\": \"Paris\"}}}}"
+            ),
+            1.0,
+        ),
+    ] {
+        assert_eq!(server.post("/slime?rubric=binary_em", &body).ok(), json!(reward), "{body}");
     }
 }

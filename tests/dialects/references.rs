@@ -170,7 +170,7 @@ fn calls_alone_may_be_what_is_right() {
 
 /// Else it would be judged by two truths at once.
 #[test]
-fn an_item_that_says_what_is_right_takes_nothing_from_the_table() {
+fn an_item_that_says_what_is_right_takes_no_truth_from_the_table() {
     let server = Server::start(&[]);
     let call = |query: &str| json!([{"name": "search", "arguments": {"query": query}}]);
     let line = json!({"prompt": "q", "references": ["Paris"], "reference_calls": call("x"), "tools": tools(false)});
@@ -186,6 +186,28 @@ fn an_item_that_says_what_is_right_takes_nothing_from_the_table() {
     for (rubric, other) in [("binary_em", calls), ("tool_use", answers)] {
         assert_eq!((valid(rubric, json!(null)), valid(rubric, other)), (json!(1.0), json!(0.0)), "{rubric}");
     }
+}
+
+/// A data set that has its labels, and its tools once for each prompt.
+#[test]
+fn an_item_that_says_what_is_right_takes_tools_and_group_from_the_table() {
+    let server = Server::start(&["--store", "sqlite::memory:"]);
+    let line = json!({"prompt": "q", "references": ["Lyon"], "tools": tools(false), "group": "of the table"});
+    server.post("/references", &line.to_string()).ok();
+    let response = format!("{}<answer>Paris</answer>", hermes("search", &json!({"query": "x"})));
+    let ask = |prompt: &str, label: Value| {
+        let body = json!({"prompt": prompt, "response": response, "label": label});
+        server.post("/slime?format=dict&rubric=short_form_qa&run_id=run", &body.to_string()).ok()
+    };
+    for label in [json!("Paris"), json!({"references": ["Paris"], "group": "its own"})] {
+        let answer = ask("q", label);
+        assert_eq!((&answer["tool_schema"], &answer["score"]), (&json!(1.0), &json!(1.0)), "{answer}");
+    }
+    assert_eq!(ask("q", json!({"references": ["Paris"], "tools": []}))["tool_schema"], 0.0, "its own tools win");
+    assert_eq!(ask("another", json!("Paris"))["tool_schema"], 0.0);
+    let rows = server.get("/runs/run/scores").ok();
+    let groups: Vec<&Value> = rows["items"].as_array().unwrap().iter().map(|row| &row["group"]).collect();
+    assert_eq!(groups[..3], ["of the table", "its own", "of the table"], "{rows}");
 }
 
 #[test]

@@ -306,6 +306,35 @@ fn trap_9_texts_score_alike_with_and_without_special_tokens() {
     }
 }
 
+/// As Python writes what is not ASCII, and others what HTML has a meaning for.
+#[test]
+fn special_tokens_go_however_they_are_written() {
+    let server = Server::start(&["--admin-token", "secret"]);
+    add_rubric(&server, "last", "[answer]\nfrom = \"last_message\"\n[[stages]]\nkind = \"exact_match\"\nweight = 1\n");
+    let escaped = |text: &str, ascii: bool| {
+        let unit = |unit: &mut u16| format!("\\u{unit:04x}");
+        let escape = |c: char| c.encode_utf16(&mut [0; 2]).iter_mut().map(unit).collect::<String>();
+        let write = |c: char| if c.is_ascii() && (ascii || !"<>".contains(c)) { c.to_string() } else { escape(c) };
+        text.chars().map(write).collect::<String>()
+    };
+    let prompt = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n";
+    for token in ["<｜▁pad▁｜>", "<pad>", "<|im_end|>\n<｜end▁of▁sentence｜>"] {
+        let (text, whole) = (format!("Paris{token}"), format!("{prompt}Paris{token}"));
+        for (path, body, reward) in [
+            ("/slime", json!({"prompt": "q", "response": text, "label": "Paris"}), ""),
+            ("/verl", json!({"solution_str": text, "ground_truth": "Paris"}), "/score"),
+            ("/get_reward", json!({"query": [whole], "labels": ["Paris"]}), "/rewards/0"),
+            ("/get_reward", json!({"query": [whole], "prompts": [prompt], "labels": ["Paris"]}), "/rewards/0"),
+            ("/trl", json!({"completions": [text], "columns": {"answer": ["Paris"]}}), "/rewards/0"),
+        ] {
+            for body in [body.to_string(), escaped(&body.to_string(), true), escaped(&body.to_string(), false)] {
+                let answer = server.post(&format!("{path}?rubric=last"), &body).ok();
+                assert_eq!(answer.pointer(reward), Some(&json!(1.0)), "{path}: {body}");
+            }
+        }
+    }
+}
+
 #[test]
 fn trap_10_only_what_the_policy_wrote_is_scored() {
     let server = server(&[]);
@@ -442,7 +471,7 @@ fn nemo_is_told_of_a_body_that_is_no_json_where_nobody_reads_it() {
 #[test]
 fn nemo_gets_its_settings_back_as_they_were_with_the_mask() {
     let server = Server::start(&[]);
-    let body = r#"{"responses_create_params": {"input": "q"}, "response": {"output": []}, "instance_config": {"a":  [1.0, {"b": 1e3}], "mask_sample": false, "\u0063": null}}"#;
+    let body = r#"{"responses_create_params": {"input": "q"}, "response": {"output": [{"role": "assistant", "content": 7}]}, "instance_config": {"a":  [1.0, {"b": 1e3}], "mask_sample": false, "\u0063": null}}"#;
     let text = server.post("/verify", body).text();
     assert!(text.contains(r#""instance_config":{"a":[1.0, {"b": 1e3}],"\u0063":null,"mask_sample":true}"#), "{text}");
     assert!(server.post("/verify", &body.replace("[1.0,", "[1.0 1.0,")).status == 400);
@@ -477,6 +506,26 @@ fn what_nemo_cannot_score_is_0_whatever_the_lowest_reward_is() {
     // Who asks for the rubric's lowest reward gets it.
     let answer = verify("&on_invalid=zero");
     assert_eq!((&answer["reward"], &answer["mask_sample"]), (&json!(-0.5), &json!(true)));
+}
+
+/// It answered, with nothing: that is no fault of the request.
+#[test]
+fn a_policy_that_did_nothing_is_scored() {
+    let server = Server::start(&[]);
+    let stopped = json!({"reason": "max_output_tokens"});
+    for (output, details) in
+        [(json!([]), json!(null)), (json!([]), stopped), (json!([{"type": "web_search_call", "id": "w"}]), json!(null))]
+    {
+        let body = json!({"responses_create_params": {"input": "q"}, "expected_answer": "Paris",
+            "response": {"output": output, "incomplete_details": details}});
+        let answer = server.post("/verify?rubric=binary_em", &body.to_string()).ok();
+        assert_eq!((&answer["reward"], &answer["mask_sample"]), (&json!(0.0), &json!(false)), "{answer}");
+    }
+    let body = "{\"completions\": [[], [ ], \"\"], \"columns\": {\"answer\": [\"Paris\", \"Paris\", \"Paris\"]}}";
+    assert_eq!(server.post("/trl?rubric=binary_em", body).ok()["rewards"], json!([0.0, 0.0, 0.0]));
+    let body = json!({"prompt": "q", "response": "", "label": "Paris"}).to_string();
+    let dict = server.post("/slime?rubric=binary_em&format=dict", &body).ok();
+    assert_eq!((&dict["score"], &dict["valid"]), (&json!(0.0), &json!(1.0)));
 }
 
 #[test]

@@ -120,6 +120,8 @@ fn what_may_come_up_is_counted_from_the_start() {
     for sample in [
         "gradus_item_errors_total{code=\"judge_timeout\"} 0",
         "gradus_refusals_told_as_reward_total{kind=\"unknown-rubric\"} 0",
+        "gradus_store_batches_total 0.0",
+        "gradus_store_scores_total 0.0",
         "gradus_store_commits_total 0.0",
         "gradus_store_failures_total 0.0",
         "gradus_store_lost_batches_total 0.0",
@@ -359,6 +361,17 @@ fn what_could_not_be_scored_is_told_the_log_once_a_minute() {
     let broken = r#"{"on_invalid":"error","trajectories":[{"messages":5}]}"#;
     server.post("/reward", broken).problem(422);
     server.wait_until(|server| line("\"code\":\"item_malformed\"", server) == 1);
+}
+
+#[test]
+fn what_is_stored_is_counted() {
+    let server = Server::start(&["--store", "sqlite:counted.db"]);
+    let counted = |name: &str| server.metric(&format!("gradus_store_{name}_total"), &[]);
+    for trajectories in 1..=2 {
+        let body = json!({"trajectories": vec![answering("Paris"); trajectories]}).to_string();
+        server.post("/reward", &body).ok();
+    }
+    assert_eq!((counted("batches"), counted("scores")), (2.0, 3.0));
 }
 
 #[test]

@@ -94,6 +94,47 @@ fn mastery_covers_the_latest_steps_that_have_data() {
     });
 }
 
+/// An evaluation by another rubric under the same name says nothing of the stages that it has not.
+#[test]
+fn a_pass_rate_is_over_the_scores_of_rubrics_that_have_the_stage() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    let rates = |config: &Config| {
+        block_on(async {
+            let store = open(config);
+            let run = store.run("exp", 5).await.unwrap().unwrap();
+            store.close().await;
+            let rates = |stages: &[gradus::store::StageMastery]| {
+                stages.iter().map(|stage| (stage.stage.clone(), stage.pass_rate)).collect::<Vec<_>>()
+            };
+            assert_eq!(rates(&run.recent.stages), rates(&run.overall.stages));
+            rates(&run.overall.stages)
+        })
+    };
+    block_on(async {
+        let store = open(&config(&path));
+        store.append(batch(&store, "exp", 1, &[Some(1.0), Some(0.0)])).await.unwrap();
+        let mut other = batch(&store, "exp", 1, &[Some(1.0); 6]);
+        other.rubric_hash = "b3-00000000".to_owned();
+        other.stages.retain(|stage| &*stage.stage == "la_bleu");
+        store.append(other).await.unwrap();
+        store.close().await;
+    });
+    assert_eq!(
+        rates(&config(&path)),
+        [("la_bleu".to_owned(), Some(7.0 / 8.0)), ("tool_parse".to_owned(), Some(1.0))],
+        "in the places that they have in their rubrics"
+    );
+    // As the version before kept it: a stage's own count is the run's.
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(
+        "ALTER TABLE run_stages DROP COLUMN valid; ALTER TABLE run_step_stages DROP COLUMN valid; PRAGMA user_version = 4",
+    )
+    .unwrap();
+    drop(old);
+    assert_eq!(rates(&config(&path))[1], ("tool_parse".to_owned(), Some(2.0 / 8.0)));
+}
+
 #[test]
 fn runs_are_listed_latest_first_in_stable_pages() {
     on_each(async |store| {

@@ -76,7 +76,7 @@ fn fingerprint(trajectory: &Trajectory<'_>) -> u64 {
 /// making two equal. A cryptographic hash takes a fifth of the time of scoring a short trajectory.
 pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> u128 {
     let trajectory = &item.trajectory;
-    let mut hashing = Gathered::default();
+    let mut hashing = BufferedHasher::default();
     let mut part = |kind: &str, text: &str| {
         hashing.add(kind.as_bytes());
         hashing.add(&(text.len() as u64).to_le_bytes());
@@ -116,13 +116,13 @@ pub(super) fn content_hash(item: &Item<'_>, tools: u128) -> u128 {
 
 /// A hash of many parts. Short ones are gathered: hashing them one by one takes longer than copying them.
 #[derive(Default)]
-struct Gathered {
+struct BufferedHasher {
     waiting: Vec<u8>,
     /// What came before, where that was much.
     hashed: Option<Hasher>,
 }
 
-impl Gathered {
+impl BufferedHasher {
     /// Bytes that are gathered.
     const PIECE_BYTES: usize = 4 << 10;
 
@@ -159,7 +159,7 @@ mod tests {
     fn gathering_does_not_change_the_hash() {
         let text: Vec<u8> = (0..100_000_u32).map(|at| at.to_le_bytes()[0]).collect();
         for sizes in [&[1, 7, 64][..], &[4 << 10, 3], &[40_000], &[4095, 1], &[100_000]] {
-            let mut hashing = Gathered::default();
+            let mut hashing = BufferedHasher::default();
             let mut rest = &text[..];
             for size in sizes.iter().cycle() {
                 let (head, tail) = rest.split_at(rest.len().min(*size));

@@ -5,17 +5,17 @@
 //! scored once. Blocks: never call it from an async thread. Knows no HTTP status and no store.
 //!
 //! The files in the order in which [`Engine::score`], which reads as the way of a request, comes to them: `settings` (what it
-//! is scored with), `stop` (until when), `distinct` (which items are one trajectory), `steps` and `crew` (on which cores),
+//! is scored with), `stop` (until when), `distinct` (which items are one trajectory), `steps` and `thread_pool` (on which cores),
 //! `work` (some trajectories, scored and written), `respond` (groups, `on_invalid`, the bytes), `warnings` and `facts` (what
 //! else is said).
 
-mod crew;
 mod distinct;
 mod facts;
 mod respond;
 mod settings;
 mod steps;
 mod stop;
+mod thread_pool;
 pub mod warnings;
 mod work;
 
@@ -83,7 +83,7 @@ pub struct Row {
 
 /// What one stage did to the trajectories of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Tally {
+pub struct StageCounts {
     /// Trajectories that were scored by it.
     pub reached: u32,
     /// Those that reached its threshold.
@@ -100,7 +100,7 @@ pub struct Scored {
     /// One per trajectory, in request order.
     pub rows: Vec<Row>,
     /// One per stage of the rubric.
-    pub tallies: Vec<Tally>,
+    pub stages: Vec<StageCounts>,
     /// How often each error came up.
     pub errors: Vec<(NoScoreCode, u64)>,
     /// Probability that judges gave to something other than their labels, of each verdict that tells it.

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::warnings::{self, Fate, Warning};
-use super::{BatchError, Facts, Row, Scored, Settings, Tally};
+use super::warnings::{self, ItemOutcome, Warning};
+use super::{BatchError, Facts, Row, Scored, Settings, StageCounts};
 use crate::advantage::GroupStatistics;
 use crate::http::wire::{CacheWire, ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, error};
 use crate::rubric::Rubric;
@@ -47,7 +47,7 @@ struct Entry<'t> {
     scores: Range<usize>,
     outside: Vec<f64>,
     names: Names<'t>,
-    fate: Fate,
+    fate: ItemOutcome,
     error: Option<Box<(NoScoreCode, ErrorWire<'static>)>>,
     facts: Option<Box<Facts>>,
 }
@@ -137,7 +137,7 @@ impl<'t> Entry<'t> {
             scores: 0..0,
             outside: report.outcomes.iter().filter_map(outside).collect(),
             names: row.names.clone(),
-            fate: Fate::of(report),
+            fate: ItemOutcome::of(report),
             error,
             facts,
         }
@@ -213,7 +213,7 @@ pub(super) fn finish(
         };
         rewards.push(entry.reward.or(entry.fill));
     }
-    let mut tallies = vec![Tally::default(); settings.rubric.stages.len()];
+    let mut tallies = vec![StageCounts::default(); settings.rubric.stages.len()];
     for entry in entries.iter().filter(|entry| entry.reward.is_some()) {
         let scores = texts.get(entry.text).and_then(|its: &Texts| its.scores.get(entry.scores.clone()));
         for (tally, (score, passed)) in tallies.iter_mut().zip(scores.unwrap_or_default()) {
@@ -244,7 +244,7 @@ pub(super) fn finish(
         result,
         facts: entry.facts,
     });
-    Ok(Scored { body, rows: rows.collect(), tallies, errors, outside, warnings, settings })
+    Ok(Scored { body, rows: rows.collect(), stages: tallies, errors, outside, warnings, settings })
 }
 
 /// The probability that a judge gave to something other than its labels.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use super::crew::Crew;
+use super::thread_pool::ThreadPool;
 
 /// Bytes of request that one step goes through, about: what a free core takes at a time, well below a millisecond.
 const STEP_BYTES: usize = 64 * 1024;
@@ -22,7 +22,7 @@ const READY_STEPS: usize = 2;
 #[derive(Debug, Default)]
 pub struct Load {
     running: Arc<AtomicUsize>,
-    large: Arc<Crew>,
+    large: Arc<ThreadPool>,
 }
 
 impl Load {

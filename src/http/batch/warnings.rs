@@ -48,14 +48,14 @@ impl fmt::Display for Warning {
 
 /// What became of an item, as far as warnings depend on it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Fate {
+pub struct ItemOutcome {
     /// Whether there is a reward.
     pub scored: bool,
     /// Whether its policy called a tool.
     pub called: bool,
 }
 
-impl Fate {
+impl ItemOutcome {
     /// What became of the item that a report is about.
     pub fn of(report: &Report<'_>) -> Self {
         let called = report.evidence.as_ref().is_some_and(|evidence| evidence.calls().next().is_some());
@@ -63,12 +63,12 @@ impl Fate {
     }
 }
 
-/// The warnings of a request; `fate` says what became of an item.
+/// The warnings of a request; `outcome` says what became of an item.
 pub fn of(
     items: &[Result<Item<'_>, Pointed>],
     rubric: &Rubric,
     position: &Position,
-    fate: impl Fn(usize) -> Fate,
+    outcome: impl Fn(usize) -> ItemOutcome,
 ) -> Vec<Warning> {
     let curriculum = rubric.missing_in(position).into_iter().map(|text| Warning { text, items: None });
     let mut warnings: Vec<_> = curriculum.take(MAX_WARNINGS).collect();
@@ -78,14 +78,14 @@ pub fn of(
     };
     let (by_answer, by_calls) = (first(rubric, Stage::needs_references), first(rubric, Stage::needs_reference_calls));
     let by_tools = first(rubric, Stage::needs_tools);
-    for (index, item) in readable().filter(|(index, _)| fate(*index).scored) {
+    for (index, item) in readable().filter(|(index, _)| outcome(*index).scored) {
         if let Some(stage) = by_answer.filter(|_| item.trajectory.references.is_empty()) {
             note(&mut warnings, index, missing("references", stage));
         }
         if let Some(stage) = by_calls.filter(|_| item.trajectory.reference_calls.is_none()) {
             note(&mut warnings, index, missing("reference_calls", stage));
         }
-        if let Some(stage) = by_tools.filter(|_| item.trajectory.tools.is_empty() && fate(index).called) {
+        if let Some(stage) = by_tools.filter(|_| item.trajectory.tools.is_empty() && outcome(index).called) {
             let text = format!(
                 "there are calls and no `tools`: to {stage} all are calls of unknown tools; send the tools that the policy \
                  was offered, `[]` where it was offered none"

@@ -9,10 +9,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::TextOrTextsDoc;
-use super::draft::{Draft, Written};
 use super::fields::Parts;
 use super::options::{Options, Repeatable};
-use super::sheet::{Sheet, written};
+use super::raw_item::{RawItem, Written};
+use super::results::{Results, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -105,13 +105,13 @@ pub(crate) struct Usage {
     total_tokens: u64,
 }
 
-fn read(body: &str) -> Result<(String, Vec<Draft<'_>>), Pointed> {
+fn read(body: &str) -> Result<(String, Vec<RawItem<'_>>), Pointed> {
     let parts = Parts::read(body, 2)?;
     let body = parts.object(body)?;
     let input = body.needed("input")?;
     let texts = if input.raw().starts_with('[') { input.raws() } else { vec![input.raw()] };
-    let draft = |text| Draft { written: Written::Whole(text), ..Draft::default() };
-    Ok((body.text_of("model")?.unwrap_or_default().into_owned(), texts.into_iter().map(draft).collect()))
+    let raw_item = |text| RawItem { written: Written::Whole(text), ..RawItem::default() };
+    Ok((body.text_of("model")?.unwrap_or_default().into_owned(), texts.into_iter().map(raw_item).collect()))
 }
 
 struct Classify {
@@ -123,18 +123,18 @@ impl Dialect for Classify {
     // verl waits for 300 s.
     const DEADLINE_MS: Option<u64> = Some(290_000);
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        read(body).map(|(model, drafts)| (Self { model }, drafts))
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
+        read(body).map(|(model, raw_items)| (Self { model }, raw_items))
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
         let class = |(index, reward)| ClassDoc { index, label: "LABEL_0", probs: [reward], num_classes: 1 };
         written(&ClassifyResponse {
             id: "classify-1",
             object: "list",
             created: 0,
             model: &self.model,
-            data: sheet.numbers().into_iter().enumerate().map(class).collect(),
+            data: results.numbers().into_iter().enumerate().map(class).collect(),
             usage: Usage::default(),
         })
     }
@@ -148,13 +148,13 @@ impl Dialect for Embeddings {
     const ON_INVALID: OnInvalid = OnInvalid::Zero;
     const DEADLINE_MS: Option<u64> = Classify::DEADLINE_MS;
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        read(body).map(|(model, drafts)| (Self { model }, drafts))
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
+        read(body).map(|(model, raw_items)| (Self { model }, raw_items))
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
         let embedding = |(index, reward)| EmbeddingDoc { object: "embedding", index, embedding: [reward] };
-        let data = sheet.numbers().into_iter().enumerate().map(embedding).collect();
+        let data = results.numbers().into_iter().enumerate().map(embedding).collect();
         written(&EmbeddingsResponse { object: "list", model: &self.model, data, usage: Usage::default() })
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct LabelObjectDoc {
     /// Calls that a right trajectory makes.
     #[schema(required = false, value_type = Vec<JsonObject>)]
     reference_calls: Option<Vec<Value>>,
-    /// The tools that were offered.
+    /// The tools that were offered; the list may be written as a string.
     #[schema(required = false, value_type = Vec<JsonObject>)]
     tools: Option<Vec<Value>>,
     /// The prompt's group.

@@ -10,11 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
-use super::draft::{Draft, Written};
 use super::fields::{Parts, Value};
 use super::label::Label;
 use super::options::{Options, Repeatable};
-use super::sheet::{Named, Outcome, Sheet, written};
+use super::raw_item::{RawItem, Written};
+use super::results::{Named, Outcome, Results, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -102,7 +102,7 @@ impl Dialect for EvalProtocol {
     const ON_INVALID: OnInvalid = OnInvalid::Null;
     const DEADLINE_MS: Option<u64> = None;
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 2)?;
         let body = parts.object(body)?;
         let nested = body.get("kwargs").map(|kwargs| kwargs.object("/kwargs")).transpose()?;
@@ -111,24 +111,24 @@ impl Dialect for EvalProtocol {
         // A conversation must not hide what is right behind it.
         let nested_truth = || nested?.raw_of("ground_truth").filter(is_truth);
         let truth = body.raw_of("ground_truth").filter(is_truth).or_else(nested_truth);
-        let draft = Draft {
+        let raw_item = RawItem {
             written: Written::Messages(Cow::Borrowed(body.needed("messages")?.raw())),
             label: truth.map(Label::of_raw).unwrap_or_default(),
             tools: either("tools").map(Cow::Borrowed),
-            ..Draft::default()
+            ..RawItem::default()
         };
         let within = |wrong: Pointed| Pointed { pointer: ["/kwargs", &wrong.pointer].concat(), ..wrong };
         let inner = nested.map(|kwargs| kwargs.text_of("rubric")).transpose().map_err(within)?.flatten();
         let rubric = body.text_of("rubric")?.or(inner).map(Cow::into_owned);
-        Ok((Self { rubric }, vec![draft]))
+        Ok((Self { rubric }, vec![raw_item]))
     }
 
     fn rubric(&self) -> Option<&str> {
         self.rubric.as_deref()
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        sheet.outcomes.first().map_or_else(Vec::new, |outcome| written(&result(outcome)))
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
+        results.outcomes.first().map_or_else(Vec::new, |outcome| written(&result(outcome)))
     }
 }
 

@@ -133,14 +133,14 @@ impl<'t, 'b> Value<'t, 'b> {
     }
 
     /// The first of these fields that is there and not null, an empty list only where no other is; of several of one name the
-    /// first.
+    /// last, as every reader of JSON into a map has it.
     pub(super) fn first(self, names: &[&str]) -> Option<Value<'t, 'b>> {
         let is = |field: &Value<'_, '_>, name: &str| {
             let raw = field.raw_key();
             raw == name || raw.contains('\\') && field.key() == name
         };
-        let find = |wanted: fn(Self) -> bool| {
-            names.iter().find_map(|name| self.inside().find(|field| is(field, name) && wanted(*field)))
+        let find = |wanted: fn(&Self) -> bool| {
+            names.iter().find_map(|name| self.inside().filter(|field| is(field, name)).last().filter(wanted))
         };
         find(|field| !field.is_null() && !field.is_empty_list()).or_else(|| find(|field| !field.is_null()))
     }
@@ -191,6 +191,23 @@ impl<'t, 'b> Value<'t, 'b> {
     }
 }
 
+/// Checks that a column, which stands at `pointer`, has as many entries as there are of what is scored.
+///
+/// # Errors
+/// When it has more or fewer.
+pub(super) fn one_for_each(
+    entries: usize,
+    wanted: usize,
+    scored: &str,
+    pointer: impl fmt::Display,
+) -> Result<(), Pointed> {
+    if entries == wanted {
+        return Ok(());
+    }
+    let message = format!("{entries} entries for {wanted} {scored}; send one for each");
+    Err(Pointed::shape(pointer.to_string(), message))
+}
+
 /// A field that was read by itself: its lines and columns are none of the body's.
 fn wrong_field(name: &str, error: &serde_json::Error) -> Pointed {
     Pointed::shape(format!("/{name}"), without_place(error))
@@ -203,7 +220,7 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_name_as_they_were_sent() {
-        let text = r#"{"\u0061": 1.50, "b": null, "b": 2, "list": [{"x": [7]}, "y"]}"#;
+        let text = r#"{"\u0061": 1.50, "b": null, "b": 3, "b": 2, "c": 4, "\u0063": null, "list": [{"x": [7]}, "y"]}"#;
         let parts = Parts::read(text, 3).unwrap();
         let body = parts.object(text).unwrap();
         assert_eq!((body.raw_of("a"), body.raw_of("b"), body.raw_of("c")), (Some("1.50"), Some("2"), None));

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use super::fields::{Parts, Value};
+use crate::http::wire::Whole;
 
 /// What a label says, every field raw JSON.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,6 +20,8 @@ pub(super) struct Label<'b> {
     pub(super) group: Option<Cow<'b, str>>,
     /// How many rollouts the group has.
     pub(super) group_size: Option<usize>,
+    /// What is wrong with it, where the native reader cannot see that.
+    pub(super) fault: Option<String>,
 }
 
 /// Levels of a label that are looked into: itself, and the object that its answers may be.
@@ -71,32 +74,37 @@ impl<'b> Label<'b> {
     }
 
     /// `None` where the object has none of the known keys.
-    pub(super) fn of_object(object: Value<'_, 'b>) -> Option<Self> {
-        let first = |names: &[&str]| object.first(names).map(Value::raw).map(Cow::Borrowed);
+    fn of_object(object: Value<'_, 'b>) -> Option<Self> {
         let answers = object.first(ANSWERS);
-        let label = Self {
-            references: answers.map(Value::raw).map(Cow::Borrowed),
-            reference_calls: first(&["reference_calls"]),
-            tools: first(&["tools"]),
-            group: first(&["group", "group_id"]),
-            group_size: object.raw_of("group_size").and_then(|size| size.parse().ok()),
-        };
+        let beside = Self::beside(object);
         match answers {
             // verl's search data nests them: {"ground_truth": {"target": [..]}}.
-            Some(inner) if inner.raw().starts_with('{') => Some(label.with_inner(inner)),
-            _ => (label != Self::default()).then_some(label),
+            Some(inner) if inner.raw().starts_with('{') => {
+                Some(beside.or(Self::of_object(inner).unwrap_or_else(|| Self::answers(inner.raw()))))
+            }
+            Some(answers) => Some(beside.or(Self::answers(answers.raw()))),
+            None => (beside != Self::default()).then_some(beside),
         }
     }
 
-    fn with_inner(self, inner: Value<'_, 'b>) -> Self {
-        let inner = Self::of_object(inner).unwrap_or_else(|| Self::answers(inner.raw()));
-        Self {
-            references: inner.references,
-            reference_calls: self.reference_calls.or(inner.reference_calls),
-            tools: self.tools.or(inner.tools),
-            group: self.group.or(inner.group),
-            group_size: self.group_size.or(inner.group_size),
-        }
+    /// Reads an object whose fields are those of a label: the answers may be a label themselves.
+    pub(super) fn of_fields(object: Value<'_, 'b>) -> Self {
+        let answers = object.first(ANSWERS).map(|answers| Self::of_raw(answers.raw()));
+        Self::beside(object).or(answers.unwrap_or_default())
+    }
+
+    /// What stands beside the answers.
+    fn beside(object: Value<'_, 'b>) -> Self {
+        let first = |name: &str| object.raw_of(name).map(Cow::Borrowed);
+        let group = Self::of_group(object, &["group", "group_id"]);
+        Self { reference_calls: first("reference_calls"), tools: first("tools"), ..group }
+    }
+
+    /// The group, which has one of these names, and its size.
+    pub(super) fn of_group(object: Value<'_, 'b>, names: &[&str]) -> Self {
+        let size = object.raw_of("group_size").map(size_of).transpose();
+        let (group_size, fault) = size.map_or_else(|wrong| (None, Some(wrong)), |size| (size, None));
+        Self { group: object.first(names).map(Value::raw).map(Cow::Borrowed), group_size, fault, ..Self::default() }
     }
 
     /// An object that was written as a string.
@@ -114,6 +122,7 @@ impl<'b> Label<'b> {
             tools: own(self.tools),
             group: own(self.group),
             group_size: self.group_size,
+            fault: self.fault,
         }
     }
 
@@ -125,13 +134,23 @@ impl<'b> Label<'b> {
             tools: self.tools.or(other.tools),
             group: self.group.or(other.group),
             group_size: self.group_size.or(other.group_size),
+            fault: self.fault.or(other.fault),
         }
     }
 }
 
-/// Whether a raw JSON string's text begins with a brace.
+/// Whether a raw JSON string's text may begin with a brace: what white space and a brace may be written with are these escapes.
 fn begins_as_object(raw: &str) -> bool {
-    raw.get(1..).is_some_and(|text| text.trim_start().starts_with('{'))
+    let text = raw.get(1..).unwrap_or_default().trim_start();
+    ["{", "\\n", "\\r", "\\t", "\\u"].iter().any(|start| text.starts_with(start))
+}
+
+/// How many rollouts a group has: a whole number, or text of one.
+fn size_of(raw: &str) -> Result<usize, String> {
+    let text = serde_json::from_str::<String>(raw);
+    let number = serde_json::from_str::<Whole>(text.as_deref().unwrap_or(raw));
+    let size = number.ok().and_then(|Whole(number)| usize::try_from(number).ok());
+    size.ok_or_else(|| format!("`group_size` is {raw}; it must be a whole number, or left out"))
 }
 
 #[cfg(test)]
@@ -170,5 +189,27 @@ mod tests {
             let found = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
             assert_eq!(Json::Object(found.collect()), case["read"], "{}", case["name"]);
         }
+    }
+
+    #[test]
+    fn a_label_may_be_written_with_escapes() {
+        for raw in [r#""\u007b\"answer\": 1}""#, r#"" \t\u000a{\"\u0061nswer\": 1}""#] {
+            assert_eq!(read(raw).references.as_deref(), Some("1"), "{raw}");
+        }
+        assert_eq!(read(r#""\\frac{1}{2}""#).references.as_deref(), Some(r#""\\frac{1}{2}""#));
+    }
+
+    #[test]
+    fn a_size_that_is_none_is_said() {
+        for size in ["2.5", "-1", "\"two\"", "[]", "true", "\"\""] {
+            let raw = format!("{{\"answer\": {{\"target\": 1, \"group_size\": {size}}}}}");
+            assert!(read(&raw).fault.unwrap().contains(&format!("`group_size` is {size};")), "{size}");
+        }
+    }
+
+    #[test]
+    fn of_a_field_that_is_there_twice_the_last_counts() {
+        assert_eq!(read(r#"{"answer": 1, "group": "a", "answer": 2}"#).references.as_deref(), Some("2"));
+        assert_eq!(read(r#"{"answer": 1, "answer": null, "group": 1}"#).references, None);
     }
 }

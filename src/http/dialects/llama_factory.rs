@@ -7,10 +7,10 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::draft::{Draft, Written};
 use super::fields::Parts;
 use super::options::{Options, Repeatable};
-use super::sheet::{Sheet, written};
+use super::raw_item::{RawItem, Written};
+use super::results::{Results, written};
 use super::unscored::Unscored;
 use super::{Dialect, serve};
 use crate::http::app::App;
@@ -54,18 +54,18 @@ impl Dialect for LlamaFactory {
     const DEADLINE_MS: Option<u64> = None;
     const LIST: Option<&'static str> = Some("messages");
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 2)?;
         let body = parts.object(body)?;
         let texts = body.needed("messages")?.list("/messages")?.raws();
-        let draft = |text| Draft { written: Written::Whole(text), ..Draft::default() };
-        let drafts = texts.into_iter().map(draft).collect();
-        Ok((Self { model: body.text_of("model")?.unwrap_or_default().into_owned() }, drafts))
+        let raw_item = |text| RawItem { written: Written::Whole(text), ..RawItem::default() };
+        let raw_items = texts.into_iter().map(raw_item).collect();
+        Ok((Self { model: body.text_of("model")?.unwrap_or_default().into_owned() }, raw_items))
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
         let (id, object) = ("scoreeval-1", "score.evaluation");
-        written(&ScoreEvaluationResponse { id, object, model: &self.model, scores: sheet.numbers() })
+        written(&ScoreEvaluationResponse { id, object, model: &self.model, scores: results.numbers() })
     }
 
     fn failed(problem: Problem, unscored: &Unscored) -> Result<Response, Problem> {

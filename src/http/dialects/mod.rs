@@ -5,7 +5,7 @@
 
 mod classify;
 mod docs;
-mod draft;
+
 mod eval_protocol;
 mod fields;
 mod graders;
@@ -17,7 +17,9 @@ mod openrlhf;
 mod options;
 mod pipeline_rl;
 mod prepare;
-mod sheet;
+mod raw_item;
+mod results;
+
 mod slime;
 mod trl;
 mod unscored;
@@ -33,13 +35,13 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde::Deserialize;
 
-use self::draft::Draft;
 use self::options::Options;
 use self::prepare::{GroupOfItems, Prepared, Refused, count, prepare};
-use self::sheet::{Scoring, Sheet};
+use self::raw_item::RawItem;
+use self::results::{Results, Scoring};
 use self::unscored::Unscored;
 use super::app::App;
-use super::cohorts::{self, CohortKey, Joining, Share};
+use super::cohorts::{self, CohortKey, Joining, MemberScores};
 use super::error::Problem;
 use super::handlers::json;
 use super::idempotency::{self, Answer};
@@ -86,7 +88,7 @@ trait Dialect: Sized + Send + 'static {
     ///
     /// # Errors
     /// When the body as a whole is none of this dialect.
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed>;
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed>;
 
     /// The rubric that the body names.
     fn rubric(&self) -> Option<&str> {
@@ -104,7 +106,7 @@ trait Dialect: Sized + Send + 'static {
     }
 
     /// The answer's JSON; `body` is empty where it is not echoed.
-    fn write(&self, body: &str, sheet: &Sheet<'_>) -> Vec<u8>;
+    fn write(&self, body: &str, results: &Results<'_>) -> Vec<u8>;
 
     /// The answer where there are no scores.
     ///
@@ -204,8 +206,8 @@ async fn answer<D: Dialect>(app: &App, body: String, asked: Asked, items: &mut u
     // What is at fault has its place in the native request, which the client never saw.
     let scores = scores.map_err(Problem::without_pointer)?;
     by_size(bytes, move || {
-        let sheet = Sheet::new(&prepared, &scores)?;
-        Ok(prepared.dialect.write(&prepared.body, &sheet).into())
+        let results = Results::new(&prepared, &scores)?;
+        Ok(prepared.dialect.write(&prepared.body, &results).into())
     })
     .await
 }
@@ -274,7 +276,7 @@ async fn score_in_groups<D>(
     });
     let shares = all(joining.collect()).await?;
     let mut places: Vec<Option<Scoring>> = (0..prepared.items.len()).map(|_| None).collect();
-    for (group, Share { scored, first }) in groups.iter().zip(shares) {
+    for (group, MemberScores { scored, first }) in groups.iter().zip(shares) {
         for (row, member) in (first..).zip(&group.members) {
             if let Some(place) = places.get_mut(*member) {
                 *place = Some(Scoring { scored: scored.clone(), row });

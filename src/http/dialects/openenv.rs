@@ -11,11 +11,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
-use super::draft::{Draft, Written};
 use super::fields::Parts;
-use super::label::{self, Label};
+use super::label::Label;
 use super::options::{Options, Repeatable};
-use super::sheet::{Sheet, written};
+use super::raw_item::{RawItem, Written};
+use super::results::{Results, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -83,27 +83,27 @@ impl Dialect for OpenEnv {
     const ON_INVALID: OnInvalid = OnInvalid::Null;
     const DEADLINE_MS: Option<u64> = None;
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
-        let parts = Parts::read(body, 1 + label::DEPTH)?;
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
+        let parts = Parts::read(body, 2)?;
         let body = parts.object(body)?;
         let action = body.needed("action")?.object("/action")?;
         let Some(messages) = action.raw_of("messages") else {
             return Err(Pointed::shape("/action", "the field `messages` is missing; add the conversation"));
         };
-        let draft = Draft {
+        let raw_item = RawItem {
             written: Written::Messages(Cow::Borrowed(messages)),
-            label: Label::of_object(action).unwrap_or_default(),
-            ..Draft::default()
+            label: Label::of_fields(action),
+            ..RawItem::default()
         };
-        Ok((Self { deadline_ms: body.raw_of("timeout_s").map(milliseconds).transpose()? }, vec![draft]))
+        Ok((Self { deadline_ms: body.raw_of("timeout_s").map(milliseconds).transpose()? }, vec![raw_item]))
     }
 
     fn deadline_ms(&self) -> Option<u64> {
         self.deadline_ms
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        let reward = sheet.outcomes.first().and_then(super::sheet::Outcome::reward);
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
+        let reward = results.outcomes.first().and_then(super::results::Outcome::reward);
         written(&StepResponse { observation: Observation::default(), reward, done: true })
     }
 }

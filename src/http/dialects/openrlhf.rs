@@ -10,11 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
-use super::draft::{Draft, Written, quoted};
-use super::fields::{Parts, Value};
+use super::fields::{Parts, Value, one_for_each};
 use super::label::{self, Label};
 use super::options::{Options, Repeatable};
-use super::sheet::{Named, Sheet, written};
+use super::raw_item::{RawItem, Written, quoted};
+use super::results::{Named, Results, written};
 use super::unscored::Unscored;
 use super::{Dialect, as_reward, json, serve};
 use crate::http::app::App;
@@ -65,35 +65,34 @@ impl Dialect for OpenRlhf {
     const LIST: Option<&'static str> = Some("query");
     const RETRIES_ALL: bool = true;
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 2 + label::DEPTH)?;
         let body = parts.object(body)?;
         let query = body.needed("query")?.list("/query")?.raws();
         let (prompts, labels) = (body.values_of("prompts")?, body.values_of("labels")?);
         for (name, list) in [("prompts", &prompts), ("labels", &labels)] {
-            if !list.is_empty() && list.len() != query.len() {
-                let message = format!("{} entries for {} of `query`; send one for each", list.len(), query.len());
-                return Err(Pointed::shape(format!("/{name}"), message));
+            if !list.is_empty() {
+                one_for_each(list.len(), query.len(), "of `query`", format_args!("/{name}"))?;
             }
         }
-        let draft = |(place, query)| {
+        let raw_item = |(place, query)| {
             let prompt = prompts.get(place).copied().map(Value::raw);
             // What it sends of a data set whose labels it was not told of (`label = ""` without `--data.label_key`).
             let label = labels.get(place).copied().filter(|label: &Value<'_, '_>| label.raw() != "\"\"");
-            draft(query, prompt, Label::read(label))
+            raw_item(query, prompt, Label::read(label))
         };
-        let drafts = query.into_iter().enumerate().map(draft).collect();
-        Ok((Self, drafts))
+        let raw_items = query.into_iter().enumerate().map(raw_item).collect();
+        Ok((Self, raw_items))
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        let rewards = sheet.numbers();
-        let columns = sheet.metric_names().into_iter().enumerate().map(|(column, name)| {
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
+        let rewards = results.numbers();
+        let columns = results.metric_names().into_iter().enumerate().map(|(column, name)| {
             let score =
-                |outcome: &super::sheet::Outcome<'_>| outcome.metrics().nth(column).map_or(0.0, |metric| metric.1);
-            (name, sheet.outcomes.iter().map(score).collect())
+                |outcome: &super::results::Outcome<'_>| outcome.metrics().nth(column).map_or(0.0, |metric| metric.1);
+            (name, results.outcomes.iter().map(score).collect())
         });
-        let valid = sheet.outcomes.iter().map(|outcome| f64::from(u8::from(outcome.valid()))).collect();
+        let valid = results.outcomes.iter().map(|outcome| f64::from(u8::from(outcome.valid()))).collect();
         written(&OpenRlhfResponse {
             scores: cut(&rewards),
             rewards,
@@ -127,11 +126,13 @@ fn cut(rewards: &[Option<f64>]) -> Vec<Option<f64>> {
 }
 
 /// An item of a whole text and its prompt, both raw JSON.
-fn draft<'b>(query: &'b str, prompt: Option<&'b str>, label: Label<'b>) -> Draft<'b> {
-    let whole = || Draft { written: Written::Whole(query), label: label.clone(), ..Draft::default() };
+fn raw_item<'b>(query: &'b str, prompt: Option<&'b str>, label: Label<'b>) -> RawItem<'b> {
+    let whole = || RawItem { written: Written::Whole(query), label: label.clone(), ..RawItem::default() };
     let Some(prompt) = prompt.filter(|prompt| prompt.starts_with('"')) else { return whole() };
     match response_after(query, prompt) {
-        Some(response) => Draft { prompt: Some(Cow::Borrowed(prompt)), written: response, label, ..Draft::default() },
+        Some(response) => {
+            RawItem { prompt: Some(Cow::Borrowed(prompt)), written: response, label, ..RawItem::default() }
+        }
         None => whole(),
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 
 use super::Dialect;
-use super::draft::{Desk, Outline};
 use super::fields::length_of;
 use super::options::Options;
+use super::raw_item::{ItemContext, ItemSummary};
 use crate::http::app::App;
 use crate::http::error::Problem;
 use crate::http::wire::{MAX_TRAJECTORIES, OnInvalid, Pointed, read_as};
@@ -41,7 +41,7 @@ pub(super) struct Prepared<D> {
 pub(super) struct PreparedItem {
     range: Range<usize>,
     /// What is remembered of it.
-    pub(super) outline: Outline,
+    pub(super) summary: ItemSummary,
 }
 
 /// The items of one group.
@@ -85,7 +85,7 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
     if D::ECHOES {
         read_as::<IgnoredAny>(&body).map_err(refuse)?;
     }
-    let (dialect, drafts) = D::read(&body).map_err(refuse)?;
+    let (dialect, raw_items) = D::read(&body).map_err(refuse)?;
     options.step = options.step.or(dialect.step());
     options.deadline_ms = options.deadline_ms.or(dialect.deadline_ms());
     let name = options.rubric.as_deref().or_else(|| dialect.rubric()).or(D::RUBRIC);
@@ -93,31 +93,31 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
     let rubric = app.engine.catalog.get(name.unwrap_or(&app.engine.default_rubric));
     let ranks = rubric.as_ref().is_some_and(|rubric| rubric.ranks());
     let grouped = ranks || options.on_invalid() == OnInvalid::Mean;
-    let desk = Desk {
+    let context = ItemContext {
         references: &app.references,
         keyed: grouped || options.run_id.is_some() && app.store.is_some(),
         judged: rubric.is_some_and(|rubric| is_judged(&rubric)),
         tool_format: options.tool_format.as_deref(),
     };
     let envelope = options.envelope(name);
-    let mut text = String::with_capacity(envelope.len() + body.len() + 64 * drafts.len() + 16);
+    let mut text = String::with_capacity(envelope.len() + body.len() + 64 * raw_items.len() + 16);
     text.push_str(&envelope);
-    if drafts.len() > MAX_TRAJECTORIES {
-        let items = drafts.len();
+    if raw_items.len() > MAX_TRAJECTORIES {
+        let items = raw_items.len();
         let message =
             format!("the body has {items} items; at most {MAX_TRAJECTORIES} are scored at once, send several bodies");
         return Err(Refused { problem: Problem::shape("", message), items });
     }
     // What is kept by prompt comes with every item that has none of its own.
     let most = KEPT_BYTES + 4 * body.len();
-    let mut items = Vec::with_capacity(drafts.len());
-    for (place, draft) in drafts.into_iter().enumerate() {
+    let mut items = Vec::with_capacity(raw_items.len());
+    for (place, raw_item) in raw_items.into_iter().enumerate() {
         if place > 0 {
             text.push(',');
         }
         let start = text.len();
-        let outline = draft.write(&desk, &mut text);
-        items.push(PreparedItem { range: start..text.len(), outline });
+        let summary = raw_item.write(&context, &mut text);
+        items.push(PreparedItem { range: start..text.len(), summary });
         if text.len() > most {
             let message = format!(
                 "with the references that are kept for their prompts the items have more than {most} bytes; send fewer at once"
@@ -173,15 +173,15 @@ impl<D> Prepared<D> {
     fn groups(&self) -> Vec<GroupOfItems> {
         let mut groups: Vec<GroupOfItems> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
-        for (item, PreparedItem { outline, .. }) in self.items.iter().enumerate() {
-            let name = outline.group.as_deref().unwrap_or_default();
+        for (item, PreparedItem { summary, .. }) in self.items.iter().enumerate() {
+            let name = summary.group.as_deref().unwrap_or_default();
             let place = *places.entry(name).or_insert(groups.len());
             if place == groups.len() {
                 groups.push(GroupOfItems { name: name.to_owned(), size: 0, members: Vec::new(), text: String::new() });
             }
             if let Some(group) = groups.get_mut(place) {
                 group.members.push(item);
-                let size = outline.group_size.or(self.options.group_size).filter(|_| outline.group.is_some());
+                let size = summary.group_size.or(self.options.group_size).filter(|_| summary.group.is_some());
                 // More are not scored together.
                 group.size = group.size.max(size.unwrap_or(0)).min(MAX_TRAJECTORIES);
             }

@@ -10,11 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::{LabelDoc, TextOrMessagesDoc};
-use super::draft::{Draft, Written};
 use super::fields::Parts;
 use super::label::{self, Label};
 use super::options::{Options, Repeatable};
-use super::sheet::{Named, Sheet, written};
+use super::raw_item::{RawItem, Written};
+use super::results::{Named, Results, written};
 use super::unscored::Unscored;
 use super::{Dialect, as_reward, json, serve};
 use crate::http::app::App;
@@ -59,22 +59,22 @@ impl Dialect for Slime {
     const DEADLINE_MS: Option<u64> = Some(110_000);
     const RETRIES_ALL: bool = true;
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 1 + label::DEPTH)?;
         let body = parts.object(body)?;
-        let draft = Draft {
+        let raw_item = RawItem {
             prompt: body.raw_of("prompt").map(Cow::Borrowed),
             written: Written::response(body.needed("response")?.raw()),
             label: Label::read(body.get("label")),
-            ..Draft::default()
+            ..RawItem::default()
         };
-        Ok((Self, vec![draft]))
+        Ok((Self, vec![raw_item]))
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        let reward = sheet.numbers().first().copied().flatten();
-        match sheet.outcomes.first() {
-            Some(outcome) if sheet.options.wants_dict() => {
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
+        let reward = results.numbers().first().copied().flatten();
+        match results.outcomes.first() {
+            Some(outcome) if results.options.wants_dict() => {
                 let valid = Some(f64::from(u8::from(outcome.valid())));
                 let metrics = outcome.metrics().map(|(name, score)| (name, Some(score))).collect();
                 written(&Named { own: vec![("score", reward), ("valid", valid)], metrics })

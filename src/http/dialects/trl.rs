@@ -10,11 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::docs::TextOrMessagesDoc;
-use super::draft::{Draft, Written};
-use super::fields::{Parts, Value};
+use super::fields::{Parts, Value, one_for_each};
 use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
-use super::sheet::{Named, Outcome, Sheet, written};
+use super::raw_item::{NO_WORDS, RawItem, Written};
+use super::results::{Named, Outcome, Results, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -68,18 +68,9 @@ type Column<'t, 'b> = Option<Vec<Value<'t, 'b>>>;
 fn column<'t, 'b>(of: Value<'t, 'b>, at: &str, names: &[&str], wanted: usize) -> Result<Column<'t, 'b>, Pointed> {
     let Some(column) = of.first(names) else { return Ok(None) };
     let pointer = format!("{at}/{}", column.key());
-    let column: Column<'_, '_> = Some(column.list(&pointer)?.inside().collect());
-    check_length(column.as_ref(), wanted, pointer).map(|()| column)
-}
-
-fn check_length<T>(column: Option<&Vec<T>>, wanted: usize, pointer: String) -> Result<(), Pointed> {
-    match column {
-        Some(column) if column.len() != wanted => {
-            let message = format!("{} entries for {wanted} completions; send one for each", column.len());
-            Err(Pointed::shape(pointer, message))
-        }
-        _ => Ok(()),
-    }
+    let entries: Vec<_> = column.list(&pointer)?.inside().collect();
+    one_for_each(entries.len(), wanted, "completions", pointer)?;
+    Ok(Some(entries))
 }
 
 struct Trl {
@@ -90,13 +81,11 @@ impl Dialect for Trl {
     const ON_INVALID: OnInvalid = OnInvalid::Null;
     const DEADLINE_MS: Option<u64> = None;
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 3)?;
         let body = parts.object(body)?;
         let completions = body.needed("completions")?.list("/completions")?.raws();
-        let prompts = body.get("prompts").map(|prompts| prompts.list("/prompts")).transpose()?;
-        let prompts: Column<'_, '_> = prompts.map(|prompts| prompts.inside().collect());
-        check_length(prompts.as_ref(), completions.len(), "/prompts".to_owned())?;
+        let prompts = column(body, "", &["prompts"], completions.len())?;
         let columns = body.get("columns").map(|columns| columns.object("/columns")).transpose()?;
         // A reward function is given its columns beside the completions: whoever sends its arguments as they are means those.
         let (columns, place) = columns.map_or((body, ""), |columns| (columns, "/columns"));
@@ -105,7 +94,7 @@ impl Dialect for Trl {
         let answers = of(&[&["ground_truth", "solution"], COLUMNS].concat())?;
         let (groups, tools, calls) = (of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
         let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
-        let drafts = completions.into_iter().enumerate().map(|(place, completion)| {
+        let raw_items = completions.into_iter().enumerate().map(|(place, completion)| {
             let about = Label {
                 reference_calls: at(calls.as_ref(), place),
                 group: at(groups.as_ref(), place),
@@ -113,28 +102,28 @@ impl Dialect for Trl {
                 ..Label::default()
             };
             let answer = answers.as_ref().and_then(|column| column.get(place)).copied();
-            Draft {
+            RawItem {
                 prompt: at(prompts.as_ref(), place),
                 written: written_by(completion),
                 label: about.or(answer.map(Value::raw).map(Label::of_raw).unwrap_or_default()),
                 tools: at(tools.as_ref(), place),
-                ..Draft::default()
+                ..RawItem::default()
             }
         });
-        let drafts = drafts.collect();
-        Ok((Self { step: body.count_of("global_step")? }, drafts))
+        let raw_items = raw_items.collect();
+        Ok((Self { step: body.count_of("global_step")? }, raw_items))
     }
 
     fn step(&self) -> Option<u64> {
         self.step
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        let columns = sheet.metric_names().into_iter().enumerate().map(|(column, name)| {
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
+        let columns = results.metric_names().into_iter().enumerate().map(|(column, name)| {
             let score = |outcome: &Outcome<'_>| outcome.metrics().nth(column).filter(|_| outcome.valid()).map(|m| m.1);
-            (name, sheet.outcomes.iter().map(score).collect())
+            (name, results.outcomes.iter().map(score).collect())
         });
-        let rewards = sheet.outcomes.iter().map(Outcome::reward).collect();
+        let rewards = results.outcomes.iter().map(Outcome::reward).collect();
         written(&TrlResponse { rewards, metrics: Named { own: Vec::new(), metrics: columns.collect() } })
     }
 }
@@ -145,7 +134,12 @@ fn at<'b>(column: Option<&Vec<Value<'_, 'b>>>, place: usize) -> Option<Cow<'b, s
 }
 
 fn written_by(completion: &str) -> Written<'_> {
-    if completion.starts_with('[') { Written::Messages(completion.into()) } else { Written::response(completion) }
+    match completion.strip_prefix('[') {
+        // Of a completion without a token no message is left.
+        Some(rest) if rest.trim_start() == "]" => Written::Messages(format!("[{NO_WORDS}]").into()),
+        Some(_) => Written::Messages(completion.into()),
+        None => Written::response(completion),
+    }
 }
 
 /// Score columns as a reward function of TRL gets them.

@@ -8,14 +8,15 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
 use super::docs::LabelDoc;
-use super::draft::{Draft, Written};
 use super::fields::{Parts, Value};
 use super::label::Label;
 use super::options::{Options, Repeatable};
-use super::sheet::{Named, Outcome, Sheet, written};
+use super::raw_item::{RawItem, Written};
+use super::results::{Named, Outcome, Results, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -94,22 +95,22 @@ impl Dialect for Verl {
     // Its client waits for 300 s.
     const DEADLINE_MS: Option<u64> = Some(290_000);
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 3)?;
         let body = parts.value(body);
         if !body.raw().starts_with('[') {
-            return Ok((Self { list: false }, vec![draft(body, format_args!(""))?]));
+            return Ok((Self { list: false }, vec![raw_item(body, format_args!(""))?]));
         }
         // One that is no sample is that sample's affair.
-        let drafts = body.inside().enumerate().map(|(place, body)| {
-            let unread = |wrong: Pointed| Draft { fault: Some(wrong.to_string()), ..Draft::default() };
-            draft(body, format_args!("/{place}")).unwrap_or_else(unread)
-        });
-        Ok((Self { list: true }, drafts.collect()))
+        let raw_items = body
+            .inside()
+            .enumerate()
+            .map(|(place, body)| raw_item(body, format_args!("/{place}")).unwrap_or_else(|wrong| unread(body, &wrong)));
+        Ok((Self { list: true }, raw_items.collect()))
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        let all: Vec<_> = sheet.outcomes.iter().map(|outcome| fields(outcome, sheet.options)).collect();
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
+        let all: Vec<_> = results.outcomes.iter().map(|outcome| fields(outcome, results.options)).collect();
         match all.first() {
             Some(first) if !self.list => written(first),
             _ => written(&all),
@@ -117,26 +118,43 @@ impl Dialect for Verl {
     }
 }
 
-fn draft<'b>(body: Value<'_, 'b>, pointer: fmt::Arguments<'_>) -> Result<Draft<'b>, Pointed> {
+fn raw_item<'b>(body: Value<'_, 'b>, pointer: fmt::Arguments<'_>) -> Result<RawItem<'b>, Pointed> {
     let body = body.object(pointer)?;
-    let label = body.raw_of("ground_truth").map(Label::of_raw).unwrap_or_default();
     let written = Written::response(body.needed("solution_str")?.raw());
-    let Some(info) = body.get("extra_info") else { return Ok(Draft { written, label, ..Draft::default() }) };
-    let info = info.object(format_args!("{pointer}/extra_info"))?;
-    let raw = |name: &str| info.raw_of(name).map(Cow::Borrowed);
-    let about = Label {
-        group: info.first(&["group", "group_id", "uid", "index"]).map(Value::raw).map(Cow::Borrowed),
-        group_size: info.raw_of("group_size").and_then(|size| size.parse().ok()),
-        ..Label::default()
-    };
-    Ok(Draft {
+    let info = body.get("extra_info").map(|info| info.object(format_args!("{pointer}/extra_info"))).transpose()?;
+    let raw = |name: &str| info?.raw_of(name).map(Cow::Borrowed);
+    Ok(RawItem {
         prompt: raw("prompt"),
         written,
         tools: raw("tools"),
-        label: label.or(about),
+        label: label(body, info),
         truncated: raw("truncated"),
-        ..Draft::default()
+        ..RawItem::default()
     })
+}
+
+/// What is right, and the group, which verl's data set has elsewhere.
+fn label<'b>(body: Value<'_, 'b>, info: Option<Value<'_, 'b>>) -> Label<'b> {
+    let label = body.raw_of("ground_truth").map(Label::of_raw).unwrap_or_default();
+    let group = info.map(|info| Label::of_group(info, &["group", "group_id", "uid", "index"]));
+    label.or(group.unwrap_or_default())
+}
+
+/// A sample that is none: its group does not wait for it in vain, and it is kept as it was sent.
+fn unread<'b>(body: Value<'_, 'b>, wrong: &Pointed) -> RawItem<'b> {
+    let fault = Some(wrong.to_string());
+    // What is no JSON would spoil what is kept of the others.
+    if serde_json::from_str::<IgnoredAny>(body.raw()).is_err() {
+        return RawItem { fault, ..RawItem::default() };
+    }
+    let info = body.get("extra_info").filter(|info| info.object("").is_ok());
+    RawItem {
+        prompt: info.and_then(|info| info.raw_of("prompt")).map(Cow::Borrowed),
+        written: Written::Response(Cow::Borrowed(body.raw())),
+        label: label(body, info),
+        fault,
+        ..RawItem::default()
+    }
 }
 
 fn fields<'s>(outcome: &Outcome<'s>, options: &Options) -> Named<'s, Option<f64>> {

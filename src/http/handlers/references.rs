@@ -107,7 +107,8 @@ fn read(text: &str) -> Result<Vec<(PromptKey, Entry)>, Problem> {
 /// Load what is right for prompts.
 ///
 /// Trainers that send whole texts without labels (LLaMA-Factory, reward-model servers) are scored by this table, and so is
-/// every item of a dialect that brings no answer of its own; a trajectory of `POST /reward` brings its references along. A
+/// every item of a dialect that brings no answer of its own; a trajectory of `POST /reward` brings its references along. Tools
+/// and group of a line count for each item of its prompt that has none of its own, whether or not it brings an answer. A
 /// prompt is known again in any template: system messages and the template's tokens do not count. A line of a known prompt
 /// replaces what was known. A line that cannot be read refuses the upload.
 #[utoipa::path(post, path = "/references", tag = "dialects", operation_id = "load_references",

@@ -108,7 +108,7 @@ pub(crate) struct StageMastery {
     reached: u64,
     /// Trajectories that passed it.
     passed: u64,
-    /// `passed` over the valid scores, from 0 to 1.
+    /// `passed` over the valid scores by rubrics that have the stage, from 0 to 1.
     pass_rate: Option<f64>,
     /// Mean score of those that reached it, from 0 to 1.
     mean_score: Option<f64>,

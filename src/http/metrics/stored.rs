@@ -27,9 +27,11 @@ impl Collector for StoreCollector {
 
 type Value = fn(&Counters) -> u64;
 
-const STORE: [(Metric, Value); 8] = [
+const STORE: [(Metric, Value); 10] = [
     (gauge("store", "Bytes of the database's file and its log", Some(Unit::Bytes)), |store| store.file_bytes),
     (gauge("store_queue", "Bytes that wait for the store", Some(Unit::Bytes)), |store| store.queue_bytes),
+    (counter("store_batches", "Batches stored", None), |store| store.batches),
+    (counter("store_scores", "Scores stored", None), |store| store.scores),
     (counter("store_commits", "Transactions of the store", None), |store| store.transactions),
     (counter("store_failures", "Batches that the store could not write", None), |store| store.failures),
     (

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::message::{MAX_MESSAGES, MessageWire, read_messages};
 use super::pointed::{Pointed, excerpt, pointed, pointed_below, without_place};
 use super::request::{MAX_NAME_BYTES, check_name};
-use super::rollout::{read_prompt, read_prompt_response};
+use super::rollout::{read_prompt, read_prompt_response, written_end};
 use super::text::{Bounded, Object, PutReferences, References, Scalar, Text, Whole};
 use super::walk::{Walk, present};
 use crate::toolcall::{self, values_bytes};
@@ -131,6 +131,9 @@ pub(super) struct ItemFields<'a> {
 
 const UNKNOWN_FIELDS_KEPT: usize = 4;
 
+/// A field of an item that was refused before it came here: why, in words. Stands before all others.
+pub(in crate::http) const REFUSED: &str = "$refused";
+
 impl<'de> Deserialize<'de> for ItemFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FieldsVisitor;
@@ -161,6 +164,7 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
                         "metadata" => {
                             map.next_value::<IgnoredAny>()?;
                         }
+                        REFUSED => return Err(A::Error::custom(map.next_value::<Text<'_>>()?.0)),
                         other => {
                             fields.note_unknown(other);
                             map.next_value::<IgnoredAny>()?;
@@ -199,6 +203,7 @@ impl<'a> ItemFields<'a> {
                 "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,
                 "response_tokens" => fields.response_tokens = serde_json::from_str(walk.value()?).ok()?,
                 "metadata" => drop(walk.value()?),
+                REFUSED => return None,
                 other => {
                     fields.note_unknown(other);
                     walk.value()?;
@@ -213,10 +218,16 @@ impl<'a> ItemFields<'a> {
     /// ends with it, and what follows has no other.
     fn prompted_format(&self, format: ToolFormat) -> Option<ToolFormat> {
         let raw = self.prompt.filter(|_| format == ToolFormat::Auto && self.response.is_some())?;
-        // Before all of it is decoded.
-        raw.get(raw.floor_char_boundary(raw.len().saturating_sub(64))..)?.find("end_header_id")?;
-        let Text(prompt) = serde_json::from_str(raw).ok()?;
-        prompt.ends_with("<|end_header_id|>\n\n>>>").then_some(ToolFormat::FunctionaryV32)
+        // Before anything is decoded.
+        let end = raw.as_bytes().last_chunk::<6>()?;
+        if end[4] != b'>' && !end.starts_with(b"u003") {
+            return None;
+        }
+        let near = raw.get(raw.floor_char_boundary(raw.len().saturating_sub(64))..)?;
+        if !near.contains("end_header_id") && !near.contains("\\u") {
+            return None;
+        }
+        written_end(raw).ends_with("<|end_header_id|>\n\n>>>").then_some(ToolFormat::FunctionaryV32)
     }
 
     fn note_unknown(&mut self, field: &str) {

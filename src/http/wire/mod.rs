@@ -29,8 +29,8 @@ mod walk;
 
 pub(in crate::http) use apart::{MAX_NOTED, NotTaken, Noted, take_apart};
 pub(in crate::http) use familiar::mix;
-pub(in crate::http) use item::check_truths;
 pub use item::{Given, Item, read_names};
+pub(in crate::http) use item::{REFUSED, check_truths};
 pub(in crate::http) use json::Put;
 pub(in crate::http) use message::PromptMessage;
 pub(in crate::http) use pointed::without_place;

@@ -57,13 +57,13 @@ async fn a_label_counts_in_both_of_its_forms() {
     };
     let text = "Same?\n<<<question 0\nWhat is it?\n0 question>>>\nVerdict:".to_owned();
     let inquiry = Inquiry {
-        messages: vec![PromptMessage { speaker: Speaker::User, text, untrusted: Vec::new() }],
-        want: Want::Labels(["Match", "Mismatch"].map(str::to_owned).into()),
+        messages: vec![PromptMessage { role: ChatRole::User, text, untrusted: Vec::new() }],
+        want: AnswerForm::Labels(["Match", "Mismatch"].map(str::to_owned).into()),
         fewer: [].into(),
     };
     let mut found = Vec::new();
     for judge in [small_judge(|_| ()), small_judge(with_spaces)] {
-        let Said::Labels(logprobs) = judge.answer(&inquiry).await.unwrap().said else { panic!("no labels") };
+        let BackendAnswer::Labels(logprobs) = judge.answer(&inquiry).await.unwrap().said else { panic!("no labels") };
         found.push(logprobs.into_iter().map(f64::exp).collect::<Vec<_>>());
     }
     assert!(found[0].iter().all(|probability| *probability > 1e-4), "{found:?}");

@@ -47,7 +47,7 @@ fn trusted(message: &PromptMessage) -> String {
 fn without_speaker_lines_all_is_the_users() {
     let messages = render("Is it right? {{ answer }}", "1912");
     let [message] = messages.as_slice() else { panic!("{messages:?}") };
-    assert_eq!(message.speaker, Speaker::User);
+    assert_eq!(message.role, ChatRole::User);
     assert_eq!(untrusted(message), ["1912"]);
 }
 
@@ -56,8 +56,8 @@ fn speaker_lines_start_messages_and_what_is_empty_is_left_out() {
     let template =
         "\n <<system>>  \n{% if false %}x{% endif %}\r\n<<user>>\r\nQ {{ answer }}\n\n<<assistant>>\nVerdict:\n";
     let messages = render(template, "A");
-    let speakers: Vec<_> = messages.iter().map(|message| message.speaker).collect();
-    assert_eq!(speakers, [Speaker::User, Speaker::Assistant]);
+    let roles: Vec<_> = messages.iter().map(|message| message.role).collect();
+    assert_eq!(roles, [ChatRole::User, ChatRole::Assistant]);
     assert_eq!(messages[1].text, "Verdict:");
     let not_alone = render("Write <<user>> {{ answer }} <<system>>", "A");
     assert_eq!(not_alone.len(), 1, "only a line of its own counts");

@@ -34,7 +34,7 @@ pub(super) enum Entry {
 
 /// What a failure says of the time to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outlook {
+pub(super) enum FailureDuration {
     /// It may be over in a moment.
     Brief,
     /// It will not be: the endpoint is silent, or does not serve what it is asked for.
@@ -95,7 +95,7 @@ impl Breaker {
     }
 
     /// The endpoint failed.
-    pub(super) fn fail(&mut self, entry: Entry, outlook: Outlook, policy: Policy, now: Instant) {
+    pub(super) fn fail(&mut self, entry: Entry, duration: FailureDuration, policy: Policy, now: Instant) {
         let pause = match *self {
             Self::Closed(failures) if failures + 1 < policy.failures => {
                 *self = Self::Closed(failures + 1);
@@ -105,7 +105,7 @@ impl Breaker {
             Self::HalfOpen { pause, .. } | Self::Open { pause, .. } if entry == Entry::Probe => pause.saturating_mul(2),
             Self::Open { .. } | Self::HalfOpen { .. } => return,
         };
-        let pause = if outlook == Outlook::Lasting { policy.cool_down } else { pause.min(policy.cool_down) };
+        let pause = if duration == FailureDuration::Lasting { policy.cool_down } else { pause.min(policy.cool_down) };
         *self = Self::Open { until: now + pause, pause };
     }
 

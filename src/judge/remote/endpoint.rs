@@ -1,7 +1,7 @@
-//! One endpoint under load: its permits, pace, health and accounts. In: a request; out: its reply, or why there is none.
+//! One endpoint under load: its permits, rate limit, health and accounts. In: a request; out: its reply, or why there is none.
 //! Whoever waits here waits for this endpoint alone. Knows no other endpoint and does not try again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -11,13 +11,14 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
 use super::accounting::{Counters, EndpointSnapshot, Prices};
-use super::breaker::{Breaker, Entry, Outlook, Policy};
+use super::breaker::{Breaker, Entry, FailureDuration, Policy};
 use super::config::EndpointConfig;
 use super::failure::{Failure, FailureKind};
-use super::pace::Pace;
+use super::rate_limit::RateLimit;
 use super::transport::{Route, Transport};
 use crate::judge::deadline::Deadline;
 use crate::judge::inquiry::Usage;
+use crate::locks;
 
 /// A request, ready to be sent to any endpoint.
 #[derive(Debug)]
@@ -68,18 +69,18 @@ pub(super) struct Endpoint {
 #[derive(Debug)]
 struct State {
     breaker: Breaker,
-    pace: Pace,
+    rate_limit: RateLimit,
     paused_until: Option<Instant>,
     outstanding: usize,
     /// Whether the last request was waited for in vain; none where it ended otherwise.
-    silence: Option<Silence>,
+    silence: Option<Unanswered>,
     counters: Counters,
     last_failure: Option<(FailureKind, String)>,
 }
 
 /// Requests that are waited for in vain, whatever was sent.
 #[derive(Debug, Clone, Copy)]
-struct Silence {
+struct Unanswered {
     since: Instant,
     /// When the last one was given up.
     last: Instant,
@@ -103,7 +104,7 @@ impl State {
 /// How good a choice an endpoint is: the smaller, the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Load {
-    /// How long it wants to be left alone, or its pace demands.
+    /// How long it wants to be left alone, or its rate limit demands.
     pub(super) wait: Duration,
     /// Inquiries that it has.
     pub(super) outstanding: usize,
@@ -122,7 +123,7 @@ impl Endpoint {
         longest: Option<Duration>,
         probed: Arc<Notify>,
     ) -> Self {
-        let pace = Pace::new(config.requests_per_minute, config.tokens_per_minute, Instant::now());
+        let rate_limit = RateLimit::new(config.requests_per_minute, config.tokens_per_minute, Instant::now());
         Self {
             url: config.url.clone(),
             transport,
@@ -135,7 +136,7 @@ impl Endpoint {
             },
             state: Mutex::new(State {
                 breaker: Breaker::Closed(0),
-                pace,
+                rate_limit,
                 paused_until: None,
                 outstanding: 0,
                 silence: None,
@@ -149,7 +150,7 @@ impl Endpoint {
     /// What speaks against asking it now; none if it is not to be asked at all.
     pub(super) fn load(&self, tokens: u64, now: Instant) -> Option<Load> {
         let mut state = self.state();
-        let wait = state.pause(now).max(state.pace.wait(tokens, now));
+        let wait = state.pause(now).max(state.rate_limit.wait(tokens, now));
         let (outstanding, silent, requests) = (state.outstanding, state.silence.is_some(), state.counters.requests);
         state.breaker.admits(now).then_some(Load { wait, outstanding, silent, requests })
     }
@@ -171,8 +172,8 @@ impl Endpoint {
 
     /// Takes note that another one answered what this one refused.
     pub(super) fn refused_in_vain(&self) {
-        let outlook = FailureKind::Rejected.outlook();
-        self.state().breaker.fail(Entry::Regular, outlook, self.policy, Instant::now());
+        let duration = FailureKind::Rejected.duration();
+        self.state().breaker.fail(Entry::Regular, duration, self.policy, Instant::now());
     }
 
     /// The last failure that counted against it, or may have.
@@ -197,25 +198,25 @@ impl Endpoint {
         }
     }
 
-    /// Waits for a turn. None if the endpoint is, or while waiting became, one not to be asked.
+    /// Waits until a request may be sent. None if the endpoint is, or while waiting became, one not to be asked.
     ///
     /// # Errors
-    /// When the turn would come after `deadline`; at once if that is known at once.
-    pub(super) async fn turn(&self, tokens: u64, deadline: &Deadline) -> Result<Option<Turn<'_>>, Failure> {
-        let Some(mut turn) = self.enter() else { return Ok(None) };
+    /// When that would be after `deadline`; at once if that is known at once.
+    pub(super) async fn acquire(&self, tokens: u64, deadline: &Deadline) -> Result<Option<RequestPermit<'_>>, Failure> {
+        let Some(mut permit) = self.enter() else { return Ok(None) };
         match deadline.timeout(self.permits.acquire()).await {
-            Some(permit) => turn.permit = permit.ok(),
+            Some(slot) => permit.slot = slot.ok(),
             None => return Err(self.out_of_time("waiting for one of its `max_concurrency` permits")),
         }
         let now = Instant::now();
         let wait = {
             let mut state = self.state();
-            let left_alone = turn.entry == Entry::Regular && !matches!(state.breaker, Breaker::Closed(_));
+            let left_alone = permit.entry == Entry::Regular && !matches!(state.breaker, Breaker::Closed(_));
             if left_alone || !state.pause(now).is_zero() {
                 return Ok(None);
             }
-            turn.booked = Some(tokens);
-            state.pace.take(tokens, now)
+            permit.booked = Some(tokens);
+            state.rate_limit.take(tokens, now)
         };
         let left = deadline.at().saturating_duration_since(now);
         if left.is_zero() {
@@ -227,7 +228,7 @@ impl Endpoint {
         if !wait.is_zero() {
             sleep(wait).await;
         }
-        Ok(Some(turn))
+        Ok(Some(permit))
     }
 
     /// A failure that never reached the endpoint.
@@ -235,25 +236,24 @@ impl Endpoint {
         Failure::new(FailureKind::OutOfTime, format!("out of time {doing}")).told_by(&self.url)
     }
 
-    fn enter(&self) -> Option<Turn<'_>> {
+    fn enter(&self) -> Option<RequestPermit<'_>> {
         let mut state = self.state();
         let entry = state.breaker.enter(self.policy, Instant::now())?;
         state.outstanding += 1;
-        Some(Turn { endpoint: self, entry, permit: None, booked: None, outcome: Outcome::NotSent })
+        Some(RequestPermit { endpoint: self, entry, slot: None, booked: None, outcome: Outcome::NotSent })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under the lock is whole: a panic elsewhere leaves nothing half done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.state)
     }
 }
 
 /// The right to send one request. Dropped, it gives back what it took.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(super) struct RequestPermit<'a> {
     endpoint: &'a Endpoint,
     entry: Entry,
-    permit: Option<SemaphorePermit<'a>>,
+    slot: Option<SemaphorePermit<'a>>,
     booked: Option<u64>,
     outcome: Outcome,
 }
@@ -265,8 +265,8 @@ enum Outcome {
     Known,
 }
 
-impl<'a> Turn<'a> {
-    /// Whose turn it is.
+impl<'a> RequestPermit<'a> {
+    /// Where it may be sent.
     pub(super) fn endpoint(&self) -> &'a Endpoint {
         self.endpoint
     }
@@ -318,7 +318,7 @@ impl<'a> Turn<'a> {
         let state = &mut *self.endpoint.state();
         let is_silent = failure.is_some_and(|failure| failure.kind == FailureKind::Hang);
         let silent_since = state.silence.map(|silence| silence.since);
-        state.silence = is_silent.then(|| Silence { since: silent_since.unwrap_or(now), last: now });
+        state.silence = is_silent.then(|| Unanswered { since: silent_since.unwrap_or(now), last: now });
         // Who answers at last is not silent, and needs no probe to show it.
         let answered = if silent_since.is_some() { Entry::Probe } else { self.entry };
         if let Some(usage) = usage {
@@ -326,7 +326,7 @@ impl<'a> Turn<'a> {
             let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);
             // A reply that does not say what it took is taken at the estimate.
             if let (Some(booked), true) = (self.booked, spent > 0) {
-                state.pace.correct(booked, spent);
+                state.rate_limit.correct(booked, spent);
             }
         }
         let Some(failure) = failure else { return state.breaker.succeed(answered) };
@@ -345,8 +345,8 @@ impl<'a> Turn<'a> {
             state.breaker.abandon(self.entry, now);
         } else if failure.kind.is_against_endpoint() {
             // All of them together do; whether the endpoint is silent or too slow for them, the next one tries soon.
-            let outlook = if is_in_a_hurry { Outlook::Brief } else { failure.kind.outlook() };
-            state.breaker.fail(self.entry, outlook, policy, now);
+            let duration = if is_in_a_hurry { FailureDuration::Brief } else { failure.kind.duration() };
+            state.breaker.fail(self.entry, duration, policy, now);
         } else if !is_refusal || answered == Entry::Probe {
             // Whose fault a refusal is shows at another endpoint; here it shows that this one lives, and no more.
             state.breaker.succeed(answered);
@@ -354,12 +354,12 @@ impl<'a> Turn<'a> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for RequestPermit<'_> {
     fn drop(&mut self) {
         let mut state = self.endpoint.state();
         state.outstanding = state.outstanding.saturating_sub(1);
         if let (Outcome::NotSent, Some(tokens)) = (self.outcome, self.booked) {
-            state.pace.give_back(tokens);
+            state.rate_limit.give_back(tokens);
         }
         if self.outcome != Outcome::Known {
             state.breaker.abandon(self.entry, Instant::now());

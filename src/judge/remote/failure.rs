@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::breaker::Outlook;
+use super::breaker::FailureDuration;
 use crate::stages::{Unavailable, UnavailableCode};
 
 /// Most characters that a message takes over from an endpoint.
@@ -78,8 +78,12 @@ impl FailureKind {
     }
 
     /// Whether the endpoint may be well again in a moment.
-    pub(super) fn outlook(self) -> Outlook {
-        if matches!(self, Self::Hang | Self::Denied | Self::Changed) { Outlook::Lasting } else { Outlook::Brief }
+    pub(super) fn duration(self) -> FailureDuration {
+        if matches!(self, Self::Hang | Self::Denied | Self::Changed) {
+            FailureDuration::Lasting
+        } else {
+            FailureDuration::Brief
+        }
     }
 
     /// Whether it counts against the endpoint's health, or shows that it lives.

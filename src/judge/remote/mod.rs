@@ -12,9 +12,9 @@ mod config;
 mod endpoint;
 mod error;
 mod failure;
-mod pace;
 mod pool;
 mod position;
+mod rate_limit;
 mod reply;
 mod request;
 mod special;
@@ -41,7 +41,7 @@ use self::pool::{Pool, Retry};
 use self::reply::{ChatReply, RewardReply, SglangClassification, VllmClassification};
 use self::transport::Transport;
 use super::deadline::Deadline;
-use super::inquiry::{Finding, Form, Inquiry, PromptMessage, READING, Said, Usage, Want};
+use super::inquiry::{AnswerForm, BackendAnswer, Finding, Form, Inquiry, PromptMessage, READING, Usage};
 use super::shorten::halved;
 use crate::stages::Unavailable;
 
@@ -113,16 +113,16 @@ impl Remote {
     async fn find(&self, inquiry: &Inquiry, deadline: &Deadline) -> Result<Finding, Failure> {
         let messages = &inquiry.messages;
         match &inquiry.want {
-            Want::Labels(labels) => self.labels(messages, labels, deadline).await,
-            Want::ReasonedLabel { labels, thinking_tokens, seed } => {
+            AnswerForm::Labels(labels) => self.labels(messages, labels, deadline).await,
+            AnswerForm::ReasonedLabel { labels, thinking_tokens, seed } => {
                 let call = request::reasoned_label(&self.config, messages, labels, (*thinking_tokens, *seed));
                 self.chat(&call, deadline, |reply| chosen(reply, labels)).await.map(finding)
             }
-            Want::Order { candidates } => {
+            AnswerForm::Order { candidates } => {
                 let call = request::order(&self.config, messages, *candidates);
                 self.chat(&call, deadline, |reply| order(reply, *candidates)).await.map(finding)
             }
-            Want::Reward => self.reward(messages, deadline).await,
+            AnswerForm::Reward => self.reward(messages, deadline).await,
         }
     }
 
@@ -148,7 +148,7 @@ impl Remote {
             match self.chat(&call, deadline, read).await {
                 Ok((Some(logprobs), usage)) => {
                     self.gives_logprobs.get_or_init(|| true);
-                    return Ok(Finding { said: Said::Labels(logprobs), usage });
+                    return Ok(Finding { said: BackendAnswer::Labels(logprobs), usage });
                 }
                 Ok((None, usage)) => wasted = usage,
                 Err(failure) if refuses_logprobs(&failure) && self.gives_logprobs.get() != Some(&true) => {}
@@ -200,7 +200,7 @@ impl Remote {
         let read = |reply: T| {
             let model = reply.model();
             model.map_or(Ok(()), |model| self.check_model(model, self.served.get()))?;
-            let said = reply.reward().map(Said::Reward)?;
+            let said = reply.reward().map(BackendAnswer::Reward)?;
             model.map_or(Ok(()), |model| self.pin(model))?;
             Ok(said)
         };
@@ -285,10 +285,10 @@ impl Remote {
     }
 
     /// The form in which it answers; none where the endpoints are yet to show whether they have log-probabilities.
-    pub(super) fn form(&self, want: &Want) -> Option<Form> {
+    pub(super) fn form(&self, want: &AnswerForm) -> Option<Form> {
         match (want, self.config.logprobs) {
-            (Want::Labels(_), Logprobs::Off) => Some(Form::LabelAlone),
-            (Want::Labels(_), Logprobs::Auto) => {
+            (AnswerForm::Labels(_), Logprobs::Off) => Some(Form::LabelAlone),
+            (AnswerForm::Labels(_), Logprobs::Auto) => {
                 self.gives_logprobs.get().map(|gives| if *gives { Form::AsWanted } else { Form::LabelAlone })
             }
             _ => Some(Form::AsWanted),
@@ -301,7 +301,7 @@ impl Remote {
     }
 }
 
-fn finding((said, usage): (Said, Usage)) -> Finding {
+fn finding((said, usage): (BackendAnswer, Usage)) -> Finding {
     Finding { said, usage }
 }
 

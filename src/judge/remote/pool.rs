@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::accounting::EndpointSnapshot;
-use super::endpoint::{Call, Endpoint, Metered, Quoting, Turn};
+use super::endpoint::{Call, Endpoint, Metered, Quoting, RequestPermit};
 use super::failure::{Failure, FailureKind};
 use crate::judge::deadline::Deadline;
 use crate::judge::inquiry::Usage;
@@ -69,12 +69,12 @@ impl Pool {
         let (mut failed, mut last): (Vec<(&Endpoint, FailureKind)>, Option<Failure>) = (Vec::new(), None);
         let mut attempt = 1;
         loop {
-            let turn = match self.turn(call.tokens, deadline, &failed).await {
-                Ok(turn) => turn,
+            let permit = match self.acquire(call.tokens, deadline, &failed).await {
+                Ok(permit) => permit,
                 Err(failure) => return Err(failure.after(last.as_ref())),
             };
-            let endpoint = turn.endpoint();
-            let failure = match turn.ask(call, deadline, attempt > 1, &read).await {
+            let endpoint = permit.endpoint();
+            let failure = match permit.ask(call, deadline, attempt > 1, &read).await {
                 Ok(answer) => {
                     // It was no fault of the request then.
                     refusing(&failed).for_each(Endpoint::refused_in_vain);
@@ -107,14 +107,14 @@ impl Pool {
         kind.is_transient() || kind.is_its_own() && refused < 2 && self.has_another(failed, deadline)
     }
 
-    /// A turn at the best endpoint: of those that this inquiry `failed` at the least. Chosen anew after each wait: another one
+    /// A permit of the best endpoint: of those that this inquiry `failed` at the least. Chosen anew after each wait: another one
     /// may be the best by then.
-    async fn turn(
+    async fn acquire(
         &self,
         tokens: u64,
         deadline: &Deadline,
         failed: &[(&Endpoint, FailureKind)],
-    ) -> Result<Turn<'_>, Failure> {
+    ) -> Result<RequestPermit<'_>, Failure> {
         let times = |endpoint: &Endpoint| failed.iter().filter(|(other, _)| ptr::eq(*other, endpoint)).count();
         loop {
             let mut probed = pin!(self.probed.notified());
@@ -130,8 +130,8 @@ impl Pool {
             let best = loads.min_by_key(|(load, endpoint)| (load.wait, times(endpoint), *load));
             let in_time = best.filter(|(load, _)| now + load.wait < by);
             if let Some((_, endpoint)) = in_time.filter(|(_, endpoint)| endpoint.pause(now).is_zero()) {
-                match endpoint.turn(tokens, deadline).await? {
-                    Some(turn) => return Ok(turn),
+                match endpoint.acquire(tokens, deadline).await? {
+                    Some(permit) => return Ok(permit),
                     None => continue,
                 }
             }

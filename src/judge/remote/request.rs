@@ -7,7 +7,7 @@ use super::config::{Config, Conversation, Flavor};
 use super::endpoint::Call;
 use super::special::sendable;
 use super::transport::Route;
-use crate::judge::inquiry::{PromptMessage, Speaker};
+use crate::judge::inquiry::{ChatRole, PromptMessage};
 
 /// Characters of a token, about.
 const CHARS_PER_TOKEN: u64 = 4;
@@ -111,7 +111,7 @@ fn chat(config: &Config, messages: &[PromptMessage], max_tokens: u32) -> Map<Str
     body.insert(limit.to_owned(), max_tokens.into());
     if config.flavor != Flavor::Openai {
         insert_template_kwargs(config, &mut body);
-        if messages.last().is_some_and(|message| message.speaker == Speaker::Assistant) {
+        if messages.last().is_some_and(|message| message.role == ChatRole::Assistant) {
             body.insert("continue_final_message".to_owned(), true.into());
             body.insert("add_generation_prompt".to_owned(), false.into());
         }
@@ -137,9 +137,7 @@ fn insert_template_kwargs(config: &Config, body: &mut Map<String, Value>) {
 fn chat_messages(config: &Config, messages: &[PromptMessage]) -> Value {
     messages
         .iter()
-        .map(
-            |message| json!({ "role": message.speaker.as_str(), "content": sendable(message, &config.special_tokens) }),
-        )
+        .map(|message| json!({ "role": message.role.as_str(), "content": sendable(message, &config.special_tokens) }))
         .collect::<Vec<_>>()
         .into()
 }
@@ -152,7 +150,7 @@ fn call(route: Route, body: Map<String, Value>, messages: &[PromptMessage], repl
 /// The conversation as the model's template would write it.
 fn written(config: &Config, messages: &[PromptMessage], conversation: Conversation) -> String {
     let write = |message: &PromptMessage| {
-        let (role, said) = (message.speaker.as_str(), sendable(message, &config.special_tokens));
+        let (role, said) = (message.role.as_str(), sendable(message, &config.special_tokens));
         match conversation {
             Conversation::Chatml => format!("<|im_start|>{role}\n{said}<|im_end|>\n"),
             Conversation::Llama3 => format!("<|start_header_id|>{role}<|end_header_id|>\n\n{said}<|eot_id|>"),

@@ -23,7 +23,7 @@ const RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// A moment, split into what a format can name.
 #[derive(Debug, Clone, Copy)]
-struct Moment {
+struct DateTime {
     year: i64,
     /// 0 to 11.
     month: i64,
@@ -40,7 +40,7 @@ struct Moment {
 /// # Errors
 /// When the format has a directive that is not known here, which is named.
 pub(super) fn strftime(unix_seconds: i64, format: &str) -> Result<String, String> {
-    let moment = Moment::at(unix_seconds.clamp(*RANGE.start(), *RANGE.end()));
+    let moment = DateTime::at(unix_seconds.clamp(*RANGE.start(), *RANGE.end()));
     let mut out = String::with_capacity(format.len() + 16);
     let mut chars = format.chars();
     while let Some(c) = chars.next() {
@@ -59,7 +59,7 @@ pub(super) fn strftime(unix_seconds: i64, format: &str) -> Result<String, String
     Ok(out)
 }
 
-impl Moment {
+impl DateTime {
     fn at(unix_seconds: i64) -> Self {
         let days = unix_seconds.div_euclid(DAY_SECONDS);
         // Never too late: a year has at most 366 days, and at least 365 on the way back.

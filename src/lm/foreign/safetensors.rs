@@ -75,7 +75,7 @@ pub(super) fn load(
     let config = Value::Object(config);
     // Tables of positions made in bfloat16 would be off from position 257 on: float32 on a GPU too.
     let weights = Arc::new(Weights::open(dir, DType::F32, device)?);
-    let builder = VarBuilder::from_backend(Box::new(Shelf(weights.clone())), DType::F32, device.clone());
+    let builder = VarBuilder::from_backend(Box::new(OwnWeights(weights.clone())), DType::F32, device.clone());
     let what = "the model cannot be made";
     let network = match model_type {
         ModelType::Phi3 => {
@@ -200,9 +200,9 @@ fn ends(config: &Map<String, Value>) -> Vec<u32> {
 }
 
 /// Our weights as `candle-transformers` takes them: checked, hashed, one at a time.
-struct Shelf(Arc<Weights>);
+struct OwnWeights(Arc<Weights>);
 
-impl SimpleBackend for Shelf {
+impl SimpleBackend for OwnWeights {
     fn get(&self, shape: Shape, name: &str, _: Init, _: DType, _: &Device) -> candle_core::Result<Tensor> {
         self.0.get(name, shape.dims()).map_err(Error::wrap)
     }

@@ -1,4 +1,4 @@
-//! The fused kernels and how they are launched: what `twin` computes, in 16 bits on an NVIDIA GPU.
+//! The fused kernels and how they are launched: what `plain` computes, in 16 bits on an NVIDIA GPU.
 //!
 //! In: tensors of one device. Out: tensors of the same device, work queued on its one stream. The kernels are CUDA C++
 //! beside this file, compiled to PTX by `build.rs`. Knows no model; the only unsafe code of the program is here.

@@ -1,4 +1,4 @@
-//! The operations of a decoder layer for one batch. Shapes are those of `twin`, whose numbers these must give within
+//! The operations of a decoder layer for one batch. Shapes are those of `plain`, whose numbers these must give within
 //! the rounding of the weights' number format, float16 or bfloat16.
 
 use candle_core::cuda_backend::CudaDevice;

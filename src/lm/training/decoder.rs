@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::batch::{Predictions, Sequences};
-use super::head::{Head, Said, column};
+use super::head::{Head, HeadOutputs, column};
 use super::layer::{Context, Layer, Trace};
 use super::linear::Linear;
 use super::ops::{Ops, Plan};
@@ -59,7 +59,7 @@ pub struct Pass<'d> {
     batch: &'d Sequences,
     predictions: &'d Predictions,
     kept: Vec<Kept>,
-    said: Said,
+    said: HeadOutputs,
 }
 
 enum Kept {
@@ -267,7 +267,7 @@ impl TrainableDecoder {
     }
 
     fn embedded(&self, batch: &Sequences) -> Result<Tensor, LmError> {
-        crate::lm::twin::embed(self.parameters.value(self.embedding), &batch.tokens)
+        crate::lm::plain::embed(self.parameters.value(self.embedding), &batch.tokens)
     }
 
     fn check(&self, batch: &Sequences) -> Result<(), LmError> {
@@ -276,7 +276,7 @@ impl TrainableDecoder {
     }
 }
 
-impl Said {
+impl HeadOutputs {
     fn outputs(&self) -> Result<TokenOutputs, LmError> {
         let values = self.values.as_ref().map_or(Ok(Vec::new()), column)?;
         Ok(TokenOutputs { logprobs: column(&self.logprobs)?, entropies: column(&self.entropies)?, values })

@@ -33,7 +33,7 @@ pub(super) struct Head {
 }
 
 /// What the head says of some rows.
-pub(super) struct Said {
+pub(super) struct HeadOutputs {
     /// The states before the last norm, `[predictions, hidden]`.
     states: Tensor,
     /// After it.
@@ -52,7 +52,7 @@ impl Head {
         parameters: &Parameters,
         states: &Tensor,
         predictions: &Predictions,
-    ) -> Result<Said, LmError> {
+    ) -> Result<HeadOutputs, LmError> {
         let states = states.index_select(&Tensor::new(predictions.rows.as_slice(), states.device())?, 0)?;
         let normed = ops.rms_norm(&states, parameters.value(self.norm), self.eps)?;
         let mut columns: [Vec<Tensor>; 3] = Default::default();
@@ -68,7 +68,7 @@ impl Head {
         };
         let [logprobs, entropies, totals] =
             [Tensor::cat(&logprobs, 0)?, Tensor::cat(&entropies, 0)?, Tensor::cat(&totals, 0)?];
-        Ok(Said { states, normed, logprobs, entropies, totals, values })
+        Ok(HeadOutputs { states, normed, logprobs, entropies, totals, values })
     }
 
     /// The derivative by all states, `[rows, hidden]`, from those by the log-probabilities and the values.
@@ -76,7 +76,7 @@ impl Head {
         &self,
         ops: &Ops,
         parameters: &Parameters,
-        (said, predictions, rows): (&Said, &Predictions, usize),
+        (said, predictions, rows): (&HeadOutputs, &Predictions, usize),
         (d_logprobs, d_values): (&Tensor, Option<&Tensor>),
         to: &mut Gradients,
     ) -> Result<Tensor, LmError> {

@@ -75,7 +75,7 @@ pub(super) fn gated_backward(gate_up: &Tensor, d_y: &Tensor) -> Result<Tensor, L
 
 /// How queries meet keys.
 #[derive(Debug, Clone, Copy)]
-struct Meeting {
+struct AttentionShape {
     heads: usize,
     kv_heads: usize,
     dim: usize,
@@ -83,7 +83,7 @@ struct Meeting {
     scale: f64,
 }
 
-impl Meeting {
+impl AttentionShape {
     fn new((shape, scale): (HeadShape, f64)) -> Self {
         Self { heads: shape.heads, kv_heads: shape.kv_heads, dim: shape.head_dim, scale }
     }
@@ -131,7 +131,7 @@ pub(super) fn attention(
     sequences: &[Range<usize>],
     meeting: (HeadShape, f64),
 ) -> Result<Tensor, LmError> {
-    let meeting = Meeting::new(meeting);
+    let meeting = AttentionShape::new(meeting);
     let one = |rows: &Range<usize>| {
         let weights = meeting.weights(&meeting.queries(&heads.q, rows)?, &meeting.keys(&heads.k, rows)?)?;
         meeting.rows(&weights.matmul(&meeting.keys(&heads.v, rows)?)?, rows.len())
@@ -147,7 +147,7 @@ pub(super) fn attention_backward(
     meeting: (HeadShape, f64),
     d_out: &Tensor,
 ) -> Result<Heads, LmError> {
-    let meeting = Meeting::new(meeting);
+    let meeting = AttentionShape::new(meeting);
     let mut parts: [Vec<Tensor>; 3] = Default::default();
     for rows in sequences {
         let (q, k) = (meeting.queries(&heads.q, rows)?, meeting.keys(&heads.k, rows)?);

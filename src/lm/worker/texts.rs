@@ -73,7 +73,7 @@ mod tests {
     use tokio::sync::{Semaphore, oneshot};
 
     use super::*;
-    use crate::lm::{Decoder, Engine, Free, LmError, ModelConfig, Sampling, Weights};
+    use crate::lm::{Decoder, Engine, LmError, ModelConfig, Sampling, UnconstrainedGuide, Weights};
 
     /// A model with room for 64 tokens at a time.
     fn model() -> Model {
@@ -90,7 +90,8 @@ mod tests {
         let room = Arc::new(Semaphore::new(3));
         let ask = |texts: &mut Texts, max_tokens| {
             let sampling = Sampling { temperature: 0.0, seed: 0 };
-            let request = GenerateRequest { prompt: vec![1, 2], max_tokens, sampling, guide: Box::new(Free) };
+            let request =
+                GenerateRequest { prompt: vec![1, 2], max_tokens, sampling, guide: Box::new(UnconstrainedGuide) };
             let (reply, result) = oneshot::channel::<Result<Generated, Arc<LmError>>>();
             texts.wait(Box::new(request), reply, room.clone().try_acquire_owned().unwrap());
             result

@@ -153,11 +153,11 @@ impl Place {
 
 /// The file that a place led to when it was opened. A path that leads elsewhere since is one whose scores nobody finds: they go
 /// to a file that was moved, or has no name any more.
-pub(super) struct Anchor {
+pub(super) struct OpenedFile {
     /// Device and inode; `None` where there is no file, or it cannot be told.
     opened: Option<(u64, u64)>,
     /// Whether the path led elsewhere when it was looked at last.
-    pub(super) adrift: bool,
+    pub(super) moved: bool,
 }
 
 /// Where the path of a database leads.
@@ -170,26 +170,26 @@ enum Found {
     Another,
 }
 
-impl Anchor {
+impl OpenedFile {
     /// Of a place that was opened just now.
     pub(super) fn of(place: &Place) -> Self {
-        let Place::File(path) = place else { return Self { opened: None, adrift: false } };
-        Self { opened: std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino())), adrift: false }
+        let Place::File(path) = place else { return Self { opened: None, moved: false } };
+        Self { opened: std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino())), moved: false }
     }
 
     /// Refuses where the path leads to another file, or to none. Logs when that begins and when it ends.
     pub(super) fn check(&mut self, place: &Place) -> Result<(), StoreError> {
         let holds = matches!(self.look(place), Found::Same);
-        let was_adrift = std::mem::replace(&mut self.adrift, !holds);
+        let was_moved = std::mem::replace(&mut self.moved, !holds);
         let path = place.path().to_owned();
         if holds {
-            if was_adrift {
+            if was_moved {
                 tracing::info!(path = %path.display(), "the store's file is back at its path: scores are stored again");
             }
             return Ok(());
         }
         let error = StoreError::Moved { path };
-        if !was_adrift {
+        if !was_moved {
             tracing::error!(%error, "no score is stored until this is mended");
         }
         Err(error)

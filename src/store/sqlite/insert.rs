@@ -1,12 +1,12 @@
-//! Writes groups of entries, batches and findings, each group in one transaction. In: entries; out: one verdict for each.
+//! Writes groups of entries, batches and findings, each group in one transaction. In: entries; out: one outcome for each.
 //! Knows no queue and no thread.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::connection::{Anchor, Fault, Place, integer};
-use super::tally::Tally;
+use super::connection::{Fault, OpenedFile, Place, integer};
+use super::counters::RunCounters;
 use super::{prompts, schema};
 use crate::store::record::{Entry, Finding};
 use crate::store::{Batch, Compressed, MAX_BUSY_TIMEOUT_MS, StoreError};
@@ -36,24 +36,32 @@ enum Failure {
 }
 
 /// The connection that writes.
-pub(super) struct Ledger {
+pub(super) struct TransactionWriter {
     connection: Connection,
     place: Place,
-    anchor: Anchor,
+    opened_file: OpenedFile,
     busy_timeout_ms: u64,
     /// How long it waits for another process now, in milliseconds.
     wait_ms: u64,
     /// Transactions committed so far.
     pub(super) commits: u64,
     /// Whether the log could not be copied the last time.
-    untidy: bool,
+    copy_failed: bool,
 }
 
-impl Ledger {
+impl TransactionWriter {
     /// Writes over `connection`, whose schema is current.
     pub(super) fn new(connection: Connection, place: Place, busy_timeout_ms: u64) -> Self {
-        let anchor = Anchor::of(&place);
-        Self { connection, place, anchor, busy_timeout_ms, wait_ms: busy_timeout_ms, commits: 0, untidy: false }
+        let opened_file = OpenedFile::of(&place);
+        Self {
+            connection,
+            place,
+            opened_file,
+            busy_timeout_ms,
+            wait_ms: busy_timeout_ms,
+            commits: 0,
+            copy_failed: false,
+        }
     }
 
     /// From here on waits for another process no longer than `limit`, nor than it was set up to.
@@ -67,8 +75,8 @@ impl Ledger {
     }
 
     /// Whether the file was not where it belongs when it was to be written to last.
-    pub(super) fn is_adrift(&self) -> bool {
-        self.anchor.adrift
+    pub(super) fn is_moved(&self) -> bool {
+        self.opened_file.moved
     }
 
     /// Writes the entries in one transaction. When that fails, each is tried alone, so that only those that cannot be kept
@@ -82,19 +90,19 @@ impl Ledger {
     }
 
     /// Copies the log into the database when it has grown long. Nobody has to wait for that: what it copies is on the disk.
-    pub(super) fn tidy(&mut self) {
-        if self.anchor.adrift {
+    pub(super) fn copy_log_if_long(&mut self) {
+        if self.opened_file.moved {
             return;
         }
         let copied = self.copy_long_log();
         let failed = copied.is_err();
         if let Err(error) = copied
-            && !self.untidy
+            && !self.copy_failed
         {
             let error = self.explain("copy its log", error.into());
             tracing::warn!(%error, "the store's log grows until it can be copied into the database");
         }
-        self.untidy = failed;
+        self.copy_failed = failed;
     }
 
     fn copy_long_log(&self) -> rusqlite::Result<()> {
@@ -107,7 +115,7 @@ impl Ledger {
 
     /// Copies the log into the database and empties it, unless it may be another database's.
     pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
-        if self.anchor.is_replaced(&self.place) {
+        if self.opened_file.is_replaced(&self.place) {
             return Err(StoreError::Moved { path: self.place.path().to_owned() });
         }
         let done = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -123,12 +131,12 @@ impl Ledger {
 
     /// One transaction: all or nothing, except batches that are refused before they write anything.
     fn transaction(&mut self, entries: &[&Entry]) -> Result<Vec<Result<(), StoreError>>, Failure> {
-        let Self { connection, place, anchor, wait_ms, commits, .. } = self;
+        let Self { connection, place, opened_file, wait_ms, commits, .. } = self;
         let explain = |fault: Fault| place.explain("write", *wait_ms, fault);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| Failure::Begin(explain(error.into())))?;
-        anchor.check(place).map_err(Failure::Begin)?;
+        opened_file.check(place).map_err(Failure::Begin)?;
         let outcomes = insert_all(&transaction, entries).map_err(|fault| Failure::Write(explain(fault)))?;
         transaction.commit().map_err(|error| Failure::Write(explain(error.into())))?;
         *commits += 1;
@@ -141,11 +149,11 @@ impl Ledger {
 }
 
 fn insert_all(transaction: &Transaction<'_>, entries: &[&Entry]) -> Result<Vec<Result<(), StoreError>>, Fault> {
-    let mut tally = Tally::default();
+    let mut counters = RunCounters::default();
     let mut outcomes = Vec::with_capacity(entries.len());
     for entry in entries {
         let inserted = match entry {
-            Entry::Batch(batch) => insert(transaction, batch).map(|()| tally.add(batch)),
+            Entry::Batch(batch) => insert(transaction, batch).map(|()| counters.add(batch)),
             Entry::Finding(finding) => insert_finding(transaction, finding),
             Entry::References(references) => prompts::insert_references(transaction, references),
             Entry::Probe => Ok(schema::write_version(transaction)?),
@@ -156,7 +164,7 @@ fn insert_all(transaction: &Transaction<'_>, entries: &[&Entry]) -> Result<Vec<R
             Err(fault) => return Err(fault),
         }
     }
-    tally.write(transaction)?;
+    counters.write(transaction)?;
     Ok(outcomes)
 }
 
@@ -211,11 +219,11 @@ mod tests {
     use super::*;
     use crate::store::{BatchIds, Durability};
 
-    fn ledger(place: &Place) -> Ledger {
+    fn transactions(place: &Place) -> TransactionWriter {
         let mut connection = place.writer(1000).unwrap();
         Place::configure(&connection, Durability::Commit).unwrap();
         schema::migrate(&mut connection, place).unwrap();
-        Ledger::new(connection, place.clone(), 1000)
+        TransactionWriter::new(connection, place.clone(), 1000)
     }
 
     /// A batch whose response takes about `bytes` in the database: noise does not pack.
@@ -239,37 +247,37 @@ mod tests {
     fn a_full_disk_fails_only_the_entries_that_do_not_fit() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::File(directory.path().join("gradus.db"));
-        let mut ledger = ledger(&place);
-        let pages: i64 = ledger.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-        ledger.connection.execute_batch(&format!("PRAGMA max_page_count = {}", pages + 20)).unwrap();
+        let mut transactions = transactions(&place);
+        let pages: i64 = transactions.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        transactions.connection.execute_batch(&format!("PRAGMA max_page_count = {}", pages + 20)).unwrap();
         let ids = BatchIds::new(None, 0);
         let entries = [batch(&ids, 100), batch(&ids, 1 << 20), batch(&ids, 100), finding(1 << 20), finding(100)];
         let full = Err(StoreError::Full { path: place.path().to_owned() });
-        let outcomes = ledger.write(&entries.iter().collect::<Vec<_>>());
+        let outcomes = transactions.write(&entries.iter().collect::<Vec<_>>());
         assert_eq!(outcomes, [Ok(()), full.clone(), Ok(()), full.clone(), Ok(())]);
-        assert_eq!(ledger.commits, 3);
-        assert_eq!(ledger.write(&[&batch(&ids, 1 << 20)]), [full]);
-        ledger.connection.execute_batch("PRAGMA max_page_count = 100000").unwrap();
-        assert_eq!(ledger.write(&[&batch(&ids, 1 << 20)]), [Ok(())], "it goes on when there is room again");
+        assert_eq!(transactions.commits, 3);
+        assert_eq!(transactions.write(&[&batch(&ids, 1 << 20)]), [full]);
+        transactions.connection.execute_batch("PRAGMA max_page_count = 100000").unwrap();
+        assert_eq!(transactions.write(&[&batch(&ids, 1 << 20)]), [Ok(())], "it goes on when there is room again");
     }
 
     #[test]
     fn migrating_twice_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::File(directory.path().join("gradus.db"));
-        let mut ledger = ledger(&place);
+        let mut transactions = transactions(&place);
         let described = |connection: &Connection| -> Vec<(String, String, Option<String>)> {
             let mut statement = connection.prepare("SELECT type, name, sql FROM sqlite_schema ORDER BY name").unwrap();
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
             rows.collect::<Result<_, _>>().unwrap()
         };
-        let before = described(&ledger.connection);
-        assert!(before.len() > 10 && schema::is_current(&ledger.connection, &place).unwrap());
-        assert_eq!(ledger.write(&[&finding(100)]), [Ok(())]);
-        schema::migrate(&mut ledger.connection, &place).unwrap();
-        assert_eq!(described(&ledger.connection), before);
-        assert!(schema::is_current(&ledger.connection, &place).unwrap());
+        let before = described(&transactions.connection);
+        assert!(before.len() > 10 && schema::is_current(&transactions.connection, &place).unwrap());
+        assert_eq!(transactions.write(&[&finding(100)]), [Ok(())]);
+        schema::migrate(&mut transactions.connection, &place).unwrap();
+        assert_eq!(described(&transactions.connection), before);
+        assert!(schema::is_current(&transactions.connection, &place).unwrap());
         let findings = "SELECT count(*) FROM judge_findings";
-        assert_eq!(ledger.connection.query_row(findings, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+        assert_eq!(transactions.connection.query_row(findings, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
     }
 }

@@ -27,11 +27,12 @@ const RUN_BATCHES: &str = "SELECT b.id, b.step, b.created_at_ms, r.json FROM bat
 const RUN_COLUMNS: &str = "run_id, n, valid, reward_sum, min_reward, max_reward, first_created_at_ms,
      last_created_at_ms, last_step FROM runs";
 const RUN_RUBRICS: &str = "SELECT rubric_hash FROM run_rubrics WHERE run_id = ?1 ORDER BY rubric_hash";
-const STAGES: &str = "SELECT stage, reached, passed, score_sum FROM run_stages WHERE run_id = ?1 ORDER BY place, stage";
+const STAGES: &str =
+    "SELECT stage, valid, reached, passed, score_sum FROM run_stages WHERE run_id = ?1 ORDER BY place, stage";
 const STEPS: &str = "SELECT count(*) FROM run_steps WHERE run_id = ?1";
 const RECENT_STEPS: &str = "SELECT count(*), coalesce(sum(valid), 0), min(step) FROM
      (SELECT step, valid FROM run_steps WHERE run_id = ?1 ORDER BY step DESC LIMIT ?2)";
-const RECENT_STAGES: &str = "SELECT stage, sum(reached), sum(passed), sum(score_sum) FROM run_step_stages
+const RECENT_STAGES: &str = "SELECT stage, sum(valid), sum(reached), sum(passed), sum(score_sum) FROM run_step_stages
      WHERE run_id = ?1 AND step >= ?2 GROUP BY stage ORDER BY min(place), stage";
 
 /// Scores of a run in the order of their ids. A page ends before a batch that is damaged: only one that would begin with it
@@ -116,7 +117,7 @@ pub(super) fn run(connection: &Connection, run_id: &str, window: u32) -> Result<
     let summary = summary(&moment, row)?;
     let steps = moment.prepare_cached(STEPS)?.query_row([run_id], |row| count(row, 0))?;
     let valid = summary.valid;
-    let stages = stages(&moment, STAGES, params![run_id], valid)?;
+    let stages = stages(&moment, STAGES, params![run_id])?;
     let overall = Mastery { steps, valid, stages };
     let recent = recent(&moment, run_id, window)?;
     Ok(Some(RunDetail { summary, recent, overall }))
@@ -131,22 +132,18 @@ fn recent(connection: &Connection, run_id: &str, window: u32) -> Result<Mastery,
         })?;
     match first {
         Some(first) => {
-            let stages = stages(connection, RECENT_STAGES, params![run_id, first], valid)?;
+            let stages = stages(connection, RECENT_STAGES, params![run_id, first])?;
             Ok(Mastery { steps, valid, stages })
         }
         None => Ok(Mastery::default()),
     }
 }
 
-fn stages(
-    connection: &Connection,
-    sql: &str,
-    values: &[&dyn rusqlite::ToSql],
-    valid: u64,
-) -> Result<Vec<StageMastery>, Fault> {
+fn stages(connection: &Connection, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<StageMastery>, Fault> {
     let mut statement = connection.prepare_cached(sql)?;
     let stages = statement.query_map(values, |row| {
-        let (reached, passed, score_sum) = (count(row, 1)?, count(row, 2)?, row.get::<_, f64>(3)?);
+        let (valid, reached, passed) = (count(row, 1)?, count(row, 2)?, count(row, 3)?);
+        let score_sum: f64 = row.get(4)?;
         Ok(StageMastery {
             stage: row.get(0)?,
             reached,

@@ -1,16 +1,18 @@
 //! The store in an `SQLite` file: one connection writes, a few read, through a write-ahead log so that neither waits for
-//! the other. In: batches and look-ups; out: verdicts and what is stored. Knows SQL; knows no HTTP.
+//! the other. In: batches and look-ups; out: outcomes and what is stored. Knows SQL; knows no HTTP.
 
 mod connection;
-mod desk;
+mod counters;
+
 mod insert;
 mod lists;
 mod prompts;
 mod reader;
 mod removal;
 mod schema;
-mod tally;
+
 mod visits;
+mod write_loop;
 mod writer;
 
 use std::path::PathBuf;
@@ -20,9 +22,9 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use self::connection::{Fault, Place};
-use self::insert::Ledger;
+use self::insert::TransactionWriter;
 use self::reader::{Readers, Replayed};
-use self::visits::KnownVisits;
+use self::visits::VisitCache;
 use self::writer::Writer;
 use super::read::RunCursor;
 use super::record::Finding;
@@ -37,7 +39,7 @@ pub(super) struct Sqlite {
     readers: Arc<Readers>,
     writer: Arc<Writer>,
     last_batch: Option<BatchId>,
-    visits: Arc<KnownVisits>,
+    visits: Arc<VisitCache>,
     place: Place,
     busy_timeout_ms: u64,
 }
@@ -59,9 +61,9 @@ impl Sqlite {
                 prepared => break prepared?,
             }
         };
-        let ledger = Ledger::new(connection, place.clone(), timeout);
+        let transactions = TransactionWriter::new(connection, place.clone(), timeout);
         let writer =
-            Writer::start(ledger, config.durability, config.queue_bytes).map_err(|error| StoreError::Failed {
+            Writer::start(transactions, config.durability, config.queue_bytes).map_err(|error| StoreError::Failed {
                 path: place.path().to_owned(),
                 action: "start its writer thread",
                 detail: error.to_string(),

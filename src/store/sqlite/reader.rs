@@ -1,13 +1,14 @@
 //! A few connections that only read, and the look-ups of single scores, answers, requests and findings. In: ids; out: what is
 //! stored under them. Never waits for the writer, nor it for them. Knows no list.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::connection::{Fault, Place};
+use crate::locks;
 use crate::store::{
     BatchId, Compressed, ScoreId, ScoreRow, ScoreRows, StoreError, StoredAnswer, StoredRequest, StoredRow, StoredScore,
 };
@@ -108,13 +109,13 @@ impl Readers {
     pub(super) fn close(&self) {
         self.free.close();
         self.free_look_ups.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        locks::lock(&self.idle).clear();
+        *locks::lock(&self.findings) = None;
     }
 
     /// The finding under a key. Blocks: for as long as those before it take to look up one key each.
     pub(super) fn finding(&self, key: &[u8; 32]) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut kept = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = locks::lock(&self.findings);
         if self.free.is_closed() {
             return Err(StoreError::Closed);
         }
@@ -132,7 +133,7 @@ impl Readers {
     }
 
     fn with_connection<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = locks::lock(&self.idle).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => self.place.reader(self.busy_timeout_ms)?,
@@ -140,7 +141,7 @@ impl Readers {
         let value = query(&connection)?;
         // A connection that failed is dropped instead: the next read starts clean.
         if !self.free.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            locks::lock(&self.idle).push(connection);
         }
         Ok(value)
     }
@@ -267,7 +268,7 @@ mod tests {
             move |_: &Connection| {
                 // Nobody counts the one that waited.
                 let _ = begun.send(());
-                drop(end.1.wait_while(end.0.lock().unwrap(), |ended| !*ended).unwrap());
+                drop(end.1.wait_while(locks::lock(&end.0), |ended| !*ended).unwrap());
                 Ok(())
             }
         };
@@ -280,7 +281,7 @@ mod tests {
         tokio::task::spawn_blocking(move || (0..CONNECTIONS).for_each(|_| lists.recv().unwrap())).await.unwrap();
         let looked = readers.look_up("look", |_| Ok(7));
         let looked = tokio::time::timeout(std::time::Duration::from_mins(1), looked).await;
-        *end.0.lock().unwrap() = true;
+        *locks::lock(&end.0) = true;
         end.1.notify_all();
         for list in running {
             assert_eq!(list.await.unwrap(), Ok(()));

@@ -7,11 +7,12 @@ use super::connection::{Fault, Place};
 use crate::store::StoreError;
 
 /// Every step, oldest first; a database at version n has seen the first n.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../migrations/sqlite/0001_store.sql"),
     include_str!("../../../migrations/sqlite/0002_judge_findings.sql"),
     include_str!("../../../migrations/sqlite/0003_prompts.sql"),
     include_str!("../../../migrations/sqlite/0004_score_rows.sql"),
+    include_str!("../../../migrations/sqlite/0005_stage_valid.sql"),
 ];
 
 /// Marks the file as ours (`grad` in ASCII), so that another program's database is never touched.

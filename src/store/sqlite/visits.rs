@@ -2,12 +2,13 @@
 //! read for a run stays in memory while the run is asked for. Knows no statistics.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
 
 use super::connection::Fault;
 use super::reader::unpack_rows;
+use crate::locks;
 use crate::store::{BatchId, GroupVisit, RunVisits, StoreError};
 
 const RUN_EXISTS: &str = "SELECT 1 FROM runs WHERE run_id = ?1";
@@ -30,10 +31,10 @@ type Key = (Arc<str>, Result<i64, i64>);
 
 /// The runs that were asked for last, the latest one last.
 #[derive(Default)]
-pub(super) struct KnownVisits(Mutex<Vec<Known>>);
+pub(super) struct VisitCache(Mutex<Vec<CachedRun>>);
 
 /// What was read of a run.
-struct Known {
+struct CachedRun {
     run_id: String,
     /// The last batch that was read, and how many there were up to it.
     last: i64,
@@ -47,7 +48,7 @@ struct Known {
     rubrics: HashMap<String, usize>,
 }
 
-impl KnownVisits {
+impl VisitCache {
     /// The visits of a run; `None` where there is no such run.
     pub(super) fn read(&self, connection: &Connection, run_id: &str) -> Result<Option<Arc<RunVisits>>, Fault> {
         let mut known = self.take(run_id);
@@ -60,20 +61,20 @@ impl KnownVisits {
     }
 
     /// What is known of a run. Whoever asks for the same run meanwhile reads it anew.
-    fn take(&self, run_id: &str) -> Known {
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(&self, run_id: &str) -> CachedRun {
+        let mut runs = locks::lock(&self.0);
         match runs.iter().position(|known| known.run_id == run_id) {
             Some(place) => runs.remove(place),
-            None => Known::nothing(run_id.to_owned()),
+            None => CachedRun::nothing(run_id.to_owned()),
         }
     }
 
     /// Keeps what is known of a run, and forgets the runs that were not asked for the longest where it is too much.
-    fn put_back(&self, known: Known) {
+    fn put_back(&self, known: CachedRun) {
         if known.bytes > BYTES {
             return;
         }
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = locks::lock(&self.0);
         runs.retain(|other| other.run_id != known.run_id);
         runs.push(known);
         while runs.len() > RUNS || runs.iter().map(|known| known.bytes).sum::<usize>() > BYTES {
@@ -82,7 +83,7 @@ impl KnownVisits {
     }
 }
 
-impl Known {
+impl CachedRun {
     fn nothing(run_id: String) -> Self {
         let (visits, places, rubrics) = (Arc::default(), HashMap::new(), HashMap::new());
         Self { run_id, last: i64::MIN, batches: 0, visits, bytes: 0, places, rubrics }
@@ -147,17 +148,17 @@ mod tests {
     use super::*;
     use crate::store::{ContentHash, ScoreRow, ScoreRows};
 
-    fn of_size(run_id: &str, bytes: usize) -> Known {
-        Known { bytes, ..Known::nothing(run_id.to_owned()) }
+    fn of_size(run_id: &str, bytes: usize) -> CachedRun {
+        CachedRun { bytes, ..CachedRun::nothing(run_id.to_owned()) }
     }
 
-    fn kept(visits: &KnownVisits) -> Vec<String> {
-        visits.0.lock().unwrap().iter().map(|known| known.run_id.clone()).collect()
+    fn kept(visits: &VisitCache) -> Vec<String> {
+        locks::lock(&visits.0).iter().map(|known| known.run_id.clone()).collect()
     }
 
     #[test]
     fn runs_stay_while_they_fit_together() {
-        let visits = KnownVisits::default();
+        let visits = VisitCache::default();
         for (run, bytes) in [("a", BYTES / 3), ("b", BYTES / 3), ("c", BYTES / 3)] {
             visits.put_back(of_size(run, bytes));
         }
@@ -199,7 +200,7 @@ mod tests {
         };
         let rows = ScoreRows::new(BatchId::from_column(1), groups.iter().map(|group| row(group.as_str()))).unwrap();
         connection.execute("INSERT INTO score_rows VALUES (1, ?1)", [rows.json()]).unwrap();
-        let mut known = Known::nothing("exp".to_owned());
+        let mut known = CachedRun::nothing("exp".to_owned());
         assert!(known.read_on(&connection).unwrap());
         assert_eq!(known.visits.visits.len(), 1000);
         assert!((250_000..500_000).contains(&known.bytes), "{}", known.bytes);

@@ -1,15 +1,16 @@
-//! The queue of entries that wait to be written. In: batches and findings from any task; out: each batch's verdict after the
+//! The queue of entries that wait to be written. In: batches and findings from any task; out: each batch's outcome after the
 //! transaction that holds it. While one transaction syncs, the next entries gather: they share the next sync. Knows no SQL.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::desk::{Job, Totals, UNIT, log_untold, work};
-use super::insert::Ledger;
+use super::insert::TransactionWriter;
+use super::write_loop::{Job, Totals, UNIT, log_untold, run};
+use crate::locks;
 use crate::store::record::{Entry, Finding};
 use crate::store::{Batch, BatchId, Counters, Durability, Health, StoreError, StoredReference};
 
@@ -32,19 +33,19 @@ pub(super) struct Writer {
 
 /// The end that waits for an entry's outcome. Where that came and was not heard, since nobody waits or whoever waited gave
 /// up, a failure is logged; one that comes later is logged by whoever sends it.
-struct Verdict {
+struct PendingWrite {
     /// Nothing for references.
     batch: Option<BatchId>,
     outcome: oneshot::Receiver<Result<(), StoreError>>,
 }
 
-impl Verdict {
+impl PendingWrite {
     async fn wait(&mut self) -> Result<(), StoreError> {
         (&mut self.outcome).await.map_err(|_| StoreError::Closed)?
     }
 }
 
-impl Drop for Verdict {
+impl Drop for PendingWrite {
     fn drop(&mut self) {
         self.outcome.close();
         if let Ok(Err(error)) = self.outcome.try_recv() {
@@ -55,14 +56,18 @@ impl Drop for Verdict {
 
 impl Writer {
     /// Starts the thread. The queue holds about `queue_bytes`.
-    pub(super) fn start(ledger: Ledger, durability: Durability, queue_bytes: usize) -> std::io::Result<Self> {
+    pub(super) fn start(
+        transactions: TransactionWriter,
+        durability: Durability,
+        queue_bytes: usize,
+    ) -> std::io::Result<Self> {
         let units = u32::try_from(queue_bytes / UNIT).unwrap_or(u32::MAX).max(1);
         let (jobs, waiting) = mpsc::channel();
         let totals = Arc::new(Totals::default());
         let closing = Arc::new(OnceLock::new());
         let (counted, asked) = (Arc::clone(&totals), Arc::clone(&closing));
         let thread = Builder::new().name("store-writer".to_owned());
-        let thread = thread.spawn(move || work(ledger, &waiting, &asked, &counted))?;
+        let thread = thread.spawn(move || run(transactions, &waiting, &asked, &counted))?;
         let (jobs, thread) = (Mutex::new(Some(jobs)), Mutex::new(Some(thread)));
         Ok(Self {
             jobs,
@@ -96,8 +101,8 @@ impl Writer {
     pub(super) async fn append(&self, batch: Batch) -> Result<(), StoreError> {
         // A key must be known to be taken before the client hears of success, whatever the durability.
         let waits = self.durability == Durability::Commit || batch.idempotency.is_some();
-        let mut verdict = self.queue(Some(batch.id), Entry::Batch(Box::new(batch)), !waits).await?;
-        if waits { verdict.wait().await } else { Ok(()) }
+        let mut pending = self.queue(Some(batch.id), Entry::Batch(Box::new(batch)), !waits).await?;
+        if waits { pending.wait().await } else { Ok(()) }
     }
 
     /// Queues references and waits until they are written.
@@ -106,13 +111,13 @@ impl Writer {
     }
 
     /// Queues an entry as soon as there is room.
-    async fn queue(&self, batch: Option<BatchId>, entry: Entry, promised: bool) -> Result<Verdict, StoreError> {
+    async fn queue(&self, batch: Option<BatchId>, entry: Entry, promised: bool) -> Result<PendingWrite, StoreError> {
         let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&entry)).await;
         let room = room.map_err(|_| StoreError::Closed)?;
         let (done, outcome) = oneshot::channel();
-        let verdict = Verdict { batch, outcome };
+        let pending = PendingWrite { batch, outcome };
         self.send(Job { entry, promised, room, done: Some(done) })?;
-        Ok(verdict)
+        Ok(pending)
     }
 
     /// Queues a finding if there is room at once, and loses it otherwise.
@@ -137,13 +142,13 @@ impl Writer {
     }
 
     fn send(&self, job: Job) -> Result<(), StoreError> {
-        lock(&self.jobs).as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)
+        locks::lock(&self.jobs).as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)
     }
 
     /// What becomes of batches.
     pub(super) fn health(&self) -> Health {
-        let runs =
-            lock(&self.jobs).is_some() && lock(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished());
+        let runs = locks::lock(&self.jobs).is_some()
+            && locks::lock(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished());
         match (runs, self.totals.failing.load(Ordering::Relaxed)) {
             (false, _) => Health::Closed,
             (true, true) => Health::Failing,
@@ -153,7 +158,7 @@ impl Writer {
 
     /// Has it tried whether anything can be written, where that was not asked for just now.
     pub(super) fn probe(&self) {
-        let mut probed = lock(&self.probed);
+        let mut probed = locks::lock(&self.probed);
         if probed.is_some_and(|at| at.elapsed() < PROBED_EVERY) {
             return;
         }
@@ -169,9 +174,9 @@ impl Writer {
     pub(super) fn close(&self) {
         self.closing.get_or_init(Instant::now);
         self.room.close();
-        drop(lock(&self.jobs).take());
+        drop(locks::lock(&self.jobs).take());
         // Held while joining, so that a second caller also waits for the end.
-        let mut thread = lock(&self.thread);
+        let mut thread = locks::lock(&self.thread);
         if let Some(thread) = thread.take()
             && thread.join().is_err()
         {
@@ -204,11 +209,6 @@ impl Drop for Writer {
     }
 }
 
-/// The guarded values stay whole whatever a holder does, so a poisoned lock is as good as another.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,14 +220,14 @@ mod tests {
         let sink = Arc::clone(&lines);
         let log = tracing_subscriber::fmt().with_writer(move || Lines(Arc::clone(&sink))).finish();
         tracing::subscriber::with_default(log, work);
-        String::from_utf8(lock(&lines).clone()).unwrap()
+        String::from_utf8(locks::lock(&lines).clone()).unwrap()
     }
 
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
     impl std::io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            lock(&self.0).extend_from_slice(bytes);
+            locks::lock(&self.0).extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -241,24 +241,24 @@ mod tests {
     fn a_failure_that_nobody_hears_is_logged_once() {
         let id = BatchIds::new(None, 0).next(1);
         let failed = || Err(StoreError::Duplicate { batch: id });
-        let verdict = || {
+        let pending = || {
             let (done, outcome) = oneshot::channel();
-            (done, Verdict { batch: Some(id), outcome })
+            (done, PendingWrite { batch: Some(id), outcome })
         };
         let early = logged(|| {
-            let (done, verdict) = verdict();
+            let (done, pending) = pending();
             done.send(failed()).unwrap();
-            drop(verdict);
+            drop(pending);
         });
         assert!(early.contains(&id.to_string()) && early.contains("a batch was not stored"), "{early}");
-        let (done, gone) = verdict();
+        let (done, gone) = pending();
         drop(gone);
         assert_eq!(done.send(failed()), Err(failed()), "the sender is given it back, and logs it");
         let heard = logged(|| {
-            let (done, mut verdict) = verdict();
+            let (done, mut pending) = pending();
             done.send(failed()).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            assert_eq!(runtime.block_on(verdict.wait()), failed());
+            assert_eq!(runtime.block_on(pending.wait()), failed());
         });
         assert_eq!(heard, "");
     }

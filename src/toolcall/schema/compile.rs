@@ -14,13 +14,14 @@ use serde_json::Value;
 use super::{
     BACKTRACK_LIMIT, Bounds, Compiled, Formats, SchemaProblem, TRAJECTORY_BUDGET, building,
     building::Depth,
-    cost::{Cost, Own},
+    cost::Cost,
     count::Counter,
     declared::{MAX_NAME_PATTERNS, Parameters},
     ecma::{self, Spelled},
-    graph::{self, NoFetch},
     limits::{self, Contents},
     locate, pattern,
+    rates::Own,
+    resolve::{self, NoFetch},
     size::{self, Size},
 };
 
@@ -97,7 +98,7 @@ fn compile_value(
     formats: Formats,
 ) -> Result<Compiled, SchemaProblem> {
     let draft = draft_of(schema)?;
-    let graph = graph::build(schema, draft)?;
+    let graph = resolve::build(schema, draft)?;
     let unsupported_at = |node: usize, message: &dyn fmt::Display| {
         SchemaProblem::unsupported(message, locate::pointer_to(schema, graph.nodes[node].schema))
     };

@@ -1,41 +1,45 @@
-//! What evaluating a schema may cost, known before it is evaluated. In: the schema's graph, and the size of a value;
-//! out: upper bounds of the work, of the report and of the stack. Evaluates nothing.
+//! The model of what evaluating a schema costs, and the bound that needs no more of a value than its size. In: the schema's
+//! graph, and the size of a value; out: upper bounds of the work, of the report and of the stack. Evaluates nothing.
 //!
-//! The model is ours. Let E(s, k) be the most evaluations that applying schema s to a value can cause at one value
-//! exactly k levels below it:
+//! # The model (ours)
 //!
-//!   E(s, 0) = own(s) + sum over in-place edges E(t, 0)
-//!   E(s, k) = sum over in-place edges E(t, k) + the larger of the two, object or array:
-//!             max over named members (elements) E(t, k-1) + sum over the others E(t, k-1)
+//! The unit of work is one subschema's own keywords applied to one value, or to 16 bytes of a text: at most a hundred
+//! nanoseconds ([`super::BUDGET`]). Beside the work are counted what violations copy, in bytes, and subschemas nested on the
+//! stack. Evaluating never takes more than the bound; where the bound is over a limit, nothing is evaluated.
 //!
-//! The whole is then at most the size of the value times the largest E(root, k) down to its depth. In-place edges
-//! have no cycle (`Graph::in_place_order`), so the table exists; it ends at the first row of zeros, or at
-//! [`MAX_DEPTH`]. Four rates are counted alike ([`Rates`]): they differ in own(s), and in the size that they multiply.
+//! Nodes are subschemas. An edge s -> t says that applying s to a value applies t to the same value (in place), or to its members
+//! or elements (descending); see [`super::graph`]. What is counted is how often each node is applied to each value:
+//!
+//! * Here by depth alone: E(s, k) is the most that applying s to a value can cost at any one value exactly k levels below it.
+//!
+//!   ```text
+//!   E(s, k)         = own(s, k) + f * sum over in-place edges of E(t, k) + the larger of members(s, k) and elements(s, k)
+//!   members(s, k)   = max over named and other members of E(t, k-1) + sum over "every member" of E(t, k-1)
+//!   elements(s, k)  = max over elements by position of E(t, k-1)    + sum over "every element" of E(t, k-1)
+//!   ```
+//!
+//!   own(s, k) is the cost of the node's own keywords ([`Own`]), at k = 0 for the value, at k = 1 for matching the names of its
+//!   members, and nothing deeper. f is 1, or [`TRACKING_FACTOR`] where evaluated members are tracked. The whole is at most the
+//!   size of the value times the largest E(root, k) down to its depth. In-place edges have no cycle
+//!   ([`super::graph::Graph::in_place_order`]), so that each row k is computed in one pass over that order; a schema that does
+//!   not refer to itself reaches a row of zeros.
+//! * [`super::count`] counts the same on the value itself, where this bound is too high. That takes a walk through the value.
 
-use std::ops::{Add, Mul};
-
-use serde_json::Value;
-
-use super::{
-    building::TRACKING,
-    graph::{Edge, Graph, Node},
-    pattern::{self, Engine, Scanning},
-    size::{self, MAX_DEPTH, Size, values_in},
-};
+use super::building::TRACKING;
+use super::graph::{Edge, Graph, Node};
+use super::rates::{Own, Rates};
+use super::size::{MAX_DEPTH, Size};
 
 /// How often an in-place subschema can be evaluated again where evaluated members are tracked: once for its verdict,
 /// once to mark, and once more inside the mark.
 const TRACKING_FACTOR: f64 = 3.0;
 
-/// What is beyond all bounds: as a number, so that none of it is still nothing.
-pub(super) const ENDLESS: f64 = 1e200;
-
 /// The bounds of one schema.
 #[derive(Debug)]
 pub(super) struct Cost {
-    /// By depth of the value: the largest E(root, k) so far.
+    /// By depth of the value: the largest E(root, k) so far. Deeper ones are as the last.
     rates: Box<[Rates]>,
-    /// By depth of the value: schemas nested on the stack.
+    /// By depth of the value: schemas nested on the stack. Deeper ones are as the last.
     stack: Box<[u32]>,
     /// Bytes of the longest pointer to a subschema.
     location: f64,
@@ -45,31 +49,18 @@ pub(super) struct Cost {
     names: bool,
 }
 
-/// Evaluations at one value.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Rates {
-    /// Units of work per unit of the value.
-    pub(super) work: f64,
-    /// Violations that may be reported.
-    pub(super) reports: f64,
-    /// Bytes of the schema that they copy.
-    pub(super) texts: f64,
-    /// Matches of patterns that backtrack freely.
-    pub(super) backtracking: f64,
-    /// Units of work that they take for each pair of bytes of a text.
-    pub(super) squares: f64,
-    /// Checks of `uniqueItems`.
-    pub(super) comparing: f64,
-}
-
 impl Cost {
-    /// The bounds for `graph`, whose `order` lists the nodes reached in place first, with what each does itself.
+    /// The bounds for `graph`, with its [`Graph::in_place_order`] and what each node does itself.
     pub(super) fn of(graph: &Graph<'_>, order: &[usize], own: &[Own]) -> Self {
-        let tracks = graph.nodes.iter().any(tracks_evaluation);
-        let (rates, stack) = table(graph, order, own, if tracks { TRACKING_FACTOR } else { 1.0 });
         let location = graph.nodes.iter().map(|node| node.location).max().unwrap_or(0) as f64;
         let names = graph.nodes.iter().any(|node| node.schema.get("propertyNames").is_some());
-        Self { rates, stack, location, gives_up: own.iter().any(|own| own.gives_up), names }
+        Self {
+            rates: rates_by_depth(graph, order, own),
+            stack: stack_by_depth(graph, order),
+            location,
+            gives_up: own.iter().any(|own| own.gives_up),
+            names,
+        }
     }
 
     /// Most units of work that deciding on a value of this size takes.
@@ -110,182 +101,63 @@ fn tracks_evaluation(node: &Node<'_>) -> bool {
     keywords.into_iter().any(|keyword| node.schema.get(keyword).is_some())
 }
 
-/// What one node does itself.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Own {
-    /// At each value that it is applied to.
-    pub(super) value: Rates,
-    /// At each member of an object that it is applied to: matching the names of `patternProperties`.
-    pub(super) member: Rates,
-    gives_up: bool,
-}
-
-impl Own {
-    /// Of each node.
-    ///
-    /// # Errors
-    ///
-    /// The node whose pattern is too expensive, and why.
-    pub(super) fn of_all(graph: &Graph<'_>) -> Result<Vec<Self>, (usize, String)> {
-        let nodes = graph.nodes.iter().enumerate();
-        nodes.map(|(at, node)| Self::of(node).map_err(|message| (at, message))).collect()
-    }
-
-    fn of(node: &Node<'_>) -> Result<Self, String> {
-        let mut own = Self { value: Rates { work: 1.0, reports: 1.0, ..Rates::default() }, ..Self::default() };
-        let Value::Object(keywords) = node.schema else { return Ok(own) };
-        for (keyword, value) in keywords {
-            own.value.work += listed(keyword, value);
-            match (keyword.as_str(), value) {
-                // Each name that is missing is a violation of its own, which takes as long as some.
-                ("required", Value::Array(names)) => own.reports(4.0 * names.len() as f64, value),
-                ("dependentRequired" | "dependencies" | "const" | "enum", value) => own.reports(0.0, value),
-                // A violation repeats the schema that should not have matched.
-                ("not", value) => own.reports(values_in(value) as f64, value),
-                // With large exponents it divides exactly.
-                ("multipleOf", _) => own.value.work += 25.0,
-                // The text is read as what it says it is.
-                ("contentMediaType" | "contentEncoding", _) => own.value.work += 4.0,
-                ("uniqueItems", Value::Bool(true)) => own.value.comparing += 1.0,
-                ("pattern", Value::String(pattern)) => {
-                    own.reports(0.0, value);
-                    own.value = own.value + own.matching(pattern)?;
-                }
-                ("patternProperties", Value::Object(patterns)) => {
-                    for pattern in patterns.keys() {
-                        own.member = own.member + own.matching(pattern)?;
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(own)
-    }
-
-    /// Counts more reports, and that they copy a keyword's value.
-    fn reports(&mut self, more: f64, value: &Value) {
-        self.value.reports += more;
-        self.value.texts += size::copied_bytes(value);
-    }
-
-    fn matching(&mut self, pattern: &str) -> Result<Rates, String> {
-        let cost = pattern::cost(pattern)?;
-        self.gives_up |= cost.engine != Engine::Linear;
-        let work = cost.units();
-        if cost.engine != Engine::Backtracking {
-            return Ok(Rates { work, ..Rates::default() });
-        }
-        let Scanning { steps, step_bytes, bytes, squares } = cost.scanning;
-        // A step is about a unit.
-        let work = work + (bytes + step_bytes * size::BACKTRACKING_UNITS) * size::UNIT_BYTES;
-        Ok(Rates { work, backtracking: 1.0 + steps, squares, ..Rates::default() })
-    }
-}
-
-/// The work of a keyword that goes through a list of its own.
-fn listed(keyword: &str, value: &Value) -> f64 {
-    let entries = match (keyword, value) {
-        // Many strings are hashed.
-        ("enum", Value::Array(items)) if items.iter().all(Value::is_string) => 1.0,
-        ("enum" | "const" | "dependentRequired" | "dependencies", value) => values_in(value) as f64 / 4.0,
-        ("required", Value::Array(items)) => items.len() as f64 / 2.0,
-        ("properties", Value::Object(members)) => members.len() as f64 / 4.0,
-        _ => return 0.0,
-    };
-    // Where lengths are equal, texts are compared.
-    let text_bytes = match (keyword, value) {
-        ("properties", Value::Object(members)) => members.keys().map(String::len).sum::<usize>() as f64,
-        (_, value) => size::text_bytes(value),
-    };
-    entries + text_bytes / 1024.0
-}
-
-/// The rows E(root, k), as running maxima, and the stack by depth.
-fn table(graph: &Graph<'_>, order: &[usize], own: &[Own], tracking: f64) -> (Box<[Rates]>, Box<[u32]>) {
-    let nodes = graph.nodes.len();
-    let (mut above, mut row) = (vec![Rates::default(); nodes], vec![Rates::default(); nodes]);
-    let (mut stack_above, mut stack) = (vec![0_u32; nodes], vec![0_u32; nodes]);
-    let (mut rates, mut stacks) = (Vec::new(), Vec::new());
-    let mut most = Rates::default();
+/// The largest E(root, k) so far, for each k until nothing is applied so deep.
+fn rates_by_depth(graph: &Graph<'_>, order: &[usize], own: &[Own]) -> Box<[Rates]> {
+    let repeats = if graph.nodes.iter().any(tracks_evaluation) { TRACKING_FACTOR } else { 1.0 };
+    let nothing = vec![Rates::default(); graph.nodes.len()];
+    let (mut above, mut largest, mut by_depth) = (nothing.clone(), Rates::default(), Vec::new());
     for depth in 0..=MAX_DEPTH {
+        let mut row = nothing.clone();
         for &node in order {
-            let edges = &graph.nodes[node].edges;
             let own = match depth {
                 0 => own[node].value,
                 1 => own[node].member,
                 _ => Rates::default(),
             };
-            row[node] = own + edge_rates(edges, &row, &above, tracking);
-            stack[node] = 1 + edge_stack(edges, &stack, &stack_above);
+            row[node] = own + applied(&graph.nodes[node].edges, &row, &above, repeats);
         }
-        most = most.max(row.first().copied().unwrap_or_default());
-        rates.push(most);
-        stacks.push(stack.first().copied().unwrap_or(0));
-        if row.iter().all(|rates| *rates == Rates::default()) && stack == stack_above {
+        largest = largest.max(row.first().copied().unwrap_or_default());
+        by_depth.push(largest);
+        if row == nothing {
             break;
         }
-        std::mem::swap(&mut above, &mut row);
-        std::mem::swap(&mut stack_above, &mut stack);
+        above = row;
     }
-    (rates.into(), stacks.into())
+    by_depth.into()
 }
 
-fn edge_rates(edges: &[(Edge, usize)], row: &[Rates], above: &[Rates], tracking: f64) -> Rates {
-    let zero = Rates::default();
-    let (mut in_place, mut member, mut element, mut each_member, mut each_element) = (zero, zero, zero, zero, zero);
+/// What the nodes behind `edges` cost: at the same value by the `row` so far, at its members and elements by the row `above`.
+fn applied(edges: &[(Edge, usize)], row: &[Rates], above: &[Rates], repeats: f64) -> Rates {
+    let nothing = Rates::default();
+    let (mut in_place, mut one_member, mut every_member) = (nothing, nothing, nothing);
+    let (mut one_element, mut every_element) = (nothing, nothing);
     for &(edge, target) in edges {
         match edge {
-            Edge::Composed | Edge::Reference { .. } | Edge::InPlace => in_place = in_place + row[target] * tracking,
-            Edge::Member | Edge::OtherMember => member = member.max(above[target]),
-            Edge::EachMember => each_member = each_member + above[target],
-            Edge::Element => element = element.max(above[target]),
-            Edge::EachElement => each_element = each_element + above[target],
+            Edge::Composed | Edge::Reference { .. } | Edge::InPlace => in_place = in_place + row[target] * repeats,
+            Edge::Member | Edge::OtherMember => one_member = one_member.max(above[target]),
+            Edge::EachMember => every_member = every_member + above[target],
+            Edge::Element => one_element = one_element.max(above[target]),
+            Edge::EachElement => every_element = every_element + above[target],
         }
     }
-    in_place + (member + each_member).max(element + each_element)
+    in_place + (one_member + every_member).max(one_element + every_element)
 }
 
-/// The row above is empty at the first depth, where nothing descends.
-fn edge_stack(edges: &[(Edge, usize)], row: &[u32], above: &[u32]) -> u32 {
-    let nested = edges.iter().map(|&(edge, target)| if edge.in_place() { row[target] } else { above[target] });
-    nested.max().unwrap_or(0)
-}
-
-impl Rates {
-    /// Units of matching a text once, beyond those for each of its own.
-    pub(super) fn matching(self, text: &str) -> f64 {
-        self.backtracking * size::BACKTRACKING_UNITS + self.squares * size::squares(text)
-    }
-
-    /// The same of each.
-    fn each(self, other: Self, of: impl Fn(f64, f64) -> f64) -> Self {
-        Self {
-            work: of(self.work, other.work),
-            reports: of(self.reports, other.reports),
-            texts: of(self.texts, other.texts),
-            backtracking: of(self.backtracking, other.backtracking),
-            squares: of(self.squares, other.squares),
-            comparing: of(self.comparing, other.comparing),
+/// Schemas on the longest path from the root with k descending edges at most, for each k until it grows no longer.
+fn stack_by_depth(graph: &Graph<'_>, order: &[usize]) -> Box<[u32]> {
+    let (mut above, mut by_depth) = (vec![0_u32; graph.nodes.len()], Vec::new());
+    for _ in 0..=MAX_DEPTH {
+        let mut row = vec![0_u32; graph.nodes.len()];
+        for &node in order {
+            let edges = graph.nodes[node].edges.iter();
+            let nested = edges.map(|&(edge, target)| if edge.in_place() { row[target] } else { above[target] });
+            row[node] = 1 + nested.max().unwrap_or(0);
         }
+        by_depth.push(row.first().copied().unwrap_or(0));
+        if row == above {
+            break;
+        }
+        above = row;
     }
-
-    fn max(self, other: Self) -> Self {
-        self.each(other, f64::max)
-    }
-}
-
-impl Add for Rates {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        self.each(other, |one, other| (one + other).min(ENDLESS))
-    }
-}
-
-impl Mul<f64> for Rates {
-    type Output = Self;
-
-    fn mul(self, factor: f64) -> Self {
-        self.each(self, |rate, _| (rate * factor).min(ENDLESS))
-    }
+    by_depth.into()
 }

@@ -1,24 +1,23 @@
-//! What evaluating a schema on a value may cost, counted on that value. In: the schema's graph, then values; out: upper
-//! bounds as [`super::cost`] gives them, only closer. Evaluates nothing.
+//! What evaluating a schema on a value may cost, counted on that value: the closer bound of the model in [`super::cost`]. In: the
+//! schema's graph, then values; out: upper bounds. Evaluates nothing.
 //!
 //! [`super::cost`] knows a value's size alone, so that a schema which refers to itself in several branches costs as if all of
-//! them went on at every level. Here the value says which do: a branch whose property it has not, ends there. That takes a
-//! walk through the value for every call, and is asked only where the other bound is too high.
+//! them went on at every level. Here the value says which do: a branch whose property it has not, ends there.
 //!
-//! The walk carries how often each subschema is applied to the value at hand: for its verdict, to mark what it evaluated
-//! (where members or elements that nobody evaluated count), and to list what is wrong. Subschemas of the same value come
-//! after those that apply them, so that each is looked at once for each value.
+//! The walk goes through the value once, and at each value through the subschemas that are applied to it, in topological order
+//! of the in-place edges: by the time that one is looked at, all ways to it are, and it is looked at once with the sum of its
+//! [`Applications`]. It ends early where it takes more than it may itself.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::{Add, AddAssign};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::building::TRACKING;
-use super::cost::{ENDLESS, Own, Rates};
-use super::graph::{Edge, Graph, Node, REFERENCES};
+use super::graph::{Edge, Graph};
 use super::likeness::Likeness;
+use super::rates::{ENDLESS, Own, Rates};
 use super::size;
+use super::subschema::{Places, Subschema};
 
 /// Most subschemas that are looked at, for all values together.
 const MAX_VISITS: f64 = 3e6;
@@ -29,47 +28,22 @@ const VISIT_UNITS: f64 = 0.5;
 /// Units of going past a member or an element, where a subschema looks for some of them only.
 const PASSING: f64 = 0.25;
 
-/// Most conditions on one way into nested conditionals that marking asks again for each conditional inside.
-const MAX_CONDITIONS: f64 = 64.0;
-
 /// A schema as the walk needs it.
 #[derive(Debug)]
 pub(super) struct Counter {
-    /// In-place edges lead to later ones.
-    steps: Box<[Step]>,
+    /// In topological order: in-place edges lead to later ones.
+    subschemas: Box<[Subschema]>,
     root: u32,
 }
 
-/// One subschema.
-#[derive(Debug)]
-struct Step {
-    own: Own,
-    /// Bytes of the pointer to it.
-    location: f64,
-    /// Whether members or elements that nobody evaluated count.
-    tracks: bool,
-    in_place: Box<[(Edge, u32)]>,
-    /// Named members, in the order of their names.
-    named: Box<[(Box<str>, u32)]>,
-    /// Members that are not named.
-    others: Box<[u32]>,
-    /// Every member, and whether marking asks it again.
-    members: Box<[(u32, bool)]>,
-    /// The names of members.
-    names: Box<[u32]>,
-    /// Elements, by position or not.
-    elements: Box<[u32]>,
-    /// Elements that marking asks again, and that are asked for a verdict only.
-    contained: Box<[u32]>,
-    /// Conditionals inside.
-    conditions: f64,
-}
-
-/// How often a subschema is applied to a value.
+/// How often a subschema is applied to a value, by what for.
 #[derive(Debug, Clone, Copy, Default)]
-struct Times {
+struct Applications {
+    /// To decide whether the value is valid.
     verdicts: f64,
+    /// To mark which members and elements are evaluated, where those that are not count.
     marks: f64,
+    /// To list what is wrong.
     lists: f64,
     /// Bytes of the longest way through references to it, which every violation has.
     way: f64,
@@ -87,107 +61,40 @@ pub(super) struct Counted {
 }
 
 impl Counter {
-    /// For `graph`, whose `order` lists the nodes reached in place first, with what each does itself.
+    /// For `graph`, with its [`Graph::in_place_order`] and what each node does itself.
     pub(super) fn new(graph: &Graph<'_>, order: &[usize], own: &[Own]) -> Self {
-        let mut place = vec![0; order.len()];
-        for (position, &node) in order.iter().rev().enumerate() {
-            place[node] = u32::try_from(position).unwrap_or(u32::MAX);
-        }
-        let mut conditions = vec![0.0_f64; order.len()];
-        for &node in order {
-            let inside = graph.nodes[node].edges.iter().filter(|(edge, _)| edge.in_place());
-            let inside = inside.map(|&(edge, to)| conditions[to] + if edge == Edge::InPlace { 1.0 } else { 0.0 });
-            conditions[node] = inside.sum::<f64>().min(MAX_CONDITIONS);
-        }
-        let steps = order.iter().rev().map(|&node| {
-            Step::new(&graph.nodes[node], own[node], conditions[node], |to| place[to], |schema| graph.node_of(schema))
-        });
-        Self { steps: steps.collect(), root: place.first().copied().unwrap_or(0) }
+        let places = Places::new(graph, order);
+        Self { subschemas: Subschema::all(&places, order, own), root: places.of_node(0) }
     }
 
     /// Deciding on a value, which is counted in at most as many units of work.
     pub(super) fn deciding(&self, value: &Value, units: f64) -> Counted {
-        self.count(value, units, Times { verdicts: 1.0, ..Times::default() })
+        self.count(value, units, Applications { verdicts: 1.0, ..Applications::default() })
     }
 
     /// Listing what is wrong with a value, likewise.
     pub(super) fn listing(&self, value: &Value, units: f64) -> Counted {
-        self.count(value, units, Times { lists: 1.0, ..Times::default() })
+        self.count(value, units, Applications { lists: 1.0, ..Applications::default() })
     }
 
-    fn count(&self, value: &Value, units: f64, times: Times) -> Counted {
+    fn count(&self, value: &Value, units: f64, times: Applications) -> Counted {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "within bounds that are no negative numbers"
         )]
         let visits_left = (units / VISIT_UNITS).clamp(0.0, MAX_VISITS) as usize;
-        let mut walk = Walk { steps: &self.steps, visits_left, work: 0.0, reports: 0.0, report_bytes: 0.0 };
-        let whole = walk.apply(value, 0.0, BTreeMap::from([(self.root, times)])).is_some();
+        let mut walk = Walk { subschemas: &self.subschemas, visits_left, work: 0.0, reports: 0.0, report_bytes: 0.0 };
+        let whole = walk.apply(value, 0.0, Pending::from([(self.root, times)])).is_some();
         let counting = (visits_left - walk.visits_left) as f64 * VISIT_UNITS;
         let (work, report_bytes) = if whole { (walk.work, walk.report_bytes) } else { (f64::INFINITY, f64::INFINITY) };
         Counted { work, report_bytes, counting }
     }
 }
 
-impl Step {
-    fn new(
-        node: &Node<'_>,
-        own: Own,
-        conditions: f64,
-        place: impl Fn(usize) -> u32,
-        node_of: impl Fn(&Value) -> Option<usize>,
-    ) -> Self {
-        let to = |wanted: fn(Edge) -> bool| -> Box<[u32]> {
-            node.edges.iter().filter(|(edge, _)| wanted(*edge)).map(|&(_, to)| place(to)).collect()
-        };
-        let keyword = |keyword: &str| node.schema.get(keyword);
-        let child = |name: &str| keyword(name).and_then(&node_of).map(&place);
-        let properties = keyword("properties").and_then(Value::as_object).into_iter().flatten();
-        let mut named: Vec<_> =
-            properties.filter_map(|(name, schema)| Some((name.as_str().into(), place(node_of(schema)?)))).collect();
-        named.sort_unstable();
-        let edges = node.edges.iter().filter(|(edge, _)| edge.in_place());
-        let mut in_place: Vec<_> = edges.map(|&(edge, to)| (edge, place(to))).collect();
-        // Of what one dynamic reference may mean, what is named twice is meant once.
-        if REFERENCES.iter().filter(|reference| keyword(reference).is_some()).count() == 1 {
-            let mut known = HashSet::new();
-            in_place.retain(|(edge, to)| !matches!(edge, Edge::Reference { .. }) || known.insert(*to));
-        }
-        let names = child("propertyNames");
-        let again = child("unevaluatedProperties");
-        let every = to(|edge| edge == Edge::EachMember);
-        Self {
-            own,
-            location: node.location as f64,
-            tracks: TRACKING.iter().any(|name| keyword(name).is_some()),
-            in_place: in_place.into(),
-            named: named.into(),
-            others: to(|edge| edge == Edge::OtherMember),
-            members: every.iter().filter(|to| Some(**to) != names).map(|to| (*to, Some(*to) == again)).collect(),
-            names: names.into_iter().collect(),
-            elements: to(|edge| edge == Edge::Element),
-            contained: to(|edge| edge == Edge::EachElement),
-            conditions,
-        }
-    }
-
-    /// Whether a verdict goes through the members or elements.
-    fn looks_inside(&self) -> bool {
-        [&self.others, &self.names, &self.elements, &self.contained].iter().any(|to| !to.is_empty())
-            || !self.members.is_empty()
-    }
-
-    /// The subschema of a named member.
-    fn named(&self, name: &str) -> Option<u32> {
-        let found = self.named.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
-        self.named.get(found).map(|&(_, to)| to)
-    }
-}
-
 /// The walk through one value.
 struct Walk<'a> {
-    steps: &'a [Step],
+    subschemas: &'a [Subschema],
     visits_left: usize,
     work: f64,
     /// Violations that are listed.
@@ -195,46 +102,66 @@ struct Walk<'a> {
     report_bytes: f64,
 }
 
-type Entering = BTreeMap<u32, Times>;
+/// Subschemas that are applied to the value at hand and not looked at yet, in topological order.
+type Pending = BTreeMap<u32, Applications>;
 
-impl Walk<'_> {
-    /// Goes through `value`, whose pointer has `path` bytes, and to which the steps in `entering` are applied. Gives the
-    /// bytes of the value; nothing where that takes too long.
-    fn apply(&mut self, value: &Value, path: f64, mut entering: Entering) -> Option<f64> {
-        let mut applied = Vec::new();
+/// Those that were looked at.
+type Applied<'a> = [(&'a Subschema, Applications)];
+
+/// The value at hand.
+struct Here<'v> {
+    value: &'v Value,
+    /// Units of the value without its parts, and of going past these.
+    units: f64,
+    parts: f64,
+    /// Violations here, and bytes of the schema that they copy.
+    reports: f64,
+    texts: f64,
+    /// What comparing the elements takes, once it is known.
+    likeness: Option<Likeness>,
+}
+
+impl<'a> Walk<'a> {
+    /// Goes through `value`, whose pointer has `path` bytes, and to which the `pending` subschemas are applied. Gives the bytes
+    /// of the value; nothing where that takes too long.
+    fn apply(&mut self, value: &Value, path: f64, mut pending: Pending) -> Option<f64> {
         let (units, parts) = (size::own_units(value), size::parts_units(value));
-        let (mut reports, mut texts, mut likeness) = (0.0, 0.0, None);
-        while let Some((place, times)) = entering.pop_first() {
-            let step = self.steps.get(place as usize)?;
-            self.visit(1 + step.in_place.len())?;
-            let times = if step.tracks {
-                times + Times { marks: times.verdicts + times.lists, ..Times::default() }
-            } else {
-                times
-            };
-            let rounds = times.verdicts + times.marks + times.lists;
-            let through = if step.looks_inside() { parts } else { parts * PASSING };
-            self.work += rounds * (units * step.own.value.work + through + self.matching(&step.own, value)?);
-            if let (Value::Array(items), true) = (value, step.own.value.comparing > 0.0) {
-                let likeness: &Likeness = likeness.get_or_insert_with(|| Likeness::of(items));
-                self.visit(likeness.values)?;
-                self.work += rounds * likeness.units;
+        let mut here = Here { value, units, parts, reports: 0.0, texts: 0.0, likeness: None };
+        let mut applied = Vec::new();
+        while let Some((place, times)) = pending.pop_first() {
+            let subschema: &'a Subschema = self.subschemas.get(place as usize)?;
+            self.visit(1 + subschema.in_place.len())?;
+            let times = times.at(subschema);
+            self.charge(subschema, times, &mut here)?;
+            for &(edge, to) in &subschema.in_place {
+                *pending.entry(to).or_default() += times.in_place(edge, subschema);
             }
-            reports += times.lists * step.own.value.reports;
-            texts += times.lists * (step.own.value.texts + step.own.value.reports * times.way);
-            for &(edge, to) in &step.in_place {
-                *entering.entry(to).or_default() += times.in_place(edge, step);
-            }
-            applied.push((step, times));
+            applied.push((subschema, times));
         }
         let bytes = match value {
             Value::Array(items) => self.items(items, path, &applied)?,
             Value::Object(members) => self.members(members, path, &applied)?,
             value => size::report_bytes(value),
         };
-        self.reports += reports;
-        self.report_bytes += reports * (bytes + path) + texts;
+        self.reports += here.reports;
+        self.report_bytes += here.reports * (bytes + path) + here.texts;
         Some(bytes)
+    }
+
+    /// Adds what a subschema's own keywords take.
+    fn charge(&mut self, subschema: &Subschema, times: Applications, here: &mut Here<'_>) -> Option<()> {
+        let own = &subschema.own;
+        let rounds = times.verdicts + times.marks + times.lists;
+        let through = if subschema.looks_inside() { here.parts } else { here.parts * PASSING };
+        self.work += rounds * (here.units * own.value.work + through + self.matching(own, here.value)?);
+        if let (Value::Array(items), true) = (here.value, own.value.comparing > 0.0) {
+            let likeness = here.likeness.get_or_insert_with(|| Likeness::of(items));
+            self.visit(likeness.values)?;
+            self.work += rounds * likeness.units;
+        }
+        here.reports += times.lists * own.value.reports;
+        here.texts += times.lists * (own.value.texts + own.value.reports * times.way);
+        Some(())
     }
 
     /// What matching a value or its names once takes, beyond their units.
@@ -250,64 +177,67 @@ impl Walk<'_> {
         })
     }
 
-    fn items(&mut self, items: &[Value], path: f64, applied: &[(&Step, Times)]) -> Option<f64> {
+    fn items(&mut self, items: &[Value], path: f64, applied: &Applied<'_>) -> Option<f64> {
         let mut bytes = size::VIOLATION_BYTES;
         for item in items {
-            let mut entering = Entering::new();
-            for (step, times) in applied {
-                self.visit(1 + step.elements.len() + step.contained.len())?;
-                for &to in &step.elements {
-                    *entering.entry(to).or_default() += times.inside();
+            let mut pending = Pending::new();
+            for (subschema, times) in applied {
+                self.visit(1 + subschema.elements.len() + subschema.contained.len())?;
+                for &to in &subschema.elements {
+                    *pending.entry(to).or_default() += times.inside();
                 }
-                for &to in &step.contained {
-                    *entering.entry(to).or_default() += times.asked();
+                for &to in &subschema.contained {
+                    *pending.entry(to).or_default() += times.asked();
                 }
             }
-            bytes += self.below(item, path + 4.0, entering)?;
+            bytes += self.below(item, path + 4.0, pending)?;
         }
         Some(bytes)
     }
 
-    fn members(
-        &mut self,
-        members: &serde_json::Map<String, Value>,
-        path: f64,
-        applied: &[(&Step, Times)],
-    ) -> Option<f64> {
+    fn members(&mut self, members: &Map<String, Value>, path: f64, applied: &Applied<'_>) -> Option<f64> {
         let (mut bytes, mut wrong_names) = (size::VIOLATION_BYTES, 0.0);
         for (name, member) in members {
-            let (mut entering, mut naming) = (Entering::new(), Entering::new());
-            for (step, times) in applied {
-                self.visit(1 + step.members.len() + step.names.len())?;
-                let named = step.named(name);
-                let others = if named.is_some() { &[] } else { &*step.others };
-                for &to in named.iter().chain(others) {
-                    *entering.entry(to).or_default() += times.inside();
-                }
-                for &(to, again) in &step.members {
-                    *entering.entry(to).or_default() += if again { times.asked() } else { times.inside() };
-                }
-                for &to in &step.names {
-                    *naming.entry(to).or_default() += times.inside();
-                }
-            }
+            let (pending, of_name) = self.of_member(name, applied)?;
             let path = path + name.len() as f64 + 1.0;
-            if !naming.is_empty() {
+            if !of_name.is_empty() {
                 let before = self.reports;
-                self.apply(&Value::String(name.clone()), path, naming)?;
+                self.apply(&Value::String(name.clone()), path, of_name)?;
                 wrong_names += self.reports - before;
             }
-            bytes += name.len() as f64 + self.below(member, path, entering)?;
+            bytes += name.len() as f64 + self.below(member, path, pending)?;
         }
         // What is wrong with a name repeats the object.
         self.report_bytes += wrong_names * bytes;
         Some(bytes)
     }
 
-    fn below(&mut self, value: &Value, path: f64, entering: Entering) -> Option<f64> {
-        if entering.is_empty() { Some(size::report_bytes(value)) } else { self.apply(value, path, entering) }
+    /// What is applied to a member, and to its name.
+    fn of_member(&mut self, name: &str, applied: &Applied<'_>) -> Option<(Pending, Pending)> {
+        let (mut pending, mut of_name) = (Pending::new(), Pending::new());
+        for (subschema, times) in applied {
+            self.visit(1 + subschema.members.len() + subschema.names.len())?;
+            let named = subschema.named(name);
+            let others = if named.is_some() { &[] } else { &*subschema.others };
+            for &to in named.iter().chain(others) {
+                *pending.entry(to).or_default() += times.inside();
+            }
+            for &(to, again) in &subschema.members {
+                *pending.entry(to).or_default() += if again { times.asked() } else { times.inside() };
+            }
+            for &to in &subschema.names {
+                *of_name.entry(to).or_default() += times.inside();
+            }
+        }
+        Some((pending, of_name))
     }
 
+    /// Goes through a part of the value, if anything is applied to it; gives its bytes.
+    fn below(&mut self, value: &Value, path: f64, pending: Pending) -> Option<f64> {
+        if pending.is_empty() { Some(size::report_bytes(value)) } else { self.apply(value, path, pending) }
+    }
+
+    /// Counts looking at subschemas; nothing once that is too much.
     fn visit(&mut self, visits: usize) -> Option<()> {
         let left = self.visits_left.checked_sub(visits);
         self.visits_left = left.unwrap_or(0);
@@ -315,17 +245,23 @@ impl Walk<'_> {
     }
 }
 
-impl Times {
-    /// How often a subschema of the same value is applied where `step`, which applies it, is applied these times.
-    fn in_place(self, edge: Edge, step: &Step) -> Self {
+impl Applications {
+    /// How often `subschema` itself is evaluated: where it tracks, it marks for each verdict and list.
+    fn at(self, subschema: &Subschema) -> Self {
+        let marks = if subschema.tracks { self.verdicts + self.lists } else { 0.0 };
+        self + Self { marks, ..Self::default() }
+    }
+
+    /// How often a subschema is applied to the same value that `from` applies over such an edge.
+    fn in_place(self, edge: Edge, from: &Subschema) -> Self {
         let Self { verdicts, marks, lists, way } = self;
         match edge {
             // What a reference leads to is marked without asking for its verdict, and listed at once.
-            Edge::Reference { .. } => Self { way: way + step.location, ..self },
+            Edge::Reference { .. } => Self { way: way + from.location, ..self },
             // Alternatives are asked before they are marked, and before they are listed.
             Edge::Composed => Self { verdicts: verdicts + marks + lists, ..self },
             // Marking may ask a condition again for each conditional inside.
-            _ => Self { verdicts: verdicts + marks * step.conditions.max(1.0) + lists, ..self },
+            _ => Self { verdicts: verdicts + marks * from.conditions.max(1.0) + lists, ..self },
         }
     }
 
@@ -341,7 +277,7 @@ impl Times {
     }
 }
 
-impl Add for Times {
+impl Add for Applications {
     type Output = Self;
 
     /// Beyond all bounds it stays a number.
@@ -355,7 +291,7 @@ impl Add for Times {
     }
 }
 
-impl AddAssign for Times {
+impl AddAssign for Applications {
     fn add_assign(&mut self, other: Self) {
         *self = *self + other;
     }

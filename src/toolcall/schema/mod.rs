@@ -4,7 +4,7 @@
 //! Drafts 4, 6, 7, 2019-09 and 2020-12 by `$schema`, 2020-12 without. `format` is an annotation unless asserted.
 //! Schemas are hostile input, so each is judged before it is evaluated: reference cycles that never descend into the
 //! value, expensive patterns and oversized documents are unsupported when compiled, and arguments that could take
-//! more than [`BUDGET`] units of work are unsupported for them.
+//! more than [`BUDGET`] units of work are unsupported for them. What is counted, and what the bounds promise, is said in `cost`.
 
 mod bounded;
 mod branches;
@@ -20,7 +20,10 @@ mod likeness;
 mod limits;
 mod locate;
 mod pattern;
+mod rates;
+mod resolve;
 mod size;
+mod subschema;
 #[cfg(test)]
 mod tests;
 mod text_hash;

@@ -92,7 +92,7 @@ pub struct Outcome {
 
 /// What whoever started an experiment wants of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum Control {
     /// To go on.
     GoOn,
     /// To stop when every run that is under way has saved what it did.
@@ -110,7 +110,7 @@ pub fn run(
     out: &Path,
     program: &Path,
     said: &mut dyn FnMut(&str),
-    told: &dyn Fn() -> Told,
+    told: &dyn Fn() -> Control,
 ) -> Result<Outcome, TrainError> {
     let known = arms(&config.dense_rubric);
     if let Some(nobody) = config.only.iter().find(|name| !known.iter().any(|arm| arm.name.starts_with(name.as_str()))) {
@@ -302,7 +302,7 @@ mod tests {
         let out = folder.path().join("out");
         let config =
             ExperimentConfig { only: vec!["vspo".to_owned(), "nope".to_owned()], ..ExperimentConfig::default() };
-        let error = run(&config, &out, Path::new("nothing"), &mut |_| (), &|| Told::GoOn).unwrap_err().to_string();
+        let error = run(&config, &out, Path::new("nothing"), &mut |_| (), &|| Control::GoOn).unwrap_err().to_string();
         assert!(error.contains("\"nope\"") && error.contains("vspo-prs") && !out.exists(), "{error}");
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Outcome, Told};
+use super::{Control, Outcome};
 use crate::train::TrainError;
 
 /// A run that is to be.
@@ -77,7 +77,7 @@ pub(super) fn run(
     at_once: usize,
     program: &Path,
     said: &mut dyn FnMut(&str),
-    told: &dyn Fn() -> Told,
+    told: &dyn Fn() -> Control,
 ) -> Result<Outcome, TrainError> {
     let all = jobs.len();
     let (done, waiting): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| is_done(&job.output));
@@ -88,14 +88,14 @@ pub(super) fn run(
     loop {
         let told = told();
         match told {
-            Told::Stop if !is_told => {
+            Control::Stop if !is_told => {
                 is_told = true;
                 running.iter().for_each(Running::tell);
             }
-            Told::End => running.clear(),
-            Told::GoOn | Told::Stop => {}
+            Control::End => running.clear(),
+            Control::GoOn | Control::Stop => {}
         }
-        is_told |= told == Told::End;
+        is_told |= told == Control::End;
         while !is_told && running.len() < at_once.max(1) {
             let Some(job) = waiting.next() else { break };
             running.push(start(job, program)?);
@@ -172,7 +172,7 @@ mod tests {
         let jobs: Vec<Job> = ["a", "b", "c"].map(|name| waiting(folder.path(), name)).into();
         let told = || {
             let are_there = jobs[..2].iter().all(|job| process(job).is_some());
-            if are_there { Told::Stop } else { Told::GoOn }
+            if are_there { Control::Stop } else { Control::GoOn }
         };
         let mut said = Vec::new();
         let mut say = |line: &str| said.push(line.to_owned());
@@ -189,12 +189,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let job = waiting(folder.path(), "a");
         let ends = format!("cd {}; mkdir model; echo > model/model.safetensors; exit 0", job.output.display());
-        let told = || if process(&job).is_some() { Told::Stop } else { Told::GoOn };
+        let told = || if process(&job).is_some() { Control::Stop } else { Control::GoOn };
         let program = program(folder.path(), &ends);
         let outcome = run(vec![job.clone()], 1, &program, &mut |_| (), &told).unwrap();
         assert!(!outcome.stopped && outcome.failed.is_empty(), "{outcome:?}");
         assert_eq!(outcome.done, std::slice::from_ref(&job.output));
-        let again = run(vec![job.clone()], 1, &program, &mut |_| (), &|| Told::End).unwrap();
+        let again = run(vec![job.clone()], 1, &program, &mut |_| (), &|| Control::End).unwrap();
         assert!(!again.stopped && again.done == outcome.done, "{again:?}");
     }
 
@@ -206,14 +206,14 @@ mod tests {
         let found = Cell::new(None);
         let told = || {
             found.set(found.get().or(process(&jobs[0])));
-            if found.get().is_some() { Told::End } else { Told::GoOn }
+            if found.get().is_some() { Control::End } else { Control::GoOn }
         };
         let outcome = run(jobs[..1].to_vec(), 1, &program, &mut |_| (), &told).unwrap();
         assert!(outcome.stopped && !lives(found.get().unwrap()));
         // The folder of the second job cannot be made: the first one's process is there by then.
         std::fs::remove_file(log(&jobs[0])).unwrap();
         std::fs::write(&jobs[1].output, "in the way").unwrap();
-        let error = run(jobs.to_vec(), 2, &program, &mut |_| (), &|| Told::GoOn).unwrap_err();
+        let error = run(jobs.to_vec(), 2, &program, &mut |_| (), &|| Control::GoOn).unwrap_err();
         assert!(error.to_string().contains(&jobs[1].output.display().to_string()), "{error}");
         std::thread::sleep(Duration::from_millis(300));
         assert!(process(&jobs[0]).is_none_or(|process| !lives(process)));

@@ -12,7 +12,7 @@ const FIXED32: u8 = 5;
 
 /// What an event says.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum What<'a> {
+pub(super) enum EventKind<'a> {
     /// The first record of every file.
     FileVersion,
     /// Training (re)starts at the event's step: TensorBoard drops that step and later ones of earlier files.
@@ -22,7 +22,7 @@ pub(super) enum What<'a> {
 }
 
 /// The framed record of an event. `wall_time_s` is in seconds since 1970.
-pub(super) fn record(wall_time_s: f64, step: u64, what: What<'_>) -> Vec<u8> {
+pub(super) fn record(wall_time_s: f64, step: u64, what: EventKind<'_>) -> Vec<u8> {
     frame(&event(wall_time_s, step, what))
 }
 
@@ -35,7 +35,7 @@ fn frame(data: &[u8]) -> Vec<u8> {
 
 /// `Event { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; SessionLog session_log
 /// = 7 }`
-fn event(wall_time_s: f64, step: u64, what: What<'_>) -> Vec<u8> {
+fn event(wall_time_s: f64, step: u64, what: EventKind<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     tag(&mut out, 1, FIXED64);
     out.extend(wall_time_s.to_le_bytes());
@@ -45,15 +45,15 @@ fn event(wall_time_s: f64, step: u64, what: What<'_>) -> Vec<u8> {
         varint(&mut out, step);
     }
     match what {
-        What::FileVersion => bytes(&mut out, 3, b"brain.Event:2"),
-        What::Start => {
+        EventKind::FileVersion => bytes(&mut out, 3, b"brain.Event:2"),
+        EventKind::Start => {
             // SessionLog { SessionStatus status = 1 } with START = 1
             let mut log = Vec::new();
             tag(&mut log, 1, VARINT);
             varint(&mut log, 1);
             bytes(&mut out, 7, &log);
         }
-        What::Scalars(metrics) => bytes(&mut out, 5, &summary(metrics)),
+        EventKind::Scalars(metrics) => bytes(&mut out, 5, &summary(metrics)),
     }
     out
 }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_first_record_of_a_file() {
-        let record = record(1.5, 0, What::FileVersion);
+        let record = record(1.5, 0, EventKind::FileVersion);
         assert_eq!(hex(&record), "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c");
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let mut metrics = StepMetrics::new(300, 2.0).unwrap();
         metrics.set(Metric::RewardMean, 0.25).unwrap();
         metrics.set(Metric::PolicyKl, -1.0).unwrap();
-        let record = record(1.5, 300, What::Scalars(&metrics));
+        let record = record(1.5, 300, EventKind::Scalars(&metrics));
         assert_eq!(
             hex(&record),
             "34000000000000005e33175c09000000000000f83f10ac022a260a120a0b7265776172642f6d65616e150000803e0a100a0970\

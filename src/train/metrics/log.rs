@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::error::MetricsError;
 use super::history::lines;
 use super::step::StepMetrics;
+use crate::files;
 
 /// The name of the file in a run's folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -80,15 +81,10 @@ impl MetricsLog {
         if text.last().is_some_and(|last| *last != b'\n') {
             text.push(b'\n');
         }
-        let mut write = || {
-            serde_json::to_writer(&mut text, metrics)?;
-            text.push(b'\n');
-            let mut out = File::create(&beside)?;
-            out.write_all(&text)?;
-            out.sync_all()
-        };
-        write().map_err(MetricsError::io(&beside, "written"))?;
-        std::fs::rename(&beside, &path).map_err(MetricsError::io(&path, "replaced"))?;
+        let line = serde_json::to_writer(&mut text, metrics).map_err(std::io::Error::from);
+        text.push(b'\n');
+        line.and_then(|()| files::write(&beside, &text)).map_err(MetricsError::io(&beside, "written"))?;
+        files::rename(&beside, &path).map_err(MetricsError::io(&path, "replaced"))?;
         Self::resume(folder, metrics.step().saturating_add(1))
     }
 

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::MetricsError;
-use super::event::{What, record};
+use super::event::{EventKind, record};
 use super::step::StepMetrics;
 
 /// An event file that is being written. Every start of a run writes one of its own; TensorBoard reads them in order and
@@ -26,7 +26,7 @@ impl EventFile {
     pub fn create(folder: &Path, first_step: u64, wall_time_s: f64) -> Result<Self, MetricsError> {
         let (file, path) = new_file(folder, wall_time_s)?;
         let mut events = Self { file, path };
-        let head = [record(wall_time_s, 0, What::FileVersion), record(wall_time_s, first_step, What::Start)];
+        let head = [record(wall_time_s, 0, EventKind::FileVersion), record(wall_time_s, first_step, EventKind::Start)];
         events.write(&head.concat())?;
         Ok(events)
     }
@@ -37,7 +37,7 @@ impl EventFile {
     ///
     /// [`MetricsError::Io`].
     pub fn append(&mut self, metrics: &StepMetrics, wall_time_s: f64) -> Result<(), MetricsError> {
-        self.write(&record(wall_time_s, metrics.step(), What::Scalars(metrics)))
+        self.write(&record(wall_time_s, metrics.step(), EventKind::Scalars(metrics)))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), MetricsError> {
@@ -73,9 +73,9 @@ mod tests {
         events.append(&metrics, 1_750_000_001.0).unwrap();
         let bytes = std::fs::read(folder.path().join("events.out.tfevents.1750000000.gradus.000")).unwrap();
         let expected = [
-            record(1_750_000_000.9, 0, What::FileVersion),
-            record(1_750_000_000.9, 7, What::Start),
-            record(1_750_000_001.0, 7, What::Scalars(&metrics)),
+            record(1_750_000_000.9, 0, EventKind::FileVersion),
+            record(1_750_000_000.9, 7, EventKind::Start),
+            record(1_750_000_001.0, 7, EventKind::Scalars(&metrics)),
         ];
         assert_eq!(bytes, expected.concat());
     }

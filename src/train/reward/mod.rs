@@ -3,9 +3,9 @@
 //! The library scores in this process, or a running Gradus over HTTP: the same numbers, since both are the one pipeline. A
 //! rollout that could not be scored has no reward; it never counts as 0.
 
-mod ledger;
 mod local;
 pub mod remote;
+mod request_keys;
 
 use std::collections::BTreeMap;
 

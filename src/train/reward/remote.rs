@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::ledger::Ledger;
+use super::request_keys::RequestKeys;
 use super::{Attempted, RubricIdentity, Scored, StageScore};
 use crate::rubric::Rubric;
 use crate::shaping::Position;
@@ -44,7 +44,7 @@ fn requests(tasks: &[usize], size: usize) -> Vec<Range<usize>> {
 pub struct Remote {
     client: Client,
     runtime: Runtime,
-    ledger: Ledger,
+    keys: RequestKeys,
     rubric: String,
     tools: Value,
     identity: RubricIdentity,
@@ -92,7 +92,7 @@ impl Remote {
         }
         let identity = RubricIdentity { name: text("name"), version: text("version") };
         Ok(Self {
-            ledger: Ledger::open(folder, run, &identity.version)?,
+            keys: RequestKeys::open(folder, run, &identity.version)?,
             identity,
             max_reward: known.pointer("/rubric/reward/max").and_then(Value::as_f64).unwrap_or(1.0),
             rules: rules.unwrap_or_default(),
@@ -116,7 +116,7 @@ impl Remote {
     }
 
     pub(super) fn ask_anew(&mut self) -> Result<(), TrainError> {
-        self.ledger.ask_anew()
+        self.keys.ask_anew()
     }
 
     pub(super) fn score(
@@ -150,24 +150,24 @@ impl Remote {
     fn ask(&mut self, batch: &[Attempted<'_>], position: &Position, split: Split) -> Result<Answer, TrainError> {
         loop {
             let key = match split {
-                Split::Train => self.ledger.key(position.step)?,
-                Split::HeldOut => self.ledger.key_anew(),
+                Split::Train => self.keys.key(position.step)?,
+                Split::HeldOut => self.keys.key_anew(),
             };
             let body = self.body(batch, position, split);
             let answer = self.runtime.block_on(self.client.post_once("reward", &body, &key));
             if let Some(answer) = answer.map_err(TrainError::Reward)? {
                 return Ok(answer);
             }
-            let before = self.ledger.run_id();
-            self.ledger.go_another_way()?;
-            let (url, run_id, step) = (self.client.url(), self.ledger.run_id(), position.step);
+            let before = self.keys.run_id();
+            self.keys.go_another_way()?;
+            let (url, run_id, step) = (self.client.url(), self.keys.run_id(), position.step);
             tracing::warn!(%url, run_id, step, "the run {before} has other rollouts of this step there: scores are kept as {run_id} from here on");
         }
     }
 
     fn body(&self, batch: &[Attempted<'_>], position: &Position, split: Split) -> Value {
         // The server counts the prompts of a run, by which they can be drawn: those that are learnt from.
-        let run = (split == Split::Train).then(|| self.ledger.run_id());
+        let run = (split == Split::Train).then(|| self.keys.run_id());
         let trajectory = |(rollout, task): &Attempted<'_>| {
             let messages = rollout.messages.iter();
             let messages = messages.map(|message| json!({"role": message.role.as_str(), "content": message.text}));

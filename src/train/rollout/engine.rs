@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Episode, Opening, Rollout, RolloutConfig, Wanted, World, Writer, opening};
+use super::{Episode, EpisodeContext, Opening, Rollout, RolloutConfig, RolloutRequest, Writer, opening};
 use crate::lm::{Engine, GenerateRequest, Generated, Generator, Joined, Sampling};
 use crate::train::TrainError;
 use crate::train::protocol::TurnStart;
@@ -11,9 +11,9 @@ use crate::train::protocol::TurnStart;
 /// Runs episodes until all are done.
 pub(super) fn collect(
     engine: &mut Engine,
-    world: &World,
+    world: &EpisodeContext,
     openings: &BTreeMap<usize, Opening>,
-    wanted: &[Wanted],
+    wanted: &[RolloutRequest],
     config: &RolloutConfig,
 ) -> Result<Vec<Rollout>, TrainError> {
     let mut generator = Generator::default();
@@ -57,7 +57,12 @@ pub(super) fn collect(
     found.into_iter().map(|rollout| rollout.ok_or_else(missing)).collect()
 }
 
-fn request(world: &World, (messages, prompt): &Opening, wanted: Wanted, config: &RolloutConfig) -> GenerateRequest {
+fn request(
+    world: &EpisodeContext,
+    (messages, prompt): &Opening,
+    wanted: RolloutRequest,
+    config: &RolloutConfig,
+) -> GenerateRequest {
     GenerateRequest {
         prompt: prompt.tokens.clone(),
         max_tokens: config.max_tokens,
@@ -68,7 +73,7 @@ fn request(world: &World, (messages, prompt): &Opening, wanted: Wanted, config: 
 
 fn rollout(
     (_, TurnStart { tokens: prompt, .. }): &Opening,
-    wanted: Wanted,
+    wanted: RolloutRequest,
     generated: Generated,
 ) -> Result<Rollout, TrainError> {
     if let Some(error) = generated.failed {

@@ -14,7 +14,7 @@ use crate::trajectory::Role;
 
 /// What all episodes of a run share.
 #[derive(Clone)]
-pub struct World {
+pub struct EpisodeContext {
     /// Where they take place.
     pub environment: Arc<dyn Environment>,
     /// How the policy is spoken to.
@@ -27,7 +27,7 @@ pub struct World {
 
 /// An episode in the making.
 pub struct Episode {
-    world: World,
+    world: EpisodeContext,
     turn: Vec<u32>,
     /// What the template wrote of the turn's text.
     begun: String,
@@ -37,7 +37,7 @@ pub struct Episode {
 
 impl Episode {
     /// An episode that begins where `prompt` ends; `begun` is what the template wrote of the first turn's text.
-    pub fn new(world: World, prompt: Vec<Message>, begun: String) -> Self {
+    pub fn new(world: EpisodeContext, prompt: Vec<Message>, begun: String) -> Self {
         Self { world, turn: Vec::new(), begun, messages: prompt, turns: 0 }
     }
 
@@ -146,11 +146,11 @@ pub(in crate::train) mod tests {
     }
 
     /// Where a model asks the one question.
-    pub(in crate::train) fn world(protocol: Protocol) -> World {
+    pub(in crate::train) fn world(protocol: Protocol) -> EpisodeContext {
         let task =
             Task { id: "q".to_owned(), question: "Where?".to_owned(), answers: vec!["Kemi".to_owned()], hops: None };
         let tools = scorer().tools().clone();
-        World {
+        EpisodeContext {
             environment: Arc::new(Echo(vec![task])),
             protocol: Arc::new(protocol),
             tools,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(super) use self::episode::tests::world;
-pub use self::episode::{Episode, World};
+pub use self::episode::{Episode, EpisodeContext};
 pub use self::server::Server;
 use super::TrainError;
 use super::config::{Check, is_from_zero};
@@ -100,7 +100,7 @@ pub enum Writer {
 
 /// A rollout that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RolloutRequest {
     /// Index of its task.
     pub task: usize,
     /// Makes its draws.
@@ -122,9 +122,9 @@ impl Sampler {
     /// When the model or the server fails, or a prompt is too long for it.
     pub fn collect(
         &mut self,
-        world: &World,
+        world: &EpisodeContext,
         tasks: &[Task],
-        wanted: &[Wanted],
+        wanted: &[RolloutRequest],
         config: &RolloutConfig,
     ) -> Result<Vec<Rollout>, TrainError> {
         let openings = openings(world, tasks, wanted)?;
@@ -153,7 +153,11 @@ impl Sampler {
 type Opening = (Vec<Message>, TurnStart);
 
 /// The openings of all tasks that are wanted, each made once.
-fn openings(world: &World, tasks: &[Task], wanted: &[Wanted]) -> Result<BTreeMap<usize, Opening>, TrainError> {
+fn openings(
+    world: &EpisodeContext,
+    tasks: &[Task],
+    wanted: &[RolloutRequest],
+) -> Result<BTreeMap<usize, Opening>, TrainError> {
     let mut openings = BTreeMap::new();
     for index in wanted.iter().map(|wanted| wanted.task) {
         if let Entry::Vacant(place) = openings.entry(index) {
@@ -166,6 +170,6 @@ fn openings(world: &World, tasks: &[Task], wanted: &[Wanted]) -> Result<BTreeMap
     Ok(openings)
 }
 
-fn opening(openings: &BTreeMap<usize, Opening>, wanted: Wanted) -> Result<&Opening, TrainError> {
+fn opening(openings: &BTreeMap<usize, Opening>, wanted: RolloutRequest) -> Result<&Opening, TrainError> {
     openings.get(&wanted.task).ok_or_else(|| TrainError::other(format!("task {} was not opened", wanted.task)))
 }

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use self::config::{ServerConfig, WeightUpdate};
-use super::{Episode, Opening, Policy, Rollout, RolloutConfig, Wanted, World, Writer, opening};
+use super::{Episode, EpisodeContext, Opening, Policy, Rollout, RolloutConfig, RolloutRequest, Writer, opening};
 use crate::lm::{Drawn, Guide, Next};
 use crate::train::TrainError;
 use crate::train::client::{Client, Endpoint};
@@ -98,13 +98,13 @@ impl Server {
     /// Runs episodes until all are done, at most `concurrency` at a time.
     pub(super) fn collect(
         &self,
-        world: &World,
+        world: &EpisodeContext,
         openings: &BTreeMap<usize, Opening>,
-        wanted: &[Wanted],
+        wanted: &[RolloutRequest],
         config: &RolloutConfig,
     ) -> Result<Vec<Rollout>, TrainError> {
         let places = Arc::new(Semaphore::new(self.config.concurrency.max(1)));
-        let writer = Writing { client: self.client.clone(), model: self.config.model.clone(), config: *config };
+        let writer = StepContext { client: self.client.clone(), model: self.config.model.clone(), config: *config };
         let writer = Arc::new(writer);
         let mut found: Vec<Option<Rollout>> = wanted.iter().map(|_| None).collect();
         self.runtime.block_on(async {
@@ -132,14 +132,19 @@ impl Server {
 }
 
 /// What the episodes of a step share.
-struct Writing {
+struct StepContext {
     client: Client,
     model: String,
     config: RolloutConfig,
 }
 
-impl Writing {
-    async fn episode(&self, world: World, opening: Opening, wanted: Wanted) -> Result<Rollout, TrainError> {
+impl StepContext {
+    async fn episode(
+        &self,
+        world: EpisodeContext,
+        opening: Opening,
+        wanted: RolloutRequest,
+    ) -> Result<Rollout, TrainError> {
         let (messages, TurnStart { tokens: prompt, begun }) = opening;
         let protocol = world.protocol.clone();
         let mut episode = Episode::new(world, messages, begun);
@@ -289,9 +294,9 @@ mod tests {
         }
     }
 
-    fn world() -> World {
+    fn world() -> EpisodeContext {
         let (environment, protocol) = (Arc::new(Silence), Arc::new(llama()));
-        World { environment, protocol, tools: Arc::new(ToolSet::empty()), calls: Options::default() }
+        EpisodeContext { environment, protocol, tools: Arc::new(ToolSet::empty()), calls: Options::default() }
     }
 
     /// What a server says that gives texts only.

@@ -343,6 +343,11 @@ def test_what_is_given_beside_a_label_wins_but_for_the_group() -> None:
     }
 
 
+def test_a_completion_of_nothing_is_an_answer() -> None:
+    assert common.trajectory("q", [])["messages"][-1] == {"role": "assistant", "content": ""}
+    assert common.trajectory(None, [])["messages"] == []
+
+
 def test_labels_may_come_from_parquet() -> None:
     assert common.read_label(np.array(["Paris"])) == {"references": ["Paris"]}
     nested = {"references": np.array([]), "ground_truth": {"target": np.array(["Paris"])}, "group": float("nan")}

@@ -46,10 +46,7 @@ pub(crate) struct RunRequest {
 #[derive(Serialize, ToSchema)]
 #[schema(as = RunGraderResponse, example = json!({"reward": 1.0, "sub_rewards": {}, "model_grader_token_usage_per_model": {}, "metadata": {
     "name": "b", "type": "text_similarity", "execution_time": 0.001, "scores": {"b": 1.0}, "sampled_model_name": null, "token_usage": null,
-    "errors": {"formula_parse_error": false, "invalid_variable_error": false, "model_grader_parse_error": false, "model_grader_refusal_error": false,
-        "model_grader_server_error": false, "model_grader_server_error_details": null, "other_error": false, "python_grader_runtime_error": false,
-        "python_grader_runtime_error_details": null, "python_grader_server_error": false, "python_grader_server_error_type": null,
-        "sample_parse_error": false, "truncated_observation_error": false, "unresponsive_reward_error": false}}}))]
+    "errors": no_errors()}}))]
 pub(crate) struct RunResponse {
     /// The score; 0 where there is none, see `metadata.errors`.
     reward: f64,
@@ -66,10 +63,7 @@ pub(crate) struct RunResponse {
 /// How a score came about.
 #[derive(Serialize, ToSchema)]
 #[schema(as = GraderMetadata, example = json!({"name": "b", "type": "text_similarity", "execution_time": 0.001, "scores": {"b": 1.0}, "sampled_model_name": null, "token_usage": null,
-    "errors": {"formula_parse_error": false, "invalid_variable_error": false, "model_grader_parse_error": false, "model_grader_refusal_error": false,
-        "model_grader_server_error": false, "model_grader_server_error_details": null, "other_error": false, "python_grader_runtime_error": false,
-        "python_grader_runtime_error_details": null, "python_grader_server_error": false, "python_grader_server_error_type": null,
-        "sample_parse_error": false, "truncated_observation_error": false, "unresponsive_reward_error": false}}))]
+    "errors": no_errors()}))]
 pub(crate) struct GraderMetadata {
     /// What went wrong.
     errors: GraderErrors,
@@ -92,10 +86,7 @@ pub(crate) struct GraderMetadata {
 /// What went wrong; false or null where nothing did.
 #[allow(clippy::struct_excessive_bools, reason = "the client's shape")]
 #[derive(Default, Serialize, ToSchema)]
-#[schema(as = GraderErrors, example = json!({"formula_parse_error": false, "invalid_variable_error": false, "model_grader_parse_error": false, "model_grader_refusal_error": false,
-    "model_grader_server_error": false, "model_grader_server_error_details": null, "other_error": false, "python_grader_runtime_error": false,
-    "python_grader_runtime_error_details": null, "python_grader_server_error": false, "python_grader_server_error_type": null,
-    "sample_parse_error": false, "truncated_observation_error": false, "unresponsive_reward_error": false}))]
+#[schema(as = GraderErrors, example = json!(no_errors()))]
 pub(crate) struct GraderErrors {
     /// The formula cannot be read, or its value is no number.
     formula_parse_error: bool,
@@ -125,6 +116,11 @@ pub(crate) struct GraderErrors {
     truncated_observation_error: bool,
     /// Never.
     unresponsive_reward_error: bool,
+}
+
+/// What the examples have.
+fn no_errors() -> Value {
+    json!(GraderErrors::default())
 }
 
 /// A grader.

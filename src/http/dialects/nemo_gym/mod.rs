@@ -16,11 +16,11 @@ use utoipa::ToSchema;
 
 use self::responses_api::{prompt, rollout};
 use super::docs::LabelDoc;
-use super::draft::{Draft, Written, quoted};
 use super::fields::{Parts, Value};
 use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
-use super::sheet::{Named, Outcome, Sheet, written};
+use super::raw_item::{RawItem, Written, quoted};
+use super::results::{Named, Outcome, Results, written};
 use super::{Dialect, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -115,18 +115,18 @@ impl Dialect for NemoGym {
     const DEADLINE_MS: Option<u64> = None;
     const ECHOES: bool = true;
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, DEPTH)?;
-        let draft = draft(parts.object(body)?)?;
-        Ok((Self { parts }, vec![draft]))
+        let raw_item = raw_item(parts.object(body)?)?;
+        Ok((Self { parts }, vec![raw_item]))
     }
 
-    fn write(&self, body: &str, sheet: &Sheet<'_>) -> Vec<u8> {
-        sheet.outcomes.first().map_or_else(Vec::new, |outcome| answer(self.parts.value(body), outcome))
+    fn write(&self, body: &str, results: &Results<'_>) -> Vec<u8> {
+        results.outcomes.first().map_or_else(Vec::new, |outcome| answer(self.parts.value(body), outcome))
     }
 }
 
-fn draft<'b>(body: Value<'_, 'b>) -> Result<Draft<'b>, Pointed> {
+fn raw_item<'b>(body: Value<'_, 'b>) -> Result<RawItem<'b>, Pointed> {
     let params = body.needed("responses_create_params")?.object("/responses_create_params")?;
     let response = body.needed("response")?.object("/response")?;
     let output = response.needed("output")?.list("/response/output")?;
@@ -140,14 +140,14 @@ fn draft<'b>(body: Value<'_, 'b>) -> Result<Draft<'b>, Pointed> {
     };
     let details = response.raw_of("incomplete_details");
     let truncated = details.is_some_and(|details| details.contains("max_output_tokens"));
-    Ok(Draft {
+    Ok(RawItem {
         prompt: params.get("input").map(|input| prompt(params.raw_of("instructions"), input)),
         written: Written::Messages(rollout(output)?.into()),
         tools: raw(params.get("tools")),
         label: answers.or(about),
         truncated: truncated.then_some(Cow::Borrowed("true")),
         response_tokens: raw(response.get("usage").and_then(|usage| usage.get("output_tokens"))),
-        ..Draft::default()
+        ..RawItem::default()
     })
 }
 
@@ -165,7 +165,7 @@ fn answer(body: Value<'_, '_>, outcome: &Outcome<'_>) -> Vec<u8> {
         OWN.contains(&name) || failed && name == "instance_config" || metrics.iter().any(|(metric, _)| metric == name)
     };
     for field in body.inside().filter(|field| !ours(&field.key())) {
-        put_raw(&mut out, field.raw_key(), field.raw().as_bytes());
+        put(&mut out, field.raw_key(), field.raw().as_bytes());
     }
     put(&mut out, "reward", &written(&outcome.reward().unwrap_or(0.0)));
     for (name, score) in &metrics {
@@ -181,13 +181,8 @@ fn answer(body: Value<'_, '_>, outcome: &Outcome<'_>) -> Vec<u8> {
     out
 }
 
-/// Appends a field whose name, as all names of ours, needs no escapes.
-fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    put_raw(out, name, value);
-}
-
-/// Appends a field by what stands between the quotes of its key.
-fn put_raw(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+/// Appends a field by what stands between the quotes of its key; names of ours need no escapes.
+fn put(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     for part in [b"\"", key.as_bytes(), b"\":", value, b","] {
         out.extend_from_slice(part);
     }
@@ -210,7 +205,7 @@ fn put_failure(out: &mut Vec<u8>, body: Value<'_, '_>, code: &str, message: &str
     out.extend_from_slice(b"\"instance_config\":{");
     let config = body.get("instance_config").filter(|config| config.raw().starts_with('{'));
     for field in config.into_iter().flat_map(Value::inside).filter(|field| field.key() != "mask_sample") {
-        put_raw(out, field.raw_key(), field.raw().as_bytes());
+        put(out, field.raw_key(), field.raw().as_bytes());
     }
     out.extend_from_slice(b"\"mask_sample\":true},");
 }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::http::dialects::draft::quoted;
 use crate::http::dialects::fields::Value;
+use crate::http::dialects::raw_item::{NO_WORDS, quoted};
 use crate::http::wire::{Pointed, Text};
 
 /// One item of `input` or `output`; which fields it has depends on its type. Every field is raw JSON.
@@ -121,13 +121,14 @@ impl Turn<'_> {
     }
 }
 
-/// What the policy did: reasoning, a message and calls, in this order, are one turn.
+/// What the policy did: reasoning, a message and calls, in this order, are one turn. One that did nothing, or of which no
+/// token was left, has said nothing: that is scored as such.
 ///
 /// # Errors
 /// When an item of `output` is no object.
 pub(super) fn rollout(output: Value<'_, '_>) -> Result<String, Pointed> {
     let items = ResponseItem::list(output, "/response/output")?;
-    let (mut messages, mut turn) = (Vec::with_capacity(items.len()), Turn::default());
+    let (mut messages, mut turn, mut silent) = (Vec::with_capacity(items.len()), Turn::default(), true);
     for item in &items {
         let Some(kind) = item.kind() else { continue };
         let another = turn.last > Some(kind) || turn.last == Some(Kind::Message) && kind == Kind::Message;
@@ -143,9 +144,13 @@ pub(super) fn rollout(output: Value<'_, '_>) -> Result<String, Pointed> {
         }
         if kind != Kind::Result && item.is_of_assistant() {
             turn.last = Some(kind);
+            silent = false;
         }
     }
     turn.flush(&mut messages);
+    if silent {
+        messages.push(NO_WORDS.to_owned());
+    }
     Ok(format!("[{}]", messages.join(",")))
 }
 
@@ -190,6 +195,16 @@ mod tests {
         assert_eq!(found[0]["tool_calls"].as_array().unwrap().len(), 2);
         assert_eq!(found[2], json!({"role": "tool", "content": "{\"a\":1}"}));
         assert_eq!(found[3]["content"][0]["text"], "Paris");
+    }
+
+    #[test]
+    fn who_did_nothing_said_nothing() {
+        let result = json!({"type": "function_call_output", "call_id": "c1", "output": "Paris"});
+        for items in [json!([]), json!([{"type": "web_search_call", "id": "w"}]), json!([result])] {
+            let found = messages(&items);
+            assert_eq!(found.as_array().unwrap().last(), Some(&json!({"role": "assistant", "content": ""})), "{items}");
+        }
+        assert_eq!(messages(&json!([{"type": "reasoning", "summary": []}])).as_array().map(Vec::len), Some(1));
     }
 
     #[test]

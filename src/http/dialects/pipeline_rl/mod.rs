@@ -14,10 +14,10 @@ use utoipa::ToSchema;
 
 use self::leaderboard::Language;
 use self::turn::Turn;
-use super::draft::{Draft, Written};
 use super::label::Label;
 use super::options::{Options, Repeatable};
-use super::sheet::{Outcome, Sheet, written};
+use super::raw_item::{RawItem, Written};
+use super::results::{Outcome, Results, written};
 use super::{Dialect, object, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
@@ -134,25 +134,25 @@ impl Dialect for PipelineRl {
     const DEADLINE_MS: Option<u64> = None;
     const RUBRIC: Option<&'static str> = Some("tool_use");
 
-    fn read(body: &str) -> Result<(Self, Vec<Draft<'_>>), Pointed> {
+    fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let body: Body<'_> = object(body)?;
         let turn = Turn::new(body.generation.map(RawValue::get), body.tool_calls.map(RawValue::get));
         let (label, tools) = body.reward_context.read(&turn);
         let wants_calls = label.reference_calls.as_deref().is_some_and(|calls| calls != "[]");
         let tools = tools.map(|tools| tools.to_string().into());
-        let draft = Draft { written: Written::Messages(turn.messages.into()), tools, label, ..Draft::default() };
-        Ok((Self { wants_calls }, vec![draft]))
+        let raw_item = RawItem { written: Written::Messages(turn.messages.into()), tools, label, ..RawItem::default() };
+        Ok((Self { wants_calls }, vec![raw_item]))
     }
 
-    fn write(&self, _: &str, sheet: &Sheet<'_>) -> Vec<u8> {
+    fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
         let answer = |outcome: &Outcome<'_>| {
             let response = VerifyAnswerResponse {
                 answer_status: self.status(outcome),
-                partial_score: outcome.number(sheet.options),
+                partial_score: outcome.number(results.options),
             };
             written(&response)
         };
-        sheet.outcomes.first().map_or_else(Vec::new, answer)
+        results.outcomes.first().map_or_else(Vec::new, answer)
     }
 }
 

@@ -304,7 +304,7 @@ async fn what_one_endpoint_refuses_is_asked_of_another() {
         let judge = remote(Config { breaker_failures: 3, ..all(&[&refuses, &well]) });
         for _ in 0..8 {
             let found = answer(&judge, labels()).await.expect("the other one's answer");
-            assert!(matches!(found.said, crate::judge::inquiry::Said::Labels(_)), "{found:?}");
+            assert!(matches!(found.said, crate::judge::inquiry::BackendAnswer::Labels(_)), "{found:?}");
         }
         assert_eq!(asked(&judge), [3, 8], "it does not keep on taking what another one has to answer");
         assert_eq!(judge.snapshot()[0].health, Health::Open);
@@ -329,7 +329,7 @@ async fn what_is_refused_and_answered_by_no_other_is_refused() {
     let refuses = server(vec![refusing("the prompt is too long"), yes()]).await;
     let fails = server(vec![status(503)]).await;
     let judge = remote(Config { attempts: 3, ..all(&[&refuses, &fails]) });
-    let long = inquiry_of(labels(), &[(Speaker::User, &"word ".repeat(1000))]);
+    let long = inquiry_of(labels(), &[(ChatRole::User, &"word ".repeat(1000))]);
     judge.answer(&long, in_a_minute()).await.expect("it was cut, as by one endpoint alone");
     assert_eq!(asked(&judge), [2, 2]);
     assert!(sent(&refuses).await[1]["messages"][0]["content"].as_str().expect("a text").len() < 2600);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::judge::inquiry::{Said, Usage};
+use crate::judge::inquiry::{BackendAnswer, Usage};
 use crate::judge::remote::Logprobs;
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_token_that_only_begins_a_label_makes_no_verdict() {
 #[tokio::test]
 async fn a_label_that_begins_another_is_told_apart_or_makes_no_verdict() {
     let asked = async |labels: &[&str], said: &[(&str, f64)]| {
-        let want = Want::Labels(labels.iter().map(|label| (*label).to_owned()).collect());
+        let want = AnswerForm::Labels(labels.iter().map(|label| (*label).to_owned()).collect());
         let said: Vec<_> = said.iter().map(|(token, probability)| (*token, ln(*probability))).collect();
         ask(|url| config(&[url]), want, &tokens(&said)).await.0
     };
@@ -77,14 +77,14 @@ async fn a_label_that_begins_another_is_told_apart_or_makes_no_verdict() {
     assert_labels(asked(&["1", "10"], &[("1", 0.7), (" 10", 0.2)]).await, [0.7, 0.2]);
     assert_labels(asked(&["Match", "Mismatch"], &[("Match", 0.9), ("Mis", 0.05)]).await, [0.9, 0.0]);
     let little = asked(&["1", "10", "7"], &[("7", 0.9), ("1", 0.05)]).await.expect("a finding").said;
-    assert_eq!(little, Said::Labels(vec![f64::NEG_INFINITY, f64::NEG_INFINITY, ln(0.9)]));
+    assert_eq!(little, BackendAnswer::Labels(vec![f64::NEG_INFINITY, f64::NEG_INFINITY, ln(0.9)]));
 }
 
 /// What is not listed may be anything: it is not outside the labels.
 #[tokio::test]
 async fn a_label_whose_probability_is_not_known_makes_no_verdict() {
     let asked = async |top_logprobs, labels: &[&str], said: &[(&str, f64)]| {
-        let want = Want::Labels(labels.iter().map(|label| (*label).to_owned()).collect());
+        let want = AnswerForm::Labels(labels.iter().map(|label| (*label).to_owned()).collect());
         let said: Vec<_> = said.iter().map(|(token, probability)| (*token, ln(*probability))).collect();
         ask(|url| Config { top_logprobs, ..config(&[url]) }, want, &tokens(&said)).await.0
     };
@@ -126,7 +126,7 @@ async fn a_piece_of_a_character_begins_a_label() {
         let whole = json!({ "token": labels[0], "logprob": ln(0.55), "bytes": labels[0].as_bytes() });
         let position = json!({ "token": labels[0], "logprob": ln(0.55), "top_logprobs": [whole, piece] });
         let reply = chat(&json!({ "message": { "content": labels[0] }, "logprobs": { "content": [position] } }));
-        ask(|url| config(&[url]), Want::Labels(labels.map(str::to_owned).into()), &reply).await.0
+        ask(|url| config(&[url]), AnswerForm::Labels(labels.map(str::to_owned).into()), &reply).await.0
     };
     let piece = |token: &str, bytes: Value| json!({ "token": token, "logprob": ln(0.4), "bytes": bytes });
     for piece in [

@@ -8,10 +8,10 @@ use super::*;
 use crate::judge::deadline::Deadline;
 use crate::judge::remote::accounting::Health;
 use crate::judge::remote::address::Address;
-use crate::judge::remote::breaker::{Breaker, Entry, Outlook, Policy};
+use crate::judge::remote::breaker::{Breaker, Entry, FailureDuration, Policy};
 use crate::judge::remote::endpoint::Endpoint;
-use crate::judge::remote::pace::Pace;
 use crate::judge::remote::pool::Retry;
+use crate::judge::remote::rate_limit::RateLimit;
 use crate::judge::remote::transport::{Transport, http_client};
 
 const POLICY: Policy = Policy { failures: 3, cool_down: Duration::from_secs(10), patience: Duration::from_secs(5) };
@@ -217,7 +217,7 @@ async fn a_judge_that_gave_log_probabilities_goes_on_to() {
     let found = answer(&judge, labels()).await;
     assert_unavailable(found, UnavailableCode::NoVerdict, "no log-probabilities, as the judge's first had");
     let found = answer(&judge, labels()).await.expect("they are back");
-    assert!(matches!(found.said, crate::judge::inquiry::Said::Labels(_)), "{found:?}");
+    assert!(matches!(found.said, crate::judge::inquiry::BackendAnswer::Labels(_)), "{found:?}");
 }
 
 #[tokio::test]
@@ -429,9 +429,9 @@ async fn requests_per_minute_hold() {
     let endpoint = endpoint(Some(2), None);
     let start = tokio::time::Instant::now();
     let deadline = Deadline::new(start + Duration::from_mins(10));
-    let mut turns = Vec::new();
+    let mut permits = Vec::new();
     for wanted in [0, 0, 30, 60] {
-        turns.push(endpoint.turn(1, &deadline).await.expect("in time").expect("well"));
+        permits.push(endpoint.acquire(1, &deadline).await.expect("in time").expect("well"));
         // A timer is exact to the millisecond.
         assert_eq!(start.elapsed().as_millis() / 100, wanted * 10);
     }
@@ -442,31 +442,31 @@ async fn a_turn_that_would_come_too_late_is_refused_at_once_and_costs_nothing() 
     let endpoint = endpoint(None, Some(600));
     let start = tokio::time::Instant::now();
     let soon = &Deadline::new(start + Duration::from_secs(5));
-    let first = endpoint.turn(600, soon).await.expect("in time").expect("well");
+    let first = endpoint.acquire(600, soon).await.expect("in time").expect("well");
     for _ in 0..3 {
-        let failure = endpoint.turn(600, soon).await.expect_err("too late");
+        let failure = endpoint.acquire(600, soon).await.expect_err("too late");
         assert!(failure.message.contains("tokens per minute"), "{failure}");
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
     drop(first);
-    endpoint.turn(600, soon).await.expect("what was never sent is given back").expect("well");
+    endpoint.acquire(600, soon).await.expect("what was never sent is given back").expect("well");
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[test]
 fn the_pace_is_corrected_by_what_was_spent() {
     let now = tokio::time::Instant::now();
-    let mut pace = Pace::new(None, Some(600), now);
-    assert_eq!(pace.take(600, now), Duration::ZERO);
-    assert_eq!(pace.wait(60, now), Duration::from_secs(6));
-    pace.correct(600, 540);
-    assert_eq!(pace.wait(60, now), Duration::ZERO);
-    pace.correct(0, 60);
-    assert_eq!(pace.wait(60, now), Duration::from_secs(6));
-    pace.correct(0, u64::MAX);
-    assert_eq!(pace.wait(600, now), Duration::from_mins(2), "no claim costs more than a minute");
+    let mut rate_limit = RateLimit::new(None, Some(600), now);
+    assert_eq!(rate_limit.take(600, now), Duration::ZERO);
+    assert_eq!(rate_limit.wait(60, now), Duration::from_secs(6));
+    rate_limit.correct(600, 540);
+    assert_eq!(rate_limit.wait(60, now), Duration::ZERO);
+    rate_limit.correct(0, 60);
+    assert_eq!(rate_limit.wait(60, now), Duration::from_secs(6));
+    rate_limit.correct(0, u64::MAX);
+    assert_eq!(rate_limit.wait(600, now), Duration::from_mins(2), "no claim costs more than a minute");
     assert_eq!(
-        Pace::new(None, Some(10), now).take(1_000_000, now),
+        RateLimit::new(None, Some(10), now).take(1_000_000, now),
         Duration::ZERO,
         "larger than the minute goes alone"
     );
@@ -475,7 +475,7 @@ fn the_pace_is_corrected_by_what_was_spent() {
 /// Left alone from `now` on, for the first time.
 fn opened(now: tokio::time::Instant) -> Breaker {
     let mut breaker = Breaker::Closed(POLICY.failures - 1);
-    breaker.fail(Entry::Regular, Outlook::Brief, POLICY, now);
+    breaker.fail(Entry::Regular, FailureDuration::Brief, POLICY, now);
     breaker
 }
 
@@ -484,18 +484,18 @@ fn a_breaker_opens_after_failures_in_a_row() {
     let now = tokio::time::Instant::now();
     let mut breaker = Breaker::Closed(0);
     for _ in 0..2 {
-        breaker.fail(Entry::Regular, Outlook::Brief, POLICY, now);
+        breaker.fail(Entry::Regular, FailureDuration::Brief, POLICY, now);
     }
     breaker.succeed(Entry::Regular);
     for _ in 0..2 {
-        breaker.fail(Entry::Regular, Outlook::Brief, POLICY, now);
+        breaker.fail(Entry::Regular, FailureDuration::Brief, POLICY, now);
     }
     assert!(breaker.admits(now), "not in a row");
-    breaker.fail(Entry::Regular, Outlook::Brief, POLICY, now);
+    breaker.fail(Entry::Regular, FailureDuration::Brief, POLICY, now);
     assert_eq!(breaker, opened(now));
     assert!(!breaker.admits(now + Duration::from_millis(624)));
     assert!(breaker.admits(now + Duration::from_millis(625)));
-    breaker.fail(Entry::Regular, Outlook::Lasting, POLICY, now);
+    breaker.fail(Entry::Regular, FailureDuration::Lasting, POLICY, now);
     assert_eq!(breaker, opened(now), "once open, only the probe's word counts");
 }
 
@@ -511,7 +511,7 @@ fn one_probe_decides() {
     breaker.abandon(Entry::Probe, later);
     assert_eq!(breaker.enter(POLICY, later), Some(Entry::Probe), "a dropped probe lets the next one try");
     assert_eq!(breaker.enter(POLICY, later + POLICY.patience), Some(Entry::Probe), "one that is silent keeps nobody");
-    breaker.fail(Entry::Probe, Outlook::Brief, POLICY, later);
+    breaker.fail(Entry::Probe, FailureDuration::Brief, POLICY, later);
     let pause = Duration::from_millis(1250);
     assert_eq!(breaker, Breaker::Open { until: later + pause, pause }, "twice as long");
     breaker.enter(POLICY, later + pause);
@@ -529,13 +529,13 @@ fn an_outage_is_waited_out_while_it_is_young() {
         now = until;
         assert_eq!(breaker.enter(POLICY, now), Some(Entry::Probe));
         assert_eq!(breaker.worth_waiting_for(POLICY, now), Some(now), "its probe is on the way");
-        breaker.fail(Entry::Probe, Outlook::Brief, POLICY, now);
+        breaker.fail(Entry::Probe, FailureDuration::Brief, POLICY, now);
     }
     assert_eq!(pauses, [625, 1250, 2500, 5000]);
     assert_eq!(breaker, Breaker::Open { until: now + POLICY.cool_down, pause: POLICY.cool_down });
 
     let mut breaker = Breaker::Closed(POLICY.failures - 1);
-    breaker.fail(Entry::Regular, Outlook::Lasting, POLICY, now);
+    breaker.fail(Entry::Regular, FailureDuration::Lasting, POLICY, now);
     assert_eq!(breaker.worth_waiting_for(POLICY, now), None, "silence and refusals last");
 }
 

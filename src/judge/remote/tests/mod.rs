@@ -18,33 +18,33 @@ use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::{Config, EndpointConfig, Flavor, Remote};
-use crate::judge::inquiry::{Finding, Inquiry, PromptMessage, Said, Speaker, Want};
+use crate::judge::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, PromptMessage};
 use crate::stages::{Unavailable, UnavailableCode};
 
 /// An inquiry of one message, all of it untrusted.
-fn inquiry(want: Want) -> Inquiry {
-    inquiry_of(want, &[(Speaker::User, "Is it so?")])
+fn inquiry(want: AnswerForm) -> Inquiry {
+    inquiry_of(want, &[(ChatRole::User, "Is it so?")])
 }
 
-fn inquiry_of(want: Want, messages: &[(Speaker, &str)]) -> Inquiry {
-    let message = |(speaker, text): &(Speaker, &str)| PromptMessage {
-        speaker: *speaker,
+fn inquiry_of(want: AnswerForm, messages: &[(ChatRole, &str)]) -> Inquiry {
+    let message = |(role, text): &(ChatRole, &str)| PromptMessage {
+        role: *role,
         text: (*text).to_owned(),
         untrusted: std::iter::once(0..text.len()).collect(),
     };
     Inquiry { messages: messages.iter().map(message).collect(), want, fewer: [].into() }
 }
 
-fn labels() -> Want {
-    Want::Labels(["Yes", "No"].map(str::to_owned).into())
+fn labels() -> AnswerForm {
+    AnswerForm::Labels(["Yes", "No"].map(str::to_owned).into())
 }
 
-fn reasoned() -> Want {
-    Want::ReasonedLabel { labels: ["Yes", "No"].map(str::to_owned).into(), thinking_tokens: 100, seed: 7 }
+fn reasoned() -> AnswerForm {
+    AnswerForm::ReasonedLabel { labels: ["Yes", "No"].map(str::to_owned).into(), thinking_tokens: 100, seed: 7 }
 }
 
-fn order(candidates: usize) -> Want {
-    Want::Order { candidates }
+fn order(candidates: usize) -> AnswerForm {
+    AnswerForm::Order { candidates }
 }
 
 /// A configuration for tests: quick to try again.
@@ -66,7 +66,7 @@ fn remote(config: Config) -> Remote {
     Remote::new(config, |_| None).expect("a configuration that is right")
 }
 
-async fn answer(remote: &Remote, want: Want) -> Result<Finding, Unavailable> {
+async fn answer(remote: &Remote, want: AnswerForm) -> Result<Finding, Unavailable> {
     remote.answer(&inquiry(want), in_a_minute()).await
 }
 
@@ -88,7 +88,7 @@ fn ln(probability: f64) -> f64 {
 
 #[track_caller]
 fn assert_labels(found: Result<Finding, Unavailable>, wanted: [f64; 2]) {
-    let Ok(Finding { said: Said::Labels(logprobs), .. }) = found else { panic!("no labels: {found:?}") };
+    let Ok(Finding { said: BackendAnswer::Labels(logprobs), .. }) = found else { panic!("no labels: {found:?}") };
     for (found, wanted) in logprobs.iter().zip(wanted) {
         assert!((found.exp() - wanted).abs() < 1e-12, "{logprobs:?}");
     }
@@ -97,7 +97,7 @@ fn assert_labels(found: Result<Finding, Unavailable>, wanted: [f64; 2]) {
 
 fn chosen(found: Result<Finding, Unavailable>) -> (usize, String) {
     match found.expect("a finding").said {
-        Said::Chosen { label, reasoning, logprobs: None } => (label, reasoning),
+        BackendAnswer::Chosen { label, reasoning, logprobs: None } => (label, reasoning),
         said => panic!("no choice: {said:?}"),
     }
 }
@@ -161,7 +161,11 @@ async fn sent(server: &MockServer) -> Vec<Value> {
 }
 
 /// One request to a server that replies like this: the answer, and what was sent.
-async fn ask(config: impl FnOnce(&str) -> Config, want: Want, reply: &Value) -> (Result<Finding, Unavailable>, Value) {
+async fn ask(
+    config: impl FnOnce(&str) -> Config,
+    want: AnswerForm,
+    reply: &Value,
+) -> (Result<Finding, Unavailable>, Value) {
     let server = server(vec![ok(reply)]).await;
     let found = answer(&remote(config(&root(&server))), want).await;
     (found, sent(&server).await.remove(0))

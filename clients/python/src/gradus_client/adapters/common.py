@@ -103,7 +103,11 @@ def trajectory(prompt: Any, completion: Any, label: Any = None, **fields: Any) -
     item = with_tools({**known, **given})
     if isinstance(completion, str):
         return {**item, "prompt": "" if prompt is None else prompt, "response": completion}
-    return {**item, "messages": [*messages(prompt, "user"), *messages(completion, "assistant")]}
+    said = messages(completion, "assistant")
+    if prompt is not None and not said:
+        # Of a completion without a token no message is left.
+        said = messages("", "assistant")
+    return {**item, "messages": [*messages(prompt, "user"), *said]}
 
 
 def with_tools(item: dict[str, Any]) -> dict[str, Any]:

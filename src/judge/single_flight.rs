@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::deadline::Deadline;
+use crate::locks;
 use crate::stages::Unavailable;
 
 /// How long a question whose last deadline has passed may take to say what became of it: it ends by itself then.
@@ -20,7 +21,7 @@ type Answer<A> = Result<A, Unavailable>;
 
 /// Questions by their keys, each with an answer of type `A`.
 #[derive(Debug)]
-pub(super) struct Asking<A> {
+pub(super) struct SingleFlight<A> {
     running: Running<A>,
 }
 
@@ -33,13 +34,13 @@ struct Run<A> {
     deadline: Deadline,
 }
 
-impl<A> Default for Asking<A> {
+impl<A> Default for SingleFlight<A> {
     fn default() -> Self {
         Self { running: Arc::default() }
     }
 }
 
-impl<A: Clone + Send + Sync + 'static> Asking<A> {
+impl<A: Clone + Send + Sync + 'static> SingleFlight<A> {
     /// Waits until `deadline` for the answer to a question that is under way, or begins it: whether it did, and the answer;
     /// none where time was up. All who wait get the same one, a failure, too. Dropped, it waits no more.
     pub(super) async fn ask<F>(
@@ -81,7 +82,7 @@ impl<A: Clone + Send + Sync + 'static> Asking<A> {
         let (told, receiver) = watch::channel(None);
         running.insert(key, Run { told: told.clone(), deadline: until.clone() });
         drop(running);
-        let place = Place { running: self.running.clone(), key, is_taken: true };
+        let place = RunGuard { running: self.running.clone(), key, is_taken: true };
         tokio::spawn(run(begin(until.clone()), told, place));
         (true, receiver, until)
     }
@@ -91,7 +92,7 @@ impl<A: Clone + Send + Sync + 'static> Asking<A> {
 async fn run<A: Clone>(
     work: impl Future<Output = Answer<A>>,
     told: watch::Sender<Option<Answer<A>>>,
-    mut place: Place<A>,
+    mut place: RunGuard<A>,
 ) {
     let mut work = pin!(work);
     loop {
@@ -113,13 +114,13 @@ async fn run<A: Clone>(
 }
 
 /// A run's place among those that are under way; left when dropped, also by a panic.
-struct Place<A> {
+struct RunGuard<A> {
     running: Running<A>,
     key: Key,
     is_taken: bool,
 }
 
-impl<A> Place<A> {
+impl<A> RunGuard<A> {
     /// Leaves if it is so while nobody can join.
     fn leave_if(&mut self, may: impl FnOnce() -> bool) -> bool {
         let mut running = lock(&self.running);
@@ -131,15 +132,14 @@ impl<A> Place<A> {
     }
 }
 
-impl<A> Drop for Place<A> {
+impl<A> Drop for RunGuard<A> {
     fn drop(&mut self) {
         self.leave_if(|| true);
     }
 }
 
 fn lock<A>(running: &Running<A>) -> MutexGuard<'_, HashMap<Key, Run<A>>> {
-    // Every change under the lock is whole.
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+    locks::lock(running)
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
     /// However often it is asked, a judge that hangs takes its own time once.
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_everybodys() {
-        let (asking, asked, start) = (Asking::<u32>::default(), Arc::new(AtomicUsize::new(0)), Instant::now());
+        let (asking, asked, start) = (SingleFlight::<u32>::default(), Arc::new(AtomicUsize::new(0)), Instant::now());
         let ask = || {
             asking.ask(KEY, after(60), |_| {
                 let asked = asked.clone();
@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_has_more_time_gets_what_another_one_began() {
-        let asking = Asking::default();
+        let asking = SingleFlight::default();
         let begin = |deadline: Deadline| async move {
             let slow = sleep(Duration::from_secs(5));
             deadline.timeout(slow).await.map(|()| 7).ok_or_else(|| failure("too slow"))
@@ -208,7 +208,7 @@ mod tests {
                 self.0.fetch_add(1, SeqCst);
             }
         }
-        let (asking, dropped) = (Asking::<u32>::default(), Arc::new(AtomicUsize::new(0)));
+        let (asking, dropped) = (SingleFlight::<u32>::default(), Arc::new(AtomicUsize::new(0)));
         let begin = |_| {
             let guard = Dropped(dropped.clone());
             async move {
@@ -232,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_failure_and_the_next_one_is_asked() {
-        let asking = Asking::default();
+        let asking = SingleFlight::default();
         let answer = asking.ask(KEY, after(60), |_| async { panic!("a bug") }).await.1;
         assert!(answer.unwrap().unwrap_err().message.contains("failed on this question"));
         assert_eq!(asking.ask(KEY, after(60), |_| async { Ok(1) }).await, (true, Some(Ok(1))));

@@ -32,7 +32,7 @@ struct Kept {
 
 /// The name and the keys of a run.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct RequestKeys {
     path: PathBuf,
     kept: Kept,
     is_written: bool,
@@ -49,11 +49,11 @@ fn nonce() -> String {
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
-impl Ledger {
-    /// The ledger in a run's folder, or a fresh one. Nothing is written before the first request.
+impl RequestKeys {
+    /// The keys in a run's folder, or fresh ones. Nothing is written before the first request.
     ///
     /// # Errors
-    /// When there is one that cannot be read.
+    /// When there are some that cannot be read.
     pub(super) fn open(folder: &Path, name: &str, rubric: &str) -> Result<Self, TrainError> {
         let path = folder.join(FILE);
         let wrong = |problem: &dyn std::fmt::Display| {
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_run_that_goes_on_has_the_keys_that_it_had() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |name: &str, rubric: &str| Ledger::open(folder.path(), name, rubric).unwrap();
+        let open = |name: &str, rubric: &str| RequestKeys::open(folder.path(), name, rubric).unwrap();
         let mut first = open("a", "b3-1");
         assert!(!folder.path().join(FILE).exists(), "nothing is asked yet");
         let keys = [Some(0), Some(0), Some(1)].map(|step| first.key(step).unwrap());

@@ -23,7 +23,7 @@ pub(super) struct Scoring {
 }
 
 /// The results of a request.
-pub(super) struct Sheet<'s> {
+pub(super) struct Results<'s> {
     /// What the query chose.
     pub(super) options: &'s Options,
     /// One per item, in the body's order.
@@ -35,28 +35,27 @@ pub(super) struct Outcome<'s> {
     row: &'s Row,
     facts: &'s Facts,
     rubric: &'s Rubric,
-    fault: Option<&'s str>,
 }
 
-impl<'s> Sheet<'s> {
+impl<'s> Results<'s> {
     /// The results of all items.
     ///
     /// # Errors
     /// The first item's fault where `on_invalid` is `error`.
     pub(super) fn new<D: Dialect>(prepared: &'s Prepared<D>, scores: &'s [Scoring]) -> Result<Self, Problem> {
-        let outcome = |(item, scoring): (&'s super::prepare::PreparedItem, &'s Scoring)| {
+        let outcome = |scoring: &'s Scoring| {
             let row = scoring.scored.rows.get(scoring.row)?;
             let (facts, rubric) = (row.facts.as_deref()?, &*scoring.scored.settings.rubric);
-            Some(Outcome { row, facts, rubric, fault: item.outline.fault.as_deref() })
+            Some(Outcome { row, facts, rubric })
         };
-        let outcomes: Option<Vec<_>> = prepared.items.iter().zip(scores).map(outcome).collect();
+        let outcomes: Option<Vec<_>> = scores.iter().map(outcome).collect();
         let outcomes = outcomes.ok_or_else(|| Problem::internal("a result was lost; please report this"))?;
-        let sheet = Self { options: &prepared.options, outcomes };
-        match sheet.outcomes.iter().enumerate().find(|(_, outcome)| !outcome.valid()) {
+        let results = Self { options: &prepared.options, outcomes };
+        match results.outcomes.iter().enumerate().find(|(_, outcome)| !outcome.valid()) {
             Some((item, outcome)) if prepared.options.on_invalid() == OnInvalid::Error => {
                 Err(outcome.problem(item, D::RETRIES_ALL))
             }
-            _ => Ok(sheet),
+            _ => Ok(results),
         }
     }
 
@@ -123,7 +122,7 @@ impl<'s> Outcome<'s> {
     /// Why there is no reward: a code of the closed list, and words.
     pub(super) fn fault(&self) -> Option<(&'static str, &'s str)> {
         let (code, message) = self.facts.fault.as_ref()?;
-        Some((code.as_str(), self.fault.unwrap_or(message)))
+        Some((code.as_str(), message))
     }
 
     /// `retried` says that the client tries again whatever the status is.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{PastMessage, PromptValues};
 
 /// Values that outlive whom they were taken from.
-pub(super) struct Kept {
+pub(super) struct OwnedValues {
     criteria: String,
     question: String,
     conversation: Vec<PastMessage<'static>>,
@@ -14,7 +14,7 @@ pub(super) struct Kept {
     labels: Vec<String>,
 }
 
-impl Kept {
+impl OwnedValues {
     /// A copy of values about one answer.
     pub(super) fn of(values: &PromptValues<'_>) -> Self {
         let owned = |text: &Cow<'_, str>| Cow::Owned(text.clone().into_owned());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::insert::Ledger;
+use super::insert::TransactionWriter;
 use crate::store::record::Entry;
 use crate::store::{BatchId, StoreError};
 
@@ -71,9 +71,14 @@ impl Totals {
 
 /// The thread: ends when the queue is closed, and nothing is held. `closing` is when it was asked to, before the queue is
 /// closed.
-pub(super) fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, closing: &OnceLock<Instant>, totals: &Totals) {
-    let mut desk = Desk {
-        ledger,
+pub(super) fn run(
+    transactions: TransactionWriter,
+    waiting: &mpsc::Receiver<Job>,
+    closing: &OnceLock<Instant>,
+    totals: &Totals,
+) {
+    let mut write_loop = WriteLoop {
+        transactions,
         totals,
         closing,
         held: VecDeque::new(),
@@ -82,24 +87,24 @@ pub(super) fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, closing: &Once
         pause: RETRY.0,
     };
     loop {
-        let moved = match desk.next(waiting) {
+        let moved = match write_loop.next(waiting) {
             Ok(first) => {
                 let mut first = Some(first);
-                desk.write(gather(|| first.take().or_else(|| waiting.try_recv().ok())))
+                write_loop.write(gather(|| first.take().or_else(|| waiting.try_recv().ok())))
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => desk.try_again(),
-            Err(mpsc::RecvTimeoutError::Disconnected) if desk.held.is_empty() => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => write_loop.try_again(),
+            Err(mpsc::RecvTimeoutError::Disconnected) if write_loop.held.is_empty() => break,
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                let pause = desk.next_try.saturating_duration_since(Instant::now());
-                std::thread::sleep(pause.min(desk.time_left().unwrap_or_default()));
-                desk.try_again()
+                let pause = write_loop.next_try.saturating_duration_since(Instant::now());
+                std::thread::sleep(pause.min(write_loop.time_left().unwrap_or_default()));
+                write_loop.try_again()
             }
         };
-        if !moved && desk.time_left() == Some(Duration::ZERO) {
-            desk.give_up(waiting);
+        if !moved && write_loop.time_left() == Some(Duration::ZERO) {
+            write_loop.give_up(waiting);
         }
     }
-    if let Err(error) = desk.ledger.checkpoint() {
+    if let Err(error) = write_loop.transactions.checkpoint() {
         match error {
             StoreError::Moved { .. } => {
                 tracing::warn!(%error, "the log of a database that is not there stays beside its path; remove it before the next start, which would take it for the log of what is there");
@@ -110,8 +115,8 @@ pub(super) fn work(ledger: Ledger, waiting: &mpsc::Receiver<Job>, closing: &Once
 }
 
 /// What the thread works with.
-struct Desk<'t> {
-    ledger: Ledger,
+struct WriteLoop<'t> {
+    transactions: TransactionWriter,
     totals: &'t Totals,
     closing: &'t OnceLock<Instant>,
     /// What was promised and could not be written yet. It keeps its room in the queue.
@@ -122,7 +127,7 @@ struct Desk<'t> {
     pause: Duration,
 }
 
-impl Desk<'_> {
+impl WriteLoop<'_> {
     /// The next job. Gives up waiting when what is held is to be tried again, which comes before any job: jobs may never
     /// cease to come.
     fn next(&self, waiting: &mpsc::Receiver<Job>) -> Result<Job, mpsc::RecvTimeoutError> {
@@ -147,19 +152,19 @@ impl Desk<'_> {
         if let Some(left) = self.time_left() {
             // Where others keep the database, until the end; where it was free before, for as long as ever, also after that.
             let waits = self.warned && !left.is_zero();
-            self.ledger.wait_at_most(if waits { left } else { LAST_TRIES });
+            self.transactions.wait_at_most(if waits { left } else { LAST_TRIES });
         }
         let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
-        let commits = self.ledger.commits;
-        let outcomes = self.ledger.write(&entries);
-        if self.ledger.commits > commits {
+        let commits = self.transactions.commits;
+        let outcomes = self.transactions.write(&entries);
+        if self.transactions.commits > commits {
             self.totals.failing.store(false, Ordering::Relaxed);
-        } else if self.ledger.is_adrift() || group.iter().any(|job| !job.promised) {
+        } else if self.transactions.is_moved() || group.iter().any(|job| !job.promised) {
             // What waits for a file that does not come back is lost when the process ends: that is nothing to keep silent about.
             self.totals.failing.store(true, Ordering::Relaxed);
         }
         let moved = !outcomes.iter().all(|outcome| matches!(outcome, Err(error) if error.may_pass()));
-        self.totals.transactions.store(self.ledger.commits, Ordering::Relaxed);
+        self.totals.transactions.store(self.transactions.commits, Ordering::Relaxed);
         let mut told = Vec::with_capacity(group.len());
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match outcome {
@@ -180,7 +185,7 @@ impl Desk<'_> {
         for (job, outcome) in told {
             finish(job, outcome, self.totals);
         }
-        self.ledger.tidy();
+        self.transactions.copy_log_if_long();
         moved
     }
 
@@ -205,7 +210,7 @@ impl Desk<'_> {
             finish(job, Err(StoreError::Closed), self.totals);
         }
         self.count_held();
-        self.ledger.wait_at_most(Duration::ZERO);
+        self.transactions.wait_at_most(Duration::ZERO);
     }
 
     fn count_held(&self) {
@@ -227,7 +232,7 @@ fn gather(mut next: impl FnMut() -> Option<Job>) -> Vec<Job> {
     group
 }
 
-/// Counts the verdict, gives the room back, and tells who waits; a failure that nobody waits for is logged.
+/// Counts the outcome, gives the room back, and tells who waits; a failure that nobody waits for is logged.
 fn finish(Job { entry, promised, room, done }: Job, outcome: Result<(), StoreError>, totals: &Totals) {
     let add = |total: &AtomicU64, n: usize| total.fetch_add(n as u64, Ordering::Relaxed);
     match (&entry, &outcome) {
@@ -279,15 +284,15 @@ mod tests {
     /// More than one transaction takes.
     const QUEUED: usize = GROUP_ENTRIES * 3 + 1;
 
-    fn ledger(place: &Place, busy_timeout_ms: u64) -> Ledger {
+    fn transactions(place: &Place, busy_timeout_ms: u64) -> TransactionWriter {
         let mut connection = place.writer(busy_timeout_ms).unwrap();
         Place::configure(&connection, Durability::Relaxed).unwrap();
         schema::migrate(&mut connection, place).unwrap();
-        Ledger::new(connection, place.clone(), busy_timeout_ms)
+        TransactionWriter::new(connection, place.clone(), busy_timeout_ms)
     }
 
     /// Works on a queue of promised batches and a finding that was to be closed long ago.
-    fn work_late(ledger: Ledger) -> Totals {
+    fn work_late(transactions: TransactionWriter) -> Totals {
         let (queue, waiting) = mpsc::channel();
         let ids = BatchIds::new(None, 0);
         let batches = (0..QUEUED).map(|_| Entry::Batch(Box::new(Batch::empty(ids.next(1)))));
@@ -299,7 +304,7 @@ mod tests {
         drop(queue);
         let closing = OnceLock::from(Instant::now().checked_sub(LAST_TRIES * 2).unwrap());
         let totals = Totals::default();
-        work(ledger, &waiting, &closing, &totals);
+        run(transactions, &waiting, &closing, &totals);
         totals
     }
 
@@ -325,7 +330,7 @@ mod tests {
     fn what_can_be_written_is_written_however_late_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::File(directory.path().join("gradus.db"));
-        let totals = work_late(ledger(&place, 1000));
+        let totals = work_late(transactions(&place, 1000));
         assert_eq!((totals.batches.into_inner(), totals.lost_batches.into_inner()), (QUEUED as u64, 0));
         assert_eq!((totals.findings.into_inner(), totals.lost_findings.into_inner()), (1, 0));
     }
@@ -334,11 +339,11 @@ mod tests {
     fn what_others_keep_from_being_written_is_given_up_at_once_when_it_is_late() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::File(directory.path().join("gradus.db"));
-        let ledger = ledger(&place, 500);
+        let transactions = transactions(&place, 500);
         let other = Connection::open(place.path()).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let began = Instant::now();
-        let totals = work_late(ledger);
+        let totals = work_late(transactions);
         // One try, not one for each group.
         assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
         assert_eq!((totals.batches.into_inner(), totals.lost_batches.into_inner()), (0, QUEUED as u64));

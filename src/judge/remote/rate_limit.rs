@@ -7,13 +7,13 @@ use tokio::time::Instant;
 /// A token bucket that holds a minute's worth and starts full. It lends: whoever takes more than there is waits until
 /// the debt is paid, so that waiters go in the order in which they came.
 #[derive(Debug, Clone)]
-struct Bucket {
+struct TokenBucket {
     per_minute: f64,
     level: f64,
     at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn new(per_minute: u32, now: Instant) -> Self {
         Self { per_minute: f64::from(per_minute), level: f64::from(per_minute), at: now }
     }
@@ -51,17 +51,17 @@ impl Bucket {
 
 /// An endpoint's limits of requests and tokens per minute.
 #[derive(Debug, Clone)]
-pub(super) struct Pace {
-    requests: Option<Bucket>,
-    tokens: Option<Bucket>,
+pub(super) struct RateLimit {
+    requests: Option<TokenBucket>,
+    tokens: Option<TokenBucket>,
 }
 
-impl Pace {
+impl RateLimit {
     /// Limits per minute; none means none.
     pub(super) fn new(requests: Option<u32>, tokens: Option<u32>, now: Instant) -> Self {
         Self {
-            requests: requests.map(|limit| Bucket::new(limit, now)),
-            tokens: tokens.map(|limit| Bucket::new(limit, now)),
+            requests: requests.map(|limit| TokenBucket::new(limit, now)),
+            tokens: tokens.map(|limit| TokenBucket::new(limit, now)),
         }
     }
 
@@ -90,7 +90,7 @@ impl Pace {
         }
     }
 
-    fn each(&mut self, tokens: u64, mut act: impl FnMut(&mut Bucket, f64) -> Duration) -> Duration {
+    fn each(&mut self, tokens: u64, mut act: impl FnMut(&mut TokenBucket, f64) -> Duration) -> Duration {
         let requests = self.requests.as_mut().map(|bucket| act(bucket, 1.0));
         let tokens = self.tokens.as_mut().map(|bucket| act(bucket, tokens as f64));
         requests.max(tokens).unwrap_or(Duration::ZERO)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Transaction, params};
 
 use super::connection::{Fault, integer};
-use crate::store::{Batch, StageTally};
+use crate::store::{Batch, StageCounts};
 
 const INSERT_RUBRIC: &str = "INSERT INTO rubrics (hash, name, json) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 const UPSERT_RUN: &str = "INSERT INTO runs (run_id, n, valid, reward_sum, min_reward, max_reward, first_created_at_ms,
@@ -17,24 +17,24 @@ const UPSERT_RUN: &str = "INSERT INTO runs (run_id, n, valid, reward_sum, min_re
      last_created_at_ms = max(last_created_at_ms, ?8),
      last_step = max(coalesce(last_step, ?9), coalesce(?9, last_step))";
 const INSERT_RUN_RUBRIC: &str = "INSERT INTO run_rubrics (run_id, rubric_hash) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-const UPSERT_STAGE: &str = "INSERT INTO run_stages (run_id, stage, place, reached, passed, score_sum)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET
-     reached = reached + ?4, passed = passed + ?5, score_sum = score_sum + ?6";
+const UPSERT_STAGE: &str = "INSERT INTO run_stages (run_id, stage, place, valid, reached, passed, score_sum)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
+     valid = valid + ?4, reached = reached + ?5, passed = passed + ?6, score_sum = score_sum + ?7";
 const UPSERT_STEP: &str = "INSERT INTO run_steps (run_id, step, n, valid) VALUES (?1, ?2, ?3, ?4)
      ON CONFLICT DO UPDATE SET n = n + ?3, valid = valid + ?4";
-const UPSERT_STEP_STAGE: &str = "INSERT INTO run_step_stages (run_id, step, stage, place, reached, passed, score_sum)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
-     reached = reached + ?5, passed = passed + ?6, score_sum = score_sum + ?7";
+const UPSERT_STEP_STAGE: &str = "INSERT INTO run_step_stages (run_id, step, stage, place, valid, reached, passed,
+     score_sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET
+     valid = valid + ?5, reached = reached + ?6, passed = passed + ?7, score_sum = score_sum + ?8";
 
 /// The counters of one transaction.
 #[derive(Default)]
-pub(super) struct Tally<'a> {
-    runs: BTreeMap<&'a str, RunTally<'a>>,
+pub(super) struct RunCounters<'a> {
+    runs: BTreeMap<&'a str, RunCounts<'a>>,
     rubrics: BTreeMap<&'a str, &'a Batch>,
 }
 
 #[derive(Default)]
-struct RunTally<'a> {
+struct RunCounts<'a> {
     whole: Counts<'a>,
     steps: BTreeMap<i64, Counts<'a>>,
     reward_sum: f64,
@@ -49,18 +49,20 @@ struct RunTally<'a> {
 struct Counts<'a> {
     n: i64,
     valid: i64,
-    stages: BTreeMap<&'a str, StageCounts>,
+    stages: BTreeMap<&'a str, StageSums>,
 }
 
 #[derive(Default, Clone, Copy)]
-struct StageCounts {
+struct StageSums {
     place: i64,
+    /// Valid scores of the rubrics that have the stage.
+    valid: i64,
     reached: i64,
     passed: i64,
     score_sum: f64,
 }
 
-impl<'a> Tally<'a> {
+impl<'a> RunCounters<'a> {
     /// Counts a batch that was written.
     pub(super) fn add(&mut self, batch: &'a Batch) {
         self.rubrics.entry(&batch.rubric_hash).or_insert(batch);
@@ -96,20 +98,21 @@ impl<'a> Tally<'a> {
 }
 
 impl<'a> Counts<'a> {
-    fn add(&mut self, (n, valid): (i64, i64), stages: &'a [StageTally]) {
+    fn add(&mut self, (n, valid): (i64, i64), stages: &'a [StageCounts]) {
         self.n += n;
         self.valid += valid;
-        for (place, tally) in (0_i64..).zip(stages) {
-            let fresh = StageCounts { place, ..StageCounts::default() };
-            let counts = self.stages.entry(&tally.stage).or_insert(fresh);
-            counts.reached += i64::from(tally.reached);
-            counts.passed += i64::from(tally.passed);
-            counts.score_sum += tally.score_sum;
+        for (place, stage) in (0_i64..).zip(stages) {
+            let fresh = StageSums { place, ..StageSums::default() };
+            let counts = self.stages.entry(&stage.stage).or_insert(fresh);
+            counts.valid += valid;
+            counts.reached += i64::from(stage.reached);
+            counts.passed += i64::from(stage.passed);
+            counts.score_sum += stage.score_sum;
         }
     }
 }
 
-impl RunTally<'_> {
+impl RunCounts<'_> {
     fn write(&self, transaction: &Transaction<'_>, run_id: &str) -> Result<(), Fault> {
         let (first, last) = self.created_at_ms.unwrap_or_default();
         let last_step = self.steps.last_key_value().map(|(step, _)| step);
@@ -129,15 +132,15 @@ impl RunTally<'_> {
         }
         let mut upsert = transaction.prepare_cached(UPSERT_STAGE)?;
         for (stage, counts) in &self.whole.stages {
-            let StageCounts { place, reached, passed, score_sum } = counts;
-            upsert.execute(params![run_id, stage, place, reached, passed, score_sum])?;
+            let StageSums { place, valid, reached, passed, score_sum } = counts;
+            upsert.execute(params![run_id, stage, place, valid, reached, passed, score_sum])?;
         }
         let mut upsert = transaction.prepare_cached(UPSERT_STEP_STAGE)?;
         for (step, counts) in &self.steps {
             transaction.prepare_cached(UPSERT_STEP)?.execute(params![run_id, step, counts.n, counts.valid])?;
             for (stage, counts) in &counts.stages {
-                let StageCounts { place, reached, passed, score_sum } = counts;
-                upsert.execute(params![run_id, step, stage, place, reached, passed, score_sum])?;
+                let StageSums { place, valid, reached, passed, score_sum } = counts;
+                upsert.execute(params![run_id, step, stage, place, valid, reached, passed, score_sum])?;
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ use super::rope::RopeTable;
 
 /// What the operations need to know of a batch, made once for all layers.
 #[derive(Debug)]
-pub(super) struct TwinPlan<'p> {
+pub(super) struct PlainPlan<'p> {
     packed: &'p Packed,
     config: &'p ModelConfig,
     /// `[rows, head_dim / 2]`.
@@ -24,7 +24,7 @@ pub(super) struct TwinPlan<'p> {
     sin: Tensor,
 }
 
-impl<'p> TwinPlan<'p> {
+impl<'p> PlainPlan<'p> {
     pub(super) fn new(packed: &'p Packed, config: &'p ModelConfig, rope: &RopeTable) -> Result<Self, LmError> {
         let positions = Tensor::new(packed.positions(), rope.cos.device())?;
         let cos = rope.cos.index_select(&positions, 0)?;

@@ -1,37 +1,38 @@
 //! Lines of the log about what goes on and on: at most one a minute for each kind, with how many there were since the last.
 //! In: kinds and counts; out: the counts that are to be told now.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::locks;
 
 /// How long nothing more is told of a kind.
 const QUIET: Duration = Duration::from_mins(1);
 
 /// What was told of each kind, and when.
 #[derive(Debug)]
-pub(super) struct Reminder<K>(Mutex<Vec<Told<K>>>);
+pub(super) struct LogThrottle<K>(Mutex<Vec<Throttled<K>>>);
 
 #[derive(Debug)]
-struct Told<K> {
+struct Throttled<K> {
     kind: K,
     at: Option<Instant>,
     since: u64,
 }
 
-impl<K> Default for Reminder<K> {
+impl<K> Default for LogThrottle<K> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: PartialEq + Copy> Reminder<K> {
+impl<K: PartialEq + Copy> LogThrottle<K> {
     /// Adds some of a kind; how many there are to tell, if it is time.
     pub(super) fn add(&self, kind: K, more: u64, now: Instant) -> Option<u64> {
-        // Counts are whole whoever panicked.
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = locks::lock(&self.0);
         let place = all.iter().position(|told| told.kind == kind).unwrap_or(all.len());
         if place == all.len() {
-            all.push(Told { kind, at: None, since: 0 });
+            all.push(Throttled { kind, at: None, since: 0 });
         }
         let told = all.get_mut(place)?;
         told.since += more;
@@ -49,13 +50,13 @@ mod tests {
 
     #[test]
     fn each_kind_is_told_at_once_and_then_once_a_minute() {
-        let (reminder, start) = (Reminder::default(), Instant::now());
+        let (throttle, start) = (LogThrottle::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(reminder.add('a', 3, at(0)), Some(3));
-        assert_eq!(reminder.add('a', 2, at(1)), None);
-        assert_eq!(reminder.add('b', 1, at(2)), Some(1));
-        assert_eq!(reminder.add('a', 5, at(59)), None);
-        assert_eq!(reminder.add('a', 1, at(60)), Some(8));
-        assert_eq!(reminder.add('a', 1, at(61)), None);
+        assert_eq!(throttle.add('a', 3, at(0)), Some(3));
+        assert_eq!(throttle.add('a', 2, at(1)), None);
+        assert_eq!(throttle.add('b', 1, at(2)), Some(1));
+        assert_eq!(throttle.add('a', 5, at(59)), None);
+        assert_eq!(throttle.add('a', 1, at(60)), Some(8));
+        assert_eq!(throttle.add('a', 1, at(61)), None);
     }
 }

@@ -2,16 +2,18 @@
 //! requests.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, Weak, mpsc};
 use std::{fmt, thread};
+
+use crate::locks;
 
 /// What a thread is to do; it must not panic.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that start when they are first needed, and end with the crew. Whoever has rested least gets the next job: each
+/// Threads that start when they are first needed, and end with the pool. Whoever has rested least gets the next job: each
 /// keeps memory of what it did last, and what nobody needs should stay untouched.
 #[derive(Debug, Default)]
-pub(super) struct Crew(Mutex<State>);
+pub(super) struct ThreadPool(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -33,20 +35,20 @@ impl fmt::Debug for State {
     }
 }
 
-impl Crew {
+impl ThreadPool {
     /// Does a job as soon as a thread has none.
     pub(super) fn start(self: &Arc<Self>, job: Job) {
         let mut state = self.lock();
         if let Some(thread) = state.resting.pop() {
-            // It waits for nothing else, and does not end before the crew.
+            // It waits for nothing else, and does not end before the pool.
             let _ = thread.send(job);
             return;
         }
         state.jobs.push_back(job);
         if state.threads < rayon::current_num_threads() {
-            let crew = Arc::downgrade(self);
+            let pool = Arc::downgrade(self);
             let name = format!("large-{}", state.threads);
-            match thread::Builder::new().name(name).spawn(move || work(&crew)) {
+            match thread::Builder::new().name(name).spawn(move || work(&pool)) {
                 Ok(_) => state.threads += 1,
                 Err(error) => {
                     tracing::warn!("a thread for large requests could not be started: {error}");
@@ -69,18 +71,17 @@ impl Crew {
         })
     }
 
-    /// Whatever a holder does, the state is whole.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0)
     }
 }
 
-fn work(crew: &Weak<Crew>) {
+fn work(pool: &Weak<ThreadPool>) {
     give_way();
-    while let Some(next) = crew.upgrade().map(|crew| crew.next()) {
+    while let Some(next) = pool.upgrade().map(|pool| pool.next()) {
         match next.or_else(|later| later.recv()) {
             Ok(job) => job(),
-            // The crew is gone.
+            // The pool is gone.
             Err(mpsc::RecvError) => return,
         }
     }
@@ -110,18 +111,18 @@ mod tests {
 
     #[test]
     fn one_job_after_the_other_needs_one_thread() {
-        let crew = Arc::new(Crew::default());
+        let pool = Arc::new(ThreadPool::default());
         let (done, names) = mpsc::channel();
         let mut seen = Vec::new();
         for _ in 0..20 {
             let done = done.clone();
-            crew.start(Box::new(move || done.send(thread::current().name().map(str::to_owned)).unwrap()));
+            pool.start(Box::new(move || done.send(thread::current().name().map(str::to_owned)).unwrap()));
             seen.push(names.recv().unwrap());
-            while crew.lock().resting.is_empty() {
+            while pool.lock().resting.is_empty() {
                 thread::yield_now();
             }
         }
-        assert_eq!((seen[0].as_deref(), crew.lock().threads), (Some("large-0"), 1));
+        assert_eq!((seen[0].as_deref(), pool.lock().threads), (Some("large-0"), 1));
         seen.dedup();
         assert_eq!(seen.len(), 1);
     }
@@ -132,12 +133,12 @@ mod tests {
             /// Dropped when the thread ends.
             static ALIVE: RefCell<Option<mpsc::Sender<()>>> = const { RefCell::new(None) };
         }
-        let crew = Arc::new(Crew::default());
+        let pool = Arc::new(ThreadPool::default());
         let (done, ends) = mpsc::channel();
         let (alive, threads) = mpsc::channel();
         for job in 0..3 * rayon::current_num_threads() {
             let (done, alive) = (done.clone(), alive.clone());
-            crew.start(Box::new(move || {
+            pool.start(Box::new(move || {
                 ALIVE.set(Some(alive));
                 done.send(job).unwrap();
             }));
@@ -147,7 +148,7 @@ mod tests {
         jobs.sort_unstable();
         assert_eq!(jobs, (0..3 * rayon::current_num_threads()).collect::<Vec<_>>());
         assert_eq!(threads.try_recv(), Err(mpsc::TryRecvError::Empty), "they rest");
-        drop(crew);
+        drop(pool);
         assert_eq!(threads.recv_timeout(Duration::from_secs(30)), Err(mpsc::RecvTimeoutError::Disconnected));
     }
 }

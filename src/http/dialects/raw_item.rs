@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::label::Label;
 use crate::http::prompt::{self, PromptKey, PromptTurn};
 use crate::http::references::{Entry, References};
+use crate::http::wire::REFUSED;
 
 /// What the policy wrote, raw JSON.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +27,9 @@ pub(super) enum Written<'b> {
     Whole(&'b str),
 }
 
+/// The message of a policy that said nothing.
+pub(super) const NO_WORDS: &str = r#"{"role":"assistant","content":""}"#;
+
 impl<'b> Written<'b> {
     /// A text without the end and padding tokens at its end; what is no text stays as it is.
     pub(super) fn response(raw: &'b str) -> Self {
@@ -37,7 +42,7 @@ impl<'b> Written<'b> {
 
 /// One item; every field is raw JSON.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Draft<'b> {
+pub(super) struct RawItem<'b> {
     /// What the policy was given: a text, templated or not, or messages.
     pub(super) prompt: Option<Cow<'b, str>>,
     /// What it wrote.
@@ -55,7 +60,7 @@ pub(super) struct Draft<'b> {
 }
 
 /// What writing an item needs to know.
-pub(super) struct Desk<'d> {
+pub(super) struct ItemContext<'d> {
     /// Right answers by prompt.
     pub(super) references: &'d References,
     /// Whether an item without a group gets its prompt's key as one.
@@ -68,66 +73,62 @@ pub(super) struct Desk<'d> {
 
 /// What is remembered of an item that was written.
 #[derive(Debug, Default)]
-pub(super) struct Outline {
+pub(super) struct ItemSummary {
     /// The group, as the native reader will name it.
     pub(super) group: Option<String>,
     /// How many rollouts the group has.
     pub(super) group_size: Option<usize>,
-    /// Why it cannot be scored, where the dialect alone can tell.
-    pub(super) fault: Option<String>,
 }
 
 const NO_PROMPT: &str =
     "nothing says where the prompt ends: send it beside the text, or a text with the markers of a chat template";
 
-impl Draft<'_> {
+impl RawItem<'_> {
     /// Appends the item's JSON.
-    pub(super) fn write(self, desk: &Desk<'_>, out: &mut String) -> Outline {
-        let mut draft = self;
-        let key = draft.divide(desk);
-        if let Some(fault) = draft.fault {
-            // No object: the native reader refuses it, and the dialect says why.
-            out.push_str("null");
-            return Outline { fault: Some(fault), ..Outline::default() };
-        }
-        let known = key.filter(|_| !draft.has_answers()).and_then(|key| desk.references.find(key));
+    pub(super) fn write(self, context: &ItemContext<'_>, out: &mut String) -> ItemSummary {
+        let mut raw_item = self;
+        let key = raw_item.divide(context);
+        let known = key.and_then(|key| context.references.find(key));
         let known = known.as_deref();
-        let group = draft.label.group.as_deref().map(Cow::Borrowed);
+        let group = raw_item.label.group.as_deref().map(Cow::Borrowed);
         let group = group.or_else(|| known?.group.as_ref().map(|raw| raw.get().into()));
-        let group = group.or_else(|| key.filter(|_| desk.keyed).map(|key| format!("\"{key}\"").into()));
-        let outline =
-            Outline { group: group.as_deref().and_then(name_of), group_size: draft.label.group_size, fault: None };
+        let group = group.or_else(|| key.filter(|_| context.keyed).map(|key| format!("\"{key}\"").into()));
+        let summary = ItemSummary { group: group.as_deref().and_then(name_of), group_size: raw_item.label.group_size };
         out.push('{');
+        // The native reader refuses it in these words: whoever looks at what was stored finds them beside what was sent.
+        if let Some(fault) = raw_item.fault.as_ref().or(raw_item.label.fault.as_ref()) {
+            put(out, REFUSED, Some(&quoted(fault)));
+        }
         put(out, "group", group.as_deref());
-        draft.put_text(desk, out);
-        draft.put_label(desk, known, out);
+        raw_item.put_text(context, out);
+        raw_item.put_label(context, known, out);
         // The last comma. An item of which nothing is left, as of a text that is `null`, has none.
         if out.ends_with(',') {
             out.pop();
         }
         out.push('}');
-        outline
+        summary
     }
 
     /// Tells the prompt from the response where both are one text; gives the prompt's key where somebody asks for it.
-    fn divide(&mut self, desk: &Desk<'_>) -> Option<PromptKey> {
+    fn divide(&mut self, context: &ItemContext<'_>) -> Option<PromptKey> {
         if let Written::Whole(raw) = self.written {
             // What is no text at all stays as it is: the native reader says so.
-            let Some(divided) = prompt::divide_raw(raw, desk.references).ok()? else {
+            let Some(divided) = prompt::divide_raw(raw, context.references).ok()? else {
                 self.fault = Some(NO_PROMPT.to_owned());
                 return None;
             };
             let (before, inside) = raw.get(1..raw.len() - 1)?.split_at_checked(divided.response)?;
             // A judge reads the question, not the template around it.
-            let prompt = if desk.judged { messages_json(&divided.prompt) } else { ["\"", before, "\""].concat() };
+            let prompt = if context.judged { messages_json(&divided.prompt) } else { ["\"", before, "\""].concat() };
             self.prompt = Some(Cow::Owned(prompt));
             self.written = Written::Inside(prompt::without_trailing_tokens(inside));
             return Some(divided.key);
         }
-        let wanted = desk.keyed || !self.has_answers() && !desk.references.is_empty();
+        let wanted = context.keyed || !context.references.is_empty();
         match (&self.prompt, &self.written) {
             (Some(prompt), _) if wanted => prompt::key_of(prompt),
-            (None, Written::Messages(messages)) if wanted => prompt::key_of_conversation(messages, desk.references),
+            (None, Written::Messages(messages)) if wanted => prompt::key_of_conversation(messages, context.references),
             _ => None,
         }
     }
@@ -137,10 +138,10 @@ impl Draft<'_> {
         self.label.references.is_some() || self.label.reference_calls.is_some()
     }
 
-    fn put_text(&self, desk: &Desk<'_>, out: &mut String) {
+    fn put_text(&self, context: &ItemContext<'_>, out: &mut String) {
         if let Some(prompt) = self.prompt.as_deref() {
             // A judge reads the question, not the template around it.
-            let turns = if desk.judged && prompt.starts_with('"') { prompt::read_turns(prompt) } else { None };
+            let turns = if context.judged && prompt.starts_with('"') { prompt::read_turns(prompt) } else { None };
             match turns {
                 Some(turns) => put(out, "prompt", Some(&messages_json(&turns))),
                 None => put(out, "prompt", Some(prompt)),
@@ -155,14 +156,16 @@ impl Draft<'_> {
         }
     }
 
-    fn put_label(&self, desk: &Desk<'_>, known: Option<&Entry>, out: &mut String) {
+    fn put_label(&self, context: &ItemContext<'_>, known: Option<&Entry>, out: &mut String) {
         let label = &self.label;
         let known =
             |of: fn(&Entry) -> &Option<Box<RawValue>>| known.and_then(|known| of(known).as_deref()).map(RawValue::get);
-        put(out, "references", label.references.as_deref().or(known(|entry| &entry.references)));
-        put(out, "reference_calls", label.reference_calls.as_deref().or(known(|entry| &entry.reference_calls)));
-        put(out, "tools", self.tools.as_deref().or(label.tools.as_deref()).or(known(|entry| &entry.tools)));
-        if let Some(format) = desk.tool_format {
+        let truth = |of| known(of).filter(|_| !self.has_answers());
+        put(out, "references", label.references.as_deref().or_else(|| truth(|entry| &entry.references)));
+        put(out, "reference_calls", label.reference_calls.as_deref().or_else(|| truth(|entry| &entry.reference_calls)));
+        let tools = self.tools.as_deref().or(label.tools.as_deref()).or_else(|| known(|entry| &entry.tools));
+        put(out, "tools", tools.map(list_of).as_deref());
+        if let Some(format) = context.tool_format {
             put(out, "tool_format", Some(&quoted(format)));
         }
         put(out, "truncated", self.truncated.as_deref());
@@ -175,6 +178,15 @@ fn put(out: &mut String, name: &str, raw: Option<&str>) {
     if let Some(raw) = raw.filter(|raw| *raw != "null") {
         out.extend(["\"", name, "\":", raw, ","]);
     }
+}
+
+/// A list that a data set holds as JSON text, decoded; anything else as it is, for the native reader to name.
+fn list_of(raw: &str) -> Cow<'_, str> {
+    let decoded = || serde_json::from_str::<String>(raw).ok();
+    let is_list =
+        |text: &String| text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_ok();
+    let list = Some(raw).filter(|raw| raw.starts_with('"')).and_then(|_| decoded()).filter(is_list);
+    list.map_or(Cow::Borrowed(raw), Cow::Owned)
 }
 
 /// A text as JSON.

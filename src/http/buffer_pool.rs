@@ -1,10 +1,12 @@
 //! Room of large bodies that is used again for the next ones: fresh memory costs a page fault for every 4 KB. In: bodies
 //! that nobody reads any more; out: empty ones with room. What is not wanted for a moment is freed.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::locks;
 
 /// Bodies that are worth keeping, by their room in bytes: the allocator keeps smaller ones itself, and a larger one is rare.
 const WORTH: std::ops::RangeInclusive<usize> = (256 << 10)..=(16 << 20);
@@ -15,7 +17,7 @@ const KEPT: Duration = Duration::from_millis(100);
 
 /// Bodies that were read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Spare(Arc<Mutex<State>>);
+pub(super) struct BufferPool(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -26,32 +28,32 @@ struct State {
 
 /// Says, when dropped, that all of a body has come, or nothing more will.
 #[derive(Debug)]
-pub(super) struct Lent {
-    spare: Spare,
+pub(super) struct Lease {
+    pool: BufferPool,
     bytes: usize,
 }
 
-impl Drop for Lent {
+impl Drop for Lease {
     fn drop(&mut self) {
-        self.spare.lock().lent_bytes -= self.bytes;
+        self.pool.lock().lent_bytes -= self.bytes;
     }
 }
 
-impl Spare {
+impl BufferPool {
     /// An empty text with room for as many bytes, and for no more than twice as many: it takes memory from the start,
     /// which clients that only announce a body must not hold without bound.
-    pub(super) fn take(&self, bytes: usize) -> Option<(String, Lent)> {
+    pub(super) fn take(&self, bytes: usize) -> Option<(String, Lease)> {
         let mut state = self.lock();
         let fits = |text: &String| (bytes..=2 * bytes).contains(&text.capacity());
         let place = state.kept.iter().rposition(|(_, text)| fits(text))?;
-        let lent = state.lent_bytes + state.kept.get(place)?.1.capacity();
-        if lent > MOST_BYTES {
+        let lease = state.lent_bytes + state.kept.get(place)?.1.capacity();
+        if lease > MOST_BYTES {
             return None;
         }
-        state.lent_bytes = lent;
+        state.lent_bytes = lease;
         let text = state.kept.remove(place).1;
-        let lent = Lent { spare: self.clone(), bytes: text.capacity() };
-        Some((text, lent))
+        let lease = Lease { pool: self.clone(), bytes: text.capacity() };
+        Some((text, lease))
     }
 
     /// Fresh room for as many bytes; where it will be kept, for an eighth more: batches are of about one size. What is not
@@ -72,16 +74,15 @@ impl Spare {
         }
         state.kept.push((Instant::now(), text));
         drop(state);
-        let spare = self.clone();
+        let pool = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(KEPT).await;
-            spare.lock().kept.retain(|(since, _)| since.elapsed() < KEPT);
+            pool.lock().kept.retain(|(since, _)| since.elapsed() < KEPT);
         });
     }
 
-    /// Whatever a holder does, the state is whole.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locks::lock(&self.0)
     }
 }
 
@@ -89,46 +90,46 @@ impl Spare {
 mod tests {
     use super::*;
 
-    fn kept(spare: &Spare) -> usize {
-        spare.lock().kept.len()
+    fn kept(pool: &BufferPool) -> usize {
+        pool.lock().kept.len()
     }
 
     #[tokio::test(start_paused = true)]
     async fn room_is_used_again_and_not_kept_for_long() {
-        let spare = Spare::default();
-        assert!(spare.take(1 << 20).is_none());
-        let mut text = Spare::fresh(1 << 20);
+        let pool = BufferPool::default();
+        assert!(pool.take(1 << 20).is_none());
+        let mut text = BufferPool::fresh(1 << 20);
         text.push_str("a body");
         let room = text.capacity();
-        spare.keep(text);
-        let (text, _) = spare.take((1 << 20) + 100_000).unwrap();
-        assert_eq!((text.as_str(), text.capacity(), kept(&spare)), ("", room, 0), "one of about the same size fits");
-        spare.keep(text);
-        assert!(spare.take(2 << 20).is_none(), "what is kept is too small");
-        assert!(spare.take(300 << 10).is_none(), "a small one does not get the room of a large one");
-        assert_eq!(kept(&spare), 1);
+        pool.keep(text);
+        let (text, _) = pool.take((1 << 20) + 100_000).unwrap();
+        assert_eq!((text.as_str(), text.capacity(), kept(&pool)), ("", room, 0), "one of about the same size fits");
+        pool.keep(text);
+        assert!(pool.take(2 << 20).is_none(), "what is kept is too small");
+        assert!(pool.take(300 << 10).is_none(), "a small one does not get the room of a large one");
+        assert_eq!(kept(&pool), 1);
         tokio::time::sleep(KEPT / 2).await;
-        spare.keep(Spare::fresh(1 << 20));
+        pool.keep(BufferPool::fresh(1 << 20));
         tokio::time::sleep(KEPT / 2 + Duration::from_millis(1)).await;
-        assert_eq!(kept(&spare), 1, "the first one went");
+        assert_eq!(kept(&pool), 1, "the first one went");
         tokio::time::sleep(KEPT).await;
-        assert_eq!(kept(&spare), 0);
+        assert_eq!(kept(&pool), 0);
     }
 
     #[tokio::test]
     async fn little_is_kept_and_lent() {
-        let spare = Spare::default();
+        let pool = BufferPool::default();
         for room in [0, 100 << 10, 17 << 20] {
-            spare.keep(String::with_capacity(room));
+            pool.keep(String::with_capacity(room));
         }
-        assert_eq!(kept(&spare), 0, "too small or too large");
-        let keep = || (0..5).for_each(|_| spare.keep(String::with_capacity(10 << 20)));
+        assert_eq!(kept(&pool), 0, "too small or too large");
+        let keep = || (0..5).for_each(|_| pool.keep(String::with_capacity(10 << 20)));
         keep();
-        assert_eq!(kept(&spare), 3);
-        let waiting: Vec<_> = (0..3).map(|_| spare.take(10 << 20).unwrap()).collect();
+        assert_eq!(kept(&pool), 3);
+        let waiting: Vec<_> = (0..3).map(|_| pool.take(10 << 20).unwrap()).collect();
         keep();
-        assert!(spare.take(10 << 20).is_none(), "those who have it have not sent their bodies");
+        assert!(pool.take(10 << 20).is_none(), "those who have it have not sent their bodies");
         drop(waiting);
-        assert!(spare.take(10 << 20).is_some());
+        assert!(pool.take(10 << 20).is_some());
     }
 }
