@@ -7,6 +7,7 @@
 mod clock;
 mod json;
 mod messages;
+mod predicates;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ use super::untrusted::{Origin, Placeholders, Rendered, UntrustedError, pieces};
 /// Longest rendered conversation, in bytes.
 const MAX_RENDERED_BYTES: usize = 64 * 1024 * 1024;
 const NAME: &str = "chat_template";
+/// 26 July 2024, which Llama's templates fall back to: the day that it is for templates which call `strftime_now` unasked.
+pub const FIXED_NOW: i64 = 1_721_952_000;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +64,8 @@ pub struct ChatOptions {
     pub tools: Option<String>,
     /// More variables, such as `enable_thinking`.
     pub variables: BTreeMap<String, serde_json::Value>,
-    /// What `strftime_now` takes for now, in seconds since 1970 (UTC). Without it the function is not defined, and
-    /// templates that ask for it first use a fixed date of their own: scores then do not change with the day.
+    /// What `strftime_now` takes for now, in seconds since 1970 (UTC). Without it scores do not change with the day: a
+    /// template that asks whether the function is defined uses a fixed date of its own, any other gets [`FIXED_NOW`].
     pub now: Option<i64>,
 }
 
@@ -148,6 +151,8 @@ pub struct ChatTemplate {
     path: PathBuf,
     tokens: SpecialTokens,
     system: SystemMessages,
+    /// What it is told for now where nobody says, if anything.
+    fixed_now: Option<i64>,
 }
 
 impl ChatTemplate {
@@ -171,6 +176,8 @@ impl ChatTemplate {
         let mut environment = jinja::environment();
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", json::tojson);
+        environment.add_test("iterable", predicates::is_iterable);
+        environment.add_test("sequence", predicates::is_sequence);
         environment.add_function("raise_exception", |message: &str| -> Result<String, Error> {
             let raised = jinja::Raised(message.to_owned());
             Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
@@ -179,7 +186,8 @@ impl ChatTemplate {
             .add_template_owned(NAME, source.clone())
             .map_err(|error| fault(TemplateFault::of(&error, &source)))?;
         let path = path.to_owned();
-        let mut template = Self { environment, source, path, tokens, system: SystemMessages::Shown };
+        let fixed_now = (!asks_for_clock(&source)).then_some(FIXED_NOW);
+        let mut template = Self { environment, source, path, tokens, system: SystemMessages::Shown, fixed_now };
         template.system = template.probe()?;
         Ok(template)
     }
@@ -215,7 +223,7 @@ impl ChatTemplate {
         const INSTRUCTION: &str = "Answer in one word.";
         let user = ChatMessage { role: "user", text: "Is water wet?", untrusted: &[] };
         let system = ChatMessage { role: "system", text: INSTRUCTION, untrusted: &[] };
-        let options = ChatOptions { now: Some(0), ..ChatOptions::default() };
+        let options = ChatOptions::default();
         self.render_all(&[user], &options)?;
         match self.render_all(&[system, user], &options) {
             Ok(rendered) if rendered.text.contains(INSTRUCTION) => Ok(SystemMessages::Shown),
@@ -277,7 +285,7 @@ impl ChatTemplate {
         all.insert("tools".to_owned(), tools.unwrap_or_else(|| Value::from(())));
         all.insert("messages".to_owned(), Value::from(messages));
         all.insert("add_generation_prompt".to_owned(), Value::from(options.end == ChatEnd::Answer));
-        if let Some(now) = options.now {
+        if let Some(now) = options.now.or(self.fixed_now) {
             let strftime = move |format: &str| {
                 clock::strftime(now, format).map_err(|message| Error::new(ErrorKind::InvalidOperation, message))
             };
@@ -294,6 +302,13 @@ impl ChatTemplate {
             jinja::raised(&error).map_or_else(stumbled, ChatTemplateError::Raised)
         })
     }
+}
+
+/// Whether a template asks for the clock before it reads it, and so has a date of its own where there is none.
+fn asks_for_clock(source: &str) -> bool {
+    static ASKED: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"\bstrftime_now\s+is\s+(not\s+)?defined\b").ok());
+    ASKED.as_ref().is_some_and(|asked| asked.is_match(source))
 }
 
 /// `{% generation %}` marks what an assistant wrote, for training masks. Here it is an `if` that always holds, which trims

@@ -207,6 +207,18 @@ impl Tokenizer {
         self.encode_prompt(&Rendered::trusted(text))
     }
 
+    /// The tokens that a text has behind a text of ours, none of which is given; `None` where the two join to a token. Some
+    /// tokenizers write a text's first word differently from the others.
+    ///
+    /// # Errors
+    /// When the untrusted ranges do not describe the text, or the tokenizer cannot encode it.
+    pub fn encode_behind(&self, before: &str, text: &Rendered) -> Result<Option<Vec<u32>>, TokenizerError> {
+        let mut whole = Rendered::trusted(before);
+        whole.push_pieces(&text.pieces()?);
+        let (whole, before) = (self.encode_prompt(&whole)?, self.encode_trusted(before)?);
+        Ok(whole.strip_prefix(before.as_slice()).map(<[u32]>::to_vec))
+    }
+
     /// The text of tokens; ids that there are not are left out.
     ///
     /// # Errors
@@ -312,20 +324,19 @@ impl Tokenizer {
         TokenizerError::NoCommonForm { path, spaced: several(spaced), bare: several(bare) }
     }
 
-    /// The tokens of a label behind a text; behind a line end where it would join with the text's last token. Not by
-    /// itself, because some tokenizers write a text's first word differently.
+    /// The tokens of a label behind a text; behind a line end where it would join with the text's last token.
     fn tokens_behind(&self, tail: &str, label: &str) -> Result<Vec<u32>, TokenizerError> {
-        let mut whole = Vec::new();
+        // A label is text, even when it is spelt like a special token.
+        let mut text = Rendered::default();
+        text.push_untrusted(label);
         for before in [tail, "\n"] {
-            let mut text = Rendered::trusted(before);
-            // A label is text, even when it is spelt like a special token.
-            text.push_untrusted(label);
-            whole = self.encode_prompt(&text)?;
-            if let Some(own) = whole.strip_prefix(self.encode_trusted(before)?.as_slice()) {
-                return Ok(own.to_vec());
+            if let Some(own) = self.encode_behind(before, &text)? {
+                return Ok(own);
             }
         }
-        Ok(whole)
+        let mut line = Rendered::trusted("\n");
+        line.push_untrusted(label);
+        self.encode_prompt(&line)
     }
 }
 

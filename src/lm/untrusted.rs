@@ -2,9 +2,11 @@
 //!
 //! In: trusted text, untrusted text. Out: [`Rendered`], whose byte ranges say which is which; the tokenizer reads special
 //! tokens in the trusted part only. A template never meets untrusted text: it sees one private-use character in its place
-//! ([`Placeholders`]), which cannot be cut, split, compared or escaped, and the text is put back once the template is done.
+//! ([`Placeholders`]), which cannot be cut, split or compared, and the text is put back once the template is done, escaped
+//! where the template made JSON of it.
 //! Knows no template engine and no tokenizer.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Range, RangeInclusive};
 
@@ -64,6 +66,22 @@ impl Rendered {
             Some(last) if last.end == start => last.end = self.text.len(),
             _ => self.untrusted.push(start..self.text.len()),
         }
+    }
+
+    /// Appends text piece by piece.
+    pub fn push_pieces(&mut self, pieces: &[Piece<'_>]) {
+        for piece in pieces {
+            match piece.origin {
+                Origin::Trusted => self.push_trusted(piece.text),
+                Origin::Untrusted => self.push_untrusted(piece.text),
+            }
+        }
+    }
+
+    /// What stands behind the last untrusted text.
+    pub fn trusted_end(&self) -> &str {
+        let start = self.untrusted.last().map_or(0, |range| range.end);
+        self.text.get(start..).unwrap_or_default()
     }
 
     /// Cuts the text off at a byte; does nothing when that is no character boundary inside it.
@@ -130,6 +148,25 @@ pub fn pieces<'a>(text: &'a str, untrusted: &[Range<usize>]) -> Result<Vec<Piece
 /// The private-use planes: characters that mean nothing to anybody, 131,068 of them.
 const PRIVATE_USE: [RangeInclusive<char>; 2] = ['\u{F0000}'..='\u{FFFFD}', '\u{100000}'..='\u{10FFFD}'];
 
+/// Stands before a placeholder once for each time that the template wrote it into a JSON string. No text may hold it: it is a
+/// noncharacter.
+const IN_JSON: char = '\u{FFFFF}';
+
+/// JSON of a template's making: the texts that its placeholders stand for are to be escaped, too.
+pub(super) fn escaped_in_json(json: String) -> String {
+    if !json.contains(is_private_use) {
+        return json;
+    }
+    let mut marked = String::with_capacity(json.len() + IN_JSON.len_utf8());
+    for c in json.chars() {
+        if is_private_use(c) {
+            marked.push(IN_JSON);
+        }
+        marked.push(c);
+    }
+    marked
+}
+
 /// Stands in for untrusted text while a template is at work.
 #[derive(Debug)]
 pub struct Placeholders<'a> {
@@ -189,18 +226,34 @@ impl<'a> Placeholders<'a> {
         let mut out = Rendered::default();
         let mut done = 0;
         for (at, c) in rendered.char_indices().filter(|(_, c)| is_private_use(*c)) {
+            let marked = rendered.get(done..at).unwrap_or_default();
+            let before = marked.trim_end_matches(IN_JSON);
+            let depth = (marked.len() - before.len()) / IN_JSON.len_utf8();
+            out.push_trusted(before);
+            done = at;
             let Some(text) = self.texts.get(&c) else { continue };
-            out.push_trusted(rendered.get(done..at).unwrap_or_default());
             // Checked before the text is copied: a template can name a long value many times.
-            if out.text.len() + text.len() > limit {
-                return Err(UntrustedError::TooLong { limit });
-            }
-            out.push_untrusted(text);
+            let room = limit.saturating_sub(out.text.len());
+            out.push_untrusted(&in_json(text, depth, room).ok_or(UntrustedError::TooLong { limit })?);
             done = at + c.len_utf8();
         }
         out.push_trusted(rendered.get(done..).unwrap_or_default());
         if out.text.len() > limit { Err(UntrustedError::TooLong { limit }) } else { Ok(out) }
     }
+}
+
+/// A text as it stands in a JSON string, in a string inside that one for `depth` 2, and so on; none where it is longer than
+/// `most` bytes.
+fn in_json(text: &str, depth: usize, most: usize) -> Option<Cow<'_, str>> {
+    let mut escaped = Cow::Borrowed(text);
+    for _ in 0..depth {
+        if escaped.len() > most {
+            return None;
+        }
+        let quoted = serde_json::to_string(&*escaped).ok()?;
+        escaped = Cow::Owned(quoted.strip_prefix('"')?.strip_suffix('"')?.to_owned());
+    }
+    (escaped.len() <= most).then_some(escaped)
 }
 
 fn is_private_use(c: char) -> bool {

@@ -11,8 +11,8 @@ use super::TrainError;
 use super::config::Check;
 use super::env::Message;
 use super::experience::Sample;
-use super::protocol::Protocol;
-use crate::trajectory::Role;
+use super::protocol::{Protocol, TurnStart};
+use crate::trajectory::{Role, THINK_END};
 
 /// Supervised fine-tuning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,16 +119,19 @@ fn sample(messages: &[Message], protocol: &Protocol) -> Result<Sample, TrainErro
     if turns.last().is_some_and(|last| last.role == Role::Tool) {
         return Err(TrainError::other("the last message is a tool's, and nothing is learnt from it; leave it out"));
     }
-    let mut sample = Sample { tokens: protocol.prompt(before)?, factor: 1.0, copies: 1.0, ..Sample::default() };
+    let TurnStart { tokens, mut begun } = protocol.prompt(before)?;
+    let mut sample = Sample { tokens, factor: 1.0, copies: 1.0, ..Sample::default() };
     let mut results = Vec::new();
     for message in turns {
         match message.role {
             Role::Assistant => {
                 if !results.is_empty() {
-                    sample.tokens.extend(protocol.after_turn(&std::mem::take(&mut results))?);
+                    let after = protocol.after_turn(&std::mem::take(&mut results))?;
+                    sample.tokens.extend(after.tokens);
+                    begun = after.begun;
                 }
                 let start = sample.tokens.len();
-                sample.tokens.extend(protocol.turn(&message.text)?);
+                sample.tokens.extend(protocol.turn(unwritten(&message.text, &begun)?)?);
                 sample.written.extend(start..sample.tokens.len());
             }
             Role::Tool => results.push(message.text.clone()),
@@ -144,10 +147,22 @@ fn sample(messages: &[Message], protocol: &Protocol) -> Result<Sample, TrainErro
     Ok(sample)
 }
 
+/// A turn's text without what the template has written of it, which opens reasoning.
+fn unwritten<'a>(text: &'a str, begun: &str) -> Result<&'a str, TrainError> {
+    if !begun.is_empty() && !text.contains(THINK_END) {
+        return Err(TrainError::other(format!(
+            "the chat template opens the reasoning of an assistant message, and one does not end it: write {THINK_END} \
+             before its answer or call"
+        )));
+    }
+    let without = text.strip_prefix(begun).or_else(|| text.strip_prefix(begun.trim_end()));
+    Ok(without.unwrap_or(text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::protocol::tests::tooled;
+    use crate::train::protocol::tests::{reasoner, tooled};
 
     fn read_lines(lines: &[&str]) -> Result<Vec<String>, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -174,5 +189,18 @@ mod tests {
         }
         let error = of(r#", "tools": "search""#).unwrap_err();
         assert!(error.contains("line 1: `tools`: the tools are no JSON list"), "{error}");
+    }
+
+    #[test]
+    fn reasoning_that_the_template_opens_is_not_opened_twice() {
+        let learnt = |text: &str| {
+            let message = |role: Role, text: &str| Message { role, text: text.to_owned() };
+            let sample = sample(&[message(Role::User, "a"), message(Role::Assistant, text)], &reasoner());
+            sample.map(|sample| reasoner().text(&sample.tokens).unwrap()).map_err(|error| error.to_string())
+        };
+        for text in ["<think>\nhm</think>b", "hm</think>b"] {
+            assert_eq!(learnt(text).unwrap(), "a<|end|><|assistant|><think>\nhm</think>b<|end|>", "{text}");
+        }
+        assert!(learnt("b").unwrap_err().contains("write </think> before"));
     }
 }

@@ -68,34 +68,54 @@ fn went_unpunished(saved: &RunState, now: &RunState, config: &TrainConfig) -> bo
     is_other && [unpunished.hash(), unpunished.earlier_hash()].contains(&saved.config_hash)
 }
 
-/// Whether a run goes on with the prompts that it was begun with. Earlier versions gave the chat template no tools, and did
-/// not say in a checkpoint what the policy's files were, by which they are told.
+/// Whether a run goes on with the prompts, and their scores, that it was begun with. Checkpoints of earlier versions are told by
+/// the files of the policy of which they do not say what was in them.
 ///
 /// # Errors
 /// When they are others.
 pub(super) fn same_prompts(saved: &RunState, world: &EpisodeContext) -> Result<(), TrainError> {
-    let tells = |setting: &String| setting.starts_with(POLICY);
-    let Some(task) = world.environment.tasks(Split::Train).first().filter(|_| !saved.data.keys().any(tells)) else {
+    let Some(task) = world.environment.tasks(Split::Train).first() else { return Ok(()) };
+    let messages = world.environment.messages(task);
+    let prompt = world.protocol.prompt(&messages)?;
+    let says = |start: &str| saved.data.keys().any(|setting| setting.starts_with(start));
+    let is_earlier = !says(&format!("{POLICY}{LATEST_FILE}"));
+    let then = if !says(POLICY) && prompt != world.protocol.with_tools("[]")?.prompt(&messages)? {
+        "did not give the chat template the environment's tools, and this template prints them"
+    } else if is_earlier && !prompt.begun.is_empty() {
+        "looked for answers and calls in reasoning that the chat template opens, and this template does"
+    } else if is_earlier && escapes_results(world) {
+        "did not escape tools' results in the JSON that a chat template makes of them, and this template does"
+    } else {
         return Ok(());
     };
-    let messages = world.environment.messages(task);
-    if world.protocol.prompt(&messages)? == world.protocol.with_tools("[]")?.prompt(&messages)? {
-        return Ok(());
-    }
-    Err(TrainError::Changed(
-        "the prompts changed since this run was stopped: an earlier version began it, which did not give the chat template \
-         the environment's tools, and this template prints them: start a new run in another folder, or go on with the other \
-         prompts by --force"
-            .to_owned(),
-    ))
+    Err(TrainError::Changed(format!(
+        "the prompts or their scores changed since this run was stopped: an earlier version began it, which {then}: start a new \
+         run in another folder, or go on with the others by --force"
+    )))
+}
+
+/// Whether the chat template makes JSON of what a tool says.
+fn escapes_results(world: &EpisodeContext) -> bool {
+    let shown = world.protocol.after_turn(&["\"".to_owned()]).and_then(|after| world.protocol.text(&after.tokens));
+    shown.is_ok_and(|shown| shown.contains("\\\""))
 }
 
 /// What the names of the policy's files begin with among those of the data.
 const POLICY: &str = "policy: ";
 
+/// The one that versions before it did not look at.
+const LATEST_FILE: &str = "chat_template.json";
+
 /// Files of the policy by which it reads and writes texts.
-const POLICY_FILES: [&str; 5] =
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const POLICY_FILES: [&str; 7] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    LATEST_FILE,
+];
 
 /// The hash of each file of a run's data: what is known of a task is kept by its place in them. Then those of the `policy`'s
 /// files, of which some may not be there.
@@ -155,20 +175,26 @@ pub(super) fn locked(dir: &Path) -> Result<File, TrainError> {
     Ok(file)
 }
 
-/// Whether every question that the run may ask leaves room for its answer.
+/// How many tokens the longest question that the run may ask takes with its answer; 0 where it asks none.
 ///
 /// # Errors
-/// The first that does not.
-pub(super) fn check_lengths(world: &EpisodeContext, config: &TrainConfig, context: usize) -> Result<(), TrainError> {
+/// The first that does not fit the model.
+pub(super) fn longest_rollout(
+    world: &EpisodeContext,
+    config: &TrainConfig,
+    context: usize,
+) -> Result<usize, TrainError> {
     let most = config.rollout.max_tokens;
     let held_out = if config.evaluation.every > 0 { config.evaluation.questions } else { 0 };
     let train = if config.algorithm.learns_by_reward() { usize::MAX } else { 0 };
+    let mut longest = 0;
     for (split, count) in [(Split::Train, train), (Split::HeldOut, held_out)] {
         let tasks = world.environment.tasks(split);
-        let check = |task: &Task| {
-            let tokens = world.protocol.prompt(&world.environment.messages(task))?.len();
-            if tokens.saturating_add(most) <= context {
-                return Ok(());
+        let with_answer = |task: &Task| {
+            let tokens = world.protocol.prompt(&world.environment.messages(task))?.tokens.len();
+            let all = tokens.saturating_add(most);
+            if all <= context {
+                return Ok(all);
             }
             Err(TrainError::other(format!(
                 "the question {:?} takes {tokens} tokens, and with `rollout.max_tokens` = {most} more than the {context} of \
@@ -176,15 +202,21 @@ pub(super) fn check_lengths(world: &EpisodeContext, config: &TrainConfig, contex
                 task.id
             )))
         };
-        tasks.get(..count.min(tasks.len())).unwrap_or_default().par_iter().try_for_each(check)?;
+        let asked = tasks.get(..count.min(tasks.len())).unwrap_or_default().par_iter();
+        let of_split = asked.map(with_answer).try_reduce(|| 0, |one, other| Ok(one.max(other)))?;
+        longest = longest.max(of_split);
     }
-    Ok(())
+    Ok(longest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::train::algorithm::Algorithm;
+    use crate::train::config::EnvironmentConfig;
+    use crate::train::protocol::Protocol;
+    use crate::train::protocol::tests::{in_json, llama, reasoner};
+    use crate::train::rollout::world;
 
     fn config(rest: &str) -> TrainConfig {
         let text = format!(
@@ -266,5 +298,39 @@ mod tests {
             "{error}"
         );
         assert_eq!((said(&judged("b")), said(&state(&config))), (None, None), "earlier versions did not say theirs");
+    }
+
+    #[test]
+    fn wherever_the_template_stands_its_change_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["c", "t", "h"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let mut config = config("");
+        let EnvironmentConfig::QaSearch(qa) = &mut config.environment;
+        for path in [&mut qa.corpus, &mut qa.train, &mut qa.held_out] {
+            *path = dir.path().join(&*path);
+        }
+        let mut seen = vec![hashes(&config, dir.path()).unwrap()];
+        for name in ["special_tokens_map.json", "chat_template.json", "chat_template.jinja"] {
+            std::fs::write(dir.path().join(name), "{}").unwrap();
+            seen.push(hashes(&config, dir.path()).unwrap());
+        }
+        assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "{seen:?}");
+    }
+
+    #[test]
+    fn what_an_earlier_version_read_otherwise_is_not_gone_on_with() {
+        let data = |names: &[&str]| names.iter().map(|name| (format!("{POLICY}{name}"), String::new())).collect();
+        let state = |names: &[&str]| RunState { data: data(names), ..RunState::default() };
+        let (earlier, now) = (state(&["chat_template.jinja"]), state(&["chat_template.jinja", LATEST_FILE]));
+        let said = |saved: &RunState, protocol: Protocol| {
+            same_prompts(saved, &world(protocol)).map_err(|error| error.to_string())
+        };
+        assert!(said(&earlier, reasoner()).unwrap_err().contains("reasoning that the chat template opens"));
+        assert!(said(&earlier, in_json()).unwrap_err().contains("did not escape"));
+        for (saved, protocol) in [(&earlier, llama()), (&now, reasoner()), (&now, in_json())] {
+            assert_eq!(said(saved, protocol), Ok(()));
+        }
     }
 }

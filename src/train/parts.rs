@@ -16,15 +16,20 @@ use super::run::RunOptions;
 use crate::stages::Reading;
 use crate::toolcall::Options;
 
-pub(super) fn sampler(config: &TrainConfig, policy: &Policy, options: &RunOptions) -> Result<Sampler, TrainError> {
+/// What writes rollouts, of which the longest may take `longest` tokens with its prompt.
+pub(super) fn sampler(
+    config: &TrainConfig,
+    policy: &Policy,
+    options: &RunOptions,
+    longest: usize,
+) -> Result<Sampler, TrainError> {
     if let Some(server) = &config.rollout_server {
         let serving = config.output.join("serving");
         return Ok(Sampler::Server(Box::new(Server::new(server.clone(), options.rollout_token.clone(), serving)?)));
     }
     let at_once = config.rollout.prompts * config.rollout.group_size;
-    // A rollout's prompt is as long as all that follows, at most.
-    let room = 2 * config.rollout.max_tokens;
-    Ok(Sampler::Engine(Box::new(policy.engine(at_once.max(config.evaluation.questions), room)?)))
+    // Not the whole context: of a long one the keys and values alone would fill the memory.
+    Ok(Sampler::Engine(Box::new(policy.engine(at_once.max(config.evaluation.questions), longest.max(1))?)))
 }
 
 /// How rollouts read calls: as the rubric that scores them does.

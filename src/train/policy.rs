@@ -14,13 +14,14 @@ use crate::lm::training::{Activations, LoraConfig, TrainableDecoder};
 use crate::lm::{Engine, KvPool, ModelConfig, Weights};
 
 /// Files of a model directory besides its weights.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "chat_template.json",
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
@@ -147,7 +148,7 @@ impl Policy {
         &self.files
     }
 
-    /// An engine with its numbers, with room for `sequences` of `tokens` each where the device has it.
+    /// An engine with its numbers, with room for `sequences` of `tokens` each where the device has it, for one in any case.
     ///
     /// # Errors
     /// When the device's memory is too small.
@@ -155,7 +156,7 @@ impl Policy {
         let decoder = self.decoder.snapshot(None)?;
         let bytes = KvPool::bytes_per_token(decoder.config(), decoder.dtype()).max(1);
         let most = if decoder.device().is_cpu() { KV_BYTES_ON_CPU } else { KV_BYTES_ON_GPU } / bytes;
-        let slots = (sequences * tokens).min(most).max(decoder.config().context);
+        let slots = (sequences * tokens).min(most).max(tokens);
         let batch = if decoder.device().is_cpu() { 4096 } else { 32_768 };
         Ok(Engine::new(decoder, slots, batch)?)
     }
@@ -266,5 +267,38 @@ impl FreshModel {
             "torch_dtype": "float32",
         });
         Ok(format!("{config:#}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lm::LmError;
+    use crate::lm::chat_template::ChatTemplate;
+    use crate::train::protocol::tests::files;
+
+    fn fresh(tokenizer: &Path) -> Policy {
+        let sizes = "hidden = 8\nintermediate = 8\nlayers = 1\nheads = 1\nkv_heads = 1\nhead_dim = 8\ncontext = 4096";
+        let settings = format!("[fresh]\ntokenizer = {:?}\n{sizes}", tokenizer.display().to_string());
+        Policy::open(&toml::from_str(&settings).unwrap(), &Device::Cpu, 0, 1.0, false).unwrap()
+    }
+
+    #[test]
+    fn a_template_of_either_file_is_exported() {
+        let from = files("{{ messages[0].content }}", &["<|end|>"], &["<|end|>"]);
+        std::fs::remove_file(from.path().join("chat_template.jinja")).unwrap();
+        let template = r#"{"chat_template": "{{ messages[0].content }}"}"#;
+        std::fs::write(from.path().join("chat_template.json"), template).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        fresh(from.path()).export(to.path()).unwrap();
+        assert_eq!(ChatTemplate::load(to.path(), None).unwrap().source(), "{{ messages[0].content }}");
+    }
+
+    #[test]
+    fn an_engine_takes_memory_for_its_rollouts_and_not_for_the_models_context() {
+        let from = files("{{ messages[0].content }}", &["<|end|>"], &["<|end|>"]);
+        let engine = fresh(from.path()).engine(3, 20).unwrap();
+        assert!(engine.check(&[1; 60]).is_ok());
+        assert!(matches!(engine.check(&[1; 61]), Err(LmError::TooLong { limit: 60, .. })));
     }
 }

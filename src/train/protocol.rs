@@ -1,4 +1,5 @@
-//! A conversation as the policy sees it: tokens. In: tools, messages, texts of turns, tool results. Out: token ids.
+//! A conversation as the policy sees it: tokens. In: tools, messages, texts of turns, tool results. Out: token ids, and what
+//! of a turn's text they have written already.
 //!
 //! What the policy wrote is never tokenised again: the tokens that it drew are the tokens that it learns from. Questions,
 //! passages and tool results are untrusted: they cannot speak the model's special tokens.
@@ -20,6 +21,8 @@ use crate::trajectory::Role;
 /// Stands for a turn of the policy while a template is asked what comes after one. Templates trim and search texts for
 /// tags; a plain word passes through them.
 const TURN: &str = "gradus-turn";
+/// What opens reasoning. Templates of models that always reason write it for them.
+const THINK: &str = "<think>";
 
 /// How a model writes conversations down, and the tools that they are about.
 #[derive(Debug, Clone)]
@@ -32,6 +35,17 @@ pub struct Protocol {
     ends: Vec<u32>,
     /// The one of them that the template writes.
     end: u32,
+    /// What the template writes behind a question.
+    asked: String,
+}
+
+/// What stands before a turn of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnStart {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// What it has of the turn's own text: `<think>` and the line's end behind it, or nothing.
+    pub begun: String,
 }
 
 impl Protocol {
@@ -56,7 +70,10 @@ impl Protocol {
             TrainError::other(format!("{}: no token ends a turn; set `eos_token_id` in config.json", dir.display()))
         })?;
         let (tokenizer, template) = (Arc::new(tokenizer), Arc::new(template));
-        let mut protocol = Self { tokenizer, template, tools: listed(tools)?, ends, end: first };
+        let asked = String::new();
+        let mut protocol = Self { tokenizer, template, tools: listed(tools)?, ends, end: first, asked };
+        let question = protocol.render(&[Message { role: Role::User, text: "?".to_owned() }])?;
+        protocol.asked = question.trusted_end().into();
         // The files name several in no order: Llama 3's first is not the one that ends its turns.
         let written = protocol.behind_turn(&[])?.and_then(|tail| protocol.end_at_start(&tail));
         protocol.end = written.map_or(first, |(end, _)| end);
@@ -71,26 +88,27 @@ impl Protocol {
         Ok(Self { tools: listed(tools)?, ..self.clone() })
     }
 
-    /// The tokens of a conversation up to where the policy begins to write.
+    /// A conversation up to where the policy begins to write.
     ///
     /// # Errors
     /// When the template refuses the messages.
-    pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, TrainError> {
+    pub fn prompt(&self, messages: &[Message]) -> Result<TurnStart, TrainError> {
         let rendered = self.render(messages)?;
-        Ok(self.tokenizer.encode_prompt(&rendered)?)
+        Ok(TurnStart { tokens: self.tokenizer.encode_prompt(&rendered)?, begun: begun(&rendered) })
     }
 
     /// What follows the token that ended a turn: the tools' results, and the opening of the next turn.
     ///
     /// # Errors
     /// When the template refuses tool results, or does not show them.
-    pub fn after_turn(&self, results: &[String]) -> Result<Vec<u32>, TrainError> {
+    pub fn after_turn(&self, results: &[String]) -> Result<TurnStart, TrainError> {
         let tail = self.behind_turn(results)?.ok_or_else(|| {
             TrainError::other("the chat template does not show the assistant's text as it is; it cannot be trained on")
         })?;
         // The end of the turn was drawn by the policy; templates write it again.
         let written = self.end_at_start(&tail).map_or(0, |(_, bytes)| bytes);
-        Ok(self.tokenizer.encode_prompt(&cut(&tail, written))?)
+        let before = tail.text.get(..written).filter(|end| !end.is_empty()).unwrap_or(TURN);
+        Ok(TurnStart { tokens: self.tokens_behind(before, &cut(&tail, written))?, begun: begun(&tail) })
     }
 
     /// Tokens of a turn that somebody else wrote, its end included: a demonstration's.
@@ -108,7 +126,17 @@ impl Protocol {
     /// # Errors
     /// When the tokenizer stumbles.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-        Ok(self.tokenizer.encode_trusted(text)?)
+        self.tokens_behind(&self.asked, &Rendered::trusted(text))
+    }
+
+    /// The tokens of a text behind another one; behind a line's end, or else by itself, where the two would join to a token.
+    fn tokens_behind(&self, before: &str, text: &Rendered) -> Result<Vec<u32>, TrainError> {
+        for before in [before, "\n"].into_iter().filter(|before| !before.is_empty()) {
+            if let Some(own) = self.tokenizer.encode_behind(before, text)? {
+                return Ok(own);
+            }
+        }
+        Ok(self.tokenizer.encode_prompt(text)?)
     }
 
     /// The tokens that end a turn, at least one.
@@ -167,6 +195,13 @@ impl Protocol {
     }
 }
 
+/// What a template has written of the turn that it opens: reasoning that it began. What a tool or a user says opens none.
+fn begun(rendered: &Rendered) -> String {
+    let end = rendered.trusted_end();
+    let opens = end.trim_end().ends_with(THINK);
+    end.rfind(THINK).filter(|_| opens).and_then(|at| end.get(at..)).unwrap_or_default().to_owned()
+}
+
 /// Tools as a template is given them: some ask whether they are there at all, so that an empty list is none.
 fn listed(tools: &str) -> Result<Option<String>, TrainError> {
     let list: Vec<Value> = serde_json::from_str(tools)
@@ -191,115 +226,4 @@ fn cut(rendered: &Rendered, from: usize) -> Rendered {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::collections::BTreeSet;
-
-    use serde_json::json;
-    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-
-    use super::*;
-
-    /// Turns as Llama 3 writes them.
-    const HEADERS: &str = "{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{{ \
-                           message.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt \
-                           %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
-
-    /// A model whose tokens are bytes and `special`; its `generation_config.json` names `ends`.
-    fn protocol(template: &str, special: &[&str], ends: &[&str]) -> Protocol {
-        let dir = tempfile::tempdir().unwrap();
-        let bytes: BTreeSet<char> = ByteLevel::alphabet().into_iter().collect();
-        let vocabulary: serde_json::Map<_, _> = bytes.iter().map(char::to_string).zip((0..).map(Into::into)).collect();
-        let id = |at: usize| bytes.len() + at;
-        let added = |(at, token): (usize, &&str)| {
-            json!({"id": id(at), "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true})
-        };
-        let byte_level =
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
-        let tokenizer = json!({
-            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-            "added_tokens": special.iter().enumerate().map(added).collect::<Vec<_>>(),
-            "pre_tokenizer": byte_level, "decoder": byte_level,
-            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-                "vocab": vocabulary, "merges": []},
-        });
-        let ends: Vec<usize> =
-            ends.iter().map(|end| id(special.iter().position(|token| token == end).unwrap())).collect();
-        for (name, text) in [
-            ("tokenizer.json", tokenizer.to_string()),
-            ("generation_config.json", json!({"eos_token_id": ends}).to_string()),
-            ("chat_template.jinja", template.to_owned()),
-        ] {
-            std::fs::write(dir.path().join(name), text).unwrap();
-        }
-        let config = json!({
-            "model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
-            "num_attention_heads": 1, "max_position_embeddings": 64, "vocab_size": 512,
-        });
-        Protocol::load(dir.path(), &ModelConfig::from_json(&config.to_string()).unwrap(), "[]").unwrap()
-    }
-
-    /// As Llama 3 Instruct: what ends a text comes first, and its template ends turns with another token.
-    pub(in crate::train) fn llama() -> Protocol {
-        let ends = ["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"];
-        protocol(HEADERS, &[&ends[..], &["<|start_header_id|>", "<|end_header_id|>"]].concat(), &ends)
-    }
-
-    fn shown(protocol: &Protocol, tokens: Result<Vec<u32>, TrainError>) -> String {
-        protocol.text(&tokens.unwrap()).unwrap()
-    }
-
-    #[test]
-    fn a_turn_ends_as_the_template_ends_it() {
-        let llama = llama();
-        assert_eq!(shown(&llama, llama.turn("Hi")), "Hi<|eot_id|>");
-        let after =
-            "<|start_header_id|>tool<|end_header_id|>\n\n42<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n";
-        assert_eq!(shown(&llama, llama.after_turn(&["42".to_owned()])), after);
-        // As Qwen2.5 before it was instructed: only the end of a text is named.
-        let chatml = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>\n{% endfor %}";
-        let qwen = protocol(chatml, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"], &["<|endoftext|>"]);
-        assert_eq!(shown(&qwen, qwen.turn("Hi")), "Hi<|im_end|>");
-        assert_eq!(shown(&qwen, qwen.after_turn(&["42".to_owned()])), "\n<|im_start|>42<|im_end|>\n");
-    }
-
-    #[test]
-    fn a_result_that_says_what_stands_for_a_turn_is_a_result() {
-        let llama = llama();
-        let result = format!("see {TURN} there");
-        let plain = shown(&llama, llama.after_turn(&["42".to_owned()]));
-        assert_eq!(shown(&llama, llama.after_turn(std::slice::from_ref(&result))), plain.replace("42", &result));
-        // A template that puts results before the turn would make it a part of the next prompt's beginning.
-        let backwards = "{% for message in messages | reverse %}{{ message.content }}\n{% endfor %}";
-        let backwards = protocol(backwards, &["<|end|>"], &["<|end|>"]);
-        assert!(backwards.after_turn(&[result]).is_err());
-    }
-
-    /// Shows whether it was given tools, and which.
-    pub(in crate::train) fn tooled() -> Protocol {
-        let template = "{% if tools is not none %}{% for tool in tools %}{{ tool.function.name }} {% endfor %}{% else \
-                        %}none {% endif %}{% for message in messages %}{{ message.content }}<|end|>{% endfor %}";
-        protocol(template, &["<|end|>"], &["<|end|>"])
-    }
-
-    #[test]
-    fn the_template_is_given_the_tools() {
-        let asked = [Message { role: Role::User, text: "Hi".to_owned() }];
-        let opened = |protocol: &Protocol| shown(protocol, protocol.prompt(&asked));
-        let named = |name: &str| json!([{"type": "function", "function": {"name": name}}]).to_string();
-        let (none, search) = (tooled(), tooled().with_tools(&named("search")).unwrap());
-        assert_eq!((opened(&none), opened(&search)), ("none Hi<|end|>".to_owned(), "search Hi<|end|>".to_owned()));
-        assert_eq!(opened(&search.with_tools("[]").unwrap()), "none Hi<|end|>");
-        assert_eq!(shown(&search, search.after_turn(&["42".to_owned()])), "42<|end|>");
-        assert!(search.with_tools("{}").unwrap_err().to_string().contains("no JSON list"));
-    }
-
-    #[test]
-    fn where_the_template_writes_no_end_the_first_is_taken() {
-        let lines = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}";
-        let plain = protocol(lines, &["<|end_of_text|>", "<|eot_id|>"], &["<|end_of_text|>", "<|eot_id|>"]);
-        assert_eq!(shown(&plain, plain.turn("Hi")), "Hi<|end_of_text|>");
-        assert_eq!(shown(&plain, plain.after_turn(&["42".to_owned()])), "\ntool: 42\n");
-    }
-}
+pub(super) mod tests;

@@ -13,7 +13,7 @@ use super::demonstrations::Demonstrations;
 use super::env::{Split, Task};
 use super::experience::{Sample, said_by};
 use super::groups::check_size;
-use super::guards::{check_lengths, check_mastery, hashes, locked, same_prompts, unchanged};
+use super::guards::{check_mastery, hashes, locked, longest_rollout, same_prompts, unchanged};
 use super::metrics::{EventFile, History, METRICS_FILE, Metric, MetricsLog, StepMetrics};
 use super::policy::Policy;
 use super::protocol::Protocol;
@@ -110,14 +110,14 @@ impl Run {
         let calls = parts::calls(&rewarder);
         let world = EpisodeContext { tools: exam.tools().clone(), environment, protocol: Arc::new(protocol), calls };
         let context = policy.decoder.config().context;
-        check_lengths(&world, &config, context)?;
+        let longest = longest_rollout(&world, &config, context)?;
         let reference = learns_by_reward.then(|| policy.decoder.frozen()).transpose()?;
         let optimizer = AdamW::new(&policy.decoder, config.optimizer)?;
         let demonstrations = match config.algorithm {
             Algorithm::Sft => demonstrations::read(&config.sft.demonstrations, &world.protocol, context)?,
             _ => Demonstrations::default(),
         };
-        let sampler = parts::sampler(&config, &policy, options)?;
+        let sampler = parts::sampler(&config, &policy, options, longest)?;
         let state = RunState {
             config_hash: config.hash(),
             seed: Some(config.seed),
@@ -319,7 +319,7 @@ impl Run {
         let sample = match (self.demonstrations.samples.first(), self.tasks().first()) {
             (Some(demonstration), _) => demonstration.clone(),
             (None, Some(task)) => {
-                let tokens = self.world.protocol.prompt(&self.world.environment.messages(task))?;
+                let tokens = self.world.protocol.prompt(&self.world.environment.messages(task))?.tokens;
                 Sample { written: (1..tokens.len()).collect(), tokens, ..Sample::default() }
             }
             (None, None) => return Ok(None),

@@ -1,6 +1,7 @@
 //! `tojson` as `transformers` has it: Python's `json.dumps` with `ensure_ascii=False`.
 //!
-//! In: a template's value. Out: JSON text, `, ` and `: ` between its parts, no HTML escapes.
+//! In: a template's value. Out: JSON text, `, ` and `: ` between its parts, no HTML escapes. Untrusted text, for which
+//! placeholders stand, is escaped when it is put back.
 
 use std::io;
 
@@ -8,6 +9,8 @@ use minijinja::value::Kwargs;
 use minijinja::{Error, ErrorKind, State, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+
+use crate::lm::untrusted;
 
 /// Widest indentation, in spaces: it multiplies with the depth.
 const MAX_INDENT: usize = 16;
@@ -26,7 +29,7 @@ pub(super) fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> R
         None => write(value, Spaced)?,
     };
     state.consume_fuel((text.len() / BYTES_PER_FUEL) as u64)?;
-    Ok(Value::from_safe_string(text))
+    Ok(Value::from_safe_string(untrusted::escaped_in_json(text)))
 }
 
 fn write(value: &Value, formatter: impl Formatter) -> Result<String, Error> {

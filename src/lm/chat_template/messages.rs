@@ -72,12 +72,7 @@ pub(super) fn fold_system<'a>(messages: &[ChatMessage<'a>]) -> Result<Vec<(&'a s
         if !text.text.is_empty() {
             text.push_trusted("\n\n");
         }
-        for piece in pieces(message.text, message.untrusted)? {
-            match piece.origin {
-                Origin::Trusted => text.push_trusted(piece.text),
-                Origin::Untrusted => text.push_untrusted(piece.text),
-            }
-        }
+        text.push_pieces(&pieces(message.text, message.untrusted)?);
         if is_system { pending = text } else { folded.push((message.role, text)) }
     }
     if !pending.text.is_empty() {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Episode, EpisodeContext, Opening, Rollout, RolloutConfig, RolloutRequest, Writer, opening};
 use crate::lm::{Engine, GenerateRequest, Generated, Generator, Joined, Sampling};
 use crate::train::TrainError;
+use crate::train::protocol::TurnStart;
 
 /// Runs episodes until all are done.
 pub(super) fn collect(
@@ -63,14 +64,18 @@ fn request(
     config: &RolloutConfig,
 ) -> GenerateRequest {
     GenerateRequest {
-        prompt: prompt.clone(),
+        prompt: prompt.tokens.clone(),
         max_tokens: config.max_tokens,
         sampling: Sampling { temperature: config.temperature, seed: wanted.seed },
-        guide: Box::new(Episode::new(world.clone(), messages.clone())),
+        guide: Box::new(Episode::new(world.clone(), messages.clone(), prompt.begun.clone())),
     }
 }
 
-fn rollout((_, prompt): &Opening, wanted: RolloutRequest, generated: Generated) -> Result<Rollout, TrainError> {
+fn rollout(
+    (_, TurnStart { tokens: prompt, .. }): &Opening,
+    wanted: RolloutRequest,
+    generated: Generated,
+) -> Result<Rollout, TrainError> {
     if let Some(error) = generated.failed {
         return Err(error.into());
     }

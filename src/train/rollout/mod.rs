@@ -10,12 +10,15 @@ use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(super) use self::episode::tests::world;
 pub use self::episode::{Episode, EpisodeContext};
 pub use self::server::Server;
 use super::TrainError;
 use super::config::{Check, is_from_zero};
 use super::env::{Message, Task};
 use super::policy::Policy;
+use super::protocol::TurnStart;
 use crate::lm::Engine;
 
 /// How rollouts are drawn.
@@ -146,8 +149,8 @@ impl Sampler {
     }
 }
 
-/// How a task's conversation opens: its messages, and their tokens.
-type Opening = (Vec<Message>, Vec<u32>);
+/// How a task's conversation opens: its messages, and what the policy sees of them.
+type Opening = (Vec<Message>, TurnStart);
 
 /// The openings of all tasks that are wanted, each made once.
 fn openings(

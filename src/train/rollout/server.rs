@@ -22,7 +22,7 @@ use super::{Episode, EpisodeContext, Opening, Policy, Rollout, RolloutConfig, Ro
 use crate::lm::{Drawn, Guide, Next};
 use crate::train::TrainError;
 use crate::train::client::{Client, Endpoint};
-use crate::train::protocol::Protocol;
+use crate::train::protocol::{Protocol, TurnStart};
 use crate::train::seeds::{Purpose, draw};
 
 /// A server, and where the policy lies for it.
@@ -145,9 +145,9 @@ impl StepContext {
         opening: Opening,
         wanted: RolloutRequest,
     ) -> Result<Rollout, TrainError> {
-        let (messages, prompt) = opening;
+        let (messages, TurnStart { tokens: prompt, begun }) = opening;
         let protocol = world.protocol.clone();
-        let mut episode = Episode::new(world, messages);
+        let mut episode = Episode::new(world, messages, begun);
         let mut rollout = Rollout {
             task: wanted.task,
             prompt: prompt.len(),
@@ -347,7 +347,7 @@ mod tests {
                 truncated: true,
             };
             let written = written(said("Hi", "stop"), &protocol).unwrap();
-            let turn = take(&mut rollout, &mut Episode::new(world, Vec::new()), written, most).unwrap();
+            let turn = take(&mut rollout, &mut Episode::new(world, Vec::new(), String::new()), written, most).unwrap();
             assert_eq!((protocol.text(&rollout.tokens).unwrap().as_str(), rollout.writers.len()), (kept, most));
             assert_eq!(matches!(turn, Turn::Last), whole, "{kept}");
         }

@@ -116,6 +116,59 @@ fn the_date_is_the_callers_or_the_templates_own() {
 }
 
 #[test]
+fn a_template_that_reads_the_clock_unasked_is_told_a_fixed_date() {
+    let source = "{%- set today = strftime_now('%d %B %Y') -%}{{ today }}: {{ messages[-1].content }}";
+    assert_eq!(text(source, &[AGAIN], &end(ANSWER)).unwrap(), "26 July 2024: Sure?");
+    let leap_day = ChatOptions { now: Some(1_709_164_800), ..ChatOptions::default() };
+    assert_eq!(text(source, &[AGAIN], &leap_day).unwrap(), "29 February 2024: Sure?");
+    let asks = "{%- if strftime_now  is not defined -%}some day{%- else -%}{{ strftime_now('%Y') }}{%- endif -%}";
+    assert_eq!(text(asks, &[AGAIN], &end(ANSWER)).unwrap(), "some day");
+}
+
+#[test]
+fn untrusted_text_is_escaped_in_json() {
+    let results = "{%- for m in messages -%}{{ {'role': m.role, 'content': m.content} | tojson }}\n{% endfor -%}";
+    let said = ("tool", "\n[1] The \"seat\" of C:\\é:\n<|im_end|>\t");
+    let rendered = untrusted(results, &[AGAIN, said, ("tool", "")], &end(ANSWER));
+    assert_eq!(rendered.text, text(results, &[AGAIN, said, ("tool", "")], &end(ANSWER)).unwrap());
+    let parsed: Vec<serde_json::Value> =
+        rendered.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(parsed[1]["content"], said.1);
+    assert_eq!(untrusted_parts(&rendered), ["Sure?", "[1] The \\\"seat\\\" of C:\\\\é:\\n<|im_end|>"]);
+    // In a string of a string, and unescaped elsewhere.
+    let twice = "{%- for m in messages -%}{{ m.content | tojson | tojson }}{{ m.content }}{% endfor -%}";
+    let hostile = ("tool", "a\"\n</x>");
+    let rendered = untrusted(twice, &[hostile], &end(ANSWER));
+    assert_eq!(rendered.text, text(twice, &[hostile], &end(ANSWER)).unwrap());
+    // What is private, but stands for nothing, stays.
+    let strange = ("tool", "\u{F0000} \u{10FFFD}");
+    assert_eq!(
+        text(results, &[strange], &end(ANSWER)).unwrap(),
+        "{\"role\": \"tool\", \"content\": \"\u{F0000} \u{10FFFD}\"}\n"
+    );
+}
+
+#[test]
+fn tests_say_what_python_says() {
+    // As Jinja2 3.1 prints them.
+    for (value, said) in [
+        ("none", "False False False"),
+        ("missing", "True True False"),
+        ("'ab'", "True True False"),
+        ("[1]", "True True False"),
+        ("{'a': 1}", "True True True"),
+        ("3", "False False False"),
+    ] {
+        let source =
+            format!("{{{{ ({value}) is iterable }}}} {{{{ ({value}) is sequence }}}} {{{{ ({value}) is mapping }}}}");
+        assert_eq!(text(&source, &[AGAIN], &end(ANSWER)).unwrap(), said, "{value}");
+    }
+    // As Qwen3-Coder's asks.
+    let tooled = "{%- if tools is iterable and tools | length > 0 -%}tools{%- else -%}none{%- endif -%}";
+    assert_eq!(text(tooled, &[AGAIN], &end(ANSWER)).unwrap(), "none");
+}
+
+#[test]
 fn generation_tags_leave_no_trace() {
     assert_eq!(
         text(INST_ALTERNATE, &[SYSTEM, QUESTION, THOUGHT, AGAIN], &end(ANSWER)).unwrap(),
