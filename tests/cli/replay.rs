@@ -262,7 +262,9 @@ fn a_database_of_an_older_version_is_upgraded_first() {
                  INSERT INTO old SELECT * FROM scores ORDER BY reward;
                  UPDATE old SET content_hash = unhex(content_hash);
                  DROP VIEW scores; DROP TABLE score_rows; ALTER TABLE old RENAME TO scores;
-                 DROP TABLE prompt_references; PRAGMA user_version = 2",
+                 DROP TABLE prompt_references;
+                 ALTER TABLE run_stages DROP COLUMN valid; ALTER TABLE run_step_stages DROP COLUMN valid;
+                 PRAGMA user_version = 2",
             )
             .unwrap();
     });
