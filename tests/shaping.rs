@@ -137,7 +137,7 @@ fn rounding_closes_no_gate() {
     let credit = |credit: f64, calls: usize| {
         let stages = json!([
             {"kind": "tool_parse", "repaired_credit": credit, "threshold": credit, "weight": 1.0},
-            {"kind": "binary", "of": "tool_parse", "cut": credit, "weight": 1.0}
+            {"kind": "binary", "of": "tool_parse", "repaired_credit": credit, "cut": credit, "weight": 1.0}
         ]);
         let text = repaired.repeat(calls) + RIGHT;
         result(stages, json!({"calls": {"mode": "tolerant"}}), &text, json!({}))["stages"].clone()
