@@ -3,7 +3,8 @@
 //! on top of a few shared pieces:
 //!
 //! - `scan` collects attempts, `reasoning` walks from marker to marker outside reasoning, `cursor` reads text;
-//! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object;
+//! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object, `written` what stands in a
+//!   list that breaks;
 //! - `detect` finds the format for `auto`, `broken` tells whether JSON that does not parse was to be a call; `answer`
 //!   finds the final answer in what is left.
 //!
@@ -44,6 +45,7 @@ mod sections;
 mod tagged;
 mod typed;
 mod visible;
+mod written;
 mod xml;
 
 #[cfg(test)]
