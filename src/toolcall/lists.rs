@@ -7,9 +7,10 @@ use super::budget::too_many;
 use super::call::{self, CallObject, Reading, Rules};
 use super::codes::Fault;
 use super::cursor::Cursor;
+use super::elements::{Grammar, Place, Shape};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
-use super::written::{self, Break, Grammar, Place, Shape};
+use super::written::{self, Break};
 use super::{Attempt, ErrorCode, lenient};
 use serde_json::Value;
 
@@ -252,13 +253,14 @@ mod tests {
     #[test]
     fn g4_a_list_is_one_document() {
         let good = r#"{"name":"f","arguments":{}}"#;
-        assert_eq!(codes(Granite, &format!("[{good}, {{\"name\"}}, {good}]")), ["json_syntax"]);
+        assert_eq!(codes(Granite, &format!("[{good}, {{\"name\"}}, {good}]")), ["json_syntax"; 3]);
         assert_eq!(
             codes(Granite, &format!("[{good}, 3, {{}}, [1], {good}]")),
             ["ok", "not_an_object", "missing_name", "not_an_object", "ok"]
         );
         assert_eq!(codes(Granite, &format!("[{good},]")), ["json_syntax"]);
-        assert_eq!(codes(Granite, &format!("[{good}, {good}")), ["truncated"]);
+        assert_eq!(codes(Granite, &format!("[{good}, {good}")), ["truncated"; 2]);
+        assert_eq!(codes(Granite, &format!("<|tool_call|>{good}, {good}]")), ["unexpected_text"; 2]);
         assert_eq!(tolerant(Granite, &format!("[{good},]")), [vec!["trailing_comma"]]);
     }
 

@@ -7,9 +7,10 @@ use super::broken::follows_call;
 use super::call::{self, Reading};
 use super::codes::Fault;
 use super::cursor::{self, Cursor};
+use super::elements::{Grammar, Place, Shape};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
-use super::written::{self, Break, Grammar, Place, Shape};
+use super::written::{self, Break};
 use super::{ErrorCode, Malformed};
 
 const TAG: &str = "<|python_tag|>";
@@ -208,7 +209,16 @@ mod tests {
     #[test]
     fn g4_objects_before_the_break_stay() {
         let one = r#"{"name":"f","parameters":{}}"#;
-        assert_eq!(codes(Llama3Json, &format!("{one};{{\"name\"; {one}")), ["ok", "json_syntax"]);
+        assert_eq!(codes(Llama3Json, &format!("{one};{{\"name\"; {one}")), ["ok", "json_syntax", "json_syntax"]);
+        assert_eq!(
+            codes(Llama3Json, &format!("{one}; x}}; {one}; {one}")),
+            ["ok", "unexpected_text", "unexpected_text"]
+        );
+        assert_eq!(codes(Llama3Json, &format!("{one}; {{\"name\"; {{\"a\": 1}}; done")), ["ok", "json_syntax"]);
+        assert_eq!(
+            codes(Llama3Json, &format!("<|python_tag|>{one} x {one}; {one} y")),
+            ["ok", "unexpected_text", "unexpected_text"]
+        );
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use super::codes::Fault;
 use super::cursor::Cursor;
+use super::elements::{Grammar, Shape};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::written::{Grammar, Shape};
 use super::{Call, ErrorCode, call, lists};
 
 const MARKERS: Markers = Markers { opener: "[TOOL_CALLS]", closer: "" };

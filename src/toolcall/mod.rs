@@ -3,8 +3,8 @@
 //! on top of a few shared pieces:
 //!
 //! - `scan` collects attempts, `reasoning` walks from marker to marker outside reasoning, `cursor` reads text;
-//! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object, `written` what stands in a
-//!   list that breaks;
+//! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object, `written` what is recorded of a
+//!   list that breaks, with its `elements`;
 //! - `detect` finds the format for `auto`, `broken` tells whether JSON that does not parse was to be a call; `answer`
 //!   finds the final answer in what is left.
 //!
@@ -22,6 +22,7 @@ mod call;
 mod codes;
 mod cursor;
 mod detect;
+mod elements;
 mod expression;
 mod find;
 mod functionary;

@@ -1,41 +1,11 @@
 //! What was written in a list that breaks: none of it is a call, and each element is an attempt (rule G4), or to break a list
-//! would pay. In: a text and where its list breaks; out: the elements, as well as broken text tells them apart: what one
-//! lacks, a bracket or a quote, hides none of those behind it. Reads no values, and takes each byte a few times at most.
+//! would pay. In: a [`Scan`] and where a list breaks; out: its attempts. Knows no syntax.
 
 use std::ops::Range;
 
-use super::broken::{begins_call, is_call, names_call};
-use super::budget::{Budget, Room};
-use super::call::ReadObject;
 use super::codes::Fault;
-use super::cursor::Cursor;
-use super::expression::OPERATORS;
-use super::find::find;
-use super::json;
-use super::pythonic::has_named_argument;
-use super::reasoning::Tags;
+use super::elements::{Found, Place, Shape, read};
 use super::scan::Scan;
-
-/// What the elements of a list are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grammar {
-    /// JSON objects, up to a `]`.
-    List,
-    /// JSON objects behind a tag that promises them.
-    Objects,
-    /// JSON objects at the start of a message, where others are answers and content.
-    BareObjects,
-    /// `name(..)`, up to a `]`.
-    Calls,
-}
-
-/// What a format's lists are like, and what ends a broken one: another attempt.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) grammar: Grammar,
-    pub(super) openers: &'static [&'static str],
-    pub(super) tags: Tags,
-}
 
 /// Where a list breaks, and why.
 #[derive(Debug)]
@@ -45,17 +15,6 @@ pub(super) struct Break {
     pub(super) whole: Vec<Range<usize>>,
     pub(super) at: usize,
     pub(super) place: Place,
-}
-
-/// What was to stand where a list breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// An element.
-    Element,
-    /// What separates two, or ends the list.
-    Behind,
-    /// Nothing: the list has ended.
-    End,
 }
 
 /// Records each element of a list that breaks as a malformed attempt, the first one from `start` on; one attempt for a list
@@ -84,11 +43,7 @@ pub(super) fn push(scan: &mut Scan<'_, '_>, start: usize, elements: Vec<Range<us
 /// The elements of a list that breaks, at most one more than are looked at.
 pub(super) fn elements(scan: &Scan<'_, '_>, shape: Shape, broken: Break) -> Vec<Range<usize>> {
     let Break { fault, whole: mut elements, at, place } = broken;
-    let mut reader = Reader::new(scan, shape, at);
-    reader.ended = place == Place::End;
-    let end = reader.read();
-    let is_open = reader.is_open;
-    let mut behind = reader.elements;
+    let Found { elements: mut behind, end, is_open } = read(scan, shape, at, place);
     let stop = scan.text.floor_char_boundary(fault.at.clamp(at, end.max(at)));
     if let Some(last) = behind.last_mut().filter(|_| is_open) {
         // Nothing says where it ends; of the one that breaks, what was read.
@@ -103,276 +58,98 @@ pub(super) fn elements(scan: &Scan<'_, '_>, shape: Shape, broken: Break) -> Vec<
     elements
 }
 
-struct Reader<'t> {
-    cursor: Cursor<'t>,
-    shape: Shape,
-    most: usize,
-    elements: Vec<Range<usize>>,
-    /// Whether the last element has not ended yet.
-    is_open: bool,
-    /// What closes the brackets that are open in it, and how many of each kind that are.
-    open: Vec<u8>,
-    waiting: [usize; 3],
-    /// Brackets of lists that are open outside of elements.
-    nested: usize,
-    /// Whether the list's own end was passed; text behind one of calls breaks it, too.
-    ended: bool,
-    /// The byte before the cursor, blanks left out.
-    before: u8,
-    /// Up to where quotes of each kind open no string: one that is never closed was opened before.
-    plain: [usize; 2],
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-impl<'t> Reader<'t> {
-    fn new(scan: &Scan<'t, '_>, shape: Shape, at: usize) -> Self {
-        Self {
-            cursor: Cursor::new(scan.text, at),
-            shape,
-            most: scan.max_calls,
-            elements: Vec::new(),
-            is_open: false,
-            open: Vec::new(),
-            waiting: [0; 3],
-            nested: 0,
-            ended: false,
-            before: b',',
-            plain: [0; 2],
-        }
+    use super::super::laws::{codes, parsed};
+    use crate::trajectory::ToolFormat::{self, Granite, Llama3Json, Mistral, Phi4Mini, Pythonic};
+
+    /// A format's list: what stands before the elements, what an element is around its value, what separates two, and the end.
+    const LISTS: [(ToolFormat, [&str; 5]); 8] = [
+        (Mistral, ["[TOOL_CALLS][", "{\"name\": \"f\", \"arguments\": {\"a\": ", "}}", ", ", "]"]),
+        (Mistral, ["[TOOL_CALLS] [\n", "{\"arguments\":{\"a\":", "},\"id\":\"x1\",\"name\":\"f\"}", ",\n", "\n]"]),
+        (Granite, ["<|tool_call|>[", "{\"name\": \"f\", \"arguments\": {\"a\": ", "}}", ", ", "]"]),
+        (Phi4Mini, ["functools[", "{\"name\": \"f\", \"arguments\": {\"b\": {}, \"a\": ", "}}", ",", "]"]),
+        (Llama3Json, ["<|python_tag|>", "{\"name\": \"f\", \"parameters\": {\"a\": ", "}}", "; ", ""]),
+        (
+            Llama3Json,
+            ["<|python_tag|>", "{\"type\": \"function\", \"name\": \"f\", \"parameters\": {\"a\": ", "}}", ";", ""],
+        ),
+        (Pythonic, ["[", "f(a=", ")", ", ", "]"]),
+        (Pythonic, ["[\n", "f.g(b={}, a=", ", c=1)", ",\n", "\n]"]),
+    ];
+
+    fn list(at: usize, values: &[&str]) -> String {
+        let [before, opens, closes, between, end] = LISTS[at].1;
+        let elements: Vec<_> = values.iter().map(|value| format!("{opens}{value}{closes}")).collect();
+        format!("{before}{}{end}", elements.join(between))
     }
 
-    /// Reads to the end of the list, or to the next attempt; gives that place.
-    fn read(&mut self) -> usize {
-        while let Some(byte) = self.cursor.peek().filter(|_| self.elements.len() <= self.most) {
-            match byte {
-                _ if self.is_opener(byte) => break,
-                _ if self.skip_reasoning(byte) => {}
-                b'"' | b'\'' => self.quote(byte),
-                b'{' if self.shape.grammar != Grammar::Calls => self.brace(),
-                b'(' | b')' if self.shape.grammar != Grammar::Calls => self.pass(),
-                b'[' if self.open.is_empty() => {
-                    self.nested += 1;
-                    self.pass();
-                }
-                b'{' | b'[' | b'(' => {
-                    self.push(byte);
-                    self.pass();
-                }
-                b'}' | b']' | b')' => {
-                    let ends = self.close(byte);
-                    self.pass();
-                    if ends {
-                        break;
-                    }
-                }
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | 0x80..
-                    if self.shape.grammar == Grammar::Calls =>
-                {
-                    self.word();
-                }
-                _ => self.pass(),
+    fn value() -> impl Strategy<Value = &'static str> {
+        proptest::sample::select(vec![
+            "1",
+            "\"x\"",
+            "\"\"",
+            "\"a, b: c\"",
+            "\"it's (so)\"",
+            "\"say \\\"so\\\"\"",
+            "[1, 2]",
+            "[]",
+            "{\"k\": {\"l\": \"m\"}}",
+            "[{\"k\": 1}, {\"k\": \"é\"}]",
+            "[\"u\", \"v\"]",
+        ])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever one byte is, each element is an attempt; that one may be two or none.
+        #[test]
+        fn no_byte_hides_the_elements_behind_it(
+            form in 0..LISTS.len(),
+            values in proptest::collection::vec(value(), 1..6),
+            place in any::<proptest::sample::Index>(),
+            byte in proptest::option::of("[ -~\n]"),
+        ) {
+            let text = list(form, &values);
+            let (format, [before, opens, _, _, end]) = LISTS[form];
+            // Without `[name(` a message is none of Python's (Y6).
+            let before = before.len() + if format == Pythonic { opens.find('(').map_or(0, |at| at + 1) } else { 0 };
+            let place = text.floor_char_boundary(before + place.index(text.len() - before));
+            // Text behind a list is content, but not of these.
+            let ends = byte.as_deref() == Some("]") && !matches!(format, Llama3Json | Pythonic);
+            prop_assume!(!ends || place + end.len() >= text.len());
+            let width = text[place..].chars().next().map_or(0, char::len_utf8);
+            let broken = [&text[..place], byte.as_deref().unwrap_or_default(), &text[place + width..]].concat();
+            let found = codes(format, &broken).len();
+            let few = values.len();
+            prop_assert!(found + 1 >= few && found <= few + 1, "{found} of {few}: {broken}");
+        }
+
+        #[test]
+        fn a_list_without_its_end_or_with_a_broken_element_holds_as_many(
+            form in 0..LISTS.len(),
+            values in proptest::collection::vec(value(), 1..6),
+            which in any::<proptest::sample::Index>(),
+        ) {
+            let (format, [before, opens, _, _, end]) = LISTS[form];
+            let text = list(form, &values);
+            let cut = &text[..text.len() - end.len()];
+            prop_assert_eq!(codes(format, cut).len(), values.len(), "{}", cut);
+            let mut broken = values.clone();
+            broken[which.index(values.len())] = "$";
+            let text = list(form, &broken);
+            let attempts = parsed(format, &text).attempts;
+            prop_assert_eq!(attempts.len(), values.len(), "{}", text);
+            // Each takes its element.
+            let mut at = before.len();
+            for attempt in &attempts {
+                let start = at + text[at..].find(opens).unwrap();
+                at = start + opens.len();
+                prop_assert!(attempt.span.start <= start && attempt.span.end >= at, "{} {:?}", text, attempt);
             }
         }
-        self.cursor.at
-    }
-
-    fn pass(&mut self) {
-        if let Some(byte) = self.cursor.peek().filter(|byte| !byte.is_ascii_whitespace()) {
-            self.before = byte;
-        }
-        self.cursor.at = self.cursor.text.ceil_char_boundary(self.cursor.at + 1);
-    }
-
-    fn is_opener(&self, byte: u8) -> bool {
-        let openers = self.shape.openers;
-        matches!(byte, b'<' | b'[' | b'f') && openers.iter().any(|opener| self.cursor.rest().starts_with(opener))
-    }
-
-    /// Passes reasoning, wherever it stands: that is how calls are looked for behind the break.
-    fn skip_reasoning(&mut self, byte: u8) -> bool {
-        let rest = self.cursor.rest();
-        let closer = match byte {
-            b'<' if rest.starts_with("<think>") => "</think>",
-            b'[' if self.shape.tags == Tags::ThinkAndBrackets && rest.starts_with("[THINK]") => "[/THINK]",
-            _ => return false,
-        };
-        self.cursor.at += find(rest.as_bytes(), closer).map_or(rest.len(), |at| at + closer.len());
-        true
-    }
-
-    fn push(&mut self, opener: u8) {
-        let closer = match opener {
-            b'{' => b'}',
-            b'[' => b']',
-            _ => b')',
-        };
-        self.open.push(closer);
-        self.waiting[kind(closer)] += 1;
-    }
-
-    fn pop(&mut self) -> Option<u8> {
-        let closer = self.open.pop()?;
-        self.waiting[kind(closer)] -= 1;
-        Some(closer)
-    }
-
-    /// Begins an element at `start`, whose bracket stands at the cursor. One that is open lacks its end.
-    fn begin(&mut self, start: usize) {
-        self.end(start);
-        (self.open, self.waiting) = (Vec::new(), [0; 3]);
-        self.elements.push(start..start);
-        self.is_open = true;
-    }
-
-    fn end(&mut self, at: usize) {
-        if std::mem::take(&mut self.is_open)
-            && let Some(last) = self.elements.last_mut()
-        {
-            let written = self.cursor.text.get(last.start..at).unwrap_or_default();
-            last.end = last.start + written.trim_end_matches(|c: char| c == ',' || c == ';' || c.is_whitespace()).len();
-        }
-    }
-
-    /// Closes a bracket, and those in it that were not. Whether the list ends.
-    fn close(&mut self, closer: u8) -> bool {
-        if self.waiting[kind(closer)] > 0 {
-            while self.pop().is_some_and(|popped| popped != closer) {}
-            if self.open.is_empty() {
-                self.end(self.cursor.at + 1);
-            }
-            return false;
-        }
-        // One that closes nothing in an element is a mistake in it.
-        if closer != b']' || !self.open.is_empty() || self.nested > 0 {
-            self.nested -= usize::from(closer == b']' && self.open.is_empty());
-            return false;
-        }
-        self.ended = true;
-        self.shape.grammar == Grammar::List
-    }
-
-    /// The `{` at the cursor: it begins an element, unless it is a value in one.
-    fn brace(&mut self) {
-        let is_value = self.before == b':';
-        let begins = match self.open.last() {
-            None => !is_value && self.is_announced(),
-            // A brace too many opens the same object.
-            Some(b'}') if self.before == b'{' => return self.pass(),
-            // Where a key should stand, the object before it was not closed.
-            Some(b'}') if matches!(self.before, b',' | b';' | b'}' | b']') => {
-                self.pop();
-                self.open.is_empty() || names_call(self.cursor)
-            }
-            Some(_) => !is_value && is_call(self.cursor),
-        };
-        if begins {
-            self.begin(self.cursor.at);
-        }
-        self.push(b'{');
-        self.pass();
-    }
-
-    /// Whether an object outside of others is an element; in a bare list, as where it does not break (rules L2 to L4).
-    fn is_announced(&self) -> bool {
-        let is_answer = || {
-            let budget = Budget::new(Room::default(), 0);
-            json::read(self.cursor.text, self.cursor.at, ReadObject(&budget))
-                .is_ok_and(|(object, _)| !object.is_named_with_arguments())
-        };
-        self.shape.grammar != Grammar::BareObjects
-            || ((self.before == b';' || begins_call(self.cursor)) && !is_answer())
-    }
-
-    /// A name or a number of Python. A name with a `(` begins an element, unless it is a value in one.
-    fn word(&mut self) {
-        let start = self.cursor;
-        let rest = start.rest();
-        let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.') || !c.is_ascii();
-        let word = rest.get(..rest.find(|c| !part(c)).unwrap_or(rest.len())).unwrap_or_default();
-        self.cursor.at += word.len();
-        let mut ahead = self.cursor;
-        ahead.skip_blanks();
-        let is_name = !word.starts_with(|c: char| c == '.' || c.is_ascii_digit()) && !OPERATORS.contains(&word);
-        if is_name && ahead.peek() == Some(b'(') {
-            let begins = match self.open.last() {
-                None => !self.ended || matches!(self.before, b',' | b'[' | b']'),
-                Some(b']') => self.before == b',' && has_named_argument(start),
-                Some(_) => self.before == b',',
-            };
-            if begins {
-                self.begin(start.at);
-            }
-            self.cursor = ahead;
-            self.push(b'(');
-            return self.pass();
-        }
-        let is_prefix = word.len() <= 2 && word.bytes().all(|byte| b"rRbBuUfF".contains(&byte));
-        if !(is_prefix && matches!(self.cursor.peek(), Some(b'"' | b'\''))) {
-            self.before = b'a';
-        }
-    }
-
-    /// A quote: it opens a string where a value or a key may stand. Which one closes it what stands around tells: a comma, a
-    /// colon or a bracket behind it. One that opens another string says that the first one was not closed; all in it is read
-    /// again, without it.
-    fn quote(&mut self, quote: u8) {
-        let start = self.cursor;
-        let plain = usize::from(quote == b'\'');
-        if start.at < self.plain[plain] || !self.opens_string(self.before) {
-            return self.pass();
-        }
-        let calls = self.shape.grammar == Grammar::Calls;
-        let triple = calls && start.rest().as_bytes().starts_with(&[quote; 3]);
-        let mut before = quote;
-        self.cursor.at += if triple { 3 } else { 1 };
-        while let Some(byte) = self.cursor.peek() {
-            match byte {
-                _ if self.is_opener(byte) => break,
-                _ if self.skip_reasoning(byte) => continue,
-                b'\n' if calls && !triple => break,
-                b'\\' => self.cursor.at += 1,
-                _ if byte == quote && triple => {
-                    if self.cursor.eat(if quote == b'"' { "\"\"\"" } else { "'''" }) {
-                        self.before = quote;
-                        return;
-                    }
-                }
-                _ if byte == quote && self.closes_string() => return self.pass(),
-                _ if byte == quote && self.opens_string(before) => break,
-                _ => {}
-            }
-            if !byte.is_ascii_whitespace() {
-                before = byte;
-            }
-            self.cursor.at = self.cursor.text.ceil_char_boundary(self.cursor.at + 1);
-        }
-        self.plain[plain] = self.cursor.at;
-        self.cursor = start;
-        self.pass();
-    }
-
-    fn opens_string(&self, before: u8) -> bool {
-        let calls = self.shape.grammar == Grammar::Calls;
-        matches!(before, b'{' | b'[' | b',' | b':') || (calls && matches!(before, b'(' | b'=' | b'+' | b'"' | b'\''))
-    }
-
-    /// Whether what stands behind the quote at the cursor follows a string.
-    fn closes_string(&self) -> bool {
-        let mut behind = self.cursor;
-        behind.at += 1;
-        behind.skip_blanks();
-        let calls = self.shape.grammar == Grammar::Calls;
-        match behind.peek() {
-            None | Some(b',' | b':' | b'}' | b']') => true,
-            Some(b')' | b'+' | b'"' | b'\'') => calls,
-            Some(_) => false,
-        }
-    }
-}
-
-fn kind(closer: u8) -> usize {
-    match closer {
-        b'}' => 0,
-        b']' => 1,
-        _ => 2,
     }
 }
