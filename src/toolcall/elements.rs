@@ -203,6 +203,9 @@ impl Reader<'_> {
 
     /// Closes a bracket, and those in it that were not. Whether the list ends.
     fn close(&mut self, closer: u8) -> bool {
+        if closer == b'}' && self.open.last() == Some(&b']') && self.is_followed_in_list() {
+            return false;
+        }
         if self.waiting[kind(closer)] > 0 {
             while self.pop().is_some_and(|popped| popped != closer) {}
             if self.open.is_empty() {
@@ -230,6 +233,16 @@ impl Reader<'_> {
         behind.skip_blanks();
         self.ended = !matches!(behind.peek(), Some(b',' | b'}' | b']'));
         self.ended && self.shape.grammar == Grammar::List
+    }
+
+    /// Whether the list in an element goes on behind the brace at the cursor, or ends: an object of it lacks its opener.
+    fn is_followed_in_list(&self) -> bool {
+        let mut behind = self.cursor;
+        behind.at += 1;
+        behind.skip_blanks();
+        let separated = behind.eat_byte(b',');
+        behind.skip_blanks();
+        behind.peek() == Some(if separated { b'{' } else { b']' })
     }
 
     /// The `{` at the cursor: it begins an element, unless it is a value in one.

@@ -210,10 +210,7 @@ mod tests {
     fn g4_objects_before_the_break_stay() {
         let one = r#"{"name":"f","parameters":{}}"#;
         assert_eq!(codes(Llama3Json, &format!("{one};{{\"name\"; {one}")), ["ok", "json_syntax", "json_syntax"]);
-        assert_eq!(
-            codes(Llama3Json, &format!("{one}; x}}; {one}; {one}")),
-            ["ok", "unexpected_text", "unexpected_text"]
-        );
+        assert_eq!(codes(Llama3Json, &format!("{one}; x; {one}; {one}")), ["ok", "unexpected_text", "unexpected_text"]);
         assert_eq!(codes(Llama3Json, &format!("{one}; {{\"name\"; {{\"a\": 1}}; done")), ["ok", "json_syntax"]);
         assert_eq!(
             codes(Llama3Json, &format!("<|python_tag|>{one} x {one}; {one} y")),
