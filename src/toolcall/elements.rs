@@ -96,7 +96,8 @@ struct Reader<'t> {
     ended: bool,
     /// The byte before the cursor, blanks left out.
     before: u8,
-    /// Where what stands between two separators begins, as long as it has no element: with the closer of one it lacks the opener.
+    /// Where what stands behind the last element, in a list of calls behind the last comma, begins: with the closer of an element
+    /// it may be one that lacks its opener.
     piece: Option<usize>,
     /// Whether the cursor is still in the element that breaks, and that one has no opener: it counts as it is.
     first: bool,
@@ -114,7 +115,7 @@ impl Reader<'_> {
                 b'"' | b'\'' => self.quote(byte),
                 b'{' if self.shape.grammar != Grammar::Calls => self.brace(),
                 b'(' | b')' if self.shape.grammar != Grammar::Calls => self.pass(),
-                b'[' if self.open.is_empty() => {
+                b'[' if self.open.is_empty() && self.before != b':' => {
                     self.nested += 1;
                     self.pass();
                 }
@@ -134,7 +135,7 @@ impl Reader<'_> {
                 {
                     self.word();
                 }
-                b',' | b';' if self.open.is_empty() => {
+                b',' if self.shape.grammar == Grammar::Calls && self.open.is_empty() => {
                     self.pass();
                     self.piece = Some(self.cursor.at).filter(|_| !self.first);
                 }
@@ -197,13 +198,14 @@ impl Reader<'_> {
             && let Some(last) = self.elements.last_mut()
         {
             let written = self.cursor.text.get(last.start..at).unwrap_or_default();
-            last.end = last.start + written.trim_end_matches(|c: char| c == ',' || c == ';' || c.is_whitespace()).len();
+            last.end = last.start + written.trim_end_matches(is_separator).len();
+            self.piece = Some(last.end).filter(|_| self.shape.grammar != Grammar::Calls);
         }
     }
 
     /// Closes a bracket, and those in it that were not. Whether the list ends.
     fn close(&mut self, closer: u8) -> bool {
-        if closer == b'}' && self.open.last() == Some(&b']') && self.is_followed_in_list() {
+        if closer == b'}' && self.open.ends_with(b"}}]") && self.is_followed_in_list() {
             return false;
         }
         if self.waiting[kind(closer)] > 0 {
@@ -213,14 +215,8 @@ impl Reader<'_> {
             }
             return false;
         }
-        let closes_element = if self.shape.grammar == Grammar::Calls { b')' } else { b'}' };
-        if closer == closes_element
-            && self.open.is_empty()
-            && !std::mem::take(&mut self.first)
-            && let Some(start) = self.piece.take()
-        {
-            self.begin(start);
-            self.end(self.cursor.at + 1);
+        if self.open.is_empty() && closer == if self.shape.grammar == Grammar::Calls { b')' } else { b'}' } {
+            self.end_without_opener();
         }
         // Another one that closes nothing is a mistake in its element.
         if closer != b']' || !self.open.is_empty() || self.nested > 0 {
@@ -235,6 +231,21 @@ impl Reader<'_> {
         self.ended && self.shape.grammar == Grammar::List
     }
 
+    /// Records what ends here and has no opener, if it is an element.
+    fn end_without_opener(&mut self) {
+        let end = self.cursor.at + 1;
+        let piece = self.piece.replace(end).filter(|_| !std::mem::take(&mut self.first));
+        let Some(start) = piece else { return };
+        let written = self.cursor.text.get(start..end).unwrap_or_default();
+        let keys = ["arguments", "parameters"];
+        if self.shape.grammar == Grammar::Calls
+            || (written.contains("name") && keys.iter().any(|key| written.contains(key)))
+        {
+            let element = written.trim_start_matches(is_separator);
+            self.elements.push(end - element.len()..end);
+        }
+    }
+
     /// Whether the list in an element goes on behind the brace at the cursor, or ends: an object of it lacks its opener.
     fn is_followed_in_list(&self) -> bool {
         let mut behind = self.cursor;
@@ -242,14 +253,13 @@ impl Reader<'_> {
         behind.skip_blanks();
         let separated = behind.eat_byte(b',');
         behind.skip_blanks();
-        behind.peek() == Some(if separated { b'{' } else { b']' })
+        behind.peek() == Some(if separated { b'{' } else { b']' }) && !names_call(behind)
     }
 
     /// The `{` at the cursor: it begins an element, unless it is a value in one.
     fn brace(&mut self) {
         let is_value = self.before == b':';
         match self.open.last() {
-            None => {}
             // A brace too many opens the same object.
             Some(b'}') if self.before == b'{' => return self.pass(),
             // Where a key should stand, the object before it was not closed.
@@ -260,7 +270,7 @@ impl Reader<'_> {
                 }
             }
             Some(_) if !is_value && is_call(self.cursor) => self.close_all(),
-            Some(_) => {}
+            _ => {}
         }
         if self.open.is_empty() && !is_value {
             self.end(self.cursor.at);
@@ -337,12 +347,12 @@ impl Reader<'_> {
                 b'\n' if calls && !triple => break,
                 b'\\' => self.cursor.at += 1,
                 _ if byte == quote && triple => {
-                    if self.cursor.eat(if quote == b'"' { "\"\"\"" } else { "'''" }) {
-                        self.before = quote;
-                        return;
+                    if self.cursor.rest().as_bytes().starts_with(&[quote; 3]) {
+                        self.cursor.at += 2;
+                        return self.pass();
                     }
                 }
-                _ if byte == quote && self.closes_string() => return self.pass(),
+                _ if byte == quote && self.closes_string(before) => return self.pass(),
                 _ if byte == quote && self.opens_string(before) => break,
                 _ => {}
             }
@@ -358,22 +368,31 @@ impl Reader<'_> {
 
     fn opens_string(&self, before: u8) -> bool {
         let calls = self.shape.grammar == Grammar::Calls;
-        matches!(before, b'{' | b'[' | b',' | b':' | b';')
-            || (calls && matches!(before, b'(' | b'=' | b'+' | b'"' | b'\''))
+        precedes_value(before, calls) || (calls && matches!(before, b'"' | b'\''))
     }
 
-    /// Whether what stands behind the quote at the cursor follows a string.
-    fn closes_string(&self) -> bool {
+    /// Whether what stands around the quote at the cursor ends a string.
+    fn closes_string(&self, before: u8) -> bool {
         let mut behind = self.cursor;
         behind.at += 1;
         behind.skip_blanks();
         let calls = self.shape.grammar == Grammar::Calls;
         match behind.peek() {
             None | Some(b',' | b':' | b'}' | b']') => true,
-            Some(b')' | b'+' | b'"' | b'\'') => calls,
+            Some(b')' | b'+') => calls,
+            // Another string, or this quote opens an empty one.
+            Some(b'"' | b'\'') => calls && !precedes_value(before, calls),
             Some(_) => false,
         }
     }
+}
+
+fn precedes_value(before: u8, calls: bool) -> bool {
+    matches!(before, b'{' | b'[' | b',' | b':' | b';') || (calls && matches!(before, b'(' | b'=' | b'+'))
+}
+
+fn is_separator(c: char) -> bool {
+    matches!(c, ',' | ';') || c.is_whitespace()
 }
 
 fn kind(closer: u8) -> usize {
