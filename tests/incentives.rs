@@ -420,3 +420,132 @@ mod answers {
         }
     }
 }
+
+/// Formats whose calls stand in one list, which a mistake of syntax takes as a whole.
+mod lists {
+    use super::*;
+
+    /// The format, what stands before and behind its calls and between two, and how a call is written.
+    type Form = (&'static str, &'static str, &'static str, &'static str, fn(&str, &Value) -> String);
+
+    const FORMS: [Form; 7] = [
+        ("mistral", "[TOOL_CALLS][", "]", ", ", arguments),
+        ("granite", "<|tool_call|>[", "]", ",", arguments),
+        ("phi4_mini", "functools[", "]", ", ", arguments),
+        ("phi4_mini", "<|tool_call|>[", "]<|/tool_call|>", ", ", arguments),
+        ("llama3_json", "", "", "; ", parameters),
+        ("llama3_json", "<|python_tag|>", "", "\n", parameters),
+        ("pythonic", "[", "]", ", ", python),
+    ];
+
+    fn arguments(name: &str, given: &Value) -> String {
+        json!({"name": name, "arguments": given}).to_string()
+    }
+
+    fn parameters(name: &str, given: &Value) -> String {
+        json!({"type": "function", "name": name, "parameters": given}).to_string()
+    }
+
+    fn python(name: &str, given: &Value) -> String {
+        let given: Vec<_> = given.as_object().unwrap().iter().map(|(key, value)| format!("{key}={value}")).collect();
+        format!("{name}({})", given.join(", "))
+    }
+
+    /// Calls of a turn where `f` of 0 and 1 is wanted: right, similar, of the wrong type, once more, surplus, of no tool.
+    fn mixtures() -> Vec<Vec<(&'static str, Value)>> {
+        let right = |a: usize| ("f", json!({"a": a, "b": 0}));
+        let near = |b: usize| ("f", json!({"a": 1, "b": b}));
+        let surplus = |at: usize| ("g", json!({"at": format!("w{at}")}));
+        vec![
+            vec![right(0)],
+            vec![right(0), right(1)],
+            vec![right(0), near(8), near(9)],
+            vec![right(0), ("f", json!({"a": "1", "b": 0}))],
+            vec![right(0); 5],
+            vec![near(9); 4],
+            vec![near(7), near(8), near(9), right(1)],
+            vec![surplus(0), surplus(1), surplus(2), surplus(3)],
+            vec![surplus(0), right(1), ("nobody", json!({})), surplus(1)],
+        ]
+    }
+
+    /// A list of calls, written in so many ways that break it: without its end, and with each element or all of them broken.
+    fn broken((_, before, end, between, write): Form, calls: &[(&str, Value)]) -> Vec<String> {
+        let whole: Vec<_> = calls.iter().map(|(name, given)| write(name, given)).collect();
+        let list = |elements: &[String], end: &str| format!("{before}{}{end}", elements.join(between));
+        let mistakes: [fn(&str) -> String; 4] = [
+            |call| call.replacen(['{', '('], "$", 1),
+            |call| call.replacen([':', '='], "", 1),
+            |call| call.replacen('"', "", 1).replacen('=', "='", 1),
+            |call| call[..call.len() - 1].to_owned(),
+        ];
+        let mut texts = Vec::new();
+        if !end.is_empty() {
+            texts.push(list(&whole, ""));
+        }
+        for mistake in mistakes {
+            for at in 0..whole.len() {
+                let mut elements = whole.clone();
+                elements[at] = mistake(&whole[at]);
+                texts.push(list(&elements, end));
+            }
+            texts.push(list(&whole.iter().map(|call| mistake(call)).collect::<Vec<_>>(), end));
+        }
+        // What is no attempt at all pays what no call does, and is no break.
+        let is_attempt = |text: &String| match before {
+            "" => text.starts_with('{'),
+            "[" => text.find(|c: char| !(c.is_alphanumeric() || c == '[')) == text.find('('),
+            _ => true,
+        };
+        let list = list(&whole, end);
+        texts.retain(|text| is_attempt(text) && *text != list);
+        texts
+    }
+
+    /// One turn makes a right call, and the next one these, which stand alone otherwise.
+    fn trajectory(form: Form, is_second: bool, text: &str) -> Value {
+        let (format, before, end, _, write) = form;
+        let first = format!("{before}{}{end}", write("f", &json!({"a": 0, "b": 0})));
+        let mut messages = vec![json!({"role": "user", "content": "q"})];
+        if is_second {
+            messages.push(json!({"role": "assistant", "content": first}));
+            messages.push(json!({"role": "tool", "content": "1"}));
+        }
+        messages.push(json!({"role": "assistant", "content": text}));
+        let references: Vec<_> = (0..2).map(|a| json!({"name": "f", "arguments": {"a": a, "b": 0}})).collect();
+        json!({"messages": messages, "tools": tools(), "tool_format": format, "reference_calls": references})
+    }
+
+    #[test]
+    fn to_break_a_list_never_pays() {
+        for form in FORMS {
+            let (format, before, end, between, write) = form;
+            for calls in mixtures() {
+                let written: Vec<_> = calls.iter().map(|(name, given)| write(name, given)).collect();
+                let whole = format!("{before}{}{end}", written.join(between));
+                let texts = broken(form, &calls);
+                for is_second in [false, true] {
+                    let of = |text: &String| trajectory(form, is_second, text);
+                    let paid = rewards("tool_use", &[vec![of(&whole)], texts.iter().map(of).collect()].concat());
+                    for (text, less) in texts.iter().zip(&paid[1..]) {
+                        assert!(paid[0] - less > ROUNDING, "{format}: {less} for {text}, {} for {whole}", paid[0]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// More calls in a list that breaks earn no more than fewer.
+    #[test]
+    fn a_longer_broken_list_earns_no_more() {
+        for form in FORMS.into_iter().filter(|(_, before, ..)| !before.is_empty()) {
+            let calls: Vec<_> = (0..5).map(|at| ("g", json!({"at": format!("w{at}")}))).collect();
+            for mistake in 0..3 {
+                let texts: Vec<_> = (1..=5).map(|few| broken(form, &calls[..few])[mistake].clone()).collect();
+                let paid =
+                    rewards("tool_use", &texts.iter().map(|text| trajectory(form, true, text)).collect::<Vec<_>>());
+                assert!(paid.windows(2).all(|pair| pair[0] > pair[1] + ROUNDING), "{texts:?}: {paid:?}");
+            }
+        }
+    }
+}

@@ -15,12 +15,7 @@ pub(super) fn opens_call(mut cursor: Cursor<'_>) -> bool {
     let object = cursor.rest();
     loop {
         cursor.skip_blanks();
-        let key = match cursor.peek() {
-            Some(b'"' | b'\'') => quoted(&mut cursor),
-            _ => Some(identifier(&mut cursor)).filter(|key| !key.is_empty()),
-        };
-        cursor.skip_blanks();
-        let Some(key) = key.filter(|_| cursor.eat_byte(b':')) else { break };
+        let Some(key) = key(&mut cursor) else { break };
         name |= key == "name";
         arguments |= is_arguments(key);
         if skip_expression(&mut cursor, b'}').is_err() || !cursor.eat_byte(b',') {
@@ -40,10 +35,43 @@ pub(super) fn opens_call(mut cursor: Cursor<'_>) -> bool {
 /// Whether broken JSON behind a call was to be another one: it begins as an object does, in whatever quotes, or with the key of a
 /// name, or has the keys of a call.
 pub(super) fn follows_call(cursor: Cursor<'_>) -> bool {
-    let mut inside = cursor;
-    pass_braces(&mut inside);
-    let quote = inside.rest().chars().next().is_none_or(|first| matches!(first, '"' | '\'' | '“' | '”' | '‘' | '’'));
-    quote || begins_with_name(inside) || opens_call(cursor)
+    begins_call(cursor) || opens_call(cursor)
+}
+
+/// Whether the object at the cursor begins as a call does, as far as its first bytes tell.
+pub(super) fn begins_call(mut cursor: Cursor<'_>) -> bool {
+    pass_braces(&mut cursor);
+    let quote = cursor.rest().chars().next().is_none_or(|first| matches!(first, '"' | '\'' | '“' | '”' | '‘' | '’'));
+    quote || begins_with_name(cursor)
+}
+
+/// Whether the first key of the object at the cursor is one of a call.
+pub(super) fn names_call(mut cursor: Cursor<'_>) -> bool {
+    pass_braces(&mut cursor);
+    key(&mut cursor).is_some_and(|key| key == "name" || is_arguments(key))
+}
+
+/// Whether the object at the cursor has a name first and arguments behind it.
+pub(super) fn is_call(mut cursor: Cursor<'_>) -> bool {
+    pass_braces(&mut cursor);
+    key(&mut cursor) == Some("name") && quoted(&mut cursor).is_some() && {
+        cursor.skip_blanks();
+        let separated = cursor.eat_byte(b',');
+        cursor.skip_blanks();
+        separated && key(&mut cursor).is_some_and(is_arguments)
+    }
+}
+
+/// Passes a key, its colon and blanks.
+fn key<'t>(cursor: &mut Cursor<'t>) -> Option<&'t str> {
+    let key = match cursor.peek() {
+        Some(b'"' | b'\'') => quoted(cursor),
+        _ => Some(identifier(cursor)).filter(|key| !key.is_empty()),
+    };
+    cursor.skip_blanks();
+    let key = key.filter(|_| cursor.eat_byte(b':'));
+    cursor.skip_blanks();
+    key
 }
 
 fn begins_with_name(mut cursor: Cursor<'_>) -> bool {

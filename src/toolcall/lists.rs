@@ -7,13 +7,17 @@ use super::budget::too_many;
 use super::call::{self, CallObject, Reading, Rules};
 use super::codes::Fault;
 use super::cursor::Cursor;
+use super::elements::{Grammar, Place, Shape};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
+use super::written::{self, Break};
 use super::{Attempt, ErrorCode, lenient};
 use serde_json::Value;
 
 const PHI_TAG: &str = "<|tool_call|>";
 const PHI_TAG_END: &str = "<|/tool_call|>";
+const GRANITE: Shape = Shape { grammar: Grammar::List, openers: &[], tags: Tags::Think };
+const PHI: Shape = Shape { grammar: Grammar::List, openers: &["functools[", PHI_TAG], tags: Tags::Think };
 
 /// An optional tag at the start of the message, then the list (R1, F2).
 pub(super) fn granite(scan: &mut Scan<'_, '_>) {
@@ -24,13 +28,13 @@ pub(super) fn granite(scan: &mut Scan<'_, '_>) {
         cursor.skip_blanks();
         let opens = cursor.peek() == Some(b'[');
         if opens && (tagged || holds_object(cursor) || holds_call(scan, cursor.at)) {
-            let end = read(scan, at..cursor.at);
+            let end = read(scan, at..cursor.at, GRANITE);
             if tagged {
                 close(scan, end);
             }
             walk.resume(end);
         } else if tagged {
-            no_list(scan, at, cursor);
+            no_list(scan, at, cursor, GRANITE);
             walk.resume(cursor.at);
         }
     }
@@ -63,10 +67,10 @@ pub(super) fn phi4_mini(scan: &mut Scan<'_, '_>) {
             cursor.eat("functools");
         }
         if cursor.peek() != Some(b'[') {
-            no_list(scan, at, cursor);
+            no_list(scan, at, cursor, PHI);
             continue;
         }
-        let end = read(scan, at..cursor.at);
+        let end = read(scan, at..cursor.at, PHI);
         if which == 1 {
             close(scan, end);
         }
@@ -74,14 +78,25 @@ pub(super) fn phi4_mini(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// Records a tag that no list follows.
-fn no_list(scan: &mut Scan<'_, '_>, at: usize, cursor: Cursor<'_>) {
+/// Records a tag that no list follows; it may lack its bracket.
+fn no_list(scan: &mut Scan<'_, '_>, at: usize, cursor: Cursor<'_>, shape: Shape) {
     let (code, what) = if cursor.is_at_end() {
         (ErrorCode::Truncated, "the text ends before the list of calls")
     } else {
         (ErrorCode::UnexpectedText, "no list of calls after the tag")
     };
-    scan.push(at..cursor.at, Vec::new(), Err(Fault::new(code, cursor.at, what).named(None)));
+    without_bracket(scan, at, shape, Fault::new(code, cursor.at, what));
+}
+
+/// Records a marker that objects may follow, but no list: each of them is an attempt.
+pub(super) fn without_bracket(scan: &mut Scan<'_, '_>, start: usize, shape: Shape, fault: Fault) {
+    let at = fault.at;
+    let place = if scan.rest(at).starts_with('{') { Place::Element } else { Place::End };
+    if place == Place::Element {
+        written::record(scan, start, shape, Break { fault, whole: Vec::new(), at, place });
+    } else {
+        scan.push(start..at, Vec::new(), Err(fault.named(None)));
+    }
 }
 
 /// Records the tag that closes a list, if one stands at `end`.
@@ -110,10 +125,10 @@ pub(super) fn starts_message(text: &str, at: usize) -> bool {
     before.is_empty() || before.ends_with("</think>")
 }
 
-/// Reads the list whose `[` stands at `opener.end` and records its elements; a syntax error makes it one malformed
-/// attempt from `opener.start` on. Where the walk goes on.
-pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
-    let fault = match scan.budget.if_kept(|| elements(scan, opener.end)) {
+/// Reads the list whose `[` stands at `opener.end` and records its elements; a syntax error makes each of them a malformed
+/// attempt, the first one from `opener.start` on. Where the walk goes on.
+pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>, shape: Shape) -> usize {
+    let mut broken = match scan.budget.if_kept(|| elements(scan, opener.end)) {
         Ok(List { elements, end, .. }) if elements.is_empty() => {
             let fault = Fault::new(ErrorCode::UnexpectedText, opener.end, "a list without a call");
             scan.push(opener.start..end, Vec::new(), Err(fault.named(None)));
@@ -124,14 +139,15 @@ pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>) -> usize {
             scan.wrap(opener.start..end);
             return end;
         }
-        Err(fault) => fault,
+        Err(broken) => broken,
     };
     if let Some(end) = read_leniently(scan, &opener) {
         return end;
     }
-    let fault = if scan.tolerant() && scan.budget.take_exceeded() { too_many(opener.end) } else { fault };
-    let stop = scan.text.floor_char_boundary(fault.at.max(opener.end));
-    scan.push(opener.start..stop, Vec::new(), Err(fault.named(None)));
+    if scan.tolerant() && scan.budget.take_exceeded() {
+        broken.fault = too_many(opener.end);
+    }
+    written::record(scan, opener.start, shape, broken);
     opener.end + 1
 }
 
@@ -144,8 +160,11 @@ struct List<'t> {
     end: usize,
 }
 
-fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<List<'t>, Fault> {
+fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<List<'t>, Break> {
     let mut list = List::default();
+    let breaks = |list: List<'_>, fault, at, place| {
+        Err(Break { fault, whole: list.elements.into_iter().map(|element| element.span).collect(), at, place })
+    };
     let mut cursor = Cursor::new(scan.text, at + 1);
     cursor.skip_blanks();
     if cursor.eat_byte(b']') {
@@ -154,7 +173,10 @@ fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<List<'t>, Fault> {
     loop {
         let start = cursor.at;
         let room = scan.budget.room();
-        let reading = call::read(scan, start)?;
+        let reading = match call::read(scan, start) {
+            Ok(reading) => reading,
+            Err(fault) => return breaks(list, fault, start, Place::Element),
+        };
         cursor.at = reading.end;
         list.holds_call |= reading.call.is_ok();
         if list.elements.len() <= scan.max_calls {
@@ -169,7 +191,8 @@ fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<List<'t>, Fault> {
         }
         if !cursor.eat_byte(b',') {
             let code = if cursor.is_at_end() { ErrorCode::Truncated } else { ErrorCode::JsonSyntax };
-            return Err(Fault::new(code, cursor.at, "broken JSON: expected `,` or `]`"));
+            let fault = Fault::new(code, cursor.at, "broken JSON: expected `,` or `]`");
+            return breaks(list, fault, cursor.at, Place::Behind);
         }
         cursor.skip_blanks();
     }
@@ -230,13 +253,14 @@ mod tests {
     #[test]
     fn g4_a_list_is_one_document() {
         let good = r#"{"name":"f","arguments":{}}"#;
-        assert_eq!(codes(Granite, &format!("[{good}, {{\"name\"}}, {good}]")), ["json_syntax"]);
+        assert_eq!(codes(Granite, &format!("[{good}, {{\"name\"}}, {good}]")), ["json_syntax"; 3]);
         assert_eq!(
             codes(Granite, &format!("[{good}, 3, {{}}, [1], {good}]")),
             ["ok", "not_an_object", "missing_name", "not_an_object", "ok"]
         );
         assert_eq!(codes(Granite, &format!("[{good},]")), ["json_syntax"]);
-        assert_eq!(codes(Granite, &format!("[{good}, {good}")), ["truncated"]);
+        assert_eq!(codes(Granite, &format!("[{good}, {good}")), ["truncated"; 2]);
+        assert_eq!(codes(Granite, &format!("<|tool_call|>{good}, {good}]")), ["unexpected_text"; 2]);
         assert_eq!(tolerant(Granite, &format!("[{good},]")), [vec!["trailing_comma"]]);
     }
 

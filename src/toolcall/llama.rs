@@ -7,8 +7,10 @@ use super::broken::follows_call;
 use super::call::{self, Reading};
 use super::codes::Fault;
 use super::cursor::{self, Cursor};
+use super::elements::{Grammar, Place, Shape};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
+use super::written::{self, Break};
 use super::{ErrorCode, Malformed};
 
 const TAG: &str = "<|python_tag|>";
@@ -20,6 +22,17 @@ enum Lead {
     Tag(usize),
     /// The start of the message: such an object is an answer.
     Start,
+}
+
+impl Lead {
+    /// What is looked for where the objects break.
+    fn shape(self) -> Shape {
+        let grammar = match self {
+            Self::Tag(_) => Grammar::Objects,
+            Self::Start => Grammar::BareObjects,
+        };
+        Shape { grammar, openers: &[TAG], tags: Tags::Think }
+    }
 }
 
 /// The parser of the format.
@@ -55,8 +68,8 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
                 return object;
             }
             Err(fault) => {
-                let stop = scan.text.floor_char_boundary(fault.at.max(object));
-                scan.push(start..stop, Vec::new(), Err(fault.named(None)));
+                let broken = Break { fault, whole: Vec::new(), at: object, place: Place::Element };
+                written::record(scan, start, lead.shape(), broken);
                 return object;
             }
         };
@@ -76,8 +89,10 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
         spaced = scan.text.get(end..object).is_some_and(|between| !between.contains(';'));
         start = object;
         if !scan.rest(object).starts_with('{') {
-            if let Lead::Tag(_) = lead {
-                unexpected(scan, object);
+            match lead {
+                Lead::Tag(_) => unexpected(scan, object, lead),
+                Lead::Start if !spaced => announced(scan, object, lead),
+                Lead::Start => {}
             }
             return end;
         }
@@ -85,15 +100,30 @@ fn objects(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) -> usize {
 }
 
 /// Records what stands behind the objects after a tag, up to another tag or reasoning: it should be calls, too (L4).
-fn unexpected(scan: &mut Scan<'_, '_>, at: usize) {
+fn unexpected(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) {
     let rest = scan.rest(at);
     let marker = |at: &usize| [TAG, "<think>", "</think>"].iter().any(|marker| rest[*at..].starts_with(marker));
     let end = memchr_iter(b'<', rest.as_bytes()).find(marker);
     let text = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default().trim_end();
     if !text.is_empty() {
         let fault = Fault::new(ErrorCode::UnexpectedText, at, "text after the calls that the tag promises");
-        scan.push(at..at + text.len(), Vec::new(), Err(fault.named(None)));
+        let broken = Break { fault: fault.clone(), whole: Vec::new(), at, place: Place::Behind };
+        let mut elements = written::elements(scan, lead.shape(), broken);
+        match elements.last_mut() {
+            Some(last) => last.end = last.end.max(at + text.len()),
+            None => elements.push(at..at + text.len()),
+        }
+        written::push(scan, at, elements, fault);
     }
+}
+
+/// Records objects that a `;` announces, where something else stands behind the one before.
+fn announced(scan: &mut Scan<'_, '_>, at: usize, lead: Lead) {
+    let fault = Fault::new(ErrorCode::UnexpectedText, at, "text between the objects");
+    let broken = Break { fault: fault.clone(), whole: Vec::new(), at, place: Place::Behind };
+    let elements = written::elements(scan, lead.shape(), broken);
+    let start = elements.first().map_or(at, |first| first.start);
+    written::push(scan, start, elements, fault);
 }
 
 /// Passes blanks and semicolons (L3).
@@ -179,7 +209,13 @@ mod tests {
     #[test]
     fn g4_objects_before_the_break_stay() {
         let one = r#"{"name":"f","parameters":{}}"#;
-        assert_eq!(codes(Llama3Json, &format!("{one};{{\"name\"; {one}")), ["ok", "json_syntax"]);
+        assert_eq!(codes(Llama3Json, &format!("{one};{{\"name\"; {one}")), ["ok", "json_syntax", "json_syntax"]);
+        assert_eq!(codes(Llama3Json, &format!("{one}; x; {one}; {one}")), ["ok", "unexpected_text", "unexpected_text"]);
+        assert_eq!(codes(Llama3Json, &format!("{one}; {{\"name\"; {{\"a\": 1}}; done")), ["ok", "json_syntax"]);
+        assert_eq!(
+            codes(Llama3Json, &format!("<|python_tag|>{one} x {one}; {one} y")),
+            ["ok", "unexpected_text", "unexpected_text"]
+        );
     }
 
     #[test]

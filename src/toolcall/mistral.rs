@@ -6,11 +6,13 @@ use std::ops::Range;
 
 use super::codes::Fault;
 use super::cursor::Cursor;
+use super::elements::{Grammar, Shape};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
 use super::{Call, ErrorCode, call, lists};
 
 const MARKERS: Markers = Markers { opener: "[TOOL_CALLS]", closer: "" };
+const LIST: Shape = Shape { grammar: Grammar::List, openers: &[MARKERS.opener], tags: Tags::ThinkAndBrackets };
 const ARGS: &str = "[ARGS]";
 const CALL_ID: &str = "[CALL_ID]";
 
@@ -23,7 +25,7 @@ pub(super) fn mistral(scan: &mut Scan<'_, '_>) {
         let rest = cursor.rest();
         let markers = [ARGS, CALL_ID, MARKERS.opener];
         let is_list = rest.starts_with('[') && !markers.iter().any(|marker| rest.starts_with(marker));
-        let next = if is_list { lists::read(scan, at..cursor.at) } else { named(scan, at..end, cursor) };
+        let next = if is_list { lists::read(scan, at..cursor.at, LIST) } else { named(scan, at..end, cursor) };
         walk.resume(next);
     }
 }
@@ -39,6 +41,11 @@ fn named<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, mut cursor: Cursor<'
             let call = Call { name: Cow::Borrowed(name), arguments: found.value };
             scan.push(opener.start..found.end, found.repairs, Ok(call));
             found.end
+        }
+        // An object, or several, where a list should stand (M4).
+        Err((fault, None)) if scan.rest(fault.at).starts_with('{') => {
+            lists::without_bracket(scan, opener.start, LIST, fault);
+            opener.end
         }
         Err((fault, name)) => {
             let stop = fault.at;

@@ -3,7 +3,8 @@
 //! on top of a few shared pieces:
 //!
 //! - `scan` collects attempts, `reasoning` walks from marker to marker outside reasoning, `cursor` reads text;
-//! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object;
+//! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object, `written` what is recorded of a
+//!   list that breaks, with its `elements`;
 //! - `detect` finds the format for `auto`, `broken` tells whether JSON that does not parse was to be a call; `answer`
 //!   finds the final answer in what is left.
 //!
@@ -21,6 +22,7 @@ mod call;
 mod codes;
 mod cursor;
 mod detect;
+mod elements;
 mod expression;
 mod find;
 mod functionary;
@@ -44,6 +46,7 @@ mod sections;
 mod tagged;
 mod typed;
 mod visible;
+mod written;
 mod xml;
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(super) fn literal(cursor: &mut Cursor<'_>, depth: usize, budget: &Budget) ->
     match cursor.peek() {
         Some(b'[') => list(cursor, depth, budget),
         Some(b'{') => dict(cursor, depth, budget),
-        Some(b'"' | b'\'') => string(cursor, Escapes::Decoded),
+        Some(b'"' | b'\'') => strings(cursor, Escapes::Decoded),
         Some(b'-' | b'.' | b'0'..=b'9') => number(cursor),
         _ => word(cursor),
     }
@@ -82,8 +82,7 @@ fn word(cursor: &mut Cursor<'_>) -> Result<Value, Fault> {
         "True" | "true" => Ok(Value::Bool(true)),
         "False" | "false" => Ok(Value::Bool(false)),
         "None" | "null" => Ok(Value::Null),
-        "r" | "R" if quoted => string(cursor, Escapes::Raw),
-        "u" | "U" if quoted => string(cursor, Escapes::Decoded),
+        _ if quoted && let Some(escapes) = prefix(word) => strings(cursor, escapes),
         _ => Err(not_a_literal(&start)),
     }
 }
@@ -184,16 +183,40 @@ enum Escapes {
     Raw,
 }
 
-fn string(cursor: &mut Cursor<'_>, escapes: Escapes) -> Result<Value, Fault> {
+/// What the word before a quote says of its string; `None` for bytes and what is formatted.
+fn prefix(word: &str) -> Option<Escapes> {
+    match word {
+        "" | "u" | "U" => Some(Escapes::Decoded),
+        "r" | "R" => Some(Escapes::Raw),
+        _ => None,
+    }
+}
+
+/// Reads a string and those behind it: Python takes adjacent ones for one.
+fn strings(cursor: &mut Cursor<'_>, escapes: Escapes) -> Result<Value, Fault> {
+    let mut text = string(cursor, escapes)?;
+    loop {
+        let mut next = *cursor;
+        next.skip_blanks();
+        let escapes = prefix(identifier(&mut next));
+        let Some(escapes) = escapes.filter(|_| matches!(next.peek(), Some(b'"' | b'\''))) else {
+            return Ok(Value::String(text));
+        };
+        text.push_str(&string(&mut next, escapes)?);
+        *cursor = next;
+    }
+}
+
+fn string(cursor: &mut Cursor<'_>, escapes: Escapes) -> Result<String, Fault> {
     let inner_start = cursor.at;
     let Some(inner) = quoted(cursor) else {
         return Err(Fault::new(ErrorCode::Truncated, cursor.text.len(), "a string without its closing quote"));
     };
     if escapes == Escapes::Raw || !inner.contains('\\') {
-        return Ok(Value::String(inner.to_owned()));
+        return Ok(inner.to_owned());
     }
     match decode(inner) {
-        Ok(text) => Ok(Value::String(text)),
+        Ok(text) => Ok(text),
         Err(BadEscape::Surrogate) => {
             Err(Fault::new(ErrorCode::JsonSurrogate, inner_start, "an unpaired surrogate in a string"))
         }
