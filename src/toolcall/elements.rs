@@ -234,8 +234,8 @@ impl Reader<'_> {
     /// Records what ends here and has no opener, if it is an element.
     fn end_without_opener(&mut self) {
         let end = self.cursor.at + 1;
-        let piece = self.piece.replace(end).filter(|_| !std::mem::take(&mut self.first));
-        let Some(start) = piece else { return };
+        let (piece, first) = (self.piece.replace(end), std::mem::take(&mut self.first));
+        let Some(start) = piece.filter(|_| !first) else { return };
         let written = self.cursor.text.get(start..end).unwrap_or_default();
         let keys = ["arguments", "parameters"];
         if self.shape.grammar == Grammar::Calls
@@ -269,7 +269,10 @@ impl Reader<'_> {
                     self.close_all();
                 }
             }
-            Some(_) if !is_value && is_call(self.cursor) => self.close_all(),
+            // No JSON has a `;` in it.
+            Some(_) if self.before == b';' || (!is_value && is_call(self.cursor)) => self.close_all(),
+            // No member of a call is a list.
+            Some(_) if self.open == b"}]" && names_call(self.cursor) => self.close_all(),
             _ => {}
         }
         if self.open.is_empty() && !is_value {
@@ -346,12 +349,11 @@ impl Reader<'_> {
                 _ if self.skip_reasoning(byte) => continue,
                 b'\n' if calls && !triple => break,
                 b'\\' => self.cursor.at += 1,
-                _ if byte == quote && triple => {
-                    if self.cursor.rest().as_bytes().starts_with(&[quote; 3]) {
-                        self.cursor.at += 2;
-                        return self.pass();
-                    }
+                _ if triple && self.cursor.rest().as_bytes().starts_with(&[quote; 3]) => {
+                    self.cursor.at += 2;
+                    return self.pass();
                 }
+                _ if byte == quote && triple => {}
                 _ if byte == quote && self.closes_string(before) => return self.pass(),
                 _ if byte == quote && self.opens_string(before) => break,
                 _ => {}
