@@ -325,14 +325,14 @@ mod tests {
 
     #[tokio::test]
     async fn room_that_was_used_before_counts() {
-        let (announced, spare) = (1_000_000, 1_900_000);
+        let (announced, used_before) = (1_000_000, 1_900_000);
         let limits = Limits::new(Config::default());
-        limits.buffers.keep(String::with_capacity(spare));
+        limits.buffers.keep(String::with_capacity(used_before));
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.into())]);
         let mut admission = limits.admit(&headers).unwrap();
         let text = admission.read(&headers, "x".into()).await.unwrap();
-        assert_eq!((text.as_str(), text.capacity()), ("x", spare));
-        assert!(limits.bytes_in_flight() >= spare);
+        assert_eq!((text.as_str(), text.capacity()), ("x", used_before));
+        assert!(limits.bytes_in_flight() >= used_before);
         drop(admission);
         assert_eq!(limits.bytes_in_flight(), 0);
     }
@@ -340,9 +340,9 @@ mod tests {
     /// Else clients that announce bodies, and send none, hold memory without bound.
     #[tokio::test]
     async fn room_is_lent_until_the_body_has_come() {
-        let (announced, spare) = (8 << 20, 10 << 20);
+        let (announced, used_before) = (8 << 20, 10 << 20);
         let limits = Limits::new(Config::default());
-        let keep = || (0..3).for_each(|_| limits.buffers.keep(String::with_capacity(spare)));
+        let keep = || (0..3).for_each(|_| limits.buffers.keep(String::with_capacity(used_before)));
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.into())]);
         let (silent, bodies): (Vec<_>, Vec<_>) = (0..3).map(|_| tokio::io::duplex(1)).unzip();
         let read = |body| {

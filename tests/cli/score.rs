@@ -250,7 +250,7 @@ fn two_steps_that_differ_are_refused_unless_the_arguments_say_another() {
         assert!(said.contains("the step is 2 here and 1 in `step`"), "{said}");
     }
     gradus.run_with(&["score", "-", "--rubric", "binary_em", "--step", "3"], &[], &line).exits(0);
-    let explain = ["explain", "-", "--rubric", "binary_em"];
+    let explain = ["rubric", "explain", "binary_em", "-"];
     gradus.run_with(&explain, &[], &line).exits(1);
     gradus.run_with(&[&explain[..], &["--step", "3"]].concat(), &[], &line).exits(0);
 }
