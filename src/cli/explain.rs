@@ -41,19 +41,18 @@ pub(super) fn run(
     let has_lines = path.extension().is_some_and(|extension| extension == "jsonl")
         || is_input && serde_json::from_str::<IgnoredAny>(whole).is_err();
     let first = || whole.lines().find(|line| !line.trim().is_empty()).unwrap_or("");
-    let asked = Asked::read(if has_lines { first() } else { whole }, path)?;
+    let asked = Asked::read(if has_lines { first() } else { whole }, path, step)?;
     if asked.raw.is_empty() {
         bail!("{}: there is no trajectory in it", path.display());
     }
     let format = rubric.reading.format;
     let items: Vec<_> = asked.raw.iter().map(|raw| Given::of(raw.get()).read(asked.tools, format)).collect();
-    let position = Position { step: step.or(asked.position.step), ..asked.position };
-    let found = scored(engine, judges, &rubric, &position, &items)?;
-    let fate = |index: usize| match found.get(index) {
+    let found = scored(engine, judges, &rubric, &asked.position, &items)?;
+    let outcome = |index: usize| match found.get(index) {
         Some(Ok((_, report))) => ItemOutcome::of(report),
         _ => ItemOutcome::default(),
     };
-    for warning in warnings::of(&items, &rubric, &position, fate) {
+    for warning in warnings::of(&items, &rubric, &asked.position, outcome) {
         let said = if asked.is_request { warning.to_string() } else { warning.text };
         note!("{}", printable_line(&said));
     }
@@ -82,17 +81,23 @@ struct Asked<'t> {
 }
 
 impl<'t> Asked<'t> {
-    /// A request with its trajectories, or one trajectory.
-    fn read(text: &'t str, path: &Path) -> anyhow::Result<Self> {
+    /// A request with its trajectories, or one trajectory; `step` counts instead of its own.
+    fn read(text: &'t str, path: &Path, step: Option<u64>) -> anyhow::Result<Self> {
         if !is_request(text) {
             let raw = serde_json::from_str(text).with_context(|| path.display().to_string())?;
-            return Ok(Self { raw: vec![raw], tools: "", position: Position::default(), is_request: false });
+            return Ok(Self {
+                raw: vec![raw],
+                tools: "",
+                position: Position { step, ..Position::default() },
+                is_request: false,
+            });
         }
-        let request = read_request(text).and_then(|request| request.check_one_step().map(|()| request));
+        let request = read_request(text)
+            .and_then(|request| if step.is_none() { request.check_one_step().map(|()| request) } else { Ok(request) });
         let request =
             request.map_err(|wrong| anyhow::anyhow!("{}: {}", path.display(), printable_line(&wrong.to_string())))?;
         let curriculum = request.curriculum.map(|Object(curriculum)| curriculum).unwrap_or_default();
-        let position = Position { step: curriculum.step.or(request.step), mastery: curriculum.mastery };
+        let position = Position { step: step.or(curriculum.step).or(request.step), mastery: curriculum.mastery };
         let tools = request.tools.map_or("", RawValue::get);
         Ok(Self { raw: request.trajectories, tools, position, is_request: true })
     }

@@ -114,7 +114,8 @@ async fn compare(
         Some(judges) => serde_json::from_str(judges).context("its stored judges are damaged")?,
         None => BTreeMap::new(),
     };
-    let overrides = Overrides { rubric: Some(Arc::new(rubric)), batch_id: Some(&batch), ..Overrides::default() };
+    let rubric = Some(Arc::new(rubric));
+    let overrides = Overrides { rubric, batch_id: Some(&batch), replays: true, ..Overrides::default() };
     let body = std::str::from_utf8(&stored.request).context("its stored request is damaged")?;
     let then = results(&stored.response).context("its stored response is damaged")?;
     let kept = Kept::of(stored).context("its stored response is damaged")?;

@@ -1,5 +1,6 @@
 //! What the handlers share: the engine, the store, the limits, the counts.
 
+use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,6 +55,8 @@ pub struct Shared {
     pub(crate) cohorts: Cohorts,
     draining: AtomicBool,
     last_call: watch::Sender<bool>,
+    /// How much work goes on whether or not its client is there.
+    going_on: watch::Sender<usize>,
     next_request: AtomicU64,
     salt: u64,
 }
@@ -67,6 +70,15 @@ impl std::ops::Deref for App {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+/// One piece of work that goes on, until it is dropped.
+struct GoingOn(App);
+
+impl Drop for GoingOn {
+    fn drop(&mut self) {
+        self.0.going_on.send_modify(|works| *works -= 1);
     }
 }
 
@@ -87,6 +99,7 @@ impl App {
             cohorts: Cohorts::default(),
             draining: AtomicBool::new(false),
             last_call: watch::Sender::new(false),
+            going_on: watch::Sender::new(0),
             next_request: AtomicU64::new(0),
             salt: RandomState::new().hash_one(std::process::id()),
         }));
@@ -129,6 +142,22 @@ impl App {
     pub async fn last_call(&self) {
         // The sender is there as long as this is.
         let _ = self.last_call.subscribe().wait_for(|called| *called).await;
+    }
+
+    /// Starts work that goes on though its client leaves, and that the end of the server waits for.
+    pub(super) fn go_on(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.going_on.send_modify(|works| *works += 1);
+        let counted = GoingOn(self.clone());
+        tokio::spawn(async move {
+            work.await;
+            drop(counted);
+        });
+    }
+
+    /// Waits until nothing of that is left.
+    pub(super) async fn all_done(&self) {
+        // The sender is there as long as this is.
+        let _ = self.going_on.subscribe().wait_for(|works| *works == 0).await;
     }
 
     /// Refuses new work once the signal to stop came.

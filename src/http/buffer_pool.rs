@@ -46,11 +46,11 @@ impl BufferPool {
         let mut state = self.lock();
         let fits = |text: &String| (bytes..=2 * bytes).contains(&text.capacity());
         let place = state.kept.iter().rposition(|(_, text)| fits(text))?;
-        let lease = state.lent_bytes + state.kept.get(place)?.1.capacity();
-        if lease > MOST_BYTES {
+        let lent_bytes = state.lent_bytes + state.kept.get(place)?.1.capacity();
+        if lent_bytes > MOST_BYTES {
             return None;
         }
-        state.lent_bytes = lease;
+        state.lent_bytes = lent_bytes;
         let text = state.kept.remove(place).1;
         let lease = Lease { pool: self.clone(), bytes: text.capacity() };
         Some((text, lease))

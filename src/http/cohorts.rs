@@ -18,7 +18,7 @@ use super::batch::{BatchError, Due, Scored};
 use super::error::Problem;
 use super::kind::Kind;
 use super::limits::AbandonOnDrop;
-use super::scoring::{self, Job, Storing, by_size};
+use super::scoring::{self, Job, Storing, by_size, log_untold};
 use super::wire::MAX_TRAJECTORIES;
 use crate::locks;
 
@@ -167,7 +167,7 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
         let mut waiting = app.cohorts.lock();
         waiting.take_in(app, &key, joining, answer)?
     };
-    let place = Membership { cohorts: &app.cohorts, key: key.clone(), number };
+    let membership = Membership { cohorts: &app.cohorts, key: key.clone(), number };
     for cohort in settled {
         tokio::spawn(settle(app.clone(), key.clone(), cohort));
     }
@@ -175,17 +175,17 @@ pub(crate) async fn join(app: &App, key: CohortKey, joining: Joining) -> Result<
         // It came in between the signal to stop and the end of all waiting.
         settle_all(app);
     }
-    let share = match due {
+    let scores = match due {
         Some(due) => tokio::select! {
-            share = &mut wait => share,
+            scores = &mut wait => scores,
             // A member that is being scored has no later deadline than this, and hears more of it.
             () = sleep_until(due.at.into()) => {
-                if place.leave() { Ok(Err(BatchError::Deadline(due).into())) } else { wait.await }
+                if membership.leave() { Ok(Err(BatchError::Deadline(due).into())) } else { wait.await }
             }
         },
         None => wait.await,
     };
-    share.unwrap_or_else(|_| Err(Problem::internal("the group could not be scored; please report this")))
+    scores.unwrap_or_else(|_| Err(Problem::internal("the group could not be scored; please report this")))
 }
 
 /// Scores every cohort with those that came: nobody else will.
@@ -283,11 +283,15 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
     let Ok((mut members, body)) = by_size(bytes, move || Ok(together(&key, members))).await else { return };
     let Some(first) = members.iter().min_by_key(|member| member.joining.request.arrived) else { return };
     let Coming { arrived, due, request_id, .. } = first.joining.request.clone();
+    // Whoever repeats a request with a key has more time than its first client.
+    let all_patient = members.iter().all(|member| member.joining.request.patient);
+    let due = if all_patient { app.limits.due(arrived, None) } else { due };
     let gone = AbandonOnDrop::default();
     let (items, abandoned) = (Vec::new(), gone.0.clone());
     // It is of several requests, and stored under the key of none of them.
     let (idempotency, all_valid) = (None, false);
-    let job = Job { body, arrived, due, request_id, idempotency, all_valid, items, facts: true, abandoned };
+    let id = request_id.clone();
+    let job = Job { body, arrived: None, due, request_id, idempotency, all_valid, items, facts: true, abandoned };
     let all_gone = async {
         for member in &mut members {
             member.answer.closed().await;
@@ -298,31 +302,35 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
         () = all_gone => return,
     };
     match begun {
-        Ok(storing) => tell_when_stored(storing, members).await,
-        Err(problem) => tell(members, &Err(problem)),
+        Ok(storing) => tell_when_stored(storing, members, &id).await,
+        Err(problem) => _ = tell(members, &Err(problem)),
     }
 }
 
 /// Tells the members when their scores are stored; those that are not patient when that is late.
-async fn tell_when_stored(mut storing: Storing, members: Vec<Member>) {
+async fn tell_when_stored(mut storing: Storing, members: Vec<Member>, request_id: &str) {
     let mut stored = storing.in_time().await;
     let members = match stored {
         Err(late) if late.kind() == Kind::Deadline => {
             let (patient, others) = members.into_iter().partition(|member| member.joining.request.patient);
-            tell(others, &Err(late));
+            let _ = tell(others, &Err(late));
             stored = storing.stored().await;
             patient
         }
         _ => members,
     };
-    tell(members, &stored.map(|()| Arc::new(storing.scored)));
+    let scored = stored.map(|()| Arc::new(storing.scored));
+    if let (false, Err(problem)) = (tell(members, &scored), &scored) {
+        log_untold(request_id, problem);
+    }
 }
 
-/// Gives each member what is its own; one whose client went away meanwhile needs nothing.
-fn tell(members: Vec<Member>, scored: &Result<Arc<Scored>, Problem>) {
-    for Member { answer, first, .. } in members {
-        let _ = answer.send(scored.clone().map(|scored| MemberScores { scored, first }));
-    }
+/// Gives each member what is its own; one whose client went away meanwhile needs nothing. Whether any was there.
+fn tell(members: Vec<Member>, scored: &Result<Arc<Scored>, Problem>) -> bool {
+    let told = members.into_iter().map(|Member { answer, first, .. }| {
+        answer.send(scored.clone().map(|scored| MemberScores { scored, first })).is_ok()
+    });
+    told.fold(false, |any, one| any | one)
 }
 
 /// Those that have time left; the others are told.
@@ -341,10 +349,10 @@ fn without_late(members: Vec<Member>) -> Vec<Member> {
 fn together(key: &CohortKey, mut members: Vec<Member>) -> (Vec<Member>, String) {
     // The order of arrival says nothing; a group's report should not depend on it.
     members.sort_by(|a, b| a.joining.items.cmp(&b.joining.items));
-    let mut place = 0;
+    let mut first = 0;
     for member in &mut members {
-        member.first = place;
-        place += member.joining.count;
+        member.first = first;
+        first += member.joining.count;
     }
     let items: Vec<&str> = members.iter().map(|member| member.joining.items.as_str()).collect();
     let body = [&*key.envelope, &items.join(","), "]}"].concat();

@@ -34,7 +34,6 @@ pub(super) async fn decompress(State(app): State<App>, mut request: Request, nex
     let longest = longest_packed(app.limits.config.max_body_bytes);
     let (mut parts, body) = request.into_parts();
     let body = match name.as_str() {
-        "identity" => body,
         "gzip" | "x-gzip" => {
             let mut decoder = GzipDecoder::new(reader(body, longest));
             decoder.multiple_members(true);
@@ -48,10 +47,8 @@ pub(super) async fn decompress(State(app): State<App>, mut request: Request, nex
         _ => return next.run(Request::from_parts(parts, body)).await,
     };
     parts.headers.remove(header::CONTENT_ENCODING);
-    if name != "identity" {
-        // It counted the bytes before.
-        parts.headers.remove(header::CONTENT_LENGTH);
-    }
+    // It counted the bytes before.
+    parts.headers.remove(header::CONTENT_LENGTH);
     next.run(Request::from_parts(parts, body)).await
 }
 
@@ -71,11 +68,13 @@ pub(super) fn require_known(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// What a body is encoded in, if that is said. The names of codings are case-insensitive (RFC 9110, 8.4.1), and several
-/// lines are one list (5.3).
+/// lines are one list (5.3), of which empty elements count nothing (5.6.1), and `identity` no more.
 fn coding(headers: &HeaderMap) -> Option<String> {
     let lines = headers.get_all(header::CONTENT_ENCODING).iter();
     let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
-    (!lines.is_empty()).then(|| lines.join(", ").trim().to_ascii_lowercase())
+    let codings = lines.iter().flat_map(|line| line.split(',')).map(|coding| coding.trim().to_ascii_lowercase());
+    let codings: Vec<_> = codings.filter(|coding| !coding.is_empty() && coding != "identity").collect();
+    (!codings.is_empty()).then(|| codings.join(", "))
 }
 
 /// Whether a client accepts neither a plain answer nor one in an encoding that there is.

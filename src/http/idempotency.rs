@@ -87,6 +87,20 @@ impl Idempotency {
         Self { answers: answers.build(), in_flight: Arc::default() }
     }
 
+    /// The answer of this key, where one is in memory.
+    ///
+    /// # Errors
+    /// 409 when the key was used for another body, or is at this moment.
+    pub async fn known(&self, key: &str, body_hash: [u8; 32]) -> Result<Option<Bytes>, Problem> {
+        if self.in_flight.lock().get(key).is_some_and(|same| same.hash != body_hash) {
+            return Err(conflict(key));
+        }
+        match self.answers.get(key).await {
+            Some(answer) if answer.body_hash != body_hash => Err(conflict(key)),
+            answer => Ok(answer.map(|answer| answer.body.clone())),
+        }
+    }
+
     /// The answer of this key: the stored one, or the one that `make` gives. Of several at once one makes it.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ pub struct Limits {
     /// Room of bodies that were read.
     pub(super) buffers: BufferPool,
     /// Requests that are being scored.
-    pub requests: AtomicUsize,
+    pub requests: Arc<AtomicUsize>,
 }
 
 /// A request's share of the limits; given back when dropped.
@@ -86,12 +86,31 @@ pub struct Admission<'a> {
     limits: &'a Limits,
     permits: Option<OwnedSemaphorePermit>,
     bytes: usize,
+    counted: Option<Counted>,
 }
 
-impl Drop for Admission<'_> {
-    fn drop(&mut self) {
-        self.limits.requests.fetch_sub(1, Ordering::Relaxed);
+/// One of the requests that are being scored, until it is dropped.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(requests: &Arc<AtomicUsize>) -> Self {
+        requests.fetch_add(1, Ordering::Relaxed);
+        Self(requests.clone())
     }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What work holds that may outlive its request: the request and its bytes count until it ends.
+#[derive(Debug)]
+pub(super) struct Lent {
+    permits: Option<OwnedSemaphorePermit>,
+    counted: Option<Counted>,
 }
 
 fn permits(bytes: usize) -> usize {
@@ -104,7 +123,7 @@ impl Limits {
         // One body of the largest size must always fit.
         let capacity = permits(config.max_in_flight_bytes.max(config.max_body_bytes)).min(Semaphore::MAX_PERMITS);
         let (bytes, buffers) = (Arc::new(Semaphore::new(capacity)), BufferPool::default());
-        Self { config, bytes, capacity, buffers, requests: AtomicUsize::new(0) }
+        Self { config, bytes, capacity, buffers, requests: Arc::default() }
     }
 
     /// Bytes in flight, rounded up to permits.
@@ -121,8 +140,8 @@ impl Limits {
         if announced > self.config.max_body_bytes {
             return Err(self.too_large());
         }
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut admission = Admission { limits: self, permits: None, bytes: 0 };
+        let counted = Some(Counted::new(&self.requests));
+        let mut admission = Admission { limits: self, permits: None, bytes: 0, counted };
         admission.grow(0)?;
         Ok(admission)
     }
@@ -175,7 +194,7 @@ impl Admission<'_> {
         let began = Instant::now();
         let announced = content_length(headers);
         let expected = announced.unwrap_or(0).min(8 << 20);
-        let (room, _lent) = self.room(expected);
+        let (room, _until_it_has_come) = self.room(expected);
         let room_bytes = self.bytes;
         let mut text = Utf8::begun_in(room);
         loop {
@@ -223,20 +242,20 @@ impl Admission<'_> {
         }
     }
 
-    /// Its bytes, for work that may outlive the request: they count until that ends.
-    pub(super) fn lend(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.permits.take()
+    /// What it counts by, for work that may outlive the request.
+    pub(super) fn lend(&mut self) -> Lent {
+        Lent { permits: self.permits.take(), counted: self.counted.take() }
     }
 
     /// What was lent, for the answer to count by.
-    pub(super) fn take_back(&mut self, share: Option<OwnedSemaphorePermit>) {
-        self.permits = share;
+    pub(super) fn take_back(&mut self, lent: Lent) {
+        (self.permits, self.counted) = (lent.permits, lent.counted);
     }
 
     /// Room for a body. What was used before takes memory at once, and counts.
     fn room(&mut self, bytes: usize) -> (String, Option<Lease>) {
-        let spare = self.limits.buffers.take(bytes);
-        match spare.filter(|(text, _)| self.grow(text.capacity()).is_ok()) {
+        let used_before = self.limits.buffers.take(bytes);
+        match used_before.filter(|(text, _)| self.grow(text.capacity()).is_ok()) {
             Some((text, lease)) => (text, Some(lease)),
             None => (BufferPool::fresh(bytes), None),
         }
@@ -306,14 +325,14 @@ mod tests {
 
     #[tokio::test]
     async fn room_that_was_used_before_counts() {
-        let (announced, spare) = (1_000_000, 1_900_000);
+        let (announced, used_before) = (1_000_000, 1_900_000);
         let limits = Limits::new(Config::default());
-        limits.buffers.keep(String::with_capacity(spare));
+        limits.buffers.keep(String::with_capacity(used_before));
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.into())]);
         let mut admission = limits.admit(&headers).unwrap();
         let text = admission.read(&headers, "x".into()).await.unwrap();
-        assert_eq!((text.as_str(), text.capacity()), ("x", spare));
-        assert!(limits.bytes_in_flight() >= spare);
+        assert_eq!((text.as_str(), text.capacity()), ("x", used_before));
+        assert!(limits.bytes_in_flight() >= used_before);
         drop(admission);
         assert_eq!(limits.bytes_in_flight(), 0);
     }
@@ -321,9 +340,9 @@ mod tests {
     /// Else clients that announce bodies, and send none, hold memory without bound.
     #[tokio::test]
     async fn room_is_lent_until_the_body_has_come() {
-        let (announced, spare) = (8 << 20, 10 << 20);
+        let (announced, used_before) = (8 << 20, 10 << 20);
         let limits = Limits::new(Config::default());
-        let keep = || (0..3).for_each(|_| limits.buffers.keep(String::with_capacity(spare)));
+        let keep = || (0..3).for_each(|_| limits.buffers.keep(String::with_capacity(used_before)));
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.into())]);
         let (silent, bodies): (Vec<_>, Vec<_>) = (0..3).map(|_| tokio::io::duplex(1)).unzip();
         let read = |body| {

@@ -25,8 +25,8 @@ use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StageCoun
 pub(crate) struct Job {
     /// The native request, JSON.
     pub(crate) body: String,
-    /// When it arrived: its deadline counts from here.
-    pub(crate) arrived: Instant,
+    /// When it arrived, where the body's own deadline counts, from here; what a dialect prepares is due by `due` alone.
+    pub(crate) arrived: Option<Instant>,
     /// When the answer is due, as far as that is known before the body is read: nobody waits for its turn longer.
     pub(crate) due: Option<Due>,
     /// The id of the HTTP request.
@@ -91,7 +91,7 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
 /// As [`score`], but for what becomes of the scores in the store.
 pub(crate) async fn begin(app: &App, job: Job) -> Result<Storing, Problem> {
     let Job { body, arrived, due, request_id, idempotency, all_valid, items, facts, abandoned } = job;
-    let stop = Stop { arrived: Some(arrived), early: due, abandoned, ..Stop::default() };
+    let stop = Stop { arrived, early: due, abandoned, ..Stop::default() };
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
     let identity = batch_id.map(|id| BatchIdentity { id, created_at_ms: app.now_ms(), idempotency, all_valid });
     let mut pass = Pass { request_id, body, items, identity, stop, facts, session: Session::default() };
@@ -148,6 +148,14 @@ fn tell_unscored(app: &App, errors: &[(NoScoreCode, u64)], rubric: &str, request
                 "items could not be scored; more of them are told once a minute"
             );
         }
+    }
+}
+
+/// Says what nobody was there to be told, where it is the server's.
+pub(crate) fn log_untold(request_id: &str, problem: &Problem) {
+    if problem.status().is_server_error() {
+        let (kind, detail) = (problem.kind().name(), problem.detail());
+        tracing::error!(request_id, kind, detail, "a request failed, and its client was no longer there to hear of it");
     }
 }
 
@@ -314,7 +322,7 @@ async fn elsewhere<T: Send + 'static>(
     wait.await.ok().and_then(Result::ok).ok_or_else(scoring_failed)
 }
 
-fn scoring_failed() -> Problem {
+pub(crate) fn scoring_failed() -> Problem {
     Problem::internal("scoring failed; please report this with the request")
 }
 
@@ -338,7 +346,7 @@ mod tests {
             let key = format!("{items}{all_valid}");
             let job = Job {
                 body: format!("{{\"trajectories\":[{items}]}}"),
-                arrived: Instant::now(),
+                arrived: Some(Instant::now()),
                 due: None,
                 request_id: String::new(),
                 idempotency: Some(Idempotency { key: key.clone(), body_hash: [0; 32], status: 200 }),

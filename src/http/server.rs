@@ -45,6 +45,12 @@ pub async fn serve(
     let patience = Duration::from_millis(app.limits.config.max_deadline_ms).saturating_add(PATIENCE);
     let connections = Connections::new(listener, patience);
     let serving = axum::serve(connections, router(app.clone())).with_graceful_shutdown(signal);
+    let serving = async {
+        serving.await?;
+        // What a repeat is to find stored has no connection where its client left.
+        app.all_done().await;
+        Ok(())
+    };
     let late = async {
         // The signal's end is dropped without a message where serving itself failed: then nothing is to be waited for.
         if drained.await.is_ok() {

@@ -47,8 +47,7 @@ pub struct Store {
 }
 
 struct Inner {
-    /// What holds the scores. A second kind of database becomes an enum of both here, with the methods that are called on this
-    /// one: nothing else in the crate knows which it is.
+    /// What holds the scores; nothing else in the crate knows which kind of database it is, so that a second one can stand here.
     database: Sqlite,
     ids: BatchIds,
     keep_trajectories: bool,

@@ -241,6 +241,21 @@ fn the_arguments_win_over_what_a_request_says() {
 }
 
 #[test]
+fn two_steps_that_differ_are_refused_unless_the_arguments_say_another() {
+    let gradus = Gradus::new();
+    let [right, _] = right_and_wrong();
+    let line = jsonl(&[json!({"step": 1, "curriculum": {"step": 2}, "trajectories": [right]})]);
+    for arguments in [&["score", "-"][..], &["score", "-", "--rubric", "binary_em"]] {
+        let said = gradus.run_with(arguments, &[], &line).exits(1).err;
+        assert!(said.contains("the step is 2 here and 1 in `step`"), "{said}");
+    }
+    gradus.run_with(&["score", "-", "--rubric", "binary_em", "--step", "3"], &[], &line).exits(0);
+    let explain = ["rubric", "explain", "binary_em", "-"];
+    gradus.run_with(&explain, &[], &line).exits(1);
+    gradus.run_with(&[&explain[..], &["--step", "3"]].concat(), &[], &line).exits(0);
+}
+
+#[test]
 fn a_judge_is_opened_for_who_asks_one() {
     let gradus = Gradus::new();
     let endpoint = "endpoints = [{ url = \"http://127.0.0.1:1\", api_key_env = \"NO_SUCH_KEY\" }]";

@@ -119,7 +119,10 @@ fn the_size_may_be_written_as_a_table_has_it() {
         json!({"solution_str": "<answer>Paris</answer>", "ground_truth": "Paris", "extra_info": {"group_size": "two"}});
     let problem = server.post("/verl?on_invalid=error", &sample.to_string()).problem(422);
     assert!(
-        problem["detail"].as_str().unwrap().contains("`group_size` is \"two\"; it must be a whole number"),
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("give `group_size` as a whole number of 1 or more, or leave it out: it is \"two\""),
         "{problem}"
     );
 }

@@ -52,6 +52,22 @@ fn a_missing_label_is_not_made_up() {
 }
 
 #[test]
+fn trl_s_number_of_generations_may_be_text_and_is_one_at_least() {
+    let server = Server::start(&[]);
+    let body =
+        |n: Value| json!({"completions": ["<answer>Paris</answer>"], "ground_truth": ["Paris"], "num_generations": n});
+    let ask = |n: Value| server.post("/trl?rubric=binary_em", &body(n).to_string());
+    for n in [json!("8"), json!(8), json!(null)] {
+        assert_eq!(ask(n.clone()).ok()["rewards"], json!([1.0]), "{n}");
+    }
+    for n in [json!(0), json!("0"), json!("x"), json!(-1)] {
+        let problem = ask(n.clone()).problem(422);
+        assert_eq!(problem["pointer"], "/num_generations", "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("give `num_generations` as a whole number"), "{problem}");
+    }
+}
+
+#[test]
 fn trl_s_columns_may_stand_where_a_reward_function_has_them() {
     let server = Server::start(&[]);
     let columns = json!({"ground_truth": ["Paris"], "tools": [[]]});

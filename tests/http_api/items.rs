@@ -374,6 +374,17 @@ fn results_keep_the_order_of_the_request() {
     }
 }
 
+/// Only what a dialect has prepared can be refused so.
+#[test]
+fn a_client_cannot_refuse_an_item_in_words_of_its_own() {
+    let server = Server::start(&[]);
+    let mut item = json!({"$refused": "because"});
+    item.as_object_mut().unwrap().extend(answering("Paris").as_object().unwrap().clone());
+    let response = server.reward(&json!({"trajectories": [item]})).ok();
+    assert_eq!(response["rewards"], json!([1.0]));
+    assert!(response["warnings"].to_string().contains("$refused"), "{response}");
+}
+
 #[test]
 fn an_unknown_field_of_an_item_is_ignored_and_warned_about() {
     let server = Server::start(&[]);

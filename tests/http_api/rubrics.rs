@@ -355,7 +355,10 @@ fn a_packed_rubric_of_any_length_is_not_read() {
         put(path, method, &after_nothing(100)).ok();
         for too_long in [&unpacked, &after_nothing(1000)] {
             let problem = put(path, method, too_long).problem(413);
-            assert!(problem["detail"].as_str().unwrap().contains("a rubric has 256 KiB at most"), "{problem}");
+            assert!(
+                problem["detail"].as_str().unwrap().contains("a rubric has 4096 bytes at most, by --max-body-bytes"),
+                "{problem}"
+            );
         }
         let problem = put(path, method, b"no frame").problem(400);
         assert_eq!(problem["type"], "urn:gradus:problem:bad-body", "{problem}");

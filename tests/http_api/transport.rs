@@ -95,7 +95,7 @@ fn a_compressed_body_counts_as_it_is_sent_too() {
 fn two_encodings_are_415_on_one_line_or_on_two() {
     let server = Server::start(&[]);
     let packed = zstd::encode_all(&b"{\"trajectories\":[]}"[..], 3).unwrap();
-    for lines in ["zstd, zstd", "zstd\r\nContent-Encoding: zstd", "identity\r\nContent-Encoding: zstd"] {
+    for lines in ["zstd, zstd", "zstd\r\nContent-Encoding: zstd", "identity, br\r\nContent-Encoding: zstd"] {
         let bytes = post_bytes("/reward", &format!("Content-Encoding: {lines}\r\n"), &packed);
         let problem = server.connect().write(bytes).read().unwrap().problem(415);
         assert!(problem["detail"].as_str().unwrap().contains(", zstd"), "{problem}");

@@ -7,7 +7,7 @@ use wiremock::matchers::{body_partial_json, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
-use crate::common::{answering, with};
+use crate::common::{answering, post_bytes, with};
 
 /// An endpoint whose answers are given in turn; the last one stays.
 struct Endpoint {
@@ -235,6 +235,46 @@ fn a_request_whose_deadline_passes_has_no_number() {
     assert_eq!(response["results"][1]["valid"], true, "the other one needs no judge");
     let request = with(request, "on_invalid", json!("error"));
     assert!(server.reward(&request).problem(503)["detail"].as_str().unwrap().starts_with("judge_timeout"));
+}
+
+fn slime_bytes(deadline_ms: u64) -> (String, String) {
+    let body = json!({"prompt": "What is the capital of Australia?", "response": RIGHT, "label": "Canberra"});
+    (format!("/slime?rubric=long_form_qa&run_id=r&deadline_ms={deadline_ms}"), body.to_string())
+}
+
+#[test]
+fn a_request_with_a_key_goes_on_after_its_deadline() {
+    let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)]).set_delay(Duration::from_secs(2))]);
+    let server = endpoint.start();
+    let (path, body) = slime_bytes(500);
+    let keyed = || {
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+        server.send("POST", &path, &headers, Some(body.as_bytes()))
+    };
+    let late = keyed().problem(504);
+    assert!(late["detail"].as_str().unwrap().starts_with("not answered within 500 ms"), "{late}");
+    assert!(server.metric("gradus_requests_in_flight", &[]) >= 1.0);
+    server.wait_until(|server| server.metric("gradus_trajectories_total", &[]) > 0.5);
+    server.wait_until(|server| server.metric("gradus_in_flight_bytes", &[]) == 0.0);
+    assert_eq!(keyed().ok(), json!(1.0));
+    assert_eq!(endpoint.sent().len(), 1);
+}
+
+#[test]
+fn the_end_waits_for_a_request_with_a_key_whose_client_left() {
+    let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)]).set_delay(Duration::from_secs(2))]);
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", directory.path().join("g.db").display());
+    let mut server = Server::start(&["--judge", &format!("{}#judge", endpoint.url()), "--store", &store]);
+    let (path, body) = slime_bytes(60_000);
+    let mut gone = server.connect();
+    gone.write(post_bytes(&path, "Idempotency-Key: k\r\n", body.as_bytes()));
+    server.wait_until(|server| server.metric("gradus_judge_endpoint_outstanding", &[]) > 0.5);
+    drop(gone);
+    server.terminate();
+    assert!(server.wait().success());
+    let server = Server::start(&["--store", &store]);
+    assert_eq!(server.get("/runs/r").json()["n"], 1);
 }
 
 #[test]

@@ -202,7 +202,8 @@ impl Engine {
             if place.is_multiple_of(TOGETHER) {
                 deadline.check()?;
             }
-            items.push(item.read(tools, format));
+            let prepared = overrides.facts || overrides.replays;
+            items.push(if prepared { item.read_prepared(tools, format) } else { item.read(tools, format) });
         }
         if items.iter().any(|item| matches!(item, Err(Pointed { wrong: Wrong::Syntax, .. }))) {
             // Either the whole body is no JSON, or an item has what JSON allows and no reader can hold (1e400).

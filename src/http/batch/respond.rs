@@ -47,7 +47,7 @@ struct Entry<'t> {
     scores: Range<usize>,
     outside: Vec<f64>,
     names: Names<'t>,
-    fate: ItemOutcome,
+    outcome: ItemOutcome,
     error: Option<Box<(NoScoreCode, ErrorWire<'static>)>>,
     facts: Option<Box<Facts>>,
 }
@@ -137,7 +137,7 @@ impl<'t> Entry<'t> {
             scores: 0..0,
             outside: report.outcomes.iter().filter_map(outside).collect(),
             names: row.names.clone(),
-            fate: ItemOutcome::of(report),
+            outcome: ItemOutcome::of(report),
             error,
             facts,
         }
@@ -213,13 +213,13 @@ pub(super) fn finish(
         };
         rewards.push(entry.reward.or(entry.fill));
     }
-    let mut tallies = vec![StageCounts::default(); settings.rubric.stages.len()];
+    let mut stages = vec![StageCounts::default(); settings.rubric.stages.len()];
     for entry in entries.iter().filter(|entry| entry.reward.is_some()) {
         let scores = texts.get(entry.text).and_then(|its: &Texts| its.scores.get(entry.scores.clone()));
-        for (tally, (score, passed)) in tallies.iter_mut().zip(scores.unwrap_or_default()) {
-            tally.reached += 1;
-            tally.passed += u32::from(*passed);
-            tally.score_sum += score;
+        for (counts, (score, passed)) in stages.iter_mut().zip(scores.unwrap_or_default()) {
+            counts.reached += 1;
+            counts.passed += u32::from(*passed);
+            counts.score_sum += score;
         }
     }
     let errors = count_errors(&entries);
@@ -229,8 +229,8 @@ pub(super) fn finish(
     let (body, ranges) = if unread {
         (Vec::new(), vec![0..0; entries.len()])
     } else {
-        let fate = |item: usize| entries.get(item).map(|entry| entry.fate).unwrap_or_default();
-        warnings = warnings::of(items, &settings.rubric, &settings.position, fate);
+        let outcome = |item: usize| entries.get(item).map(|entry| entry.outcome).unwrap_or_default();
+        warnings = warnings::of(items, &settings.rubric, &settings.position, outcome);
         write_body(&texts, &entries, &rewards, &groups, &warnings, &settings)
     };
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {
@@ -244,7 +244,7 @@ pub(super) fn finish(
         result,
         facts: entry.facts,
     });
-    Ok(Scored { body, rows: rows.collect(), stages: tallies, errors, outside, warnings, settings })
+    Ok(Scored { body, rows: rows.collect(), stages, errors, outside, warnings, settings })
 }
 
 /// The probability that a judge gave to something other than its labels.

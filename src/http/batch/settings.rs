@@ -56,6 +56,8 @@ pub struct Overrides<'a> {
     pub batch_id: Option<&'a str>,
     /// Whether every row gets its [`super::Facts`].
     pub facts: bool,
+    /// Whether this is a stored request that is scored again, in whatever words a dialect put it.
+    pub replays: bool,
     /// Where the items stand in the body, for who has put them there; empty where that is to be found out.
     pub items: &'a [Range<usize>],
 }
@@ -83,7 +85,7 @@ impl Engine {
             }
         };
         // What was stored before this was a mistake can be scored again.
-        if overrides.step.is_none() && overrides.rubric.is_none() {
+        if overrides.step.is_none() && !overrides.replays {
             request.check_one_step().map_err(BatchError::Request)?;
         }
         let curriculum = request.curriculum.as_ref().map(|Object(curriculum)| curriculum.clone()).unwrap_or_default();

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::fields::{Parts, Value};
-use crate::http::wire::Whole;
+use crate::http::wire::{Whole, excerpt};
 
 /// What a label says, every field raw JSON.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +23,8 @@ pub(super) struct Label<'b> {
     /// What is wrong with it, where the native reader cannot see that.
     pub(super) fault: Option<String>,
 }
+
+const GROUP_SIZE: &str = "group_size";
 
 /// Levels of a label that are looked into: itself, and the object that its answers may be.
 pub(super) const DEPTH: usize = 2;
@@ -102,7 +104,7 @@ impl<'b> Label<'b> {
 
     /// The group, which has one of these names, and its size.
     pub(super) fn of_group(object: Value<'_, 'b>, names: &[&str]) -> Self {
-        let size = object.raw_of("group_size").map(size_of).transpose();
+        let size = object.raw_of(GROUP_SIZE).map(|raw| size_of(GROUP_SIZE, raw)).transpose();
         let (group_size, fault) = size.map_or_else(|wrong| (None, Some(wrong)), |size| (size, None));
         Self { group: object.first(names).map(Value::raw).map(Cow::Borrowed), group_size, fault, ..Self::default() }
     }
@@ -128,13 +130,15 @@ impl<'b> Label<'b> {
 
     /// This label, completed by another one.
     pub(super) fn or(self, other: Self) -> Self {
+        let group_size = self.group_size.or(other.group_size);
         Self {
             references: self.references.or(other.references),
             reference_calls: self.reference_calls.or(other.reference_calls),
             tools: self.tools.or(other.tools),
             group: self.group.or(other.group),
-            group_size: self.group_size.or(other.group_size),
-            fault: self.fault.or(other.fault),
+            group_size,
+            // A size that is none is at fault only where there is no other.
+            fault: self.fault.or(other.fault).filter(|_| group_size.is_none()),
         }
     }
 }
@@ -145,12 +149,12 @@ fn begins_as_object(raw: &str) -> bool {
     ["{", "\\n", "\\r", "\\t", "\\u"].iter().any(|start| text.starts_with(start))
 }
 
-/// How many rollouts a group has: a whole number, or text of one.
-fn size_of(raw: &str) -> Result<usize, String> {
+/// How many rollouts a group has: a whole number, or text of one. `name` is what the field is called.
+pub(super) fn size_of(name: &str, raw: &str) -> Result<usize, String> {
     let text = serde_json::from_str::<String>(raw);
     let number = serde_json::from_str::<Whole>(text.as_deref().unwrap_or(raw));
-    let size = number.ok().and_then(|Whole(number)| usize::try_from(number).ok());
-    size.ok_or_else(|| format!("`group_size` is {raw}; it must be a whole number, or left out"))
+    let size = number.ok().and_then(|Whole(number)| usize::try_from(number).ok()).filter(|size| *size > 0);
+    size.ok_or_else(|| format!("give `{name}` as a whole number of 1 or more, or leave it out: it is {}", excerpt(raw)))
 }
 
 #[cfg(test)]
@@ -201,10 +205,22 @@ mod tests {
 
     #[test]
     fn a_size_that_is_none_is_said() {
-        for size in ["2.5", "-1", "\"two\"", "[]", "true", "\"\""] {
+        for size in ["2.5", "-1", "0", "\"0\"", "\"two\"", "[]", "true", "\"\""] {
             let raw = format!("{{\"answer\": {{\"target\": 1, \"group_size\": {size}}}}}");
-            assert!(read(&raw).fault.unwrap().contains(&format!("`group_size` is {size};")), "{size}");
+            assert!(read(&raw).fault.unwrap().ends_with(&format!(": it is {size}")), "{size}");
         }
+    }
+
+    #[test]
+    fn a_size_that_is_none_is_no_fault_where_there_is_another() {
+        for raw in [
+            r#"{"answer": {"target": 1, "group_size": 4}, "group_size": "two"}"#,
+            r#"{"answer": {"target": 1, "group_size": "two"}, "group_size": 4}"#,
+        ] {
+            assert_eq!((read(raw).group_size, read(raw).fault), (Some(4), None), "{raw}");
+        }
+        let long = format!("{{\"answer\": 1, \"group_size\": \"{}\"}}", "x".repeat(10_000));
+        assert!(read(&long).fault.unwrap().len() < 600);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde::Deserialize;
+use tokio::sync::oneshot;
 
 use self::options::Options;
 use self::prepare::{GroupOfItems, Prepared, Refused, count, prepare};
@@ -48,7 +49,7 @@ use super::handlers::json;
 use super::idempotency::{self, Answer};
 use super::kind::Kind;
 use super::limits::AbandonOnDrop;
-use super::scoring::{self, Job, by_size, in_time};
+use super::scoring::{self, Job, by_size, in_time, log_untold, scoring_failed};
 use super::telemetry::RequestId;
 use super::wire::{OnInvalid, Pointed, read_as};
 use crate::store::Idempotency;
@@ -177,6 +178,17 @@ async fn respond<D: Dialect>(
             by_size(bytes, promise).await?
         }
     };
+    if let Some(promise) = &promise {
+        // Before anything is read: a repeat costs no more than its hash.
+        match app.idempotency.known(&promise.key, promise.body_hash).await {
+            Ok(None) => {}
+            Ok(Some(answer)) => return Ok(admission.hold(answer)),
+            Err(problem) => {
+                *items = by_size(bytes, move || Ok(count::<D>(&body))).await?;
+                return Err(problem);
+            }
+        }
+    }
     // However late it is: only then is it known for how many items there must be an entry, and scoring asks for the time.
     let prepared = match read::<D>(app, body, options).await {
         Ok(prepared) => prepared,
@@ -189,13 +201,20 @@ async fn respond<D: Dialect>(
     let due = app.limits.due(arrived, prepared.options.deadline_ms);
     let asked = Asked { prepared, bytes, arrived, due, request_id: id.0 };
     let Some(promise) = promise else { return Ok(admission.hold(answer(app, asked, None).await?)) };
-    let (work, share) = (app.clone(), admission.lend());
+    let (work, lent) = (app.clone(), admission.lend());
+    let (tell, told) = oneshot::channel();
     // On a task of its own: what is stored has an answer for whoever repeats the request, though its client left or heard
-    // that it is late. What the deadline bounds is how long that one waits.
-    let answering = tokio::spawn(async move { (repeatable(&work, asked, &promise).await, share) });
-    let answered = async { answering.await.map_err(|error| Problem::internal(error.to_string())) };
-    let (answered, share) = in_time(due, Problem::answered_late, answered).await?;
-    admission.take_back(share);
+    // that it is late. What the client's deadline bounds is how long that one waits.
+    app.go_on(async move {
+        let request_id = asked.request_id.clone();
+        let answered = repeatable(&work, asked, &promise).await;
+        if let Err((Err(problem), _)) = tell.send((answered, lent)) {
+            log_untold(&request_id, &problem);
+        }
+    });
+    let answered = async { told.await.map_err(|_| scoring_failed()) };
+    let (answered, lent) = in_time(due, Problem::answered_late, answered).await?;
+    admission.take_back(lent);
     Ok(admission.hold(answered?))
 }
 
@@ -261,8 +280,9 @@ async fn score<D>(
     let job = Job {
         items: prepared.places(),
         body: prepared.take_request(),
-        arrived,
-        due,
+        arrived: None,
+        // Whoever repeats a request with a key has more time than its first client.
+        due: if promise.is_some() { app.limits.due(arrived, None) } else { due },
         request_id,
         idempotency: promise.cloned(),
         all_valid: prepared.options.on_invalid() == OnInvalid::Error,

@@ -96,6 +96,7 @@ pub(super) fn prepare<D: Dialect>(app: &App, body: String, mut options: Options)
     let context = ItemContext {
         references: &app.references,
         keyed: grouped || options.run_id.is_some() && app.store.is_some(),
+        sized: options.group_size.is_some(),
         judged: rubric.is_some_and(|rubric| is_judged(&rubric)),
         tool_format: options.tool_format.as_deref(),
     };

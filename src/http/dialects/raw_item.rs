@@ -3,13 +3,12 @@
 
 use std::borrow::Cow;
 
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::label::Label;
 use crate::http::prompt::{self, PromptKey, PromptTurn};
 use crate::http::references::{Entry, References};
-use crate::http::wire::REFUSED;
+use crate::http::wire::{REFUSED, list_of};
 
 /// What the policy wrote, raw JSON.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +64,8 @@ pub(super) struct ItemContext<'d> {
     pub(super) references: &'d References,
     /// Whether an item without a group gets its prompt's key as one.
     pub(super) keyed: bool,
+    /// Whether the query says how large a group is.
+    pub(super) sized: bool,
     /// Whether somebody reads the prompt: then a templated one becomes messages.
     pub(super) judged: bool,
     /// How calls are written, if the query says so.
@@ -96,7 +97,8 @@ impl RawItem<'_> {
         let summary = ItemSummary { group: group.as_deref().and_then(name_of), group_size: raw_item.label.group_size };
         out.push('{');
         // The native reader refuses it in these words: whoever looks at what was stored finds them beside what was sent.
-        if let Some(fault) = raw_item.fault.as_ref().or(raw_item.label.fault.as_ref()) {
+        let label_fault = raw_item.label.fault.as_ref().filter(|_| !context.sized);
+        if let Some(fault) = raw_item.fault.as_ref().or(label_fault) {
             put(out, REFUSED, Some(&quoted(fault)));
         }
         put(out, "group", group.as_deref());
@@ -164,7 +166,7 @@ impl RawItem<'_> {
         put(out, "references", label.references.as_deref().or_else(|| truth(|entry| &entry.references)));
         put(out, "reference_calls", label.reference_calls.as_deref().or_else(|| truth(|entry| &entry.reference_calls)));
         let tools = self.tools.as_deref().or(label.tools.as_deref()).or_else(|| known(|entry| &entry.tools));
-        put(out, "tools", tools.map(list_of).as_deref());
+        put(out, "tools", tools.map(|raw| list_of(raw).unwrap_or(raw.into())).as_deref());
         if let Some(format) = context.tool_format {
             put(out, "tool_format", Some(&quoted(format)));
         }
@@ -178,15 +180,6 @@ fn put(out: &mut String, name: &str, raw: Option<&str>) {
     if let Some(raw) = raw.filter(|raw| *raw != "null") {
         out.extend(["\"", name, "\":", raw, ","]);
     }
-}
-
-/// A list that a data set holds as JSON text, decoded; anything else as it is, for the native reader to name.
-fn list_of(raw: &str) -> Cow<'_, str> {
-    let decoded = || serde_json::from_str::<String>(raw).ok();
-    let is_list =
-        |text: &String| text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_ok();
-    let list = Some(raw).filter(|raw| raw.starts_with('"')).and_then(|_| decoded()).filter(is_list);
-    list.map_or(Cow::Borrowed(raw), Cow::Owned)
 }
 
 /// A text as JSON.

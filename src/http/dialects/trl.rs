@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::docs::TextOrMessagesDoc;
 use super::fields::{Parts, Value, one_for_each};
-use super::label::{COLUMNS, Label};
+use super::label::{COLUMNS, Label, size_of};
 use super::options::{Options, Repeatable};
 use super::raw_item::{NO_WORDS, RawItem, Written};
 use super::results::{Named, Outcome, Results, written};
@@ -20,6 +20,9 @@ use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
+
+/// How many rollouts a group has.
+const SIZE: &str = "num_generations";
 
 /// Columns of the group's name.
 const GROUPS: [&str; 3] = ["group", "group_id", "prompt_id"];
@@ -93,7 +96,8 @@ impl Dialect for Trl {
         // TRL's own columns first: a data set may have others that are called as a label is elsewhere.
         let answers = of(&[&["ground_truth", "solution"], COLUMNS].concat())?;
         let (groups, tools, calls) = (of(&GROUPS)?, of(&["tools"])?, of(&["reference_calls"])?);
-        let group_size = body.count_of("num_generations")?.and_then(|size| usize::try_from(size).ok());
+        let group_size = body.raw_of(SIZE).map(|raw| size_of(SIZE, raw)).transpose();
+        let group_size = group_size.map_err(|wrong| Pointed::shape(format!("/{SIZE}"), wrong))?;
         let raw_items = completions.into_iter().enumerate().map(|(place, completion)| {
             let about = Label {
                 reference_calls: at(calls.as_ref(), place),

@@ -109,6 +109,7 @@ async fn score(app: &App, asked: Asked, idempotency: Option<Idempotency>) -> Res
     let (items, abandoned) = (Vec::new(), gone.0.clone());
     // Where `on_invalid` is `error`, nothing is stored of what is one.
     let all_valid = false;
+    let arrived = Some(arrived);
     let job = Job { body, arrived, due, request_id, idempotency, all_valid, items, facts: false, abandoned };
     Ok(Bytes::from(scoring::score(app, job).await?.body))
 }

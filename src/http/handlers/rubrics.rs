@@ -161,8 +161,13 @@ async fn read_body<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> Result<
         if problem.kind() != Kind::TooLarge {
             return problem;
         }
-        let detail = "the body is larger than this path takes; a rubric has 256 KiB at most, and is packed no larger \
-                      than --max-body-bytes";
+        let most = app.limits.config.max_body_bytes;
+        let most = if most < MAX_RUBRIC_BYTES {
+            format!("{most} bytes at most, by --max-body-bytes")
+        } else {
+            format!("{} KiB at most", MAX_RUBRIC_BYTES >> 10)
+        };
+        let detail = format!("the body is larger than this path takes; a rubric has {most}");
         Problem::new(Kind::TooLarge, detail)
     };
     let mut admission = app.limits.admit(headers).map_err(told)?;

@@ -79,6 +79,21 @@ impl<'a> Given<'a> {
         Some(Self { raw: walk.since(start)?, fields })
     }
 
+    /// Why a dialect refused it, if it did.
+    fn refusal(&self) -> Option<Pointed> {
+        let reason = self.raw.strip_prefix("{\"")?.strip_prefix(REFUSED)?.strip_prefix("\":")?;
+        let Text(reason) = serde_json::Deserializer::from_str(reason).into_iter().next()?.ok()?;
+        Some(Pointed::shape("", excerpt(&reason)))
+    }
+
+    /// As [`Self::read`], for an item that a dialect has prepared, and may have refused.
+    ///
+    /// # Errors
+    /// As that, and why it was refused.
+    pub fn read_prepared(self, tools: &'a str, format: ToolFormat) -> Result<Item<'a>, Pointed> {
+        self.refusal().map_or_else(|| self.read(tools, format), Err)
+    }
+
     /// Reads it. `tools` is the raw tool list of the request, for items without their own, and `format` the rubric's, for
     /// those that name none.
     ///
@@ -131,7 +146,7 @@ pub(super) struct ItemFields<'a> {
 
 const UNKNOWN_FIELDS_KEPT: usize = 4;
 
-/// A field of an item that was refused before it came here: why, in words. Stands before all others.
+/// A field of an item that a dialect refused: why, in words. Stands before all others; from anybody else it is an unknown field.
 pub(in crate::http) const REFUSED: &str = "$refused";
 
 impl<'de> Deserialize<'de> for ItemFields<'de> {
@@ -164,7 +179,6 @@ impl<'de> Deserialize<'de> for ItemFields<'de> {
                         "metadata" => {
                             map.next_value::<IgnoredAny>()?;
                         }
-                        REFUSED => return Err(A::Error::custom(map.next_value::<Text<'_>>()?.0)),
                         other => {
                             fields.note_unknown(other);
                             map.next_value::<IgnoredAny>()?;
@@ -203,7 +217,6 @@ impl<'a> ItemFields<'a> {
                 "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,
                 "response_tokens" => fields.response_tokens = serde_json::from_str(walk.value()?).ok()?,
                 "metadata" => drop(walk.value()?),
-                REFUSED => return None,
                 other => {
                     fields.note_unknown(other);
                     walk.value()?;
@@ -332,15 +345,16 @@ pub(in crate::http) fn check_kept(kept: &Kept<'_>) -> Result<(), Pointed> {
         check_name(&group, "/group")?;
     }
     match kept.tools.map(RawValue::get) {
-        Some(tools) if !is_list(tools) => Err(Pointed::shape("/tools", "give a list of tools")),
+        Some(tools) if list_of(tools).is_none() => Err(Pointed::shape("/tools", "give a list of tools")),
         _ => Ok(()),
     }
 }
 
-/// Whether a JSON value is a list, or a text that holds one.
-fn is_list(raw: &str) -> bool {
-    let held = serde_json::from_str::<Text<'_>>(raw);
-    held.map_or(raw.starts_with('['), |Text(text)| serde_json::from_str::<Vec<&RawValue>>(&text).is_ok())
+/// A JSON list, or the one that a text holds, as data sets have it; `None` for anything else.
+pub(in crate::http) fn list_of(raw: &str) -> Option<Cow<'_, str>> {
+    let list = if raw.starts_with('"') { serde_json::from_str::<Text<'_>>(raw).ok()?.0 } else { Cow::Borrowed(raw) };
+    let is_list = || raw.starts_with('[') || serde_json::from_str::<Vec<IgnoredAny>>(&list).is_ok();
+    is_list().then_some(list)
 }
 
 #[derive(Debug, Deserialize)]

@@ -61,7 +61,7 @@ impl fmt::Display for Pointed {
 const MAX_MESSAGE_CHARS: usize = 400;
 
 /// The text, or its start.
-pub(super) fn excerpt(text: &str) -> String {
+pub(in crate::http) fn excerpt(text: &str) -> String {
     match text.char_indices().nth(MAX_MESSAGE_CHARS) {
         Some((end, _)) => format!("{} ..", &text[..end]),
         None => text.to_owned(),

@@ -346,6 +346,8 @@ def test_what_is_given_beside_a_label_wins_but_for_the_group() -> None:
 def test_a_completion_of_nothing_is_an_answer() -> None:
     assert common.trajectory("q", [])["messages"][-1] == {"role": "assistant", "content": ""}
     assert common.trajectory(None, [])["messages"] == []
+    # Where there is no completion at all, nothing is made up for the server to score.
+    assert common.trajectory("q", None)["messages"] == [{"role": "user", "content": "q"}]
 
 
 def test_labels_may_come_from_parquet() -> None:

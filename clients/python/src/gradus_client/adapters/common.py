@@ -104,7 +104,7 @@ def trajectory(prompt: Any, completion: Any, label: Any = None, **fields: Any) -
     if isinstance(completion, str):
         return {**item, "prompt": "" if prompt is None else prompt, "response": completion}
     said = messages(completion, "assistant")
-    if prompt is not None and not said:
+    if prompt is not None and completion is not None and not said:
         # Of a completion without a token no message is left.
         said = messages("", "assistant")
     return {**item, "messages": [*messages(prompt, "user"), *said]}
