@@ -137,9 +137,9 @@ impl Run {
             unchanged(&saved.state, &state, &config)?;
             same_prompts(&saved.state, &world)?;
         }
-        if let Some(rubric) =
-            rewarder.rules().filter(|rubric| saved.as_ref().is_some_and(|s| s.state.has_other_mastery(rubric)))
-        {
+        let earlier = saved.as_ref().map(|saved| &saved.state);
+        let reads_other = |rubric: &&Rubric| earlier.is_some_and(|state| state.has_other_mastery(rubric));
+        if let Some(rubric) = rewarder.rules().filter(reads_other) {
             tracing::warn!(rubric = %rubric.name, "an earlier version began this run: its pass rates are over the rollouts that \
                 came to a stage, and those of now, to which they move with `reward.mastery_rate`, over all that are scored");
         }
