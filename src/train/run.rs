@@ -349,7 +349,7 @@ impl Run {
         let RunState { config_hash, seed, rubric, judges, data, mastery_of_all, .. } = self.state.clone();
         // With other settings a run that ended may have more to do.
         let early = saved.state.early.clone().filter(|_| !force);
-        self.state = RunState { rubric, config_hash, data, judges, seed, early, mastery_of_all, ..saved.state };
+        self.state = RunState { mastery_of_all, rubric, config_hash, data, judges, seed, early, ..saved.state };
         Ok(())
     }
 
