@@ -56,8 +56,8 @@ impl std::fmt::Debug for Cache {
 
 impl Cache {
     /// A cache of about this many bytes.
-    pub(super) fn new(bytes: u64, memory: Option<Arc<dyn FindingStore>>) -> Self {
-        let kept = Kept::new(bytes, memory);
+    pub(super) fn new(bytes: u64, store: Option<Arc<dyn FindingStore>>) -> Self {
+        let kept = Kept::new(bytes, store);
         Self { kept, running: SingleFlight::default(), hits: AtomicU64::new(0), misses: Arc::default() }
     }
 

@@ -6,9 +6,13 @@
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-/// How what models say is read: a part of every judge's identity. To be raised with each change of this program after which
-/// the same words give another number, so that none of before is taken for one of now.
-pub(super) const READING: u32 = 3;
+/// How what models of a server say is read: a part of their judges' identity. To be raised with each change of this program
+/// after which the same words give another number, so that none of before is taken for one of now.
+pub(super) const REMOTE_READING: u32 = 2;
+
+/// The same for models on this machine, which this program asks in its own way too: an answer that a server was paid for is
+/// not asked again because of what changes here.
+pub(super) const LOCAL_READING: u32 = 3;
 
 /// Who says a message of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -23,14 +23,14 @@ pub trait FindingStore: std::fmt::Debug + Send + Sync {
 #[derive(Clone)]
 pub(super) struct Kept {
     findings: moka::future::Cache<Key, Arc<Finding>>,
-    memory: Option<Arc<dyn FindingStore>>,
+    store: Option<Arc<dyn FindingStore>>,
 }
 
 impl Kept {
-    /// About this many bytes here, and what `memory` has.
-    pub(super) fn new(bytes: u64, memory: Option<Arc<dyn FindingStore>>) -> Self {
+    /// About this many bytes here, and what `store` has.
+    pub(super) fn new(bytes: u64, store: Option<Arc<dyn FindingStore>>) -> Self {
         let weigh = |_: &Key, finding: &Arc<Finding>| u32::try_from(weight(finding)).unwrap_or(u32::MAX);
-        Self { findings: moka::future::Cache::builder().weigher(weigh).max_capacity(bytes).build(), memory }
+        Self { findings: moka::future::Cache::builder().weigher(weigh).max_capacity(bytes).build(), store }
     }
 
     /// What is kept here under a key.
@@ -56,15 +56,15 @@ impl Kept {
     /// Keeps a finding here and beyond, by the form that it has, which need not be the one that was likely.
     pub(super) async fn keep(&self, keys: &Keys, want: &AnswerForm, finding: &Arc<Finding>) {
         let key = keys.of(finding.form(want));
-        if let Some(memory) = &self.memory {
-            memory.put(&key, &to_bytes(finding));
+        if let Some(store) = &self.store {
+            store.put(&key, &to_bytes(finding));
         }
         self.findings.insert(key, finding.clone()).await;
     }
 
     async fn read(&self, key: Key) -> Option<Finding> {
-        let memory = self.memory.clone()?;
-        let kept = tokio::task::spawn_blocking(move || memory.get(&key)).await.ok()??;
+        let store = self.store.clone()?;
+        let kept = tokio::task::spawn_blocking(move || store.get(&key)).await.ok()??;
         from_bytes(&kept)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use self::load::Loaded;
-use super::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, PromptMessage, READING, Usage};
+use super::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, PromptMessage, Usage};
 use super::rank::check_order;
 use super::shorten::{KEPT, cut_to, longest_untrusted, with_fewer};
 use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
@@ -23,6 +23,7 @@ use crate::lm::{
     Sampling, Worker,
 };
 use crate::stages::Unavailable;
+use crate::trajectory::{THINK_END, opens_thinking};
 
 /// Tokens of the object that follows the reasoning, at least: what its label needs beyond that is added.
 const OBJECT_TOKENS: usize = 64;
@@ -140,7 +141,7 @@ impl Local {
             Some(end) => Constraints::new(&tokenizer, network.vocab(), *end).map_err(|error| error.to_string()),
             None => Err("no file of the model names the token that ends a text (eos_token_id)".to_owned()),
         };
-        let think_end = tokenizer.token_to_id("</think>");
+        let think_end = tokenizer.token_to_id(THINK_END);
         let (reward, context) = (network.is_reward_model(), network.context());
         let text = Arc::new(TextSide { tokenizer, template, constraints, ends, think_end, reward, context });
         let worker = Worker::start(move || network.into_model(), config.queue_tokens);
@@ -180,7 +181,10 @@ impl Local {
         seed: u64,
     ) -> Result<Finding, Unavailable> {
         let budget = budget as usize;
-        let guide = self.text.reasoned(labels, budget)?;
+        let (text, asked, wanted) = (self.text.clone(), inquiry.clone(), labels.clone());
+        let guide = tokio::task::spawn_blocking(move || text.reasoned(&asked, &wanted, budget)).await;
+        let guide =
+            guide.unwrap_or_else(|_| Err(Unavailable::no_verdict("the judge's guide failed; please report it")))?;
         let answer_tokens = budget + guide.object_tokens().max(OBJECT_TOKENS);
         let encoded = self.encode(inquiry, answer_tokens).await?;
         let prompt_tokens = encoded.tokens.len() as u64;
@@ -192,7 +196,8 @@ impl Local {
         };
         let Some(label) = guide.label() else {
             return Err(Unavailable::no_verdict(format!(
-                "the judge's answer of {} tokens ends before its verdict; use shorter labels",
+                "the judge's answer ends after {} tokens and before its verdict, for which {answer_tokens} were left; \
+                 please report it",
                 done.tokens.len()
             )));
         };
@@ -343,12 +348,12 @@ impl TextSide {
         }
         let mut rendered = self.render(inquiry)?;
         let is_due_at_once = matches!(inquiry.want, AnswerForm::Labels(_) | AnswerForm::Order { .. });
-        if is_due_at_once && trusted_end(&rendered).trim_end().ends_with("<think>") {
+        if is_due_at_once && opens_thinking(rendered.trusted_end()) {
             rendered.push_trusted(THOUGHT);
         }
         let tokens =
             self.tokenizer.encode_prompt(&rendered).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
-        let end = trusted_end(&rendered);
+        let end = rendered.trusted_end();
         let labels =
             self.tokenizer.label_tokens(labels, end).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         Ok(Encoded { tokens, labels })
@@ -370,22 +375,15 @@ impl TextSide {
         self.template.render(&chat, &options).map_err(|error| Unavailable::no_verdict(error.to_string()))
     }
 
-    fn reasoned(&self, labels: &Arc<[String]>, budget: usize) -> Result<ReasonedLabel, Unavailable> {
+    fn reasoned(&self, inquiry: &Inquiry, labels: &Arc<[String]>, budget: usize) -> Result<ReasonedLabel, Unavailable> {
         let constraints = self.constraints.as_ref().map_err(Unavailable::no_verdict)?;
-        let bridge = match self.think_end {
-            Some(_) => THOUGHT,
-            None => "\n\n",
-        };
+        // The end of thinking need not be one token where the template opens it.
+        let thinks = self.think_end.is_some() || opens_thinking(self.render(inquiry)?.trusted_end());
+        let bridge = if thinks { THOUGHT } else { "\n\n" };
         let bridge =
             self.tokenizer.encode_trusted(bridge).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
         let ends = self.ends.iter().copied().chain(self.think_end).collect();
         let reasoning = Reasoning { ends, bridge, budget };
         ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(|error| from_lm(&error))
     }
-}
-
-/// What stands behind the last untrusted text.
-fn trusted_end(rendered: &Rendered) -> &str {
-    let start = rendered.untrusted.last().map_or(0, |range| range.end);
-    rendered.text.get(start..).unwrap_or_default()
 }

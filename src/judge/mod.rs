@@ -101,14 +101,14 @@ impl Judges {
     }
 
     /// Loads and connects all judges of a configuration. `key` finds the key that a name in `api_key_env` stands for;
-    /// `memory` keeps findings beyond this process.
+    /// `store` keeps findings beyond this process.
     ///
     /// # Errors
     /// The first judge that cannot be had, and why.
     pub fn open(
         config: &Config,
         key: impl Fn(&str) -> Option<String>,
-        memory: Option<Arc<dyn FindingStore>>,
+        store: Option<Arc<dyn FindingStore>>,
     ) -> Result<Self, ConfigError> {
         let open = |(name, judge): (&String, &JudgeConfig)| match judge.open(&key) {
             Ok(model) => Ok((name.clone(), model)),
@@ -116,11 +116,11 @@ impl Judges {
         };
         let by_name = config.judges.iter().map(open).collect::<Result<_, _>>()?;
         tell_apart(&by_name)?;
-        Ok(Self::with(by_name, config.cache_bytes, memory))
+        Ok(Self::with(by_name, config.cache_bytes, store))
     }
 
-    fn with(by_name: BTreeMap<String, Model>, cache_bytes: u64, memory: Option<Arc<dyn FindingStore>>) -> Self {
-        Self { by_name: Arc::new(by_name), past: Arc::default(), cache: Arc::new(Cache::new(cache_bytes, memory)) }
+    fn with(by_name: BTreeMap<String, Model>, cache_bytes: u64, store: Option<Arc<dyn FindingStore>>) -> Self {
+        Self { by_name: Arc::new(by_name), past: Arc::default(), cache: Arc::new(Cache::new(cache_bytes, store)) }
     }
 
     /// The same judges, and for names that none of them has, those of another time by their identities: their answers

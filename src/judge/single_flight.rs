@@ -165,9 +165,9 @@ mod tests {
     /// However often it is asked, a judge that hangs takes its own time once.
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_everybodys() {
-        let (asking, asked, start) = (SingleFlight::<u32>::default(), Arc::new(AtomicUsize::new(0)), Instant::now());
+        let (flights, asked, start) = (SingleFlight::<u32>::default(), Arc::new(AtomicUsize::new(0)), Instant::now());
         let ask = || {
-            asking.ask(KEY, after(60), |_| {
+            flights.ask(KEY, after(60), |_| {
                 let asked = asked.clone();
                 async move {
                     asked.fetch_add(1, SeqCst);
@@ -180,24 +180,24 @@ mod tests {
         assert_eq!([a.0, b.0, c.0], [true, false, false]);
         assert!([a.1, b.1, c.1].iter().all(|answer| *answer == Some(Err(failure("it hangs")))));
         assert_eq!((asked.load(SeqCst), start.elapsed().as_secs()), (1, 2));
-        assert!(lock(&asking.running).is_empty());
+        assert!(lock(&flights.running).is_empty());
         ask().await.1.unwrap().unwrap_err();
         assert_eq!(asked.load(SeqCst), 2, "it is not kept");
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_has_more_time_gets_what_another_one_began() {
-        let asking = SingleFlight::default();
+        let flights = SingleFlight::default();
         let begin = |deadline: Deadline| async move {
             let slow = sleep(Duration::from_secs(5));
             deadline.timeout(slow).await.map(|()| 7).ok_or_else(|| failure("too slow"))
         };
-        let hurried = asking.ask(KEY, after(1), begin);
-        let patient = asking.ask(KEY, after(9), |_| async { panic!("it is under way") });
+        let hurried = flights.ask(KEY, after(1), begin);
+        let patient = flights.ask(KEY, after(9), |_| async { panic!("it is under way") });
         let (hurried, patient) = tokio::join!(hurried, patient);
         assert_eq!((hurried, patient), ((true, None), (false, Some(Ok(7)))));
         // Alone it says for itself why there is nothing.
-        assert_eq!(asking.ask(KEY, after(1), begin).await, (true, Some(Err(failure("too slow")))));
+        assert_eq!(flights.ask(KEY, after(1), begin).await, (true, Some(Err(failure("too slow")))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -208,7 +208,7 @@ mod tests {
                 self.0.fetch_add(1, SeqCst);
             }
         }
-        let (asking, dropped) = (SingleFlight::<u32>::default(), Arc::new(AtomicUsize::new(0)));
+        let (flights, dropped) = (SingleFlight::<u32>::default(), Arc::new(AtomicUsize::new(0)));
         let begin = |_| {
             let guard = Dropped(dropped.clone());
             async move {
@@ -216,8 +216,8 @@ mod tests {
                 pending().await
             }
         };
-        let first = timeout(Duration::from_secs(1), asking.ask(KEY, after(60), begin));
-        let second = timeout(Duration::from_secs(3), asking.ask(KEY, after(60), begin));
+        let first = timeout(Duration::from_secs(1), flights.ask(KEY, after(60), begin));
+        let second = timeout(Duration::from_secs(3), flights.ask(KEY, after(60), begin));
         let (first, second) = tokio::join!(first, async {
             let second = second.await;
             (second, dropped.load(SeqCst))
@@ -227,14 +227,14 @@ mod tests {
         while dropped.load(SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(lock(&asking.running).is_empty());
+        assert!(lock(&flights.running).is_empty());
     }
 
     #[tokio::test]
     async fn a_panic_is_a_failure_and_the_next_one_is_asked() {
-        let asking = SingleFlight::default();
-        let answer = asking.ask(KEY, after(60), |_| async { panic!("a bug") }).await.1;
+        let flights = SingleFlight::default();
+        let answer = flights.ask(KEY, after(60), |_| async { panic!("a bug") }).await.1;
         assert!(answer.unwrap().unwrap_err().message.contains("failed on this question"));
-        assert_eq!(asking.ask(KEY, after(60), |_| async { Ok(1) }).await, (true, Some(Ok(1))));
+        assert_eq!(flights.ask(KEY, after(60), |_| async { Ok(1) }).await, (true, Some(Ok(1))));
     }
 }

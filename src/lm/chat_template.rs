@@ -5,7 +5,6 @@
 //! ends of a message stays visible, because templates trim it. Knows no tokenizer and reads no clock.
 
 mod clock;
-mod json;
 mod messages;
 mod predicates;
 mod source;
@@ -175,7 +174,6 @@ impl ChatTemplate {
         let source = without_generation_tags(source);
         let mut environment = jinja::environment();
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", json::tojson);
         environment.add_test("iterable", predicates::is_iterable);
         environment.add_test("sequence", predicates::is_sequence);
         environment.add_function("raise_exception", |message: &str| -> Result<String, Error> {

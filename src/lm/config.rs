@@ -366,10 +366,14 @@ impl Keys<'_> {
         }
     }
 
-    /// `YaRN`'s; `mscale` and `mscale_all_dim` count together only, as transformers has it.
+    /// `YaRN`'s; `mscale` and `mscale_all_dim` count together only, and 0 is as good as none, as transformers has it.
     fn attention_factor(&self, factor: f64) -> Result<f64, LmError> {
         let of = |scale: f64| 0.1 * scale * factor.max(1.0).ln() + 1.0;
-        let scales = self.number("mscale")?.zip(self.number("mscale_all_dim")?);
+        let given = |key: &str| match self.0.get(key).and_then(Value::as_f64) {
+            Some(0.0) => Ok(None),
+            _ => self.number(key),
+        };
+        let scales = given("mscale")?.zip(given("mscale_all_dim")?);
         let otherwise = scales.map_or_else(|| of(1.0), |(scale, all)| of(scale) / of(all));
         Ok(self.number("attention_factor")?.unwrap_or(otherwise))
     }

@@ -3,6 +3,8 @@
 //! In: the source of a chat template or of a rubric's prompt. Out: an environment that holds it, or [`TemplateFault`].
 //! Knows neither what a template is for nor what it is given.
 
+mod json;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error};
 
@@ -45,6 +47,8 @@ pub fn environment() -> Environment<'static> {
     }
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION);
+    // The engine's own would let what placeholders stand for leave its string.
+    environment.add_filter("tojson", json::tojson);
     // Without it an error knows its line only.
     environment.set_debug(true);
     environment

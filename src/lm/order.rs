@@ -50,6 +50,8 @@ impl OrderGuide {
     fn can_say(&self, token: u32) -> bool {
         let text = self.text.text_with(token);
         let Some(said) = text.strip_prefix(LEAD) else { return true };
+        // What ends the text may have digits in its name.
+        let said = said.iter().position(|byte| *byte == b']').and_then(|end| said.get(..=end)).unwrap_or(said);
         let mut left: Vec<&[u8]> = self.numbers.iter().map(String::as_bytes).collect();
         let mut said: Vec<&[u8]> = said.split(|byte| !byte.is_ascii_digit()).collect();
         // The last one may still grow.
@@ -111,6 +113,28 @@ mod tests {
             }
         }
         guide.indices().unwrap()
+    }
+
+    #[test]
+    fn what_ends_the_text_may_have_a_number_in_its_name() {
+        let file = include_bytes!("../../tests/small_judge/tokenizer.json");
+        let mut file: Value = serde_json::from_slice(file).unwrap();
+        let added = file["added_tokens"].as_array_mut().unwrap();
+        let end = added.iter_mut().find(|token| token["id"] == 262).unwrap();
+        let name = end["content"].as_str().unwrap().to_owned();
+        end["content"] = "<|end_1|>".into();
+        if let Some(id) = file["model"]["vocab"].as_object_mut().unwrap().remove(&name) {
+            file["model"]["vocab"]["<|end_1|>"] = id;
+        }
+        let tokenizer = Tokenizer::from_json("tokenizer.json".as_ref(), file.to_string().as_bytes()).unwrap();
+        let constraints = Constraints::new(&tokenizer, 288, 262).unwrap();
+        let mut guide = OrderGuide::new(&constraints, 2).unwrap();
+        let ends = (0..32).any(|_| {
+            let mask = guide.allowed().unwrap().unwrap();
+            let token = ids(&mask).next().expect("something can always be said");
+            guide.accept(Drawn { token, logprob: 0.0 }).unwrap() == Next::Stop
+        });
+        assert!(ends);
     }
 
     #[test]

@@ -90,6 +90,8 @@ mod tests {
         for (more, wanted) in [
             ("", 0.1 * 4f64.ln() + 1.0),
             (r#", "mscale": 0.707"#, 0.1 * 4f64.ln() + 1.0),
+            (r#", "mscale": 1.0, "mscale_all_dim": 0"#, 0.1 * 4f64.ln() + 1.0),
+            (r#", "mscale": 0.0, "mscale_all_dim": 1.0"#, 0.1 * 4f64.ln() + 1.0),
             (r#", "mscale": 1.0, "mscale_all_dim": 1.0"#, 1.0),
             (r#", "mscale": 1.0, "mscale_all_dim": 0.5"#, (0.1 * 4f64.ln() + 1.0) / (0.05 * 4f64.ln() + 1.0)),
             (r#", "mscale": 1.0, "mscale_all_dim": 0.5, "attention_factor": 1.25"#, 1.25),

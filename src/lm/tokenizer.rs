@@ -175,17 +175,17 @@ impl Tokenizer {
     pub fn from_json(path: &Path, json: &[u8]) -> Result<Self, TokenizerError> {
         let malformed = |message: String| TokenizerError::Malformed { path: path.to_owned(), message };
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| malformed(error.to_string()))?;
-        let sketch: FileFields = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
+        let fields: FileFields = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
         // Some files carry the settings of the training run: a prompt must never be cut or filled up in silence.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         let added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
-        let unknown = sketch.model.unk_token.and_then(|token| inner.token_to_id(&token)).or(sketch.model.unk_id);
+        let unknown = fields.model.unk_token.and_then(|token| inner.token_to_id(&token)).or(fields.model.unk_id);
         let control = added.iter().filter(|(id, token)| Some(**id) != unknown && can_control(token));
         let control = control.map(|(id, _)| *id).collect();
         let last = inner.get_vocab(true).into_values().max();
         let vocabulary = last.map_or(0, |last| last as usize + 1);
-        let byte_level = sketch.decoder.as_ref().is_some_and(|decoder| decoder.to_string().contains("\"ByteLevel\""));
+        let byte_level = fields.decoder.as_ref().is_some_and(|decoder| decoder.to_string().contains("\"ByteLevel\""));
         Ok(Self { inner, path: path.to_owned(), added, control, vocabulary, byte_level })
     }
 

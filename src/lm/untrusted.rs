@@ -38,6 +38,9 @@ pub enum UntrustedError {
     /// More pieces than there are private-use characters.
     #[error("{0} pieces of untrusted text are too many for one prompt; send a shorter conversation")]
     TooManyPieces(usize),
+    /// Trusted text with the character that marks JSON.
+    #[error("the template, or what it is given, holds the noncharacter U+FFFFF; take it out")]
+    Mark,
     /// The text would not fit.
     #[error("the rendered text has more than {limit} bytes; shorten the conversation or the template")]
     TooLong {
@@ -148,8 +151,8 @@ pub fn pieces<'a>(text: &'a str, untrusted: &[Range<usize>]) -> Result<Vec<Piece
 /// The private-use planes: characters that mean nothing to anybody, 131,068 of them.
 const PRIVATE_USE: [RangeInclusive<char>; 2] = ['\u{F0000}'..='\u{FFFFD}', '\u{100000}'..='\u{10FFFD}'];
 
-/// Stands before a placeholder once for each time that the template wrote it into a JSON string. No text may hold it: it is a
-/// noncharacter.
+/// Stands before a placeholder once for each time that the template wrote it into a JSON string. A noncharacter, which is for
+/// such use inside programs: what a template sees must not hold it.
 const IN_JSON: char = '\u{FFFFF}';
 
 /// JSON of a template's making: the texts that its placeholders stand for are to be escaped, too.
@@ -173,20 +176,27 @@ pub struct Placeholders<'a> {
     taken: BTreeSet<char>,
     texts: HashMap<char, &'a str>,
     next: char,
+    /// Whether the template sees [`IN_JSON`], which would then be taken for a mark of its own.
+    sees_mark: bool,
 }
 
 impl<'a> Placeholders<'a> {
     /// Placeholders that occur in none of the texts that the template can see.
     pub fn absent_from<'t>(seen: impl IntoIterator<Item = &'t str>) -> Self {
-        let taken = seen.into_iter().flat_map(str::chars).filter(|c| is_private_use(*c)).collect();
-        Self { taken, texts: HashMap::new(), next: *PRIVATE_USE[0].start() }
+        let mut sees_mark = false;
+        let seen = seen.into_iter().flat_map(str::chars).inspect(|c| sees_mark |= *c == IN_JSON);
+        let taken = seen.filter(|c| is_private_use(*c)).collect();
+        Self { taken, texts: HashMap::new(), next: *PRIVATE_USE[0].start(), sees_mark }
     }
 
     /// A character that occurs nowhere yet.
     ///
     /// # Errors
-    /// When none is left.
+    /// When none is left, or the template sees what marks JSON.
     pub fn fresh(&mut self) -> Result<char, UntrustedError> {
+        if self.sees_mark {
+            return Err(UntrustedError::Mark);
+        }
         let found = (self.next..=char::MAX)
             .find(|c| is_private_use(*c) && !self.taken.contains(c))
             .ok_or(UntrustedError::TooManyPieces(self.texts.len()))?;
@@ -316,6 +326,17 @@ mod tests {
         let many = placeholders.hide(&text).unwrap().unwrap().to_string().repeat(1000);
         assert_eq!(placeholders.resolve(&many, 999_999), Err(UntrustedError::TooLong { limit: 999_999 }));
         assert_eq!(placeholders.resolve(&many, 1_000_000).unwrap().untrusted.len(), 1);
+    }
+
+    #[test]
+    fn a_mark_of_json_in_what_the_template_sees_is_refused() {
+        let mut placeholders = Placeholders::absent_from(["a\u{FFFFF}b"]);
+        assert_eq!(placeholders.hide(""), Ok(None), "nothing is there to be marked");
+        assert_eq!(placeholders.hide("x"), Err(UntrustedError::Mark));
+        // In what is untrusted it is text.
+        let mut placeholders = Placeholders::absent_from([]);
+        let one = placeholders.hide("\u{FFFFF}\"").unwrap().unwrap();
+        assert_eq!(placeholders.resolve(&format!("{one}{one}"), 100).unwrap().text, "\u{FFFFF}\"".repeat(2));
     }
 
     #[test]

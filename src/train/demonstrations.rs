@@ -155,8 +155,9 @@ fn unwritten<'a>(text: &'a str, begun: &str) -> Result<&'a str, TrainError> {
              before its answer or call"
         )));
     }
-    let without = text.strip_prefix(begun).or_else(|| text.strip_prefix(begun.trim_end()));
-    Ok(without.unwrap_or(text))
+    let said = text.trim_start();
+    let without = said.strip_prefix(begun).or_else(|| said.strip_prefix(begun.trim_end()));
+    Ok(without.filter(|_| !begun.is_empty()).unwrap_or(text))
 }
 
 #[cfg(test)]
@@ -198,7 +199,7 @@ mod tests {
             let sample = sample(&[message(Role::User, "a"), message(Role::Assistant, text)], &reasoner());
             sample.map(|sample| reasoner().text(&sample.tokens).unwrap()).map_err(|error| error.to_string())
         };
-        for text in ["<think>\nhm</think>b", "hm</think>b"] {
+        for text in ["<think>\nhm</think>b", "\n<think>\nhm</think>b", "hm</think>b"] {
             assert_eq!(learnt(text).unwrap(), "a<|end|><|assistant|><think>\nhm</think>b<|end|>", "{text}");
         }
         assert!(learnt("b").unwrap_err().contains("write </think> before"));

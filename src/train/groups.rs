@@ -17,10 +17,10 @@ use crate::judge::MAX_CANDIDATES;
 use crate::rubric::Rubric;
 use crate::stages::JudgeMode;
 
-/// Whether a group is no larger than a judge can put in order, where the rubric has one that does.
+/// Whether a group has no more answers than a judge can put in order, where the rubric has one that does.
 ///
 /// # Errors
-/// When it is larger: none of its rollouts would get a reward.
+/// When it may have more that differ: equal ones share a place, and where too many differ none of the rollouts gets a reward.
 pub(super) fn check_size(config: &TrainConfig, rubric: Option<&Rubric>) -> Result<(), TrainError> {
     let size = config.rollout.group_size;
     let ranks = |rubric: &Rubric| {
@@ -30,8 +30,8 @@ pub(super) fn check_size(config: &TrainConfig, rubric: Option<&Rubric>) -> Resul
         return Ok(());
     }
     Err(TrainError::other(format!(
-        "rollout.group_size: is {size}, and the rubric has a judge put the answers of a group in order, {MAX_CANDIDATES} at \
-         most; make it {MAX_CANDIDATES} or less"
+        "rollout.group_size: is {size}, and the rubric has a judge put the answers of a group in order: more than \
+         {MAX_CANDIDATES} different answers of a group cannot be ordered; make it {MAX_CANDIDATES} or less"
     )))
 }
 

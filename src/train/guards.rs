@@ -11,6 +11,7 @@ use super::TrainError;
 use super::config::{Schedule, TrainConfig};
 use super::env::{Split, Task};
 use super::groups::DapoConfig;
+use super::policy::FILES;
 use super::reward::Rewarder;
 use super::rollout::EpisodeContext;
 use super::state::RunState;
@@ -106,17 +107,6 @@ const POLICY: &str = "policy: ";
 /// The one that versions before it did not look at.
 const LATEST_FILE: &str = "chat_template.json";
 
-/// Files of the policy by which it reads and writes texts.
-const POLICY_FILES: [&str; 7] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    LATEST_FILE,
-];
-
 /// The hash of each file of a run's data: what is known of a task is kept by its place in them. Then those of the `policy`'s
 /// files, of which some may not be there.
 ///
@@ -127,7 +117,7 @@ pub(super) fn hashes(config: &TrainConfig, policy: &Path) -> Result<BTreeMap<Str
     for (setting, path) in config.data_files() {
         all.insert(setting.to_owned(), hash(path)?);
     }
-    for name in POLICY_FILES {
+    for name in FILES {
         let path = policy.join(name);
         // One that is put there later counts, too.
         let hash = if path.exists() { hash(&path)? } else { "none".to_owned() };

@@ -27,9 +27,14 @@ pub(super) fn sampler(
         let serving = config.output.join("serving");
         return Ok(Sampler::Server(Box::new(Server::new(server.clone(), options.rollout_token.clone(), serving)?)));
     }
-    let at_once = config.rollout.prompts * config.rollout.group_size;
     // Not the whole context: of a long one the keys and values alone would fill the memory.
-    Ok(Sampler::Engine(Box::new(policy.engine(at_once.max(config.evaluation.questions), longest.max(1))?)))
+    Ok(Sampler::Engine(Box::new(policy.engine(at_once(config), longest.max(1))?)))
+}
+
+/// Most rollouts that are written at once: those of a step, or of an evaluation where there is any.
+fn at_once(config: &TrainConfig) -> usize {
+    let questions = if config.evaluation.every > 0 { config.evaluation.questions } else { 0 };
+    (config.rollout.prompts * config.rollout.group_size).max(questions)
 }
 
 /// How rollouts read calls: as the rubric that scores them does.
@@ -90,6 +95,20 @@ mod tests {
     use crate::judge::Judges;
     use crate::rubric::Rubric;
     use crate::trajectory::{ParseMode, ToolFormat};
+
+    #[test]
+    fn an_evaluation_that_never_comes_takes_no_memory() {
+        let with = |evaluation: &str| {
+            let text = format!(
+                "name = \"n\"\noutput = \"o\"\nalgorithm = \"grpo\"\nsteps = 1\npolicy = {{}}\n\
+                 rollout = {{ prompts = 2, group_size = 3 }}\nevaluation = {{ {evaluation} }}\n\
+                 [environment]\nkind = \"qa_search\"\ncorpus = \"c\"\ntrain = \"t\"\nheld_out = \"h\"\n"
+            );
+            at_once(&toml::from_str(&text).unwrap())
+        };
+        let found = ["every = 0, questions = 500", "every = 1, questions = 500", "every = 1, questions = 4"].map(with);
+        assert_eq!(found, [6, 500, 6]);
+    }
 
     #[test]
     fn rollouts_read_calls_as_their_rubric_does() {

@@ -14,7 +14,7 @@ use crate::lm::training::{Activations, LoraConfig, TrainableDecoder};
 use crate::lm::{Engine, KvPool, ModelConfig, Weights};
 
 /// Files of a model directory besides its weights.
-const FILES: [&str; 10] = [
+pub(super) const FILES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",

@@ -16,13 +16,11 @@ use crate::lm::chat_template::{ChatEnd, ChatMessage, ChatOptions, ChatTemplate};
 use crate::lm::tokenizer::{SpecialText, Tokenizer};
 use crate::lm::untrusted::Rendered;
 use crate::lm::{ModelConfig, end_tokens};
-use crate::trajectory::Role;
+use crate::trajectory::{Role, THINK, opens_thinking};
 
 /// Stands for a turn of the policy while a template is asked what comes after one. Templates trim and search texts for
 /// tags; a plain word passes through them.
 const TURN: &str = "gradus-turn";
-/// What opens reasoning. Templates of models that always reason write it for them.
-const THINK: &str = "<think>";
 
 /// How a model writes conversations down, and the tools that they are about.
 #[derive(Debug, Clone)]
@@ -198,8 +196,7 @@ impl Protocol {
 /// What a template has written of the turn that it opens: reasoning that it began. What a tool or a user says opens none.
 fn begun(rendered: &Rendered) -> String {
     let end = rendered.trusted_end();
-    let opens = end.trim_end().ends_with(THINK);
-    end.rfind(THINK).filter(|_| opens).and_then(|at| end.get(at..)).unwrap_or_default().to_owned()
+    end.rfind(THINK).filter(|_| opens_thinking(end)).and_then(|at| end.get(at..)).unwrap_or_default().to_owned()
 }
 
 /// Tools as a template is given them: some ask whether they are there at all, so that an empty list is none.

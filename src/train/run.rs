@@ -104,7 +104,6 @@ impl Run {
         let protocol = Protocol::load(policy.files(), policy.decoder.config(), environment.tools_json())?;
         let rewarder = parts::rewarder(&config, options, environment.tools_json())?;
         check_mastery(&config, &rewarder)?;
-        check_size(&config, rewarder.rules())?;
         let exam = Arc::new(Rubric::from_toml(EXAM).map_err(TrainError::other)?);
         let exam = Local::new(exam, environment.tools_json(), Judges::none(), None);
         let calls = parts::calls(&rewarder);
@@ -123,14 +122,26 @@ impl Run {
             seed: Some(config.seed),
             data: hashes(&config, policy.files())?,
             mastery: config.reward.mastery.clone(),
+            mastery_of_all: true,
             rubric: Some(rewarder.rubric().clone()),
             judges: rewarder.judges(),
             ..RunState::default()
         };
         let saved = checkpoint::newest(&dir)?;
+        match check_size(&config, rewarder.rules()) {
+            // Its answers may differ in fewer ways.
+            Err(error) if saved.is_some() => tracing::warn!("{error}"),
+            fits => fits?,
+        }
         if let Some(saved) = saved.as_ref().filter(|_| !options.force) {
             unchanged(&saved.state, &state, &config)?;
             same_prompts(&saved.state, &world)?;
+        }
+        let earlier = saved.as_ref().map(|saved| &saved.state);
+        let reads_other = |rubric: &&Rubric| earlier.is_some_and(|state| state.has_other_mastery(rubric));
+        if let Some(rubric) = rewarder.rules().filter(reads_other) {
+            tracing::warn!(rubric = %rubric.name, "an earlier version began this run: its pass rates are over the rollouts that \
+                came to a stage, and those of now, to which they move with `reward.mastery_rate`, over all that are scored");
         }
         // From here on the folder is written to.
         let first = saved.as_ref().map_or(0, |saved| saved.state.step + 1);
@@ -335,10 +346,10 @@ impl Run {
             reference.restore(&saved.reference)?;
         }
         self.optimizer.restore(&self.policy.decoder, &saved.optimizer, saved.state.optimizer_steps)?;
-        let RunState { config_hash, seed, rubric, judges, data, .. } = self.state.clone();
+        let RunState { config_hash, seed, rubric, judges, data, mastery_of_all, .. } = self.state.clone();
         // With other settings a run that ended may have more to do.
         let early = saved.state.early.clone().filter(|_| !force);
-        self.state = RunState { rubric, config_hash, data, judges, seed, early, ..saved.state };
+        self.state = RunState { mastery_of_all, rubric, config_hash, data, judges, seed, early, ..saved.state };
         Ok(())
     }
 

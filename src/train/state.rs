@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reward::{RubricIdentity, Scored};
 use crate::advantage::PromptHistory;
+use crate::rubric::Rubric;
 use crate::shaping::Position;
 
 /// A run's state.
@@ -25,6 +26,9 @@ pub struct RunState {
     pub tokens: u64,
     /// Pass rates of the stages, as moving averages.
     pub mastery: BTreeMap<String, f64>,
+    /// Whether they are over all rollouts that were scored; those of earlier versions are over the ones that came to the stage.
+    #[serde(default)]
+    pub mastery_of_all: bool,
     /// The value table: what is known of each task that was drawn.
     pub values: BTreeMap<usize, PromptHistory>,
     /// The best held-out exact match so far.
@@ -56,6 +60,13 @@ impl RunState {
     /// Where the curriculum stands.
     pub fn position(&self) -> Position {
         Position { step: Some(self.step), mastery: self.mastery.clone() }
+    }
+
+    /// Whether a curriculum of the rubric runs over pass rates that an earlier version counted, in another way.
+    pub(super) fn has_other_mastery(&self, rubric: &Rubric) -> bool {
+        let unknown = Position { mastery: BTreeMap::new(), ..self.position() };
+        // What it lacks without them is what it reads.
+        !self.mastery_of_all && !self.mastery.is_empty() && !rubric.missing_in(&unknown).is_empty()
     }
 
     /// Moves the pass rates towards those of a step, each over all that were scored, as a server's runs count them: a stage
@@ -103,5 +114,20 @@ mod tests {
         assert_eq!(state.mastery, BTreeMap::from([("la_bleu".to_owned(), 0.25), ("tool_parse".to_owned(), 0.25)]));
         state.master(&scored[3..], 0.5);
         assert_eq!(state.mastery["la_bleu"], 0.625);
+    }
+
+    #[test]
+    fn pass_rates_of_an_earlier_version_are_told_where_a_curriculum_runs_over_them() {
+        let rubric = |text: &str| Rubric::from_toml(text).unwrap();
+        let reads = rubric(include_str!("../../rubrics/short_form_qa_curriculum.toml"));
+        let reads_none = rubric(include_str!("../../rubrics/binary_em.toml"));
+        let mut saved = serde_json::to_value(RunState::default()).unwrap();
+        saved.as_object_mut().unwrap().remove("mastery_of_all");
+        let mut saved: RunState = serde_json::from_value(saved).unwrap();
+        assert!(!saved.has_other_mastery(&reads), "there are none");
+        saved.mastery.insert("tool_parse".to_owned(), 0.5);
+        assert!(saved.has_other_mastery(&reads) && !saved.has_other_mastery(&reads_none));
+        saved.mastery_of_all = true;
+        assert!(!saved.has_other_mastery(&reads));
     }
 }

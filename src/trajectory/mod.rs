@@ -14,7 +14,7 @@ use std::borrow::Cow;
 pub use content::is_text_part;
 pub use format::{ParseMode, ToolFormat, UnknownFormat};
 pub use markers::TURN_ENDS;
-pub use response::{Before, THINK_END, split_response};
+pub use response::{Before, THINK, THINK_END, opens_thinking, split_response};
 
 /// Who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

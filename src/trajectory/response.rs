@@ -26,8 +26,16 @@ enum To {
     Block { end: usize, resume: usize, inside: Option<(Role, Family)> },
 }
 
+/// What opens reasoning. Templates of models that always reason write it for them.
+pub const THINK: &str = "<think>";
+
 /// What ends reasoning.
 pub const THINK_END: &str = "</think>";
+
+/// Whether a prompt that ends with this text of the template's own opens reasoning.
+pub fn opens_thinking(prompt_end: &str) -> bool {
+    prompt_end.trim_end().ends_with(THINK)
+}
 
 /// What a response follows on.
 #[derive(Debug, Clone, Copy, Default)]

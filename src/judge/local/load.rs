@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use serde_json::Value;
 
-use super::{LocalConfig, READING};
+use super::LocalConfig;
+use crate::judge::inquiry::LOCAL_READING;
 use crate::lm::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::lm::tokenizer::Tokenizer;
 use crate::lm::{
@@ -202,7 +203,9 @@ fn identity(model: blake3::Hash, number: &str, network: &Network, template: &Cha
     // What is longer is cut: not as long as was asked for, but as there is room for.
     let context = network.context();
     let model = model.to_hex();
-    format!("local:{model:.16}:{template:.8}:{number}:context={context}:temperature={temperature}:reading={READING}")
+    format!(
+        "local:{model:.16}:{template:.8}:{number}:context={context}:temperature={temperature}:reading={LOCAL_READING}"
+    )
 }
 
 fn read_json(path: &Path) -> Value {

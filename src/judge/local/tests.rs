@@ -99,13 +99,27 @@ async fn labels_that_begin_alike_for_long_get_a_verdict() {
 }
 
 /// As the templates of R1 and `QwQ` do, which know no `enable_thinking`.
+fn open_thinking(config: &mut serde_json::Value) {
+    let template = config["chat_template"].as_str().unwrap();
+    config["chat_template"] = template.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}").into();
+}
+
+/// This judge has no token for the end of thinking.
+#[tokio::test]
+async fn a_verdict_is_not_given_amid_thinking() {
+    for (judge, closes) in [(small_judge_with(|_| (), open_thinking), true), (small_judge(|_| ()), false)] {
+        assert_eq!(judge.text.think_end, None);
+        let labels = ["Yes", "No"].map(str::to_owned).into();
+        let want = AnswerForm::ReasonedLabel { labels, thinking_tokens: 8, seed: 0 };
+        let said = judge.answer(&question(want)).await.unwrap().said;
+        let BackendAnswer::Chosen { reasoning, .. } = said else { panic!("no verdict: {said:?}") };
+        assert_eq!(reasoning.contains("</think>\n\n{"), closes, "{reasoning}");
+    }
+}
+
 #[test]
 fn a_label_is_not_asked_for_amid_thinking() {
-    let opens_thinking = |config: &mut serde_json::Value| {
-        let template = config["chat_template"].as_str().unwrap();
-        config["chat_template"] = template.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}").into();
-    };
-    let judge = small_judge_with(|_| (), opens_thinking);
+    let judge = small_judge_with(|_| (), open_thinking);
     let prompt = |want| {
         let tokens = judge.text.encode(&question(want)).unwrap().tokens;
         judge.text.tokenizer.decode(&tokens, SpecialText::Shown).unwrap()

@@ -41,7 +41,7 @@ use self::pool::{Pool, Retry};
 use self::reply::{ChatReply, RewardReply, SglangClassification, VllmClassification};
 use self::transport::Transport;
 use super::deadline::Deadline;
-use super::inquiry::{AnswerForm, BackendAnswer, Finding, Form, Inquiry, PromptMessage, READING, Usage};
+use super::inquiry::{AnswerForm, BackendAnswer, Finding, Form, Inquiry, PromptMessage, REMOTE_READING, Usage};
 use super::shorten::halved;
 use crate::stages::Unavailable;
 
@@ -360,7 +360,7 @@ fn identity(config: &Config) -> String {
         format!("temperature={}", config.temperature),
         format!("top_logprobs={}", config.top_logprobs),
         format!("logprobs={}", config.logprobs.as_str()),
-        format!("reading={READING}"),
+        format!("reading={REMOTE_READING}"),
     ];
     if !config.revision.is_empty() {
         parts.push(format!("revision={:?}", config.revision));

@@ -126,15 +126,11 @@ impl AttentionShape {
 }
 
 /// Causal attention of every sequence over itself, scores times a factor: `[rows, heads * dim]`.
-pub(super) fn attention(
-    heads: &Heads,
-    sequences: &[Range<usize>],
-    meeting: (HeadShape, f64),
-) -> Result<Tensor, LmError> {
-    let meeting = AttentionShape::new(meeting);
+pub(super) fn attention(heads: &Heads, sequences: &[Range<usize>], shape: (HeadShape, f64)) -> Result<Tensor, LmError> {
+    let shape = AttentionShape::new(shape);
     let one = |rows: &Range<usize>| {
-        let weights = meeting.weights(&meeting.queries(&heads.q, rows)?, &meeting.keys(&heads.k, rows)?)?;
-        meeting.rows(&weights.matmul(&meeting.keys(&heads.v, rows)?)?, rows.len())
+        let weights = shape.weights(&shape.queries(&heads.q, rows)?, &shape.keys(&heads.k, rows)?)?;
+        shape.rows(&weights.matmul(&shape.keys(&heads.v, rows)?)?, rows.len())
     };
     let parts = sequences.iter().map(one).collect::<Result<Vec<_>, _>>()?;
     Ok(Tensor::cat(&parts, 0)?)
@@ -144,22 +140,22 @@ pub(super) fn attention(
 pub(super) fn attention_backward(
     heads: &Heads,
     sequences: &[Range<usize>],
-    meeting: (HeadShape, f64),
+    shape: (HeadShape, f64),
     d_out: &Tensor,
 ) -> Result<Heads, LmError> {
-    let meeting = AttentionShape::new(meeting);
+    let shape = AttentionShape::new(shape);
     let mut parts: [Vec<Tensor>; 3] = Default::default();
     for rows in sequences {
-        let (q, k) = (meeting.queries(&heads.q, rows)?, meeting.keys(&heads.k, rows)?);
-        let (v, d_out) = (meeting.keys(&heads.v, rows)?, meeting.queries(d_out, rows)?);
-        let weights = meeting.weights(&q, &k)?;
+        let (q, k) = (shape.queries(&heads.q, rows)?, shape.keys(&heads.k, rows)?);
+        let (v, d_out) = (shape.keys(&heads.v, rows)?, shape.queries(d_out, rows)?);
+        let weights = shape.weights(&q, &k)?;
         let d_v = weights.t()?.contiguous()?.matmul(&d_out)?;
         let d_weights = d_out.matmul(&v.t()?)?;
         let along = (&d_weights * &weights)?.sum_keepdim(D::Minus1)?;
-        let d_scores = ((weights * d_weights.broadcast_sub(&along)?)? * meeting.scale)?;
+        let d_scores = ((weights * d_weights.broadcast_sub(&along)?)? * shape.scale)?;
         let d_q = d_scores.matmul(&k)?;
         let d_k = d_scores.t()?.contiguous()?.matmul(&q)?;
-        let found = [meeting.rows(&d_q, rows.len())?, meeting.key_rows(&d_k)?, meeting.key_rows(&d_v)?];
+        let found = [shape.rows(&d_q, rows.len())?, shape.key_rows(&d_k)?, shape.key_rows(&d_v)?];
         parts.iter_mut().zip(found).for_each(|(parts, part)| parts.push(part));
     }
     let [d_q, d_k, d_v] = parts;

@@ -97,7 +97,7 @@ fn the_identity_changes_with_what_changes_answers_and_with_nothing_else() {
     };
     let same = identity(|_| ());
     assert_eq!(same, remote(base.clone()).identity());
-    assert_eq!(same, "remote:\"judge\":vllm:temperature=0:top_logprobs=20:logprobs=auto:reading=3");
+    assert_eq!(same, "remote:\"judge\":vllm:temperature=0:top_logprobs=20:logprobs=auto:reading=2");
     for change in [
         (|config| config.model = "other".to_owned()) as fn(&mut Config),
         |config| config.revision = "2".to_owned(),
