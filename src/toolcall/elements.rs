@@ -348,7 +348,7 @@ impl Reader<'_> {
                 _ if self.is_opener(byte) => break,
                 _ if self.skip_reasoning(byte) => continue,
                 b'\n' if calls && !triple => break,
-                b'\\' => self.cursor.at += 1,
+                b'\\' if self.escapes() => self.cursor.at += 1,
                 _ if triple && self.cursor.rest().as_bytes().starts_with(&[quote; 3]) => {
                     self.cursor.at += 2;
                     return self.pass();
@@ -366,6 +366,11 @@ impl Reader<'_> {
         self.plain[plain] = self.cursor.at;
         self.cursor = start;
         self.pass();
+    }
+
+    /// Whether the backslash at the cursor makes data of what would end a string; another one hides no marker behind it.
+    fn escapes(&self) -> bool {
+        matches!(self.cursor.rest().as_bytes().get(1), Some(b'"' | b'\'' | b'\\'))
     }
 
     fn opens_string(&self, before: u8) -> bool {

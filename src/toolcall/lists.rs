@@ -147,8 +147,10 @@ pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>, shape: Shape) 
     if scan.tolerant() && scan.budget.take_exceeded() {
         broken.fault = too_many(opener.end);
     }
+    // Whatever stands in an element that was read is data.
+    let next = broken.whole.last().map_or(opener.end + 1, |last| last.end);
     written::record(scan, opener.start, shape, broken);
-    opener.end + 1
+    next
 }
 
 /// A list that parses.

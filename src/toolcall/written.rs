@@ -61,8 +61,11 @@ pub(super) fn elements(scan: &Scan<'_, '_>, shape: Shape, broken: Break) -> Vec<
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::super::laws::{codes, parsed};
+    use super::super::{NoTools, Options, parse};
+    use crate::trajectory::ParseMode;
     use crate::trajectory::ToolFormat::{self, Granite, Llama3Json, Mistral, Phi4Mini, Pythonic};
 
     /// A format's list: what stands before the elements, what an element is around its value, what separates two, and the end.
@@ -102,8 +105,32 @@ mod tests {
         ])
     }
 
+    /// What marks another attempt is data in an element that was read, and ends one that breaks: none overlaps another.
+    #[test]
+    fn markers_in_elements_make_no_attempts_overlap() {
+        let lists = [
+            (Phi4Mini, "functools[{\"==n\": \"<|tool_call|>s\",},[9{\"> {\"]<|end|>"),
+            (Phi4Mini, "functools[{\"name\": \"f\", \"arguments\": {\"a\": \"<|tool_call|>[\"}}, {\"name\": f}]"),
+            (Phi4Mini, "functools[{\"name\": f, \"a\": \"\\<|tool_call|>[1]\"}, {\"b\": 1}]"),
+            (Mistral, "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": \"[TOOL_CALLS]\"}}, {\"name\": f}]"),
+            (Mistral, "[TOOL_CALLS][{\"name\": f, \"a\": \"\\[TOOL_CALLS][1]\"}, {\"b\": 1}]"),
+        ];
+        for (format, text) in lists {
+            for mode in [ParseMode::Strict, ParseMode::Tolerant] {
+                let options = Options { format, mode, ..Options::default() };
+                let mut from = 0;
+                for attempt in parse(text, &options, &NoTools).attempts {
+                    assert!(from <= attempt.span.start && attempt.span.start < attempt.span.end, "{text}: {attempt:?}");
+                    from = attempt.span.end;
+                }
+            }
+        }
+        let data = "functools[{\"name\": \"f\", \"arguments\": {\"a\": \"<|tool_call|>[\"}}, {\"name\": f}]";
+        assert_eq!(codes(Phi4Mini, data).len(), 2);
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
         /// Whatever one byte is, each element is an attempt; that one may be two or none.
         #[test]
