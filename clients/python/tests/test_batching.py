@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from gradus_client.batching import Batch, batches
@@ -26,6 +27,22 @@ def test_what_json_cannot_say_is_named() -> None:
     for value in [object(), {1, 2}, float("nan")]:
         with pytest.raises((TypeError, ValueError), match=r"trajectories\[1\] cannot be written as JSON"):
             batches([item(0), {"id": value}], 2, 1 << 20)
+
+
+def turn(arguments: object) -> dict[str, object]:
+    return {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+
+
+def test_arguments_of_calls_that_json_cannot_say_go_as_text() -> None:
+    """As a policy may write them, and its trainer decode them: a broken call, which costs what broken calls cost."""
+    nan, infinite = {"x": float("nan"), "é": [1]}, {"x": np.array([np.inf])}
+    found = batches([{"prompt": [turn(nan)], "messages": np.array([turn({"x": 1}), turn(infinite), 5])}], 2, 1 << 20)
+    written = json.loads(found[0].items[0])
+    as_text = [turn({"x": 1}), turn('{"x": [Infinity]}'), 5]
+    assert written == {"prompt": [turn('{"x": NaN, "\\u00e9": [1]}')], "messages": as_text}
+    for odd in (object(), [{"function": "f"}, 5], {"f": float("nan")}):
+        with pytest.raises((TypeError, ValueError), match=r"trajectories\[0\] cannot be written as JSON"):
+            batches([{"id": object(), "messages": [{"tool_calls": odd}]}], 2, 1 << 20)
 
 
 def test_by_bytes() -> None:

@@ -7,7 +7,7 @@ Groups stay whole, since a judge that ranks and `on_invalid="mean"` look at a gr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,40 @@ def encode(value: object) -> bytes:
         return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain).encode()
 
 
+def encode_item(trajectory: Mapping[str, Any]) -> bytes:
+    """A trajectory as JSON. Arguments of native calls that JSON cannot hold, such as a NaN that a policy wrote and its
+    trainer decoded, go as text: so written it is a broken call, and no reason to lose the trajectory.
+
+    Raises as `encode`.
+    """
+    try:
+        return encode(trajectory)
+    except (TypeError, ValueError):
+        for key in ("prompt", "messages"):
+            trajectory = _each(trajectory, key, lambda message: _each(message, "tool_calls", _with_text))
+        return encode(trajectory)
+
+
+def _each(of: Any, key: str, change: Callable[[Any], Any]) -> Any:
+    """A mapping with each entry of one of its lists changed; anything else as it is."""
+    entries = of.get(key) if isinstance(of, Mapping) else None
+    if entries is not None and hasattr(entries, "tolist"):
+        entries = entries.tolist()
+    return {**of, key: [change(entry) for entry in entries]} if isinstance(entries, (list, tuple)) else of
+
+
+def _with_text(call: Any) -> Any:
+    """A native call whose arguments are text if JSON cannot hold them."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping):
+        return call
+    try:
+        encode(function.get("arguments"))
+    except ValueError:
+        return {**call, "function": {**function, "arguments": json.dumps(function["arguments"], default=_plain)}}
+    return call
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
@@ -50,7 +84,7 @@ def encode_items(trajectories: Sequence[Mapping[str, Any]]) -> list[bytes]:
     items = []
     for place, trajectory in enumerate(trajectories):
         try:
-            items.append(encode(trajectory))
+            items.append(encode_item(trajectory))
         except (TypeError, ValueError) as error:
             raise type(error)(f"trajectories[{place}] cannot be written as JSON: {error}") from None
     return items
