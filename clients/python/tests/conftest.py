@@ -88,6 +88,21 @@ def environment(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     common.close()
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the adapters give to `Client.score`, which scores it all the same."""
+    found: list[dict[str, Any]] = []
+    score = Client.score
+
+    def watched(self: Client, trajectories: Any, **keywords: Any) -> Any:
+        items = list(trajectories)
+        found.extend(items)
+        return score(self, items, **keywords)
+
+    monkeypatch.setattr(Client, "score", watched)
+    return found
+
+
 @dataclass
 class Fault:
     """One thing that a bad server does."""

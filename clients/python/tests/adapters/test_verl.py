@@ -53,6 +53,22 @@ def test_a_server_that_is_gone_costs_the_samples_not_the_training(monkeypatch: p
     common.close()
 
 
+def test_a_number_that_json_lacks_costs_no_other_sample(environment: str) -> None:
+    def extra(arguments: Any) -> dict[str, Any]:
+        calls = [{"type": "function", "function": {"name": "f", "arguments": arguments}}]
+        return {"messages": [{"role": "assistant", "content": "", "tool_calls": calls}]}
+
+    extras = [{"prompt": "q"}, extra({"x": float("nan")}), extra({"x": object()})]
+    found = verl.compute_score_batch(["nq"] * 3, [RIGHT] * 3, ["Paris"] * 3, extras)
+    assert [(sample["score"], sample["valid"]) for sample in found] == [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
+
+
+def test_the_length_comes_from_the_extra_info(environment: str, sent: list[dict[str, Any]]) -> None:
+    for tokens in (np.int64(7), 7, float("nan"), None):
+        assert verl.compute_score_sync("nq", RIGHT, "Paris", {"response_tokens": tokens})["score"] == 1.0
+    assert [item.get("response_tokens") for item in sent] == [7, 7, None, None]
+
+
 def test_prompt_and_tools_come_from_the_extra_info(environment: str) -> None:
     messages = [
         {"role": "user", "content": "Capital?"},

@@ -33,12 +33,13 @@ async def score_group(group: Any, *, rubric: str | None = None, run_id: str | No
     client = common.client()
     try:
         asked = client.asynchronous.score(items, **common.settings(rubric, run_id))
-        results = (await asyncio.wrap_future(client.portal.submit(asked))).results
+        found = await asyncio.wrap_future(client.portal.submit(asked))
     except Exception as error:  # one lost group must not end the training
         logger.warning("a group of %d was not scored: %s", len(items), error)
         return None
+    common.tell(found)
     scored = []
-    for trajectory, result in zip(trajectories, results, strict=True):
+    for trajectory, result in zip(trajectories, found.results, strict=True):
         if result.reward is None:
             logger.warning("a trajectory was not scored: %s", common.first_error(result))
             continue

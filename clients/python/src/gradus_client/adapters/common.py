@@ -18,12 +18,14 @@ import json
 import logging
 import math
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..client import Client
-from ..results import Score
+from ..batching import encode_item
+from ..client import Client, Trajectory
+from ..results import Score, Scores
 from ..transport import Options
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,9 @@ BESIDE_KEYS = {
     "group_size": ("group_size",),
 }
 """What else such a label may hold, and under which keys."""
+
+PART_KEYS = ("type", "text", "thinking")
+"""What the server reads of a part of a message's content."""
 
 LABEL_DEPTH = 2
 """Levels of a label that are looked into: itself, and the object that its references may be."""
@@ -97,12 +102,12 @@ def trajectory(prompt: Any, completion: Any, label: Any = None, **fields: Any) -
     Tools that are given win over the label's, as by URL; the label's group wins over one that is given, or made up.
     """
     known = read_label(label)
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {name: plain for name, value in fields.items() if (plain := _plain(value)) is not None}
     if "group" in known:
         given.pop("group", None)
     item = with_tools({**known, **given})
     if isinstance(completion, str):
-        return {**item, "prompt": "" if prompt is None else prompt, "response": completion}
+        return {**item, "prompt": "" if prompt is None else _messages(prompt), "response": completion}
     said = messages(completion, "assistant")
     if prompt is not None and completion is not None and not said:
         # Of a completion without a token no message is left.
@@ -121,10 +126,25 @@ def with_tools(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def messages(turns: Any, role: str) -> list[Any]:
-    """Chat messages as they are; a text becomes one message of this role."""
+    """Chat messages, without images and the like; a text becomes one message of this role."""
     if turns is None:
         return []
-    return [{"role": role, "content": turns}] if isinstance(turns, str) else list(turns)
+    return [{"role": role, "content": turns}] if isinstance(turns, str) else _messages(list(turns))
+
+
+def _messages(turns: Any) -> Any:
+    """Messages whose parts have no more than what is scored: images may be no JSON. Anything else as it is."""
+    plain = _plain(turns)
+    return [_message(turn) for turn in plain] if isinstance(plain, (list, tuple)) else turns
+
+
+def _message(turn: Any) -> Any:
+    parts = _plain(turn.get("content")) if isinstance(turn, Mapping) else None
+    return {**turn, "content": [_part(part) for part in parts]} if isinstance(parts, (list, tuple)) else turn
+
+
+def _part(part: Any) -> Any:
+    return {key: part[key] for key in PART_KEYS if key in part} if isinstance(part, Mapping) else part
 
 
 def read_label(label: Any) -> dict[str, Any]:
@@ -185,15 +205,58 @@ def _decoded(text: str) -> Any:
 
 
 def scores(
-    items: Sequence[Mapping[str, Any]], url: str | None = None, rubric: str | None = None, run_id: str | None = None
+    items: Sequence[Trajectory | None], url: str | None = None, rubric: str | None = None, run_id: str | None = None
 ) -> list[Score | None]:
     """A score for each item; `None`, and a warning, for what could not be scored."""
     try:
-        results = client(url).score(items, **settings(rubric, run_id)).results
+        results = score_each(client(url), items, **settings(rubric, run_id))
     except Exception as error:  # a lost batch must not end the training
         logger.warning("%d trajectories not scored: %s", len(items), error)
         return [None] * len(items)
-    return [valid(score) for score in results]
+    return [None if score is None else valid(score) for score in results]
+
+
+def score_each(client: Client, items: Sequence[Trajectory | None], **fields: Any) -> list[Score | None]:
+    """A score for each item, valid or not; `None` for `None`, and, with a warning, for what JSON cannot hold.
+
+    Raises what `Client.score` raises.
+    """
+    sent = {place: item for place, item in enumerate(items) if item is not None}
+    try:
+        found = client.score(sent.values(), **fields)
+    except (TypeError, ValueError, RecursionError):
+        # Only now, as writing each item twice takes time.
+        sound = {place: item for place, item in sent.items() if _is_json(item)}
+        if len(sound) == len(sent):
+            raise
+        sent, found = sound, client.score(sound.values(), **fields)
+    tell(found)
+    placed = dict(zip(sent, found.results, strict=True))
+    return [placed.get(place) for place in range(len(items))]
+
+
+def _is_json(item: Any) -> bool:
+    try:
+        encode_item(item)
+    except (TypeError, ValueError, RecursionError) as error:
+        logger.warning("a trajectory was not scored: it cannot be written as JSON: %s", error)
+        return False
+    return True
+
+
+def tell(found: Scores) -> None:
+    """Logs what the server found odd, once in this process, however many trajectories it is about."""
+    for warning in found.warnings:
+        text = _ABOUT.sub("", warning)
+        with _lock:
+            new = text not in _told
+            _told.add(text)
+        if new:
+            logger.warning("%s", warning)
+
+
+_ABOUT = re.compile(r"^/trajectories/\d+: | \(and \d+ more\)$")
+_told: set[str] = set()
 
 
 def valid(score: Score) -> Score | None:

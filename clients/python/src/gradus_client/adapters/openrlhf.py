@@ -84,11 +84,12 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
 
 
 def _score(client: Client, items: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-    results = client.score(items, **common.settings()).results
-    for result in results:
+    found = client.score(items, **common.settings())
+    common.tell(found)
+    for result in found.results:
         if result.reward is None:
             logger.warning("a query was not scored: %s", common.first_error(result))
-    return [Outcome(result.reward, result.valid, result.metrics) for result in results]
+    return [Outcome(result.reward, result.valid, result.metrics) for result in found.results]
 
 
 def _ask(client: Client, queries: Sequence[Query]) -> list[Outcome]:

@@ -31,7 +31,9 @@ def compute(response: str, truth: Any, prompt: Any, arguments: Mapping[str, Any]
     client = common.client(arguments.get("url"))
     settings = common.settings(arguments.get("rubric"), arguments.get("run_id"))
     try:
-        return parts(client.score([common.trajectory(prompt, response, truth)], **settings).results[0])
+        found = client.score([common.trajectory(prompt, response, truth)], **settings)
+        common.tell(found)
+        return parts(found.results[0])
     except Exception as error:
         logger.warning("a response was not scored: %s", error)
         return {"gradus_invalid": common.fallback()}

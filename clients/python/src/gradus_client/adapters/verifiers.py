@@ -44,7 +44,9 @@ def rubric(name: str | None = None, **keywords: Any) -> Any:
 async def _score(item: Mapping[str, Any], name: str | None = None) -> float:
     client = common.client()
     asked = client.asynchronous.score([item], **common.settings(name))
-    score = (await asyncio.wrap_future(client.portal.submit(asked))).results[0]
+    found = await asyncio.wrap_future(client.portal.submit(asked))
+    common.tell(found)
+    score = found.results[0]
     if score.reward is None:
         raise Unscored(common.first_error(score))
     return score.reward

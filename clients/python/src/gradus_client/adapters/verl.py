@@ -38,8 +38,7 @@ def compute_score_batch(
     """Whole batches, for code that has them: verl 0.9.1's managers pass samples. `url`, `rubric`, `run_id` as there."""
     samples = zip(solution_strs, ground_truths, extra_infos, strict=True)
     items = [_item(solution, truth, extra) for solution, truth, extra in samples]
-    scores = iter(common.scores([item for item in items if item is not None], url, rubric, run_id))
-    return [_flat(None if item is None else next(scores)) for item in items]
+    return [_flat(score) for score in common.scores(items, url, rubric, run_id)]
 
 
 def compute_score_sync(
@@ -61,6 +60,7 @@ async def compute_score(
     except Exception as error:  # a lost sample must not end the training
         logger.warning("a sample was not scored: %s", error)
         return _flat(None)
+    common.tell(scores)
     return _flat(common.valid(scores.results[0]))
 
 
@@ -80,7 +80,7 @@ def _trajectory(solution: str, truth: Any, extra: Mapping[str, Any]) -> dict[str
     whole = extra.get("gradus_solution_str")
     text = whole if isinstance(whole, str) else solution
     completion = text if messages is None else messages
-    fields = {key: extra.get(key) for key in ("tools", "group", "tool_format", "truncated")}
+    fields = {key: extra.get(key) for key in ("tools", "group", "tool_format", "truncated", "response_tokens")}
     return common.trajectory(None if messages is not None else prompt, completion, truth, **fields)
 
 
