@@ -133,7 +133,7 @@ async fn appended(store: &Store, batch: Batch) -> ScoreId {
 }
 
 fn with_key(mut batch: Batch, key: &str, body: u8) -> Batch {
-    batch.idempotency = Some(Idempotency { key: key.to_owned(), body_hash: [body; 32], status: 200 });
+    batch.idempotency = Some(Idempotency { key: key.to_owned(), body_hash: [body; 32] });
     batch
 }
 
@@ -245,7 +245,7 @@ fn an_idempotency_key_is_taken_once() {
         let second = store.append(with_key(batch(&store, "exp", 0, &[Some(0.0)]), "k", 2)).await;
         assert_eq!(second, Err(StoreError::IdempotencyTaken { key: "k".to_owned() }));
         let answer = store.idempotent("k").await.unwrap().unwrap();
-        assert_eq!((answer.batch, answer.body_hash, answer.status), (id, [1; 32], 200));
+        assert_eq!((answer.batch, answer.body_hash), (id, [1; 32]));
         assert_eq!(answer.response, response);
         assert_eq!(store.run("exp", 1).await.unwrap().unwrap().summary.n, 1, "a refused batch counts nothing");
         assert_eq!(store.counters().failures, 0, "a repeat is no failure of the store");

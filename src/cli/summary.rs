@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::http::batch::{BatchError, Scored, StageCounts};
+use crate::http::batch::{BatchError, Scored};
+use crate::store::StageCounts;
 
 const BINS: usize = 10;
 const BAR: usize = 40;
@@ -11,7 +12,7 @@ const BAR: usize = 40;
 /// What was scored with one version of one rubric.
 #[derive(Debug, Default)]
 struct Part {
-    stages: Vec<(String, StageCounts)>,
+    stages: Vec<StageCounts>,
     rewards: Vec<f64>,
     range: (f64, f64),
     invalid: usize,
@@ -34,16 +35,17 @@ impl Summary {
         let part = self.parts.entry(format!("{}@{}", rubric.name, rubric.version)).or_default();
         part.range = (rubric.range.min(), rubric.range.max());
         if part.stages.is_empty() {
-            part.stages = rubric.stages.iter().map(|stage| (stage.name.to_string(), StageCounts::default())).collect();
-        }
-        for ((_, sum), counts) in part.stages.iter_mut().zip(&scored.stages) {
-            sum.reached += counts.reached;
-            sum.passed += counts.passed;
-            sum.score_sum += counts.score_sum;
+            part.stages.clone_from(&scored.counts.stages);
+        } else {
+            for (sum, counts) in part.stages.iter_mut().zip(&scored.counts.stages) {
+                sum.reached += counts.reached;
+                sum.passed += counts.passed;
+                sum.score_sum += counts.score_sum;
+            }
         }
         part.rewards.extend(scored.rows.iter().filter(|row| row.valid).filter_map(|row| row.reward));
         part.invalid += scored.rows.iter().filter(|row| !row.valid).count();
-        for (code, n) in &scored.errors {
+        for (code, n) in &scored.counts.errors {
             *part.errors.entry(code.as_str()).or_default() += n;
         }
     }
@@ -94,14 +96,14 @@ impl Part {
             0 => writeln!(out)?,
             _ => writeln!(out, "; mean reward {:.4}", self.rewards.iter().sum::<f64>() / n as f64)?,
         }
-        let width = self.stages.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(5);
+        let width = self.stages.iter().map(|counts| counts.stage.chars().count()).max().unwrap_or(0).max(5);
         writeln!(out, "  {:width$}  {:>8}  {:>8}  {:>6}", "stage", "reached", "passed", "mean")?;
-        for (name, counts) in &self.stages {
+        for counts in &self.stages {
             let mean = match counts.reached {
                 0 => "-".to_owned(),
                 reached => format!("{:.3}", counts.score_sum / f64::from(reached)),
             };
-            writeln!(out, "  {name:width$}  {:>8}  {:>8}  {mean:>6}", counts.reached, counts.passed)?;
+            writeln!(out, "  {:width$}  {:>8}  {:>8}  {mean:>6}", counts.stage, counts.reached, counts.passed)?;
         }
         if n > 0 {
             self.histogram(out)?;

@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::auth::Tokens;
 use super::batch::Engine;
@@ -18,7 +18,6 @@ use super::limits::{self, Limits};
 use super::log_throttle::LogThrottle;
 use super::metrics::Metrics;
 use super::references::References;
-use crate::stages::NoScoreCode;
 use crate::store::Store;
 
 /// Memory for answers to requests with an idempotency key, in bytes.
@@ -48,13 +47,13 @@ pub struct Shared {
     /// Counts.
     pub metrics: Metrics,
     /// What the log was told of items that could not be scored.
-    pub(super) unscored: LogThrottle<NoScoreCode>,
+    pub(super) unscored: LogThrottle,
     /// Right answers by prompt.
     pub references: References,
     /// Groups that wait for their members.
     pub(crate) cohorts: Cohorts,
-    draining: AtomicBool,
-    last_call: watch::Sender<bool>,
+    draining: CancellationToken,
+    last_call: CancellationToken,
     /// How much work goes on whether or not its client is there.
     going_on: watch::Sender<usize>,
     next_request: AtomicU64,
@@ -97,8 +96,8 @@ impl App {
             unscored: LogThrottle::default(),
             references: References::default(),
             cohorts: Cohorts::default(),
-            draining: AtomicBool::new(false),
-            last_call: watch::Sender::new(false),
+            draining: CancellationToken::new(),
+            last_call: CancellationToken::new(),
             going_on: watch::Sender::new(0),
             next_request: AtomicU64::new(0),
             salt: RandomState::new().hash_one(std::process::id()),
@@ -116,32 +115,25 @@ impl App {
         format!("{:016x}", (n ^ self.salt).wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
-    /// The time in Unix milliseconds.
-    pub fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    }
-
     /// From now on new work is refused, and groups are scored with the members that they have.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.cancel();
         cohorts::settle_all(self);
     }
 
     /// Whether the signal to stop came.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.is_cancelled()
     }
 
     /// Ends the requests that still wait for a judge: soon nobody would hear of them.
     pub fn call_last(&self) {
-        self.last_call.send_replace(true);
+        self.last_call.cancel();
     }
 
     /// Waits until there is no time left to wait for a judge.
     pub async fn last_call(&self) {
-        // The sender is there as long as this is.
-        let _ = self.last_call.subscribe().wait_for(|called| *called).await;
+        self.last_call.cancelled().await;
     }
 
     /// Starts work that goes on though its client leaves, and that the end of the server waits for.
@@ -166,5 +158,14 @@ impl App {
     /// 503.
     pub fn refuse_when_draining(&self) -> Result<(), Problem> {
         if self.is_draining() { Err(Problem::draining()) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+impl App {
+    /// A server with the shipped rubrics and no judge.
+    pub(crate) fn plain(store: Option<Store>) -> Self {
+        let engine = Engine::new(crate::rubric::Catalog::open(None).unwrap(), 1 << 20);
+        Self::new(engine, store, Config::default())
     }
 }

@@ -287,11 +287,9 @@ async fn settle(app: App, key: CohortKey, cohort: Cohort) {
     let all_patient = members.iter().all(|member| member.joining.request.patient);
     let due = if all_patient { app.limits.due(arrived, None) } else { due };
     let gone = AbandonOnDrop::default();
-    let (items, abandoned) = (Vec::new(), gone.0.clone());
-    // It is of several requests, and stored under the key of none of them.
-    let (idempotency, all_valid) = (None, false);
     let id = request_id.clone();
-    let job = Job { body, arrived: None, due, request_id, idempotency, all_valid, items, facts: true, abandoned };
+    // It is of several requests, and stored under the key of none of them.
+    let job = Job { body, due, request_id, facts: true, abandoned: gone.0.clone(), ..Job::default() };
     let all_gone = async {
         for member in &mut members {
             member.answer.closed().await;

@@ -1,7 +1,8 @@
-//! What the OpenAPI document says of many paths alike: the problems that every one of them can answer with, and which
-//! objects take no other fields. In: the document as the handlers describe it. Out: the same, complete. What a handler says
+//! What the OpenAPI document says of many paths alike: the problems that every one of them can answer with, in which form, and
+//! which objects take no other fields. In: the document as the handlers describe it. Out: the same, complete. What a handler says
 //! of a status itself stays.
 
+use axum::http::Method;
 use utoipa::Modify;
 use utoipa::openapi::path::{Operation, Parameter, PathItem};
 use utoipa::openapi::schema::{AdditionalProperties, Type};
@@ -25,9 +26,9 @@ impl Modify for Shared {
     fn modify(&self, document: &mut OpenApi) {
         for (path, item) in &mut document.paths.paths {
             let PathItem { get, post, put, .. } = item;
-            for (method, operation) in [(Method::Get, get), (Method::Post, post), (Method::Put, put)] {
+            for (method, operation) in [(Method::GET, get), (Method::POST, post), (Method::PUT, put)] {
                 if let Some(operation) = operation {
-                    complete(operation, &problems(path, method, is_repeatable(operation)));
+                    complete(operation, &problems(path, &method, is_repeatable(operation)));
                 }
             }
         }
@@ -40,22 +41,15 @@ impl Modify for Shared {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Method {
-    Get,
-    Post,
-    Put,
-}
-
 type Problems = Vec<(&'static str, &'static str)>;
 
 /// The problems that a path can answer with, by status.
-fn problems(path: &str, method: Method, repeatable: bool) -> Problems {
+fn problems(path: &str, method: &Method, repeatable: bool) -> Problems {
     if OPEN.contains(&path) {
         return Vec::new();
     }
     let mut all = vec![("401", "A token is needed"), ("403", "The token is wrong")];
-    let is_read = method != Method::Get && !UNREAD.contains(&path);
+    let is_read = method != Method::GET && !UNREAD.contains(&path);
     if is_read {
         all.extend([
             ("400", "The body, or a parameter, cannot be read"),
@@ -68,7 +62,7 @@ fn problems(path: &str, method: Method, repeatable: bool) -> Problems {
     if path.contains('{') {
         all.push(("400", "A part of the path, or a parameter, cannot be read"));
     }
-    if is_read && method == Method::Post && path != "/rubrics/check" {
+    if is_read && method == Method::POST && path != "/rubrics/check" {
         all.push(("503", "Draining, or the store failed; see Retry-After"));
     }
     if repeatable {
@@ -82,7 +76,7 @@ fn problems(path: &str, method: Method, repeatable: bool) -> Problems {
     if path.starts_with("/runs") || path.starts_with("/scores") {
         all.push(("503", "The store failed; see Retry-After"));
     }
-    if method == Method::Put {
+    if method == Method::PUT {
         all.extend([
             ("409", "There are too many rubrics"),
             ("503", "The directory of rubrics cannot be written; see Retry-After"),
@@ -99,15 +93,22 @@ fn is_repeatable(operation: &Operation) -> bool {
 
 /// Adds what the operation does not say itself.
 fn complete(operation: &mut Operation, problems: &[(&str, &str)]) {
+    let responses = &mut operation.responses.responses;
     for (status, description) in problems {
-        operation.responses.responses.entry((*status).to_owned()).or_insert_with(|| {
+        let said = || ResponseBuilder::new().description(*description).build().into();
+        responses.entry((*status).to_owned()).or_insert_with(said);
+    }
+    for (_, response) in responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5'])) {
+        if let RefOr::T(response) = response
+            && response.content.is_empty()
+        {
             let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-            ResponseBuilder::new().description(*description).content(PROBLEM_JSON, content).build().into()
-        });
+            response.content.insert(PROBLEM_JSON.to_owned(), content.into());
+        }
     }
     // The statuses of problems that may pass.
     for status in ["429", "503"] {
-        if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {
+        if let Some(RefOr::T(response)) = responses.get_mut(status) {
             let mut seconds = Header::new(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build());
             seconds.description = Some("After how many seconds to try again, where that may help".to_owned());
             response.headers.insert("Retry-After".to_owned(), seconds.into());

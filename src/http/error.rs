@@ -95,19 +95,15 @@ impl Problem {
     }
 
     /// A failure of this server.
-    pub fn internal(detail: impl Into<String>) -> Self {
-        Self::new(Kind::Internal, detail)
+    #[allow(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
+    pub fn internal(detail: impl ToString) -> Self {
+        Self::new(Kind::Internal, detail.to_string())
     }
 
     /// The server is stopping.
     pub fn draining() -> Self {
         let detail = "the server is shutting down; send the request to another one, or try again";
         Self::new(Kind::Draining, detail)
-    }
-
-    /// Whether it says that the server is stopping.
-    pub fn is_draining(&self) -> bool {
-        self.kind == Kind::Draining
     }
 
     /// The request was not scored when its answer was due.
@@ -250,7 +246,7 @@ impl From<CatalogError> for Problem {
             CatalogError::Rubric { error, .. } => error.into(),
             CatalogError::Full => Self::new(Kind::TooManyRubrics, error.to_string()),
             CatalogError::Io { .. } => Self::new(Kind::RubricsDirectory, error.to_string()),
-            CatalogError::Name { .. } => Self::internal(error.to_string()),
+            CatalogError::Name { .. } => Self::internal(error),
         }
     }
 }
@@ -304,7 +300,7 @@ impl From<StoreError> for Problem {
             StoreError::Compress { .. } => Self::new(Kind::TooLarge, format!("{error}; send smaller batches")),
             StoreError::Batch { .. } => Self::internal(format!("the scores could not be stored: {error}")),
             // Nor does a later try mend it.
-            StoreError::Damaged { .. } => Self::internal(error.to_string()),
+            StoreError::Damaged { .. } => Self::internal(error),
             error => Self::new(Kind::Store, format!("the store failed: {error}")),
         }
     }

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::batch::Due;
+use super::batch::{Counted, Due};
 use super::buffer_pool::{BufferPool, Lease};
 use super::decompress::{is_too_long, require_known};
 use super::error::Problem;
@@ -67,8 +67,8 @@ impl Config {
     }
 }
 
-/// Keeps count of what is in flight.
-#[derive(Debug)]
+/// Keeps count of what is in flight; clones share it.
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// The limits.
     pub config: Config,
@@ -82,35 +82,11 @@ pub struct Limits {
 
 /// A request's share of the limits; given back when dropped.
 #[derive(Debug)]
-pub struct Admission<'a> {
-    limits: &'a Limits,
-    permits: Option<OwnedSemaphorePermit>,
+pub struct Admission {
+    limits: Limits,
+    share: OwnedSemaphorePermit,
     bytes: usize,
-    counted: Option<Counted>,
-}
-
-/// One of the requests that are being scored, until it is dropped.
-#[derive(Debug)]
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(requests: &Arc<AtomicUsize>) -> Self {
-        requests.fetch_add(1, Ordering::Relaxed);
-        Self(requests.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What work holds that may outlive its request: the request and its bytes count until it ends.
-#[derive(Debug)]
-pub(super) struct Lent {
-    permits: Option<OwnedSemaphorePermit>,
-    counted: Option<Counted>,
+    _counted: Counted,
 }
 
 fn permits(bytes: usize) -> usize {
@@ -135,15 +111,22 @@ impl Limits {
     ///
     /// # Errors
     /// 413 when it says that it is too large, 429 when too much is in flight.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<Admission<'_>, Problem> {
+    pub fn admit(&self, headers: &HeaderMap) -> Result<Admission, Problem> {
         let announced = content_length(headers).unwrap_or(0);
         if announced > self.config.max_body_bytes {
             return Err(self.too_large());
         }
-        let counted = Some(Counted::new(&self.requests));
-        let mut admission = Admission { limits: self, permits: None, bytes: 0, counted };
-        admission.grow(0)?;
-        Ok(admission)
+        let (counted, share) = (Counted::new(&self.requests), self.take(permits(0))?);
+        Ok(Admission { limits: self.clone(), share, bytes: 0, _counted: counted })
+    }
+
+    fn take(&self, permits: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let taken = u32::try_from(permits).ok().and_then(|n| self.bytes.clone().try_acquire_many_owned(n).ok());
+        taken.ok_or_else(|| {
+            let detail =
+                "too many bytes are in flight; try again after the time in Retry-After, or raise --max-in-flight-bytes";
+            Problem::new(Kind::Busy, detail)
+        })
     }
 
     /// When a request is due that arrived then and asks for so long.
@@ -160,25 +143,13 @@ impl Limits {
     }
 }
 
-impl Admission<'_> {
-    /// Counts more bytes.
+impl Admission {
+    /// Counts so many bytes, where fewer were counted.
     fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
-        let missing = permits(bytes).saturating_sub(self.permits.as_ref().map_or(0, |_| permits(self.bytes)));
-        if missing == 0 && self.permits.is_some() {
-            self.bytes = self.bytes.max(bytes);
-            return Ok(());
+        if let missing @ 1.. = permits(bytes).saturating_sub(permits(self.bytes)) {
+            self.share.merge(self.limits.take(missing)?);
         }
-        let more = u32::try_from(missing).ok().and_then(|n| self.limits.bytes.clone().try_acquire_many_owned(n).ok());
-        let Some(more) = more else {
-            let detail =
-                "too many bytes are in flight; try again after the time in Retry-After, or raise --max-in-flight-bytes";
-            return Err(Problem::new(Kind::Busy, detail));
-        };
-        match &mut self.permits {
-            Some(permits) => permits.merge(more),
-            None => self.permits = Some(more),
-        }
-        self.bytes = bytes;
+        self.bytes = self.bytes.max(bytes);
         Ok(())
     }
 
@@ -225,8 +196,7 @@ impl Admission<'_> {
 
     /// Counts no more than so many bytes, where more were counted ahead.
     fn shrink(&mut self, bytes: usize) {
-        let Some(held) = &mut self.permits else { return };
-        drop(held.split(held.num_permits().saturating_sub(permits(bytes))));
+        drop(self.share.split(self.share.num_permits().saturating_sub(permits(bytes))));
         self.bytes = bytes;
     }
 
@@ -236,20 +206,7 @@ impl Admission<'_> {
     pub fn hold(mut self, answer: Bytes) -> Bytes {
         // The work is done: an answer that there is no room for is not thrown away.
         let _ = self.grow(answer.len());
-        match self.permits.take() {
-            Some(share) => Bytes::from_owner(LimitedAnswer { answer, _share: share }),
-            None => answer,
-        }
-    }
-
-    /// What it counts by, for work that may outlive the request.
-    pub(super) fn lend(&mut self) -> Lent {
-        Lent { permits: self.permits.take(), counted: self.counted.take() }
-    }
-
-    /// What was lent, for the answer to count by.
-    pub(super) fn take_back(&mut self, lent: Lent) {
-        (self.permits, self.counted) = (lent.permits, lent.counted);
+        Bytes::from_owner(LimitedAnswer { answer, _share: self.share })
     }
 
     /// Room for a body. What was used before takes memory at once, and counts.

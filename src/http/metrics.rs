@@ -1,17 +1,14 @@
 //! What is counted, and how Prometheus reads it.
 
 mod classic;
-mod counts;
 mod family;
 mod judges;
 mod stored;
 
-use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,74 +16,27 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use self::classic::classic;
-pub(super) use self::counts::Counts;
+use self::family::Labels;
 use self::judges::JudgeCollector;
 use self::stored::StoreCollector;
+use super::batch::Counts;
 use super::kind::Kind;
 use super::limits::Limits;
 use crate::judge::Judges;
 use crate::stages::NoScoreCode;
 use crate::store::Store;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Name(String);
-
-impl EncodeLabelValue for Name {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        encoder.write_str(&self.0)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    route: Name,
-    method: Name,
-    status: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabels {
-    route: Name,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RubricLabels {
-    rubric: Name,
-    outcome: Name,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageLabels {
-    rubric: Name,
-    stage: Name,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct JudgedLabels {
-    rubric: Name,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CodeLabels {
-    code: Name,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabels {
-    kind: Name,
-}
-
 /// All metrics of the server.
 pub struct Metrics {
     registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
-    trajectories: Family<RubricLabels, Counter>,
-    reached: Family<StageLabels, Counter>,
-    passed: Family<StageLabels, Counter>,
-    item_errors: Family<CodeLabels, Counter>,
-    told_as_reward: Family<KindLabels, Counter>,
-    outside: Family<JudgedLabels, Histogram, fn() -> Histogram>,
+    requests: Family<Labels, Counter>,
+    seconds: Family<Labels, Histogram, fn() -> Histogram>,
+    trajectories: Family<Labels, Counter>,
+    reached: Family<Labels, Counter>,
+    passed: Family<Labels, Counter>,
+    item_errors: Family<Labels, Counter>,
+    told_as_reward: Family<Labels, Counter>,
+    outside: Family<Labels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     bytes_in_flight: Gauge,
 }
@@ -122,72 +72,59 @@ impl Metrics {
     /// Metrics of a server with these judges and this store.
     pub fn new(judges: &Judges, store: Option<Store>) -> Self {
         let mut registry = Registry::with_prefix("gradus");
+        registry.register_collector(Box::new(StoreCollector(store)));
+        registry.register_collector(Box::new(JudgeCollector(judges.clone())));
         let r = &mut registry;
-        let requests = added(r, "http_requests", "Requests by route, method and status", None, Family::default());
         let seconds = Family::new_with_constructor(latency_buckets as fn() -> Histogram);
-        let seconds = added(r, "http_request_duration", "Time to answer, by route", Some(Unit::Seconds), seconds);
-        let trajectories =
-            added(r, "trajectories", "Trajectories by rubric and outcome (valid, invalid)", None, Family::default());
-        let reached = added(r, "stage_reached", "Trajectories that a stage scored", None, Family::default());
-        let passed = added(r, "stage_passed", "Trajectories that reached a stage's threshold", None, Family::default());
-        let item_errors: Family<CodeLabels, Counter> =
-            added(r, "item_errors", "Trajectories that could not be scored, by code", None, Family::default());
-        let told_as_reward: Family<KindLabels, Counter> = added(
-            r,
-            "refusals_told_as_reward",
-            "Requests that were refused, and told so by 200 and the lowest reward, by kind of problem",
-            None,
-            Family::default(),
-        );
+        let outside = Family::new_with_constructor(outside_buckets as fn() -> Histogram);
+        let told_help = "Requests that were refused, and told so by 200 and the lowest reward, by kind of problem";
+        let bytes_help = "Bytes of bodies and of answers that have not left";
+        let outside_help = "Probability that judges gave to something other than their labels, by rubric; only of verdicts, \
+             which more than the rubric's `max_outside` is not";
+        let family = Family::default;
+        let metrics = Self {
+            requests: added(r, "http_requests", "Requests by route, method and status", None, family()),
+            seconds: added(r, "http_request_duration", "Time to answer, by route", Some(Unit::Seconds), seconds),
+            trajectories: added(
+                r,
+                "trajectories",
+                "Trajectories by rubric and outcome (valid, invalid)",
+                None,
+                family(),
+            ),
+            reached: added(r, "stage_reached", "Trajectories that a stage scored", None, family()),
+            passed: added(r, "stage_passed", "Trajectories that reached a stage's threshold", None, family()),
+            item_errors: added(r, "item_errors", "Trajectories that could not be scored, by code", None, family()),
+            told_as_reward: added(r, "refusals_told_as_reward", told_help, None, family()),
+            in_flight: added(r, "requests_in_flight", "Scoring requests in flight", None, Gauge::default()),
+            bytes_in_flight: added(r, "in_flight", bytes_help, Some(Unit::Bytes), Gauge::default()),
+            outside: added(r, "judge_outside_probability", outside_help, None, outside),
+            registry,
+        };
         // From the start, so that the first of each is an increase.
         for code in NoScoreCode::ALL {
-            item_errors.get_or_create(&code_labels(code)).inc_by(0);
+            metrics.item_errors.get_or_create(&labels([("code", code.as_str())])).inc_by(0);
         }
         for kind in Kind::ALL {
-            told_as_reward.get_or_create(&kind_labels(*kind)).inc_by(0);
+            metrics.told_as_reward.get_or_create(&labels([("kind", kind.name())])).inc_by(0);
         }
-        let in_flight = added(r, "requests_in_flight", "Scoring requests in flight", None, Gauge::default());
-        let bytes_help = "Bytes of bodies and of answers that have not left";
-        let bytes_in_flight = added(r, "in_flight", bytes_help, Some(Unit::Bytes), Gauge::default());
-        let outside = added(
-            r,
-            "judge_outside_probability",
-            "Probability that judges gave to something other than their labels, by rubric; only of verdicts, which more \
-             than the rubric's `max_outside` is not",
-            None,
-            Family::new_with_constructor(outside_buckets as fn() -> Histogram),
-        );
-        r.register_collector(Box::new(StoreCollector(store)));
-        r.register_collector(Box::new(JudgeCollector(judges.clone())));
-        Self {
-            registry,
-            requests,
-            seconds,
-            trajectories,
-            reached,
-            passed,
-            item_errors,
-            told_as_reward,
-            outside,
-            in_flight,
-            bytes_in_flight,
-        }
+        metrics
     }
 
     /// Counts a scored request.
     pub fn count(&self, counts: &Counts) {
-        let name = || Name(counts.label.clone());
+        let rubric = &*counts.rubric;
         for (outcome, n) in [("valid", counts.valid), ("invalid", counts.invalid)] {
-            self.count_trajectories(name(), outcome, n);
+            self.count_trajectories(rubric, outcome, n);
         }
-        let stages = counts.rubric.iter().flat_map(|rubric| &rubric.stages);
-        for (stage, count) in stages.zip(&counts.stages) {
-            let labels = StageLabels { rubric: name(), stage: Name(stage.name.to_string()) };
-            self.reached.get_or_create(&labels).inc_by(u64::from(count.reached));
-            self.passed.get_or_create(&labels).inc_by(u64::from(count.passed));
+        // The stages of inline rubrics would be names without end.
+        for stage in counts.stages.iter().filter(|_| !counts.inline) {
+            let labels = labels([("rubric", rubric), ("stage", &*stage.stage)]);
+            self.reached.get_or_create(&labels).inc_by(u64::from(stage.reached));
+            self.passed.get_or_create(&labels).inc_by(u64::from(stage.passed));
         }
         for outside in &counts.outside {
-            self.outside.get_or_create(&JudgedLabels { rubric: name() }).observe(*outside);
+            self.outside.get_or_create(&labels([("rubric", rubric)])).observe(*outside);
         }
         self.count_errors(&counts.errors);
     }
@@ -195,32 +132,32 @@ impl Metrics {
     /// Counts the items for which a request got no other answer than an error.
     pub fn count_unanswered(&self, rubric: &str, errors: &[(NoScoreCode, u64)]) {
         let invalid = errors.iter().map(|(_, n)| n).sum();
-        self.count_trajectories(Name(rubric.to_owned()), "invalid", invalid);
+        self.count_trajectories(rubric, "invalid", invalid);
         self.count_errors(errors);
     }
 
-    fn count_trajectories(&self, rubric: Name, outcome: &str, n: u64) {
+    fn count_trajectories(&self, rubric: &str, outcome: &str, n: u64) {
         if n > 0 {
-            let labels = RubricLabels { rubric, outcome: Name(outcome.to_owned()) };
-            self.trajectories.get_or_create(&labels).inc_by(n);
+            self.trajectories.get_or_create(&labels([("rubric", rubric), ("outcome", outcome)])).inc_by(n);
         }
     }
 
     fn count_errors(&self, errors: &[(NoScoreCode, u64)]) {
         for (code, n) in errors {
-            self.item_errors.get_or_create(&code_labels(*code)).inc_by(*n);
+            self.item_errors.get_or_create(&labels([("code", code.as_str())])).inc_by(*n);
         }
     }
 
     /// Counts a request that was refused, and whose answer cannot say so.
     pub fn count_told_as_reward(&self, kind: Kind) {
-        self.told_as_reward.get_or_create(&kind_labels(kind)).inc();
+        self.told_as_reward.get_or_create(&labels([("kind", kind.name())])).inc();
     }
 
     /// Counts an answered request.
-    pub fn answered(&self, route: String, method: String, status: u16, took: Duration) {
-        self.seconds.get_or_create(&RouteLabels { route: Name(route.clone()) }).observe(took.as_secs_f64());
-        self.requests.get_or_create(&RequestLabels { route: Name(route), method: Name(method), status }).inc();
+    pub fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
+        self.seconds.get_or_create(&labels([("route", route)])).observe(took.as_secs_f64());
+        let labels = labels([("route", route), ("method", method), ("status", &status.to_string())]);
+        self.requests.get_or_create(&labels).inc();
     }
 
     /// The metrics as text.
@@ -238,10 +175,6 @@ impl Metrics {
     }
 }
 
-fn code_labels(code: NoScoreCode) -> CodeLabels {
-    CodeLabels { code: Name(code.as_str().to_owned()) }
-}
-
-fn kind_labels(kind: Kind) -> KindLabels {
-    KindLabels { kind: Name(kind.name().to_owned()) }
+fn labels<const N: usize>(named: [(&'static str, &str); N]) -> Labels {
+    named.map(|(name, value)| (name, value.to_owned())).into()
 }

@@ -15,13 +15,13 @@ use tokio::time::timeout_at;
 use super::app::App;
 use super::batch::{BatchError, Due, Overrides, Scored, Stop};
 use super::error::Problem;
-use super::metrics::Counts;
 use crate::judge::Session;
 use crate::locks;
 use crate::stages::NoScoreCode;
-use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StageCounts, StoreError, Untold};
+use crate::store::{Batch, BatchId, Compressed, Idempotency, ScoreRows, StoreError, Untold, now_ms};
 
 /// A request that is to be scored.
+#[derive(Default)]
 pub(crate) struct Job {
     /// The native request, JSON.
     pub(crate) body: String,
@@ -70,7 +70,7 @@ impl Storing {
         let Some(outcome) = &mut self.outcome else { return Ok(()) };
         let stored = outcome.await;
         self.outcome = None;
-        let stored = stored.map_err(|error| Problem::internal(error.to_string()))?;
+        let stored = stored.map_err(Problem::internal)?;
         stored.map_err(|untold| untold.tell().into())
     }
 }
@@ -90,12 +90,10 @@ pub(crate) async fn score(app: &App, job: Job) -> Result<Scored, Problem> {
 /// # Errors
 /// As [`score`], but for what becomes of the scores in the store.
 pub(crate) async fn begin(app: &App, job: Job) -> Result<Storing, Problem> {
-    let Job { body, arrived, due, request_id, idempotency, all_valid, items, facts, abandoned } = job;
-    let stop = Stop { arrived, early: due, abandoned, ..Stop::default() };
-    let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
-    let identity = batch_id.map(|id| BatchIdentity { id, created_at_ms: app.now_ms(), idempotency, all_valid });
-    let mut pass = Pass { request_id, body, items, identity, stop, facts, session: Session::default() };
-    let (mut scored, batch) = loop {
+    let stop = Stop { arrived: job.arrived, early: job.due, abandoned: job.abandoned.clone(), ..Stop::default() };
+    let batch = app.store.as_ref().map(|store| store.next_id(now_ms()));
+    let mut pass = Pass { job, batch, created_at_ms: now_ms(), stop, session: Session::default() };
+    let (scored, batch) = loop {
         let result;
         (result, pass) = pass.take_turn(app).await?;
         // A result with questions left open is none.
@@ -111,22 +109,21 @@ pub(crate) async fn begin(app: &App, job: Job) -> Result<Storing, Problem> {
     };
     // The body is packed in the batch: no second one waits for the disk.
     let due = pass.stop.due();
-    app.limits.buffers.keep(std::mem::take(&mut pass.body));
-    tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
+    app.limits.buffers.keep(std::mem::take(&mut pass.job.body));
+    tell_unscored(app, &scored.counts.errors, &scored.counts.rubric, &pass.job.request_id);
     drop(pass);
     // Counted only when it is stored: what was not is sent again, and counted then.
-    let counts = Counts::take(&mut scored);
     let (Some(store), Some(batch)) = (&app.store, batch) else {
-        app.metrics.count(&counts);
+        app.metrics.count(&scored.counts);
         return Ok(Storing { scored, due, outcome: None });
     };
     // The queue may be full: what is not in it when its answer is due, or its client leaves, is not stored.
     let queued = in_time(due, Problem::stored_late, async { Ok(store.queue(batch).await?) }).await?;
     if queued.is_promised() {
-        app.metrics.count(&counts);
+        app.metrics.count(&scored.counts);
         return Ok(Storing { scored, due, outcome: None });
     }
-    let work = app.clone();
+    let (work, counts) = (app.clone(), scored.counts.clone());
     let outcome = tokio::spawn(async move {
         queued.written().await?;
         work.metrics.count(&counts);
@@ -172,69 +169,57 @@ pub(crate) async fn in_time<T>(
     }
 }
 
-/// What names a stored batch.
-#[derive(Clone)]
-struct BatchIdentity {
-    id: BatchId,
-    created_at_ms: i64,
-    idempotency: Option<Idempotency>,
-    all_valid: bool,
-}
-
 /// A request on its way through scoring, which goes over it again when its judges have answered.
 struct Pass {
-    /// The id of the HTTP request.
-    request_id: String,
-    body: String,
-    items: Vec<Range<usize>>,
-    identity: Option<BatchIdentity>,
+    job: Job,
+    /// What its batch is stored as; `None` where there is no store.
+    batch: Option<BatchId>,
+    created_at_ms: i64,
     stop: Stop,
-    facts: bool,
     session: Session,
 }
 
 impl Pass {
     /// Goes over the request when it is its turn, and gives itself back for the next time.
     async fn take_turn(self, app: &App) -> Result<(Result<(Scored, Option<Batch>), Problem>, Self), Problem> {
-        let (work, bytes) = (app.clone(), self.body.len());
+        let (work, bytes) = (app.clone(), self.job.body.len());
         let due = self.stop.due();
         let start = |job| app.engine.load.start(bytes, job);
         in_time(due, Problem::scored_late, in_turn(start, self, move |pass: Self| (pass.run(&work), pass))).await
     }
 
     fn run(&self, app: &App) -> Result<(Scored, Option<Batch>), Problem> {
-        let batch_id = self.identity.as_ref().map(|identity| identity.id.to_string());
-        let overrides =
-            Overrides { batch_id: batch_id.as_deref(), facts: self.facts, items: &self.items, ..Overrides::default() };
-        let scored = app.engine.score(&self.body, &overrides, &self.stop, &self.session);
+        let Job { body, facts, items, idempotency, request_id, .. } = &self.job;
+        let batch_id = self.batch.map(|id| id.to_string());
+        let overrides = Overrides { batch_id: batch_id.as_deref(), facts: *facts, items, ..Overrides::default() };
+        let scored = app.engine.score(body, &overrides, &self.stop, &self.session);
         // Where questions are open this was not the last pass.
         let done = !self.session.has_questions();
         if let (Err(BatchError::Invalid { errors, rubric, .. }), true) = (&scored, done) {
             app.metrics.count_unanswered(rubric, errors);
-            tell_unscored(app, errors, rubric, &self.request_id);
+            tell_unscored(app, errors, rubric, request_id);
         }
         let scored = scored.map_err(|error| match error {
             // A dialect's client never saw the text in which this is a place.
-            BatchError::Request(wrong) if self.facts => BatchError::Request(wrong.without_place()),
+            BatchError::Request(wrong) if *facts => BatchError::Request(wrong.without_place()),
             error => error,
         })?;
         // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
-        let kept = |identity: &&BatchIdentity| done && (!scored.rows.is_empty() || identity.idempotency.is_some());
-        let identity = self.identity.as_ref().filter(kept);
-        let batch = identity.map(|identity| self.to_batch(app, &scored, identity.clone())).transpose()?;
+        let kept = done && (!scored.rows.is_empty() || idempotency.is_some());
+        let batch = self.batch.filter(|_| kept).map(|id| self.to_batch(app, &scored, id)).transpose()?;
         Ok((scored, batch))
     }
 
     /// Packs a scored request for the store; on the work threads, since it compresses.
-    fn to_batch(&self, app: &App, scored: &Scored, identity: BatchIdentity) -> Result<Batch, StoreError> {
-        let settings = &scored.settings;
+    fn to_batch(&self, app: &App, scored: &Scored, id: BatchId) -> Result<Batch, StoreError> {
+        let (job, settings) = (&self.job, &scored.settings);
         let keep = app.store.as_ref().is_some_and(crate::store::Store::keeps_trajectories);
         let judges = self.session.judges_asked();
         let scores = scored.rows.iter().map(|row| scored.stored(row));
         Ok(Batch {
-            id: identity.id,
-            request_id: self.request_id.clone(),
-            created_at_ms: identity.created_at_ms,
+            id,
+            request_id: job.request_id.clone(),
+            created_at_ms: self.created_at_ms,
             run_id: settings.run_id.clone(),
             step: settings.position.step.and_then(|step| i64::try_from(step).ok()),
             position: settings.position_json().to_string(),
@@ -243,24 +228,11 @@ impl Pass {
             rubric_json: settings.rubric.json.clone(),
             engine_version: env!("CARGO_PKG_VERSION"),
             judges: (!judges.is_empty()).then(|| serde_json::json!(judges).to_string()),
-            request: keep.then(|| Compressed::new(self.body.as_bytes())).transpose()?,
+            request: keep.then(|| Compressed::new(job.body.as_bytes())).transpose()?,
             response: Compressed::new(&scored.body)?,
-            idempotency: identity
-                .idempotency
-                .filter(|_| !identity.all_valid || scored.rows.iter().all(|row| row.valid)),
-            scores: ScoreRows::new(identity.id, scores)?,
-            stages: settings
-                .rubric
-                .stages
-                .iter()
-                .zip(&scored.stages)
-                .map(|(stage, counts)| StageCounts {
-                    stage: stage.name.clone(),
-                    reached: counts.reached,
-                    passed: counts.passed,
-                    score_sum: counts.score_sum,
-                })
-                .collect(),
+            idempotency: job.idempotency.clone().filter(|_| !job.all_valid || scored.counts.invalid == 0),
+            scores: ScoreRows::new(id, scores)?,
+            stages: scored.counts.stages.clone(),
         })
     }
 }
@@ -299,7 +271,7 @@ impl<T> Drop for Waiting<T> {
     }
 }
 
-/// Does work with something when it is its turn.
+/// Does work with something when it is its turn. A panic in it is a bug of ours, and one failed request, not a dead server.
 async fn in_turn<W: Send + 'static, T: Send + 'static>(
     start: impl FnOnce(Box<dyn FnOnce() + Send>),
     with: W,
@@ -307,19 +279,11 @@ async fn in_turn<W: Send + 'static, T: Send + 'static>(
 ) -> Result<T, Problem> {
     let waiting = Waiting(Arc::new(Mutex::new(Some(with))));
     let turn = Waiting(waiting.0.clone());
-    elsewhere(start, move || turn.take().map(work)).await?.ok_or_else(scoring_failed)
-}
-
-/// Starts work on another thread and waits for it. A panic there is a bug of ours, and one failed request, not a dead server.
-async fn elsewhere<T: Send + 'static>(
-    start: impl FnOnce(Box<dyn FnOnce() + Send>),
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
     let (answer, wait) = tokio::sync::oneshot::channel();
     start(Box::new(move || {
-        let _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
+        let _ = answer.send(catch_unwind(AssertUnwindSafe(move || turn.take().map(work))));
     }));
-    wait.await.ok().and_then(Result::ok).ok_or_else(scoring_failed)
+    wait.await.ok().and_then(Result::ok).flatten().ok_or_else(scoring_failed)
 }
 
 pub(crate) fn scoring_failed() -> Problem {
@@ -331,29 +295,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::http::app::Config;
-    use crate::http::batch::Engine;
-    use crate::rubric::Catalog;
-    use crate::store::{self, Store};
+    use crate::store::Store;
 
     /// Else what could not be scored would be what its key stands for, and a repeat that can be scored would not be stored.
     #[tokio::test]
     async fn an_answer_that_is_an_error_has_no_key() {
-        let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };
-        let store = Store::open(&config).unwrap().unwrap();
-        let app = App::new(Engine::new(Catalog::open(None).unwrap(), 1 << 20), Some(store.clone()), Config::default());
+        let store = Store::in_memory();
+        let app = App::plain(Some(store.clone()));
         for (items, all_valid, promised) in [("7", true, false), ("7", false, true), ("", true, true)] {
             let key = format!("{items}{all_valid}");
             let job = Job {
                 body: format!("{{\"trajectories\":[{items}]}}"),
                 arrived: Some(Instant::now()),
-                due: None,
-                request_id: String::new(),
-                idempotency: Some(Idempotency { key: key.clone(), body_hash: [0; 32], status: 200 }),
+                idempotency: Some(Idempotency { key: key.clone(), body_hash: [0; 32] }),
                 all_valid,
-                items: Vec::new(),
                 facts: true,
-                abandoned: Arc::default(),
+                ..Job::default()
             };
             score(&app, job).await.unwrap();
             assert_eq!(store.idempotent(&key).await.unwrap().is_some(), promised, "{key}");

@@ -55,7 +55,7 @@ struct Pending<'a> {
 impl Pending<'_> {
     fn count(&mut self, status: u16) {
         if let Some((route, method)) = self.names.take() {
-            self.app.metrics.answered(route, method, status, self.began.elapsed());
+            self.app.metrics.answered(&route, &method, status, self.began.elapsed());
         }
     }
 }
@@ -100,7 +100,7 @@ fn name_problems(mut response: Response, id: &str) -> Response {
         problem
     };
     // Whoever stops a server knows that it refuses requests.
-    if status.is_server_error() && !problem.is_draining() {
+    if status.is_server_error() && problem.kind() != Kind::Draining {
         tracing::error!(request_id = id, status = status.as_u16(), detail = ?problem.detail(), "request failed");
     } else {
         tracing::debug!(request_id = id, status = status.as_u16(), detail = ?problem.detail(), "request refused");

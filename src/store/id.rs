@@ -120,14 +120,7 @@ impl FromStr for ScoreId {
 /// Takes only what `Display` prints, so that a score has one name.
 fn parse_score_id(text: &str) -> Option<ScoreId> {
     let (batch, index) = text.split_once('-')?;
-    let batch = parse_hex(batch)?;
-    let plain = index == "0" || (!index.starts_with('0') && index.bytes().all(|byte| byte.is_ascii_digit()));
-    let index = index.parse().ok().filter(|_| plain)?;
-    Some(ScoreId { batch: BatchId(batch), index })
-}
-
-/// A number of exactly 16 lower-case hex digits that fits a signed column.
-pub(super) fn parse_hex(digits: &str) -> Option<u64> {
-    let plain = digits.len() == 16 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    u64::from_str_radix(digits, 16).ok().filter(|number| plain && i64::try_from(*number).is_ok())
+    let batch = BatchId::from_column(i64::from_str_radix(batch, 16).ok()?);
+    let id = ScoreId { batch, index: index.parse().ok()? };
+    (id.to_string() == text).then_some(id)
 }

@@ -10,7 +10,6 @@ mod compressed;
 mod config;
 mod error;
 mod id;
-mod prompts;
 mod read;
 mod record;
 mod rows;
@@ -24,12 +23,11 @@ pub use self::compressed::{Compressed, MAX_BYTES};
 pub use self::config::{Config, Durability, MAX_BUSY_TIMEOUT_MS};
 pub use self::error::StoreError;
 pub use self::id::{BatchId, BatchIds, ContentHash, MAX_SCORES, ScoreId};
-pub use self::prompts::{GroupVisit, RunVisits, StoredReference};
 pub use self::read::{
-    DEFAULT_WINDOW, Filter, MAX_PAGE, Mastery, Page, Removed, RunDetail, RunSummary, StageMastery, StoredAnswer,
-    StoredRequest, StoredRow, StoredScore,
+    DEFAULT_WINDOW, Filter, GroupVisit, MAX_PAGE, Mastery, Page, Removed, RunDetail, RunSummary, RunVisits,
+    StageMastery, StoredAnswer, StoredRequest, StoredRow, StoredScore,
 };
-pub use self::record::{Batch, Idempotency, MAX_REWARD, StageCounts};
+pub use self::record::{Batch, Idempotency, MAX_REWARD, StageCounts, StoredReference};
 pub use self::rows::{ScoreRow, ScoreRows};
 
 use self::config::Target;
@@ -38,6 +36,12 @@ use self::sqlite::{PendingWrite, Sqlite, log_untold};
 
 /// Longest finding that is kept, in bytes.
 pub const MAX_FINDING_BYTES: usize = 1 << 20;
+
+/// The time in Unix milliseconds.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// An open store; clones share it. When the last one goes, what is queued is written first, on that thread;
 /// [`Store::close`] does it without blocking.
@@ -228,16 +232,10 @@ impl Store {
     /// [`MAX_FINDING_BYTES`]. Nothing is ever pruned: to forget, delete rows of the table `judge_findings`.
     pub fn remember(&self, key: &[u8; 32], value: &[u8]) {
         if value.len() > MAX_FINDING_BYTES {
-            return self.lose_finding("it is longer than what is kept");
+            return self.inner.database.lose_finding("it is longer than what is kept");
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let created_at_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        let finding = Finding { key: *key, value: value.to_vec(), created_at_ms };
+        let finding = Finding { key: *key, value: value.to_vec(), created_at_ms: now_ms() };
         self.inner.database.remember(finding);
-    }
-
-    fn lose_finding(&self, why: &str) {
-        self.inner.database.lose_finding(why);
     }
 
     /// One score with its result; `None` when there is none of that name.
@@ -350,6 +348,15 @@ impl Store {
     /// [`StoreError::Closed`].
     pub async fn close(&self) {
         self.inner.database.close().await;
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// A fresh one that is gone at the end.
+    pub(crate) fn in_memory() -> Self {
+        let config = Config { url: "sqlite::memory:".to_owned(), ..Config::default() };
+        Self::open(&config).unwrap().unwrap()
     }
 }
 

@@ -1,7 +1,8 @@
-//! What is read back from the store: scores, runs, mastery, stored answers and requests to replay, and the filters
-//! and cursors that choose them. Knows no database.
+//! What is read back from the store: scores, runs, mastery, visits of groups, stored answers and requests to replay, and the
+//! filters and cursors that choose them. Knows no database.
 
-use super::id::parse_hex;
+use std::sync::Arc;
+
 use super::{BatchId, ScoreId, ScoreRow, StoreError};
 
 /// Most rows of a page; a larger limit gives this many.
@@ -157,6 +158,28 @@ pub struct StageMastery {
     pub mean_score: Option<f64>,
 }
 
+/// The valid rewards of one group at one step of the trainer (of one batch, where that has no step).
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupVisit {
+    /// The group.
+    pub group: Arc<str>,
+    /// The trainer's step.
+    pub step: Option<i64>,
+    /// The rewards, in the order of their scores' ids.
+    pub rewards: Vec<f64>,
+    /// The rubric that gave the first of them: its place in [`RunVisits::rubrics`].
+    pub rubric: usize,
+}
+
+/// The visits of a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunVisits {
+    /// The visits, the one whose first score is oldest first.
+    pub visits: Vec<GroupVisit>,
+    /// Content hash and JSON of every rubric of the run.
+    pub rubrics: Vec<(String, String)>,
+}
+
 /// The stored answer to a request with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAnswer {
@@ -164,8 +187,6 @@ pub struct StoredAnswer {
     pub batch: BatchId,
     /// Hash of the request's body.
     pub body_hash: [u8; 32],
-    /// HTTP status of the answer.
-    pub status: u16,
     /// The answer's body.
     pub response: Vec<u8>,
 }
@@ -218,20 +239,10 @@ impl RunCursor {
 
     fn parse(text: &str) -> Option<Self> {
         let (time, run) = text.split_at_checked(16)?;
-        let bytes = run.as_bytes().chunks(2).map(|pair| match pair {
-            [high, low] => Some(hex_digit(*high)? << 4 | hex_digit(*low)?),
-            _ => None,
-        });
-        let run_id = String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()?;
-        Some(Self { first_created_at_ms: parse_hex(time)?.cast_signed(), run_id })
-    }
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+        let byte = |at: usize| u8::from_str_radix(run.get(at..at + 2)?, 16).ok();
+        let run_id = String::from_utf8((0..run.len()).step_by(2).map(byte).collect::<Option<_>>()?).ok()?;
+        let cursor = Self { first_created_at_ms: i64::from_str_radix(time, 16).ok()?, run_id };
+        (cursor.encode() == text).then_some(cursor)
     }
 }
 

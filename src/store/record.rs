@@ -1,9 +1,9 @@
-//! What is stored of one scored request. In: ids, packed bodies and packed rows, one per trajectory; out: the same,
-//! checked. Knows neither how it was scored nor how it is kept.
+//! What is stored: scored requests, and beside them what judges said and what is right for prompts. In: ids, packed bodies and
+//! packed rows, one per trajectory; out: the same, checked. Knows neither how it was scored nor how it is kept.
 
 use std::sync::Arc;
 
-use super::{BatchId, Compressed, ScoreRows, StoreError, StoredReference};
+use super::{BatchId, Compressed, ScoreRows, StoreError};
 
 /// Largest reward or score sum, either way: sums over any run stay finite.
 pub const MAX_REWARD: f64 = 1e100;
@@ -52,8 +52,6 @@ pub struct Idempotency {
     pub key: String,
     /// Hash of the request's body: another body under the same key is the client's mistake.
     pub body_hash: [u8; 32],
-    /// HTTP status of the answer.
-    pub status: u16,
 }
 
 /// What a judge said, under the key of the question. The store does not look into either.
@@ -62,6 +60,15 @@ pub(super) struct Finding {
     pub(super) key: [u8; 32],
     pub(super) value: Vec<u8>,
     pub(super) created_at_ms: i64,
+}
+
+/// What is right for a prompt, as the caller wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReference {
+    /// Names the prompt.
+    pub key: [u8; 16],
+    /// The caller's own JSON.
+    pub value: String,
 }
 
 /// Something on its way into the database.
@@ -178,7 +185,7 @@ mod tests {
             *text = long();
         }
         (batch.run_id, batch.judges) = (Some(long()), Some(long()));
-        batch.idempotency = Some(Idempotency { key: long(), body_hash: [0; 32], status: 200 });
+        batch.idempotency = Some(Idempotency { key: long(), body_hash: [0; 32] });
         assert_eq!(batch.weight() - before, 7000);
         let (id, group) = (long(), long());
         let row = ScoreRow {

@@ -112,7 +112,7 @@ fn a_body_that_is_lost_is_damage() {
     block_on(async {
         let store = open(&config(&path));
         let mut sent = batch(&store, "exp", 0, &[Some(1.0)]);
-        sent.idempotency = Some(Idempotency { key: "key".to_owned(), body_hash: [1; 32], status: 200 });
+        sent.idempotency = Some(Idempotency { key: "key".to_owned(), body_hash: [1; 32] });
         let id = appended(&store, sent).await;
         rusqlite::Connection::open(&path).unwrap().execute_batch("DELETE FROM bodies").unwrap();
         let damaged = |what| StoreError::Damaged { batch: id.batch, what };

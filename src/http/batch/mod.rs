@@ -20,11 +20,13 @@ pub mod warnings;
 mod work;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use self::distinct::distinct;
 pub use self::facts::Facts;
 use self::respond::{Written, finish};
 pub use self::settings::{Overrides, Settings};
+pub(in crate::http) use self::steps::Counted;
 pub use self::steps::Load;
 use self::steps::{cut, each};
 use self::stop::Deadline;
@@ -36,7 +38,7 @@ use crate::judge::Judges;
 use crate::rubric::{self, Catalog, RubricError};
 use crate::score::Scorer;
 use crate::stages::{Judge, NoScoreCode};
-use crate::store::{ContentHash, ScoreRow};
+use crate::store::{ContentHash, ScoreRow, StageCounts};
 
 /// Most trajectories that are read, scored and written together: what was read of them is to lie in the cache still when it
 /// is written.
@@ -81,15 +83,23 @@ pub struct Row {
     pub facts: Option<Box<Facts>>,
 }
 
-/// What one stage did to the trajectories of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct StageCounts {
-    /// Trajectories that were scored by it.
-    pub reached: u32,
-    /// Those that reached its threshold.
-    pub passed: u32,
-    /// Sum of its scores.
-    pub score_sum: f64,
+/// What is counted of a request, when its scores are stored: that may be after its answer has gone. Holds none of its text.
+#[derive(Debug)]
+pub struct Counts {
+    /// What metrics call its rubric.
+    pub rubric: String,
+    /// Whether that is one of many: an inline one, whose stages metrics do not name.
+    pub inline: bool,
+    /// Trajectories that were scored.
+    pub valid: u64,
+    /// Those that could not be.
+    pub invalid: u64,
+    /// One per stage of the rubric.
+    pub stages: Vec<StageCounts>,
+    /// How often each error came up.
+    pub errors: Vec<(NoScoreCode, u64)>,
+    /// Probability that judges gave to something other than their labels, of each verdict that tells it.
+    pub outside: Vec<f64>,
 }
 
 /// A request with all its results.
@@ -99,12 +109,8 @@ pub struct Scored {
     pub body: Vec<u8>,
     /// One per trajectory, in request order.
     pub rows: Vec<Row>,
-    /// One per stage of the rubric.
-    pub stages: Vec<StageCounts>,
-    /// How often each error came up.
-    pub errors: Vec<(NoScoreCode, u64)>,
-    /// Probability that judges gave to something other than their labels, of each verdict that tells it.
-    pub outside: Vec<f64>,
+    /// What is counted of it.
+    pub counts: Arc<Counts>,
     /// What was odd about the request; nothing where nobody reads the body.
     pub warnings: Vec<Warning>,
     /// What it was scored with.

@@ -3,16 +3,18 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::warnings::{self, ItemOutcome, Warning};
-use super::{BatchError, Facts, Row, Scored, Settings, StageCounts};
+use super::{BatchError, Counts, Facts, Row, Scored, Settings};
 use crate::advantage::GroupStatistics;
-use crate::http::wire::{CacheWire, ErrorWire, GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, error};
-use crate::rubric::Rubric;
+use crate::http::wire::{GroupWire, Item, Naming, OnInvalid, Pointed, Put, ResultWire, error};
+use crate::rubric::{Rubric, RubricStage};
 use crate::score::Report;
 use crate::stages::{NoScoreCode, Outcome};
+use crate::store::StageCounts;
 
 /// Bytes of a short result.
 const RESULT_BYTES: usize = 1536;
@@ -46,27 +48,19 @@ struct Entry<'t> {
     /// Its stages' scores there.
     scores: Range<usize>,
     outside: Vec<f64>,
-    names: Names<'t>,
+    id: Option<Cow<'t, str>>,
+    group: Option<Cow<'t, str>>,
     outcome: ItemOutcome,
-    error: Option<Box<(NoScoreCode, ErrorWire<'static>)>>,
+    /// Why there is no reward: the code, what is wrong, and where.
+    error: Option<Box<(NoScoreCode, String, String)>>,
     facts: Option<Box<Facts>>,
 }
-
-/// The client's id and group of an item.
-pub(super) type Names<'t> = (Option<Cow<'t, str>>, Option<Cow<'t, str>>);
 
 /// A result before it is written.
 pub(super) struct Unwritten<'r, 't> {
     pub(super) report: &'r Report<'t>,
-    pub(super) index: usize,
-    pub(super) names: Names<'t>,
-    pub(super) score_id: Option<String>,
-    pub(super) own_tools: bool,
-    pub(super) cache: CacheWire,
-    pub(super) latency_ms: f64,
+    pub(super) naming: Naming<'t>,
     pub(super) content_hash: u128,
-    /// Bytes of the item in the request.
-    pub(super) bytes: usize,
     /// Whether the entry keeps its facts.
     pub(super) facts: bool,
 }
@@ -74,20 +68,7 @@ pub(super) struct Unwritten<'r, 't> {
 impl Unwritten<'_, '_> {
     /// Whether anybody reads its JSON: who has the facts does not, the store does.
     fn is_read(&self) -> bool {
-        !self.facts || self.score_id.is_some()
-    }
-
-    pub(super) fn naming(&self) -> Naming<'_> {
-        Naming {
-            index: self.index,
-            id: self.names.0.as_deref(),
-            group: self.names.1.as_deref(),
-            score_id: self.score_id.as_deref(),
-            own_tools: self.own_tools,
-            cache: self.cache,
-            latency_ms: self.latency_ms,
-            bytes: self.bytes,
-        }
+        !self.facts || self.naming.score_id.is_some()
     }
 }
 
@@ -118,12 +99,11 @@ impl<'t> Written<'t> {
 impl<'t> Entry<'t> {
     /// The entry, of which nothing is written yet.
     fn new(row: &Unwritten<'_, 't>, rubric: &Rubric, result: &ResultWire<'_>) -> Self {
-        let (report, naming) = (row.report, row.naming());
+        let (report, naming) = (row.report, &row.naming);
         let facts = row.facts.then(|| Box::new(Facts::new(result, report)));
         let error = report.reward.as_ref().err().map(|fault| {
-            let entry = error(fault, rubric, &naming);
-            let message = Cow::Owned(entry.message.into_owned());
-            Box::new((fault.cause.code, ErrorWire { code: entry.code, message, pointer: entry.pointer, stage: None }))
+            let entry = error(fault, rubric, naming);
+            Box::new((fault.cause.code, entry.message.into_owned(), entry.pointer.unwrap_or_default()))
         });
         Self {
             index: naming.index,
@@ -136,7 +116,8 @@ impl<'t> Entry<'t> {
             content_hash: row.content_hash,
             scores: 0..0,
             outside: report.outcomes.iter().filter_map(outside).collect(),
-            names: row.names.clone(),
+            id: naming.id.clone(),
+            group: naming.group.clone(),
             outcome: ItemOutcome::of(report),
             error,
             facts,
@@ -191,13 +172,13 @@ pub(super) fn finish(
     }
     entries.sort_unstable_by_key(|entry| entry.index);
     if settings.on_invalid == OnInvalid::Error
-        && let Some((code, error)) = entries.iter().find_map(|entry| entry.error.as_deref())
+        && let Some((code, message, pointer)) = entries.iter().find_map(|entry| entry.error.as_deref())
     {
         return Err(BatchError::Invalid {
             transient: code.is_transient(),
-            code: error.code,
-            message: error.message.to_string(),
-            pointer: error.pointer.clone().unwrap_or_default(),
+            code: code.as_str(),
+            message: message.clone(),
+            pointer: pointer.clone(),
             errors: count_errors(&entries),
             rubric: settings.metric_label().to_owned(),
         });
@@ -209,21 +190,11 @@ pub(super) fn finish(
         entry.fill = match (entry.reward, settings.on_invalid) {
             (Some(_), _) | (None, OnInvalid::Null | OnInvalid::Error) => None,
             (None, OnInvalid::Zero) => Some(settings.rubric.range.min()),
-            (None, OnInvalid::Mean) => entry.names.1.as_deref().and_then(|group| means.get(group).copied()),
+            (None, OnInvalid::Mean) => entry.group.as_deref().and_then(|group| means.get(group).copied()),
         };
         rewards.push(entry.reward.or(entry.fill));
     }
-    let mut stages = vec![StageCounts::default(); settings.rubric.stages.len()];
-    for entry in entries.iter().filter(|entry| entry.reward.is_some()) {
-        let scores = texts.get(entry.text).and_then(|its: &Texts| its.scores.get(entry.scores.clone()));
-        for (counts, (score, passed)) in stages.iter_mut().zip(scores.unwrap_or_default()) {
-            counts.reached += 1;
-            counts.passed += u32::from(*passed);
-            counts.score_sum += score;
-        }
-    }
-    let errors = count_errors(&entries);
-    let outside = entries.iter().flat_map(|entry| entry.outside.iter().copied()).collect();
+    let counts = Arc::new(count(&entries, &texts, &settings));
     let unread = entries.iter().any(|entry| entry.json.is_empty());
     let mut warnings = Vec::new();
     let (body, ranges) = if unread {
@@ -234,8 +205,8 @@ pub(super) fn finish(
         write_body(&texts, &entries, &rewards, &groups, &warnings, &settings)
     };
     let rows = entries.into_iter().zip(rewards).zip(ranges).map(|((entry, reward), result)| Row {
-        id: entry.names.0.filter(|_| stored).map(Cow::into_owned),
-        group: entry.names.1.filter(|_| stored).map(Cow::into_owned),
+        id: entry.id.filter(|_| stored).map(Cow::into_owned),
+        group: entry.group.filter(|_| stored).map(Cow::into_owned),
         reward,
         valid: entry.reward.is_some(),
         stage_reached: entry.stage_reached,
@@ -244,7 +215,7 @@ pub(super) fn finish(
         result,
         facts: entry.facts,
     });
-    Ok(Scored { body, rows: rows.collect(), stages, errors, outside, warnings, settings })
+    Ok(Scored { body, rows: rows.collect(), counts, warnings, settings })
 }
 
 /// The probability that a judge gave to something other than its labels.
@@ -253,9 +224,34 @@ fn outside(outcome: &Outcome) -> Option<f64> {
     outcome.detail.iter().find(|(name, _)| name == "outside").map(|(_, value)| *value)
 }
 
+/// What is counted of the request.
+fn count(entries: &[Entry<'_>], texts: &[Texts], settings: &Settings) -> Counts {
+    let none = |stage: &RubricStage| StageCounts { stage: stage.name.clone(), reached: 0, passed: 0, score_sum: 0.0 };
+    let mut stages: Vec<_> = settings.rubric.stages.iter().map(none).collect();
+    let mut valid = 0;
+    for entry in entries.iter().filter(|entry| entry.reward.is_some()) {
+        valid += 1;
+        let scores = texts.get(entry.text).and_then(|its| its.scores.get(entry.scores.clone()));
+        for (counts, (score, passed)) in stages.iter_mut().zip(scores.unwrap_or_default()) {
+            counts.reached += 1;
+            counts.passed += u32::from(*passed);
+            counts.score_sum += score;
+        }
+    }
+    Counts {
+        rubric: settings.metric_label().to_owned(),
+        inline: settings.inline,
+        valid,
+        invalid: entries.len() as u64 - valid,
+        stages,
+        errors: count_errors(entries),
+        outside: entries.iter().flat_map(|entry| entry.outside.iter().copied()).collect(),
+    }
+}
+
 fn count_errors(entries: &[Entry<'_>]) -> Vec<(NoScoreCode, u64)> {
     let mut counts: Vec<(NoScoreCode, u64)> = Vec::new();
-    for (code, _) in entries.iter().filter_map(|entry| entry.error.as_deref()) {
+    for (code, ..) in entries.iter().filter_map(|entry| entry.error.as_deref()) {
         match counts.iter_mut().find(|(known, _)| known == code) {
             Some((_, count)) => *count += 1,
             None => counts.push((*code, 1)),
@@ -269,7 +265,7 @@ fn groups(entries: &[Entry<'_>], max_reward: f64) -> Vec<GroupWire<'static>> {
     let mut order: Vec<&str> = Vec::new();
     let mut rewards: HashMap<&str, Vec<f64>> = HashMap::new();
     for entry in entries {
-        let Some(group) = entry.names.1.as_deref() else { continue };
+        let Some(group) = entry.group.as_deref() else { continue };
         let known = rewards.entry(group).or_insert_with(|| {
             order.push(group);
             Vec::new()

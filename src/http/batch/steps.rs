@@ -21,6 +21,7 @@ const READY_STEPS: usize = 2;
 /// The requests that are being scored.
 #[derive(Debug, Default)]
 pub struct Load {
+    /// Requests that have a core or wait for one.
     running: Arc<AtomicUsize>,
     large: Arc<ThreadPool>,
 }
@@ -28,7 +29,7 @@ pub struct Load {
 impl Load {
     /// Does the work on a request of this many bytes, soon, on another thread. It must not panic.
     pub(in crate::http) fn start(&self, bytes: usize, work: impl FnOnce() + Send + 'static) {
-        let running = Running::new(&self.running);
+        let running = Counted::new(&self.running);
         let job = move || {
             work();
             drop(running);
@@ -46,17 +47,18 @@ impl Load {
     }
 }
 
-/// A request that has a core or waits for one, until it is dropped.
-struct Running(Arc<AtomicUsize>);
+/// One of those that are counted, until it is dropped.
+#[derive(Debug)]
+pub(in crate::http) struct Counted(Arc<AtomicUsize>);
 
-impl Running {
-    fn new(counter: &Arc<AtomicUsize>) -> Self {
+impl Counted {
+    pub(in crate::http) fn new(counter: &Arc<AtomicUsize>) -> Self {
         counter.fetch_add(1, Ordering::Relaxed);
         Self(counter.clone())
     }
 }
 
-impl Drop for Running {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -154,7 +156,7 @@ mod tests {
     #[test]
     fn nobody_helps_while_every_core_has_a_request() {
         let load = Load::default();
-        let _running: Vec<_> = (0..rayon::current_num_threads()).map(|_| Running::new(&load.running)).collect();
+        let _running: Vec<_> = (0..rayon::current_num_threads()).map(|_| Counted::new(&load.running)).collect();
         let steps = cut(vec![STEP_BYTES; 20]);
         assert!(each(&steps, &load, |_| rayon::current_thread_index()).iter().all(Option::is_none));
     }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use twox_hash::xxhash3_128;
 
 use super::distinct::{Task, content_hash};
-use super::respond::{Names, Unwritten, Written};
+use super::respond::{Unwritten, Written};
 use super::stop::Deadline;
 use super::{BatchError, Engine, Overrides, Settings};
-use crate::http::wire::{CacheWire, Item, Pointed, ResultWire, read_names};
+use crate::http::wire::{CacheWire, Item, Naming, Pointed, ResultWire, read_names};
 use crate::score::{Context, Report};
 use crate::stages::{Evidence, Field, Judge, NoScore, NoScoreCode};
 use crate::toolcall::tools::ToolSet;
@@ -73,17 +73,19 @@ impl<'a> Work<'a, '_> {
             Some(Ok(item)) if self.overrides.batch_id.is_some() => content_hash(item, tools.hash),
             _ => 0,
         };
-        let row = move |(place, index): (usize, usize)| Unwritten {
-            report,
-            index,
-            names: item_names(index, self.items, self.raw_items),
-            score_id: self.overrides.batch_id.map(|batch| [batch, &index.to_string()].join("-")),
-            own_tools: matches!(self.items.get(index), Some(Ok(item)) if item.own_tools),
-            cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
-            latency_ms: if place == 0 { latency_ms } else { 0.0 },
-            content_hash,
-            bytes: self.item_bytes(index),
-            facts: self.overrides.facts,
+        let row = move |(place, index): (usize, usize)| {
+            let (id, group) = item_names(index, self.items, self.raw_items);
+            let naming = Naming {
+                index,
+                id,
+                group,
+                score_id: self.overrides.batch_id.map(|batch| [batch, &index.to_string()].join("-")),
+                own_tools: matches!(self.items.get(index), Some(Ok(item)) if item.own_tools),
+                cache: if place == 0 && report.cached() != Some(true) { CacheWire::Miss } else { CacheWire::Hit },
+                latency_ms: if place == 0 { latency_ms } else { 0.0 },
+                bytes: self.item_bytes(index),
+            };
+            Unwritten { report, naming, content_hash, facts: self.overrides.facts }
         };
         std::iter::once(task.first).chain(task.repeats.iter().copied()).enumerate().map(row)
     }
@@ -144,7 +146,7 @@ impl Engine {
         let scored = tasks.iter().zip(&tools).zip(&reports).zip(&watch.took);
         let rows = scored.flat_map(|(((task, tools), report), took)| work.rows(task, tools, report, *took));
         let rows: Vec<_> = rows.collect();
-        let results: Vec<_> = rows.iter().map(|row| ResultWire::new(row.report, rubric, row.naming())).collect();
+        let results: Vec<_> = rows.iter().map(|row| ResultWire::new(row.report, rubric, &row.naming)).collect();
         let mut written = Written::with_room_for(&rows);
         for (row, result) in rows.iter().zip(&results) {
             written.add(row, rubric, result);
@@ -203,7 +205,12 @@ fn malformed(wrong: &Pointed) -> NoScore {
     }
 }
 
-fn item_names<'a>(index: usize, items: &'a [Result<Item<'_>, Pointed>], raw_items: &[&'a str]) -> Names<'a> {
+/// The client's id and group of an item.
+fn item_names<'a>(
+    index: usize,
+    items: &'a [Result<Item<'_>, Pointed>],
+    raw_items: &[&'a str],
+) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>) {
     match items.get(index) {
         Some(Ok(item)) => (item.id.as_deref().map(Cow::Borrowed), item.group.as_deref().map(Cow::Borrowed)),
         _ => raw_items.get(index).map_or((None, None), |raw| read_names(raw)),

@@ -1,9 +1,6 @@
 //! Members that wait, come late, leave and are scored together.
 
 use super::*;
-use crate::http::app::Config;
-use crate::http::batch::Engine;
-use crate::rubric::Catalog;
 
 /// A request that arrives now.
 fn coming(due: Option<Due>) -> Coming {
@@ -48,11 +45,6 @@ async fn a_group_that_is_complete_frees_the_places_of_all() {
     assert!(ended(timer).await);
 }
 
-fn app() -> App {
-    let engine = Engine::new(Catalog::open(None).unwrap(), 1 << 20);
-    App::new(engine, None, Config::default())
-}
-
 fn key() -> CohortKey {
     let envelope = r#"{"rubric":"binary_em","on_invalid":"mean","trajectories":["#;
     CohortKey { envelope: envelope.into(), group: "g".to_owned() }
@@ -73,7 +65,7 @@ fn late(answer: &str) -> Joining {
 
 #[tokio::test]
 async fn who_is_late_is_told_and_the_others_wait_on() {
-    let app = app();
+    let app = App::plain(None);
     let first = app.clone();
     let first = tokio::spawn(async move { join(&first, key(), joining("Paris")).await.is_ok() });
     while app.cohorts.lock().members == 0 {
@@ -95,7 +87,7 @@ async fn who_became_late_while_it_waited_is_told_and_the_others_are_scored() {
     };
     let ((late, told), (in_time, share)) = (member(late("Lyon")), member(joining("Paris")));
     let timer = tokio::spawn(std::future::pending::<()>()).abort_handle();
-    settle(app(), key(), Cohort { number: 0, members: vec![late, in_time], items: 2, timer }).await;
+    settle(App::plain(None), key(), Cohort { number: 0, members: vec![late, in_time], items: 2, timer }).await;
     let told = told.await.unwrap().err().unwrap();
     assert_eq!(told.status(), axum::http::StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(share.await.unwrap().ok().unwrap().scored.rows.len(), 1);
@@ -104,7 +96,7 @@ async fn who_became_late_while_it_waited_is_told_and_the_others_are_scored() {
 /// Its body may have begun to come before the server was told to stop.
 #[tokio::test]
 async fn who_comes_when_the_server_stops_waits_for_nobody() {
-    let app = app();
+    let app = App::plain(None);
     app.drain();
     let share = tokio::time::timeout(Duration::from_mins(1), join(&app, key(), joining("Paris"))).await;
     assert_eq!(share.expect("it waits").ok().unwrap().scored.rows.len(), 1);
@@ -115,7 +107,7 @@ async fn the_time_that_a_body_took_to_come_is_no_time_to_wait() {
     let arrived = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
     let request = Coming { arrived, ..coming(None) };
     let joining = Joining { request, patience: Duration::from_secs(100), ..joining("Paris") };
-    let share = tokio::time::timeout(Duration::from_mins(1), join(&app(), key(), joining)).await;
+    let share = tokio::time::timeout(Duration::from_mins(1), join(&App::plain(None), key(), joining)).await;
     assert_eq!(share.expect("it waits").ok().unwrap().scored.rows.len(), 1);
 }
 
@@ -143,7 +135,7 @@ fn members_and_bytes_that_wait_are_bounded() {
 /// A request has no more than so many items, and theirs are one request.
 #[tokio::test]
 async fn members_that_are_too_many_together_are_scored_apart() {
-    let (app, key) = (app(), key());
+    let (app, key) = (App::plain(None), key());
     let mut waiting = Waiting::default();
     let mut settled = |count| {
         let (size, patience) = (MAX_TRAJECTORIES, Duration::from_mins(5));

@@ -174,7 +174,7 @@ async fn respond<D: Dialect>(
         None => (None, body),
         Some(key) => {
             let uri = parts.uri.clone();
-            let promise = move || Ok((Some(Idempotency { key, body_hash: hash(&uri, &body), status: 200 }), body));
+            let promise = move || Ok((Some(Idempotency { key, body_hash: hash(&uri, &body) }), body));
             by_size(bytes, promise).await?
         }
     };
@@ -201,20 +201,19 @@ async fn respond<D: Dialect>(
     let due = app.limits.due(arrived, prepared.options.deadline_ms);
     let asked = Asked { prepared, bytes, arrived, due, request_id: id.0 };
     let Some(promise) = promise else { return Ok(admission.hold(answer(app, asked, None).await?)) };
-    let (work, lent) = (app.clone(), admission.lend());
+    let work = app.clone();
     let (tell, told) = oneshot::channel();
     // On a task of its own: what is stored has an answer for whoever repeats the request, though its client left or heard
     // that it is late. What the client's deadline bounds is how long that one waits.
     app.go_on(async move {
         let request_id = asked.request_id.clone();
         let answered = repeatable(&work, asked, &promise).await;
-        if let Err((Err(problem), _)) = tell.send((answered, lent)) {
+        if let Err((Err(problem), _)) = tell.send((answered, admission)) {
             log_untold(&request_id, &problem);
         }
     });
     let answered = async { told.await.map_err(|_| scoring_failed()) };
-    let (answered, lent) = in_time(due, Problem::answered_late, answered).await?;
-    admission.take_back(lent);
+    let (answered, admission) = in_time(due, Problem::answered_late, answered).await?;
     Ok(admission.hold(answered?))
 }
 

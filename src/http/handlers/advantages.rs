@@ -15,7 +15,7 @@ use crate::advantage::{
     unit_from_seed,
 };
 use crate::http::app::App;
-use crate::http::error::{Problem, ProblemWire};
+use crate::http::error::Problem;
 use crate::http::handlers::{json, read_json};
 use crate::http::scoring::on_work_threads;
 use crate::http::wire::{choice, object, objects, read_as};
@@ -334,8 +334,8 @@ fn advantages(
     request_body(content = AdvantagesRequest, description = "Rewards of the groups of a batch"),
     responses(
         (status = 200, description = "Advantages in batch order", body = AdvantagesResponse),
-        (status = 400, description = "Not JSON, or parameters in the URL", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 422, description = "The request has the wrong shape, or a number is out of its range", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON, or parameters in the URL"),
+        (status = 422, description = "The request has the wrong shape, or a number is out of its range")))]
 pub(crate) async fn compute_advantages(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (_admission, text) = read_json(&app, request).await?;
     let answer = on_work_threads(move || {
@@ -343,7 +343,7 @@ pub(crate) async fn compute_advantages(State(app): State<App>, request: Request)
         if commas(&text) > MAX_REWARDS + 16 * MAX_GROUPS {
             return Err(too_many_rewards());
         }
-        serde_json::to_vec(&answer(read_as(&text)?)?).map_err(|error| Problem::internal(error.to_string()))
+        serde_json::to_vec(&answer(read_as(&text)?)?).map_err(Problem::internal)
     });
     answer.await.map(json)
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::app::App;
-use crate::http::error::{Problem, ProblemWire};
+use crate::http::error::Problem;
 use crate::http::kind::Kind;
 use crate::http::metrics::TextFormat;
 use crate::judge::JudgeState;
@@ -52,7 +52,7 @@ pub(crate) async fn alive(State(app): State<App>) -> Json<Health> {
 #[utoipa::path(get, path = "/readyz", tag = "operation", operation_id = "readyz",
     responses(
         (status = 200, description = "Ready", body = Health),
-        (status = 503, description = "Draining, the store is closed or fails, or a judge is down", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 503, description = "Draining, the store is closed or fails, or a judge is down")))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Problem> {
     app.refuse_when_draining()?;
     if let Some(store) = &app.store {
@@ -143,13 +143,8 @@ mod tests {
 
     #[test]
     fn a_server_whose_store_is_closed_is_not_ready() {
-        use crate::http::app::Config;
-        use crate::http::batch::Engine;
-
-        let engine = Engine::new(crate::rubric::Catalog::open(None).unwrap(), 1 << 20);
-        let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };
-        let store = Store::open(&config).unwrap().unwrap();
-        let app = App::new(engine, Some(store.clone()), Config::default());
+        let store = Store::in_memory();
+        let app = App::plain(Some(store.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             assert!(readyz(State(app.clone())).await.is_ok());

@@ -25,7 +25,7 @@ use super::limits::{Admission, require_json};
 ///
 /// # Errors
 /// 401 and 403 for a token, 503 when draining, 413, 429 and 400 for the body.
-pub(crate) async fn read_text(app: &App, request: Request) -> Result<(Admission<'_>, String), Problem> {
+pub(crate) async fn read_text(app: &App, request: Request) -> Result<(Admission, String), Problem> {
     let (parts, body) = let_in(app, request)?;
     admit(app, &parts, body).await
 }
@@ -34,7 +34,7 @@ pub(crate) async fn read_text(app: &App, request: Request) -> Result<(Admission<
 ///
 /// # Errors
 /// As [`read_text`], and [`refuse_query`].
-pub(crate) async fn read_text_alone(app: &App, request: Request) -> Result<(Admission<'_>, String), Problem> {
+pub(crate) async fn read_text_alone(app: &App, request: Request) -> Result<(Admission, String), Problem> {
     let (parts, body) = let_in(app, request)?;
     refuse_query(&parts.uri)?;
     admit(app, &parts, body).await
@@ -44,7 +44,7 @@ pub(crate) async fn read_text_alone(app: &App, request: Request) -> Result<(Admi
 ///
 /// # Errors
 /// As [`read_text_alone`], and 415.
-pub(crate) async fn read_json(app: &App, request: Request) -> Result<(Admission<'_>, String), Problem> {
+pub(crate) async fn read_json(app: &App, request: Request) -> Result<(Admission, String), Problem> {
     let (parts, body) = let_in(app, request)?;
     refuse_query(&parts.uri)?;
     require_json(&parts.headers)?;
@@ -62,7 +62,7 @@ pub(crate) fn let_in(app: &App, request: Request) -> Result<(Parts, Body), Probl
     Ok((parts, body))
 }
 
-async fn admit<'a>(app: &'a App, parts: &Parts, body: Body) -> Result<(Admission<'a>, String), Problem> {
+async fn admit(app: &App, parts: &Parts, body: Body) -> Result<(Admission, String), Problem> {
     let mut admission = app.limits.admit(&parts.headers)?;
     let text = admission.read(&parts.headers, body).await?;
     Ok((admission, text))

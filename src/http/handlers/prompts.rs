@@ -4,17 +4,15 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::advantages::SamplingWire;
-use super::stored::{limit, query, store, unknown_run};
+use super::stored::{Parameters, limit, store, unknown_run};
 use crate::advantage::{GroupStatistics, PromptHistory, systematic_draws, unit_from_seed};
 use crate::http::app::App;
-use crate::http::error::{Problem, ProblemWire};
+use crate::http::error::Problem;
 use crate::http::handlers::read_text_alone;
 use crate::http::kind::Kind;
 use crate::http::scoring::by_size;
@@ -192,16 +190,13 @@ async fn of_table<T: Send + 'static>(
     params(("run_id" = String, Path, description = "Name of the run"), PromptsQuery),
     responses(
         (status = 200, description = "The prompts", body = PromptTable),
-        (status = 400, description = "A bad parameter", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 404, description = "No such run", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 400, description = "A bad parameter"),
+        (status = 404, description = "No such run")))]
 pub(crate) async fn list_prompts(
     State(app): State<App>,
-    headers: HeaderMap,
     Path(run_id): Path<String>,
-    parameters: Result<Query<PromptsQuery>, QueryRejection>,
+    Parameters(parameters): Parameters<PromptsQuery>,
 ) -> Result<Json<PromptTable>, Problem> {
-    app.tokens.require_api(&headers)?;
-    let parameters = query(parameters)?;
     let limit = limit(parameters.limit)?;
     let order = parameters.order.unwrap_or_default();
     let (prompts, items) = of_table(&app, &run_id, move |table| (table.len(), first(table, order, limit))).await?;
@@ -229,9 +224,9 @@ fn first(mut items: Vec<PromptValue>, order: PromptOrder, limit: usize) -> Vec<P
     request_body(content = SampleRequest, description = "How many, and by what"),
     responses(
         (status = 200, description = "The draw", body = SampleResponse),
-        (status = 400, description = "Not JSON, or parameters in the URL", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 404, description = "No such run, or it has no prompts", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 400, description = "Not JSON, or parameters in the URL"),
+        (status = 404, description = "No such run, or it has no prompts"),
+        (status = 422, description = "The request has the wrong shape")))]
 pub(crate) async fn sample_prompts(
     State(app): State<App>,
     Path(run_id): Path<String>,
@@ -279,18 +274,14 @@ mod tests {
     use std::sync::{Arc, Barrier, mpsc};
 
     use super::*;
-    use crate::http::app::Config;
-    use crate::http::batch::Engine;
-    use crate::store::{self, Batch, Store};
+    use crate::store::{Batch, Store};
 
     #[tokio::test]
     async fn a_table_is_worked_out_though_all_threads_that_score_are_busy() {
-        let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };
-        let store = Store::open(&config).unwrap().unwrap();
+        let store = Store::in_memory();
         let run_id = Some("exp".to_owned());
         store.append(Batch { run_id, ..Batch::empty(store.next_id(1)) }).await.unwrap();
-        let engine = Engine::new(crate::rubric::Catalog::open(None).unwrap(), 1 << 20);
-        let app = App::new(engine, Some(store), Config::default());
+        let app = App::plain(Some(store));
         let threads = rayon::current_num_threads();
         let (busy, began) = mpsc::channel();
         let end = Arc::new(Barrier::new(threads + 1));

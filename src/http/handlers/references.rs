@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::http::app::App;
-use crate::http::error::{Problem, ProblemWire};
+use crate::http::error::Problem;
 use crate::http::handlers::read_text_alone;
 use crate::http::prompt::{PromptKey, key_and_turns, read_turns};
 use crate::http::references::{Entry, References, TableFull};
@@ -116,9 +116,9 @@ fn read(text: &str) -> Result<Vec<(PromptKey, Entry)>, Problem> {
     request_body(content = ReferenceLineDoc, content_type = "application/x-ndjson", description = "JSON lines, one prompt each"),
     responses(
         (status = 200, description = "All lines were taken", body = Loaded),
-        (status = 400, description = "Not UTF-8, or parameters in the URL", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 413, description = "The body, or the table, would be too large", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 422, description = "A line cannot be read; nothing was taken", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 400, description = "Not UTF-8, or parameters in the URL"),
+        (status = 413, description = "The body, or the table, would be too large"),
+        (status = 422, description = "A line cannot be read; nothing was taken")))]
 pub(crate) async fn load_references(State(app): State<App>, request: Request) -> Result<Json<Loaded>, Problem> {
     let (_admission, text) = read_text_alone(&app, request).await?;
     let stored = app.store.is_some();
@@ -131,7 +131,7 @@ pub(crate) async fn load_references(State(app): State<App>, request: Request) ->
     // On a task of its own: what was stored is taken up, also where the client goes away in between.
     let work = app.clone();
     let taken = tokio::spawn(async move { take(&work, entries, rows).await });
-    taken.await.map_err(|error| Problem::internal(error.to_string()))?.map(Json)
+    taken.await.map_err(Problem::internal)?.map(Json)
 }
 
 /// Entries as they are stored, by key: the database keeps them in that order, and one that came in any other would have it
@@ -139,7 +139,7 @@ pub(crate) async fn load_references(State(app): State<App>, request: Request) ->
 /// last one stays the last.
 fn rows(entries: &[(PromptKey, Entry)]) -> Result<Vec<StoredReference>, Problem> {
     let row = |(key, entry): &(PromptKey, Entry)| {
-        let value = serde_json::to_string(entry).map_err(|error| Problem::internal(error.to_string()))?;
+        let value = serde_json::to_string(entry).map_err(Problem::internal)?;
         Ok(StoredReference { key: key.0, value })
     };
     let mut rows = entries.iter().map(row).collect::<Result<Vec<_>, Problem>>()?;
@@ -195,12 +195,10 @@ pub(crate) fn restore(store: &Store, references: &References) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store;
 
     #[tokio::test]
     async fn what_the_database_has_is_taken_up_though_the_table_is_full() {
-        let config = store::Config { url: "sqlite::memory:".to_owned(), ..store::Config::default() };
-        let store = Store::open(&config).unwrap().unwrap();
+        let store = Store::in_memory();
         let row =
             |key: u8| StoredReference { key: [key; 16], value: "{\"references\":[\"Paris\"],\"turns\":1}".to_owned() };
         store.keep_references(vec![row(1), row(2)]).await.unwrap();

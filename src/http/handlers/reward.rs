@@ -9,7 +9,6 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use crate::http::app::App;
-use crate::http::batch::Due;
 use crate::http::error::Problem;
 use crate::http::handlers::{json, let_in, refuse_query};
 use crate::http::idempotency::{self, Answer};
@@ -34,10 +33,10 @@ use crate::store::Idempotency;
     request_body(content = RewardRequestDoc, description = "Trajectories with what to score them by. May be gzip or zstd encoded."),
     responses(
         (status = 200, description = "Scored, in request order", body = RewardResponseDoc),
-        (status = 400, description = "Not JSON, not UTF-8, or parameters in the URL", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 403, description = "The token is wrong, or inline rubrics are off", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 409, description = "The idempotency key was used for another body", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
-        (status = 503, description = "Draining, the store failed, or the judge is down and `on_invalid` is `error`; see Retry-After", body = crate::http::error::ProblemWire, content_type = "application/problem+json"),
+        (status = 400, description = "Not JSON, not UTF-8, or parameters in the URL"),
+        (status = 403, description = "The token is wrong, or inline rubrics are off"),
+        (status = 409, description = "The idempotency key was used for another body"),
+        (status = 503, description = "Draining, the store failed, or the judge is down and `on_invalid` is `error`; see Retry-After"),
     )
 )]
 pub(crate) async fn score_trajectories(
@@ -52,36 +51,36 @@ pub(crate) async fn score_trajectories(
     let key = idempotency::key(&parts.headers)?;
     let mut admission = app.limits.admit(&parts.headers)?;
     let body = admission.read(&parts.headers, body).await?;
-    let due = app.limits.due(arrived, early_deadline_ms(&body));
-    let asked = Asked { body, arrived, due, request_id: id.0 };
+    let gone = AbandonOnDrop::default();
+    let job = Job {
+        due: app.limits.due(arrived, early_deadline_ms(&body)),
+        body,
+        arrived: Some(arrived),
+        request_id: id.0,
+        abandoned: gone.0.clone(),
+        // Where `on_invalid` is `error`, nothing is stored of what is one.
+        ..Job::default()
+    };
     let answer = match key {
-        None => score(&app, asked, None).await?,
-        Some(key) => repeatable(&app, asked, &key).await?,
+        None => scoring::score(&app, job).await?.body.into(),
+        Some(key) => repeatable(&app, job, &key).await?,
     };
     Ok(json(admission.hold(answer)))
 }
 
-/// A request that was read.
-struct Asked {
-    body: String,
-    arrived: Instant,
-    due: Option<Due>,
-    request_id: String,
-}
-
 /// Answers from memory or the store where the key is known, and scores otherwise.
-async fn repeatable(app: &App, asked: Asked, key: &str) -> Result<Bytes, Problem> {
-    let (due, bytes) = (asked.due, asked.body.len());
-    let hash = move || Ok((*blake3::hash(asked.body.as_bytes()).as_bytes(), asked));
-    let (body_hash, asked) = in_time(due, Problem::scored_late, by_size(bytes, hash)).await?;
+async fn repeatable(app: &App, job: Job, key: &str) -> Result<Bytes, Problem> {
+    let (due, bytes) = (job.due, job.body.len());
+    let hash = move || Ok((*blake3::hash(job.body.as_bytes()).as_bytes(), job));
+    let (body_hash, job) = in_time(due, Problem::scored_late, by_size(bytes, hash)).await?;
     // In a place of its own: whoever waits for it would be as large as it is, more than once.
     let make = Box::pin(async {
         if let Some(answer) = in_time(due, Problem::scored_late, stored(app, key)).await? {
             return Ok(answer);
         }
-        let promise = Idempotency { key: key.to_owned(), body_hash, status: 200 };
-        match score(app, asked, Some(promise)).await {
-            Ok(body) => Ok(Arc::new(Answer { body_hash, body })),
+        let promise = Idempotency { key: key.to_owned(), body_hash };
+        match scoring::score(app, Job { idempotency: Some(promise), ..job }).await {
+            Ok(scored) => Ok(Arc::new(Answer { body_hash, body: scored.body.into() })),
             // Another one was faster: a server on the same database, or this one for a client that went away.
             Err(problem) => match in_time(due, Problem::scored_late, stored(app, key)).await {
                 Ok(Some(answer)) => Ok(answer),
@@ -100,16 +99,4 @@ async fn stored(app: &App, key: &str) -> Result<Option<Arc<Answer>>, Problem> {
     let Some(store) = &app.store else { return Ok(None) };
     let stored = store.idempotent(key).await?;
     Ok(stored.map(|stored| Arc::new(Answer { body_hash: stored.body_hash, body: stored.response.into() })))
-}
-
-/// Scores a body; the answer is the engine's own.
-async fn score(app: &App, asked: Asked, idempotency: Option<Idempotency>) -> Result<Bytes, Problem> {
-    let Asked { body, arrived, due, request_id } = asked;
-    let gone = AbandonOnDrop::default();
-    let (items, abandoned) = (Vec::new(), gone.0.clone());
-    // Where `on_invalid` is `error`, nothing is stored of what is one.
-    let all_valid = false;
-    let arrived = Some(arrived);
-    let job = Job { body, arrived, due, request_id, idempotency, all_valid, items, facts: false, abandoned };
-    Ok(Bytes::from(scoring::score(app, job).await?.body))
 }

@@ -6,15 +6,14 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, header};
 use http_body_util::Limited;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::http::app::App;
-use crate::http::error::{Problem, ProblemWire};
+use crate::http::error::Problem;
 use crate::http::kind::Kind;
 use crate::http::limits::Admission;
 use crate::http::schema::JsonObject;
@@ -139,7 +138,7 @@ pub(crate) async fn list_rubrics(
     params(("name" = String, Path, description = "`name` or `name@version`")),
     responses(
         (status = 200, description = "The rubric", body = RubricDetail),
-        (status = 404, description = "No such rubric", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 404, description = "No such rubric")))]
 pub(crate) async fn get_rubric(
     State(app): State<App>,
     headers: HeaderMap,
@@ -147,7 +146,7 @@ pub(crate) async fn get_rubric(
 ) -> Result<Json<RubricDetail>, Problem> {
     app.tokens.require_api(&headers)?;
     let rubric = app.engine.catalog.get(&name).ok_or_else(|| Problem::unknown_rubric(&name))?;
-    let raw = RawValue::from_string(rubric.json.to_string()).map_err(|error| Problem::internal(error.to_string()))?;
+    let raw = RawValue::from_string(rubric.json.to_string()).map_err(Problem::internal)?;
     let versions = app.engine.catalog.versions(&rubric.name).iter().map(ToString::to_string).collect();
     Ok(Json(RubricDetail { summary: summary(&app, &rubric), versions, signatures: signatures(&rubric), rubric: raw }))
 }
@@ -156,7 +155,7 @@ pub(crate) async fn get_rubric(
 ///
 /// # Errors
 /// As any other body: [`Admission::read`].
-async fn read_body<'a>(app: &'a App, headers: &HeaderMap, body: Body) -> Result<(Admission<'a>, String), Problem> {
+async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<(Admission, String), Problem> {
     let told = |problem: Problem| {
         if problem.kind() != Kind::TooLarge {
             return problem;
@@ -222,14 +221,14 @@ fn check_error(error: RubricError) -> RubricCheckError {
     security(("admin" = [])),
     responses(
         (status = 200, description = "It is current now", body = RubricPut),
-        (status = 401, description = "The admin token is needed", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 403, description = "The token is wrong, or the server has none", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 422, description = "The rubric has an error", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 401, description = "The admin token is needed"),
+        (status = 403, description = "The token is wrong, or the server has none"),
+        (status = 422, description = "The rubric has an error")))]
 pub(crate) async fn put_rubric(
     State(app): State<App>,
     Path(name): Path<String>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Json<RubricPut>, Problem> {
     let (Parts { headers, .. }, body) = request.into_parts();
     app.tokens.require_admin(&headers)?;
     let (_admission, text) = read_body(&app, &headers, body).await?;
@@ -244,9 +243,8 @@ pub(crate) async fn put_rubric(
     let toml = to_toml(&headers, text, &rubric)?;
     let work = app.clone();
     let put = tokio::task::spawn_blocking(move || work.engine.catalog.put(rubric, &toml)).await;
-    let (rubric, persisted): (Arc<Rubric>, bool) = put.map_err(|error| Problem::internal(error.to_string()))??;
-    let body = RubricPut { name: rubric.name.to_string(), version: rubric.version.to_string(), persisted };
-    Ok((StatusCode::OK, Json(body)).into_response())
+    let (rubric, persisted): (Arc<Rubric>, bool) = put.map_err(Problem::internal)??;
+    Ok(Json(RubricPut { name: rubric.name.to_string(), version: rubric.version.to_string(), persisted }))
 }
 
 /// The directory holds TOML files, whatever was sent.
@@ -254,7 +252,6 @@ fn to_toml(headers: &HeaderMap, text: String, rubric: &Rubric) -> Result<String,
     if !is_json(headers) {
         return Ok(text);
     }
-    let value: toml::Value =
-        serde_json::from_str(&rubric.json).map_err(|error| Problem::internal(error.to_string()))?;
-    toml::to_string_pretty(&value).map_err(|error| Problem::internal(error.to_string()))
+    let value: toml::Value = serde_json::from_str(&rubric.json).map_err(Problem::internal)?;
+    toml::to_string_pretty(&value).map_err(Problem::internal)
 }

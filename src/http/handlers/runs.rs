@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::stored::{bad_query, limit, query, store, unknown_run};
+use super::stored::{Parameters, bad_query, limit, store, unknown_run};
 use crate::http::app::App;
-use crate::http::error::{Problem, ProblemWire};
+use crate::http::error::Problem;
 use crate::rubric::version_of;
 use crate::store::{self, DEFAULT_WINDOW};
 
@@ -153,15 +151,12 @@ pub(crate) struct RunQuery {
 #[utoipa::path(get, path = "/runs", tag = "runs", operation_id = "list_runs", params(RunsQuery),
     responses(
         (status = 200, description = "A page of runs", body = RunPage),
-        (status = 400, description = "A bad parameter or cursor", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 404, description = "The server stores nothing", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 400, description = "A bad parameter or cursor"),
+        (status = 404, description = "The server stores nothing")))]
 pub(crate) async fn list_runs(
     State(app): State<App>,
-    headers: HeaderMap,
-    parameters: Result<Query<RunsQuery>, QueryRejection>,
+    Parameters(parameters): Parameters<RunsQuery>,
 ) -> Result<Json<RunPage>, Problem> {
-    app.tokens.require_api(&headers)?;
-    let parameters = query(parameters)?;
     let page = store(&app)?.runs(parameters.cursor.as_deref(), limit(parameters.limit)?).await?;
     Ok(Json(RunPage { items: page.items.into_iter().map(RunSummary::from).collect(), next_cursor: page.next_cursor }))
 }
@@ -171,15 +166,13 @@ pub(crate) async fn list_runs(
     params(("run_id" = String, Path, description = "Name of the run"), RunQuery),
     responses(
         (status = 200, description = "The run", body = RunDetail),
-        (status = 404, description = "No such run", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 404, description = "No such run")))]
 pub(crate) async fn get_run(
     State(app): State<App>,
-    headers: HeaderMap,
     Path(run_id): Path<String>,
-    parameters: Result<Query<RunQuery>, QueryRejection>,
+    Parameters(parameters): Parameters<RunQuery>,
 ) -> Result<Json<RunDetail>, Problem> {
-    app.tokens.require_api(&headers)?;
-    let window = query(parameters)?.window.unwrap_or(DEFAULT_WINDOW);
+    let window = parameters.window.unwrap_or(DEFAULT_WINDOW);
     if window == 0 {
         return Err(bad_query("window = 0 is out of range; it must be 1 or more".to_owned()));
     }

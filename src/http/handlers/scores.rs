@@ -1,16 +1,15 @@
 //! `/runs/{run_id}/scores` and `/scores`: what was stored of each trajectory.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::stored::{bad_query, limit, query, store, unknown_run};
+use super::stored::{Parameters, bad_query, limit, store, unknown_run};
 use crate::http::app::App;
-use crate::http::error::{Problem, ProblemWire};
+use crate::http::error::Problem;
 use crate::http::kind::Kind;
 use crate::rubric::version_of;
 use crate::store::{Filter, ScoreId, StoreError, StoredRow};
@@ -134,17 +133,14 @@ pub(crate) struct ScoresQuery {
     params(("run_id" = String, Path, description = "Name of the run"), ScoresQuery),
     responses(
         (status = 200, description = "A page of scores", body = ScorePage),
-        (status = 400, description = "A bad parameter or cursor", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 404, description = "No such run", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 500, description = "A stored batch is damaged", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 400, description = "A bad parameter or cursor"),
+        (status = 404, description = "No such run"),
+        (status = 500, description = "A stored batch is damaged")))]
 pub(crate) async fn list_scores(
     State(app): State<App>,
-    headers: HeaderMap,
     Path(run_id): Path<String>,
-    parameters: Result<Query<ScoresQuery>, QueryRejection>,
+    Parameters(parameters): Parameters<ScoresQuery>,
 ) -> Result<Json<ScorePage>, Problem> {
-    app.tokens.require_api(&headers)?;
-    let parameters = query(parameters)?;
     for (bound, name) in [(parameters.min_reward, "min_reward"), (parameters.max_reward, "max_reward")] {
         if bound.is_some_and(f64::is_nan) {
             return Err(bad_query(format!("`{name}` is not a number; give one, or leave it out")));
@@ -179,8 +175,8 @@ pub(crate) async fn list_scores(
     params(("id" = String, Path, description = "`score_id` of a result")),
     responses(
         (status = 200, description = "The score", body = ScoreDetail),
-        (status = 404, description = "No such score", body = ProblemWire, content_type = "application/problem+json"),
-        (status = 500, description = "Its batch is damaged", body = ProblemWire, content_type = "application/problem+json")))]
+        (status = 404, description = "No such score"),
+        (status = 500, description = "Its batch is damaged")))]
 pub(crate) async fn get_score(
     State(app): State<App>,
     headers: HeaderMap,
@@ -191,7 +187,7 @@ pub(crate) async fn get_score(
     let score = store(&app)?.score(id).await?.ok_or_else(|| {
         Problem::new(Kind::UnknownScore, format!("there is no score {id}; it is `score_id` of a result"))
     })?;
-    let raw = |text: String| RawValue::from_string(text).map_err(|error| Problem::internal(error.to_string()));
+    let raw = |text: String| RawValue::from_string(text).map_err(Problem::internal);
     Ok(Json(ScoreDetail {
         row: score.row.into(),
         run_id: score.run_id,

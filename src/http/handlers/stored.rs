@@ -1,7 +1,8 @@
 //! What the handlers that read the store have in common: their parameters, and what they answer where there is nothing.
 
-use axum::extract::Query;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use crate::http::app::App;
 use crate::http::error::Problem;
@@ -11,11 +12,18 @@ use crate::store::{MAX_PAGE, Store};
 /// Items of a page where the query does not say.
 const DEFAULT_LIMIT: usize = 100;
 
-/// The parameters of a path, or what is wrong with them.
-pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query
-        .map(|query| query.0)
-        .map_err(|error| bad_query(format!("{}; GET /openapi.json has this path's parameters", error.body_text())))
+/// The parameters in a URL, for whoever has the token to read what is stored.
+pub(crate) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        app.tokens.require_api(&parts.headers)?;
+        let read = Query::try_from_uri(&parts.uri);
+        read.map(|Query(parameters)| Self(parameters))
+            .map_err(|error| bad_query(format!("{}; GET /openapi.json has this path's parameters", error.body_text())))
+    }
 }
 
 pub(super) fn bad_query(detail: String) -> Problem {

@@ -136,8 +136,8 @@ impl Cursor<'_> {
         let (start, place) = (self.at, noted.len());
         noted.push(Noted { key, value: (start, start), span: 1 });
         match self.bytes.get(start)? {
-            b'{' if depth > 0 => self.note_fields(depth - 1, noted)?,
-            b'[' if depth > 0 => self.note_elements(depth - 1, noted)?,
+            b'{' if depth > 0 => self.note_members(b'}', depth - 1, noted)?,
+            b'[' if depth > 0 => self.note_members(b']', depth - 1, noted)?,
             _ => self.value()?,
         }
         let span = noted.len() - place;
@@ -146,43 +146,28 @@ impl Cursor<'_> {
         Some(())
     }
 
-    fn note_fields(&mut self, depth: usize, noted: &mut Vec<Noted>) -> Option<()> {
-        self.take(b'{')?;
+    /// Notes the fields of an object, or the elements of a list, by the bracket that ends it.
+    fn note_members(&mut self, end: u8, depth: usize, noted: &mut Vec<Noted>) -> Option<()> {
+        self.at += 1;
         self.blank();
-        if self.bytes.get(self.at) == Some(&b'}') {
+        if self.bytes.get(self.at) == Some(&end) {
             self.at += 1;
             return Some(());
         }
         loop {
             self.blank();
-            let start = self.at;
-            self.string()?;
-            let key = (start + 1, self.at - 1);
-            self.take(b':')?;
-            self.blank();
+            let mut key = (0, 0);
+            if end == b'}' {
+                let start = self.at;
+                self.string()?;
+                key = (start + 1, self.at - 1);
+                self.take(b':')?;
+                self.blank();
+            }
             self.note(key, depth, noted)?;
             match self.next()? {
                 b',' => {}
-                b'}' => return Some(()),
-                _ => return None,
-            }
-        }
-    }
-
-    fn note_elements(&mut self, depth: usize, noted: &mut Vec<Noted>) -> Option<()> {
-        self.take(b'[')?;
-        self.blank();
-        if self.bytes.get(self.at) == Some(&b']') {
-            self.at += 1;
-            return Some(());
-        }
-        loop {
-            self.blank();
-            self.note((0, 0), depth, noted)?;
-            match self.next()? {
-                b',' => {}
-                b']' => return Some(()),
-                _ => return None,
+                found => return (found == end).then_some(()),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use utoipa::ToSchema;
 
-use super::json::{Put, put};
+use super::json::put;
 use crate::stages::{CallVerdict, Evidence, ParsedTurn};
 use crate::toolcall::{Attempt, ErrorCode};
 
@@ -112,23 +112,11 @@ pub struct LeftOut {
     pub parse_errors: usize,
 }
 
-put!(ToolCallWire { message, index, span, name, arguments, parsed, known, schema_valid, errors } optional { repaired, repairs });
-put!(CallErrorWire { code, message } optional { pointer, schema_pointer });
-put!(ParseWire { ok, format, attempts, errors } optional {});
-put!(ParseErrorWire { code, message, message_index, span } optional {});
-
-impl Put for LeftOut {
-    fn put(&self, out: &mut Vec<u8>) {
-        let Self { tool_calls, call_errors, parse_errors } = self;
-        for (name, count) in [("{\"tool_calls\":", tool_calls), (",\"call_errors\":", call_errors)] {
-            out.extend_from_slice(name.as_bytes());
-            count.put(out);
-        }
-        out.extend_from_slice(b",\"parse_errors\":");
-        parse_errors.put(out);
-        out.push(b'}');
-    }
-}
+put!(ToolCallWire<'_> { message, index, span, name, arguments, parsed, known, schema_valid, errors } optional { repaired, repairs });
+put!(CallErrorWire<'_> { code, message } optional { pointer, schema_pointer });
+put!(ParseWire<'_> { ok, format, attempts, errors });
+put!(ParseErrorWire<'_> { code, message, message_index, span });
+put!(LeftOut { tool_calls, call_errors, parse_errors });
 
 /// The lists of a result.
 pub(super) struct Lists<'a> {

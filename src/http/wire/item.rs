@@ -4,24 +4,21 @@
 //! nobody scores (tool results, metadata) is skipped without being decoded.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny};
 use serde_json::value::RawValue;
 
+use super::field::{self, Fields, Passed, Value};
 use super::message::{MAX_MESSAGES, MessageWire, read_messages};
 use super::pointed::{Pointed, excerpt, pointed, pointed_below, without_place};
 use super::request::{MAX_NAME_BYTES, check_name};
 use super::rollout::{read_prompt, read_prompt_response, written_end};
-use super::text::{Bounded, Object, PutReferences, References, Scalar, Text, Whole};
-use super::walk::{Walk, present};
+use super::text::{Bounded, Object, References, Scalar, Text, Whole};
+use super::walk::Walk;
 use crate::toolcall::{self, values_bytes};
 use crate::trajectory::{MAX_REFERENCE_CALLS, ReferenceCall, ToolFormat, Trajectory, check_references};
-
-/// Room that the messages of a trajectory get at once.
-const USUAL_MESSAGES: usize = 8;
 
 /// One item, read.
 #[derive(Debug)]
@@ -58,13 +55,13 @@ impl<'a> Given<'a> {
     /// The item that a text is.
     pub fn of(raw: &'a str) -> Self {
         let mut walk = Walk::new(raw);
-        Self { raw, fields: ItemFields::walk(&mut walk).filter(|_| walk.is_done()) }
+        Self { raw, fields: field::in_passing(&mut walk).filter(|_| walk.is_done()) }
     }
 
     /// The item at these bytes of the walk's text; `None` where there are no such bytes.
     pub(super) fn at(walk: &mut Walk<'a>, range: &Range<usize>) -> Option<Self> {
         walk.resume_at(range.start);
-        let fields = ItemFields::walk(walk).filter(|_| walk.start() == range.end);
+        let fields = field::in_passing(walk).filter(|_| walk.start() == range.end);
         walk.resume_at(range.end);
         Some(Self { raw: walk.since(range.start)?, fields })
     }
@@ -72,7 +69,7 @@ impl<'a> Given<'a> {
     /// The item that comes next; `None` where it does not even end.
     pub(super) fn next(walk: &mut Walk<'a>) -> Option<Self> {
         let start = walk.start();
-        let fields = ItemFields::walk(walk);
+        let fields = field::in_passing(walk);
         if fields.is_none() {
             walk.pass_from(start)?;
         }
@@ -151,82 +148,37 @@ pub(in crate::http) const REFUSED: &str = "$refused";
 
 impl<'de> Deserialize<'de> for ItemFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = ItemFields<'de>;
+        field::exactly(deserializer)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a trajectory object")
-            }
+impl<'a> Fields<'a> for ItemFields<'a> {
+    const EXPECTED: &'static str = "a trajectory object";
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ItemFields<'de>, A::Error> {
-                let mut fields = ItemFields::default();
-                while let Some(Text(key)) = map.next_key()? {
-                    match &*key {
-                        "id" => fields.id = map.next_value()?,
-                        "group" => fields.group = map.next_value()?,
-                        "messages" => fields.messages = map.next_value()?,
-                        "prompt" => fields.prompt = map.next_value::<Option<&RawValue>>()?.map(RawValue::get),
-                        "response" => fields.response = map.next_value()?,
-                        "tools" => fields.tools = map.next_value::<Option<&RawValue>>()?.map(RawValue::get),
-                        "references" | "golds" | "ground_truth" => {
-                            map.next_value_seed(PutReferences(&mut fields.references))?;
-                        }
-                        "reference_calls" => fields.reference_calls = map.next_value()?,
-                        "tool_format" => fields.tool_format = map.next_value()?,
-                        "truncated" => fields.truncated = map.next_value()?,
-                        "response_tokens" => fields.response_tokens = map.next_value::<Option<Whole>>()?,
-                        "metadata" => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                        other => {
-                            fields.note_unknown(other);
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(fields)
+    fn read<V: Value<'a>>(&mut self, name: &str, value: V) -> Result<(), V::Error> {
+        match name {
+            "id" => self.id = value.read()?,
+            "group" => self.group = value.read()?,
+            "messages" => self.messages = value.read()?,
+            "prompt" => self.prompt = value.raw()?,
+            "response" => self.response = value.read()?,
+            "tools" => self.tools = value.familiar()?,
+            "references" | "golds" | "ground_truth" => value.put_references(&mut self.references)?,
+            "reference_calls" => self.reference_calls = value.read()?,
+            "tool_format" => self.tool_format = value.read()?,
+            "truncated" => self.truncated = value.read()?,
+            "response_tokens" => self.response_tokens = value.read()?,
+            "metadata" => _ = value.raw()?,
+            other => {
+                self.note_unknown(other);
+                value.raw()?;
             }
         }
-        deserializer.deserialize_map(FieldsVisitor)
+        Ok(())
     }
 }
 
 impl<'a> ItemFields<'a> {
-    /// Reads an item in passing, as its `Deserialize` does; `None` where it is unusual.
-    fn walk(walk: &mut Walk<'a>) -> Option<Self> {
-        let mut fields = Self::default();
-        walk.object(|walk, key| {
-            match key {
-                "id" => Scalar::walk(walk, &mut fields.id)?,
-                "group" => Scalar::walk(walk, &mut fields.group)?,
-                "messages" => {
-                    let mut messages = Vec::with_capacity(USUAL_MESSAGES);
-                    walk.list(|walk| {
-                        messages.push(MessageWire::walk(walk)?);
-                        (messages.len() <= MAX_MESSAGES).then_some(())
-                    })?;
-                    fields.messages = Some(Bounded(messages));
-                }
-                "prompt" => fields.prompt = present(walk.value()?),
-                "response" => fields.response = Some(Text(walk.string()?)),
-                "tools" => fields.tools = present(walk.familiar_value()?),
-                "references" | "golds" | "ground_truth" => References::walk(walk, &mut fields.references)?,
-                "reference_calls" => fields.reference_calls = serde_json::from_str(walk.value()?).ok()?,
-                "tool_format" => fields.tool_format = serde_json::from_str(walk.value()?).ok()?,
-                "truncated" => fields.truncated = serde_json::from_str(walk.value()?).ok()?,
-                "response_tokens" => fields.response_tokens = serde_json::from_str(walk.value()?).ok()?,
-                "metadata" => drop(walk.value()?),
-                other => {
-                    fields.note_unknown(other);
-                    walk.value()?;
-                }
-            }
-            Some(())
-        })?;
-        Some(fields)
-    }
-
     /// The format of a response whose first marker the prompt's template has written, where nobody names another: functionary's
     /// ends with it, and what follows has no other.
     fn prompted_format(&self, format: ToolFormat) -> Option<ToolFormat> {
@@ -316,6 +268,8 @@ impl<'a> ItemFields<'a> {
 }
 
 type ReferenceCalls<'a> = Bounded<Object<ReferenceCallWire<'a>>, MAX_REFERENCE_CALLS>;
+
+impl<'a> Passed<'a> for Option<ReferenceCalls<'a>> {}
 
 /// What is kept for a prompt until there are items of it, raw.
 pub(in crate::http) struct Kept<'a> {

@@ -23,21 +23,21 @@ pub(in crate::http) trait Put {
 /// Gives a struct of [`Put`] fields its `Put`: all fields by name (one that is missing does not compile), `optional`
 /// ones left out when absent.
 macro_rules! put {
-    ($name:ident { $($field:ident),* $(,)? } optional { $($option:ident),* $(,)? }) => {
-        impl $crate::http::wire::json::Put for $name<'_> {
+    ($name:ty { $($field:ident),* $(,)? } $(optional { $($option:ident),* })?) => {
+        impl $crate::http::wire::json::Put for $name {
             fn put(&self, out: &mut Vec<u8>) {
-                let Self { $($field,)* $($option,)* } = self;
+                let Self { $($field,)* $($($option,)*)? } = self;
                 let start = out.len();
                 $(
                     out.extend_from_slice(concat!(",\"", stringify!($field), "\":").as_bytes());
                     $crate::http::wire::json::Put::put($field, out);
                 )*
-                $(
+                $($(
                     if !$crate::http::wire::json::Put::is_absent($option) {
                         out.extend_from_slice(concat!(",\"", stringify!($option), "\":").as_bytes());
                         $crate::http::wire::json::Put::put($option, out);
                     }
-                )*
+                )*)?
                 $crate::http::wire::json::open(start, out);
                 out.push(b'}');
             }

@@ -3,25 +3,29 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
+use super::field::{self, Fields, Passed, Value};
 use super::pointed::{Pointed, excerpt, pointed_below};
-use super::text::{Object, Text};
-use super::walk::{Walk, present};
+use super::text::{Bounded, Object, Text};
+use super::walk::Walk;
 use crate::trajectory::{Content, Message, Role, Thinking, Turn, is_text_part};
 
 /// Most messages of a trajectory.
 pub(super) const MAX_MESSAGES: usize = 4096;
+/// Room that they get at once.
+const USUAL_MESSAGES: usize = 8;
 
 /// A chat message. Fields that say nothing about the score (`name`, `tool_call_id`, ..) are skipped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct MessageWire<'a> {
-    role: Text<'a>,
+    /// Always there in one that was read.
+    role: Option<Text<'a>>,
     content: ContentWire<'a>,
     /// The field's name, and what it holds.
-    reasoning: Option<(&'a str, &'a str)>,
+    reasoning: Option<(&'static str, &'a str)>,
     tool_calls: Option<&'a str>,
     /// Where calls stand instead, as other APIs have them.
     foreign_calls: Option<&'static str>,
@@ -44,50 +48,52 @@ enum ContentWire<'a> {
     Read(Parts<'a>),
 }
 
-impl<'de> Deserialize<'de> for MessageWire<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MessageVisitor;
-        impl<'de> Visitor<'de> for MessageVisitor {
-            type Value = MessageWire<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a message object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageWire<'de>, A::Error> {
-                let mut role: Option<Text<'de>> = None;
-                let mut content = ContentWire::Raw(None);
-                let (mut reasoning, mut tool_calls, mut foreign) = (None, None, None);
-                while let Some(Text(key)) = map.next_key()? {
-                    match &*key {
-                        "role" => role = Some(map.next_value()?),
-                        "content" if role.as_ref().is_some_and(|role| role.0 == "assistant") => {
-                            content = ContentWire::Read(map.next_value()?);
-                        }
-                        "content" => content = ContentWire::Raw(raw(map.next_value()?)),
-                        // Servers send either name, or both with one of them null.
-                        name @ ("reasoning_content" | "reasoning") => {
-                            let name = if name == "reasoning" { "reasoning" } else { "reasoning_content" };
-                            let given = raw(map.next_value()?);
-                            reasoning = reasoning.or(given.map(|given| (name, given)));
-                        }
-                        "tool_calls" => tool_calls = raw(map.next_value()?),
-                        key => {
-                            let is_null = map.next_value::<Option<IgnoredAny>>()?.is_none();
-                            foreign = foreign.or(foreign_calls(key).filter(|_| !is_null));
-                        }
-                    }
-                }
-                let role = role.ok_or_else(|| de::Error::missing_field("role"))?;
-                Ok(MessageWire { role, content, reasoning, tool_calls, foreign_calls: foreign })
-            }
-        }
-        deserializer.deserialize_map(MessageVisitor)
+impl Default for ContentWire<'_> {
+    fn default() -> Self {
+        Self::Raw(None)
     }
 }
 
-fn raw(value: Option<&RawValue>) -> Option<&str> {
-    value.map(RawValue::get)
+impl<'de> Deserialize<'de> for MessageWire<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let message: Self = field::exactly(deserializer)?;
+        if message.role.is_none() {
+            return Err(de::Error::missing_field("role"));
+        }
+        Ok(message)
+    }
+}
+
+impl<'a> Fields<'a> for MessageWire<'a> {
+    const EXPECTED: &'static str = "a message object";
+
+    fn read<V: Value<'a>>(&mut self, name: &str, value: V) -> Result<(), V::Error> {
+        match name {
+            "role" => self.role = Some(value.read()?),
+            "content" if self.role() == "assistant" => self.content = ContentWire::Read(value.read()?),
+            "content" => self.content = ContentWire::Raw(value.familiar()?),
+            // Servers send either name, or both with one of them null.
+            "reasoning_content" => self.add_reasoning("reasoning_content", value.raw()?),
+            "reasoning" => self.add_reasoning("reasoning", value.raw()?),
+            "tool_calls" => self.tool_calls = value.raw()?,
+            other => {
+                let is_given = value.raw()?.is_some();
+                self.foreign_calls = self.foreign_calls.or(foreign_calls(other).filter(|_| is_given));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Passed<'a> for Option<Bounded<MessageWire<'a>, MAX_MESSAGES>> {
+    fn pass(walk: &mut Walk<'a>) -> Option<Self> {
+        let mut messages = Vec::with_capacity(USUAL_MESSAGES);
+        walk.list(|walk| {
+            messages.push(field::in_passing(walk).filter(|message: &MessageWire<'_>| message.role.is_some())?);
+            (messages.len() <= MAX_MESSAGES).then_some(())
+        })?;
+        Some(Some(Bounded(messages)))
+    }
 }
 
 pub(super) fn read_messages<'a>(messages: Vec<MessageWire<'a>>, at: &str) -> Result<Vec<Message<'a>>, Pointed> {
@@ -96,40 +102,18 @@ pub(super) fn read_messages<'a>(messages: Vec<MessageWire<'a>>, at: &str) -> Res
 }
 
 impl<'a> MessageWire<'a> {
-    /// Reads a message in passing, as its `Deserialize` does; `None` where it is unusual.
-    pub(super) fn walk(walk: &mut Walk<'a>) -> Option<Self> {
-        let mut role: Option<Cow<'a, str>> = None;
-        let mut content = ContentWire::Raw(None);
-        let (mut reasoning, mut tool_calls, mut foreign) = (None, None, None);
-        walk.object(|walk, key| {
-            match key {
-                "role" => role = Some(walk.string()?),
-                "content" if role.as_deref() == Some("assistant") => {
-                    content = ContentWire::Read(if walk.is_string() {
-                        Parts { text: walk.string()?, ..Parts::default() }
-                    } else {
-                        serde_json::from_str(walk.value()?).ok()?
-                    });
-                }
-                "content" => content = ContentWire::Raw(present(walk.familiar_value()?)),
-                "reasoning_content" | "reasoning" => {
-                    let given = present(walk.value()?);
-                    reasoning = reasoning.or(given.map(|given| (key, given)));
-                }
-                "tool_calls" => tool_calls = present(walk.value()?),
-                key => {
-                    let given = present(walk.value()?);
-                    foreign = foreign.or(foreign_calls(key).filter(|_| given.is_some()));
-                }
-            }
-            Some(())
-        })?;
-        Some(Self { role: Text(role?), content, reasoning, tool_calls, foreign_calls: foreign })
+    /// Who speaks, as sent.
+    fn role(&self) -> &str {
+        self.role.as_ref().map_or("", |role| &role.0)
+    }
+
+    fn add_reasoning(&mut self, name: &'static str, given: Option<&'a str>) {
+        self.reasoning = self.reasoning.or(given.map(|given| (name, given)));
     }
 
     /// Where the policy's calls stand instead of `tool_calls`, if they do; in words.
     pub(super) fn unread_calls(&self) -> Option<&'static str> {
-        if Role::from_name(&self.role.0) != Some(Role::Assistant) {
+        if Role::from_name(self.role()) != Some(Role::Assistant) {
             return None;
         }
         let holds_calls = match &self.content {
@@ -143,11 +127,11 @@ impl<'a> MessageWire<'a> {
     }
 
     fn read(self, at: &dyn Fn() -> String) -> Result<Message<'a>, Pointed> {
-        let Some(role) = Role::from_name(&self.role.0) else {
+        let Some(role) = Role::from_name(self.role()) else {
             let known = "system, developer, user, assistant, tool";
             return Err(Pointed::shape(
                 at() + "/role",
-                format!("{:?} is no role; one of: {known}", excerpt(&self.role.0)),
+                format!("{:?} is no role; one of: {known}", excerpt(self.role())),
             ));
         };
         if role != Role::Assistant {
@@ -263,6 +247,15 @@ struct PartWire<'a> {
     text: Option<Text<'a>>,
     #[serde(borrow, default)]
     thinking: Option<Text<'a>>,
+}
+
+impl<'a> Passed<'a> for Parts<'a> {
+    fn pass(walk: &mut Walk<'a>) -> Option<Self> {
+        if walk.is_string() {
+            return Some(Self { text: walk.string()?, ..Self::default() });
+        }
+        serde_json::from_str(walk.value()?).ok()
+    }
 }
 
 impl<'a> Parts<'a> {

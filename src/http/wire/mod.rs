@@ -6,9 +6,9 @@
 //! Start there.
 //!
 //! Most items never come that way: `split` goes over a body once, and has the items read in passing by `walk` (strings:
-//! `escapes`; what came before: `familiar`; brackets: `apart`). Each type's `walk` stands beside its `Deserialize`, takes
-//! nothing that this one refuses, and gives up without a word on whatever is unusual: that is read the first way then, which
-//! says what is wrong if anything is.
+//! `escapes`; what came before: `familiar`; brackets: `apart`), field by field as serde does (`field`). That takes nothing that
+//! serde refuses, and gives up without a word on whatever is unusual: that is read the first way then, which says what is wrong
+//! if anything is.
 //!
 //! Out go `response` (results, and what stands around them) and `calls` (the calls in them), by `json`, which writes values.
 
@@ -16,6 +16,7 @@ mod apart;
 mod calls;
 mod escapes;
 mod familiar;
+mod field;
 mod item;
 mod json;
 mod message;

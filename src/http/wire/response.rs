@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 
 use super::calls::{LeftOut, Lists, ParseWire, ToolCallWire};
 use super::json::{Put, put, put_list, put_object, put_plain};
-
 use crate::rubric::Rubric;
 use crate::score::{Fault, Report, StepReward};
 use crate::stages::Field;
@@ -275,23 +274,14 @@ pub struct GroupWire<'a> {
     pub value: Option<f64>,
 }
 
-put!(ResultWire {
+put!(ResultWire<'_> {
     id, group, reward, valid, stage_reached, failed_stage, reason, stages, metrics, components, tool_calls, parse, answer,
     steps, errors, cache, latency_ms,
 } optional { score_id, left_out });
-put!(StageWire { name, score, weight, threshold, open, passed, detail } optional {});
-put!(AnswerWire { text, message } optional {});
-put!(ErrorWire { code, message, pointer, stage } optional {});
-
-impl Put for StepReward {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"message\":");
-        self.message.put(out);
-        out.extend_from_slice(b",\"reward\":");
-        self.reward.put(out);
-        out.push(b'}');
-    }
-}
+put!(StageWire<'_> { name, score, weight, threshold, open, passed, detail });
+put!(AnswerWire<'_> { text, message });
+put!(ErrorWire<'_> { code, message, pointer, stage });
+put!(StepReward { message, reward });
 
 impl Put for CacheWire {
     fn put(&self, out: &mut Vec<u8>) {
@@ -303,16 +293,16 @@ impl Put for CacheWire {
 }
 
 /// What a result needs beside its report.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Naming<'a> {
     /// The trajectory's place in the request.
     pub index: usize,
     /// Its id.
-    pub id: Option<&'a str>,
+    pub id: Option<Cow<'a, str>>,
     /// Its group.
-    pub group: Option<&'a str>,
+    pub group: Option<Cow<'a, str>>,
     /// The id of its score.
-    pub score_id: Option<&'a str>,
+    pub score_id: Option<String>,
     /// Whether its tool list is its own or the request's.
     pub own_tools: bool,
     /// Where the result came from.
@@ -325,16 +315,16 @@ pub struct Naming<'a> {
 
 impl<'a> ResultWire<'a> {
     /// The result of a report.
-    pub fn new(report: &'a Report<'a>, rubric: &'a Rubric, naming: Naming<'a>) -> Self {
+    pub fn new(report: &'a Report<'a>, rubric: &'a Rubric, naming: &'a Naming<'_>) -> Self {
         let words = InWords { report, rubric };
         let stage_name = |index: usize| rubric.stages.get(index).map(|stage| &*stage.name);
         let evidence = report.evidence.as_ref();
         let answer = evidence.and_then(|evidence| evidence.answer.as_ref());
         let lists = evidence.map_or_else(Lists::nothing, |evidence| Lists::of(evidence, naming.bytes));
         Self {
-            id: naming.id,
-            group: naming.group,
-            score_id: naming.score_id,
+            id: naming.id.as_deref(),
+            group: naming.group.as_deref(),
+            score_id: naming.score_id.as_deref(),
             reward: report.reward.as_ref().ok().map(|reward| reward.value),
             valid: report.reward.is_ok(),
             stage_reached: report.stage_reached().and_then(stage_name),
@@ -350,7 +340,7 @@ impl<'a> ResultWire<'a> {
                 message: answer.map(|answer| answer.message),
             },
             steps: &report.steps,
-            errors: report.reward.as_ref().err().map_or_else(Vec::new, |fault| vec![error(fault, rubric, &naming)]),
+            errors: report.reward.as_ref().err().map_or_else(Vec::new, |fault| vec![error(fault, rubric, naming)]),
             cache: naming.cache,
             latency_ms: naming.latency_ms,
             left_out: lists.left_out,

@@ -7,7 +7,7 @@ use super::message::{MAX_MESSAGES, MessageWire, read_messages};
 use super::pointed::{Pointed, pointed_below};
 use super::text::{Bounded, Text};
 use crate::toolcall;
-use crate::trajectory::{Before, Content, Message, Role, THINK_END, ToolFormat, Turn, split_response};
+use crate::trajectory::{Before, Content, Message, Role, THINK, THINK_END, ToolFormat, Turn, split_response};
 
 /// Reads a rollout that came as a prompt and the text that followed on it.
 pub(super) fn read_prompt_response<'a>(
@@ -91,12 +91,11 @@ fn whole_from(raw: &str, at: usize) -> usize {
     if pair && escapes(before) { before } else { at }
 }
 
-/// Whether a prompt ends with `<think>`, as templates of reasoning models end: as text, of which this is the end, or as the
+/// Whether a prompt ends with [`THINK`], as templates of reasoning models end: as text, of which this is the end, or as the
 /// beginning of an answer.
 fn opens_reasoning(written: &str, last: Option<&Message<'_>>) -> bool {
-    const TAG: &str = "<think>";
     let opens = |text: &str| {
-        let before = text.trim_end().strip_suffix(TAG)?.trim_end_matches([' ', '\t']);
+        let before = text.trim_end().strip_suffix(THINK)?.trim_end_matches([' ', '\t']);
         // In prose it is a word. Mistral's brackets are tokens as others' bars are.
         (before.is_empty() || before.ends_with(['\n', '>', '|', ':']) || before.ends_with("[/INST]")).then_some(())
     };
@@ -141,7 +140,7 @@ fn acts(text: &str) -> bool {
         if !thinks && LABELS.get(seen).is_some_and(|label| line.trim_start().starts_with(label)) {
             seen += 1;
         }
-        thinks = match (line.rfind("<think>"), line.rfind(THINK_END)) {
+        thinks = match (line.rfind(THINK), line.rfind(THINK_END)) {
             (None, None) => thinks,
             (opens, closes) => opens > closes,
         };

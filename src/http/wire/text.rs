@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visi
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
+use super::field::{Passed, Unusual};
 use super::pointed::without_place;
 use super::walk::{Walk, present};
 pub(crate) use crate::rubric::{Object, object, objects};
@@ -40,6 +41,22 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
         deserializer.deserialize_str(TextVisitor)
     }
 }
+
+impl<'a> Passed<'a> for Text<'a> {
+    fn pass(walk: &mut Walk<'a>) -> Option<Self> {
+        walk.string().map(Self)
+    }
+}
+
+impl<'a> Passed<'a> for Option<Text<'a>> {
+    fn pass(walk: &mut Walk<'a>) -> Option<Self> {
+        if walk.is_string() { Text::pass(walk).map(Some) } else { serde_json::from_str(walk.value()?).ok() }
+    }
+}
+
+impl Passed<'_> for Option<bool> {}
+
+impl Passed<'_> for Option<Whole> {}
 
 /// A whole number from 0, however it is written: `120.0` is 120.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,61 +102,50 @@ pub(super) struct Scalar<'a>(pub(super) Cow<'a, str>);
 impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
-        Self::from_raw(raw.get()).map_err(de::Error::custom)
+        scalar(raw.get()).map(Self).map_err(de::Error::custom)
     }
 }
 
-impl<'a> Scalar<'a> {
-    /// Reads one in passing, or `null`, into its place; `None` where it is unusual.
-    pub(super) fn walk(walk: &mut Walk<'a>, place: &mut Option<Self>) -> Option<()> {
-        *place = if walk.is_string() {
-            Some(Self(walk.string()?))
-        } else {
-            present(walk.value()?).map(Self::from_raw).transpose().ok()?
-        };
-        Some(())
+impl<'a> Passed<'a> for Option<Scalar<'a>> {
+    fn pass(walk: &mut Walk<'a>) -> Option<Self> {
+        passed(walk, scalar).ok().map(|found| found.map(Scalar))
     }
+}
 
-    fn from_raw(raw: &'a str) -> Result<Self, String> {
-        match raw.as_bytes().first() {
-            Some(b'"') => {
-                serde_json::from_str::<Text<'a>>(raw).map(|text| Self(text.0)).map_err(|error| without_place(&error))
-            }
-            Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(Self(Cow::Borrowed(raw))),
-            first => {
-                let found = match first {
-                    Some(b'[') => "a list",
-                    Some(b'{') => "an object",
-                    _ => "null",
-                };
-                Err(format!("a string or a number is expected, not {found}"))
-            }
+/// Reads a string in passing, or what `read` makes of another value; nothing for `null`.
+fn passed<'a>(
+    walk: &mut Walk<'a>,
+    read: impl Fn(&'a str) -> Result<Cow<'a, str>, String>,
+) -> Result<Option<Cow<'a, str>>, Unusual> {
+    if walk.is_string() {
+        return walk.string().map(Some).ok_or(Unusual);
+    }
+    let value = walk.value().ok_or(Unusual)?;
+    present(value).map(read).transpose().map_err(|_| Unusual)
+}
+
+fn scalar(raw: &str) -> Result<Cow<'_, str>, String> {
+    match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<Text<'_>>(raw).map(|text| text.0).map_err(|error| without_place(&error)),
+        Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(Cow::Borrowed(raw)),
+        first => {
+            let found = match first {
+                Some(b'[') => "a list",
+                Some(b'{') => "an object",
+                _ => "null",
+            };
+            Err(format!("a string or a number is expected, not {found}"))
         }
     }
 }
 
 /// A reference answer: as a [`Scalar`], and a whole number without its fraction, however it is written. A column of whole
 /// numbers of which one is missing comes as 42.0.
-#[derive(Debug)]
-struct Reference<'a>(Cow<'a, str>);
-
-impl<'a> Reference<'a> {
-    /// Reads one in passing, or `null`, into its place; `None` where it is unusual.
-    fn walk(walk: &mut Walk<'a>, place: &mut Option<Self>) -> Option<()> {
-        *place = if walk.is_string() {
-            Some(Self(walk.string()?))
-        } else {
-            present(walk.value()?).map(Self::from_raw).transpose().ok()?
-        };
-        Some(())
-    }
-
-    fn from_raw(raw: &'a str) -> Result<Self, String> {
-        let whole = raw.split_once('.').filter(|(_, fraction)| fraction.bytes().all(|digit| digit == b'0'));
-        match whole {
-            Some((whole, _)) if !raw.starts_with('"') => Ok(Self(Cow::Borrowed(whole))),
-            _ => Scalar::from_raw(raw).map(|scalar| Self(scalar.0)),
-        }
+fn reference(raw: &str) -> Result<Cow<'_, str>, String> {
+    let whole = raw.split_once('.').filter(|(_, fraction)| fraction.bytes().all(|digit| digit == b'0'));
+    match whole {
+        Some((whole, _)) if !raw.starts_with('"') => Ok(Cow::Borrowed(whole)),
+        _ => scalar(raw),
     }
 }
 
@@ -203,16 +209,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for References<'a> {
 impl<'a> References<'a> {
     /// Reads them in passing, or `null`, into their place; `None` where they are unusual.
     pub(super) fn walk(walk: &mut Walk<'a>, place: &mut Option<Self>) -> Option<()> {
-        let mut read = None;
         if !walk.is_list() {
-            Reference::walk(walk, &mut read)?;
-            let single = read.map(|reference| Self(vec![reference.0]));
+            let single = passed(walk, reference).ok()?.map(|single| Self(vec![single]));
             return single.map_or(Some(()), |single| single.put(place).ok());
         }
         let mut references = Vec::new();
         walk.list(|walk| {
-            Reference::walk(walk, &mut read)?;
-            references.push(read.take()?.0);
+            references.push(passed(walk, reference).ok()??);
             (references.len() <= MAX_REFERENCES).then_some(())
         })?;
         Self(references).put(place).ok()
@@ -249,12 +252,11 @@ impl<'a> References<'a> {
             let list: Bounded<&'a RawValue, MAX_REFERENCES> =
                 serde_json::from_str(raw).map_err(|error| without_place(&error))?;
             let answer = |(index, raw): (usize, &'a RawValue)| {
-                let read = Reference::from_raw(raw.get());
-                read.map(|reference| reference.0).map_err(|why| format!("element {index}: {why}"))
+                reference(raw.get()).map_err(|why| format!("element {index}: {why}"))
             };
             return list.0.into_iter().enumerate().map(answer).collect::<Result<_, _>>().map(Self);
         }
-        Reference::from_raw(raw).map(|reference| Self(vec![reference.0]))
+        reference(raw).map(|single| Self(vec![single]))
     }
 }
 

@@ -58,34 +58,28 @@ impl<'a> Walk<'a> {
 
     /// Passes an object whose keys have no escapes; `field` is to pass each value.
     pub(super) fn object(&mut self, mut field: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
-        self.take(b'{')?;
-        if self.take(b'}').is_some() {
-            return Some(());
-        }
-        loop {
-            let key = self.plain_string()?;
-            self.take(b':')?;
-            field(self, key)?;
-            match self.next()? {
-                b',' => {}
-                b'}' => return Some(()),
-                _ => return None,
-            }
-        }
+        self.members([b'{', b'}'], |walk| {
+            let key = walk.plain_string()?;
+            walk.take(b':')?;
+            field(walk, key)
+        })
     }
 
     /// Passes a list; `element` is to pass each value.
-    pub(super) fn list(&mut self, mut element: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        self.take(b'[')?;
-        if self.take(b']').is_some() {
+    pub(super) fn list(&mut self, element: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.members([b'[', b']'], element)
+    }
+
+    fn members(&mut self, [start, end]: [u8; 2], mut member: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.take(start)?;
+        if self.take(end).is_some() {
             return Some(());
         }
         loop {
-            element(self)?;
+            member(self)?;
             match self.next()? {
                 b',' => {}
-                b']' => return Some(()),
-                _ => return None,
+                found => return (found == end).then_some(()),
             }
         }
     }

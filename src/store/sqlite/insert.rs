@@ -7,12 +7,13 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::connection::{Fault, OpenedFile, Place, integer};
 use super::counters::RunCounters;
-use super::{prompts, schema};
+use super::schema;
 use crate::store::record::{Entry, Finding};
-use crate::store::{Batch, Compressed, MAX_BUSY_TIMEOUT_MS, StoreError};
+use crate::store::{Batch, Compressed, MAX_BUSY_TIMEOUT_MS, StoreError, StoredReference};
 
 const FIND_KEY: &str = "SELECT 1 FROM idempotency WHERE key = ?1";
-const INSERT_KEY: &str = "INSERT INTO idempotency (key, body_hash, status, batch) VALUES (?1, ?2, ?3, ?4)";
+// Whatever has scores is answered by 200.
+const INSERT_KEY: &str = "INSERT INTO idempotency (key, body_hash, status, batch) VALUES (?1, ?2, 200, ?3)";
 const INSERT_BATCH: &str = "INSERT INTO batches (id, request_id, created_at_ms, run_id, step, position, rubric_name,
      rubric_hash, engine_version, judges) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
 const INSERT_BODIES: &str = "INSERT INTO bodies (batch, request, request_bytes, response, response_bytes)
@@ -20,6 +21,8 @@ const INSERT_BODIES: &str = "INSERT INTO bodies (batch, request, request_bytes, 
 const INSERT_ROWS: &str = "INSERT INTO score_rows (batch, json) VALUES (?1, ?2)";
 const INSERT_FINDING: &str = "INSERT INTO judge_findings (key, value, created_at_ms) VALUES (?1, ?2, ?3)
      ON CONFLICT DO NOTHING";
+const UPSERT_REFERENCE: &str =
+    "INSERT INTO prompt_references (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2";
 
 const LOG_PAGES: &str = "PRAGMA wal_checkpoint(NOOP)";
 const COPY_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -155,7 +158,7 @@ fn insert_all(transaction: &Transaction<'_>, entries: &[&Entry]) -> Result<Vec<R
         let inserted = match entry {
             Entry::Batch(batch) => insert(transaction, batch).map(|()| counters.add(batch)),
             Entry::Finding(finding) => insert_finding(transaction, finding),
-            Entry::References(references) => prompts::insert_references(transaction, references),
+            Entry::References(references) => insert_references(transaction, references),
             Entry::Probe => Ok(schema::write_version(transaction)?),
         };
         match inserted {
@@ -172,6 +175,15 @@ fn insert_all(transaction: &Transaction<'_>, entries: &[&Entry]) -> Result<Vec<R
 fn insert_finding(transaction: &Transaction<'_>, finding: &Finding) -> Result<(), Fault> {
     let values = params![finding.key, finding.value, finding.created_at_ms];
     transaction.prepare_cached(INSERT_FINDING)?.execute(values)?;
+    Ok(())
+}
+
+/// A later reference of the same prompt replaces an earlier one.
+fn insert_references(transaction: &Transaction<'_>, references: &[StoredReference]) -> Result<(), Fault> {
+    let mut upsert = transaction.prepare_cached(UPSERT_REFERENCE)?;
+    for reference in references {
+        upsert.execute(params![reference.key, reference.value])?;
+    }
     Ok(())
 }
 
@@ -199,7 +211,7 @@ fn insert(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Fault> {
         return Err(StoreError::Duplicate { batch: batch.id }.into());
     }
     if let Some(idempotency) = &batch.idempotency {
-        let values = params![idempotency.key, idempotency.body_hash, idempotency.status, id];
+        let values = params![idempotency.key, idempotency.body_hash, id];
         transaction.prepare_cached(INSERT_KEY)?.execute(values)?;
     }
     let request = batch.request.as_ref();

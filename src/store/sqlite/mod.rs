@@ -3,14 +3,11 @@
 
 mod connection;
 mod counters;
-
 mod insert;
 mod lists;
-mod prompts;
 mod reader;
 mod removal;
 mod schema;
-
 mod visits;
 mod write_loop;
 mod writer;
@@ -23,7 +20,7 @@ use rusqlite::Connection;
 
 use self::connection::{Fault, Place};
 use self::insert::TransactionWriter;
-use self::reader::{Readers, Replayed};
+use self::reader::{Kind, Readers, Replayed};
 use self::visits::VisitCache;
 pub(super) use self::write_loop::log_untold;
 pub(super) use self::writer::PendingWrite;
@@ -126,23 +123,27 @@ impl Sqlite {
     }
 
     pub(super) async fn score(&self, id: ScoreId) -> Result<Option<StoredScore>, StoreError> {
-        self.readers.look_up("read a score", move |connection| reader::score(connection, id)).await
+        self.readers.run(Kind::LookUp, "read a score", move |connection| reader::score(connection, id)).await
     }
 
     pub(super) async fn answer(&self, key: String) -> Result<Option<StoredAnswer>, StoreError> {
-        self.readers.look_up("read an answer", move |connection| reader::answer(connection, &key)).await
+        self.readers.run(Kind::LookUp, "read an answer", move |connection| reader::answer(connection, &key)).await
     }
 
     pub(super) async fn replay(&self, run_id: String, after: Option<BatchId>) -> Result<Option<Replayed>, StoreError> {
-        self.readers.run("read a request", move |connection| reader::replay(connection, &run_id, after)).await
+        self.readers
+            .run(Kind::List, "read a request", move |connection| reader::replay(connection, &run_id, after))
+            .await
     }
 
     pub(super) async fn runs(&self, after: Option<RunCursor>, limit: usize) -> Result<Page<RunSummary>, StoreError> {
-        self.readers.run("list runs", move |connection| lists::runs(connection, after.as_ref(), limit)).await
+        self.readers
+            .run(Kind::List, "list runs", move |connection| lists::runs(connection, after.as_ref(), limit))
+            .await
     }
 
     pub(super) async fn run(&self, run_id: String, window: u32) -> Result<Option<RunDetail>, StoreError> {
-        self.readers.run("read a run", move |connection| lists::run(connection, &run_id, window)).await
+        self.readers.run(Kind::List, "read a run", move |connection| lists::run(connection, &run_id, window)).await
     }
 
     pub(super) async fn run_scores(
@@ -153,7 +154,7 @@ impl Sqlite {
         limit: usize,
     ) -> Result<Page<StoredRow>, StoreError> {
         let query = move |connection: &_| lists::run_scores(connection, &run_id, &filter, after, limit);
-        self.readers.run("list scores", query).await
+        self.readers.run(Kind::List, "list scores", query).await
     }
 
     pub(super) async fn keep_references(&self, references: Vec<StoredReference>) -> Result<(), StoreError> {
@@ -162,12 +163,12 @@ impl Sqlite {
 
     /// All references. Blocks.
     pub(super) fn references(&self) -> Result<Vec<StoredReference>, StoreError> {
-        self.readers.now("read the references", prompts::references)
+        self.readers.now("read the references", reader::references)
     }
 
     pub(super) async fn run_visits(&self, run_id: String) -> Result<Option<Arc<RunVisits>>, StoreError> {
         let known = Arc::clone(&self.visits);
-        self.readers.run("read a run's visits", move |connection| known.read(connection, &run_id)).await
+        self.readers.run(Kind::List, "read a run's visits", move |connection| known.read(connection, &run_id)).await
     }
 
     /// Removes a run, over a connection of its own. Blocks.

@@ -10,30 +10,38 @@ use tokio::sync::Semaphore;
 use super::connection::{Fault, Place};
 use crate::locks;
 use crate::store::{
-    BatchId, Compressed, ScoreId, ScoreRow, ScoreRows, StoreError, StoredAnswer, StoredRequest, StoredRow, StoredScore,
+    BatchId, Compressed, ScoreId, ScoreRow, ScoreRows, StoreError, StoredAnswer, StoredReference, StoredRequest,
+    StoredRow, StoredScore,
 };
 
-/// Reads of lists, and of whole runs, that run at the same time; more wait.
+/// Reads of each kind that run at the same time; more wait.
 const CONNECTIONS: usize = 4;
-
-/// The same of look-ups of one batch, which would wait for seconds behind those.
-const LOOK_UPS: usize = 4;
 
 // Left joins: what was lost from a table is damage to a batch, which would otherwise seem never to have been.
 const FIND_BATCH: &str = "SELECT r.json, b.step, b.created_at_ms, b.request_id, b.run_id, b.position, b.rubric_name,
      b.rubric_hash, b.engine_version, y.response, y.response_bytes
      FROM batches b LEFT JOIN score_rows r ON r.batch = b.id LEFT JOIN bodies y ON y.batch = b.id WHERE b.id = ?1";
-const FIND_ANSWER: &str = "SELECT i.batch, i.body_hash, i.status, y.response, y.response_bytes
+const FIND_ANSWER: &str = "SELECT i.batch, i.body_hash, y.response, y.response_bytes
      FROM idempotency i LEFT JOIN bodies y ON y.batch = i.batch WHERE i.key = ?1";
 const NEXT_REQUEST: &str = "SELECT b.id, b.rubric_name, b.rubric_hash, r.json, b.position, b.engine_version,
      y.request, y.request_bytes, y.response, y.response_bytes, b.judges, b.step, b.created_at_ms, y.batch IS NULL, s.json
      FROM batches b LEFT JOIN bodies y ON y.batch = b.id LEFT JOIN rubrics r ON r.hash = b.rubric_hash
      LEFT JOIN score_rows s ON s.batch = b.id
      WHERE b.run_id = ?1 AND b.id > ?2 ORDER BY b.id LIMIT 1";
+const REFERENCES: &str = "SELECT key, value FROM prompt_references";
 const FIND_FINDING: &str = "SELECT value FROM judge_findings WHERE key = ?1";
 
 /// A batch of a replay, and its request or why there is none.
 pub(super) type Replayed = (BatchId, Result<StoredRequest, StoreError>);
+
+/// What a read waits for: others of its kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// Reads of lists, and of whole runs.
+    List,
+    /// Look-ups of one batch, which would wait for seconds behind those.
+    LookUp,
+}
 
 /// The reading end of the store.
 pub(super) struct Readers {
@@ -49,7 +57,7 @@ pub(super) struct Readers {
 impl Readers {
     /// Reads from `place`; opens connections when they are needed.
     pub(super) fn new(place: Place, busy_timeout_ms: u64) -> Self {
-        let (free, free_look_ups) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(LOOK_UPS)));
+        let (free, free_look_ups) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(CONNECTIONS)));
         Self { place, busy_timeout_ms, idle: Mutex::default(), free, free_look_ups, findings: Mutex::default() }
     }
 
@@ -58,40 +66,23 @@ impl Readers {
         self.place.file_bytes()
     }
 
-    /// Runs `query` on a thread that may block.
-    pub(super) async fn run<T, Q>(self: &Arc<Self>, action: &'static str, query: Q) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        Q: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
-    {
-        self.run_in(Arc::clone(&self.free), action, query).await
-    }
-
-    /// The same for a look-up of one batch, which waits for others of its kind only.
-    pub(super) async fn look_up<T, Q>(self: &Arc<Self>, action: &'static str, query: Q) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        Q: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
-    {
-        self.run_in(Arc::clone(&self.free_look_ups), action, query).await
-    }
-
-    async fn run_in<T, Q>(
+    /// Runs `query` on a thread that may block, when its kind has room.
+    pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
-        room: Arc<Semaphore>,
+        kind: Kind,
         action: &'static str,
-        query: Q,
-    ) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        Q: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
-    {
-        let free = room.acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        query: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let room = match kind {
+            Kind::List => &self.free,
+            Kind::LookUp => &self.free_look_ups,
+        };
+        let free = Arc::clone(room).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let readers = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
-            let outcome = readers.with_connection(query);
+            let outcome = readers.now(action, query);
             drop(free);
-            outcome.map_err(|fault| readers.place.explain(action, readers.busy_timeout_ms, fault))
+            outcome
         });
         task.await.map_err(|_| StoreError::Closed)?
     }
@@ -191,8 +182,15 @@ pub(super) fn answer(connection: &Connection, key: &str) -> Result<Option<Stored
     let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let batch = BatchId::from_column(row.get(0)?);
-    let response = unpack(row.get(3)?, row.get(4)?, batch, "response")?;
-    Ok(Some(StoredAnswer { batch, body_hash: row.get(1)?, status: row.get(2)?, response }))
+    let response = unpack(row.get(2)?, row.get(3)?, batch, "response")?;
+    Ok(Some(StoredAnswer { batch, body_hash: row.get(1)?, response }))
+}
+
+/// What is right for every prompt.
+pub(super) fn references(connection: &Connection) -> Result<Vec<StoredReference>, Fault> {
+    let mut statement = connection.prepare(REFERENCES)?;
+    let rows = statement.query_map([], |row| Ok(StoredReference { key: row.get(0)?, value: row.get(1)? }))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The first request of a run after a batch; `None` at the end of the run.
@@ -275,11 +273,11 @@ mod tests {
         let running: Vec<_> = (0..=CONNECTIONS)
             .map(|_| {
                 let (readers, query) = (Arc::clone(&readers), list(begun.clone(), Arc::clone(&end)));
-                tokio::spawn(async move { readers.run("list", query).await })
+                tokio::spawn(async move { readers.run(Kind::List, "list", query).await })
             })
             .collect();
         tokio::task::spawn_blocking(move || (0..CONNECTIONS).for_each(|_| lists.recv().unwrap())).await.unwrap();
-        let looked = readers.look_up("look", |_| Ok(7));
+        let looked = readers.run(Kind::LookUp, "look", |_| Ok(7));
         let looked = tokio::time::timeout(std::time::Duration::from_mins(1), looked).await;
         *locks::lock(&end.0) = true;
         end.1.notify_all();

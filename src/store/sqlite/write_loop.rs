@@ -2,15 +2,16 @@
 //! holds it. What was promised and cannot be written yet is held, and tried again. Knows no SQL, and not how entries queue.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{OnceLock, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::insert::TransactionWriter;
+use crate::locks;
 use crate::store::record::Entry;
-use crate::store::{BatchId, StoreError};
+use crate::store::{BatchId, Counters, StoreError};
 
 /// Most entries in one transaction: bounds how long the first one waits and how much is undone on a failure.
 const GROUP_ENTRIES: usize = 256;
@@ -46,23 +47,25 @@ impl Job {
 /// What came of all entries so far.
 #[derive(Default)]
 pub(super) struct Totals {
-    pub(super) batches: AtomicU64,
-    pub(super) scores: AtomicU64,
-    pub(super) transactions: AtomicU64,
-    pub(super) failures: AtomicU64,
-    pub(super) findings: AtomicU64,
-    pub(super) lost_findings: AtomicU64,
-    pub(super) lost_batches: AtomicU64,
-    pub(super) held_batches: AtomicU64,
+    /// Without what is there now: the file, and the queue.
+    counters: Mutex<Counters>,
     /// Whether the last that somebody waited for could not be written, or the file was not there, and nothing was since.
     pub(super) failing: AtomicBool,
 }
 
 impl Totals {
+    pub(super) fn counters(&self) -> MutexGuard<'_, Counters> {
+        locks::lock(&self.counters)
+    }
+
     /// Counts a finding that was not written. Says so the first time, the second, the fourth: a queue that is full stays
     /// so for a while.
     pub(super) fn lost(&self, why: &str) {
-        let lost = self.lost_findings.fetch_add(1, Ordering::Relaxed) + 1;
+        let lost = {
+            let mut counters = self.counters();
+            counters.lost_findings += 1;
+            counters.lost_findings
+        };
         if lost.is_power_of_two() {
             tracing::warn!(lost, why, "a judge's finding was not kept; the judge is asked again when it is needed");
         }
@@ -164,7 +167,7 @@ impl WriteLoop<'_> {
             self.totals.failing.store(true, Ordering::Relaxed);
         }
         let moved = !outcomes.iter().all(|outcome| matches!(outcome, Err(error) if error.may_pass()));
-        self.totals.transactions.store(self.transactions.commits, Ordering::Relaxed);
+        self.totals.counters().transactions = self.transactions.commits;
         let mut told = Vec::with_capacity(group.len());
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match outcome {
@@ -215,7 +218,7 @@ impl WriteLoop<'_> {
 
     fn count_held(&self) {
         let batches = self.held.iter().filter(|job| matches!(job.entry, Entry::Batch(_))).count();
-        self.totals.held_batches.store(batches as u64, Ordering::Relaxed);
+        self.totals.counters().held_batches = batches as u64;
     }
 }
 
@@ -234,19 +237,20 @@ fn gather(mut next: impl FnMut() -> Option<Job>) -> Vec<Job> {
 
 /// Counts the outcome, gives the room back, and tells who waits; a failure that nobody waits for is logged.
 fn finish(Job { entry, promised, room, done }: Job, outcome: Result<(), StoreError>, totals: &Totals) {
-    let add = |total: &AtomicU64, n: usize| total.fetch_add(n as u64, Ordering::Relaxed);
     match (&entry, &outcome) {
         (Entry::Batch(batch), Ok(())) => {
-            add(&totals.batches, 1);
-            add(&totals.scores, batch.scores.len());
+            let mut counters = totals.counters();
+            counters.batches += 1;
+            counters.scores += batch.scores.len() as u64;
         }
         // A batch is then the repeat that its key says it is, which whoever sent it expects: nothing failed.
         (Entry::Batch(_), Err(StoreError::IdempotencyTaken { .. })) | (Entry::References(_) | Entry::Probe, _) => {}
         (Entry::Batch(_), Err(_)) => {
-            add(&totals.failures, 1);
-            add(&totals.lost_batches, usize::from(promised));
+            let mut counters = totals.counters();
+            counters.failures += 1;
+            counters.lost_batches += u64::from(promised);
         }
-        (Entry::Finding(_), Ok(())) => _ = add(&totals.findings, 1),
+        (Entry::Finding(_), Ok(())) => totals.counters().findings += 1,
         (Entry::Finding(_), Err(error)) => totals.lost(&error.to_string()),
     }
     drop(room);
@@ -292,7 +296,7 @@ mod tests {
     }
 
     /// Works on a queue of promised batches and a finding that was to be closed long ago.
-    fn work_late(transactions: TransactionWriter) -> Totals {
+    fn work_late(transactions: TransactionWriter) -> Counters {
         let (queue, waiting) = mpsc::channel();
         let ids = BatchIds::new(None, 0);
         let batches = (0..QUEUED).map(|_| Entry::Batch(Box::new(Batch::empty(ids.next(1)))));
@@ -305,7 +309,7 @@ mod tests {
         let closing = OnceLock::from(Instant::now().checked_sub(LAST_TRIES * 2).unwrap());
         let totals = Totals::default();
         run(transactions, &waiting, &closing, &totals);
-        totals
+        *totals.counters()
     }
 
     #[test]
@@ -330,9 +334,9 @@ mod tests {
     fn what_can_be_written_is_written_however_late_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::File(directory.path().join("gradus.db"));
-        let totals = work_late(transactions(&place, 1000));
-        assert_eq!((totals.batches.into_inner(), totals.lost_batches.into_inner()), (QUEUED as u64, 0));
-        assert_eq!((totals.findings.into_inner(), totals.lost_findings.into_inner()), (1, 0));
+        let counted = work_late(transactions(&place, 1000));
+        assert_eq!((counted.batches, counted.lost_batches), (QUEUED as u64, 0));
+        assert_eq!((counted.findings, counted.lost_findings), (1, 0));
     }
 
     #[test]
@@ -343,11 +347,10 @@ mod tests {
         let other = Connection::open(place.path()).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let began = Instant::now();
-        let totals = work_late(transactions);
+        let counted = work_late(transactions);
         // One try, not one for each group.
         assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
-        assert_eq!((totals.batches.into_inner(), totals.lost_batches.into_inner()), (0, QUEUED as u64));
-        assert_eq!((totals.findings.into_inner(), totals.lost_findings.into_inner()), (0, 1));
-        assert_eq!(totals.held_batches.into_inner(), 0);
+        assert_eq!((counted.batches, counted.lost_batches), (0, QUEUED as u64));
+        assert_eq!((counted.findings, counted.lost_findings, counted.held_batches), (0, 1, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! The queue of entries that wait to be written. In: batches and findings from any task; out: each batch's outcome after the
 //! transaction that holds it. While one transaction syncs, the next entries gather: they share the next sync. Knows no SQL.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -186,20 +186,8 @@ impl Writer {
 
     /// What was written so far.
     pub(super) fn counters(&self) -> Counters {
-        let free = self.room.available_permits();
-        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        Counters {
-            file_bytes: 0,
-            queue_bytes: ((self.units as usize).saturating_sub(free) * UNIT) as u64,
-            batches: read(&self.totals.batches),
-            scores: read(&self.totals.scores),
-            transactions: read(&self.totals.transactions),
-            failures: read(&self.totals.failures),
-            findings: read(&self.totals.findings),
-            lost_findings: read(&self.totals.lost_findings),
-            lost_batches: read(&self.totals.lost_batches),
-            held_batches: read(&self.totals.held_batches),
-        }
+        let queued = (self.units as usize).saturating_sub(self.room.available_permits());
+        Counters { queue_bytes: (queued * UNIT) as u64, ..*self.totals.counters() }
     }
 }
 

@@ -109,7 +109,7 @@ pub(crate) async fn aggregate_metrics(State(app): State<App>, request: Request) 
         let request: AggregateRequest = read_as(&text)?;
         // Written here, too: names may be long, and there may be many.
         let metrics = aggregate(request.verify_responses);
-        serde_json::to_vec(&metrics).map_err(|error| Problem::internal(error.to_string()))
+        serde_json::to_vec(&metrics).map_err(Problem::internal)
     });
     answer.await.map(json)
 }
