@@ -252,7 +252,7 @@ impl Scoring {
     ///
     /// # Errors
     /// When `--judge` is a URL without a model's name, or there are too many threads.
-    pub fn compose(flags: ScoringFlags, inline_rubrics: Option<bool>, file: &File) -> Result<Self, ConfigError> {
+    pub fn compose(flags: ScoringFlags, file: &File) -> Result<Self, ConfigError> {
         let mut judges = file.judges.clone();
         if let Some(judge) = &flags.judge {
             let judge = JudgeConfig::from_flag(judge).map_err(ConfigError::Value)?;
@@ -270,7 +270,7 @@ impl Scoring {
                 .default_rubric
                 .or_else(|| file.default_rubric.clone())
                 .unwrap_or_else(|| rubric::DEFAULT.to_owned()),
-            inline_rubrics: inline_rubrics.or(file.inline_rubrics).unwrap_or(true),
+            inline_rubrics: file.inline_rubrics.unwrap_or(true),
             threads,
             schema_cache_bytes: flags.schema_cache_bytes.or(file.schema_cache_bytes).unwrap_or(SCHEMA_CACHE_BYTES),
             judges: judge::Config { judges, cache_bytes },
@@ -279,26 +279,15 @@ impl Scoring {
 }
 
 /// Composes the store's settings.
-///
-/// # Errors
-/// When the durability has no known name.
-pub fn store(
-    flags: StoreFlags,
-    durability: Option<String>,
-    keep: Option<bool>,
-    file: &File,
-) -> Result<store::Config, ConfigError> {
+pub fn store(flags: StoreFlags, file: &File) -> store::Config {
     let default = store::Config::default();
-    let durability =
-        durability.map(|name| name.parse().map_err(|error: StoreError| ConfigError::Value(error.to_string())));
-    let durability = durability.transpose()?.or(file.store.durability).unwrap_or(default.durability);
-    Ok(store::Config {
+    store::Config {
         url: flags.store.or_else(|| file.store.url.clone()).unwrap_or(default.url),
-        durability,
-        keep_trajectories: keep.or(file.store.keep_trajectories).unwrap_or(default.keep_trajectories),
+        durability: file.store.durability.unwrap_or(default.durability),
+        keep_trajectories: file.store.keep_trajectories.unwrap_or(default.keep_trajectories),
         queue_bytes: file.store.queue_bytes.unwrap_or(default.queue_bytes),
         busy_timeout_ms: file.store.busy_timeout_ms.unwrap_or(default.busy_timeout_ms),
-    })
+    }
 }
 
 /// Everything that `gradus serve` needs.
@@ -336,8 +325,12 @@ impl Serve {
             admin: flags.admin_token.or_else(|| file.tokens.admin.clone()),
         };
         let tokens = tokens.checked().map_err(ConfigError::Value)?;
-        let kept = store(flags.store, flags.store_durability, flags.store_keep_trajectories, file)?;
+        let kept = store(flags.store, file);
+        let durability = flags.store_durability.map(|name| name.parse()).transpose();
+        let durability = durability.map_err(|error: StoreError| ConfigError::Value(error.to_string()))?;
         let store = store::Config {
+            durability: durability.unwrap_or(kept.durability),
+            keep_trajectories: flags.store_keep_trajectories.unwrap_or(kept.keep_trajectories),
             queue_bytes: flags.store_queue_bytes.unwrap_or(kept.queue_bytes),
             busy_timeout_ms: flags.store_busy_timeout_ms.unwrap_or(kept.busy_timeout_ms),
             ..kept
@@ -351,9 +344,11 @@ impl Serve {
             );
             return Err(ConfigError::Value(message));
         }
+        let scoring = Scoring::compose(flags.scoring, file)?;
+        let inline_rubrics = flags.inline_rubrics.unwrap_or(scoring.inline_rubrics);
         Ok(Self {
             listen: flags.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
-            scoring: Scoring::compose(flags.scoring, flags.inline_rubrics, file)?,
+            scoring: Scoring { inline_rubrics, ..scoring },
             store,
             http: http::Config { limits, tokens },
         })

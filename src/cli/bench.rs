@@ -72,11 +72,18 @@ enum Shape {
     Large,
 }
 
-impl Shape {
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
+/// What the command line calls a choice.
+fn name(choice: &impl ValueEnum) -> String {
+    choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
 
+/// The median of what was measured.
+fn median(mut seconds: Vec<f64>) -> anyhow::Result<f64> {
+    seconds.sort_by(f64::total_cmp);
+    seconds.get(seconds.len() / 2).copied().context("nothing was measured")
+}
+
+impl Shape {
     fn config(self) -> Result<ModelConfig, LmError> {
         let (hidden, inner, layers, heads, kv, vocab, tied) = match self {
             Self::Small => (896, 4864, 24, 14, 2, 151_936, true),
@@ -174,14 +181,11 @@ fn measure(engine: &mut Engine, work: Work, repeats: usize) -> anyhow::Result<()
         }
         seconds.push(began.elapsed().as_secs_f64());
     }
-    seconds.remove(0);
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds.get(seconds.len() / 2).copied().context("nothing was measured")?;
-    let name = work.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    let median = median(seconds.split_off(1))?;
     say!(
         "{}",
         json!({
-            "work": name, "seconds": median, "prompts_per_s": 64.0 / median, "tokens_per_s": asked as f64 / median,
+            "work": name(&work), "seconds": median, "prompts_per_s": 64.0 / median, "tokens_per_s": asked as f64 / median,
             "new_tokens_per_s": made as f64 / median,
         })
     );

@@ -188,15 +188,9 @@ fn memory(store: Option<&Store>) -> Option<Arc<dyn FindingStore>> {
     store.map(|store| -> Arc<dyn FindingStore> { Arc::new(StoredFindings { store: store.clone(), keeps: true }) })
 }
 
-/// The rubrics that there are, the default one among them.
+/// The rubrics that there are.
 fn catalog(scoring: &Scoring) -> anyhow::Result<Catalog> {
-    let catalog = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?;
-    anyhow::ensure!(
-        catalog.get(&scoring.default_rubric).is_some(),
-        "the default rubric {:?} does not exist; `gradus rubric list` lists those there are",
-        scoring.default_rubric
-    );
-    Ok(catalog)
+    Ok(Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?)
 }
 
 /// The threads of all that this process computes in parallel.
@@ -209,7 +203,13 @@ fn scoring_threads(scoring: &Scoring) -> anyhow::Result<()> {
 }
 
 /// The engine that all scoring commands share, without a judge.
-fn engine(scoring: &Scoring, catalog: Catalog) -> anyhow::Result<Engine> {
+fn engine(scoring: &Scoring) -> anyhow::Result<Engine> {
+    let catalog = catalog(scoring)?;
+    anyhow::ensure!(
+        catalog.get(&scoring.default_rubric).is_some(),
+        "the default rubric {:?} does not exist; `gradus rubric list` lists those there are",
+        scoring.default_rubric
+    );
     scoring_threads(scoring)?;
     Ok(Engine {
         default_rubric: scoring.default_rubric.clone(),

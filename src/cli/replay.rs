@@ -31,7 +31,7 @@ pub(super) fn run(scoring: &Scoring, run: &str, flags: StoreFlags, file: &File) 
     let Some(store) = Store::open_to_read(&settings)? else {
         bail!("--store none keeps nothing to replay; name the database")
     };
-    let engine = super::engine(scoring, super::catalog(scoring)?)?;
+    let engine = super::engine(scoring)?;
     let judges = LazyJudges::new(scoring, Some(Arc::new(StoredFindings { store: store.clone(), keeps: false })));
     let runtime = super::runtime()?;
     let found = runtime.block_on(replay(&engine, &judges, &store, run))?;

@@ -11,7 +11,7 @@ use super::paint::printable_line;
 use super::say_text;
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::rubric::read_toml;
-use crate::rubric::{Catalog, SHIPPED};
+use crate::rubric::SHIPPED;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -55,12 +55,12 @@ pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { files } => Ok(check(&files)),
         Command::Explain { rubric, trajectory, step, scoring } => {
-            let scoring = Scoring::compose(scoring, None, file)?;
-            let engine = super::engine(&scoring, super::catalog(&scoring)?)?;
+            let scoring = Scoring::compose(scoring, file)?;
+            let engine = super::engine(&scoring)?;
             explain::run(&engine, &LazyJudges::new(&scoring, None), &rubric, &trajectory, step)
         }
-        Command::List { scoring } => list(&Scoring::compose(scoring, None, file)?),
-        Command::Show { name, scoring } => show(&name, &Scoring::compose(scoring, None, file)?),
+        Command::List { scoring } => list(&Scoring::compose(scoring, file)?),
+        Command::Show { name, scoring } => show(&name, &Scoring::compose(scoring, file)?),
     }
 }
 
@@ -89,7 +89,7 @@ fn check(files: &[PathBuf]) -> ExitCode {
 }
 
 fn list(scoring: &Scoring) -> anyhow::Result<ExitCode> {
-    let rubrics = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?.current();
+    let rubrics = super::catalog(scoring)?.current();
     let width = rubrics.iter().map(|rubric| rubric.name.len()).max().unwrap_or(0);
     for rubric in rubrics {
         say!("{:width$}  {}  {}", rubric.name, rubric.version, printable_line(rubric.description.trim()));
@@ -98,7 +98,7 @@ fn list(scoring: &Scoring) -> anyhow::Result<ExitCode> {
 }
 
 fn show(name: &str, scoring: &Scoring) -> anyhow::Result<ExitCode> {
-    let known = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?.current();
+    let known = super::catalog(scoring)?.current();
     if !known.iter().any(|rubric| *rubric.name == *name) {
         bail!("no rubric is called {name:?}; `gradus rubric list` lists those there are");
     }

@@ -35,7 +35,7 @@ pub(super) fn run(command: Command, file: &File) -> anyhow::Result<ExitCode> {
 
 /// The settings of a database that is there.
 pub(super) fn database(flags: StoreFlags, file: &File) -> anyhow::Result<store::Config> {
-    let settings = config::store(flags, None, None, file)?;
+    let settings = config::store(flags, file);
     if let Some(path) = settings.file()?
         && !path.exists()
     {

@@ -36,13 +36,13 @@ const CHUNK_LINES: usize = 512;
 const CHUNK_BYTES: usize = 32 << 20;
 
 pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
-    let scoring = Scoring::compose(args.scoring, None, file)?;
+    let scoring = Scoring::compose(args.scoring, file)?;
     let (path, rubric, step, out) = match args.input {
         options::Input::Replay(run) => return replay::run(&scoring, &run, args.store, file),
         options::Input::File { file, rubric, step, out } => (file, rubric, step, out),
     };
     let input = Input::open(&path)?;
-    let engine = super::engine(&scoring, super::catalog(&scoring)?)?;
+    let engine = super::engine(&scoring)?;
     let rubric = rubric.map(|rubric| super::named_or_file(&engine.catalog, &rubric)).transpose()?;
     let usual = rubric.clone().or_else(|| engine.catalog.get(&engine.default_rubric));
     let ranks = usual.as_ref().is_some_and(|rubric| rubric.ranks());

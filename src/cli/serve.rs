@@ -61,9 +61,8 @@ pub(super) fn run(args: Args, file: &File, log: LogFormat) -> anyhow::Result<Exi
 
 /// Opens what may be wrong without leaving anything first, then the store, then what may need it.
 fn open(scoring: &Scoring, store: &store::Config) -> anyhow::Result<(Engine, Option<Store>)> {
-    let catalog = super::catalog(scoring)?;
+    let engine = super::engine(scoring)?;
     let store = Store::open(store)?;
-    let engine = super::engine(scoring, catalog)?;
     let judges = super::open_judges(&scoring.judges, super::memory(store.as_ref()))?;
     Ok((Engine { judges, ..engine }, store))
 }

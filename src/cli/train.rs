@@ -12,8 +12,6 @@ use super::paint::printable;
 use super::stop::{self, Stop};
 use crate::config::{ConfigError, File, Scoring, ScoringFlags};
 use crate::judge::Judges;
-use crate::judge::rubric::read_toml;
-use crate::rubric::Catalog;
 use crate::train::metrics::{Metric, StepMetrics};
 use crate::train::{Run, RunOptions, TrainConfig, record};
 
@@ -86,16 +84,17 @@ impl TrainScoring {
     fn compose(self) -> Result<Scoring, ConfigError> {
         let Self { rubrics, threads, judge, judge_cache_bytes } = self;
         let flags = ScoringFlags { rubrics, threads, judge, judge_cache_bytes, ..ScoringFlags::default() };
-        Scoring::compose(flags, None, &File::default())
+        Scoring::compose(flags, &File::default())
     }
 }
 
 pub(super) fn run(args: Args, config: Option<&PathBuf>) -> anyhow::Result<ExitCode> {
     let path = config.context("name the run's configuration: gradus train --config FILE")?;
-    let mut config = TrainConfig::read(path)?;
+    let mut config = TrainConfig::parse(path)?;
     config.seed = args.seed.unwrap_or(config.seed);
     config.steps = args.steps.unwrap_or(config.steps);
     config.output = args.output.unwrap_or(config.output);
+    let config = config.checked(path)?;
     if let Some(step) = args.inspect {
         return inspect(&config, step, args.show);
     }
@@ -139,7 +138,7 @@ fn options(config: &TrainConfig, flags: TrainScoring, force: bool) -> anyhow::Re
     if config.reward.url.is_some() {
         return Ok(RunOptions { judges: (Judges::none(), None), rubric: None, reward_token, rollout_token, force });
     }
-    let catalog = Catalog::open_with(scoring.rubrics.as_deref(), read_toml)?;
+    let catalog = super::catalog(&scoring)?;
     let rubric = Some(super::named_or_file(&catalog, &config.reward.rubric).context("reward.rubric")?);
     let judges = super::open_judges(&scoring.judges, None)?;
     let runtime = if judges.is_empty() { None } else { Some(Arc::new(super::runtime()?)) };

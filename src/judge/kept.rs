@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::inquiry::{AnswerForm, BackendAnswer, Finding, Form, Inquiry, Usage};
+use super::stated::{list, text};
 
 type Key = [u8; 32];
 
@@ -91,11 +92,11 @@ impl Keys {
     pub(super) fn new(identity: &str, inquiry: &Inquiry) -> Self {
         let mut keys = Self(blake3::Hasher::new());
         keys.part(identity);
-        keys.part(&format!("{:?}", inquiry.want));
+        keys.part(&written(&inquiry.want));
         for message in &inquiry.messages {
             keys.part(message.role.as_str());
             keys.part(&message.text);
-            keys.part(&format!("{:?}", message.untrusted));
+            keys.part(&list(message.untrusted.iter().map(|range| format!("{}..{}", range.start, range.end))));
         }
         keys
     }
@@ -116,6 +117,19 @@ impl Keys {
 
     fn part(&mut self, text: &str) {
         self.0.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+}
+
+/// The form of an answer, as keys have it.
+fn written(want: &AnswerForm) -> String {
+    let all = |labels: &[String]| list(labels.iter().map(|label| text(label)));
+    match want {
+        AnswerForm::Labels(labels) => format!("Labels({})", all(labels)),
+        AnswerForm::ReasonedLabel { labels, thinking_tokens, seed } => {
+            format!("ReasonedLabel {{ labels: {}, thinking_tokens: {thinking_tokens}, seed: {seed} }}", all(labels))
+        }
+        AnswerForm::Reward => "Reward".to_owned(),
+        AnswerForm::Order { candidates } => format!("Order {{ candidates: {candidates} }}"),
     }
 }
 
@@ -157,4 +171,35 @@ fn from_bytes(bytes: &[u8]) -> Option<Finding> {
         BackendAnswer::Order(value.get("order")?.as_array()?.iter().map(index).collect::<Option<_>>()?)
     };
     Some(Finding { said, usage: Usage::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::inquiry::{ChatRole, PromptMessage};
+
+    #[test]
+    fn the_form_of_an_answer_is_written_as_it_always_was() {
+        let labels: Arc<[String]> = ["Yes".to_owned(), "\"No\"".to_owned()].into();
+        let reasoned = AnswerForm::ReasonedLabel { labels: labels.clone(), thinking_tokens: 9, seed: 3 };
+        for (want, form) in [
+            (AnswerForm::Labels(labels), r#"Labels(["Yes", "\"No\""])"#),
+            (reasoned, r#"ReasonedLabel { labels: ["Yes", "\"No\""], thinking_tokens: 9, seed: 3 }"#),
+            (AnswerForm::Reward, "Reward"),
+            (AnswerForm::Order { candidates: 4 }, "Order { candidates: 4 }"),
+        ] {
+            assert_eq!(written(&want), form);
+        }
+    }
+
+    #[test]
+    fn a_key_is_the_hash_of_all_that_an_answer_depends_on() {
+        let said = PromptMessage { role: ChatRole::User, text: "a b c".to_owned(), untrusted: vec![0..1, 4..5] };
+        let inquiry = Inquiry { messages: vec![said], want: AnswerForm::Reward, fewer: [].into() };
+        let mut hasher = blake3::Hasher::new();
+        for part in ["judge", "Reward", "user", "a b c", "[0..1, 4..5]"] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        assert_eq!(Keys::new("judge", &inquiry).of(Form::AsWanted), *hasher.finalize().as_bytes());
+    }
 }

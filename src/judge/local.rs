@@ -125,8 +125,13 @@ struct Encoded {
     labels: Vec<Vec<u32>>,
 }
 
-fn from_lm(error: &LmError) -> Unavailable {
-    Unavailable::no_verdict(format!("the judge's model: {error}"))
+fn from_lm(error: impl std::borrow::Borrow<LmError>) -> Unavailable {
+    Unavailable::no_verdict(format!("the judge's model: {}", error.borrow()))
+}
+
+/// An error that says all there is to say in its own words.
+fn no_verdict(error: impl ToString) -> Unavailable {
+    Unavailable::no_verdict(error.to_string())
 }
 
 impl Local {
@@ -154,23 +159,39 @@ impl Local {
         &self.worker
     }
 
-    /// The tokens of a prompt that leaves room for so many of an answer.
-    async fn encode(&self, inquiry: &Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
-        let (text, inquiry) = (self.text.clone(), inquiry.clone());
-        let encoded = tokio::task::spawn_blocking(move || text.encode_to_fit(&inquiry, answer_tokens)).await;
-        encoded.unwrap_or_else(|_| Err(Unavailable::no_verdict("the prompt could not be tokenised; please report it")))
+    /// What `work` makes on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&TextSide) -> Result<T, Unavailable> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let text = self.text.clone();
+        let done = tokio::task::spawn_blocking(move || work(&text)).await;
+        done.unwrap_or_else(|_| Err(no_verdict("the prompt could not be tokenised; please report it")))
     }
 
-    async fn generate(
+    /// The tokens of a prompt that leaves room for so many of an answer.
+    async fn encode(&self, inquiry: &Inquiry, answer_tokens: usize) -> Result<Encoded, Unavailable> {
+        let inquiry = inquiry.clone();
+        self.blocking(move |text| text.encode_to_fit(&inquiry, answer_tokens)).await
+    }
+
+    /// The tokens of an answer that a guide holds to its form, and the guide with what it gathered.
+    async fn guided<G: Guide>(
         &self,
-        encoded: Encoded,
-        guide: Box<dyn Guide>,
-        room: usize,
+        inquiry: &Inquiry,
+        guide: G,
+        answer_tokens: usize,
         seed: u64,
-    ) -> Result<Generated, Unavailable> {
+    ) -> Result<(Box<G>, Vec<u32>, Usage), Unavailable> {
+        let prompt = self.encode(inquiry, answer_tokens).await?.tokens;
+        let prompt_tokens = prompt.len() as u64;
         let sampling = Sampling { temperature: self.temperature, seed };
-        let request = GenerateRequest { prompt: encoded.tokens, max_tokens: room, sampling, guide };
-        self.worker.text(request).await.map_err(|error| from_lm(&error))
+        let request = GenerateRequest { prompt, max_tokens: answer_tokens, sampling, guide: Box::new(guide) };
+        let Generated { guide, tokens, .. } = self.worker.text(request).await.map_err(from_lm)?;
+        let guide: Box<dyn std::any::Any> = guide;
+        let guide = guide.downcast().map_err(|_| no_verdict("the judge lost its guide"))?;
+        let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: tokens.len() as u64 };
+        Ok((guide, tokens, usage))
     }
 
     async fn reasoned(
@@ -181,45 +202,28 @@ impl Local {
         seed: u64,
     ) -> Result<Finding, Unavailable> {
         let budget = budget as usize;
-        let (text, asked, wanted) = (self.text.clone(), inquiry.clone(), labels.clone());
-        let guide = tokio::task::spawn_blocking(move || text.reasoned(&asked, &wanted, budget)).await;
-        let guide =
-            guide.unwrap_or_else(|_| Err(Unavailable::no_verdict("the judge's guide failed; please report it")))?;
+        let (asked, wanted) = (inquiry.clone(), labels.clone());
+        let guide = self.blocking(move |text| text.reasoned(&asked, &wanted, budget)).await?;
         let answer_tokens = budget + guide.object_tokens().max(OBJECT_TOKENS);
-        let encoded = self.encode(inquiry, answer_tokens).await?;
-        let prompt_tokens = encoded.tokens.len() as u64;
-        let done = self.generate(encoded, Box::new(guide), answer_tokens, seed).await?;
-        let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
-        let guide: Box<dyn std::any::Any> = done.guide;
-        let Ok(guide) = guide.downcast::<ReasonedLabel>() else {
-            return Err(Unavailable::no_verdict("the judge lost its guide"));
-        };
+        let (guide, tokens, usage) = self.guided(inquiry, guide, answer_tokens, seed).await?;
         let Some(label) = guide.label() else {
             return Err(Unavailable::no_verdict(format!(
                 "the judge's answer ends after {} tokens and before its verdict, for which {answer_tokens} were left; \
                  please report it",
-                done.tokens.len()
+                tokens.len()
             )));
         };
-        let reasoning = self.text.tokenizer.decode(&done.tokens, SpecialText::Skipped).unwrap_or_default();
+        let reasoning = self.text.tokenizer.decode(&tokens, SpecialText::Skipped).unwrap_or_default();
         let logprobs = guide.logprobs().map(<[f64]>::to_vec);
         Ok(Finding { said: BackendAnswer::Chosen { label, reasoning, logprobs }, usage })
     }
 
     async fn order(&self, inquiry: &Inquiry, candidates: usize) -> Result<Finding, Unavailable> {
-        let answer_tokens = 16 + 4 * candidates;
-        let encoded = self.encode(inquiry, answer_tokens).await?;
-        let prompt_tokens = encoded.tokens.len() as u64;
-        let constraints = self.text.constraints.as_ref().map_err(Unavailable::no_verdict)?;
-        let guide = Box::new(OrderGuide::new(constraints, candidates).map_err(|error| from_lm(&error))?);
-        let done = self.generate(encoded, guide, answer_tokens, 0).await?;
-        let usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done.tokens.len() as u64 };
-        let guide: Box<dyn std::any::Any> = done.guide;
-        let Ok(guide) = guide.downcast::<OrderGuide>() else {
-            return Err(Unavailable::no_verdict("the judge lost its guide"));
-        };
-        let order = guide.indices().ok_or_else(|| Unavailable::no_verdict("the judge gave no order"))?;
-        check_order(&order, candidates).map_err(Unavailable::no_verdict)?;
+        let constraints = self.text.constraints.as_ref().map_err(no_verdict)?;
+        let guide = OrderGuide::new(constraints, candidates).map_err(from_lm)?;
+        let (guide, _, usage) = self.guided(inquiry, guide, 16 + 4 * candidates, 0).await?;
+        let order = guide.indices().ok_or_else(|| no_verdict("the judge gave no order"))?;
+        check_order(&order, candidates).map_err(no_verdict)?;
         Ok(Finding { said: BackendAnswer::Order(order), usage })
     }
 
@@ -233,7 +237,7 @@ impl Local {
                 let encoded = self.encode(inquiry, 0).await?;
                 let prompt_tokens = encoded.tokens.len() as u64;
                 let found = self.worker.labels(encoded.tokens, encoded.labels.concat()).await;
-                let found = found.map_err(|error| from_lm(&error))?;
+                let found = found.map_err(from_lm)?;
                 let mut logprobs = found.logprobs.as_slice();
                 let of_label = |tokens: &Vec<u32>| {
                     let (own, others) = logprobs.split_at_checked(tokens.len()).unwrap_or_default();
@@ -251,7 +255,7 @@ impl Local {
             AnswerForm::Reward => {
                 let encoded = self.encode(inquiry, 0).await?;
                 let prompt_tokens = encoded.tokens.len() as u64;
-                let rewards = self.worker.reward(encoded.tokens).await.map_err(|error| from_lm(&error))?;
+                let rewards = self.worker.reward(encoded.tokens).await.map_err(from_lm)?;
                 let raw = match rewards.as_slice() {
                     [raw] => *raw,
                     // Of two classes, the log-odds of the second: good over bad.
@@ -332,30 +336,21 @@ impl TextSide {
     }
 
     fn encode(&self, inquiry: &Inquiry) -> Result<Encoded, Unavailable> {
-        let labels: &[String] = match &inquiry.want {
-            AnswerForm::Labels(labels) => labels,
-            AnswerForm::ReasonedLabel { .. } | AnswerForm::Reward | AnswerForm::Order { .. } => &[],
-        };
-        match (&inquiry.want, self.reward) {
-            (AnswerForm::Reward, true)
-            | (AnswerForm::Labels(_) | AnswerForm::ReasonedLabel { .. } | AnswerForm::Order { .. }, false) => {}
-            (AnswerForm::Reward, false) => {
-                return Err(Unavailable::no_verdict(
-                    "the judge is a language model; mode `reward_model` needs a reward model",
-                ));
+        let labels: &[String] = if let AnswerForm::Labels(labels) = &inquiry.want { labels } else { &[] };
+        match (matches!(inquiry.want, AnswerForm::Reward), self.reward) {
+            (true, false) => {
+                return Err(no_verdict("the judge is a language model; mode `reward_model` needs a reward model"));
             }
-            (_, true) => return Err(Unavailable::no_verdict("the judge is a reward model; use mode `reward_model`")),
+            (false, true) => return Err(no_verdict("the judge is a reward model; use mode `reward_model`")),
+            _ => {}
         }
         let mut rendered = self.render(inquiry)?;
         let is_due_at_once = matches!(inquiry.want, AnswerForm::Labels(_) | AnswerForm::Order { .. });
         if is_due_at_once && opens_thinking(rendered.trusted_end()) {
             rendered.push_trusted(THOUGHT);
         }
-        let tokens =
-            self.tokenizer.encode_prompt(&rendered).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
-        let end = rendered.trusted_end();
-        let labels =
-            self.tokenizer.label_tokens(labels, end).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
+        let tokens = self.tokenizer.encode_prompt(&rendered).map_err(no_verdict)?;
+        let labels = self.tokenizer.label_tokens(labels, rendered.trusted_end()).map_err(no_verdict)?;
         Ok(Encoded { tokens, labels })
     }
 
@@ -372,18 +367,17 @@ impl TextSide {
         let thinking = matches!(inquiry.want, AnswerForm::ReasonedLabel { .. });
         let variables = [("enable_thinking".to_owned(), thinking.into())].into();
         let options = ChatOptions { end, variables, ..ChatOptions::default() };
-        self.template.render(&chat, &options).map_err(|error| Unavailable::no_verdict(error.to_string()))
+        self.template.render(&chat, &options).map_err(no_verdict)
     }
 
     fn reasoned(&self, inquiry: &Inquiry, labels: &Arc<[String]>, budget: usize) -> Result<ReasonedLabel, Unavailable> {
-        let constraints = self.constraints.as_ref().map_err(Unavailable::no_verdict)?;
+        let constraints = self.constraints.as_ref().map_err(no_verdict)?;
         // The end of thinking need not be one token where the template opens it.
         let thinks = self.think_end.is_some() || opens_thinking(self.render(inquiry)?.trusted_end());
         let bridge = if thinks { THOUGHT } else { "\n\n" };
-        let bridge =
-            self.tokenizer.encode_trusted(bridge).map_err(|error| Unavailable::no_verdict(error.to_string()))?;
+        let bridge = self.tokenizer.encode_trusted(bridge).map_err(no_verdict)?;
         let ends = self.ends.iter().copied().chain(self.think_end).collect();
         let reasoning = Reasoning { ends, bridge, budget };
-        ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(|error| from_lm(&error))
+        ReasonedLabel::new(constraints, labels.clone(), reasoning).map_err(from_lm)
     }
 }

@@ -27,6 +27,7 @@ pub mod rubric;
 mod session;
 mod shorten;
 mod single_flight;
+mod stated;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -294,7 +295,7 @@ impl Model {
     async fn answer(&self, inquiry: &Inquiry, deadline: &Deadline) -> Option<Result<Finding, Unavailable>> {
         match self {
             Self::Local(local) => deadline.timeout(local.answer(inquiry)).await,
-            Self::Remote(remote) => Some(remote.answer_by(inquiry, deadline).await),
+            Self::Remote(remote) => Some(remote.answer(inquiry, deadline).await),
         }
     }
 

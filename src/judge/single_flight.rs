@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -73,7 +73,7 @@ impl<A: Clone + Send + Sync + 'static> SingleFlight<A> {
     where
         F: Future<Output = Answer<A>> + Send + 'static,
     {
-        let mut running = lock(&self.running);
+        let mut running = locks::lock(&self.running);
         if let Some(run) = running.get(&key) {
             run.deadline.extend(deadline);
             return (false, run.told.subscribe(), run.deadline.clone());
@@ -123,7 +123,7 @@ struct RunGuard<A> {
 impl<A> RunGuard<A> {
     /// Leaves if it is so while nobody can join.
     fn leave_if(&mut self, may: impl FnOnce() -> bool) -> bool {
-        let mut running = lock(&self.running);
+        let mut running = locks::lock(&self.running);
         if self.is_taken && may() {
             self.is_taken = false;
             running.remove(&self.key);
@@ -136,10 +136,6 @@ impl<A> Drop for RunGuard<A> {
     fn drop(&mut self) {
         self.leave_if(|| true);
     }
-}
-
-fn lock<A>(running: &Running<A>) -> MutexGuard<'_, HashMap<Key, Run<A>>> {
-    locks::lock(running)
 }
 
 #[cfg(test)]
@@ -180,7 +176,7 @@ mod tests {
         assert_eq!([a.0, b.0, c.0], [true, false, false]);
         assert!([a.1, b.1, c.1].iter().all(|answer| *answer == Some(Err(failure("it hangs")))));
         assert_eq!((asked.load(SeqCst), start.elapsed().as_secs()), (1, 2));
-        assert!(lock(&flights.running).is_empty());
+        assert!(locks::lock(&flights.running).is_empty());
         ask().await.1.unwrap().unwrap_err();
         assert_eq!(asked.load(SeqCst), 2, "it is not kept");
     }
@@ -227,7 +223,7 @@ mod tests {
         while dropped.load(SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(lock(&flights.running).is_empty());
+        assert!(locks::lock(&flights.running).is_empty());
     }
 
     #[tokio::test]

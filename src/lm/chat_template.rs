@@ -28,8 +28,6 @@ use super::untrusted::{Origin, Placeholders, Rendered, UntrustedError, pieces};
 /// Longest rendered conversation, in bytes.
 const MAX_RENDERED_BYTES: usize = 64 * 1024 * 1024;
 const NAME: &str = "chat_template";
-/// 26 July 2024, which Llama's templates fall back to: the day that it is for templates which call `strftime_now` unasked.
-pub const FIXED_NOW: i64 = 1_721_952_000;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +61,6 @@ pub struct ChatOptions {
     pub tools: Option<String>,
     /// More variables, such as `enable_thinking`.
     pub variables: BTreeMap<String, serde_json::Value>,
-    /// What `strftime_now` takes for now, in seconds since 1970 (UTC). Without it scores do not change with the day: a
-    /// template that asks whether the function is defined uses a fixed date of its own, any other gets [`FIXED_NOW`].
-    pub now: Option<i64>,
 }
 
 /// A chat template cannot be had, or does not take a conversation.
@@ -80,15 +75,7 @@ pub enum ChatTemplateError {
         /// The files that were looked at.
         looked_at: Vec<PathBuf>,
     },
-    /// A file cannot be read.
-    #[error("{}: cannot be read: {message}", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        message: String,
-    },
-    /// A file does not say what it should.
+    /// A file cannot be read, or does not say what it should.
     #[error("{}: {message}", .path.display())]
     Malformed {
         /// The file.
@@ -96,13 +83,11 @@ pub enum ChatTemplateError {
         /// What is wrong in it.
         message: String,
     },
-    /// A list of templates lacks the one that is wanted.
-    #[error("{}: no chat template is named `{name}`; there is {}", .path.display(), list(.known))]
-    NoSuchTemplate {
+    /// A list of templates lacks the one for plain conversations.
+    #[error("{}: no chat template is named `default`; there is {}", .path.display(), list(.known))]
+    NoDefault {
         /// The file.
         path: PathBuf,
-        /// The name.
-        name: String,
         /// The names that there are.
         known: Vec<String>,
     },
@@ -150,17 +135,15 @@ pub struct ChatTemplate {
     path: PathBuf,
     tokens: SpecialTokens,
     system: SystemMessages,
-    /// What it is told for now where nobody says, if anything.
-    fixed_now: Option<i64>,
 }
 
 impl ChatTemplate {
-    /// The template of a model directory; `name` chooses among several (`default` otherwise).
+    /// The template of a model directory; of several the one that is named `default`.
     ///
     /// # Errors
     /// When there is none, a file is broken, or the template does not render a plain question.
-    pub fn load(directory: &Path, name: Option<&str>) -> Result<Self, ChatTemplateError> {
-        let found = source::find(directory, name)?;
+    pub fn load(directory: &Path) -> Result<Self, ChatTemplateError> {
+        let found = source::find(directory)?;
         Self::compile(&found.path, &found.template, found.tokens)
     }
 
@@ -180,12 +163,16 @@ impl ChatTemplate {
             let raised = jinja::Raised(message.to_owned());
             Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
         });
+        // One that asks for the clock before it reads it has a date of its own where there is none.
+        if !asks_for_clock(&source) {
+            environment.add_function("strftime_now", |format: &str| {
+                clock::strftime(format).map_err(|message| Error::new(ErrorKind::InvalidOperation, message))
+            });
+        }
         environment
             .add_template_owned(NAME, source.clone())
             .map_err(|error| fault(TemplateFault::of(&error, &source)))?;
-        let path = path.to_owned();
-        let fixed_now = (!asks_for_clock(&source)).then_some(FIXED_NOW);
-        let mut template = Self { environment, source, path, tokens, system: SystemMessages::Shown, fixed_now };
+        let mut template = Self { environment, source, path: path.to_owned(), tokens, system: SystemMessages::Shown };
         template.system = template.probe()?;
         Ok(template)
     }
@@ -283,12 +270,6 @@ impl ChatTemplate {
         all.insert("tools".to_owned(), tools.unwrap_or_else(|| Value::from(())));
         all.insert("messages".to_owned(), Value::from(messages));
         all.insert("add_generation_prompt".to_owned(), Value::from(options.end == ChatEnd::Answer));
-        if let Some(now) = options.now.or(self.fixed_now) {
-            let strftime = move |format: &str| {
-                clock::strftime(now, format).map_err(|message| Error::new(ErrorKind::InvalidOperation, message))
-            };
-            all.insert("strftime_now".to_owned(), Value::from_function(strftime));
-        }
         Ok(all.into_iter().collect())
     }
 
@@ -302,7 +283,7 @@ impl ChatTemplate {
     }
 }
 
-/// Whether a template asks for the clock before it reads it, and so has a date of its own where there is none.
+/// Whether a template asks whether there is a clock.
 fn asks_for_clock(source: &str) -> bool {
     static ASKED: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"\bstrftime_now\s+is\s+(not\s+)?defined\b").ok());

@@ -167,10 +167,11 @@ impl ModelConfig {
 /// The text of a model directory's `config.json`.
 pub(super) fn read_file(dir: &Path) -> Result<String, LmError> {
     let path = dir.join("config.json");
-    std::fs::read_to_string(&path).map_err(|e| LmError::File { path, detail: e.to_string() })
+    std::fs::read_to_string(&path).map_err(|error| LmError::file(&path, error))
 }
 
-struct Keys<'a>(&'a Map<String, Value>);
+/// The options of a configuration.
+pub(super) struct Keys<'a>(pub(super) &'a Map<String, Value>);
 
 impl Keys<'_> {
     fn model(&self) -> Result<ModelConfig, LmError> {
@@ -424,7 +425,8 @@ impl Keys<'_> {
         }
     }
 
-    fn size_or(&self, key: &str, otherwise: usize) -> Result<usize, LmError> {
+    /// A count, or `otherwise` where it is not given.
+    pub(super) fn size_or(&self, key: &str, otherwise: usize) -> Result<usize, LmError> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(otherwise),
             Some(value) => match value.as_u64().filter(|size| (1..=1 << 31).contains(size)) {
@@ -434,7 +436,8 @@ impl Keys<'_> {
         }
     }
 
-    fn size(&self, key: &str) -> Result<usize, LmError> {
+    /// A count that must be given.
+    pub(super) fn size(&self, key: &str) -> Result<usize, LmError> {
         match self.size_or(key, 0)? {
             0 => Err(LmError::config(key, "is missing")),
             size => Ok(size),

@@ -10,12 +10,7 @@ use super::tokenizer::Tokenizer;
 pub fn end_tokens(dir: &Path, tokenizer: &Tokenizer, configured: &[u32]) -> Vec<u32> {
     let text = std::fs::read_to_string(dir.join("generation_config.json")).unwrap_or_default();
     let value: Value = serde_json::from_str(&text).unwrap_or_default();
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let named = match value.get("eos_token_id") {
-        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
-        Some(one) => id(one).into_iter().collect::<Vec<_>>(),
-        None => Vec::new(),
-    };
+    let named = listed_tokens(value.get("eos_token_id"));
     let turn = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "</s>", "<|endoftext|>"];
     let turn = turn.iter().filter_map(|token| tokenizer.token_to_id(token));
     let mut all: Vec<u32> = Vec::new();
@@ -25,4 +20,14 @@ pub fn end_tokens(dir: &Path, tokenizer: &Tokenizer, configured: &[u32]) -> Vec<
         }
     }
     all
+}
+
+/// The tokens that a value of a file names: one, or a list; what is no token is passed over.
+pub(super) fn listed_tokens(value: Option<&Value>) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(one) => id(one).into_iter().collect(),
+        None => Vec::new(),
+    }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong with a model, and what to do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A model that cannot be loaded, or a request that it cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,10 @@ pub enum LmError {
 }
 
 impl LmError {
+    pub(super) fn file(path: &Path, detail: impl std::fmt::Display) -> Self {
+        Self::File { path: path.to_owned(), detail: detail.to_string() }
+    }
+
     pub(super) fn config(key: &str, problem: impl Into<String>) -> Self {
         Self::Config { key: key.to_owned(), problem: problem.into() }
     }

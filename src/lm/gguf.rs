@@ -31,8 +31,7 @@ impl Gguf {
         if !path.is_dir() {
             return Ok(has(path, "gguf").then(|| path.to_owned()));
         }
-        let entries = std::fs::read_dir(path);
-        let entries = entries.map_err(|e| LmError::File { path: path.to_owned(), detail: e.to_string() })?;
+        let entries = std::fs::read_dir(path).map_err(|error| LmError::file(path, error))?;
         let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         if files.iter().any(|file| has(file, "safetensors")) {
             return Ok(None);
@@ -52,9 +51,8 @@ impl Gguf {
     /// # Errors
     /// [`LmError::File`] when it cannot be opened, [`LmError::Gguf`] when it is no GGUF file or was cut off.
     pub fn open(path: &Path) -> Result<Self, LmError> {
-        let unreadable = |e: std::io::Error| LmError::File { path: path.to_owned(), detail: e.to_string() };
-        let file = File::open(path).map_err(unreadable)?;
-        let size = file.metadata().map_err(unreadable)?.len();
+        let file = File::open(path).map_err(|error| LmError::file(path, error))?;
+        let size = file.metadata().map_err(|error| LmError::file(path, error))?.len();
         let content = guarded(path, "is no GGUF file, or was cut off", || Content::read(&mut BufReader::new(file)))?;
         let gguf = Self { path: path.to_owned(), content };
         for (name, info) in &gguf.content.tensor_infos {
@@ -78,7 +76,7 @@ impl Gguf {
     pub fn hash(&self) -> Result<blake3::Hash, LmError> {
         let mut hasher = blake3::Hasher::new();
         let read = File::open(&self.path).and_then(|file| hasher.update_reader(file).map(|_| ()));
-        read.map_err(|e| LmError::File { path: self.path.clone(), detail: e.to_string() })?;
+        read.map_err(|error| LmError::file(&self.path, error))?;
         Ok(hasher.finalize())
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use self::download::Download;
+use super::weights::index_files;
 
 /// The hub's own address.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -226,13 +227,7 @@ fn shards(index: &Path) -> Result<Vec<String>, String> {
     if size > MAX_INDEX_BYTES {
         return Err(format!("it has {size} bytes; {MAX_INDEX_BYTES} is the most"));
     }
-    let text = std::fs::read_to_string(index).map_err(|error| error.to_string())?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"))?;
-    let map = value.get("weight_map").and_then(serde_json::Value::as_object);
-    let map = map.ok_or("it has no `weight_map` object")?;
-    let mut names: Vec<String> = map.values().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = index_files(index)?;
     match names.iter().find(|name| !is_plain(name) || !name.ends_with(".safetensors")) {
         Some(name) => Err(format!("its `weight_map` names {name:?}, which is no *.safetensors file beside it")),
         None => Ok(names),

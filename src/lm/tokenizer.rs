@@ -4,7 +4,6 @@
 //! the name of a special token is a word like any other. Knows no model and no chat template.
 
 mod encode;
-mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +13,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tokenizers::AddedToken;
 
-pub use self::stream::StreamDecoder;
 use super::untrusted::{Rendered, UntrustedError};
 
 /// The file's name in a model directory.
@@ -207,16 +205,22 @@ impl Tokenizer {
         self.encode_prompt(&Rendered::trusted(text))
     }
 
-    /// The tokens that a text has behind a text of ours, none of which is given; `None` where the two join to a token. Some
-    /// tokenizers write a text's first word differently from the others.
+    /// The tokens that a text has behind a text of ours, none of which is given; behind a line's end where the two would join
+    /// to a token, and `None` where it joins to that, too. Some tokenizers write a text's first word differently from the
+    /// others.
     ///
     /// # Errors
     /// When the untrusted ranges do not describe the text, or the tokenizer cannot encode it.
     pub fn encode_behind(&self, before: &str, text: &Rendered) -> Result<Option<Vec<u32>>, TokenizerError> {
-        let mut whole = Rendered::trusted(before);
-        whole.push_pieces(&text.pieces()?);
-        let (whole, before) = (self.encode_prompt(&whole)?, self.encode_trusted(before)?);
-        Ok(whole.strip_prefix(before.as_slice()).map(<[u32]>::to_vec))
+        for before in [before, "\n"] {
+            let mut whole = Rendered::trusted(before);
+            whole.push_pieces(&text.pieces()?);
+            let (whole, before) = (self.encode_prompt(&whole)?, self.encode_trusted(before)?);
+            if let Some(own) = whole.strip_prefix(before.as_slice()) {
+                return Ok(Some(own.to_vec()));
+            }
+        }
+        Ok(None)
     }
 
     /// The text of tokens; ids that there are not are left out.
@@ -227,11 +231,6 @@ impl Tokenizer {
         self.inner
             .decode(ids, special == SpecialText::Skipped)
             .map_err(|error| TokenizerError::Decode { path: self.path.clone(), message: error.to_string() })
-    }
-
-    /// Decodes token by token.
-    pub fn stream(&self, special: SpecialText) -> StreamDecoder<'_> {
-        StreamDecoder::new(self, special)
     }
 
     /// The token of this very text.
@@ -266,11 +265,6 @@ impl Tokenizer {
         &self.added
     }
 
-    /// The library's tokenizer, for what is not wrapped here. Its `encode` reads special tokens anywhere.
-    pub fn inner(&self) -> &tokenizers::Tokenizer {
-        &self.inner
-    }
-
     /// The tokens that each label may be when it is written behind `prompt_end`, the trusted end of the prompt, in their order:
     /// the one of the form that is due first.
     ///
@@ -299,11 +293,22 @@ impl Tokenizer {
         }
     }
 
-    /// The tokens of each label behind a text, with `before` in front of it; none of a blank one.
+    /// The tokens of each label behind a text, with `before` in front of it; none of a blank one. One that joins to whatever it
+    /// stands behind has the tokens of its whole line.
     fn in_form(&self, labels: &[String], before: &str, tail: &str) -> Result<Vec<Vec<u32>>, TokenizerError> {
-        let tokens = |label: &String| match label.trim() {
-            "" => Ok(Vec::new()),
-            _ => self.tokens_behind(tail, &format!("{before}{label}")),
+        let tokens = |label: &String| {
+            if label.trim().is_empty() {
+                return Ok(Vec::new());
+            }
+            // A label is text, even when it is spelt like a special token.
+            let mut text = Rendered::default();
+            text.push_untrusted(&format!("{before}{label}"));
+            if let Some(own) = self.encode_behind(tail, &text)? {
+                return Ok(own);
+            }
+            let mut line = Rendered::trusted("\n");
+            line.push_pieces(&text.pieces()?);
+            self.encode_prompt(&line)
         };
         labels.iter().map(tokens).collect()
     }
@@ -322,21 +327,6 @@ impl Tokenizer {
         };
         let (bare, spaced) = if open { (due, other) } else { (other, due) };
         TokenizerError::NoCommonForm { path, spaced: several(spaced), bare: several(bare) }
-    }
-
-    /// The tokens of a label behind a text; behind a line end where it would join with the text's last token.
-    fn tokens_behind(&self, tail: &str, label: &str) -> Result<Vec<u32>, TokenizerError> {
-        // A label is text, even when it is spelt like a special token.
-        let mut text = Rendered::default();
-        text.push_untrusted(label);
-        for before in [tail, "\n"] {
-            if let Some(own) = self.encode_behind(before, &text)? {
-                return Ok(own);
-            }
-        }
-        let mut line = Rendered::trusted("\n");
-        line.push_untrusted(label);
-        self.encode_prompt(&line)
     }
 }
 

@@ -87,18 +87,6 @@ impl Rendered {
         self.text.get(start..).unwrap_or_default()
     }
 
-    /// Cuts the text off at a byte; does nothing when that is no character boundary inside it.
-    pub fn truncate(&mut self, bytes: usize) {
-        if !self.text.is_char_boundary(bytes) {
-            return;
-        }
-        self.text.truncate(bytes);
-        self.untrusted.retain(|range| range.start < bytes);
-        if let Some(last) = self.untrusted.last_mut() {
-            last.end = last.end.min(bytes);
-        }
-    }
-
     /// The text in its pieces, in order: whose it is, and where it starts.
     ///
     /// # Errors
@@ -284,17 +272,6 @@ mod tests {
         assert_eq!(text, Rendered { text: "abcd".to_owned(), untrusted: vec![Range { start: 1, end: 3 }] });
         let pieces: Vec<_> = text.pieces().unwrap().iter().map(|piece| (piece.start, piece.text)).collect();
         assert_eq!(pieces, [(0, "a"), (1, "bc"), (3, "d")]);
-    }
-
-    #[test]
-    fn a_cut_shortens_the_range_that_it_falls_into() {
-        let mut text = Rendered { text: "abéf".to_owned(), untrusted: vec![0..1, 2..5] };
-        text.truncate(3);
-        assert_eq!(text.text, "abéf", "inside a character: left alone");
-        text.truncate(4);
-        assert_eq!(text, Rendered { text: "abé".to_owned(), untrusted: vec![0..1, 2..4] });
-        text.truncate(2);
-        assert_eq!(text, Rendered { text: "ab".to_owned(), untrusted: vec![Range { start: 0, end: 1 }] });
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! shape that the decoder asks for, and a hash of all that was taken. Tensors are read one at a time, so that loading
 //! needs little more memory than the model itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -216,34 +216,38 @@ fn shard_paths(dir: &Path) -> Result<Vec<PathBuf>, LmError> {
     if !index.exists() {
         return if single.exists() { Ok(vec![single]) } else { only_safetensors(dir) };
     }
-    let wrong = |detail: String| LmError::File { path: index.clone(), detail };
-    let text = std::fs::read_to_string(&index).map_err(|e| wrong(e.to_string()))?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| wrong(format!("no JSON: {e}")))?;
-    let map = value.get("weight_map").and_then(|map| map.as_object());
-    let map = map.ok_or_else(|| wrong("it has no `weight_map` object".to_owned()))?;
-    let mut names: Vec<&str> = map.values().filter_map(|file| file.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = index_files(&index).map_err(|problem| LmError::file(&index, problem))?;
     match names.iter().find(|name| name.contains(['/', '\\'])) {
-        Some(name) => Err(wrong(format!("`weight_map` names {name:?}, which is not a file of the directory"))),
+        Some(name) => {
+            Err(LmError::file(&index, format!("`weight_map` names {name:?}, which is not a file of the directory")))
+        }
         None => Ok(names.into_iter().map(|name| dir.join(name)).collect()),
     }
 }
 
+/// The files that an index of shards names, each once.
+pub(super) fn index_files(index: &Path) -> Result<Vec<String>, String> {
+    let text = std::fs::read_to_string(index).map_err(|error| error.to_string())?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let map = value.get("weight_map").and_then(serde_json::Value::as_object);
+    let files = map.ok_or("it has no `weight_map` object")?.values();
+    let names: BTreeSet<&str> = files.filter_map(serde_json::Value::as_str).collect();
+    Ok(names.into_iter().map(str::to_owned).collect())
+}
+
 fn only_safetensors(dir: &Path) -> Result<Vec<PathBuf>, LmError> {
-    let wrong = |detail: String| LmError::File { path: dir.to_owned(), detail };
-    let entries = std::fs::read_dir(dir).map_err(|e| wrong(e.to_string()))?;
+    let entries = std::fs::read_dir(dir).map_err(|error| LmError::file(dir, error))?;
     let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     found.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
     found.sort();
-    if found.is_empty() { Err(wrong("there is no *.safetensors file in it".to_owned())) } else { Ok(found) }
+    if found.is_empty() { Err(LmError::file(dir, "there is no *.safetensors file in it")) } else { Ok(found) }
 }
 
 impl Shard {
     fn open(path: PathBuf) -> Result<Self, LmError> {
-        let wrong = |detail: String| LmError::File { path: path.clone(), detail };
-        let file = File::open(&path).map_err(|e| wrong(e.to_string()))?;
-        let size = file.metadata().map_err(|e| wrong(e.to_string()))?.len();
+        let wrong = |detail: String| LmError::file(&path, detail);
+        let file = File::open(&path).map_err(|error| LmError::file(&path, error))?;
+        let size = file.metadata().map_err(|error| LmError::file(&path, error))?.len();
         let mut length = [0; 8];
         file.read_exact_at(&mut length, 0).map_err(|e| wrong(format!("it is cut off: {e}")))?;
         let header = u64::from_le_bytes(length);
@@ -253,7 +257,7 @@ impl Shard {
             )));
         }
         let mut bytes = vec![0; usize::try_from(header).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, 8).map_err(|e| wrong(e.to_string()))?;
+        file.read_exact_at(&mut bytes, 8).map_err(|error| LmError::file(&path, error))?;
         let metadata: Metadata =
             serde_json::from_slice(&bytes).map_err(|e| wrong(format!("its header is broken: {e}")))?;
         let data_start = header + 8;
@@ -278,18 +282,17 @@ impl Shard {
         if info.shape != shape {
             return Err(wrong(format!("has the shape {:?}; config.json asks for {shape:?}", info.shape)));
         }
-        let stored = match info.dtype {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::BF16 => DType::BF16,
-            safetensors::Dtype::F64 => DType::F64,
+        let (format, stored) = match info.dtype {
+            safetensors::Dtype::F32 => ("F32", DType::F32),
+            safetensors::Dtype::F16 => ("F16", DType::F16),
+            safetensors::Dtype::BF16 => ("BF16", DType::BF16),
+            safetensors::Dtype::F64 => ("F64", DType::F64),
             other => return Err(wrong(format!("has the type {other:?}; known are F16, BF16, F32 and F64"))),
         };
         let (start, end) = info.data_offsets;
         let mut bytes = vec![0; end.saturating_sub(start)];
         self.file.read_exact_at(&mut bytes, self.data_start + start as u64).map_err(|e| wrong(e.to_string()))?;
-        let hash =
-            blake3::Hasher::new().update(format!("{:?} {shape:?} ", info.dtype).as_bytes()).update(&bytes).finalize();
+        let hash = blake3::Hasher::new().update(format!("{format} {shape:?} ").as_bytes()).update(&bytes).finalize();
         let tensor = Tensor::from_raw_buffer(&bytes, stored, shape, &Device::Cpu)?;
         Ok((tensor.to_dtype(dtype)?.to_device(device)?, hash))
     }

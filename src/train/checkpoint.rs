@@ -183,6 +183,11 @@ fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     Ok(all)
 }
 
+/// Whether a run has a checkpoint to go on from.
+pub(super) fn is_begun(run: &Path) -> bool {
+    list(run).is_ok_and(|all| !all.is_empty())
+}
+
 /// The newest checkpoint of a run; `None` when there is none yet.
 ///
 /// # Errors

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
 use super::algorithm::Algorithm;
 pub use super::algorithm::LossOverrides;
 pub use super::checkpoint::CheckpointConfig;
@@ -17,6 +16,7 @@ pub use super::reward::RewardConfig;
 use super::rollout::RolloutConfig;
 use super::rollout::server::{ServerConfig, WeightUpdate};
 pub use super::update::{LearningRate, Schedule, UpdateConfig};
+use super::{TrainError, checkpoint};
 use crate::lm::DeviceChoice;
 use crate::lm::training::AdamWConfig;
 
@@ -136,21 +136,38 @@ impl TrainConfig {
     /// Reads a file. Paths in it are relative to the current directory.
     ///
     /// # Errors
-    /// [`TrainError::Config`] with the line or the field.
+    /// [`TrainError::File`] with the line or the field.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| TrainError::file(path, error))?;
-        let config: Self = toml::from_str(&text).map_err(|error| TrainError::Config {
-            path: path.to_owned(),
-            field: "TOML".to_owned(),
-            problem: error.to_string().trim_end().to_owned(),
-        })?;
-        match config.wrong() {
-            Some((field, problem)) => {
-                Err(TrainError::Config { path: path.to_owned(), field: field.to_owned(), problem: problem.to_owned() })
-            }
-            None => Ok(config),
+        Self::parse(path)?.checked(path)
+    }
+
+    /// The same for settings that others are to take the place of before they are [`checked`](Self::checked).
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(path: &Path) -> Result<Self, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(|error| TrainError::file(path, error))?;
+        toml::from_str(&text).map_err(|error| TrainError::file(path, format!("TOML: {}", error.to_string().trim_end())))
+    }
+
+    /// The settings, if each can be; `path` is the file that errors name.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] with the first that cannot.
+    pub fn checked(self, path: &Path) -> Result<Self, TrainError> {
+        let wrong =
+            |(is_so, field, problem): Check| is_so.then(|| TrainError::file(path, format!("{field}: {problem}")));
+        if let Some(error) = self.checks().find_map(wrong) {
+            return Err(error);
         }
+        for error in self.loss.without_effect(self.algorithm).into_iter().filter_map(wrong) {
+            // Earlier versions passed them over: a run that is under way need not end for them.
+            if !checkpoint::is_begun(&self.output) {
+                return Err(error);
+            }
+            tracing::warn!("{error}");
+        }
+        Ok(self)
     }
 
     /// The files that it learns from and is examined by, by the setting that names each.
@@ -172,8 +189,8 @@ impl TrainConfig {
         if self.seed == 0 { self.name.clone() } else { format!("{}-s{}", self.name, self.seed) }
     }
 
-    /// The first setting that cannot be, and what to do.
-    fn wrong(&self) -> Option<(&'static str, &'static str)> {
+    /// What no setting must be.
+    fn checks(&self) -> impl Iterator<Item = Check> + use<> {
         let learns_by_reward = self.algorithm.learns_by_reward();
         let own = [
             (self.name.is_empty(), "name", "is empty; name the run"),
@@ -217,7 +234,6 @@ impl TrainConfig {
             self.reward.checks(),
             self.rollout.checks(),
             self.rollout_server.as_ref().map_or_else(Vec::new, ServerConfig::checks),
-            self.loss.without_effect(self.algorithm),
             self.loss.over(self.algorithm).checks(),
             self.vspo.checks(),
             self.dapo.checks(self.rollout.max_tokens),
@@ -229,19 +245,19 @@ impl TrainConfig {
             self.evaluation.checks(),
             self.checkpoint.checks(),
         ];
-        let mut all = own.into_iter().chain(sections.into_iter().flatten());
-        all.find(|(is_wrong, ..)| *is_wrong).map(|(_, field, problem)| (field, problem))
+        own.into_iter().chain(sections.into_iter().flatten())
     }
 
     /// A hash of all settings but name, folder, seed and how servers are reached; the number of steps counts where a
     /// schedule runs over it.
     pub fn hash(&self) -> String {
         let server = |server: &ServerConfig| ServerConfig { patience_s: 0, concurrency: 0, ..server.clone() };
-        Self { rollout_server: self.rollout_server.as_ref().map(server), ..self.clone() }.earlier_hash()
+        let (rollout_server, loss) = (self.rollout_server.as_ref().map(server), self.loss.with_effect(self.algorithm));
+        Self { rollout_server, loss, ..self.clone() }.earlier_hash()
     }
 
-    /// The same as earlier versions made it, to which it mattered how long a rollout server is waited for and how much it is
-    /// asked at a time.
+    /// The same as earlier versions made it, to which it mattered how long a rollout server is waited for, how much it is asked
+    /// at a time, and what of the loss has no effect.
     pub(super) fn earlier_hash(&self) -> String {
         let steps = if self.learning_rate.schedule == Schedule::Constant { 0 } else { self.steps };
         // What is punished counts, whoever chose it; without a punishment there is nothing that earlier versions had not.
@@ -255,5 +271,19 @@ impl TrainConfig {
         let common = Self { name, output, seed: 0, steps, reward, rollout_server, dapo, ..self.clone() };
         let text = serde_json::to_string(&common).unwrap_or_default();
         blake3::hash(text.as_bytes()).to_hex().chars().take(16).collect()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::TrainConfig;
+
+    /// A run with these lines in its file.
+    pub(in crate::train) fn config(algorithm: &str, rest: &str) -> TrainConfig {
+        let text = format!(
+            "name = \"n\"\noutput = \"o\"\nalgorithm = \"{algorithm}\"\nsteps = 2\npolicy = {{}}\n{rest}\n[environment]\n\
+             kind = \"qa_search\"\ncorpus = \"c\"\ntrain = \"t\"\nheld_out = \"h\"\n"
+        );
+        toml::from_str(&text).unwrap()
     }
 }

@@ -13,17 +13,7 @@ const GO_BACK: &str = "lower `learning_rate.peak`, and go on from the last check
 /// Training cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A setting that cannot be.
-    #[error("{path}: {field}: {problem}", path = .path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// The setting.
-        field: String,
-        /// What is wrong, and what to do.
-        problem: String,
-    },
-    /// A file that cannot be read, written or understood.
+    /// A file that cannot be read, written or understood, or has a setting that cannot be.
     #[error("{path}: {problem}", path = .path.display())]
     File {
         /// The file.

@@ -152,23 +152,15 @@ fn whiten(samples: &mut [Sample]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::config::tests::config;
     use crate::train::rollout::Writer;
-
-    fn config(algorithm: &str, rest: &str) -> TrainConfig {
-        let text = format!(
-            "name = \"n\"\noutput = \"o\"\nalgorithm = \"{algorithm}\"\nsteps = 1\npolicy = {{}}\n{rest}\n[environment]\n\
-             kind = \"qa_search\"\ncorpus = \"c\"\ntrain = \"t\"\nheld_out = \"h\"\n"
-        );
-        toml::from_str(&text).unwrap()
-    }
 
     /// A group whose rollouts have two tokens of the policy with one of a tool between them.
     fn group(rewards: &[Option<f64>]) -> Group {
         let policy = Writer::Policy { logprob: None };
         let attempt = |reward: &Option<f64>| {
             let writers = vec![policy, Writer::Environment, policy];
-            let rollout =
-                Rollout { task: 0, tokens: vec![0; 4], prompt: 1, writers, messages: Vec::new(), truncated: false };
+            let rollout = Rollout { tokens: vec![0; 4], prompt: 1, writers, ..Rollout::default() };
             (rollout, Scored { reward: *reward, ..Scored::default() })
         };
         Group::new(0, rewards.iter().map(attempt).collect(), 1.0)

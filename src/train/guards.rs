@@ -8,6 +8,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::TrainError;
+use super::algorithm::Algorithm;
 use super::config::{Schedule, TrainConfig};
 use super::env::{Split, Task};
 use super::groups::DapoConfig;
@@ -69,12 +70,12 @@ fn went_unpunished(saved: &RunState, now: &RunState, config: &TrainConfig) -> bo
     is_other && [unpunished.hash(), unpunished.earlier_hash()].contains(&saved.config_hash)
 }
 
-/// Whether a run goes on with the prompts, and their scores, that it was begun with. Checkpoints of earlier versions are told by
-/// the files of the policy of which they do not say what was in them.
+/// Whether a run goes on with the prompts, their scores and the turns that it was begun with. Checkpoints of earlier versions
+/// are told by the files of the policy of which they do not say what was in them.
 ///
 /// # Errors
 /// When they are others.
-pub(super) fn same_prompts(saved: &RunState, world: &EpisodeContext) -> Result<(), TrainError> {
+pub(super) fn same_prompts(saved: &RunState, world: &EpisodeContext, algorithm: Algorithm) -> Result<(), TrainError> {
     let Some(task) = world.environment.tasks(Split::Train).first() else { return Ok(()) };
     let messages = world.environment.messages(task);
     let prompt = world.protocol.prompt(&messages)?;
@@ -86,12 +87,14 @@ pub(super) fn same_prompts(saved: &RunState, world: &EpisodeContext) -> Result<(
         "looked for answers and calls in reasoning that the chat template opens, and this template does"
     } else if is_earlier && escapes_results(world) {
         "did not escape tools' results in the JSON that a chat template makes of them, and this template does"
+    } else if is_earlier && algorithm == Algorithm::Sft && world.protocol.heeds_what_is_before()? {
+        "tokenised what assistants say as if nothing stood before it, of which this tokenizer makes other tokens"
     } else {
         return Ok(());
     };
     Err(TrainError::Changed(format!(
-        "the prompts or their scores changed since this run was stopped: an earlier version began it, which {then}: start a new \
-         run in another folder, or go on with the others by --force"
+        "the prompts, their scores or the turns changed since this run was stopped: an earlier version began it, which \
+         {then}: start a new run in another folder, or go on with the others by --force"
     )))
 }
 
@@ -202,18 +205,13 @@ pub(super) fn longest_rollout(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::algorithm::Algorithm;
-    use crate::train::config::EnvironmentConfig;
+    use crate::train::config::{self, EnvironmentConfig};
     use crate::train::protocol::Protocol;
-    use crate::train::protocol::tests::{in_json, llama, reasoner};
+    use crate::train::protocol::tests::{in_json, llama, reasoner, words};
     use crate::train::rollout::world;
 
     fn config(rest: &str) -> TrainConfig {
-        let text = format!(
-            "name = \"n\"\noutput = \"o\"\nalgorithm = \"grpo\"\nsteps = 2\npolicy = {{}}\n{rest}\n[environment]\n\
-             kind = \"qa_search\"\ncorpus = \"c\"\ntrain = \"t\"\nheld_out = \"h\"\n"
-        );
-        toml::from_str(&text).unwrap()
+        config::tests::config("grpo", rest)
     }
 
     fn state(config: &TrainConfig) -> RunState {
@@ -235,6 +233,15 @@ mod tests {
         assert_ne!(first.earlier_hash(), first.hash());
         assert_eq!(refused(&earlier, &first), None, "what an earlier version saved goes on");
         assert!(refused(&state(&first), &config("")).is_some());
+    }
+
+    #[test]
+    fn what_of_the_loss_has_no_effect_may_go() {
+        let (plain, idle) = (config(""), config("loss = { value_clip = 0.5 }"));
+        assert_eq!(plain.hash(), idle.hash());
+        let earlier = RunState { config_hash: idle.earlier_hash(), ..RunState::default() };
+        assert_ne!(idle.earlier_hash(), idle.hash());
+        assert_eq!(refused(&earlier, &idle), None, "what an earlier version saved goes on");
     }
 
     #[test]
@@ -314,13 +321,21 @@ mod tests {
         let data = |names: &[&str]| names.iter().map(|name| (format!("{POLICY}{name}"), String::new())).collect();
         let state = |names: &[&str]| RunState { data: data(names), ..RunState::default() };
         let (earlier, now) = (state(&["chat_template.jinja"]), state(&["chat_template.jinja", LATEST_FILE]));
-        let said = |saved: &RunState, protocol: Protocol| {
-            same_prompts(saved, &world(protocol)).map_err(|error| error.to_string())
+        let by = |algorithm, saved: &RunState, protocol: Protocol| {
+            same_prompts(saved, &world(protocol), algorithm).map_err(|error| error.to_string())
         };
+        let said = |saved: &RunState, protocol: Protocol| by(Algorithm::Grpo, saved, protocol);
         assert!(said(&earlier, reasoner()).unwrap_err().contains("reasoning that the chat template opens"));
         assert!(said(&earlier, in_json()).unwrap_err().contains("did not escape"));
         for (saved, protocol) in [(&earlier, llama()), (&now, reasoner()), (&now, in_json())] {
             assert_eq!(said(saved, protocol), Ok(()));
+        }
+        // Words that a text begins with have tokens of their own.
+        assert!(by(Algorithm::Sft, &earlier, words()).unwrap_err().contains("as if nothing stood before it"));
+        for (algorithm, saved, protocol) in
+            [(Algorithm::Sft, &earlier, llama()), (Algorithm::Sft, &now, words()), (Algorithm::Grpo, &earlier, words())]
+        {
+            assert_eq!(by(algorithm, saved, protocol), Ok(()));
         }
     }
 }

@@ -177,10 +177,6 @@ mod tests {
         let message = |role, text: &str| Message { role, text: text.to_owned() };
         let call = "<tool_call>{\"name\": \"search\", \"arguments\": {}}</tool_call>";
         let rollout = Rollout {
-            task: 0,
-            tokens: Vec::new(),
-            prompt: 0,
-            writers: Vec::new(),
             messages: vec![
                 message(Role::User, call),
                 message(Role::Assistant, &call.repeat(3)),
@@ -188,7 +184,7 @@ mod tests {
                 message(Role::Assistant, "<tool_call>{\"name\": </tool_call>"),
                 message(Role::Assistant, "Lyon"),
             ],
-            truncated: false,
+            ..Rollout::default()
         };
         let written = Written::of(&rollout, &Options::default(), &ToolSet::default());
         assert_eq!((written.turns, written.tool_calls), (3.0, 4.0));

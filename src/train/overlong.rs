@@ -50,12 +50,10 @@ mod tests {
     fn rollout(tokens: usize) -> Rollout {
         let writer = |place| if place % 5 == 0 { Writer::Policy { logprob: None } } else { Writer::Environment };
         Rollout {
-            task: 0,
             tokens: vec![0; 7 + tokens],
             prompt: 7,
             writers: (0..tokens).map(writer).collect(),
-            messages: Vec::new(),
-            truncated: false,
+            ..Rollout::default()
         }
     }
 

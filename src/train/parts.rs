@@ -94,17 +94,14 @@ mod tests {
     use super::*;
     use crate::judge::Judges;
     use crate::rubric::Rubric;
+    use crate::train::config::tests::config;
     use crate::trajectory::{ParseMode, ToolFormat};
 
     #[test]
     fn an_evaluation_that_never_comes_takes_no_memory() {
         let with = |evaluation: &str| {
-            let text = format!(
-                "name = \"n\"\noutput = \"o\"\nalgorithm = \"grpo\"\nsteps = 1\npolicy = {{}}\n\
-                 rollout = {{ prompts = 2, group_size = 3 }}\nevaluation = {{ {evaluation} }}\n\
-                 [environment]\nkind = \"qa_search\"\ncorpus = \"c\"\ntrain = \"t\"\nheld_out = \"h\"\n"
-            );
-            at_once(&toml::from_str(&text).unwrap())
+            let rest = format!("rollout = {{ prompts = 2, group_size = 3 }}\nevaluation = {{ {evaluation} }}");
+            at_once(&config("grpo", &rest))
         };
         let found = ["every = 0, questions = 500", "every = 1, questions = 500", "every = 1, questions = 4"].map(with);
         assert_eq!(found, [6, 500, 6]);

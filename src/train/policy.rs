@@ -153,7 +153,7 @@ impl Policy {
     /// # Errors
     /// When the device's memory is too small.
     pub fn engine(&self, sequences: usize, tokens: usize) -> Result<Engine, TrainError> {
-        let decoder = self.decoder.snapshot(None)?;
+        let decoder = self.decoder.snapshot()?;
         let bytes = KvPool::bytes_per_token(decoder.config(), decoder.dtype()).max(1);
         let most = if decoder.device().is_cpu() { KV_BYTES_ON_CPU } else { KV_BYTES_ON_GPU } / bytes;
         let slots = (sequences * tokens).min(most).max(tokens);
@@ -291,7 +291,7 @@ mod tests {
         std::fs::write(from.path().join("chat_template.json"), template).unwrap();
         let to = tempfile::tempdir().unwrap();
         fresh(from.path()).export(to.path()).unwrap();
-        assert_eq!(ChatTemplate::load(to.path(), None).unwrap().source(), "{{ messages[0].content }}");
+        assert_eq!(ChatTemplate::load(to.path()).unwrap().source(), "{{ messages[0].content }}");
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Protocol {
     /// that are no list.
     pub fn load(dir: &Path, config: &ModelConfig, tools: &str) -> Result<Self, TrainError> {
         let tokenizer = Tokenizer::load(dir)?;
-        let template = ChatTemplate::load(dir, None)?;
+        let template = ChatTemplate::load(dir)?;
         if tokenizer.vocabulary_size() > config.vocab {
             return Err(TrainError::other(format!(
                 "{}: tokenizer.json has {} tokens and the model {}: they belong to different models",
@@ -71,7 +71,8 @@ impl Protocol {
         let asked = String::new();
         let mut protocol = Self { tokenizer, template, tools: listed(tools)?, ends, end: first, asked };
         let question = protocol.render(&[Message { role: Role::User, text: "?".to_owned() }])?;
-        protocol.asked = question.trusted_end().into();
+        // Behind nothing a text would begin as the first one does.
+        protocol.asked = Some(question.trusted_end()).filter(|end| !end.is_empty()).unwrap_or("\n").to_owned();
         // The files name several in no order: Llama 3's first is not the one that ends its turns.
         let written = protocol.behind_turn(&[])?.and_then(|tail| protocol.end_at_start(&tail));
         protocol.end = written.map_or(first, |(end, _)| end);
@@ -127,14 +128,15 @@ impl Protocol {
         self.tokens_behind(&self.asked, &Rendered::trusted(text))
     }
 
-    /// The tokens of a text behind another one; behind a line's end, or else by itself, where the two would join to a token.
+    /// The tokens of a text behind another one; by itself where they would join.
     fn tokens_behind(&self, before: &str, text: &Rendered) -> Result<Vec<u32>, TrainError> {
-        for before in [before, "\n"].into_iter().filter(|before| !before.is_empty()) {
-            if let Some(own) = self.tokenizer.encode_behind(before, text)? {
-                return Ok(own);
-            }
-        }
-        Ok(self.tokenizer.encode_prompt(text)?)
+        let own = self.tokenizer.encode_behind(before, text)?;
+        Ok(own.map_or_else(|| self.tokenizer.encode_prompt(text), Ok)?)
+    }
+
+    /// Whether a text has other tokens in a conversation than by itself, as with a tokenizer that begins texts with a space.
+    pub(super) fn heeds_what_is_before(&self) -> Result<bool, TrainError> {
+        Ok(self.tokens("a")? != self.tokenizer.encode_trusted("a")?)
     }
 
     /// The tokens that end a turn, at least one.

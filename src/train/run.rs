@@ -135,7 +135,7 @@ impl Run {
         }
         if let Some(saved) = saved.as_ref().filter(|_| !options.force) {
             unchanged(&saved.state, &state, &config)?;
-            same_prompts(&saved.state, &world)?;
+            same_prompts(&saved.state, &world, config.algorithm)?;
         }
         let earlier = saved.as_ref().map(|saved| &saved.state);
         let reads_other = |rubric: &&Rubric| earlier.is_some_and(|state| state.has_other_mastery(rubric));

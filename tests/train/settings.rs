@@ -127,6 +127,18 @@ fn the_policy_is_shown_the_tools() {
 }
 
 #[test]
+fn a_setting_without_effect_does_not_end_a_run_that_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path());
+    let run = sft(folder.path(), "begun", 1);
+    let path = folder.path().join("idle.toml");
+    std::fs::write(&path, toml::to_string(&with(&run, "sft", "loss.clip_low", "0.1")).unwrap()).unwrap();
+    assert!(TrainConfig::read(&path).unwrap_err().to_string().contains("loss.clip_low: "));
+    go(run);
+    go(TrainConfig::read(&path).unwrap());
+}
+
+#[test]
 fn a_run_that_an_earlier_version_began_without_the_tools_is_refused() {
     let folder = start(10);
     let run = rl(folder.path(), "earlier", "grpo", 2);

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 use super::verify::small_models;
-use super::{Shape, tokens};
+use super::{Shape, median, name, tokens};
 use crate::lm::training::{Activations, AdamW, AdamWConfig, Gradients, Predictions, Sequences, TrainableDecoder};
 use crate::lm::{ModelConfig, Weights};
 use crate::train::algorithm::{Algorithm, LossConfig, Tokens};
@@ -48,13 +47,11 @@ pub(super) fn measure(shape: Shape, activations: Activations, device: &Device, r
         device.synchronize()?;
         seconds.push(began.elapsed().as_secs_f64());
     }
-    let mut seconds = seconds.split_off(2);
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds.get(seconds.len() / 2).copied().context("nothing was measured")?;
+    let median = median(seconds.split_off(2))?;
     let rate = (SEQUENCES * LENGTH) as f64 / median;
     say!(
         "{}",
-        json!({"work": "train", "shape": shape.name(), "activations": activations, "seconds": median, "tokens_per_s": rate})
+        json!({"work": "train", "shape": name(&shape), "activations": activations, "seconds": median, "tokens_per_s": rate})
     );
     Ok(())
 }

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{Asking, Flags, interval, name_of, number, one_line, progress, reasons, signed, text_of};
+use super::{Asking, Flags, interval, name_of, number, one_line, reasons, signed, text_of};
 use crate::config::File;
 use crate::judge::attack::{AttackReport, RuleOutcome, Shift, Trial, attack};
-use crate::judge::examples::{SHIPPED_ATTACKS, SHIPPED_EXAMPLES, read_attacks, read_examples};
+use crate::judge::examples::{SHIPPED_ATTACKS, read_attacks};
 
 /// The exit code where there are too few pairs to say.
 const UNDECIDED: u8 = 2;
@@ -38,17 +38,13 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
-    let (name, examples_name) = (name_of(args.file.as_deref()), name_of(args.examples.as_deref()));
+    let name = name_of(args.file.as_deref());
     let mut attacks = read_attacks(&text_of(args.file.as_deref(), SHIPPED_ATTACKS)?).with_context(|| name.clone())?;
     attacks.truncate(args.limit.unwrap_or(usize::MAX));
-    let examples =
-        read_examples(&text_of(args.examples.as_deref(), SHIPPED_EXAMPLES)?).with_context(|| examples_name.clone())?;
+    let (examples, examples_name) = super::examples(args.examples.as_deref())?;
     let trial = Trial { attacks: &attacks, examples: &examples, answers: args.answers };
     let asking = Asking::open(args.flags, file)?;
-    let bar = progress()?;
-    let mut count = |answered| bar.inc(answered as u64);
-    let report = asking.runtime.block_on(attack(&asking.judges, &asking.stage, &trial, &mut count));
-    bar.finish_and_clear();
+    let report = asking.measure(async |judges, stage, count| attack(judges, stage, &trial, count).await)?;
     anyhow::ensure!(report.pairs > 0, "nothing to attack: {examples_name} has no wrong answer without an attack in it");
     let files = format!("{name} on wrong answers of {examples_name}");
     asking.print(&table(&report, &asking.asked_by, &files)?, &report)?;

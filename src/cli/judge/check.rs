@@ -4,12 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-
-use super::{Asking, Flags, interval, name_of, number, one_line, progress, reasons, text_of};
+use super::{Asking, Flags, interval, number, one_line, reasons};
 use crate::config::File;
 use crate::judge::check::{Agreement, CheckReport, check};
-use crate::judge::examples::{SHIPPED_EXAMPLES, read_examples};
 
 /// Measure how right a judge is on labelled examples, how well calibrated, and how far it agrees with itself.
 ///
@@ -28,15 +25,10 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) fn run(args: Args, file: &File) -> anyhow::Result<ExitCode> {
-    let name = name_of(args.file.as_deref());
-    let mut examples =
-        read_examples(&text_of(args.file.as_deref(), SHIPPED_EXAMPLES)?).with_context(|| name.clone())?;
+    let (mut examples, name) = super::examples(args.file.as_deref())?;
     examples.truncate(args.limit.unwrap_or(usize::MAX));
     let asking = Asking::open(args.flags, file)?;
-    let bar = progress()?;
-    let mut count = |answered| bar.inc(answered as u64);
-    let report = asking.runtime.block_on(check(&asking.judges, &asking.stage, &examples, &mut count));
-    bar.finish_and_clear();
+    let report = asking.measure(async |judges, stage, count| check(judges, stage, &examples, count).await)?;
     asking.print(&table(&report, &asking.asked_by, &name)?, &report)?;
     let measured = 2 * report.with_verdict >= report.examples && report.with_verdict > 0;
     Ok(if measured { ExitCode::SUCCESS } else { ExitCode::FAILURE })

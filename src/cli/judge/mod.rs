@@ -18,7 +18,8 @@ use super::paint::printable_line;
 use super::{note_text, say_text};
 use crate::config::{File, Scoring, ScoringFlags};
 use crate::judge::Judges;
-use crate::judge::check::Reason;
+use crate::judge::check::{OnAnswered, Reason};
+use crate::judge::examples::{Example, SHIPPED_EXAMPLES, read_examples};
 use crate::rubric::Catalog;
 use crate::stages::{JudgeMode, JudgeStage};
 
@@ -73,11 +74,23 @@ struct Asking {
 
 impl Asking {
     fn open(flags: Flags, file: &File) -> anyhow::Result<Self> {
-        let scoring = Scoring::compose(flags.scoring, None, file)?;
-        let engine = super::engine(&scoring, super::catalog(&scoring)?)?;
+        let scoring = Scoring::compose(flags.scoring, file)?;
+        let engine = super::engine(&scoring)?;
         let (asked_by, stage) = stage(&engine.catalog, flags.rubric.as_deref())?;
         let judges = super::open_judges(&scoring.judges, None)?;
         Ok(Self { judges, runtime: super::runtime()?, stage, asked_by, json: flags.json })
+    }
+
+    /// What a measurement gives, with the answers counted on a terminal meanwhile.
+    fn measure<R>(
+        &self,
+        measurement: impl AsyncFnOnce(&Judges, &JudgeStage, &mut OnAnswered<'_>) -> R,
+    ) -> anyhow::Result<R> {
+        let bar = progress()?;
+        let mut count = |answered| bar.inc(answered as u64);
+        let report = self.runtime.block_on(measurement(&self.judges, &self.stage, &mut count));
+        bar.finish_and_clear();
+        Ok(report)
     }
 
     /// The report as JSON to where it is wanted, as a table to the terminal.
@@ -116,6 +129,12 @@ fn stage(catalog: &Catalog, rubric: Option<&str>) -> anyhow::Result<(String, Jud
         Some(_) => (asked_by, judge.clone()),
         None => (asked_by, JudgeStage { mode: JudgeMode::Match, prompt: None, ..judge.clone() }),
     })
+}
+
+/// Labelled examples, and what their file is called in the report.
+fn examples(path: Option<&Path>) -> anyhow::Result<(Vec<Example>, String)> {
+    let name = name_of(path);
+    Ok((read_examples(&text_of(path, SHIPPED_EXAMPLES)?).with_context(|| name.clone())?, name))
 }
 
 /// A file's text, or what is shipped where none is named.

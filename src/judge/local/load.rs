@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::LocalConfig;
 use crate::judge::inquiry::LOCAL_READING;
+use crate::judge::stated::{list, table, text};
 use crate::lm::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::lm::tokenizer::Tokenizer;
 use crate::lm::{
@@ -88,7 +89,7 @@ fn tokenizer(dir: &Path, gguf: Option<&Gguf>) -> Result<Tokenizer, String> {
 }
 
 fn template(dir: &Path, gguf: Option<&Gguf>) -> Result<ChatTemplate, String> {
-    match (ChatTemplate::load(dir, None), gguf) {
+    match (ChatTemplate::load(dir), gguf) {
         (Err(ChatTemplateError::Missing { mut looked_at }), Some(gguf)) => match gguf.chat_template() {
             Err(ChatTemplateError::Missing { looked_at: more }) => {
                 looked_at.extend(more);
@@ -184,7 +185,8 @@ fn model_hash(network: &Network, dir: &Path, ends: &[u32], template: &ChatTempla
         // Whoever needs one has read it by now.
         part(&std::fs::read(dir.join(file)).unwrap_or_default());
     }
-    part(format!("{:?} {ends:?}", template.special_tokens()).as_bytes());
+    let special_tokens = template.special_tokens().iter().map(|(name, token)| (name, text(token)));
+    part(format!("{} {}", table(special_tokens), list(ends)).as_bytes());
     hasher.finalize()
 }
 

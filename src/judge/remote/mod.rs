@@ -24,12 +24,13 @@ mod transport;
 mod tests;
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use self::address::Address;
 use self::answer::{chosen, order};
@@ -43,6 +44,7 @@ use self::transport::Transport;
 use super::deadline::Deadline;
 use super::inquiry::{AnswerForm, BackendAnswer, Finding, Form, Inquiry, PromptMessage, REMOTE_READING, Usage};
 use super::shorten::halved;
+use super::stated::{list, table, text};
 use crate::stages::Unavailable;
 
 pub use self::accounting::{EndpointSnapshot, Health};
@@ -261,17 +263,12 @@ impl Remote {
 }
 
 impl Remote {
-    /// Answers one inquiry, or says before `deadline` why there is no answer.
+    /// Answers one inquiry, or says before `deadline`, which may move on, why there is no answer.
     ///
     /// # Errors
     /// What went wrong at the endpoints last.
-    pub async fn answer(&self, inquiry: &Inquiry, deadline: Instant) -> Result<Finding, Unavailable> {
-        self.answer_by(inquiry, &Deadline::new(deadline.into())).await
-    }
-
-    /// The same by a deadline that may move on.
-    pub(super) async fn answer_by(&self, inquiry: &Inquiry, deadline: &Deadline) -> Result<Finding, Unavailable> {
-        let own = tokio::time::Instant::now() + Duration::from_millis(self.config.deadline_ms);
+    pub(super) async fn answer(&self, inquiry: &Inquiry, deadline: &Deadline) -> Result<Finding, Unavailable> {
+        let own = Instant::now() + Duration::from_millis(self.config.deadline_ms);
         let deadline = &deadline.no_later_than(own);
         let mut found = self.find(inquiry, deadline).await;
         // Nobody but the endpoint knows its tokens: what comes from the trajectory is halved until it fits.
@@ -356,23 +353,23 @@ fn transport(
 /// Everything in the configuration that changes answers. Not the endpoints: they serve the same model.
 fn identity(config: &Config) -> String {
     let mut parts = vec![
-        format!("remote:{:?}:{}", config.model, config.flavor.as_str()),
+        format!("remote:{}:{}", text(&config.model), config.flavor.as_str()),
         format!("temperature={}", config.temperature),
         format!("top_logprobs={}", config.top_logprobs),
         format!("logprobs={}", config.logprobs.as_str()),
         format!("reading={REMOTE_READING}"),
     ];
     if !config.revision.is_empty() {
-        parts.push(format!("revision={:?}", config.revision));
+        parts.push(format!("revision={}", text(&config.revision)));
     }
     if !config.label_token_ids.is_empty() {
-        parts.push(format!("label_token_ids={:?}", config.label_token_ids));
+        parts.push(format!("label_token_ids={}", table(&config.label_token_ids)));
     }
     if !config.chat_template_kwargs.is_empty() {
         parts.push(format!("chat_template_kwargs={}", Value::from(config.chat_template_kwargs.clone())));
     }
     if !config.special_tokens.is_empty() {
-        parts.push(format!("special_tokens={:?}", config.special_tokens));
+        parts.push(format!("special_tokens={}", list(config.special_tokens.iter().map(|token| text(token)))));
     }
     if let Some(conversation) = config.conversation {
         parts.push(format!("conversation={}", conversation.as_str()));

@@ -25,8 +25,7 @@ impl Network {
     /// Loads a GGUF file whose layout was checked.
     pub(super) fn from_gguf(gguf: Gguf, architecture: Architecture, device: &Device) -> Result<Self, LmError> {
         let path = gguf.path().to_owned();
-        let unreadable = |e: std::io::Error| LmError::File { path: path.clone(), detail: e.to_string() };
-        let mut file = std::fs::File::open(&path).map_err(unreadable)?;
+        let mut file = std::fs::File::open(&path).map_err(|error| LmError::file(&path, error))?;
         let (content, file) = (gguf.content, &mut file);
         guarded(&path, "cannot be loaded", || match architecture {
             Architecture::Llama => {

@@ -13,12 +13,13 @@ use serde_json::{Map, Value};
 
 use super::network::Network;
 use crate::lm::LmError;
-use crate::lm::config::read_file;
+use crate::lm::config::{Keys, read_file};
+use crate::lm::ends::listed_tokens;
 use crate::lm::gguf::guarded;
 use crate::lm::weights::Weights;
 
 /// Most layers: more is a broken file.
-const MAX_LAYERS: u64 = 1024;
+const MAX_LAYERS: usize = 1024;
 
 /// The model types that run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +70,9 @@ pub(super) fn load(
         let known = "qwen2, qwen3, llama, mistral and gemma2, and through candle-transformers phi3, olmo2 and smollm3";
         LmError::config("model_type", format!("is {name:?}; known are {known}"))
     })?;
-    let ends = ends(&config);
+    let ends = listed_tokens(config.get("eos_token_id"));
     let context = prepare(&mut config, model_type, context)?;
-    let vocab = size(&config, "vocab_size")?;
+    let vocab = Keys(&config).size("vocab_size")?;
     let config = Value::Object(config);
     // Tables of positions made in bfloat16 would be off from position 257 on: float32 on a GPU too.
     let weights = Arc::new(Weights::open(dir, DType::F32, device)?);
@@ -97,17 +98,18 @@ pub(super) fn load(
 /// Checks the options and brings them into the form that the model's code reads. Gives the context.
 fn prepare(config: &mut Map<String, Value>, model_type: ModelType, context: usize) -> Result<usize, LmError> {
     refuse_unknown(config)?;
-    let (hidden, heads) = (size(config, "hidden_size")?, size(config, "num_attention_heads")?);
-    let kv_heads = size(config, "num_key_value_heads")?;
+    let sizes = Keys(config);
+    let (hidden, heads) = (sizes.size("hidden_size")?, sizes.size("num_attention_heads")?);
+    let kv_heads = sizes.size("num_key_value_heads")?;
     if !hidden.is_multiple_of(2 * heads) || !heads.is_multiple_of(kv_heads) {
         let problem =
             format!("is {heads}, with {kv_heads} key-value heads in a width of {hidden}: they do not divide it");
         return Err(LmError::config("num_attention_heads", problem));
     }
-    if optional_size(config, "head_dim")?.is_some_and(|dim| dim != hidden / heads) {
+    if sizes.size_or("head_dim", hidden / heads)? != hidden / heads {
         return Err(passed_over(config, "head_dim"));
     }
-    if size(config, "num_hidden_layers")? as u64 > MAX_LAYERS {
+    if sizes.size("num_hidden_layers")? > MAX_LAYERS {
         return Err(LmError::config("num_hidden_layers", format!("is more than {MAX_LAYERS}")));
     }
     // The 5.x form keeps the base among rope's options.
@@ -127,10 +129,10 @@ fn prepare(config: &mut Map<String, Value>, model_type: ModelType, context: usiz
     }
     // Within the window it makes no difference; beyond it the model's code would see too much.
     let window = match config.get("use_sliding_window") {
-        Some(Value::Bool(false)) => None,
-        _ => optional_size(config, "sliding_window")?,
+        Some(Value::Bool(false)) => usize::MAX,
+        _ => Keys(config).size_or("sliding_window", usize::MAX)?,
     };
-    let context = context.min(size(config, "max_position_embeddings")?).min(window.unwrap_or(usize::MAX));
+    let context = context.min(Keys(config).size("max_position_embeddings")?).min(window);
     config.insert("max_position_embeddings".to_owned(), context.into());
     config.insert("use_sliding_window".to_owned(), Value::Bool(false));
     Ok(context)
@@ -168,35 +170,11 @@ fn passed_over(config: &Map<String, Value>, key: &str) -> LmError {
     LmError::config(key, format!("is {value}, which is not supported for this model_type; use a server such as vLLM"))
 }
 
-fn optional_size(config: &Map<String, Value>, key: &str) -> Result<Option<usize>, LmError> {
-    match config.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let size = value.as_u64().filter(|size| (1..=1 << 31).contains(size));
-            let wrong = || LmError::config(key, format!("is {value}; it must be a whole number above 0"));
-            size.and_then(|size| usize::try_from(size).ok()).map(Some).ok_or_else(wrong)
-        }
-    }
-}
-
-fn size(config: &Map<String, Value>, key: &str) -> Result<usize, LmError> {
-    optional_size(config, key)?.ok_or_else(|| LmError::config(key, "is missing"))
-}
-
 fn parse<T: DeserializeOwned>(config: &Value) -> Result<T, LmError> {
     serde_path_to_error::deserialize(config).map_err(|error| {
         let key = error.path().to_string();
         LmError::config(&key, format!("is wrong: {}", error.into_inner()))
     })
-}
-
-fn ends(config: &Map<String, Value>) -> Vec<u32> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match config.get("eos_token_id") {
-        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
-        Some(one) => id(one).into_iter().collect(),
-        None => Vec::new(),
-    }
 }
 
 /// Our weights as `candle-transformers` takes them: checked, hashed, one at a time.

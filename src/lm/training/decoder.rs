@@ -234,9 +234,9 @@ impl TrainableDecoder {
     ///
     /// # Errors
     /// As [`Decoder::new`].
-    pub fn snapshot(&self, context: Option<usize>) -> Result<Decoder, LmError> {
+    pub fn snapshot(&self) -> Result<Decoder, LmError> {
         let weights = Weights::given(self.merged()?, self.device());
-        Decoder::new(self.config.clone(), &weights, context)
+        Decoder::new(self.config.clone(), &weights, None)
     }
 
     /// A copy that shares nothing, and learns nothing: a reference.

@@ -1,17 +1,15 @@
 //! The algorithms: what a batch of rollouts is worth, as a loss over the tokens that the policy wrote.
 //!
 //! In: columns of numbers, one per token ([`Tokens`]). Out: a scalar loss with its derivatives by each log-probability and
-//! each value ([`Slopes`]). Each algorithm is a file that reads like its definition; what they share is in [`terms`].
-//! To add one: write its file, add it to [`Algorithm`], and answer what each `match` there asks.
+//! each value ([`Slopes`]). Each loss is a file that reads like its definition; what they share is in [`terms`].
+//! To add an algorithm: add it to [`Algorithm`], answer what each `match` there asks, and write the file of its loss.
 
 mod cispo;
-mod dapo;
 mod grpo;
 mod overrides;
 mod ppo;
 mod sft;
 pub mod terms;
-mod vspo;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -135,10 +133,8 @@ impl Algorithm {
         tokens.slopes(|terms| match self {
             Self::Sft => sft::loss(terms),
             Self::Ppo => ppo::loss(terms, config),
-            Self::Grpo => grpo::loss(terms, config),
-            Self::Dapo => dapo::loss(terms, config),
+            Self::Grpo | Self::Dapo | Self::Vspo => grpo::loss(terms, config),
             Self::Cispo => cispo::loss(terms, config),
-            Self::Vspo => vspo::loss(terms, config),
         })
     }
 }

@@ -59,6 +59,21 @@ const OF_REWARDS: &str =
     "is of `ppo`, `grpo`, `dapo`, `cispo` and `vspo`, and has no effect on `sft`, which has no rewards; leave it out";
 
 impl LossOverrides {
+    /// The same without what has no effect on an algorithm.
+    pub(in crate::train) fn with_effect(self, algorithm: Algorithm) -> Self {
+        let (by_reward, has_critic) = (algorithm.learns_by_reward(), algorithm.has_critic());
+        Self {
+            clip_low: self.clip_low.filter(|_| by_reward),
+            clip_high: self.clip_high.filter(|_| by_reward),
+            kl_coefficient: self.kl_coefficient.filter(|_| by_reward),
+            kl_estimator: self.kl_estimator.filter(|_| by_reward),
+            aggregation: self.aggregation,
+            value_clip: self.value_clip.filter(|_| has_critic),
+            value_coefficient: self.value_coefficient.filter(|_| has_critic),
+            dual_clip: self.dual_clip.filter(|_| has_critic),
+        }
+    }
+
     /// What is set and has no effect on an algorithm.
     pub(in crate::train) fn without_effect(&self, algorithm: Algorithm) -> Vec<Check> {
         let (no_reward, no_critic) = (!algorithm.learns_by_reward(), !algorithm.has_critic());

@@ -20,8 +20,8 @@ use super::config::{
     CheckpointConfig, EnvironmentConfig, EvaluationConfig, FreshModel, LearningRate, PolicyConfig, RewardConfig,
     SftConfig, TrainConfig, UpdateConfig,
 };
-use super::data::hops::{Hops, HopsConfig};
-use super::env::{MatchTerms, PassageForm, QaSearchConfig};
+use super::data::hops::{Hops, HopsConfig, environment_config};
+use super::env::{QaSearchConfig, Unanswerable};
 use super::rollout::RolloutConfig;
 use crate::lm::DeviceChoice;
 use crate::lm::training::{Activations, AdamWConfig};
@@ -202,13 +202,7 @@ impl ExperimentConfig {
     /// What all runs share.
     fn common(&self, out: &Path, name: String, folder: &str, seed: u64) -> TrainConfig {
         let world = out.join("world");
-        let environment = QaSearchConfig {
-            top_k: 1,
-            match_terms: MatchTerms::All,
-            passage_form: PassageForm::Text,
-            system: String::new(),
-            ..QaSearchConfig::new(world.join("corpus.jsonl"), world.join("train.jsonl"), world.join("heldout.jsonl"))
-        };
+        let environment = QaSearchConfig { unanswerable: Unanswerable::default(), ..environment_config(&world) };
         TrainConfig {
             output: out.join(folder).join(&name),
             name,

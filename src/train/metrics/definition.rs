@@ -25,8 +25,6 @@ pub enum Unit {
     TokensPerSecond,
     /// Seconds.
     Seconds,
-    /// Bytes.
-    Bytes,
 }
 
 impl Unit {
@@ -42,7 +40,6 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::TokensPerSecond => "tokens/s",
             Self::Seconds => "s",
-            Self::Bytes => "bytes",
         }
     }
 }
@@ -54,8 +51,6 @@ pub enum Range {
     Any,
     /// 0 or more.
     NonNegative,
-    /// At most 1.
-    AtMostOne,
     /// 0 to 1.
     Unit,
 }
@@ -68,14 +63,13 @@ impl Range {
 
     /// The largest value, where there is one.
     pub fn max(self) -> Option<f64> {
-        matches!(self, Self::AtMostOne | Self::Unit).then_some(1.0)
+        (self == Self::Unit).then_some(1.0)
     }
 
     fn symbol(self) -> &'static str {
         match self {
             Self::Any => "any",
             Self::NonNegative => "0 or more",
-            Self::AtMostOne => "at most 1",
             Self::Unit => "0 to 1",
         }
     }

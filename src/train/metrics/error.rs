@@ -49,9 +49,6 @@ pub enum MetricsError {
         /// What is wrong with it.
         what: String,
     },
-    /// A new run where there is one already.
-    #[error("{0} exists already: resume that run, or choose another folder")]
-    Exists(PathBuf),
     /// The file system said no.
     #[error("{path} cannot be {action}: {source}")]
     Io {
@@ -66,7 +63,7 @@ pub enum MetricsError {
 
 impl MetricsError {
     /// For `map_err`: what was tried with which file.
-    pub(super) fn io(path: &std::path::Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    pub(in crate::train) fn io(path: &std::path::Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
     }

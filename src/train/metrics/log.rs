@@ -27,20 +27,6 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Starts the metrics of a new run in this folder.
-    ///
-    /// # Errors
-    ///
-    /// [`MetricsError::Exists`] where there are metrics already, [`MetricsError::Io`].
-    pub fn create(folder: &Path) -> Result<Self, MetricsError> {
-        let path = folder.join(METRICS_FILE);
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => Ok(Self { file, path, length: 0, last: None }),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(MetricsError::Exists(path)),
-            Err(error) => Err(MetricsError::io(&path, "created")(error)),
-        }
-    }
-
     /// Goes on with the metrics of a run that resumes at `first_step`: lines from that step on, and a half last line,
     /// are cut off. A folder without metrics gets an empty file.
     ///
@@ -141,7 +127,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back_to_the_bit() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = MetricsLog::create(folder.path()).unwrap();
+        let mut log = MetricsLog::resume(folder.path(), 0).unwrap();
         let written: Vec<StepMetrics> = (0..20).map(step).collect();
         for metrics in &written {
             log.append(metrics).unwrap();
@@ -152,7 +138,7 @@ mod tests {
     #[test]
     fn a_resume_cuts_the_steps_that_will_be_done_again() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = MetricsLog::create(folder.path()).unwrap();
+        let mut log = MetricsLog::resume(folder.path(), 0).unwrap();
         (0..5).for_each(|index| log.append(&step(index)).unwrap());
         drop(log);
         let mut log = MetricsLog::resume(folder.path(), 3).unwrap();
@@ -170,7 +156,7 @@ mod tests {
     #[test]
     fn a_line_that_is_restated_is_there_before_and_after() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = MetricsLog::create(folder.path()).unwrap();
+        let mut log = MetricsLog::resume(folder.path(), 0).unwrap();
         (0..4).for_each(|index| log.append(&step(index)).unwrap());
         drop(log);
         let path = folder.path().join(METRICS_FILE);
@@ -200,13 +186,9 @@ mod tests {
         }
     }
 
+    /// One that was killed before its first step has no file yet.
     #[test]
-    fn a_new_run_does_not_write_over_an_old_one() {
-        let folder = tempfile::tempdir().unwrap();
-        MetricsLog::create(folder.path()).unwrap();
-        let error = MetricsLog::create(folder.path()).unwrap_err();
-        assert!(error.to_string().contains("resume that run"), "{error}");
-        // A run that was killed before its first step has no file yet, and resumes.
+    fn a_run_without_metrics_resumes() {
         let fresh = tempfile::tempdir().unwrap();
         MetricsLog::resume(fresh.path(), 0).unwrap().append(&step(0)).unwrap();
         assert_eq!(steps(fresh.path()), [0]);

@@ -167,15 +167,23 @@ fn with_words(dir: &tempfile::TempDir, normalizer: &Value, pre_tokenizer: &Value
     opened(dir)
 }
 
+/// A template for it.
+const LINES: &str =
+    "{% for message in messages %}{{ message.role }}:{{ message.content }}<|end|>\n{% endfor %}assistant:\n";
+
+/// As SentencePiece's: only what a text begins with, and what follows a space, begins with one.
+pub(in crate::train) fn words() -> Protocol {
+    let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false});
+    with_words(&files(LINES, &["<|end|>"], &["<|end|>"]), &Value::Null, &metaspace)
+}
+
 #[test]
 fn a_turn_has_the_tokens_that_it_has_in_its_conversation() {
-    let lines =
-        "{% for message in messages %}{{ message.role }}:{{ message.content }}<|end|>\n{% endfor %}assistant:\n";
     let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false});
     let prepend = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
         {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
     for (normalizer, pre_tokenizer, behind_end) in [(Value::Null, metaspace, "\n"), (prepend, Value::Null, "▁\n")] {
-        let dir = files(lines, &["<|end|>"], &["<|end|>"]);
+        let dir = files(LINES, &["<|end|>"], &["<|end|>"]);
         let protocol = with_words(&dir, &normalizer, &pre_tokenizer);
         let named = |tokens: Vec<u32>| -> String {
             let names: Vec<String> = tokens.iter().map(|id| protocol.tokenizer.id_to_token(*id).unwrap()).collect();

@@ -7,7 +7,7 @@ use crate::train::metrics::MetricsError;
 /// A report, or a run's part in it, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// A file of a run cannot be read.
+    /// A file of a run cannot be read, or one of the report not be written.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     /// A folder that is no run.
@@ -37,15 +37,5 @@ pub enum ReportError {
         name: String,
         /// Why.
         what: String,
-    },
-    /// The file system said no.
-    #[error("{path} cannot be {action}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried, such as "written".
-        action: &'static str,
-        /// Why it failed.
-        source: std::io::Error,
     },
 }

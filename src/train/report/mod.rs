@@ -33,6 +33,7 @@ pub use self::picture::Picture;
 use self::chart::Chart;
 use self::group::Group;
 use self::run::Run;
+use super::metrics::{Metric, MetricsError};
 
 /// The name of the page among the report's files.
 pub const REPORT_FILE: &str = "report.md";
@@ -90,13 +91,9 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// [`ReportError::Io`].
+    /// [`ReportError::Metrics`].
     pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
-        let io = |path: &Path, action| {
-            let path = path.to_owned();
-            move |source| ReportError::Io { path, action, source }
-        };
-        std::fs::create_dir_all(folder).map_err(io(folder, "created"))?;
+        std::fs::create_dir_all(folder).map_err(MetricsError::io(folder, "created"))?;
         let page = [(REPORT_FILE.to_owned(), self.markdown.as_bytes())];
         let pictures = self.pictures.iter().flat_map(|picture| {
             let name = |ending| format!("{}.{ending}", picture.file_stem);
@@ -105,7 +102,7 @@ impl Report {
         let mut written = Vec::new();
         for (name, bytes) in page.into_iter().chain(pictures) {
             let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(io(&path, "written"))?;
+            std::fs::write(&path, bytes).map_err(MetricsError::io(&path, "written"))?;
             written.push(path);
         }
         Ok(written)
@@ -123,7 +120,7 @@ fn check_baseline(groups: &[Group], options: &ReportOptions) -> Result<(), Repor
 }
 
 /// One remark for a metric that runs lack.
-fn lacking(metric: &crate::train::metrics::Metric, groups: &[Group], x: XAxis) -> Option<String> {
+fn lacking(metric: &Metric, groups: &[Group], x: XAxis) -> Option<String> {
     let lacks = |run: &&Run| run.points(metric, x).is_empty();
     let all = groups.iter().flat_map(Group::runs).count();
     let without: Vec<String> =

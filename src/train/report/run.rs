@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::ReportError;
 use super::options::XAxis;
-use crate::train::metrics::{History, METRICS_FILE, Metric, RUN_FILE, RunInfo, StepMetrics};
+use crate::train::metrics::{History, METRICS_FILE, Metric, MetricsError, RUN_FILE, RunInfo, StepMetrics};
 
 /// A run as its folder tells it.
 #[derive(Debug, Clone)]
@@ -88,8 +88,7 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>, ReportError> {
     if path.join(RUN_FILE).exists() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = std::fs::read_dir(path);
-    let entries = entries.map_err(|source| ReportError::Io { path: path.to_owned(), action: "read", source })?;
+    let entries = std::fs::read_dir(path).map_err(MetricsError::io(path, "read"))?;
     let mut found: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     found.retain(|folder| folder.join(RUN_FILE).exists());
     found.sort();

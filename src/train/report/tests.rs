@@ -33,7 +33,7 @@ impl Made {
             threshold: Some(0.35),
         };
         info.write(&folder).unwrap();
-        let mut log = MetricsLog::create(&folder).unwrap();
+        let mut log = MetricsLog::resume(&folder, 0).unwrap();
         for step in 0..=self.steps {
             let mut metrics = StepMetrics::new(step, step as f64 * (2.0 + self.seed as f64)).unwrap();
             if step % 10 == 0 {

@@ -143,11 +143,8 @@ mod tests {
         let message = |role, text: &str| Message { role, text: text.to_owned() };
         let rollout = |answer: &&str| Rollout {
             task: 3,
-            tokens: Vec::new(),
-            prompt: 0,
-            writers: Vec::new(),
             messages: vec![message(Role::User, "Which city?"), message(Role::Assistant, answer)],
-            truncated: false,
+            ..Rollout::default()
         };
         let rollouts: Vec<Rollout> = ["Paris", "Paris", "Lyon", "Lyon"].iter().map(rollout).collect();
         let task = Task {

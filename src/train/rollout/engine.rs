@@ -1,68 +1,50 @@
 //! Rollouts by our own engine: as many episodes at a time as its key-value cache holds, each joining as another leaves.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use super::{Episode, EpisodeContext, Opening, Rollout, RolloutConfig, RolloutRequest, Writer, opening};
+use super::{Episode, EpisodeContext, Opened, Rollout, RolloutConfig, Writer, all};
 use crate::lm::{Engine, GenerateRequest, Generated, Generator, Joined, Sampling};
 use crate::train::TrainError;
-use crate::train::protocol::TurnStart;
 
 /// Runs episodes until all are done.
 pub(super) fn collect(
     engine: &mut Engine,
     world: &EpisodeContext,
-    openings: &BTreeMap<usize, Opening>,
-    wanted: &[RolloutRequest],
+    wanted: &[Opened],
     config: &RolloutConfig,
 ) -> Result<Vec<Rollout>, TrainError> {
     let mut generator = Generator::default();
     let mut found: Vec<Option<Rollout>> = wanted.iter().map(|_| None).collect();
     let mut places = BTreeMap::new();
-    let mut waiting = wanted.iter().enumerate().collect::<VecDeque<_>>();
-    let mut held: Option<(usize, GenerateRequest)> = None;
+    let mut waiting = wanted.iter().enumerate().map(|(index, wanted)| (index, request(world, wanted, config)));
+    let mut held = None;
     loop {
-        loop {
-            let next = match held.take() {
-                Some(held) => held,
-                None => match waiting.pop_front() {
-                    Some((index, wanted)) => (index, request(world, opening(openings, *wanted)?, *wanted, config)),
-                    None => break,
-                },
-            };
-            match generator.join(engine, next.1)? {
+        while let Some((index, request)) = held.take().or_else(|| waiting.next()) {
+            match generator.join(engine, request)? {
                 Joined::As(id) => {
-                    places.insert(id, next.0);
+                    places.insert(id, index);
                 }
                 Joined::NoRoom(request) => {
-                    held = Some((next.0, request));
+                    held = Some((index, request));
                     break;
                 }
             }
         }
         if generator.running() == 0 {
-            break;
+            return all(found);
         }
         for generated in generator.step(engine)? {
-            let index = places.remove(&generated.id);
-            if let (Some(index), Some(wanted)) = (index, index.and_then(|index| wanted.get(index))) {
-                let rollout = rollout(opening(openings, *wanted)?, *wanted, generated)?;
-                if let Some(place) = found.get_mut(index) {
-                    *place = Some(rollout);
-                }
+            let Some(index) = places.remove(&generated.id) else { continue };
+            if let (Some(wanted), Some(place)) = (wanted.get(index), found.get_mut(index)) {
+                *place = Some(rollout(wanted, generated)?);
             }
         }
     }
-    let missing = || TrainError::other("a rollout got lost: the key-value cache holds no single one");
-    found.into_iter().map(|rollout| rollout.ok_or_else(missing)).collect()
 }
 
-fn request(
-    world: &EpisodeContext,
-    (messages, prompt): &Opening,
-    wanted: RolloutRequest,
-    config: &RolloutConfig,
-) -> GenerateRequest {
+fn request(world: &EpisodeContext, (wanted, opening): &Opened, config: &RolloutConfig) -> GenerateRequest {
+    let (messages, prompt) = &**opening;
     GenerateRequest {
         prompt: prompt.tokens.clone(),
         max_tokens: config.max_tokens,
@@ -71,11 +53,8 @@ fn request(
     }
 }
 
-fn rollout(
-    (_, TurnStart { tokens: prompt, .. }): &Opening,
-    wanted: RolloutRequest,
-    generated: Generated,
-) -> Result<Rollout, TrainError> {
+fn rollout((wanted, opening): &Opened, generated: Generated) -> Result<Rollout, TrainError> {
+    let prompt = &opening.1.tokens;
     if let Some(error) = generated.failed {
         return Err(error.into());
     }

@@ -172,8 +172,7 @@ pub(in crate::train) mod tests {
         }
         let messages = episode.into_messages();
         let said = messages.len();
-        let rollout =
-            Rollout { task: 0, tokens: Vec::new(), prompt: 0, writers: Vec::new(), messages, truncated: false };
+        let rollout = Rollout { messages, ..Rollout::default() };
         let mut rewarder = Rewarder::Local(Box::new(scorer()));
         let scored =
             rewarder.score(&[(&rollout, task)], 1, &crate::shaping::Position::default(), Split::Train).unwrap();

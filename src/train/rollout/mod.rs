@@ -7,6 +7,7 @@ pub mod server;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,7 @@ impl RolloutConfig {
 }
 
 /// One attempt at a task.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rollout {
     /// Index of the task among those of its split.
     pub task: usize,
@@ -127,10 +128,10 @@ impl Sampler {
         wanted: &[RolloutRequest],
         config: &RolloutConfig,
     ) -> Result<Vec<Rollout>, TrainError> {
-        let openings = openings(world, tasks, wanted)?;
+        let wanted = opened(world, tasks, wanted)?;
         match self {
-            Self::Engine(engine) => engine::collect(engine, world, &openings, wanted, config),
-            Self::Server(server) => server.collect(world, &openings, wanted, config),
+            Self::Engine(engine) => engine::collect(engine, world, &wanted, config),
+            Self::Server(server) => server.collect(world, wanted, config),
         }
     }
 
@@ -141,7 +142,7 @@ impl Sampler {
     pub fn follow(&mut self, policy: &Policy) -> Result<(), TrainError> {
         match self {
             Self::Engine(engine) => {
-                engine.replace(policy.decoder.snapshot(None)?);
+                engine.replace(policy.decoder.snapshot()?);
                 Ok(())
             }
             Self::Server(server) => server.follow(policy),
@@ -152,24 +153,30 @@ impl Sampler {
 /// How a task's conversation opens: its messages, and what the policy sees of them.
 type Opening = (Vec<Message>, TurnStart);
 
-/// The openings of all tasks that are wanted, each made once.
-fn openings(
-    world: &EpisodeContext,
-    tasks: &[Task],
-    wanted: &[RolloutRequest],
-) -> Result<BTreeMap<usize, Opening>, TrainError> {
-    let mut openings = BTreeMap::new();
-    for index in wanted.iter().map(|wanted| wanted.task) {
-        if let Entry::Vacant(place) = openings.entry(index) {
-            let missing = || TrainError::other(format!("there is no task {index}; there are {}", tasks.len()));
-            let messages = world.environment.messages(tasks.get(index).ok_or_else(missing)?);
-            let prompt = world.protocol.prompt(&messages)?;
-            place.insert((messages, prompt));
-        }
-    }
-    Ok(openings)
+/// A rollout that is wanted, and how its task opens.
+type Opened = (RolloutRequest, Arc<Opening>);
+
+/// What is wanted with the openings of all tasks, each made once.
+fn opened(world: &EpisodeContext, tasks: &[Task], wanted: &[RolloutRequest]) -> Result<Vec<Opened>, TrainError> {
+    let mut openings: BTreeMap<usize, Arc<Opening>> = BTreeMap::new();
+    let with_opening = |wanted: &RolloutRequest| {
+        let opening = match openings.entry(wanted.task) {
+            Entry::Occupied(place) => place.get().clone(),
+            Entry::Vacant(place) => {
+                let missing =
+                    || TrainError::other(format!("there is no task {}; there are {}", wanted.task, tasks.len()));
+                let messages = world.environment.messages(tasks.get(wanted.task).ok_or_else(missing)?);
+                let prompt = world.protocol.prompt(&messages)?;
+                place.insert(Arc::new((messages, prompt))).clone()
+            }
+        };
+        Ok((*wanted, opening))
+    };
+    wanted.iter().map(with_opening).collect()
 }
 
-fn opening(openings: &BTreeMap<usize, Opening>, wanted: RolloutRequest) -> Result<&Opening, TrainError> {
-    openings.get(&wanted.task).ok_or_else(|| TrainError::other(format!("task {} was not opened", wanted.task)))
+/// All rollouts that were wanted.
+fn all(found: Vec<Option<Rollout>>) -> Result<Vec<Rollout>, TrainError> {
+    let missing = || TrainError::other("a rollout got lost: the key-value cache holds no single one");
+    found.into_iter().map(|rollout| rollout.ok_or_else(missing)).collect()
 }

@@ -6,7 +6,6 @@
 
 mod config;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use self::config::{ServerConfig, WeightUpdate};
-use super::{Episode, EpisodeContext, Opening, Policy, Rollout, RolloutConfig, RolloutRequest, Writer, opening};
+use super::{Episode, EpisodeContext, Opened, Policy, Rollout, RolloutConfig, Writer, all};
 use crate::lm::{Drawn, Guide, Next};
 use crate::train::TrainError;
 use crate::train::client::{Client, Endpoint};
@@ -99,8 +98,7 @@ impl Server {
     pub(super) fn collect(
         &self,
         world: &EpisodeContext,
-        openings: &BTreeMap<usize, Opening>,
-        wanted: &[RolloutRequest],
+        wanted: Vec<Opened>,
         config: &RolloutConfig,
     ) -> Result<Vec<Rollout>, TrainError> {
         let places = Arc::new(Semaphore::new(self.config.concurrency.max(1)));
@@ -109,13 +107,12 @@ impl Server {
         let mut found: Vec<Option<Rollout>> = wanted.iter().map(|_| None).collect();
         self.runtime.block_on(async {
             let mut episodes = JoinSet::new();
-            for (index, wanted) in wanted.iter().enumerate() {
+            for (index, wanted) in wanted.into_iter().enumerate() {
                 let (writer, places, world) = (writer.clone(), places.clone(), world.clone());
-                let (opening, wanted) = (opening(openings, *wanted)?.clone(), *wanted);
                 episodes.spawn(async move {
                     // The semaphore is never closed.
                     let _place = places.acquire().await;
-                    (index, writer.episode(world, opening, wanted).await)
+                    (index, writer.episode(world, wanted).await)
                 });
             }
             while let Some(ended) = episodes.join_next().await {
@@ -126,8 +123,7 @@ impl Server {
             }
             Ok::<_, TrainError>(())
         })?;
-        let missing = || TrainError::other("a rollout got lost");
-        found.into_iter().map(|rollout| rollout.ok_or_else(missing)).collect()
+        all(found)
     }
 }
 
@@ -139,23 +135,12 @@ struct StepContext {
 }
 
 impl StepContext {
-    async fn episode(
-        &self,
-        world: EpisodeContext,
-        opening: Opening,
-        wanted: RolloutRequest,
-    ) -> Result<Rollout, TrainError> {
-        let (messages, TurnStart { tokens: prompt, begun }) = opening;
+    async fn episode(&self, world: EpisodeContext, (wanted, opening): Opened) -> Result<Rollout, TrainError> {
+        let (messages, TurnStart { tokens, begun }) = (*opening).clone();
         let protocol = world.protocol.clone();
         let mut episode = Episode::new(world, messages, begun);
-        let mut rollout = Rollout {
-            task: wanted.task,
-            prompt: prompt.len(),
-            tokens: prompt,
-            writers: Vec::new(),
-            messages: Vec::new(),
-            truncated: true,
-        };
+        let (task, prompt) = (wanted.task, tokens.len());
+        let mut rollout = Rollout { task, prompt, tokens, truncated: true, ..Rollout::default() };
         for turn in 0.. {
             let left = self.config.max_tokens.saturating_sub(rollout.writers.len());
             if left == 0 {
@@ -338,14 +323,7 @@ mod tests {
         for (most, kept, whole) in [(3, "Hi<|eot_id|>", true), (2, "Hi", false), (1, "H", false)] {
             let world = world();
             let protocol = world.protocol.clone();
-            let mut rollout = Rollout {
-                task: 0,
-                prompt: 0,
-                tokens: Vec::new(),
-                writers: Vec::new(),
-                messages: Vec::new(),
-                truncated: true,
-            };
+            let mut rollout = Rollout::default();
             let written = written(said("Hi", "stop"), &protocol).unwrap();
             let turn = take(&mut rollout, &mut Episode::new(world, Vec::new(), String::new()), written, most).unwrap();
             assert_eq!((protocol.text(&rollout.tokens).unwrap().as_str(), rollout.writers.len()), (kept, most));

@@ -219,12 +219,12 @@ async fn nobody_there_is_told() {
 async fn a_hang_ends_with_the_deadline() {
     let gate = Gate::open(String::new()).await;
     let judge = remote(Config { deadline_ms: 3_000, ..config(&[&gate.url]) });
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     assert_unavailable(answer(&judge, labels()).await, UnavailableCode::Timeout, "no reply before the deadline");
     assert_eq!(start.elapsed().as_secs(), 3, "the judge's own deadline is the earlier");
-    let soon = tokio::time::Instant::now().into_std() + Duration::from_secs(1);
-    let start = tokio::time::Instant::now();
-    let found = judge.answer(&inquiry(labels()), soon).await;
+    let soon = within(Duration::from_secs(1));
+    let start = Instant::now();
+    let found = judge.answer(&inquiry(labels()), &soon).await;
     assert_unavailable(found, UnavailableCode::Timeout, "no reply before the deadline");
     assert_eq!(start.elapsed().as_secs(), 1, "the caller's deadline is the earlier");
     assert_eq!(judge.snapshot()[0].failures["hang"], 2);
@@ -234,7 +234,7 @@ async fn a_hang_ends_with_the_deadline() {
 async fn a_deadline_that_has_passed_costs_no_request() {
     let server = server(vec![yes()]).await;
     let judge = remote(config(&[&root(&server)]));
-    let found = judge.answer(&inquiry(labels()), Instant::now()).await;
+    let found = judge.answer(&inquiry(labels()), &within(Duration::ZERO)).await;
     assert_unavailable(found, UnavailableCode::Timeout, "out of time");
     assert!(sent(&server).await.is_empty());
 }
@@ -330,7 +330,7 @@ async fn what_is_refused_and_answered_by_no_other_is_refused() {
     let fails = server(vec![status(503)]).await;
     let judge = remote(Config { attempts: 3, ..all(&[&refuses, &fails]) });
     let long = inquiry_of(labels(), &[(ChatRole::User, &"word ".repeat(1000))]);
-    judge.answer(&long, in_a_minute()).await.expect("it was cut, as by one endpoint alone");
+    judge.answer(&long, &in_a_minute()).await.expect("it was cut, as by one endpoint alone");
     assert_eq!(asked(&judge), [2, 2]);
     assert!(sent(&refuses).await[1]["messages"][0]["content"].as_str().expect("a text").len() < 2600);
 }

@@ -5,7 +5,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{advance, pause};
 
 use super::*;
-use crate::judge::deadline::Deadline;
 use crate::judge::remote::accounting::Health;
 use crate::judge::remote::address::Address;
 use crate::judge::remote::breaker::{Breaker, Entry, FailureDuration, Policy};
@@ -165,8 +164,8 @@ async fn an_outage_that_outlasts_the_deadline_is_not_waited_for() {
     let server = server(vec![ResponseTemplate::new(500)]).await;
     let judge = remote(Config { attempts: 1, breaker_failures: 1, ..config(&[&root(&server)]) });
     answer(&judge, labels()).await.expect_err("it fails");
-    let soon = tokio::time::Instant::now().into_std() + Duration::from_millis(600);
-    let found = judge.answer(&inquiry(labels()), soon).await;
+    let soon = within(Duration::from_millis(600));
+    let found = judge.answer(&inquiry(labels()), &soon).await;
     assert_unavailable(found, UnavailableCode::Timeout, "no endpoint is asked at present");
     assert_eq!(judge.snapshot()[0].requests, 1);
     drop(clock);
@@ -255,8 +254,8 @@ async fn an_idle_endpoint_that_was_silent_is_asked_after_the_others() {
     let silent = Gate::open(String::new()).await;
     let well = server(vec![ok(&yes())]).await;
     let judge = remote(config(&[&silent.url, &root(&well)]));
-    let soon = Instant::now() + Duration::from_millis(50);
-    judge.answer(&inquiry(labels()), soon).await.expect_err("it hangs");
+    let soon = within(Duration::from_millis(50));
+    judge.answer(&inquiry(labels()), &soon).await.expect_err("it hangs");
     for _ in 0..3 {
         answer(&judge, labels()).await.expect("the other one's answer");
     }
@@ -269,8 +268,8 @@ async fn a_caller_in_a_hurry_does_not_make_an_endpoint_ill() {
     let gate = Gate::open(String::new()).await;
     let judge = remote(Config { breaker_failures: 2, ..config(&[&gate.url]) });
     let ask_for = async |seconds| {
-        let deadline = tokio::time::Instant::now().into_std() + Duration::from_secs(seconds);
-        judge.answer(&inquiry(labels()), deadline).await.expect_err("it hangs");
+        let deadline = within(Duration::from_secs(seconds));
+        judge.answer(&inquiry(labels()), &deadline).await.expect_err("it hangs");
         judge.snapshot()[0].health
     };
     for _ in 0..4 {
@@ -286,8 +285,8 @@ async fn an_endpoint_that_answers_nobody_in_a_hurry_is_left_alone() {
     let gate = Gate::open(String::new()).await;
     let judge = remote(Config { breaker_failures: 2, ..config(&[&gate.url]) });
     let ask = async || {
-        let soon = tokio::time::Instant::now().into_std() + Duration::from_secs(1);
-        judge.answer(&inquiry(labels()), soon).await.expect_err("it hangs");
+        let soon = within(Duration::from_secs(1));
+        judge.answer(&inquiry(labels()), &soon).await.expect_err("it hangs");
         let account = judge.snapshot().remove(0);
         (account.requests, account.health)
     };
@@ -304,8 +303,8 @@ async fn time_in_which_nobody_asks_is_no_silence() {
     let gate = Gate::open(String::new()).await;
     let judge = remote(Config { breaker_failures: 1, ..config(&[&gate.url]) });
     let ask = async || {
-        let soon = tokio::time::Instant::now().into_std() + Duration::from_secs(1);
-        judge.answer(&inquiry(labels()), soon).await.expect_err("it hangs");
+        let soon = within(Duration::from_secs(1));
+        judge.answer(&inquiry(labels()), &soon).await.expect_err("it hangs");
         judge.snapshot()[0].health
     };
     for _ in 0..3 {
@@ -324,8 +323,8 @@ async fn an_endpoint_that_is_too_slow_for_some_serves_the_others() {
     let gate = Gate::open(http("200 OK", "", &yes())).await;
     let judge = Arc::new(remote(Config { breaker_failures: 2, ..config(&[&gate.url]) }));
     let hurried = async |requests: usize| {
-        let (asked, soon) = (judge.clone(), tokio::time::Instant::now().into_std() + Duration::from_secs(1));
-        let hurried = tokio::spawn(async move { asked.answer(&inquiry(labels()), soon).await });
+        let (asked, soon) = (judge.clone(), within(Duration::from_secs(1)));
+        let hurried = tokio::spawn(async move { asked.answer(&inquiry(labels()), &soon).await });
         until(|| gate.arrived() == requests).await;
         // Timers go by whole milliseconds.
         advance(Duration::from_millis(1001)).await;
@@ -371,7 +370,7 @@ async fn retry_after_is_waited_for() {
     let busy = Gate::open(http("429 Too Many Requests", "retry-after: 30\r\n", &json!({}))).await;
     busy.release.add_permits(10);
     let judge = Arc::new(remote(Config { attempts: 2, ..config(&[&busy.url]) }));
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let inquiry = spawn(&judge);
     while !inquiry.is_finished() {
         settle().await;
@@ -390,8 +389,8 @@ async fn the_tokens_that_a_reply_took_count_in_place_of_the_estimate() {
     config.endpoints[0].tokens_per_minute = Some(12);
     let judge = remote(config);
     answer(&judge, labels()).await.expect("three tokens by the estimate, twelve by the reply");
-    let soon = tokio::time::Instant::now().into_std() + Duration::from_secs(5);
-    let found = judge.answer(&inquiry(labels()), soon).await;
+    let soon = within(Duration::from_secs(5));
+    let found = judge.answer(&inquiry(labels()), &soon).await;
     assert_unavailable(found, UnavailableCode::Timeout, "waiting for it to take requests again");
     assert_eq!(judge.snapshot()[0].requests, 1);
 }
@@ -427,7 +426,7 @@ fn endpoint(requests: Option<u32>, tokens: Option<u32>) -> Endpoint {
 #[tokio::test(start_paused = true)]
 async fn requests_per_minute_hold() {
     let endpoint = endpoint(Some(2), None);
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let deadline = Deadline::new(start + Duration::from_mins(10));
     let mut permits = Vec::new();
     for wanted in [0, 0, 30, 60] {
@@ -440,7 +439,7 @@ async fn requests_per_minute_hold() {
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_would_come_too_late_is_refused_at_once_and_costs_nothing() {
     let endpoint = endpoint(None, Some(600));
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let soon = &Deadline::new(start + Duration::from_secs(5));
     let first = endpoint.acquire(600, soon).await.expect("in time").expect("well");
     for _ in 0..3 {
@@ -455,7 +454,7 @@ async fn a_turn_that_would_come_too_late_is_refused_at_once_and_costs_nothing() 
 
 #[test]
 fn the_pace_is_corrected_by_what_was_spent() {
-    let now = tokio::time::Instant::now();
+    let now = Instant::now();
     let mut rate_limit = RateLimit::new(None, Some(600), now);
     assert_eq!(rate_limit.take(600, now), Duration::ZERO);
     assert_eq!(rate_limit.wait(60, now), Duration::from_secs(6));
@@ -473,7 +472,7 @@ fn the_pace_is_corrected_by_what_was_spent() {
 }
 
 /// Left alone from `now` on, for the first time.
-fn opened(now: tokio::time::Instant) -> Breaker {
+fn opened(now: Instant) -> Breaker {
     let mut breaker = Breaker::Closed(POLICY.failures - 1);
     breaker.fail(Entry::Regular, FailureDuration::Brief, POLICY, now);
     breaker
@@ -481,7 +480,7 @@ fn opened(now: tokio::time::Instant) -> Breaker {
 
 #[test]
 fn a_breaker_opens_after_failures_in_a_row() {
-    let now = tokio::time::Instant::now();
+    let now = Instant::now();
     let mut breaker = Breaker::Closed(0);
     for _ in 0..2 {
         breaker.fail(Entry::Regular, FailureDuration::Brief, POLICY, now);
@@ -501,7 +500,7 @@ fn a_breaker_opens_after_failures_in_a_row() {
 
 #[test]
 fn one_probe_decides() {
-    let mut later = tokio::time::Instant::now();
+    let mut later = Instant::now();
     let mut breaker = opened(later);
     later += POLICY.cool_down;
     assert_eq!(breaker.enter(POLICY, later), Some(Entry::Probe));
@@ -521,7 +520,7 @@ fn one_probe_decides() {
 
 #[test]
 fn an_outage_is_waited_out_while_it_is_young() {
-    let mut now = tokio::time::Instant::now();
+    let mut now = Instant::now();
     let mut breaker = opened(now);
     let mut pauses = Vec::new();
     while let Some(until) = breaker.worth_waiting_for(POLICY, now) {

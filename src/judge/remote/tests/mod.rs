@@ -8,16 +8,18 @@ mod setup;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::{Config, EndpointConfig, Flavor, Remote};
+use crate::judge::deadline::Deadline;
 use crate::judge::inquiry::{AnswerForm, BackendAnswer, ChatRole, Finding, Inquiry, PromptMessage};
 use crate::stages::{Unavailable, UnavailableCode};
 
@@ -67,11 +69,15 @@ fn remote(config: Config) -> Remote {
 }
 
 async fn answer(remote: &Remote, want: AnswerForm) -> Result<Finding, Unavailable> {
-    remote.answer(&inquiry(want), in_a_minute()).await
+    remote.answer(&inquiry(want), &in_a_minute()).await
 }
 
-fn in_a_minute() -> Instant {
-    tokio::time::Instant::now().into_std() + Duration::from_mins(1)
+fn in_a_minute() -> Deadline {
+    within(Duration::from_mins(1))
+}
+
+fn within(time: Duration) -> Deadline {
+    Deadline::new(Instant::now() + time)
 }
 
 /// The failure's code and a part of its message.

@@ -13,8 +13,8 @@ fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     directory
 }
 
-fn rendered(files: &[(&str, &str)], name: Option<&str>) -> Result<String, String> {
-    let template = ChatTemplate::load(directory(files).path(), name).map_err(|error| error.to_string())?;
+fn rendered(files: &[(&str, &str)]) -> Result<String, String> {
+    let template = ChatTemplate::load(directory(files).path()).map_err(|error| error.to_string())?;
     let message = ChatMessage { role: "user", text: "hi", untrusted: &[] };
     Ok(template.render(&[message], &end(ANSWER)).unwrap().text)
 }
@@ -26,35 +26,34 @@ const NAMED: &str =
 
 #[test]
 fn a_template_file_goes_before_the_configuration() {
-    assert_eq!(rendered(&[("tokenizer_config.json", CONFIG)], None).unwrap(), "<b>config");
+    assert_eq!(rendered(&[("tokenizer_config.json", CONFIG)]).unwrap(), "<b>config");
     assert_eq!(
-        rendered(&[("tokenizer_config.json", CONFIG), ("chat_template.jinja", "{{ eos_token }}file")], None).unwrap(),
+        rendered(&[("tokenizer_config.json", CONFIG), ("chat_template.jinja", "{{ eos_token }}file")]).unwrap(),
         "</b>file"
     );
-    assert_eq!(rendered(&[("chat_template.json", r#"{"chat_template": "json"}"#)], None).unwrap(), "json");
+    assert_eq!(rendered(&[("chat_template.json", r#"{"chat_template": "json"}"#)]).unwrap(), "json");
     let map = r#"{"bos_token": "old", "eos_token": "<e>"}"#;
     let files = [("tokenizer_config.json", CONFIG), ("special_tokens_map.json", map)];
-    assert_eq!(rendered(&files, None).unwrap(), "<b>config");
+    assert_eq!(rendered(&files).unwrap(), "<b>config");
 }
 
 #[test]
-fn one_of_several_templates_is_chosen_by_its_name() {
-    let files = [("tokenizer_config.json", NAMED)];
-    assert_eq!(rendered(&files, None).unwrap(), "plain");
-    assert_eq!(rendered(&files, Some("tool_use")).unwrap(), "tools");
-    let unknown = rendered(&files, Some("rag")).unwrap_err();
-    assert!(unknown.ends_with("no chat template is named `rag`; there is `default`, `tool_use`"), "{unknown}");
+fn of_several_templates_the_default_one_is_taken() {
+    assert_eq!(rendered(&[("tokenizer_config.json", NAMED)]).unwrap(), "plain");
+    let others = NAMED.replace("default", "rag");
+    let none = rendered(&[("tokenizer_config.json", &others)]).unwrap_err();
+    assert!(none.ends_with("no chat template is named `default`; there is `rag`, `tool_use`"), "{none}");
 }
 
 #[test]
 fn a_directory_without_a_template_says_what_was_looked_at_and_what_to_do() {
-    let missing = rendered(&[("tokenizer_config.json", "{}")], None).unwrap_err();
+    let missing = rendered(&[("tokenizer_config.json", "{}")]).unwrap_err();
     for part in ["chat_template.jinja", "tokenizer_config.json", "chat_template.json", "put the template"] {
         assert!(missing.contains(part), "{missing}");
     }
-    assert!(rendered(&[], None).unwrap_err().starts_with("no chat template"));
+    assert!(rendered(&[]).unwrap_err().starts_with("no chat template"));
     let null = [("tokenizer_config.json", r#"{"chat_template": null}"#)];
-    assert!(rendered(&null, None).unwrap_err().starts_with("no chat template"));
+    assert!(rendered(&null).unwrap_err().starts_with("no chat template"));
 }
 
 #[test]
@@ -71,11 +70,11 @@ fn a_broken_file_is_named() {
         ("chat_template.jinja", "{% for %}", "line 1, column "),
     ];
     for (name, content, said) in cases {
-        let error = rendered(&[(name, content)], None).unwrap_err();
+        let error = rendered(&[(name, content)]).unwrap_err();
         assert!(error.contains(&format!("{name}: ")) && error.contains(said), "{error}");
     }
     let directory = directory(&[]);
     fs::write(directory.path().join("chat_template.jinja"), b"\xff").unwrap();
-    let error = ChatTemplate::load(directory.path(), None).unwrap_err().to_string();
+    let error = ChatTemplate::load(directory.path()).unwrap_err().to_string();
     assert!(error.contains("chat_template.jinja: cannot be read"), "{error}");
 }

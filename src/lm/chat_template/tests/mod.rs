@@ -98,18 +98,12 @@ fn thinking_is_cut_out_of_earlier_turns_and_can_be_switched_off() {
 }
 
 #[test]
-fn the_date_is_the_callers_or_the_templates_own() {
+fn the_date_is_the_templates_own() {
     assert_eq!(
         text(HEADERS_DATE, &[SYSTEM, QUESTION], &end(ANSWER)).unwrap(),
         "<s><|start_header_id|>system<|end_header_id|>\n\nToday: 26 Jul 2024\n\nBe brief.<|eot_id|>\
          <|start_header_id|>user<|end_header_id|>\n\nIs <b> 2 > 1?<|eot_id|>\
          <|start_header_id|>assistant<|end_header_id|>\n\n"
-    );
-    let leap_day = ChatOptions { now: Some(1_709_164_800), ..ChatOptions::default() };
-    assert_eq!(
-        text(HEADERS_DATE, &[AGAIN], &leap_day).unwrap(),
-        "<s><|start_header_id|>system<|end_header_id|>\n\nToday: 29 Feb 2024\n\n<|eot_id|>\
-         <|start_header_id|>user<|end_header_id|>\n\nSure?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
     );
     let raised = ChatTemplateError::Raised("I cannot speak as tool".to_owned());
     assert_eq!(text(HEADERS_DATE, &[QUESTION, RESULT], &end(ANSWER)), Err(raised));
@@ -119,8 +113,6 @@ fn the_date_is_the_callers_or_the_templates_own() {
 fn a_template_that_reads_the_clock_unasked_is_told_a_fixed_date() {
     let source = "{%- set today = strftime_now('%d %B %Y') -%}{{ today }}: {{ messages[-1].content }}";
     assert_eq!(text(source, &[AGAIN], &end(ANSWER)).unwrap(), "26 July 2024: Sure?");
-    let leap_day = ChatOptions { now: Some(1_709_164_800), ..ChatOptions::default() };
-    assert_eq!(text(source, &[AGAIN], &leap_day).unwrap(), "29 February 2024: Sure?");
     let asks = "{%- if strftime_now  is not defined -%}some day{%- else -%}{{ strftime_now('%Y') }}{%- endif -%}";
     assert_eq!(text(asks, &[AGAIN], &end(ANSWER)).unwrap(), "some day");
 }

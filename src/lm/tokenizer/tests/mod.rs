@@ -28,7 +28,7 @@ fn tokens(tokenizer: &Tokenizer, prompt: &Rendered) -> Vec<String> {
 
 /// What the library makes of a text that is all trusted.
 fn reference(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-    tokenizer.inner().encode(text, false).unwrap().get_ids().to_vec()
+    tokenizer.inner.encode(text, false).unwrap().get_ids().to_vec()
 }
 
 /// How many tokens can be taken for commands.

@@ -16,7 +16,7 @@ mod tests;
 mod tokenizer;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use self::config::HopsConfig;
 pub use self::demonstration::{Demonstration, Flaw};
@@ -118,8 +118,8 @@ impl Hops {
 
 /// How the world is searched: one passage, short, and nothing for a name that there is not. Otherwise a search for a
 /// misspelt name would find the same wrong person every time.
-pub(super) fn environment_config(folder: &str) -> QaSearchConfig {
-    let file = |name: &str| PathBuf::from(folder).join(name);
+pub(in crate::train) fn environment_config(folder: impl AsRef<Path>) -> QaSearchConfig {
+    let file = |name: &str| folder.as_ref().join(name);
     QaSearchConfig {
         top_k: 1,
         match_terms: MatchTerms::All,

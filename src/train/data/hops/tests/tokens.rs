@@ -123,7 +123,7 @@ fn the_engine_reads_the_files_and_writes_the_same() {
     HOPS.write(folder.path()).unwrap();
     let folder = folder.path().join("tokenizer");
     let tokenizer = crate::lm::tokenizer::Tokenizer::load(&folder).unwrap();
-    let template = ChatTemplate::load(&folder, None).unwrap();
+    let template = ChatTemplate::load(&folder).unwrap();
     assert_eq!(tokenizer.vocabulary_size(), HOPS.tokenizer().vocabulary_size);
 
     let demonstration = HOPS.demonstrations().first().unwrap();
