@@ -13,6 +13,7 @@
 //!
 //! | rank | module | what it is |
 //! |---|---|---|
+//! | 0 | [`named`] | closed lists of things with names |
 //! | 0 | [`locks`] | locks, whoever panicked with one |
 //! | 0 | [`trajectory`] | what is scored |
 //! | 1 | [`toolcall`] | policy text to tool calls; arguments against JSON Schema; answers |
@@ -46,6 +47,9 @@
 //!    finite differences.
 //! 6. Schemas are compiled once and never fetched: jsonschema's http and file resolving is off.
 //! 7. `#[cfg(feature = ..)]` stands on `mod` lines and in Cargo.toml, not inside functions.
+
+#[macro_use]
+pub mod named;
 
 #[warn(clippy::disallowed_methods)]
 pub mod advantage;

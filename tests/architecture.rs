@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A module's rank: it uses only modules of a strictly lower one.
-const RANKS: [(&str, u8); 17] = [
+const RANKS: [(&str, u8); 18] = [
+    ("named", 0),
     ("locks", 0),
     ("trajectory", 0),
     ("toolcall", 1),

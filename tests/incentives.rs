@@ -21,6 +21,10 @@ use serde_json::{Value, json};
 const ROUNDING: f64 = 1e-9;
 
 fn rewards(rubric: &str, trajectories: &[Value]) -> Vec<f64> {
+    rewards_of(&json!(rubric), trajectories)
+}
+
+fn rewards_of(rubric: &Value, trajectories: &[Value]) -> Vec<f64> {
     let engine = Engine::new(Catalog::open(None).unwrap(), 1 << 20);
     let of = |chunk: &[Value]| -> Vec<f64> {
         let body = json!({"rubric": rubric, "trajectories": chunk}).to_string();
@@ -291,6 +295,64 @@ mod tool_use {
             assert!((rewards("tool_use", &[turn(&text, wanting(1))])[0] - none).abs() < ROUNDING, "{text}");
         }
         assert!(none > rewards("tool_use", &[turn(BROKEN, wanting(1))])[0]);
+    }
+}
+
+/// Penalties, in a rubric that asks for nothing else of the calls.
+mod penalties {
+    use super::*;
+
+    /// What each of these turns loses by repeating calls.
+    fn lost(turns: &[Vec<String>]) -> Vec<f64> {
+        let trajectory = |turns: &Vec<String>| {
+            let said = |text: &String| {
+                [json!({"role": "assistant", "content": text}), json!({"role": "tool", "content": "1"})]
+            };
+            json!({"messages": turns.iter().flat_map(said).collect::<Vec<_>>(), "tools": tools()})
+        };
+        let rubric = json!({
+            "name": "repeats",
+            "reward": {"min": -100.0, "max": 0.0},
+            "stages": [{"kind": "expr", "expr": "1", "weight": 1.0}],
+            "penalties": [{"kind": "repeat_calls", "weight": 1.0}],
+        });
+        rewards_of(&rubric, &turns.iter().map(trajectory).collect::<Vec<_>>()).iter().map(|reward| -reward).collect()
+    }
+
+    fn mistakes(call: &str) -> [String; 6] {
+        [
+            call.replacen('{', "", 1),
+            call.replace("}}", "}"),
+            call.replacen(':', ",", 1),
+            call.replacen('"', "'", 3),
+            call.replace("</tool_call>", ""),
+            call[..call.len() / 2].to_owned(),
+        ]
+    }
+
+    #[test]
+    fn to_break_a_repeat_does_not_hide_it() {
+        let one = call("f", &json!({"a": 1, "b": [2, {"c": "x y"}]}));
+        for broken in mistakes(&one) {
+            for times in 1..4 {
+                let whole = vec![one.clone(); times + 1];
+                let most = [vec![one.clone()], vec![broken.clone(); times]].concat();
+                let none = vec![broken.clone(); times + 1];
+                let turns = [whole.clone(), vec![whole.concat()], most.clone(), vec![most.concat()], none];
+                assert_eq!(lost(&turns), [times as f64; 5], "{broken}");
+            }
+            // A call that puts right what does not parse is none.
+            assert_eq!(lost(&[vec![broken.clone(), one.clone()], vec![broken]]), [0.0; 2]);
+        }
+    }
+
+    #[test]
+    fn another_call_that_does_not_parse_is_no_repeat() {
+        let broken = |a: usize| call("f", &json!({"a": a})).replace("}}", "}");
+        assert_eq!(
+            lost(&[(0..5).map(broken).collect(), vec![broken(1), call("f", &json!({"a": 2})), broken(3)]]),
+            [0.0; 2]
+        );
     }
 }
 

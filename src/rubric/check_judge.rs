@@ -1,7 +1,8 @@
 //! From a judge stage's entry in the file to a [`JudgeStage`].
 
 use super::check_value::{Result, only, unit, word};
-use super::error::{RubricError, escape_pointer};
+use super::error::RubricError;
+use super::escape_pointer;
 use super::file::StageFile;
 use crate::stages::{JudgeKind, JudgeMode, JudgeStage, Label, Panel, Stage, UnitScore};
 

@@ -92,7 +92,7 @@ fn tool_match(options: &StageFile, at: &str) -> Result<Measure> {
 }
 
 fn tokenizer(options: &StageFile, at: &str) -> Result<Tokenizer> {
-    let named = |name: &str| word(name, &format!("{at}/tokenizer"), &Tokenizer::ALL, Tokenizer::name);
+    let named = |name: &str| word(name, &format!("{at}/tokenizer"), &Tokenizer::ALL, Tokenizer::as_str);
     options.tokenizer.as_deref().map_or(Ok(Tokenizer::V13a), named)
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 use toml::de::{DeTable, DeValue};
 
-use crate::toolcall::schema::bounded_pointer;
+use crate::toolcall::schema::{bounded_pointer, escape_pointer};
 
 /// Line and column of a text, both counted from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,11 +107,7 @@ fn offset_in_json(text: &str, pointer: &str) -> usize {
         Err(error) => {
             let line_starts = text.match_indices('\n').map(|(newline, _)| newline + 1);
             let start = std::iter::once(0).chain(line_starts).nth(error.line().saturating_sub(1)).unwrap_or(0);
-            let mut offset = text.len().min(start + error.column().saturating_sub(1));
-            while !text.is_char_boundary(offset) {
-                offset -= 1;
-            }
-            return offset;
+            return text.floor_char_boundary(start + error.column().saturating_sub(1));
         }
     };
     for key in keys_of(pointer) {
@@ -159,24 +155,11 @@ fn offset_of(text: &str, pointer: &str) -> usize {
 /// The path of a serde error as a JSON pointer (RFC 6901), cut where it is very long: keys are anybody's.
 pub fn json_pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
-    let whole = path.iter().fold(String::new(), |mut pointer, segment| {
-        match segment {
-            Segment::Map { key } => {
-                pointer.push('/');
-                pointer.push_str(&escape_pointer(key));
-            }
-            Segment::Seq { index } => {
-                pointer.push('/');
-                pointer.push_str(&index.to_string());
-            }
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-        pointer
-    });
+    let part = |segment: &Segment| match segment {
+        Segment::Map { key } => format!("/{}", escape_pointer(key)),
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Enum { .. } | Segment::Unknown => String::new(),
+    };
+    let whole: String = path.iter().map(part).collect();
     bounded_pointer(&whole)
-}
-
-/// A key as it stands in a JSON pointer.
-pub fn escape_pointer(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

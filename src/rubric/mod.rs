@@ -18,8 +18,10 @@ use std::sync::Arc;
 
 pub use catalog::{Catalog, CatalogError, DEFAULT, SHIPPED};
 pub use check::version_of;
-pub use error::{Location, RubricError, escape_pointer, in_words, json_pointer, locate, without_place};
+pub use error::{Location, RubricError, in_words, json_pointer, locate, without_place};
 pub use object::{Object, object, objects};
+
+pub use crate::toolcall::schema::escape_pointer;
 
 use crate::shaping::{Over, Penalty, Position, RewardRange, Schedule, StagePlan, normalize_weights};
 use crate::stages::{Measure, Reading, Stage};

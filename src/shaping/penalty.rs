@@ -1,6 +1,10 @@
 //! Penalties: what is taken off the reward whatever the stages earned. Pure.
 
-use crate::stages::{Evidence, Field, NoScore, NoScoreCode, identity};
+use std::collections::BTreeSet;
+use std::ops::Bound::{Included, Unbounded};
+
+use crate::stages::{CallVerdict, Evidence, Field, NoScore, NoScoreCode, identity};
+use crate::trajectory::ToolFormat;
 
 /// What a penalty punishes. Amounts are in reward units.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,7 +17,7 @@ pub enum PenaltyKind {
         /// `L_cache`: over how many tokens before that it grows, in tokens.
         cache_tokens: u64,
     },
-    /// 1 for each call that repeats an earlier one exactly (ours).
+    /// 1 for each call that repeats an earlier one exactly, as far as it can be read where it does not parse (ours).
     RepeatCalls,
     /// 1 for each call attempt beyond the budget, well-formed or not (ours).
     CallBudget {
@@ -77,11 +81,37 @@ pub fn soft_overlong(length: u64, max_tokens: u64, cache_tokens: u64) -> f64 {
     }
 }
 
-/// How many well-formed calls equal an earlier one in name and arguments.
+/// How many attempts at calls repeat an earlier one: well-formed calls that equal one in name and arguments, and what does not
+/// parse and says no more than one. To break a repeat must not hide it.
 fn repeats(evidence: &Evidence<'_>) -> usize {
     let mut calls: Vec<_> = evidence.calls().map(identity).collect();
     let total = calls.len();
     calls.sort_unstable();
     calls.dedup();
-    total - calls.len()
+    total - calls.len() + broken_repeats(evidence)
+}
+
+/// How many attempts that do not parse have the letters and digits that an earlier one begins with. A cut or a mistake of syntax
+/// takes brackets, quotes and the end; to change more takes no less than to make a well-formed call another one.
+fn broken_repeats(evidence: &Evidence<'_>) -> usize {
+    if !evidence.verdicts().any(|verdict| *verdict == CallVerdict::Malformed) {
+        return 0;
+    }
+    let mut said = BTreeSet::new();
+    let mut repeats = 0;
+    for (turn, (_, source)) in evidence.turns.iter().zip(evidence.trajectory.turns()) {
+        let text = match (turn.parsed.format, source.native_calls) {
+            (Some(ToolFormat::Openai), Some(calls)) => calls,
+            _ => &*source.text,
+        };
+        for attempt in &turn.parsed.attempts {
+            let span = text.get(attempt.span.clone()).unwrap_or_default();
+            let letters: String = span.chars().filter(|c| c.is_alphanumeric()).collect();
+            let next = said.range::<str, _>((Included(&*letters), Unbounded)).next();
+            let is_repeat = next.is_some_and(|earlier: &String| earlier.starts_with(&letters));
+            repeats += usize::from(is_repeat && attempt.result.is_err());
+            said.insert(letters);
+        }
+    }
+    repeats
 }

@@ -53,19 +53,20 @@ pub enum JudgeMode {
     Rank,
 }
 
-/// What the modes are called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JudgeKind {
-    /// [`JudgeMode::LabelLogprob`].
-    LabelLogprob,
-    /// [`JudgeMode::Match`].
-    Match,
-    /// [`JudgeMode::Generate`].
-    Generate,
-    /// [`JudgeMode::RewardModel`].
-    RewardModel,
-    /// [`JudgeMode::Rank`].
-    Rank,
+named! {
+    /// What the modes are called.
+    pub enum JudgeKind {
+        /// [`JudgeMode::LabelLogprob`].
+        LabelLogprob = "label_logprob",
+        /// [`JudgeMode::Match`].
+        Match = "match",
+        /// [`JudgeMode::Generate`].
+        Generate = "generate",
+        /// [`JudgeMode::RewardModel`].
+        RewardModel = "reward_model",
+        /// [`JudgeMode::Rank`].
+        Rank = "rank",
+    }
 }
 
 /// Something that a judge may say, and what it is worth.
@@ -77,30 +78,15 @@ pub struct Label {
     pub value: UnitScore,
 }
 
-/// How the scores of several judges become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Panel {
-    /// Their mean.
-    Mean,
-    /// The middle one; the mean of the middle two.
-    Median,
-    /// The lowest.
-    Min,
-}
-
-impl JudgeKind {
-    /// Every mode.
-    pub const ALL: [Self; 5] = [Self::LabelLogprob, Self::Match, Self::Generate, Self::RewardModel, Self::Rank];
-
-    /// The name in rubric files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LabelLogprob => "label_logprob",
-            Self::Match => "match",
-            Self::Generate => "generate",
-            Self::RewardModel => "reward_model",
-            Self::Rank => "rank",
-        }
+named! {
+    /// How the scores of several judges become one.
+    pub enum Panel {
+        /// Their mean.
+        Mean = "mean",
+        /// The middle one; the mean of the middle two.
+        Median = "median",
+        /// The lowest.
+        Min = "min",
     }
 }
 
@@ -119,20 +105,6 @@ impl JudgeMode {
     /// The name in rubric files.
     pub const fn as_str(&self) -> &'static str {
         self.kind().as_str()
-    }
-}
-
-impl Panel {
-    /// Every way.
-    pub const ALL: [Self; 3] = [Self::Mean, Self::Median, Self::Min];
-
-    /// The name in rubric files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Mean => "mean",
-            Self::Median => "median",
-            Self::Min => "min",
-        }
     }
 }
 

@@ -220,13 +220,22 @@ impl From<Unavailable> for NoScore {
 }
 
 impl Stage {
+    /// What is scored before anything is cut.
+    fn uncut(&self) -> &Self {
+        match self {
+            Self::Binary { of, .. } => of.uncut(),
+            _ => self,
+        }
+    }
+
     /// The judge that it asks; of a binary one, that whose score it cuts.
     pub fn judge(&self) -> Option<&JudgeStage> {
-        match self {
-            Self::Judge(judge) => Some(judge),
-            Self::Binary { of, .. } => of.judge(),
-            Self::Measure(_) | Self::Expr(_) => None,
-        }
+        if let Self::Judge(judge) = self.uncut() { Some(judge) } else { None }
+    }
+
+    /// The measure that it is made of: itself, or what is cut.
+    pub fn measure(&self) -> Option<&Measure> {
+        if let Self::Measure(measure) = self.uncut() { Some(measure) } else { None }
     }
 
     /// Scores the evidence. `earlier` looks up the score of an earlier stage by its place in the rubric.
@@ -258,23 +267,12 @@ impl Stage {
 
     /// Whether the score is about the answer's text.
     pub fn asks_for_answer(&self) -> bool {
-        match self {
-            Self::Measure(Measure::ExactMatch | Measure::F1 | Measure::Bleu(_) | Measure::LaBleu(_))
-            | Self::Judge(_) => true,
-            Self::Binary { of, .. } => of.asks_for_answer(),
-            Self::Measure(_) | Self::Expr(_) => false,
-        }
+        self.judge().is_some() || self.measure().is_some_and(Measure::compares_with_references)
     }
 
     /// Whether the score compares with the trajectory's references, and there is none without one.
     pub fn needs_references(&self) -> bool {
-        match self {
-            Self::Judge(judge) => judge.needs_references(),
-            Self::Binary { of, .. } => of.needs_references(),
-            Self::Measure(_) | Self::Expr(_) => self.takes(|measure| {
-                matches!(measure, Measure::ExactMatch | Measure::F1 | Measure::Bleu(_) | Measure::LaBleu(_))
-            }),
-        }
+        self.judge().is_some_and(JudgeStage::needs_references) || self.takes(Measure::compares_with_references)
     }
 
     /// Whether the score compares with the trajectory's reference calls, and there is none without them.
@@ -293,11 +291,9 @@ impl Stage {
 
     /// Whether a measure that it is made of is such a one.
     fn takes(&self, such: fn(&Measure) -> bool) -> bool {
-        match self {
-            Self::Measure(measure) => such(measure),
-            Self::Judge(_) => false,
-            Self::Binary { of, .. } => of.takes(such),
+        match self.uncut() {
             Self::Expr(expr) => expr.takes(such),
+            stage => stage.measure().is_some_and(such),
         }
     }
 
@@ -305,18 +301,14 @@ impl Stage {
     pub fn ranks(&self) -> bool {
         self.judge().is_some_and(|judge| matches!(judge.mode, JudgeMode::Rank))
     }
-
-    /// The measure that it is made of: itself, or what is cut.
-    pub fn measure(&self) -> Option<&Measure> {
-        match self {
-            Self::Measure(measure) => Some(measure),
-            Self::Binary { of, .. } => of.measure(),
-            Self::Judge(_) | Self::Expr(_) => None,
-        }
-    }
 }
 
 impl Measure {
+    /// Whether it compares the answer's text with the trajectory's references.
+    fn compares_with_references(&self) -> bool {
+        matches!(self, Self::ExactMatch | Self::F1 | Self::Bleu(_) | Self::LaBleu(_))
+    }
+
     /// Scores the evidence.
     ///
     /// # Errors

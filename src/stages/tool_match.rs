@@ -15,33 +15,19 @@ use crate::toolcall::{Call, reference_arguments};
 /// Most policy calls that take part in the assignment, which is cubic; later ones count as surplus.
 pub(crate) const MAX_MATCHED_CALLS: usize = 256;
 
-/// How matches become a score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MatchMode {
-    /// 1 if every reference call is made exactly and no other call is, else 0.
-    Strict,
-    /// Sum of similarities over the number of references: surplus calls cost nothing.
-    Fractional,
-    /// Twice the sum of similarities over calls plus references: surplus calls cost.
-    F1,
-    /// The sum of similarities over calls plus references less that sum: surplus calls cost so much that to make several for
-    /// one reference earns what it earns on average to make any one of them, and less where the wrong ones are similar, too. Of
-    /// equal calls no more match than there are equal references, and one at least: a repeat is no near miss of other references.
-    Jaccard,
-}
-
-impl MatchMode {
-    /// Every way.
-    pub const ALL: [Self; 4] = [Self::Strict, Self::Fractional, Self::F1, Self::Jaccard];
-
-    /// The name in rubric files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Strict => "strict",
-            Self::Fractional => "fractional",
-            Self::F1 => "f1",
-            Self::Jaccard => "jaccard",
-        }
+named! {
+    /// How matches become a score.
+    pub enum MatchMode {
+        /// 1 if every reference call is made exactly and no other call is, else 0.
+        Strict = "strict",
+        /// Sum of similarities over the number of references: surplus calls cost nothing.
+        Fractional = "fractional",
+        /// Twice the sum of similarities over calls plus references: surplus calls cost.
+        F1 = "f1",
+        /// The sum of similarities over calls plus references less that sum: surplus calls cost so much that to make several for
+        /// one reference earns what it earns on average to make any one of them, and less where the wrong ones are similar, too. Of
+        /// equal calls no more match than there are equal references, and one at least: a repeat is no near miss of other references.
+        Jaccard = "jaccard",
     }
 }
 

@@ -2,26 +2,27 @@
 //! of n-grams. The language-specific ones that need a model or a dictionary (`ja-mecab`, `spm`, ..) are not here.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::str::FromStr;
 
 use super::split::{Class, Edges, Rules, byte_classes, split};
 use super::unicode;
 
-/// How a segment becomes tokens, under sacreBLEU's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Tokenizer {
-    /// `none`: split at white space.
-    None,
-    /// `13a`: mteval-v13a, for languages that separate words by blanks; sacreBLEU's default.
-    #[default]
-    V13a,
-    /// `intl`: mteval-v14, punctuation and symbols of all of Unicode.
-    Intl,
-    /// `zh`: Chinese characters one by one, the rest as mteval-v13a.
-    Zh,
-    /// `char`: every character that is not white space.
-    Char,
+named! {
+    /// How a segment becomes tokens, under sacreBLEU's names.
+    #[derive(Default)]
+    pub enum Tokenizer {
+        /// `none`: split at white space.
+        None = "none",
+        /// `13a`: mteval-v13a, for languages that separate words by blanks; sacreBLEU's default.
+        #[default]
+        V13a = "13a",
+        /// `intl`: mteval-v14, punctuation and symbols of all of Unicode.
+        Intl = "intl",
+        /// `zh`: Chinese characters one by one, the rest as mteval-v13a.
+        Zh = "zh",
+        /// `char`: every character that is not white space.
+        Char = "char",
+    }
 }
 
 /// The name of no tokenizer.
@@ -30,20 +31,6 @@ pub enum Tokenizer {
 pub struct UnknownTokenizer(pub String);
 
 impl Tokenizer {
-    /// Every tokenizer.
-    pub const ALL: [Self; 5] = [Self::None, Self::V13a, Self::Intl, Self::Zh, Self::Char];
-
-    /// sacreBLEU's name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::V13a => "13a",
-            Self::Intl => "intl",
-            Self::Zh => "zh",
-            Self::Char => "char",
-        }
-    }
-
     /// The tokens of a segment, as sacreBLEU counts them.
     pub fn tokenize(self, text: &str) -> Vec<String> {
         let mut tokens = Vec::new();
@@ -66,19 +53,13 @@ impl Tokenizer {
     }
 }
 
-impl fmt::Display for Tokenizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 impl FromStr for Tokenizer {
     type Err = UnknownTokenizer;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::ALL
             .into_iter()
-            .find(|tokenizer| tokenizer.name() == name)
+            .find(|tokenizer| tokenizer.as_str() == name)
             .ok_or_else(|| UnknownTokenizer(name.to_owned()))
     }
 }

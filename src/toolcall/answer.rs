@@ -2,7 +2,6 @@
 //! where it stands. Reasoning is taken out before anything is matched. Knows no metric and no format but harmony.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -13,54 +12,23 @@ use super::visible::Visible;
 use super::{harmony, react, scan};
 use crate::trajectory::ToolFormat;
 
-/// Where the answer is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AnswerFrom {
-    /// The last complete `<answer>..</answer>` outside `<information>` (E1).
-    AnswerTag,
-    /// The last complete `\boxed{..}` (E2).
-    Boxed,
-    /// After the last `####`, to the end of the line (E3).
-    Hash4,
-    /// After the last `Final Answer:` at a line start, to the end (E4).
-    FinalAnswer,
-    /// The assistant's last message in harmony's final channel (E5).
-    HarmonyFinal,
-    /// As [`Self::AnswerTag`], if the whole text keeps the format of Search-R1 (E6).
-    SearchR1,
-    /// All visible text.
-    LastMessage,
-}
-
-impl AnswerFrom {
-    /// Every place.
-    pub const ALL: [Self; 7] = [
-        Self::AnswerTag,
-        Self::Boxed,
-        Self::Hash4,
-        Self::FinalAnswer,
-        Self::HarmonyFinal,
-        Self::SearchR1,
-        Self::LastMessage,
-    ];
-
-    /// The name used in rubrics and reports.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AnswerTag => "answer_tag",
-            Self::Boxed => "boxed",
-            Self::Hash4 => "hash4",
-            Self::FinalAnswer => "final_answer",
-            Self::HarmonyFinal => "harmony_final",
-            Self::SearchR1 => "search_r1",
-            Self::LastMessage => "last_message",
-        }
-    }
-}
-
-impl fmt::Display for AnswerFrom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+named! {
+    /// Where the answer is looked for.
+    pub enum AnswerFrom {
+        /// The last complete `<answer>..</answer>` outside `<information>` (E1).
+        AnswerTag = "answer_tag",
+        /// The last complete `\boxed{..}` (E2).
+        Boxed = "boxed",
+        /// After the last `####`, to the end of the line (E3).
+        Hash4 = "hash4",
+        /// After the last `Final Answer:` at a line start, to the end (E4).
+        FinalAnswer = "final_answer",
+        /// The assistant's last message in harmony's final channel (E5).
+        HarmonyFinal = "harmony_final",
+        /// As [`Self::AnswerTag`], if the whole text keeps the format of Search-R1 (E6).
+        SearchR1 = "search_r1",
+        /// All visible text.
+        LastMessage = "last_message",
     }
 }
 

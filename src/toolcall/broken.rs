@@ -1,8 +1,6 @@
 //! Whether a JSON object that does not parse was to be a call: what a policy breaks must not pay as if it had not tried. In: a
 //! cursor at the object; out: yes or no. Knows the keys of a call.
 
-use memchr::{memchr2, memchr3};
-
 use super::cursor::Cursor;
 use super::expression::skip_expression;
 use super::python::{identifier, quoted};
@@ -35,31 +33,10 @@ pub(super) fn opens_call(mut cursor: Cursor<'_>) -> bool {
 /// Whether broken JSON behind a call was to be another one: it begins as an object does, in whatever quotes, or with the key of a
 /// name, or has the keys of a call.
 pub(super) fn follows_call(cursor: Cursor<'_>) -> bool {
-    begins_call(cursor) || opens_call(cursor)
-}
-
-/// Whether the object at the cursor begins as a call does, as far as its first bytes tell.
-pub(super) fn begins_call(mut cursor: Cursor<'_>) -> bool {
-    pass_braces(&mut cursor);
-    let quote = cursor.rest().chars().next().is_none_or(|first| matches!(first, '"' | '\'' | '“' | '”' | '‘' | '’'));
-    quote || begins_with_name(cursor)
-}
-
-/// Whether the first key of the object at the cursor is one of a call.
-pub(super) fn names_call(mut cursor: Cursor<'_>) -> bool {
-    pass_braces(&mut cursor);
-    key(&mut cursor).is_some_and(|key| key == "name" || is_arguments(key))
-}
-
-/// Whether the object at the cursor has a name first and arguments behind it.
-pub(super) fn is_call(mut cursor: Cursor<'_>) -> bool {
-    pass_braces(&mut cursor);
-    key(&mut cursor) == Some("name") && quoted(&mut cursor).is_some() && {
-        cursor.skip_blanks();
-        let separated = cursor.eat_byte(b',');
-        cursor.skip_blanks();
-        separated && key(&mut cursor).is_some_and(is_arguments)
-    }
+    let mut inside = cursor;
+    pass_braces(&mut inside);
+    let quote = inside.rest().chars().next().is_none_or(|first| matches!(first, '"' | '\'' | '“' | '”' | '‘' | '’'));
+    quote || begins_with_name(inside) || opens_call(cursor)
 }
 
 /// Passes a key, its colon and blanks.
@@ -108,7 +85,7 @@ fn keys_of(object: &str, strings_have_lines: bool) -> Vec<&str> {
     while let Some(byte) = cursor.peek() {
         match byte {
             b'"' | b'\'' if !open.contains(&byte) => {
-                if let Some(text) = in_quotes(&mut cursor, byte, strings_have_lines) {
+                if let Some(text) = cursor.in_quotes(strings_have_lines) {
                     let mut behind = cursor;
                     behind.skip_blanks();
                     // The colon may be what is missing.
@@ -130,23 +107,4 @@ fn keys_of(object: &str, strings_have_lines: bool) -> Vec<&str> {
         cursor.at = object.ceil_char_boundary(cursor.at + 1);
     }
     keys
-}
-
-/// What stands between the quote at the cursor and the next one, which the cursor passes. Without lines nothing behind the end
-/// of the line is looked at, not even where it is escaped: the next line may ask again.
-fn in_quotes<'t>(cursor: &mut Cursor<'t>, quote: u8, has_lines: bool) -> Option<&'t str> {
-    let rest = cursor.rest();
-    let mut at = 1;
-    loop {
-        let ahead = rest.as_bytes().get(at..)?;
-        at += if has_lines { memchr2(quote, b'\\', ahead) } else { memchr3(quote, b'\\', b'\n', ahead) }?;
-        match rest.as_bytes().get(at..)? {
-            [b'\n', ..] => return None,
-            [b'\\', b'\n', ..] if !has_lines => return None,
-            [b'\\', ..] => at += 2,
-            _ => break,
-        }
-    }
-    cursor.at += at + 1;
-    rest.get(1..at)
 }

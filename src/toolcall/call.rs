@@ -4,21 +4,26 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::budget::{Budget, too_many};
 use super::codes::Fault;
 use super::json::{self, Checked, Strict};
+use super::lenient::Found;
 use super::scan::Scan;
 use super::{Call, ErrorCode, Malformed, Repair, lenient};
 
-/// JSON that was read as a call object: where it ends, and what it is.
+/// What was read where a call should stand, and where that ends.
 pub(super) struct Reading<'t> {
     pub(super) call: Result<Call<'t>, Malformed>,
     pub(super) end: usize,
     pub(super) repairs: Vec<Repair>,
 }
+
+/// A reading, or what keeps a call from being read, and the name that it had by then.
+pub(super) type Read<'t> = Result<Reading<'t>, (Fault, Option<&'t str>)>;
 
 /// Reads the call object at `at`. Fails where there is no JSON; an object that is no call is a [`Reading`].
 pub(super) fn read<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<Reading<'t>, Fault> {
@@ -58,20 +63,19 @@ pub(super) fn read<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<Reading<'t>, Fa
     Ok(Reading { call, end: found.end, repairs })
 }
 
-/// Arguments that stand by themselves, their tool named elsewhere; always an object.
-pub(super) struct Arguments {
-    pub(super) value: Value,
-    pub(super) end: usize,
-    pub(super) repairs: Vec<Repair>,
+/// Reads the arguments at `at` of the tool that was named before them.
+pub(super) fn read_named<'t>(scan: &Scan<'t, '_>, name: &'t str, at: usize) -> Read<'t> {
+    let Found { value: arguments, end, repairs } = read_arguments(scan, at).map_err(|fault| (fault, Some(name)))?;
+    Ok(Reading { call: Ok(Call { name: Cow::Borrowed(name), arguments }), end, repairs })
 }
 
-/// Reads the arguments object at `at`.
-pub(super) fn read_arguments(scan: &Scan<'_, '_>, at: usize) -> Result<Arguments, Fault> {
+/// Reads arguments that stand by themselves: always an object.
+pub(super) fn read_arguments(scan: &Scan<'_, '_>, at: usize) -> Result<Found, Fault> {
     let room = scan.budget.room();
     let strict = scan.budget.if_kept(|| {
         let (value, end) = json::read(scan.text, at, Strict(&scan.budget))?;
         if value.is_object() {
-            return Ok(Arguments { value, end, repairs: Vec::new() });
+            return Ok(Found { value, end, repairs: Vec::new() });
         }
         Err(Fault::new(ErrorCode::NotAnObject, at, "the arguments are no JSON object"))
     });
@@ -79,9 +83,7 @@ pub(super) fn read_arguments(scan: &Scan<'_, '_>, at: usize) -> Result<Arguments
         return strict;
     }
     match lenient::read(scan.text, at, &scan.budget) {
-        Some(found) if found.value.is_object() => {
-            Ok(Arguments { value: found.value, end: found.end, repairs: found.repairs })
-        }
+        Some(found) if found.value.is_object() => Ok(found),
         None if scan.budget.take_exceeded() => Err(too_many(at)),
         _ => {
             scan.budget.rewind(room);
@@ -290,36 +292,14 @@ impl<'de> Visitor<'de> for ReadObject<'_> {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
 enum Key {
     Name,
     Arguments,
     Parameters,
+    #[serde(other)]
     Other,
-}
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-
-        impl Visitor<'_> for KeyVisitor {
-            type Value = Key;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-                Ok(match key {
-                    "name" => Key::Name,
-                    "arguments" => Key::Arguments,
-                    "parameters" => Key::Parameters,
-                    _ => Key::Other,
-                })
-            }
-        }
-
-        deserializer.deserialize_str(KeyVisitor)
-    }
 }
 
 impl<'de> Deserialize<'de> for Name<'de> {

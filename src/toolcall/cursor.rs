@@ -67,6 +67,25 @@ impl<'t> Cursor<'t> {
         self.take(length)
     }
 
+    /// What stands between the quote here and the next one, which is passed; `None` (and no move) if that does not come. Without
+    /// lines nothing behind the end of the line is looked at, not even where it is escaped: the next line may ask again.
+    pub(super) fn in_quotes(&mut self, has_lines: bool) -> Option<&'t str> {
+        let (quote, rest) = (self.peek()?, self.rest());
+        let mut at = 1;
+        loop {
+            let ahead = rest.as_bytes().get(at..)?;
+            at += if has_lines { memchr2(quote, b'\\', ahead) } else { memchr3(quote, b'\\', b'\n', ahead) }?;
+            match rest.as_bytes().get(at..)? {
+                [b'\n', ..] => return None,
+                [b'\\', b'\n', ..] if !has_lines => return None,
+                [b'\\', ..] => at += 2,
+                _ => break,
+            }
+        }
+        self.at += at + 1;
+        rest.get(1..at)
+    }
+
     fn take(&mut self, length: usize) -> Option<&'t str> {
         let piece = self.rest().get(..length)?;
         self.at += length;

@@ -12,6 +12,7 @@ use super::call::ReadObject;
 use super::cursor::Cursor;
 use super::find::{find, find_iter};
 use super::scan;
+use super::tagged::HERMES;
 use super::{
     Attempt, ErrorCode, NoTools, Options, Parsed, functionary, harmony, json, lists, parse, pythonic, qwen3_coder,
     react, sections,
@@ -86,7 +87,7 @@ impl<'t> Search<'t> {
 
     /// The first marker outside reasoning. Once the template opened some, nothing in it is looked at again.
     fn first_marker(&mut self) -> Option<Marker> {
-        let first = self.marker(self.from, self.tag)?;
+        let first = self.marker()?;
         if first.tag == Tag::Met {
             return Some(first);
         }
@@ -98,17 +99,15 @@ impl<'t> Search<'t> {
         match holds(self.text, first.format).reasoning.first() {
             Some(reasoning) if reasoning.start == 0 && reasoning.end > first.at => {
                 self.resume(reasoning.end, Tag::Met);
-                self.marker(self.from, self.tag)
+                self.marker()
             }
             _ => Some(first),
         }
     }
 
     /// The first marker at or after `from`, where a message may start, that is of none of the formats in `passed`.
-    fn marker(&self, from: usize, tag: Tag) -> Option<Marker> {
-        let text = self.text;
-        let mut tag = tag;
-        let mut piece = from;
+    fn marker(&self) -> Option<Marker> {
+        let (text, mut tag, mut piece) = (self.text, self.tag, self.from);
         let mut leading = true;
         loop {
             let rest = text.get(piece..)?;
@@ -169,31 +168,14 @@ impl<'t> Search<'t> {
             ("<search>", ToolFormat::SearchR1),
             ("<｜tool▁calls▁begin｜>", ToolFormat::DeepseekV31),
         ];
-        const TOOL_CALL: &str = "<tool_call>";
         let text = self.text;
         // Most `<` open no marker: one look at the next byte saves the table. 0xEF begins the bar of DeepSeek's tokens.
         if !matches!(text.as_bytes().get(at + 1), Some(b'|' | b't' | b'f' | b's' | 0xEF)) {
             return None;
         }
         let rest = text.get(at..)?;
-        if rest.starts_with(TOOL_CALL) {
-            // Blanks of any kind: with one that JSON does not know these are broken calls of the usual form.
-            let inside = text.get(at + TOOL_CALL.len()..).unwrap_or_default();
-            let inside = inside.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{FEFF}');
-            return Some(match inside {
-                _ if inside.starts_with('{') => ToolFormat::Hermes,
-                _ if inside.starts_with("<function=") => ToolFormat::Qwen3Coder,
-                // A list is no name: granite's, if it stands where granite writes it and is all there is, or else broken calls of the
-                // usual form.
-                _ if inside.starts_with('[')
-                    && !inside.contains(TOOL_CALL)
-                    && holds(text, ToolFormat::Granite).calls().next().is_some() =>
-                {
-                    ToolFormat::Granite
-                }
-                _ if inside.starts_with('[') => ToolFormat::Hermes,
-                _ => ToolFormat::Glm45,
-            });
+        if let Some(inside) = rest.strip_prefix(HERMES.opener) {
+            return Some(of_tool_call(text, inside));
         }
         let (_, format) = PLAIN.iter().find(|(marker, _)| rest.starts_with(marker))?;
         match format {
@@ -214,6 +196,21 @@ impl<'t> Search<'t> {
             format => Some(*format),
         }
     }
+}
+
+/// The format of a text with a `<tool_call>`, by what stands inside.
+fn of_tool_call(text: &str, inside: &str) -> ToolFormat {
+    // Blanks of any kind: with one that JSON does not know these are broken calls of the usual form.
+    let inside = inside.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{FEFF}');
+    if inside.starts_with("<function=") {
+        return ToolFormat::Qwen3Coder;
+    }
+    // A list is no name: granite's, if it stands where granite writes it and is all there is.
+    let is_list = inside.starts_with('[');
+    if is_list && !inside.contains(HERMES.opener) && holds(text, ToolFormat::Granite).calls().next().is_some() {
+        return ToolFormat::Granite;
+    }
+    if is_list || inside.starts_with('{') { ToolFormat::Hermes } else { ToolFormat::Glm45 }
 }
 
 /// Whether an attempt is more than the word of somebody who only writes about its format: he opens no call, or does not go on.

@@ -7,7 +7,7 @@ use super::cursor::Cursor;
 use super::python::quoted;
 
 /// Words that join values, or stand before one.
-pub(super) const OPERATORS: [&str; 12] =
+const OPERATORS: [&str; 12] =
     ["and", "or", "not", "in", "is", "if", "else", "for", "lambda", "await", "async", "yield"];
 
 /// What stands before the next token of an expression.

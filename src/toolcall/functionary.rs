@@ -1,15 +1,14 @@
 //! `functionary_v31`, `<function=name>{..}</function>`, and `functionary_v32`, `>>>name` and an object on the next line.
 //! In: a [`Scan`]; out: its attempts.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::tagged::{Body, Closing, finish};
-use super::{Call, ErrorCode, call};
+use super::tagged::{Closing, closed, record};
+use super::{ErrorCode, call};
 
 const V31: Markers = Markers { opener: "<function=", closer: "</function>" };
 const V32: Markers = Markers { opener: ">>>", closer: "" };
@@ -113,26 +112,13 @@ fn named_block<'t>(
     name: Result<&'t str, Fault>,
     at: usize,
 ) -> usize {
-    let name = name.and_then(|name| match name {
-        "" => Err(Fault::new(ErrorCode::BadName, opener.end, "the function's name is empty")),
-        name => Ok(name),
-    });
     let read = match name {
-        Ok(name) => call::read_arguments(scan, at).map_err(|fault| (fault, Some(name))).map(|found| (name, found)),
+        Ok("") => Err((Fault::new(ErrorCode::BadName, opener.end, "the function's name is empty"), None)),
+        Ok(name) => call::read_named(scan, name, at),
         Err(fault) => Err((fault, None)),
     };
-    match read {
-        Ok((name, found)) => {
-            let call = Ok(Call { name: Cow::Borrowed(name), arguments: found.value });
-            let body = Body { call, end: found.end, repairs: found.repairs };
-            finish(scan, opener, markers, Closing::Required, body)
-        }
-        Err((fault, name)) => {
-            let stop = fault.at;
-            scan.fail(opener.start, opener.end, markers, stop, fault.named(name));
-            opener.end
-        }
-    }
+    let read = read.map(|reading| closed(scan, markers, Closing::Required, reading));
+    record(scan, opener, markers, read)
 }
 
 #[cfg(test)]

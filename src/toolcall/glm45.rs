@@ -4,12 +4,14 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use super::call::{Read, Reading};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::find::find_iter;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
-use super::xml::{Block, Frame, MARKERS, insert, record, unclosed};
+use super::tagged::record;
+use super::xml::{Frame, MARKERS, insert, unclosed};
 use super::{Call, ErrorCode, typed};
 
 const KEY: &str = "<arg_key>";
@@ -22,26 +24,27 @@ pub(super) fn glm45(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([MARKERS.opener], Tags::Think, Stops::Openers);
     while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
         let mut cursor = Cursor::new(scan.text, end);
-        let block = read_block(scan, &mut cursor);
-        walk.resume(record(scan, at..end, cursor.at, block));
+        let read = read_block(scan, &mut cursor);
+        walk.resume(record(scan, at..end, MARKERS, read));
     }
 }
 
-fn read_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
+fn read_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Read<'t> {
     let start = cursor.at;
     let Some(name) = cursor.until2(b'\n', b'<') else {
         let code = if scan.rest(start).trim().is_empty() { ErrorCode::Truncated } else { ErrorCode::MissingCloser };
-        return Err((None, Fault::new(code, scan.text.len(), "the text ends after the tool's name")));
+        return Err((Fault::new(code, scan.text.len(), "the text ends after the tool's name"), None));
     };
     let name = name.trim();
     if name.is_empty() {
-        return Err((None, Fault::new(ErrorCode::BadName, start, "the tool's name is empty")));
+        return Err((Fault::new(ErrorCode::BadName, start, "the tool's name is empty"), None));
     }
     // Any name will do that could be one: a call of another format, or a sentence, is none.
     let may_name = |c: char| c.is_alphanumeric() || "_-.:/@+#$".contains(c);
     if !name.chars().all(may_name) && !scan.offered.offers(name) {
-        return Err((None, Fault::new(ErrorCode::BadName, start, "no name where the tool's should stand")));
+        return Err((Fault::new(ErrorCode::BadName, start, "no name where the tool's should stand"), None));
     }
+    let named = |fault| (fault, Some(name));
     let mut arguments = Map::new();
     let mut repairs = Vec::new();
     scan.budget.take_exceeded();
@@ -49,15 +52,16 @@ fn read_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Block<'t> {
         cursor.skip_blanks();
         if cursor.rest().starts_with(KEY) {
             let at = cursor.at;
-            let (key, value) = read_pair(cursor).map_err(|fault| (Some(name), fault))?;
+            let (key, value) = read_pair(cursor).map_err(named)?;
             let value = typed::read(scan, value, scan.offered.declared(name, key), &mut repairs);
-            insert(scan, &mut arguments, (at, key), value).map_err(|fault| (Some(name), fault))?;
+            insert(scan, &mut arguments, (at, key), value).map_err(named)?;
             continue;
         }
         if !cursor.eat(MARKERS.closer) {
-            unclosed(scan, cursor, Frame::Tags, &mut repairs).map_err(|fault| (Some(name), fault))?;
+            unclosed(scan, cursor, Frame::Tags, &mut repairs).map_err(named)?;
         }
-        return Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs));
+        let call = Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) };
+        return Ok(Reading { call: Ok(call), end: cursor.at, repairs });
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
+use super::call::Reading;
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::find::{find, find_iter};
@@ -96,14 +97,14 @@ pub(super) fn speaks(text: &str) -> bool {
     false
 }
 
-impl Segment<'_> {
+impl<'t> Segment<'t> {
     fn is_assistant(&self) -> bool {
         self.role == "assistant"
     }
 
     /// The tool that the recipient names, and whether it is one for certain: `functions.NAME` is (H2), a bare name only
     /// if it was offered (H3).
-    fn tool(&self) -> Option<(&str, bool)> {
+    fn tool(&self) -> Option<(&'t str, bool)> {
         let recipient = self.recipient?;
         Some(recipient.strip_prefix("functions.").map_or((recipient, false), |name| (name, true)))
     }
@@ -159,9 +160,7 @@ fn first_segment(text: &str, before: usize) -> Option<Segment<'_>> {
     if segment.body.is_none() && segment.header_end == blank {
         return None;
     }
-    if segment.role != "assistant" {
-        segment.role = "assistant";
-    }
+    segment.role = "assistant";
     Some(segment)
 }
 
@@ -192,25 +191,16 @@ fn words_of(part: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Reads a call's body (H5); where the next segment is looked for.
-fn call_body<'t>(scan: &mut Scan<'t, '_>, segment: Segment<'t>, name: &str, body: usize) -> usize {
-    let result = read_body(scan, name, body);
-    match result {
-        Ok((call, end, repairs)) => {
-            scan.push(segment.at..end, repairs, Ok(call));
-            end
-        }
-        Err(fault) => {
-            let end = body_end(scan.text, body);
-            scan.push(segment.at..end, Vec::new(), Err(fault.named(Some(name))));
-            end
-        }
-    }
+fn call_body<'t>(scan: &mut Scan<'t, '_>, segment: Segment<'t>, name: &'t str, body: usize) -> usize {
+    let (call, end, repairs) = match read_body(scan, name, body) {
+        Ok(Reading { call, end, repairs }) => (call, end, repairs),
+        Err(fault) => (Err(fault.named(Some(name))), body_end(scan.text, body), Vec::new()),
+    };
+    scan.push(segment.at..end, repairs, call);
+    end
 }
 
-/// A call, where its segment ends, and what was put right in it.
-type CallAndEnd<'t> = (Call<'t>, usize, Vec<super::Repair>);
-
-fn read_body<'t>(scan: &Scan<'t, '_>, name: &str, body: usize) -> Result<CallAndEnd<'t>, Fault> {
+fn read_body<'t>(scan: &Scan<'t, '_>, name: &'t str, body: usize) -> Result<Reading<'t>, Fault> {
     if name.is_empty() {
         return Err(Fault::new(ErrorCode::BadName, body, "the recipient names no function"));
     }
@@ -225,18 +215,15 @@ fn read_body<'t>(scan: &Scan<'t, '_>, name: &str, body: usize) -> Result<CallAnd
         (found.value, found.repairs)
     };
     cursor.skip_blanks();
-    let call = Call { name: Cow::Owned(name.to_owned()), arguments };
     // A cut token at the end is the stop token that a server broke off.
-    if cursor.is_at_end() || ENDS.iter().any(|end| cursor.cut(end)) {
-        return Ok((call, scan.text.len(), repairs));
-    }
-    if cursor.rest().starts_with(START) {
-        return Ok((call, cursor.at, repairs));
-    }
-    match ENDS.iter().find(|end| cursor.rest().starts_with(**end)) {
-        Some(end) => Ok((call, cursor.at + end.len(), repairs)),
-        None => Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "text after the call's arguments")),
-    }
+    let end = if cursor.is_at_end() || ENDS.iter().any(|end| cursor.cut(end)) {
+        scan.text.len()
+    } else if let Some(end) = ENDS.iter().find(|end| cursor.rest().starts_with(**end)) {
+        cursor.at + if *end == START { 0 } else { end.len() }
+    } else {
+        return Err(Fault::new(ErrorCode::UnexpectedText, cursor.at, "text after the call's arguments"));
+    };
+    Ok(Reading { call: Ok(Call { name: Cow::Borrowed(name), arguments }), end, repairs })
 }
 
 #[cfg(test)]

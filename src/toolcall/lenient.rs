@@ -3,7 +3,7 @@
 //! commas, single quotes, comments and Python's literals; everything else stays as strict as [`json`].
 //! Knows no call.
 
-use memchr::{memchr, memchr3};
+use memchr::memchr;
 use serde_json::{Map, Value};
 
 use super::budget::Budget;
@@ -128,22 +128,10 @@ impl Reader<'_, '_> {
 
     /// A string in double quotes, as JSON has it, or in single quotes.
     fn string(&mut self) -> Option<String> {
-        let quote = self.cursor.peek()?;
-        let rest = self.cursor.rest();
-        let mut end = 1;
-        loop {
-            let ahead = rest.as_bytes().get(end..)?;
-            end += memchr3(quote, b'\\', b'\n', ahead)?;
-            match rest.as_bytes().get(end)? {
-                b'\\' => end += 2,
-                b'\n' => return None,
-                _ => break,
-            }
-        }
-        self.cursor.at += end + 1;
-        let inner = rest.get(1..end)?;
-        if quote == b'"' {
-            return decode(rest.get(..=end)?);
+        let start = self.cursor;
+        let inner = self.cursor.in_quotes(false)?;
+        if start.peek() == Some(b'"') {
+            return decode(start.rest().get(..inner.len() + 2)?);
         }
         note(&mut self.repairs, Repair::SingleQuotes);
         decode(&requote(inner))

@@ -50,7 +50,7 @@ fn holds_object(mut cursor: Cursor<'_>) -> bool {
 
 fn holds_call(scan: &Scan<'_, '_>, at: usize) -> bool {
     let room = scan.budget.room();
-    let found = elements(scan, at).is_ok_and(|list| list.holds_call);
+    let found = elements(scan, at).is_ok_and(|(elements, _)| elements.iter().any(|element| element.result.is_ok()));
     scan.budget.rewind(room);
     found
 }
@@ -129,12 +129,12 @@ pub(super) fn starts_message(text: &str, at: usize) -> bool {
 /// attempt, the first one from `opener.start` on. Where the walk goes on.
 pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>, shape: Shape) -> usize {
     let mut broken = match scan.budget.if_kept(|| elements(scan, opener.end)) {
-        Ok(List { elements, end, .. }) if elements.is_empty() => {
+        Ok((elements, end)) if elements.is_empty() => {
             let fault = Fault::new(ErrorCode::UnexpectedText, opener.end, "a list without a call");
             scan.push(opener.start..end, Vec::new(), Err(fault.named(None)));
             return end;
         }
-        Ok(List { elements, end, .. }) => {
+        Ok((elements, end)) => {
             scan.push_all(elements);
             scan.wrap(opener.start..end);
             return end;
@@ -153,51 +153,75 @@ pub(super) fn read(scan: &mut Scan<'_, '_>, opener: Range<usize>, shape: Shape) 
     next
 }
 
-/// A list that parses.
-#[derive(Default)]
-struct List<'t> {
-    /// At most one more than are looked at.
-    elements: Vec<Attempt<'t>>,
-    holds_call: bool,
-    end: usize,
+/// What stands behind the commas of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Commas {
+    /// An element (JSON).
+    Separate,
+    /// An element, or the list's end (Python).
+    MayEnd,
 }
 
-fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<List<'t>, Break> {
-    let mut list = List::default();
-    let breaks = |list: List<'_>, fault, at, place| {
-        Err(Break { fault, whole: list.elements.into_iter().map(|element| element.span).collect(), at, place })
-    };
-    let mut cursor = Cursor::new(scan.text, at + 1);
-    cursor.skip_blanks();
-    if cursor.eat_byte(b']') {
-        return Ok(List { end: cursor.at, ..list });
-    }
-    loop {
-        let start = cursor.at;
-        let room = scan.budget.room();
-        let reading = match call::read(scan, start) {
-            Ok(reading) => reading,
-            Err(fault) => return breaks(list, fault, start, Place::Element),
+impl Commas {
+    /// The fault of neither a comma nor a closing bracket at the cursor.
+    pub(super) fn missing(self, cursor: &Cursor<'_>) -> Fault {
+        const JSON: &str = "broken JSON: expected `,` or `]`";
+        let (code, what) = match (self, cursor.is_at_end()) {
+            (Self::Separate, true) => (ErrorCode::Truncated, JSON),
+            (Self::Separate, false) => (ErrorCode::JsonSyntax, JSON),
+            (Self::MayEnd, true) => (ErrorCode::Truncated, "the text ends inside the list of calls"),
+            (Self::MayEnd, false) => (ErrorCode::UnexpectedText, "expected `,` or a closing bracket"),
         };
-        cursor.at = reading.end;
-        list.holds_call |= reading.call.is_ok();
-        if list.elements.len() <= scan.max_calls {
-            let Reading { call, end, repairs } = reading;
-            list.elements.push(Attempt { span: start..end, repairs, result: call });
+        Fault::new(code, cursor.at, what)
+    }
+}
+
+/// A list that parses: its elements, at most one more than are looked at, and its end.
+type List<'t> = (Vec<Attempt<'t>>, usize);
+
+/// Reads the list whose `[` stands at `at`, each element by `element`.
+pub(super) fn document<'t>(
+    scan: &Scan<'t, '_>,
+    at: usize,
+    commas: Commas,
+    element: impl Fn(usize) -> Result<Reading<'t>, Fault>,
+) -> Result<List<'t>, Break> {
+    let mut attempts: Vec<Attempt<'t>> = Vec::new();
+    let mut cursor = Cursor::new(scan.text, at + 1);
+    let mut may_end = true;
+    let (fault, at, place) = loop {
+        cursor.skip_blanks();
+        if may_end && cursor.eat_byte(b']') {
+            return Ok((attempts, cursor.at));
+        }
+        let (start, room) = (cursor.at, scan.budget.room());
+        let Reading { call: result, end, repairs } = match element(start) {
+            Ok(reading) => reading,
+            Err(fault) => break (fault, start, Place::Element),
+        };
+        if attempts.len() <= scan.max_calls {
+            attempts.push(Attempt { span: start..end, repairs, result });
         } else {
             scan.budget.rewind(room);
         }
+        cursor.at = end;
         cursor.skip_blanks();
-        if cursor.eat_byte(b']') {
-            return Ok(List { end: cursor.at, ..list });
+        let separated = cursor.eat_byte(b',');
+        may_end = !separated || commas == Commas::MayEnd;
+        if !separated && cursor.peek() != Some(b']') {
+            break (commas.missing(&cursor), cursor.at, Place::Behind);
         }
-        if !cursor.eat_byte(b',') {
-            let code = if cursor.is_at_end() { ErrorCode::Truncated } else { ErrorCode::JsonSyntax };
-            let fault = Fault::new(code, cursor.at, "broken JSON: expected `,` or `]`");
-            return breaks(list, fault, cursor.at, Place::Behind);
-        }
-        cursor.skip_blanks();
-    }
+    };
+    Err(Break { fault, whole: spans(attempts), at, place })
+}
+
+/// Where attempts stand.
+pub(super) fn spans(attempts: Vec<Attempt<'_>>) -> Vec<Range<usize>> {
+    attempts.into_iter().map(|attempt| attempt.span).collect()
+}
+
+fn elements<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<List<'t>, Break> {
+    document(scan, at, Commas::Separate, |at| call::read(scan, at))
 }
 
 /// In tolerant mode, a list that does not parse strictly: each element carries the repairs of the whole.

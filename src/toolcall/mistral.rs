@@ -1,7 +1,6 @@
 //! `mistral`: `[TOOL_CALLS]` with a list of call objects (old form) or with `name{..}` (new form), told apart by what
 //! follows the marker (rules M1, M2, M4). In: a [`Scan`]; out: its attempts.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::codes::Fault;
@@ -9,7 +8,7 @@ use super::cursor::Cursor;
 use super::elements::{Grammar, Shape};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::{Call, ErrorCode, call, lists};
+use super::{ErrorCode, call, lists, tagged};
 
 const MARKERS: Markers = Markers { opener: "[TOOL_CALLS]", closer: "" };
 const LIST: Shape = Shape { grammar: Grammar::List, openers: &[MARKERS.opener], tags: Tags::ThinkAndBrackets };
@@ -31,28 +30,16 @@ pub(super) fn mistral(scan: &mut Scan<'_, '_>) {
 }
 
 fn named<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, mut cursor: Cursor<'t>) -> usize {
-    let name = name(&mut cursor);
-    let read = match name {
-        Ok(name) => call::read_arguments(scan, cursor.at).map(|found| (name, found)).map_err(|f| (f, Some(name))),
+    let read = match name(&mut cursor) {
+        Ok(name) => call::read_named(scan, name, cursor.at),
+        // An object, or several, where a list should stand (M4).
+        Err(fault) if scan.rest(fault.at).starts_with('{') => {
+            lists::without_bracket(scan, opener.start, LIST, fault);
+            return opener.end;
+        }
         Err(fault) => Err((fault, None)),
     };
-    match read {
-        Ok((name, found)) => {
-            let call = Call { name: Cow::Borrowed(name), arguments: found.value };
-            scan.push(opener.start..found.end, found.repairs, Ok(call));
-            found.end
-        }
-        // An object, or several, where a list should stand (M4).
-        Err((fault, None)) if scan.rest(fault.at).starts_with('{') => {
-            lists::without_bracket(scan, opener.start, LIST, fault);
-            opener.end
-        }
-        Err((fault, name)) => {
-            let stop = fault.at;
-            scan.fail(opener.start, opener.end, MARKERS, stop, fault.named(name));
-            opener.end
-        }
-    }
+    tagged::record(scan, opener, MARKERS, read)
 }
 
 /// The name of the new form; afterwards the cursor stands where the arguments start.

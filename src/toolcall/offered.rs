@@ -30,12 +30,6 @@ impl Declared {
         self.0 & other.0 == other.0
     }
 
-    /// The types of either set.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     /// Whether no type is declared.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -46,13 +40,13 @@ impl BitOr for Declared {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
-        self.union(other)
+        Self(self.0 | other.0)
     }
 }
 
 impl BitOrAssign for Declared {
     fn bitor_assign(&mut self, other: Self) {
-        *self = self.union(other);
+        *self = *self | other;
     }
 }
 

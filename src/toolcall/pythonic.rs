@@ -1,15 +1,16 @@
 //! `pythonic`: a message that is `[name(key=value), ..]` (rules Y1 to Y6, F2). In: a [`Scan`]; out: its attempts.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use serde_json::{Map, Value};
 
 use super::budget::{Budget, too_many};
+use super::call::Reading;
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::elements::{Grammar, Place, Shape};
 use super::expression::skip_expression;
+use super::lists::{self, Commas};
 use super::python::{identifier, literal};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
@@ -27,8 +28,7 @@ pub(super) fn pythonic(scan: &mut Scan<'_, '_>) {
         let Some(list) = list_start(scan.text, at) else { continue };
         match document(scan, list) {
             Ok((calls, end)) => {
-                let attempt = |(span, result)| Attempt { span, repairs: Vec::new(), result };
-                scan.push_all(calls.into_iter().map(attempt));
+                scan.push_all(calls);
                 scan.wrap(at..end);
                 walk.resume(end);
             }
@@ -72,16 +72,29 @@ fn is_cut(text: &str, at: usize) -> bool {
     }
 }
 
-/// Whether `name(key=` stands at the cursor.
-pub(super) fn has_named_argument(mut cursor: Cursor<'_>) -> bool {
-    let called = dotted_name(&mut cursor).is_some() && {
+/// Passes `name(` and blanks, if that stands at the cursor.
+fn opens_call(cursor: &mut Cursor<'_>) -> bool {
+    let opens = dotted_name(cursor).is_some() && {
         cursor.skip_blanks();
         cursor.eat_byte(b'(')
     };
     cursor.skip_blanks();
+    opens
+}
+
+/// Whether `name(key=` stands at the cursor.
+fn has_named_argument(mut cursor: Cursor<'_>) -> bool {
+    let key = opens_call(&mut cursor) && !identifier(&mut cursor).is_empty();
+    cursor.skip_blanks();
+    key && cursor.peek() == Some(b'=')
+}
+
+/// Whether `name()` or `name(key=` stands at the cursor; before a quote the `=` may be what is missing.
+pub(super) fn begins_call(mut cursor: Cursor<'_>) -> bool {
+    let opens = opens_call(&mut cursor);
     let key = !identifier(&mut cursor).is_empty();
     cursor.skip_blanks();
-    called && key && cursor.peek() == Some(b'=')
+    opens && matches!((key, cursor.peek()), (false, Some(b')')) | (true, Some(b'=' | b'"' | b'\'')))
 }
 
 /// Where the `[` of `[name(` stands, if the message at `at` starts with that (Y5, Y6).
@@ -94,9 +107,7 @@ fn list_start(text: &str, at: usize) -> Option<usize> {
         return None;
     }
     cursor.skip_blanks();
-    dotted_name(&mut cursor)?;
-    cursor.skip_blanks();
-    (cursor.peek() == Some(b'(')).then_some(start)
+    opens_call(&mut cursor).then_some(start)
 }
 
 /// A name, possibly dotted (Y3).
@@ -112,53 +123,23 @@ fn dotted_name<'t>(cursor: &mut Cursor<'t>) -> Option<&'t str> {
     }
 }
 
-/// An element's span and what it is.
-type Element<'t> = (Range<usize>, Result<Call<'t>, Malformed>);
-
 /// Reads the whole list, which must end the message; gives its elements, at most one more than are looked at, and the end.
-fn document<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<(Vec<Element<'t>>, usize), Break> {
-    let mut cursor = Cursor::new(scan.text, at + 1);
-    let mut elements: Vec<Element<'t>> = Vec::new();
-    let breaks = |elements: Vec<Element<'_>>, fault, at, place| {
-        Err(Break { fault, whole: elements.into_iter().map(|(span, _)| span).collect(), at, place })
-    };
-    cursor.skip_blanks();
-    while !cursor.eat_byte(b']') {
-        let start = cursor.at;
-        let room = scan.budget.room();
-        let result = match element(&mut cursor, &scan.budget) {
-            Ok(result) => result,
-            Err(fault) => return breaks(elements, fault, start, Place::Element),
-        };
-        if elements.len() <= scan.max_calls {
-            elements.push((start..cursor.at, result));
-        } else {
-            scan.budget.rewind(room);
-        }
-        cursor.skip_blanks();
-        if cursor.eat_byte(b',') {
-            cursor.skip_blanks();
-        } else if cursor.peek() != Some(b']') {
-            return breaks(elements, broken(&cursor), cursor.at, Place::Behind);
-        }
-    }
-    let mut end = cursor.at;
+fn document<'t>(scan: &Scan<'t, '_>, at: usize) -> Result<(Vec<Attempt<'t>>, usize), Break> {
+    let (elements, mut end) = lists::document(scan, at, Commas::MayEnd, |at| {
+        let mut cursor = Cursor::new(scan.text, at);
+        let call = element(&mut cursor, &scan.budget)?;
+        Ok(Reading { call, end: cursor.at, repairs: Vec::new() })
+    })?;
+    let mut cursor = Cursor::new(scan.text, end);
     cursor.skip_blanks();
     if cursor.eat(END) {
         end = cursor.at;
     }
     if !only_reasoning(cursor.rest()) {
         let fault = Fault::new(ErrorCode::UnexpectedText, cursor.at, "text after the list of calls");
-        return breaks(elements, fault, cursor.at, Place::End);
+        return Err(Break { fault, whole: lists::spans(elements), at: cursor.at, place: Place::End });
     }
     Ok((elements, end))
-}
-
-fn broken(cursor: &Cursor<'_>) -> Fault {
-    if cursor.is_at_end() {
-        return Fault::new(ErrorCode::Truncated, cursor.at, "the text ends inside the list of calls");
-    }
-    Fault::new(ErrorCode::UnexpectedText, cursor.at, "expected `,` or a closing bracket")
 }
 
 /// Whether `rest` is blank but for reasoning; a stray closer makes all before it reasoning, so it may stand, too.
@@ -224,7 +205,7 @@ fn arguments(cursor: &mut Cursor<'_>, budget: &Budget) -> Result<Result<Map<Stri
         if cursor.eat_byte(b',') {
             cursor.skip_blanks();
         } else if cursor.peek() != Some(b')') {
-            return Err(broken(cursor));
+            return Err(Commas::MayEnd.missing(cursor));
         }
     }
     Ok(first_fault.map_or(Ok(arguments), Err))

@@ -6,12 +6,14 @@ use std::ops::{Range, RangeInclusive};
 use memchr::memchr;
 use serde_json::{Map, Value};
 
+use super::call::{Read, Reading};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::react::starts_line;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::xml::{Block, Frame, MARKERS, insert, record, unclosed};
+use super::tagged::record;
+use super::xml::{Frame, MARKERS, insert, unclosed};
 use super::{Call, ErrorCode, Repair, lenient, typed};
 
 const FUNCTION: &str = "<function=";
@@ -35,18 +37,17 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
         }
         let mut cursor = Cursor::new(scan.text, if opened { end } else { at });
         let frame = if opened { Frame::Tags } else { Frame::None };
-        let block = scan.budget.if_kept(|| read_block(scan, &mut cursor, frame, &mut doomed));
-        match block {
-            block if opened => walk.resume(record(scan, at..end, cursor.at, block)),
-            Ok((call, repairs)) if has_parameters(&call) || !repairs.contains(&Repair::MissingCloser) => {
-                unopened(scan, at..cursor.at, call, repairs);
-                walk.resume(cursor.at);
+        let read = scan.budget.if_kept(|| read_block(scan, &mut cursor, frame, &mut doomed));
+        match read {
+            read if opened => walk.resume(record(scan, at..end, MARKERS, read)),
+            Ok(Reading { call: Ok(call), end, repairs })
+                if has_parameters(&call) || !repairs.contains(&Repair::MissingCloser) =>
+            {
+                unopened(scan, at..end, call, repairs);
+                walk.resume(end);
             }
             // What breaks in it makes it no less an attempt, but somebody may write about it within a line.
-            Err((name, fault)) if starts_line(scan.text, at) => {
-                let stop = fault.at;
-                scan.fail(at, end, FUNCTION_MARKERS, stop, fault.named(name));
-            }
+            Err(fault) if starts_line(scan.text, at) => _ = record(scan, at..end, FUNCTION_MARKERS, Err(fault)),
             Ok(_) | Err(_) => {}
         }
     }
@@ -85,19 +86,20 @@ pub(super) fn is_function(text: &str, at: usize) -> bool {
 /// nothing but openers would be read to its end from each of them.
 type Doomed = Option<(RangeInclusive<usize>, Fault)>;
 
-fn read_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>, frame: Frame, doomed: &mut Doomed) -> Block<'t> {
+fn read_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>, frame: Frame, doomed: &mut Doomed) -> Read<'t> {
     cursor.skip_blanks();
-    let name = tag_name(cursor, FUNCTION).map_err(|fault| (None, fault))?;
+    let name = tag_name(cursor, FUNCTION).map_err(|fault| (fault, None))?;
     let mut parameters = None;
     match read_parameters(scan, cursor, (name, frame), doomed.as_ref(), &mut parameters) {
         Ok((arguments, repairs)) => {
-            Ok((Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) }, repairs))
+            let call = Call { name: Cow::Borrowed(name), arguments: Value::Object(arguments) };
+            Ok(Reading { call: Ok(call), end: cursor.at, repairs })
         }
         Err(fault) => {
             if let Some((first, last)) = parameters {
                 *doomed = Some((first..=last, fault.clone()));
             }
-            Err((Some(name), fault))
+            Err((fault, Some(name)))
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::call::Arguments;
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::find::find;
 use super::harmony::MESSAGE;
+use super::lenient::Found;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::Scan;
 use super::{Call, ErrorCode, Malformed, call};
@@ -110,7 +110,7 @@ fn read_pair(scan: &mut Scan<'_, '_>, action: &Range<usize>, at: usize, end: usi
 }
 
 /// The object after `Action Input:`, which reaches to the next label (A2).
-fn read_input(scan: &Scan<'_, '_>, at: usize) -> Result<Arguments, Fault> {
+fn read_input(scan: &Scan<'_, '_>, at: usize) -> Result<Found, Fault> {
     let found = call::read_arguments(scan, at)?;
     let mut cursor = Cursor::new(scan.text, found.end);
     cursor.skip_blanks();

@@ -1,18 +1,17 @@
 //! Calls in a section: `deepseek_v3`, `deepseek_v31` and `kimi_k2` (rules C2, D1, D2, K1). In: a [`Scan`]; out: its
 //! attempts.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::tagged::{Body, Closing, finish};
-use super::{Call, ErrorCode, call};
+use super::tagged::{Closing, closed, record};
+use super::{ErrorCode, call};
 
 /// The markers of a format, and how a call starts.
-struct Syntax {
+pub(super) struct Syntax {
     open: &'static str,
     close: &'static str,
     call: Markers,
@@ -31,47 +30,29 @@ enum Head {
     Id,
 }
 
-const DEEPSEEK_CALL: Markers = Markers { opener: "<｜tool▁call▁begin｜>", closer: "<｜tool▁call▁end｜>" };
-const DEEPSEEK_OPEN: &str = "<｜tool▁calls▁begin｜>";
-const DEEPSEEK_CLOSE: &str = "<｜tool▁calls▁end｜>";
 const DEEPSEEK_SEPARATOR: &str = "<｜tool▁sep｜>";
 const FENCE: &str = "```";
 
 /// Per call `type<sep>name`, a newline and a fenced JSON block (D1).
-pub(super) fn deepseek_v3(scan: &mut Scan<'_, '_>) {
-    let syntax = Syntax {
-        open: DEEPSEEK_OPEN,
-        close: DEEPSEEK_CLOSE,
-        call: DEEPSEEK_CALL,
-        separator: DEEPSEEK_SEPARATOR,
-        head: Head::TypeNameFence,
-    };
-    sections(scan, &syntax);
-}
+pub(super) const DEEPSEEK_V3: Syntax = Syntax {
+    open: "<｜tool▁calls▁begin｜>",
+    close: "<｜tool▁calls▁end｜>",
+    call: Markers { opener: "<｜tool▁call▁begin｜>", closer: "<｜tool▁call▁end｜>" },
+    separator: DEEPSEEK_SEPARATOR,
+    head: Head::TypeNameFence,
+};
 
 /// Per call `name<sep>{..}` (D2).
-pub(super) fn deepseek_v31(scan: &mut Scan<'_, '_>) {
-    let syntax = Syntax {
-        open: DEEPSEEK_OPEN,
-        close: DEEPSEEK_CLOSE,
-        call: DEEPSEEK_CALL,
-        separator: DEEPSEEK_SEPARATOR,
-        head: Head::Name,
-    };
-    sections(scan, &syntax);
-}
+pub(super) const DEEPSEEK_V31: Syntax = Syntax { head: Head::Name, ..DEEPSEEK_V3 };
 
 /// Per call `[functions.]name:index<sep>{..}` (K1).
-pub(super) fn kimi_k2(scan: &mut Scan<'_, '_>) {
-    let syntax = Syntax {
-        open: "<|tool_calls_section_begin|>",
-        close: "<|tool_calls_section_end|>",
-        call: Markers { opener: "<|tool_call_begin|>", closer: "<|tool_call_end|>" },
-        separator: "<|tool_call_argument_begin|>",
-        head: Head::Id,
-    };
-    sections(scan, &syntax);
-}
+pub(super) const KIMI_K2: Syntax = Syntax {
+    open: "<|tool_calls_section_begin|>",
+    close: "<|tool_calls_section_end|>",
+    call: Markers { opener: "<|tool_call_begin|>", closer: "<|tool_call_end|>" },
+    separator: "<|tool_call_argument_begin|>",
+    head: Head::Id,
+};
 
 /// Whether the first call after a section opened at `at` that tells is written as in V3, not V3.1.
 pub(super) fn is_deepseek_v3(text: &str, at: usize) -> bool {
@@ -89,7 +70,8 @@ struct Section {
     empty: bool,
 }
 
-fn sections(scan: &mut Scan<'_, '_>, syntax: &Syntax) {
+/// The parser of a format with sections.
+pub(super) fn sections(scan: &mut Scan<'_, '_>, syntax: &Syntax) {
     let mut walk = Walk::new([syntax.open, syntax.call.opener, syntax.close], Tags::Think, Stops::Openers);
     let mut section: Option<Section> = None;
     loop {
@@ -175,23 +157,13 @@ fn stray_text(scan: &mut Scan<'_, '_>, section: Section, at: usize, syntax: &Syn
 fn section_call(scan: &mut Scan<'_, '_>, opener: Range<usize>, syntax: &Syntax) -> usize {
     let mut cursor = Cursor::new(scan.text, opener.end);
     let read = head(&mut cursor, syntax).map_err(|fault| (fault, None)).and_then(|name| {
-        let found = call::read_arguments(scan, cursor.at).map_err(|fault| (fault, Some(name)))?;
-        let end = match syntax.head {
-            Head::TypeNameFence => fence_end(scan.text, found.end).map_err(|fault| (fault, Some(name)))?,
-            Head::Name | Head::Id => found.end,
-        };
-        Ok((Call { name: Cow::Borrowed(name), arguments: found.value }, end, found.repairs))
+        let mut reading = call::read_named(scan, name, cursor.at)?;
+        if syntax.head == Head::TypeNameFence {
+            reading.end = fence_end(scan.text, reading.end).map_err(|fault| (fault, Some(name)))?;
+        }
+        Ok(closed(scan, syntax.call, Closing::Required, reading))
     });
-    match read {
-        Ok((call, end, repairs)) => {
-            finish(scan, opener, syntax.call, Closing::Required, Body { call: Ok(call), end, repairs })
-        }
-        Err((fault, name)) => {
-            let stop = fault.at;
-            scan.fail(opener.start, opener.end, syntax.call, stop, fault.named(name));
-            opener.end
-        }
-    }
+    record(scan, opener, syntax.call, read)
 }
 
 /// The tool's name; afterwards the cursor stands where the arguments start.

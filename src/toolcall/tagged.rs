@@ -3,25 +3,21 @@
 
 use std::ops::Range;
 
-use super::call::{self, Reading};
+use super::call::{self, Read, Reading};
 use super::codes::Fault;
 use super::find::find;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::{Call, ErrorCode, Malformed, Repair, cursor};
+use super::{ErrorCode, Repair, cursor};
 
 /// `<tool_call>{"name": .., "arguments": ..}</tool_call>`.
-pub(super) fn hermes(scan: &mut Scan<'_, '_>) {
-    let markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
-    let mut walk = Walk::new([markers.opener], Tags::Think, Stops::Openers);
-    while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
-        walk.resume(object_block(scan, at..end, markers, Closing::Required));
-    }
-}
+pub(super) const HERMES: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
 
 /// `<function_call>{"name": .., "arguments": ..}`, without a closer.
-pub(super) fn granite_20b_fc(scan: &mut Scan<'_, '_>) {
-    let markers = Markers { opener: "<function_call>", closer: "" };
+pub(super) const GRANITE_20B_FC: Markers = Markers { opener: "<function_call>", closer: "" };
+
+/// The parser of formats with an object directly behind a marker.
+pub(super) fn objects(scan: &mut Scan<'_, '_>, markers: Markers) {
     let mut walk = Walk::new([markers.opener], Tags::Think, Stops::Openers);
     while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
         walk.resume(object_block(scan, at..end, markers, Closing::Required));
@@ -57,46 +53,32 @@ pub(super) enum Closing {
 }
 
 /// Reads a call object and its closer after the opening marker at `opener`; where the walk goes on.
-pub(super) fn object_block(scan: &mut Scan<'_, '_>, opener: Range<usize>, markers: Markers, closing: Closing) -> usize {
-    match call::read(scan, opener.end) {
-        Ok(Reading { call, end, repairs }) => finish(scan, opener, markers, closing, Body { call, end, repairs }),
-        Err(fault) => {
-            let stop = fault.at;
-            scan.fail(opener.start, opener.end, markers, stop, fault.named(None));
-            opener.end
-        }
-    }
+fn object_block(scan: &mut Scan<'_, '_>, opener: Range<usize>, markers: Markers, closing: Closing) -> usize {
+    let read = call::read(scan, opener.end).map_err(|fault| (fault, None));
+    let read = read.map(|reading| closed(scan, markers, closing, reading));
+    record(scan, opener, markers, read)
 }
 
-/// What a block was found to hold, and where that ends.
-pub(super) struct Body<'t> {
-    pub(super) call: Result<Call<'t>, Malformed>,
-    pub(super) end: usize,
-    pub(super) repairs: Vec<Repair>,
-}
-
-/// Records a block whose inside was read, judging its closer; where the walk goes on.
-pub(super) fn finish<'t>(
-    scan: &mut Scan<'t, '_>,
-    opener: Range<usize>,
-    markers: Markers,
-    closing: Closing,
-    body: Body<'t>,
-) -> usize {
-    let Body { call, end, mut repairs } = body;
-    let closed = call.and_then(|call| match close(scan, end, markers, closing, &mut repairs) {
-        Ok(end) => Ok((call, end)),
-        Err(fault) => Err(fault.named(Some(&call.name))),
-    });
-    match closed {
-        Ok((call, end)) => {
+/// Records what was read after the opening marker at `opener`; where the walk goes on.
+pub(super) fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, markers: Markers, read: Read<'t>) -> usize {
+    let (stop, malformed) = match read {
+        Ok(Reading { call: Ok(call), end, repairs }) => {
             scan.push(opener.start..end, repairs, Ok(call));
-            end
+            return end;
         }
-        Err(malformed) => {
-            scan.fail(opener.start, opener.end, markers, end, malformed);
-            opener.end
-        }
+        Ok(Reading { call: Err(malformed), end, .. }) => (end, malformed),
+        Err((fault, name)) => (fault.at, fault.named(name)),
+    };
+    scan.fail(opener.start, opener.end, markers, stop, malformed);
+    opener.end
+}
+
+/// A reading with the closer behind it, or without a call where that is not as it should be.
+pub(super) fn closed<'t>(scan: &Scan<'t, '_>, markers: Markers, closing: Closing, reading: Reading<'t>) -> Reading<'t> {
+    let Reading { call: Ok(call), end, mut repairs } = reading else { return reading };
+    match close(scan, end, markers, closing, &mut repairs) {
+        Ok(end) => Reading { call: Ok(call), end, repairs },
+        Err(fault) => Reading { call: Err(fault.named(Some(&call.name))), end, repairs },
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::codes::Fault;
-use super::elements::{Found, Place, Shape, read};
+use super::elements::{Place, Shape, starts};
 use super::scan::Scan;
 
 /// Where a list breaks, and why.
@@ -40,22 +40,41 @@ pub(super) fn push(scan: &mut Scan<'_, '_>, start: usize, elements: Vec<Range<us
     scan.wrap(start..end);
 }
 
-/// The elements of a list that breaks, at most one more than are looked at.
+/// The elements of a list that breaks, at most one more than are looked at. Each ends where the next one begins, and the last one
+/// where its brackets close, as far as that can be told without its strings.
 pub(super) fn elements(scan: &Scan<'_, '_>, shape: Shape, broken: Break) -> Vec<Range<usize>> {
-    let Break { fault, whole: mut elements, at, place } = broken;
-    let Found { elements: mut behind, end, is_open } = read(scan, shape, at, place);
-    let stop = scan.text.floor_char_boundary(fault.at.clamp(at, end.max(at)));
-    if let Some(last) = behind.last_mut().filter(|_| is_open) {
-        // Nothing says where it ends; of the one that breaks, what was read.
-        last.end = if last.start == at { stop } else { end };
+    let Break { whole: mut elements, at, place, .. } = broken;
+    let (starts, end) = starts(scan, shape, at, place);
+    let text = scan.text.get(..end).unwrap_or_default();
+    for (index, &start) in starts.iter().enumerate() {
+        let end = starts.get(index + 1).map_or_else(|| own_end(text, start), |next| *next);
+        let written = text.get(start..end).unwrap_or_default();
+        let written = written.trim_end_matches(is_separator);
+        let element = written.trim_start_matches(|c| c == '}' || is_separator(c));
+        elements.push(start + written.len() - element.len()..start + written.len());
     }
-    let next = behind.first().map_or(usize::MAX, |first| first.start);
-    let stands = !matches!(scan.text.as_bytes().get(at), None | Some(b',' | b']'));
-    if place == Place::Element && next > at && stands {
-        elements.push(at..stop.min(next));
-    }
-    elements.extend(behind);
     elements
+}
+
+/// Where the brackets of the element at `at` close, or the text ends.
+fn own_end(text: &str, at: usize) -> usize {
+    let mut depth = 0_usize;
+    for (place, byte) in text.bytes().enumerate().skip(at) {
+        match byte {
+            b'{' | b'[' | b'(' => depth += 1,
+            // The list's.
+            b']' if depth <= 1 && place > at => return place,
+            b'}' | b')' if depth == 0 && place > at => return place,
+            b'}' | b']' | b')' if depth <= 1 => return place + 1,
+            b'}' | b']' | b')' => depth -= 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn is_separator(c: char) -> bool {
+    matches!(c, ',' | ';') || c.is_whitespace()
 }
 
 #[cfg(test)]

@@ -1,21 +1,17 @@
 //! What the formats that write parameters as tags share (rules X1 to X5): the tags around a call, what breaks in them, and
 //! arguments that are gathered one by one. Knows neither format's own tags.
 
-use std::ops::Range;
-
 use serde_json::{Map, Value};
 
 use super::budget::too_many;
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::scan::{Markers, Scan};
-use super::{Call, ErrorCode, Repair, lenient};
+use super::tagged::HERMES;
+use super::{ErrorCode, Repair, lenient};
 
 /// Around a call.
-pub(super) const MARKERS: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
-
-/// A block that was read, or the name it had when it broke and why it did.
-pub(super) type Block<'t> = Result<(Call<'t>, Vec<Repair>), (Option<&'t str>, Fault)>;
+pub(super) const MARKERS: Markers = HERMES;
 
 /// What stands around the block that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,21 +20,6 @@ pub(super) enum Frame {
     Tags,
     /// Nothing before it, and perhaps nothing behind.
     None,
-}
-
-/// Records a block; where the walk goes on.
-pub(super) fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, end: usize, block: Block<'t>) -> usize {
-    match block {
-        Ok((call, repairs)) => {
-            scan.push(opener.start..end, repairs, Ok(call));
-            end
-        }
-        Err((name, fault)) => {
-            let stop = fault.at;
-            scan.fail(opener.start, opener.end, MARKERS, stop, fault.named(name));
-            opener.end
-        }
-    }
 }
 
 /// What a block without its closer is: repaired at the end of the text in tolerant mode, malformed otherwise. Without an opener it

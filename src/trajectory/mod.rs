@@ -16,30 +16,21 @@ pub use format::{ParseMode, ToolFormat, UnknownFormat};
 pub use markers::TURN_ENDS;
 pub use response::{Before, THINK, THINK_END, opens_thinking, split_response};
 
-/// Who wrote a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// `system` or `developer`.
-    System,
-    /// `user`.
-    User,
-    /// `assistant`: the policy. Only this role is scored.
-    Assistant,
-    /// `tool`, `tool_response`, `function`, `ipython`, `observation` or `environment`: what a tool gave back.
-    Tool,
+named! {
+    /// Who wrote a message.
+    pub enum Role {
+        /// `system` or `developer`.
+        System = "system",
+        /// `user`.
+        User = "user",
+        /// `assistant`: the policy. Only this role is scored.
+        Assistant = "assistant",
+        /// `tool`, `tool_response`, `function`, `ipython`, `observation` or `environment`: what a tool gave back.
+        Tool = "tool",
+    }
 }
 
 impl Role {
-    /// The name in chat messages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::Tool => "tool",
-        }
-    }
-
     /// The role of this name in a chat message or a chat template, if it is one.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {

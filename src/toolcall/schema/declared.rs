@@ -5,6 +5,7 @@
 //! schema of the object and for that of the parameter. `additionalProperties` declares nothing (rule X3).
 
 use std::collections::HashMap;
+use std::ops::BitOr as _;
 
 use jsonschema::Validator;
 use serde_json::{Map, Value};
@@ -118,7 +119,7 @@ fn own_types(schema: &Value) -> Declared {
 }
 
 fn union(types: impl Iterator<Item = Declared>) -> Declared {
-    types.fold(Declared::EMPTY, Declared::union)
+    types.fold(Declared::EMPTY, Declared::bitor)
 }
 
 fn type_named(name: &str) -> Declared {

@@ -6,11 +6,7 @@ use serde_json::Value;
 pub(super) fn pointer_to(root: &Value, target: &Value) -> String {
     let mut segments = Vec::new();
     find(root, target, &mut segments);
-    segments.iter().rev().fold(String::new(), |mut pointer, segment| {
-        pointer.push('/');
-        push_escaped(&mut pointer, segment);
-        pointer
-    })
+    segments.iter().rev().map(|segment| format!("/{}", escape_pointer(segment))).collect()
 }
 
 /// Collects the segments on the way back from `target`, so the last one comes first.
@@ -37,15 +33,9 @@ fn find(value: &Value, target: &Value, segments: &mut Vec<String>) -> bool {
     }
 }
 
-/// Appends `segment` as RFC 6901 writes it.
-fn push_escaped(pointer: &mut String, segment: &str) {
-    for character in segment.chars() {
-        match character {
-            '~' => pointer.push_str("~0"),
-            '/' => pointer.push_str("~1"),
-            other => pointer.push(other),
-        }
-    }
+/// A key as it stands in a JSON pointer (RFC 6901).
+pub fn escape_pointer(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

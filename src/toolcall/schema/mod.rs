@@ -42,6 +42,7 @@ use thiserror::Error;
 pub(in crate::toolcall) use self::bounded::bounded;
 pub use self::bounded::{MAX_MESSAGE_BYTES, MAX_POINTER_BYTES, bounded_pointer};
 pub use self::cache::SchemaCache;
+pub use self::locate::escape_pointer;
 use self::{
     building::Depth, compile::compile, cost::Cost, count::Counter, declared::Parameters, limits::Contents, size::Size,
 };
@@ -74,28 +75,19 @@ const BACKTRACK_LIMIT: usize = 20_000;
 /// Bytes of a pattern's state, the engines that are built of it together.
 const STATE_BYTES: usize = 512;
 
-/// Why a schema cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProblemCode {
-    /// The schema is no valid schema, or refers to what it does not contain: `schema_invalid`.
-    Invalid,
-    /// The schema, or the arguments with it, take more than the limits allow: `schema_unsupported`.
-    Unsupported,
-}
-
-impl ProblemCode {
-    /// The code as the API spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Invalid => "schema_invalid",
-            Self::Unsupported => "schema_unsupported",
-        }
+named! {
+    /// Why a schema cannot be used.
+    pub enum ProblemCode {
+        /// The schema is no valid schema, or refers to what it does not contain.
+        Invalid = "schema_invalid",
+        /// The schema, or the arguments with it, take more than the limits allow.
+        Unsupported = "schema_unsupported",
     }
 }
 
 /// A schema that cannot be used: a fault of the request, never of the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{}: {message}", code.as_str())]
+#[error("{code}: {message}")]
 pub struct SchemaProblem {
     /// Whose limit or rule it breaks.
     pub code: ProblemCode,
