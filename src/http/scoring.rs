@@ -33,7 +33,7 @@ pub(crate) struct Job {
     pub(crate) request_id: String,
     /// Set when the client sent an idempotency key.
     pub(crate) idempotency: Option<Idempotency>,
-    /// Whether an item without a score makes the answer an error, for which the key promises nothing.
+    /// Whether an item without a score makes the answer an error, of which nothing is stored: it is sent again.
     pub(crate) all_valid: bool,
     /// Where the items stand in the body, where that is known.
     pub(crate) items: Vec<Range<usize>>,
@@ -93,8 +93,8 @@ pub(crate) async fn begin(app: &App, job: Job) -> Result<Storing, Problem> {
     let Job { body, arrived, due, request_id, idempotency, all_valid, items, facts, abandoned } = job;
     let stop = Stop { arrived, early: due, abandoned, ..Stop::default() };
     let batch_id = app.store.as_ref().map(|store| store.next_id(app.now_ms()));
-    let identity = batch_id.map(|id| BatchIdentity { id, created_at_ms: app.now_ms(), idempotency, all_valid });
-    let mut pass = Pass { request_id, body, items, identity, stop, facts, session: Session::default() };
+    let identity = batch_id.map(|id| BatchIdentity { id, created_at_ms: app.now_ms(), idempotency });
+    let mut pass = Pass { request_id, body, items, identity, all_valid, stop, facts, session: Session::default() };
     let (mut scored, batch) = loop {
         let result;
         (result, pass) = pass.take_turn(app).await?;
@@ -113,7 +113,12 @@ pub(crate) async fn begin(app: &App, job: Job) -> Result<Storing, Problem> {
     let due = pass.stop.due();
     app.limits.buffers.keep(std::mem::take(&mut pass.body));
     tell_unscored(app, &scored.errors, scored.settings.metric_label(), &pass.request_id);
+    let refused = pass.refuses(&scored);
     drop(pass);
+    if refused {
+        app.metrics.count_unanswered(scored.settings.metric_label(), &scored.errors);
+        return Ok(Storing { scored, due, outcome: None });
+    }
     // Counted only when it is stored: what was not is sent again, and counted then.
     let counts = Counts::take(&mut scored);
     let (Some(store), Some(batch)) = (&app.store, batch) else {
@@ -178,7 +183,6 @@ struct BatchIdentity {
     id: BatchId,
     created_at_ms: i64,
     idempotency: Option<Idempotency>,
-    all_valid: bool,
 }
 
 /// A request on its way through scoring, which goes over it again when its judges have answered.
@@ -188,6 +192,7 @@ struct Pass {
     body: String,
     items: Vec<Range<usize>>,
     identity: Option<BatchIdentity>,
+    all_valid: bool,
     stop: Stop,
     facts: bool,
     session: Session,
@@ -218,11 +223,18 @@ impl Pass {
             BatchError::Request(wrong) if self.facts => BatchError::Request(wrong.without_place()),
             error => error,
         })?;
-        // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
-        let kept = |identity: &&BatchIdentity| done && (!scored.rows.is_empty() || identity.idempotency.is_some());
+        // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done, or is refused.
+        let kept = |identity: &&BatchIdentity| {
+            done && (!scored.rows.is_empty() || identity.idempotency.is_some()) && !self.refuses(&scored)
+        };
         let identity = self.identity.as_ref().filter(kept);
         let batch = identity.map(|identity| self.to_batch(app, &scored, identity.clone())).transpose()?;
         Ok((scored, batch))
+    }
+
+    /// Whether what came of the request is told as an error.
+    fn refuses(&self, scored: &Scored) -> bool {
+        self.all_valid && scored.rows.iter().any(|row| !row.valid)
     }
 
     /// Packs a scored request for the store; on the work threads, since it compresses.
@@ -245,9 +257,7 @@ impl Pass {
             judges: (!judges.is_empty()).then(|| serde_json::json!(judges).to_string()),
             request: keep.then(|| Compressed::new(self.body.as_bytes())).transpose()?,
             response: Compressed::new(&scored.body)?,
-            idempotency: identity
-                .idempotency
-                .filter(|_| !identity.all_valid || scored.rows.iter().all(|row| row.valid)),
+            idempotency: identity.idempotency,
             scores: ScoreRows::new(identity.id, scores)?,
             stages: settings
                 .rubric
