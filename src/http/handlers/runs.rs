@@ -13,7 +13,7 @@ use super::stored::{bad_query, limit, query, store, unknown_run};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::rubric::version_of;
-use crate::store::{self, DEFAULT_WINDOW};
+use crate::store::{self, DEFAULT_WINDOW, MAX_WINDOW};
 
 /// A training run at a glance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -144,8 +144,8 @@ pub(crate) struct RunsQuery {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunQuery {
-    /// The latest steps that have scores, 1 or more; 10 where absent.
-    #[param(minimum = 1)]
+    /// The latest steps that have scores, 1 to 10000; 10 where absent.
+    #[param(minimum = 1, maximum = 10000)]
     window: Option<u32>,
 }
 
@@ -171,6 +171,7 @@ pub(crate) async fn list_runs(
     params(("run_id" = String, Path, description = "Name of the run"), RunQuery),
     responses(
         (status = 200, description = "The run", body = RunDetail),
+        (status = 400, description = "A bad parameter", body = ProblemWire, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn get_run(
     State(app): State<App>,
@@ -180,8 +181,8 @@ pub(crate) async fn get_run(
 ) -> Result<Json<RunDetail>, Problem> {
     app.tokens.require_api(&headers)?;
     let window = query(parameters)?.window.unwrap_or(DEFAULT_WINDOW);
-    if window == 0 {
-        return Err(bad_query("window = 0 is out of range; it must be 1 or more".to_owned()));
+    if !(1..=MAX_WINDOW).contains(&window) {
+        return Err(bad_query(format!("window = {window} is out of range; it must be from 1 to {MAX_WINDOW}")));
     }
     let run = store(&app)?.run(&run_id, window).await?.ok_or_else(|| unknown_run(&run_id))?;
     let stages = if run.recent.steps == 0 { &run.overall.stages } else { &run.recent.stages };
