@@ -171,7 +171,6 @@ pub(crate) async fn list_runs(
     params(("run_id" = String, Path, description = "Name of the run"), RunQuery),
     responses(
         (status = 200, description = "The run", body = RunDetail),
-        (status = 400, description = "A bad parameter", body = ProblemWire, content_type = "application/problem+json"),
         (status = 404, description = "No such run", body = ProblemWire, content_type = "application/problem+json")))]
 pub(crate) async fn get_run(
     State(app): State<App>,
