@@ -315,6 +315,11 @@ fn prompts_are_drawn_by_value_and_seed() {
     for bad in [json!({}), json!({"count": 0}), json!({"count": 65_537}), json!({"count": 2, "sead": 1})] {
         server.post("/runs/r/sample", &bad.to_string()).problem(422);
     }
+    assert_eq!(draw(json!({"count": 3.0, "seed": 7.0})), draw(json!({"count": 3, "seed": 7})));
+    for bad in [json!({"count": "3"}), json!({"count": -3}), json!({"count": 1, "seed": 0.5})] {
+        let said = server.post("/runs/r/sample", &bad.to_string()).problem(422)["detail"].to_string();
+        assert!(said.contains("a whole number from 0"), "{said}");
+    }
     // Where nothing is worth anything, all are alike; where no score has a group, there is nothing to draw.
     let score = |run: &str, items: Vec<Value>| {
         server.reward(&json!({"rubric": "binary_em", "run_id": run, "trajectories": items})).ok();

@@ -25,7 +25,11 @@ pub(super) fn start(filter: &str, format: LogFormat, apart: bool) -> anyhow::Res
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let level = |word: &str| levels.iter().any(|level| word.eq_ignore_ascii_case(level));
     let known = |part: &str| level(part) || part.contains(['=', '[', ':']) || part.starts_with("gradus");
-    let help = || format!("--log {filter:?} is no filter; use one of {levels:?}, or a filter such as gradus=debug");
+    // Which of the three said it is not known here.
+    let from = "--log, GRADUS_LOG or `log` in the configuration file";
+    let help = || {
+        format!("the log ({from}): {filter:?} is no filter; use one of {levels:?}, or a filter such as gradus=debug")
+    };
     anyhow::ensure!(filter.split(',').all(|part| known(part.trim())), help());
     let filter = EnvFilter::try_new(filter).with_context(help)?;
     let builder = tracing_subscriber::fmt()

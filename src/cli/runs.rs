@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::paint::printable_line;
 use crate::config::{self, File, StoreFlags};
-use crate::store::{self, Durability, MAX_PAGE, RunSummary, Store};
+use crate::store::{self, Durability, MAX_PAGE, RemovalError, RunSummary, Store};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -88,8 +88,13 @@ fn remove(runs: &[String], settings: &store::Config) -> anyhow::Result<ExitCode>
     let mut unknown = 0;
     for run in runs {
         let shown = printable_line(run);
-        let removed = store.remove_run(run);
-        let removed = removed.with_context(|| format!("{shown} is removed in part; the same command goes on"))?;
+        let removed = store.remove_run(run).map_err(|RemovalError { batches, error }| {
+            let what = match batches {
+                0 => format!("nothing of {shown} was removed"),
+                _ => format!("{shown} is removed in part ({batches} batches); the same command goes on"),
+            };
+            anyhow::Error::new(error).context(what)
+        })?;
         if let Some(removed) = removed {
             say!("{shown}: {} batches removed, {} trajectories", removed.batches, removed.scores);
         } else {

@@ -94,9 +94,9 @@ impl Input {
         if path == Path::new("-") {
             return unpacked(std::io::stdin()).with_context(cannot).map(Self::Lines);
         }
-        let mut file = FsFile::open(path).with_context(cannot)?;
-        if path.extension().is_none_or(|extension| extension != "json") {
-            return unpacked(file).with_context(cannot).map(Self::Lines);
+        let mut file = FsFile::open(path).and_then(unpacked).with_context(cannot)?;
+        if !is_json(path) {
+            return Ok(Self::Lines(file));
         }
         let mut text = String::new();
         file.read_to_string(&mut text).with_context(cannot)?;
@@ -105,7 +105,14 @@ impl Input {
     }
 }
 
-/// The lines of a file that may be packed by gzip or zstd, whatever its name says.
+/// Whether a name is that of one JSON text, packed or not.
+fn is_json(path: &Path) -> bool {
+    let ends =
+        |path: &Path, endings: &[&str]| path.extension().is_some_and(|found| endings.iter().any(|end| found == *end));
+    ends(path, &["json"]) || ends(path, &["gz", "zst"]) && ends(&path.with_extension(""), &["json"])
+}
+
+/// What is in a file that may be packed by gzip or zstd, whatever its name says.
 fn unpacked(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
     let mut file = BufReader::new(file);
     Ok(match file.fill_buf()? {

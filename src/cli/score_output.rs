@@ -1,7 +1,7 @@
 //! Where `gradus score` writes its results. In: results, one for each line; out: a file that has its name once all of them
 //! are in it, or standard output, a pipe or a device, which are written as they come. Knows no trajectory.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -52,7 +52,7 @@ impl Output {
         let partial = PathBuf::from(partial);
         let cannot = || format!("cannot write {}", partial.display());
         anyhow::ensure!(!is_same(&partial, input), "{} would be written over; name another --out", partial.display());
-        let file = File::create(&partial).with_context(cannot)?;
+        let file = partial_file(&partial).with_context(cannot)?;
         if let Some(old) = old {
             // Whoever may not read the old results may not read the new ones.
             old.metadata().and_then(|old| file.set_permissions(old.permissions())).with_context(cannot)?;
@@ -107,6 +107,24 @@ impl Output {
             written => written.context("the results cannot be written to what --out names"),
         }
     }
+}
+
+/// The empty file that results are written to at first, which is this process's until it ends. A link, which may lead
+/// anywhere, is not followed.
+fn partial_file(path: &Path) -> anyhow::Result<File> {
+    let id = |data: Metadata| (data.is_file(), data.dev(), data.ino());
+    let found = || path.symlink_metadata().map(id);
+    if let Ok((is_file, ..)) = found() {
+        anyhow::ensure!(is_file, "it is no regular file; remove it, or name another --out");
+    }
+    let file = File::options().write(true).create(true).truncate(false).open(path)?;
+    // A file system may have no locks.
+    let taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    // Whoever had it may have given it its name meanwhile: what is open is then the results of another.
+    let same = found()? == id(file.metadata()?);
+    anyhow::ensure!(same && !taken, "another run writes it; wait for that, or name another --out");
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// The name of the file itself, where links lead to it. None for a link that leads to no name, as to a file that was

@@ -1,5 +1,7 @@
 //! What the server takes at once: bodies of a bounded size, a bounded number of bytes in flight, a bounded time.
 
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -156,8 +158,8 @@ impl Admission {
     /// Reads a body, as text.
     ///
     /// # Errors
-    /// 413 when it is too large, 415 when its encoding is not known, 400 when it breaks off, cannot be decompressed or is not
-    /// UTF-8, 408 when the client falls silent, 429 when too much is in flight.
+    /// 413 when it is too large, 415 when its encoding is not known, 400 when it cannot be decompressed or is not UTF-8, 408 when
+    /// the client falls silent or leaves, 429 when too much is in flight.
     pub async fn read(&mut self, headers: &HeaderMap, mut body: Body) -> Result<String, Problem> {
         require_known(headers)?;
         let max = self.limits.config.max_body_bytes;
@@ -174,7 +176,10 @@ impl Admission {
             let late = |_| silent(if left < SILENCE { whole } else { SILENCE });
             let Some(frame) = timeout(left.min(SILENCE), body.frame()).await.map_err(late)? else { break };
             let unread = |error: axum::Error| {
-                if is_too_long(&error) { self.limits.too_large() } else { bad_body(&error.to_string()) }
+                if is_too_long(&error) {
+                    return self.limits.too_large();
+                }
+                if is_cut_off(&error) { cut_off() } else { bad_body(&error.to_string()) }
             };
             let frame = frame.map_err(unread)?;
             let Ok(data) = frame.into_data() else { continue };
@@ -240,6 +245,23 @@ fn silent(limit: Duration) -> Problem {
     let detail =
         format!("the body did not come within {} s; send it faster, or in smaller batches", limit.as_secs_f64());
     Problem::new(Kind::SlowBody, detail)
+}
+
+/// Whether a body ended before its end, since its client left or its connection broke. One that is framed wrongly did not.
+fn is_cut_off(error: &axum::Error) -> bool {
+    let (mut broke, mut wrong) = (false, false);
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        broke |= error.is::<hyper::Error>();
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        wrong |= matches!(kind, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData));
+        cause = error.source();
+    }
+    broke && !wrong
+}
+
+fn cut_off() -> Problem {
+    Problem::new(Kind::Abandoned, "the connection was closed before the body had come")
 }
 
 /// A body that cannot be read.

@@ -33,7 +33,7 @@ pub(crate) struct Job {
     pub(crate) request_id: String,
     /// Set when the client sent an idempotency key.
     pub(crate) idempotency: Option<Idempotency>,
-    /// Whether an item without a score makes the answer an error, for which the key promises nothing.
+    /// Whether an item without a score makes the answer an error, of which nothing is stored: it is sent again.
     pub(crate) all_valid: bool,
     /// Where the items stand in the body, where that is known.
     pub(crate) items: Vec<Range<usize>>,
@@ -111,7 +111,12 @@ pub(crate) async fn begin(app: &App, job: Job) -> Result<Storing, Problem> {
     let due = pass.stop.due();
     app.limits.buffers.keep(std::mem::take(&mut pass.job.body));
     tell_unscored(app, &scored.counts.errors, &scored.counts.rubric, &pass.job.request_id);
+    let refused = pass.refuses(&scored);
     drop(pass);
+    if refused {
+        app.metrics.count_unanswered(&scored.counts.rubric, &scored.counts.errors);
+        return Ok(Storing { scored, due, outcome: None });
+    }
     // Counted only when it is stored: what was not is sent again, and counted then.
     let (Some(store), Some(batch)) = (&app.store, batch) else {
         app.metrics.count(&scored.counts);
@@ -204,10 +209,15 @@ impl Pass {
             BatchError::Request(wrong) if *facts => BatchError::Request(wrong.without_place()),
             error => error,
         })?;
-        // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done.
-        let kept = done && (!scored.rows.is_empty() || idempotency.is_some());
+        // Nothing to keep of an empty batch, but for the promise of its key; nor of one that is not done, or is refused.
+        let kept = done && (!scored.rows.is_empty() || idempotency.is_some()) && !self.refuses(&scored);
         let batch = self.batch.filter(|_| kept).map(|id| self.to_batch(app, &scored, id)).transpose()?;
         Ok((scored, batch))
+    }
+
+    /// Whether what came of the request is told as an error.
+    fn refuses(&self, scored: &Scored) -> bool {
+        self.job.all_valid && scored.counts.invalid > 0
     }
 
     /// Packs a scored request for the store; on the work threads, since it compresses.
@@ -230,7 +240,7 @@ impl Pass {
             judges: (!judges.is_empty()).then(|| serde_json::json!(judges).to_string()),
             request: keep.then(|| Compressed::new(job.body.as_bytes())).transpose()?,
             response: Compressed::new(&scored.body)?,
-            idempotency: job.idempotency.clone().filter(|_| !job.all_valid || scored.counts.invalid == 0),
+            idempotency: job.idempotency.clone(),
             scores: ScoreRows::new(id, scores)?,
             stages: scored.counts.stages.clone(),
         })

@@ -35,7 +35,12 @@ pub(super) async fn observe(State(app): State<App>, mut request: Request, next: 
     };
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut pending = Pending { app: &app, names: Some((route, method)), began, id: &id };
-    let mut response = name_problems(next.run(request).await, &id);
+    let response = next.run(request).await;
+    let left = response.extensions().get::<Problem>().is_some_and(|problem| problem.kind() == Kind::Abandoned);
+    let mut response = name_problems(response, &id);
+    if left {
+        return response;
+    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

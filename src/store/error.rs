@@ -189,6 +189,16 @@ impl StoreError {
     }
 }
 
+/// Why a removal did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct RemovalError {
+    /// Batches that had gone until then.
+    pub batches: u64,
+    /// What the database refused.
+    pub error: StoreError,
+}
+
 /// The start of a hostile text, short enough for a message.
 pub(super) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 60;

@@ -21,10 +21,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use self::compressed::{Compressed, MAX_BYTES};
 pub use self::config::{Config, Durability, MAX_BUSY_TIMEOUT_MS};
-pub use self::error::StoreError;
+pub use self::error::{RemovalError, StoreError};
 pub use self::id::{BatchId, BatchIds, ContentHash, MAX_SCORES, ScoreId};
 pub use self::read::{
-    DEFAULT_WINDOW, Filter, GroupVisit, MAX_PAGE, Mastery, Page, Removed, RunDetail, RunSummary, RunVisits,
+    DEFAULT_WINDOW, Filter, GroupVisit, MAX_PAGE, MAX_WINDOW, Mastery, Page, Removed, RunDetail, RunSummary, RunVisits,
     StageMastery, StoredAnswer, StoredRequest, StoredRow, StoredScore,
 };
 pub use self::record::{Batch, Idempotency, MAX_REWARD, StageCounts, StoredReference};
@@ -324,7 +324,7 @@ impl Store {
     ///
     /// # Errors
     /// Why the database refused. What was removed until then has gone, and the next removal goes on.
-    pub fn remove_run(&self, run_id: &str) -> Result<Option<Removed>, StoreError> {
+    pub fn remove_run(&self, run_id: &str) -> Result<Option<Removed>, RemovalError> {
         self.inner.database.remove_run(run_id)
     }
 

@@ -11,6 +11,9 @@ pub const MAX_PAGE: usize = 1000;
 /// Over how many steps mastery is taken by default.
 pub const DEFAULT_WINDOW: u32 = 10;
 
+/// Most steps that mastery is taken over.
+pub const MAX_WINDOW: u32 = 10_000;
+
 /// One stored score without its result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRow {

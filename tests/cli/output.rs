@@ -97,6 +97,27 @@ fn an_interrupted_run_leaves_the_old_results() {
 }
 
 #[test]
+fn a_partial_file_that_another_run_writes_or_that_leads_elsewhere_is_left_alone() {
+    let gradus = Gradus::new();
+    let file = gradus.file("lines.jsonl", jsonl(&right_and_wrong()));
+    let partial = gradus.file("out.partial", "of another run\n");
+    let other = std::fs::File::open(&partial).unwrap();
+    other.lock().unwrap();
+    let said = gradus.run(&["score", &file, "--out", "out"]).exits(1).err;
+    assert!(said.contains("out.partial: another run writes it"), "{said}");
+    assert_eq!(std::fs::read_to_string(&partial).unwrap(), "of another run\n");
+    drop(other);
+    gradus.run(&["score", &file, "--out", "out"]).exits(0);
+    assert_eq!(results(&std::fs::read_to_string(gradus.path("out")).unwrap()).len(), 2);
+
+    let precious = gradus.file("precious", "precious\n");
+    symlink(&precious, &partial).unwrap();
+    let said = gradus.run(&["score", &file, "--out", "out"]).exits(1).err;
+    assert!(said.contains("it is no regular file"), "{said}");
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious\n");
+}
+
+#[test]
 fn what_is_no_file_is_written_as_it_comes() {
     let gradus = Gradus::new();
     let file = gradus.file("lines.jsonl", jsonl(&right_and_wrong()));

@@ -92,6 +92,16 @@ fn a_json_file_is_one_request_or_one_trajectory() {
 }
 
 #[test]
+fn a_json_file_may_be_packed_whatever_its_name_says() {
+    let gradus = Gradus::new();
+    let request = serde_json::to_string_pretty(&json!({"trajectories": right_and_wrong()})).unwrap();
+    for name in ["packed.json", "packed.json.gz"] {
+        let file = gradus.file(name, gzip(request.as_bytes()));
+        assert!(gradus.run(&["score", &file]).exits(0).out.contains("2 scored, 0 not"), "{name}");
+    }
+}
+
+#[test]
 fn the_rubric_is_a_name_a_pinned_version_or_a_file() {
     let gradus = Gradus::new();
     let lines = jsonl(&right_and_wrong());

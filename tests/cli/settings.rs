@@ -80,6 +80,9 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
 fn a_log_filter_that_would_silence_everything_is_refused() {
     let gradus = Gradus::new();
     assert!(gradus.run(&["--log", "", "rubric", "list"]).exits(1).err.contains("is no filter"));
+    let config = gradus.file("gradus.toml", "log = \"loud\"\n");
+    let said = gradus.run(&["--config", &config, "rubric", "list"]).exits(1).err;
+    assert!(said.contains("`log` in the configuration file"), "{said}");
     for filter in ["warning", "nonsense", "warn,loud"] {
         let said = gradus.run_with(&["rubric", "list"], &[("GRADUS_LOG", filter)], "").exits(1).err;
         assert!(said.contains("is no filter; use one of") && said.contains("\"warn\""), "{filter}: {said}");

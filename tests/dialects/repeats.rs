@@ -55,6 +55,26 @@ fn what_could_not_be_scored_leaves_its_key_free() {
     assert_eq!(keyed(&server, "/slime?rubric=binary_em", "k", &right).ok(), json!(1.0));
 }
 
+#[test]
+fn what_is_refused_for_one_item_is_neither_stored_nor_counted_until_it_is_answered() {
+    let server = Server::start(&["--store", "sqlite::memory:"]);
+    let path = "/get_reward?rubric=binary_em&run_id=r&step=1&on_invalid=error";
+    let body = |second: &str| {
+        let response = "Q?<answer>Paris</answer>";
+        json!({"query": [response, response], "prompts": ["Q?", "Q?"], "labels": ["Paris", second]}).to_string()
+    };
+    for _ in 0..2 {
+        keyed(&server, path, "k", &body("")).problem(503);
+        server.post(path, &body("")).problem(503);
+    }
+    server.get("/runs/r").problem(404);
+    let counted = |outcome| server.metric("gradus_trajectories_total", &[("outcome", outcome)]);
+    let missing = server.metric("gradus_item_errors_total", &[("code", "references_missing")]);
+    assert_eq!((counted("valid"), counted("invalid"), missing), (0.0, 4.0, 4.0), "as `POST /reward` counts them");
+    keyed(&server, path, "k", &body("Paris")).ok();
+    assert_eq!(server.get("/runs/r").ok()["n"], json!(2));
+}
+
 fn member(answer: Value) -> String {
     json!({"prompt": "q", "response": answer, "label": {"references": ["Paris"], "group": "g"}}).to_string()
 }

@@ -201,6 +201,7 @@ fn bad_parameters_are_400() {
         "/runs/r/scores?step_from=x",
         "/runs/r?window=x",
         "/runs/r?window=0",
+        "/runs/r?window=10001",
     ] {
         server.get(path).problem(400);
     }

@@ -235,6 +235,27 @@ fn a_chunked_body_is_read() {
 }
 
 #[test]
+fn a_client_that_leaves_while_it_sends_its_body_is_counted_as_gone() {
+    let server = Server::start(&[]);
+    let packed = gzip(&request());
+    for (headers, body) in [("", request()), ("Content-Encoding: gzip\r\n", packed)] {
+        let bytes = post_bytes("/reward", headers, &body);
+        server.connect().write(&bytes[..bytes.len() - body.len() / 2]);
+    }
+    let chunked = "POST /reward HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{";
+    server.connect().write(chunked);
+    let counted = |status| move |server: &Server| server.metric("gradus_http_requests_total", &[("status", status)]);
+    server.wait_until(|server| counted("499")(server) > 2.5);
+    // What came whole, or is framed wrongly, has an answer.
+    let cut = gzip(&request());
+    let cut = post_bytes("/reward", "Content-Encoding: gzip\r\n", &cut[..cut.len() / 2]);
+    assert_eq!(server.connect().write(cut).read().unwrap().status, 400);
+    let wrong = "POST /reward HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    server.connect().write(wrong);
+    server.wait_until(|server| counted("400")(server) > 1.5);
+}
+
+#[test]
 fn a_client_that_waits_for_100_continue_gets_it() {
     let server = Server::start(&[]);
     let mut connection = server.connect();

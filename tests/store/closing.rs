@@ -78,6 +78,28 @@ fn what_was_promised_waits_until_it_can_be_written() {
     });
 }
 
+/// What waits already when the end is asked for, and the last copy of the log, end with the others.
+#[test]
+fn closing_does_not_wait_for_as_long_as_a_write_may() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gradus.db");
+    block_on(async {
+        let store = open(&Config { busy_timeout_ms: 60_000, ..config(&path) });
+        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        let other = locked(&path);
+        let began = Instant::now();
+        let waiting = store.append(batch(&store, "exp", 1, &[Some(1.0)]));
+        let closing = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            store.close().await;
+        };
+        let (outcome, ()) = tokio::join!(waiting, closing);
+        assert!(matches!(outcome, Err(StoreError::Locked { .. })), "{outcome:?}");
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        drop(other);
+    });
+}
+
 /// However much is queued: the end does not wait for another process once for each transaction.
 #[test]
 fn closing_gives_up_in_time_what_another_process_keeps_from_being_written() {

@@ -16,7 +16,7 @@ use crate::http::error::Problem;
 use crate::http::handlers::read_text_alone;
 use crate::http::kind::Kind;
 use crate::http::scoring::by_size;
-use crate::http::wire::{choice, read_as};
+use crate::http::wire::{choice, read_as, whole_number};
 use crate::rubric::Rubric;
 use crate::store::{GroupVisit, RunVisits};
 
@@ -110,10 +110,11 @@ pub(crate) enum SampleBy {
 #[schema(as = SampleRequest, example = json!({"count": 2, "seed": 7}))]
 pub(crate) struct SampleRequest {
     /// How many, 1 to 65536; with replacement.
+    #[serde(deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 65536)]
     count: usize,
     /// The same seed draws the same from the same table; 0 where absent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     #[schema(required = false)]
     seed: u64,
     /// By value, or all alike.

@@ -11,7 +11,7 @@ use super::stored::{Parameters, bad_query, limit, store, unknown_run};
 use crate::http::app::App;
 use crate::http::error::Problem;
 use crate::rubric::version_of;
-use crate::store::{self, DEFAULT_WINDOW};
+use crate::store::{self, DEFAULT_WINDOW, MAX_WINDOW};
 
 /// A training run at a glance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -142,8 +142,8 @@ pub(crate) struct RunsQuery {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunQuery {
-    /// The latest steps that have scores, 1 or more; 10 where absent.
-    #[param(minimum = 1)]
+    /// The latest steps that have scores, 1 to 10000; 10 where absent.
+    #[param(minimum = 1, maximum = 10000)]
     window: Option<u32>,
 }
 
@@ -173,8 +173,8 @@ pub(crate) async fn get_run(
     Parameters(parameters): Parameters<RunQuery>,
 ) -> Result<Json<RunDetail>, Problem> {
     let window = parameters.window.unwrap_or(DEFAULT_WINDOW);
-    if window == 0 {
-        return Err(bad_query("window = 0 is out of range; it must be 1 or more".to_owned()));
+    if !(1..=MAX_WINDOW).contains(&window) {
+        return Err(bad_query(format!("window = {window} is out of range; it must be from 1 to {MAX_WINDOW}")));
     }
     let run = store(&app)?.run(&run_id, window).await?.ok_or_else(|| unknown_run(&run_id))?;
     let stages = if run.recent.steps == 0 { &run.overall.stages } else { &run.recent.stages };

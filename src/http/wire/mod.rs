@@ -42,4 +42,4 @@ pub use response::{CacheWire, ErrorWire, GroupWire, Naming, ResultWire, error};
 pub use split::{Split, early_deadline_ms};
 pub use text::{Choice, Text};
 pub(crate) use text::{Object, Whole};
-pub(in crate::http) use text::{choice, object, objects};
+pub(in crate::http) use text::{choice, object, objects, whole_number};

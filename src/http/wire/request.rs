@@ -39,6 +39,35 @@ pub struct CurriculumWire {
     pub mastery: BTreeMap<String, f64>,
 }
 
+/// A number, which may be no pass rate.
+struct Rate(f64);
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RateVisitor;
+        impl Visitor<'_> for RateVisitor {
+            type Value = Rate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0 to 1")
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Rate, E> {
+                Ok(Rate(number))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Rate, E> {
+                Ok(Rate(number as f64))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Rate, E> {
+                Ok(Rate(number as f64))
+            }
+        }
+        deserializer.deserialize_f64(RateVisitor)
+    }
+}
+
 /// Reads pass rates, and keeps no more of them than tells that there are too many.
 fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
     struct Few;
@@ -52,7 +81,7 @@ fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f6
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut kept = BTreeMap::new();
             while kept.len() <= MAX_MASTERY
-                && let Some((stage, value)) = map.next_entry()?
+                && let Some((stage, Rate(value))) = map.next_entry()?
             {
                 kept.insert(stage, value);
             }

@@ -95,6 +95,14 @@ pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     Option::<Whole>::deserialize(deserializer).map(|found| found.map(|Whole(number)| number))
 }
 
+/// Reads a whole number.
+pub(crate) fn whole_number<'de, D: Deserializer<'de>, T: TryFrom<u64, Error: fmt::Display>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let Whole(number) = Whole::deserialize(deserializer)?;
+    T::try_from(number).map_err(de::Error::custom)
+}
+
 /// A string, or a number or boolean that stands for its text as sent: ids and reference answers come as each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scalar<'a>(pub(super) Cow<'a, str>);

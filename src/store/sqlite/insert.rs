@@ -67,10 +67,14 @@ impl TransactionWriter {
         }
     }
 
+    /// How long it was set up to wait for another process.
+    pub(super) fn set_up_to_wait(&self) -> Duration {
+        Duration::from_millis(self.busy_timeout_ms.min(MAX_BUSY_TIMEOUT_MS))
+    }
+
     /// From here on waits for another process no longer than `limit`, nor than it was set up to.
     pub(super) fn wait_at_most(&mut self, limit: Duration) {
-        let set_up = Duration::from_millis(self.busy_timeout_ms.min(MAX_BUSY_TIMEOUT_MS));
-        let wait = limit.min(set_up);
+        let wait = limit.min(self.set_up_to_wait());
         // Where it cannot be set it stays as it was.
         if self.connection.busy_timeout(wait).is_ok() {
             self.wait_ms = u64::try_from(wait.as_millis()).unwrap_or(self.busy_timeout_ms);
@@ -140,7 +144,8 @@ impl TransactionWriter {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| Failure::Begin(explain(error.into())))?;
         opened_file.check(place).map_err(Failure::Begin)?;
-        let outcomes = insert_all(&transaction, entries).map_err(|fault| Failure::Write(explain(fault)))?;
+        schema::known_version(&transaction, place).map_err(|fault| Failure::Begin(explain(fault)))?;
+        let outcomes = insert_all(&transaction, place, entries).map_err(|fault| Failure::Write(explain(fault)))?;
         transaction.commit().map_err(|error| Failure::Write(explain(error.into())))?;
         *commits += 1;
         Ok(outcomes)
@@ -151,7 +156,11 @@ impl TransactionWriter {
     }
 }
 
-fn insert_all(transaction: &Transaction<'_>, entries: &[&Entry]) -> Result<Vec<Result<(), StoreError>>, Fault> {
+fn insert_all(
+    transaction: &Transaction<'_>,
+    place: &Place,
+    entries: &[&Entry],
+) -> Result<Vec<Result<(), StoreError>>, Fault> {
     let mut counters = RunCounters::default();
     let mut outcomes = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -159,7 +168,7 @@ fn insert_all(transaction: &Transaction<'_>, entries: &[&Entry]) -> Result<Vec<R
             Entry::Batch(batch) => insert(transaction, batch).map(|()| counters.add(batch)),
             Entry::Finding(finding) => insert_finding(transaction, finding),
             Entry::References(references) => insert_references(transaction, references),
-            Entry::Probe => Ok(schema::write_version(transaction)?),
+            Entry::Probe => schema::probe(transaction, place),
         };
         match inserted {
             Ok(()) => outcomes.push(Ok(())),
@@ -271,6 +280,28 @@ mod tests {
         assert_eq!(transactions.write(&[&batch(&ids, 1 << 20)]), [full]);
         transactions.connection.execute_batch("PRAGMA max_page_count = 100000").unwrap();
         assert_eq!(transactions.write(&[&batch(&ids, 1 << 20)]), [Ok(())], "it goes on when there is room again");
+    }
+
+    #[test]
+    fn a_database_that_a_newer_program_upgraded_meanwhile_is_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::File(directory.path().join("gradus.db"));
+        let mut transactions = transactions(&place);
+        let version = || -> i64 {
+            let other = Connection::open(place.path()).unwrap();
+            other.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+        };
+        let known = version();
+        assert_eq!(transactions.write(&[&Entry::Probe]), [Ok(())]);
+        assert_eq!(version(), known);
+        let newer = known + 1;
+        Connection::open(place.path()).unwrap().execute_batch(&format!("PRAGMA user_version = {newer}")).unwrap();
+        let ids = BatchIds::new(None, 0);
+        for entry in [Entry::Probe, batch(&ids, 100), finding(100)] {
+            let outcome = transactions.write(&[&entry]).remove(0);
+            assert!(matches!(outcome, Err(StoreError::Newer { found, .. }) if found == newer), "{outcome:?}");
+        }
+        assert_eq!(version(), newer);
     }
 
     #[test]

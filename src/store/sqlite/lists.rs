@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::connection::{Fault, integer};
 use super::reader::stored_rows;
-use crate::store::read::{MAX_PAGE, RunCursor};
+use crate::store::read::{MAX_PAGE, MAX_WINDOW, RunCursor};
 use crate::store::{
     BatchId, Filter, Mastery, Page, RunDetail, RunSummary, ScoreId, StageMastery, StoreError, StoredRow,
 };
@@ -16,9 +16,6 @@ const ROWS_PER_PAGE: usize = 100_000;
 
 /// What looking at a batch costs beside its rows, in rows.
 const BATCH_ROWS: usize = 50;
-
-/// Most steps of a mastery window.
-const MAX_WINDOW: u32 = 10_000;
 
 // A left join: rows that were lost are damage to their batch, which would otherwise seem to have none.
 const RUN_BATCHES: &str = "SELECT b.id, b.step, b.created_at_ms, r.json FROM batches b

@@ -28,8 +28,8 @@ use self::writer::Writer;
 use super::read::RunCursor;
 use super::record::Finding;
 use super::{
-    Batch, BatchId, Config, Counters, Durability, Filter, Health, Page, Removed, RunDetail, RunSummary, RunVisits,
-    ScoreId, StoreError, StoredAnswer, StoredReference, StoredRow, StoredScore,
+    Batch, BatchId, Config, Counters, Durability, Filter, Health, Page, RemovalError, Removed, RunDetail, RunSummary,
+    RunVisits, ScoreId, StoreError, StoredAnswer, StoredReference, StoredRow, StoredScore,
 };
 
 /// An open database. Dropping it writes what is queued.
@@ -172,11 +172,17 @@ impl Sqlite {
     }
 
     /// Removes a run, over a connection of its own. Blocks.
-    pub(super) fn remove_run(&self, run_id: &str) -> Result<Option<Removed>, StoreError> {
+    pub(super) fn remove_run(&self, run_id: &str) -> Result<Option<Removed>, RemovalError> {
         let Self { place, busy_timeout_ms, .. } = self;
-        let mut connection = place.writer(*busy_timeout_ms)?;
-        let removed = removal::remove(&mut connection, run_id);
-        removed.map_err(|fault| place.explain("remove a run", *busy_timeout_ms, fault))
+        let mut connection = place.writer(*busy_timeout_ms).map_err(|error| RemovalError { batches: 0, error })?;
+        let mut removed = Removed::default();
+        match removal::remove(&mut connection, run_id, &mut removed) {
+            Ok(found) => Ok(found.then_some(removed)),
+            Err(fault) => {
+                let error = place.explain("remove a run", *busy_timeout_ms, fault);
+                Err(RemovalError { batches: removed.batches, error })
+            }
+        }
     }
 
     pub(super) fn health(&self) -> Health {

@@ -28,10 +28,9 @@ const DELETE_COUNTS: [&str; 5] = [
     "DELETE FROM runs WHERE run_id = ?1",
 ];
 
-/// Removes a run; `None` where there is none. The run is listed until its last batch has gone: a removal that was cut off
+/// Removes a run, and counts in `removed` what went, also where it fails; gives whether there was one. The run is listed until its last batch has gone: a removal that was cut off
 /// goes on with the next one. A batch that a server adds meanwhile goes, too.
-pub(super) fn remove(connection: &mut Connection, run_id: &str) -> Result<Option<Removed>, Fault> {
-    let mut removed = Removed::default();
+pub(super) fn remove(connection: &mut Connection, run_id: &str, removed: &mut Removed) -> Result<bool, Fault> {
     loop {
         let batches = batches(connection, run_id)?;
         for some in batches.chunks(BATCHES) {
@@ -57,7 +56,7 @@ pub(super) fn remove(connection: &mut Connection, run_id: &str) -> Result<Option
             rows += transaction.prepare_cached(delete)?.execute([run_id])?;
         }
         transaction.commit()?;
-        return Ok((rows > 0 || removed.batches > 0).then_some(removed));
+        return Ok(rows > 0 || removed.batches > 0);
     }
 }
 

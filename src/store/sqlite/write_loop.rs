@@ -107,6 +107,8 @@ pub(super) fn run(
             write_loop.give_up(waiting);
         }
     }
+    // Where others keep the database, the end is due when it is.
+    write_loop.transactions.wait_at_most(write_loop.time_left().unwrap_or(LAST_TRIES));
     if let Err(error) = write_loop.transactions.checkpoint() {
         match error {
             StoreError::Moved { .. } => {
@@ -152,14 +154,9 @@ impl WriteLoop<'_> {
     /// are not asked for again while they are remembered. Gives whether anything came of it: false where each entry failed
     /// for a reason that may pass.
     fn write(&mut self, group: Vec<Job>) -> bool {
-        if let Some(left) = self.time_left() {
-            // Where others keep the database, until the end; where it was free before, for as long as ever, also after that.
-            let waits = self.warned && !left.is_zero();
-            self.transactions.wait_at_most(if waits { left } else { LAST_TRIES });
-        }
         let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
         let commits = self.transactions.commits;
-        let outcomes = self.transactions.write(&entries);
+        let outcomes = self.write_entries(&entries);
         if self.transactions.commits > commits {
             self.totals.failing.store(false, Ordering::Relaxed);
         } else if self.transactions.is_moved() || group.iter().any(|job| !job.promised) {
@@ -190,6 +187,32 @@ impl WriteLoop<'_> {
         }
         self.transactions.copy_log_if_long();
         moved
+    }
+
+    /// Waits for another process for as long as the store was set up to, a while at a time: the end must not be kept waiting by
+    /// what began to wait before it was asked for.
+    fn write_entries(&mut self, entries: &[&Entry]) -> Vec<Result<(), StoreError>> {
+        let mut left_to_wait = self.transactions.set_up_to_wait();
+        let mut waited = Duration::ZERO;
+        loop {
+            // Where others keep the database, until the end; where it was free before, for as long as ever, also after that.
+            let until_the_end = self.time_left().filter(|left| self.warned && !left.is_zero());
+            let wait = until_the_end.unwrap_or(LAST_TRIES).min(left_to_wait);
+            self.transactions.wait_at_most(wait);
+            let mut outcomes = self.transactions.write(entries);
+            let locked = outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Locked { .. })));
+            left_to_wait = left_to_wait.saturating_sub(wait);
+            if locked && !left_to_wait.is_zero() && self.closing.get().is_none() {
+                waited += wait;
+                continue;
+            }
+            for outcome in &mut outcomes {
+                if let Err(StoreError::Locked { waited_ms, .. }) = outcome {
+                    *waited_ms += u64::try_from(waited.as_millis()).unwrap_or(0);
+                }
+            }
+            return outcomes;
+        }
     }
 
     /// Tries a group of what is held.
