@@ -45,7 +45,7 @@ pub(super) fn chosen(reply: &ChatReply, labels: &[String]) -> Result<BackendAnsw
     let label = labels
         .iter()
         .position(|label| *label == verdict)
-        .ok_or_else(|| Failure::no_verdict(format!("the verdict `{}` is none of the labels", quote(&verdict))))?;
+        .ok_or_else(|| Failure::no_verdict(format!("the verdict {} is none of the labels", quote(&format!("{verdict:?}")))))?;
     let parts: Vec<&str> = [thought.trim(), reasoning.trim()].into_iter().filter(|part| !part.is_empty()).collect();
     Ok(BackendAnswer::Chosen { label, reasoning: parts.join("\n\n"), logprobs: None })
 }
