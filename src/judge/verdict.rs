@@ -51,9 +51,16 @@ fn distribution(logprobs: &[f64], labels: &[Label], max_outside: f64) -> Result<
     }
     let inside: f64 = logprobs.iter().map(|logprob| logprob.exp()).sum();
     let outside = (1.0 - inside).clamp(0.0, 1.0);
-    if outside > max_outside || inside <= 0.0 {
-        let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
-        let names = names.join(", ");
+    let names = || labels.iter().map(|label| label.name.as_str()).collect::<Vec<_>>().join(", ");
+    if inside <= 0.0 {
+        return Err(Unavailable::no_verdict(format!(
+            "the judge gives no probability to any of {}. Labels that begin alike have none where they part: name them so that \
+             their first tokens differ",
+            names()
+        )));
+    }
+    if outside > max_outside {
+        let names = names();
         return Err(Unavailable::no_verdict(format!(
             "the judge gives {outside:.3} of its probability to something other than {names}; more than {max_outside} is no \
              verdict. Look at the prompt, or raise `max_outside`"

@@ -203,13 +203,22 @@ impl ChatTemplate {
         self.render_all(&borrowed, options)
     }
 
-    /// Renders a plain question, then the same with a system message.
+    /// Renders a plain question, then the same with a system message. A template that wants a text in parts, or another role,
+    /// may drop the question without a word.
     fn probe(&self) -> Result<SystemMessages, ChatTemplateError> {
         const INSTRUCTION: &str = "Answer in one word.";
-        let user = ChatMessage { role: "user", text: "Is water wet?", untrusted: &[] };
+        const QUESTION: &str = "Is water wet?";
+        let user = ChatMessage { role: "user", text: QUESTION, untrusted: &[] };
         let system = ChatMessage { role: "system", text: INSTRUCTION, untrusted: &[] };
         let options = ChatOptions::default();
-        self.render_all(&[user], &options)?;
+        if !self.render_all(&[user], &options)?.text.contains(QUESTION) {
+            return Err(ChatTemplateError::Malformed {
+                path: self.path.clone(),
+                message: "the template does not show what a user says; put one that does, with the content as a text, into a \
+                          file chat_template.jinja beside tokenizer.json"
+                    .to_owned(),
+            });
+        }
         match self.render_all(&[system, user], &options) {
             Ok(rendered) if rendered.text.contains(INSTRUCTION) => Ok(SystemMessages::Shown),
             _ => Ok(SystemMessages::Folded),

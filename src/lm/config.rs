@@ -235,7 +235,10 @@ impl Keys<'_> {
             Some("gemma2") => Ok(Family::Gemma2),
             Some(other) => Err(LmError::config(
                 "model_type",
-                format!("is {other:?}; known are qwen2, qwen3, llama, mistral and gemma2. Others run as a GGUF file"),
+                format!(
+                    "is {other:?}; known are qwen2, qwen3, llama, mistral and gemma2, and for judges phi3, olmo2 and smollm3. \
+                     Serve another with vLLM or SGLang"
+                ),
             )),
             None => Err(LmError::config("model_type", "is missing")),
         }

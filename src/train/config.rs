@@ -127,8 +127,12 @@ fn optimizer_checks(optimizer: &AdamWConfig) -> Vec<Check> {
         (!(0.0..1.0).contains(&optimizer.beta1), "optimizer.beta1", "must be from 0 to below 1"),
         (!(0.0..1.0).contains(&optimizer.beta2), "optimizer.beta2", "must be from 0 to below 1"),
         (!is_above_zero(optimizer.eps), "optimizer.eps", "must be above 0"),
-        (!is_from_zero(optimizer.weight_decay), "optimizer.weight_decay", "must be 0 or more"),
-        (!is_from_zero(optimizer.max_grad_norm), "optimizer.max_grad_norm", "must be 0 or more, and 0 clips nothing"),
+        (!is_from_zero(optimizer.weight_decay), "optimizer.weight_decay", "must be a finite number from 0"),
+        (
+            !is_from_zero(optimizer.max_grad_norm),
+            "optimizer.max_grad_norm",
+            "must be a finite number from 0, which clips nothing",
+        ),
     ]
 }
 

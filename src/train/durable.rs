@@ -29,7 +29,7 @@ fn failed(path: &Path, error: &Error) -> TrainError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => TrainError::file(
             path,
-            format!("{error}; the checkpoint before this one is whole: free some space and resume the run"),
+            format!("{error}; what was saved before is whole: free some space and start the same command again"),
         ),
         _ => TrainError::file(path, error),
     }

@@ -8,7 +8,8 @@ use crate::lm::chat_template::ChatTemplateError;
 use crate::lm::tokenizer::TokenizerError;
 
 /// What to do about a policy that diverged.
-const GO_BACK: &str = "lower `learning_rate.peak`, and go on from the last checkpoint with --force";
+const GO_BACK: &str =
+    "lower `learning_rate.peak` and start it again with --force: it goes on from the last checkpoint, if there is one";
 
 /// Training cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -98,6 +98,24 @@ pub(super) fn same_prompts(saved: &RunState, world: &EpisodeContext, algorithm: 
     )))
 }
 
+/// That the chat template takes what tools say. A policy may call in any step, and is not to end the run by it.
+///
+/// # Errors
+/// When it refuses a tool's result, or several, or does not show a turn.
+pub(super) fn takes_results(world: &EpisodeContext, policy: &Path) -> Result<(), TrainError> {
+    let most = world.environment.budgets().calls_per_turn.min(2);
+    (1..=most).try_for_each(|count| {
+        let results = vec!["x".to_owned(); count as usize];
+        world.protocol.after_turn(&results).map(|_| ()).map_err(|error| {
+            TrainError::other(format!(
+                "{}: the chat template does not take what tools say ({error}), which the policy is shown when it calls: put a \
+                 template that does into chat_template.jinja there",
+                policy.display()
+            ))
+        })
+    })
+}
+
 /// Whether the chat template makes JSON of what a tool says.
 fn escapes_results(world: &EpisodeContext) -> bool {
     let shown = world.protocol.after_turn(&["\"".to_owned()]).and_then(|after| world.protocol.text(&after.tokens));

@@ -33,6 +33,8 @@ pub struct Protocol {
     ends: Vec<u32>,
     /// The one of them that the template writes.
     end: u32,
+    /// What it writes between a turn's text and that: a line's end, say.
+    before_end: String,
     /// What the template writes behind a question.
     asked: String,
 }
@@ -69,13 +71,18 @@ impl Protocol {
         })?;
         let (tokenizer, template) = (Arc::new(tokenizer), Arc::new(template));
         let asked = String::new();
-        let mut protocol = Self { tokenizer, template, tools: listed(tools)?, ends, end: first, asked };
+        let mut protocol =
+            Self { tokenizer, template, tools: listed(tools)?, ends, end: first, before_end: String::new(), asked };
         let question = protocol.render(&[Message { role: Role::User, text: "?".to_owned() }])?;
         // Behind nothing a text would begin as the first one does.
         protocol.asked = Some(question.trusted_end()).filter(|end| !end.is_empty()).unwrap_or("\n").to_owned();
         // The files name several in no order: Llama 3's first is not the one that ends its turns.
-        let written = protocol.behind_turn(&[])?.and_then(|tail| protocol.end_at_start(&tail));
-        protocol.end = written.map_or(first, |(end, _)| end);
+        if let Some(tail) = protocol.behind_turn(&[])?
+            && let Some((end, at)) = protocol.end_of_turn(&tail)
+        {
+            protocol.end = end;
+            protocol.before_end = tail.text.get(..at.start).unwrap_or_default().to_owned();
+        }
         Ok(protocol)
     }
 
@@ -105,7 +112,7 @@ impl Protocol {
             TrainError::other("the chat template does not show the assistant's text as it is; it cannot be trained on")
         })?;
         // The end of the turn was drawn by the policy; templates write it again.
-        let written = self.end_at_start(&tail).map_or(0, |(_, bytes)| bytes);
+        let written = self.end_of_turn(&tail).map_or(0, |(_, at)| at.end);
         let before = tail.text.get(..written).filter(|end| !end.is_empty()).unwrap_or(TURN);
         Ok(TurnStart { tokens: self.tokens_behind(before, &cut(&tail, written))?, begun: begun(&tail) })
     }
@@ -115,7 +122,7 @@ impl Protocol {
     /// # Errors
     /// When the tokenizer stumbles.
     pub fn turn(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-        let mut tokens = self.tokens(text)?;
+        let mut tokens = self.tokens(&[text, &self.before_end].concat())?;
         tokens.push(self.end);
         Ok(tokens)
     }
@@ -187,11 +194,13 @@ impl Protocol {
         Ok(tail(&self.render(&messages)?, TURN))
     }
 
-    /// The token that ends a turn and that a tail begins with, and its bytes; of several the longest.
-    fn end_at_start(&self, tail: &Rendered) -> Option<(u32, usize)> {
+    /// The first token in a tail that ends a turn, and where it stands; of several there the longest. What tools say ends none.
+    fn end_of_turn(&self, tail: &Rendered) -> Option<(u32, Range<usize>)> {
+        let ours = tail.untrusted.first().map_or(tail.text.len(), |range| range.start);
+        let ours = tail.text.get(..ours)?;
         let named = self.ends.iter().filter_map(|end| Some((*end, self.tokenizer.id_to_token(*end)?)));
-        let written = named.filter(|(_, name)| tail.text.starts_with(name.as_str()));
-        written.map(|(end, name)| (end, name.len())).max_by_key(|(_, bytes)| *bytes)
+        let written = named.filter_map(|(end, name)| ours.find(&name).map(|at| (end, at..at + name.len())));
+        written.min_by_key(|(_, at)| (at.start, usize::MAX - at.end))
     }
 }
 

@@ -13,7 +13,7 @@ use super::demonstrations::Demonstrations;
 use super::env::{Split, Task};
 use super::experience::{Sample, said_by};
 use super::groups::check_size;
-use super::guards::{check_mastery, hashes, locked, longest_rollout, same_prompts, unchanged};
+use super::guards::{check_mastery, hashes, locked, longest_rollout, same_prompts, takes_results, unchanged};
 use super::metrics::{EventFile, History, METRICS_FILE, Metric, MetricsLog, StepMetrics};
 use super::policy::Policy;
 use super::protocol::Protocol;
@@ -110,6 +110,9 @@ impl Run {
         let world = EpisodeContext { tools: exam.tools().clone(), environment, protocol: Arc::new(protocol), calls };
         let context = policy.decoder.config().context;
         let longest = longest_rollout(&world, &config, context)?;
+        if learns_by_reward || config.evaluation.every > 0 {
+            takes_results(&world, policy.files())?;
+        }
         let reference = learns_by_reward.then(|| policy.decoder.frozen()).transpose()?;
         let optimizer = AdamW::new(&policy.decoder, config.optimizer)?;
         let demonstrations = match config.algorithm {

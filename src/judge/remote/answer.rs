@@ -42,10 +42,9 @@ impl Quoting for BackendAnswer {
 /// No object of the form, or a verdict off the labels.
 pub(super) fn chosen(reply: &ChatReply, labels: &[String]) -> Result<BackendAnswer, Failure> {
     let (NamedLabel { reasoning, verdict }, thought) = reply.json()?;
-    let label = labels
-        .iter()
-        .position(|label| *label == verdict)
-        .ok_or_else(|| Failure::no_verdict(format!("the verdict `{}` is none of the labels", quote(&verdict))))?;
+    let label = labels.iter().position(|label| *label == verdict).ok_or_else(|| {
+        Failure::no_verdict(format!("the verdict {} is none of the labels", quote(&format!("{verdict:?}"))))
+    })?;
     let parts: Vec<&str> = [thought.trim(), reasoning.trim()].into_iter().filter(|part| !part.is_empty()).collect();
     Ok(BackendAnswer::Chosen { label, reasoning: parts.join("\n\n"), logprobs: None })
 }

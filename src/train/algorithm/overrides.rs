@@ -94,10 +94,10 @@ impl LossConfig {
     pub(in crate::train) fn checks(&self) -> Vec<Check> {
         vec![
             (!is_share(self.clip_low), "loss.clip_low", "must be from 0 to 1"),
-            (!is_from_zero(self.clip_high), "loss.clip_high", "must be 0 or more"),
-            (!is_from_zero(self.kl_coefficient), "loss.kl_coefficient", "must be 0 or more"),
+            (!is_from_zero(self.clip_high), "loss.clip_high", "must be a finite number from 0"),
+            (!is_from_zero(self.kl_coefficient), "loss.kl_coefficient", "must be a finite number from 0"),
             (self.value_clip.is_nan() || self.value_clip < 0.0, "loss.value_clip", "must be 0 or more"),
-            (!is_from_zero(self.value_coefficient), "loss.value_coefficient", "must be 0 or more"),
+            (!is_from_zero(self.value_coefficient), "loss.value_coefficient", "must be a finite number from 0"),
             (
                 self.dual_clip.is_some_and(|clip| !(clip > 1.0 && clip.is_finite())),
                 "loss.dual_clip",

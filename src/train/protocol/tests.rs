@@ -98,6 +98,21 @@ fn a_turn_ends_as_the_template_ends_it() {
 }
 
 #[test]
+fn what_stands_before_the_end_of_a_turn_belongs_to_the_turn() {
+    // As DeepSeek-Coder's.
+    let lines = "{% for message in messages %}{% if message.role == 'assistant' %}{{ message.content }}\n<|EOT|>\n{% else \
+                 %}### {{ message.role }}:\n{{ message.content }}\n{% endif %}{% endfor %}### Response:";
+    let coder = protocol(lines, &["<|begin|>", "<|EOT|>"], &["<|EOT|>"]);
+    assert_eq!(shown(&coder, coder.turn("Hi")), "Hi\n<|EOT|>");
+    let after = "\n### tool:\nthe <|EOT|>\n### Response:";
+    assert_eq!(started(&coder, coder.after_turn(&["the <|EOT|>".to_owned()])), after);
+    // What a tool says is no end of the turn before it.
+    let bare = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}";
+    let bare = protocol(bare, &["<|EOT|>"], &["<|EOT|>"]);
+    assert_eq!(started(&bare, bare.after_turn(&["<|EOT|>".to_owned()])), "\ntool: <|EOT|>\n");
+}
+
+#[test]
 fn a_result_that_says_what_stands_for_a_turn_is_a_result() {
     let llama = llama();
     let result = format!("see {TURN} there");

@@ -196,7 +196,7 @@ async fn a_reply_that_is_not_the_object_makes_no_verdict() {
         (r#"{"verdict":"Yes"} {"verdict":"No"}"#, "not the JSON that was asked for"),
         (r#"{"verdict":"Yes","verdict":"No"}"#, "duplicate field"),
         (r#"{"verdict":"Yes","score":1}"#, "unknown field"),
-        (r#"{"verdict":"yes"}"#, "`yes` is none of the labels"),
+        (r#"{"verdict":"yes"}"#, "the verdict \"yes\" is none of the labels"),
         (r#"{"verdict":1}"#, "not the JSON that was asked for"),
         ("  ", "the reply is empty"),
     ] {

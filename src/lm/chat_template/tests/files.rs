@@ -19,27 +19,32 @@ fn rendered(files: &[(&str, &str)]) -> Result<String, String> {
     Ok(template.render(&[message], &end(ANSWER)).unwrap().text)
 }
 
-const CONFIG: &str =
-    r#"{"chat_template": "{{ bos_token }}config", "bos_token": {"content": "<b>"}, "eos_token": "</b>"}"#;
-const NAMED: &str =
-    r#"{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}"#;
+const CONFIG: &str = r#"{"chat_template": "{{ bos_token }}config {{ messages[0].content }}", "bos_token": {"content": "<b>"}, "eos_token": "</b>"}"#;
+const NAMED: &str = r#"{"chat_template": [{"name": "default", "template": "plain {{ messages[0].content }}"}, {"name": "tool_use", "template": "tools"}]}"#;
 
 #[test]
 fn a_template_file_goes_before_the_configuration() {
-    assert_eq!(rendered(&[("tokenizer_config.json", CONFIG)]).unwrap(), "<b>config");
+    assert_eq!(rendered(&[("tokenizer_config.json", CONFIG)]).unwrap(), "<b>config hi");
     assert_eq!(
-        rendered(&[("tokenizer_config.json", CONFIG), ("chat_template.jinja", "{{ eos_token }}file")]).unwrap(),
-        "</b>file"
+        rendered(&[
+            ("tokenizer_config.json", CONFIG),
+            ("chat_template.jinja", "{{ eos_token }}file {{ messages[0].content }}")
+        ])
+        .unwrap(),
+        "</b>file hi"
     );
-    assert_eq!(rendered(&[("chat_template.json", r#"{"chat_template": "json"}"#)]).unwrap(), "json");
+    assert_eq!(
+        rendered(&[("chat_template.json", r#"{"chat_template": "json {{ messages[0].content }}"}"#)]).unwrap(),
+        "json hi"
+    );
     let map = r#"{"bos_token": "old", "eos_token": "<e>"}"#;
     let files = [("tokenizer_config.json", CONFIG), ("special_tokens_map.json", map)];
-    assert_eq!(rendered(&files).unwrap(), "<b>config");
+    assert_eq!(rendered(&files).unwrap(), "<b>config hi");
 }
 
 #[test]
 fn of_several_templates_the_default_one_is_taken() {
-    assert_eq!(rendered(&[("tokenizer_config.json", NAMED)]).unwrap(), "plain");
+    assert_eq!(rendered(&[("tokenizer_config.json", NAMED)]).unwrap(), "plain hi");
     let others = NAMED.replace("default", "rag");
     let none = rendered(&[("tokenizer_config.json", &others)]).unwrap_err();
     assert!(none.ends_with("no chat template is named `default`; there is `rag`, `tool_use`"), "{none}");

@@ -19,6 +19,9 @@ const THOUGHT: (&str, &str) = ("assistant", "<think>\nhm\n</think>\n\nYes.");
 const AGAIN: (&str, &str) = ("user", "Sure?");
 const RESULT: (&str, &str) = ("tool", "42");
 
+/// A template's part that shows the last message.
+const SAID: &str = "{{ messages[-1].content }}";
+
 const ANSWER: ChatEnd = ChatEnd::Answer;
 
 fn compile(source: &str) -> ChatTemplate {
@@ -113,8 +116,10 @@ fn the_date_is_the_templates_own() {
 fn a_template_that_reads_the_clock_unasked_is_told_a_fixed_date() {
     let source = "{%- set today = strftime_now('%d %B %Y') -%}{{ today }}: {{ messages[-1].content }}";
     assert_eq!(text(source, &[AGAIN], &end(ANSWER)).unwrap(), "26 July 2024: Sure?");
-    let asks = "{%- if strftime_now  is not defined -%}some day{%- else -%}{{ strftime_now('%Y') }}{%- endif -%}";
-    assert_eq!(text(asks, &[AGAIN], &end(ANSWER)).unwrap(), "some day");
+    let asks = "{%- if strftime_now  is not defined -%}some day{%- else -%}{{ strftime_now('%Y') }}{%- endif -%}"
+        .to_owned()
+        + SAID;
+    assert_eq!(text(&asks, &[AGAIN], &end(ANSWER)).unwrap(), "some daySure?");
 }
 
 #[test]
@@ -151,13 +156,15 @@ fn tests_say_what_python_says() {
         ("{'a': 1}", "True True True"),
         ("3", "False False False"),
     ] {
-        let source =
-            format!("{{{{ ({value}) is iterable }}}} {{{{ ({value}) is sequence }}}} {{{{ ({value}) is mapping }}}}");
-        assert_eq!(text(&source, &[AGAIN], &end(ANSWER)).unwrap(), said, "{value}");
+        let source = format!(
+            "{{{{ ({value}) is iterable }}}} {{{{ ({value}) is sequence }}}} {{{{ ({value}) is mapping }}}} {SAID}"
+        );
+        assert_eq!(text(&source, &[AGAIN], &end(ANSWER)).unwrap(), format!("{said} Sure?"), "{value}");
     }
     // As Qwen3-Coder's asks.
-    let tooled = "{%- if tools is iterable and tools | length > 0 -%}tools{%- else -%}none{%- endif -%}";
-    assert_eq!(text(tooled, &[AGAIN], &end(ANSWER)).unwrap(), "none");
+    let tooled =
+        "{%- if tools is iterable and tools | length > 0 -%}tools{%- else -%}none{%- endif -%}".to_owned() + SAID;
+    assert_eq!(text(&tooled, &[AGAIN], &end(ANSWER)).unwrap(), "noneSure?");
 }
 
 #[test]
@@ -249,15 +256,43 @@ fn the_last_message_can_be_left_open() {
 
 #[test]
 fn json_is_written_as_python_writes_it() {
-    let value = serde_json::json!({"a": [1, 2.5, null, true], "b": {"c": "é<>&'\"\n\u{1}\u{7f}"}});
+    let value = serde_json::json!({"b": [1, 2.5, null, true], "a": {"c": "é<>&'\"\n\u{1}\u{7f}"}});
     let options = ChatOptions { variables: [("x".to_owned(), value)].into(), ..ChatOptions::default() };
-    let source = "{% if x is defined %}{{ x | tojson }} {{ x | tojson(indent=2, ensure_ascii=False) }} \
-                  {{ [] | tojson(indent=2) }}{% endif %}";
+    let written = |expression: &str| {
+        let source = format!("{{{{ messages[0].content if x is not defined else {expression} }}}}");
+        text(&source, &[AGAIN], &options)
+    };
+    let line = "{\"b\": [1, 2.5, null, true], \"a\": {\"c\": \"é<>&'\\\"\\n\\u0001\u{7f}\"}}";
+    assert_eq!(written("x | tojson").unwrap(), line);
+    assert_eq!(written("x | tojson(ensure_ascii=False, sort_keys=False)").unwrap(), line);
+    let indented = "{\n  \"b\": [\n    1,\n    2.5,\n    null,\n    true\n  ],\n  \"a\": {\n    \"c\": \
+                    \"é<>&'\\\"\\n\\u0001\u{7f}\"\n  }\n}";
+    assert_eq!(written("x | tojson(indent=2, ensure_ascii=False)").unwrap(), indented);
+    assert_eq!(written("[[], {}] | tojson(indent=1)").unwrap(), "[\n [],\n {}\n]");
+    // As Kimi K2's template writes the tools.
+    assert_eq!(written("{'b': [1, 2], 'a': 3} | tojson(separators=(',', ':'))").unwrap(), r#"{"b":[1,2],"a":3}"#);
     assert_eq!(
-        text(source, &[AGAIN], &options).unwrap(),
-        "{\"a\": [1, 2.5, null, true], \"b\": {\"c\": \"é<>&'\\\"\\n\\u0001\u{7f}\"}} {\n  \"a\": [\n    1,\n    2.5,\n    \
-         null,\n    true\n  ],\n  \"b\": {\n    \"c\": \"é<>&'\\\"\\n\\u0001\u{7f}\"\n  }\n} []"
+        written("{'b': {'d': 1, 'c': 2}, 'a': 3} | tojson(sort_keys=true)").unwrap(),
+        r#"{"a": 3, "b": {"c": 2, "d": 1}}"#
     );
+    let numbers =
+        "[0.0000001, 0.000015, 0.0001, 1000000000000000.0, 10000000000000000.0, -123456789012345680.0, 7.0] | tojson";
+    assert_eq!(
+        written(numbers).unwrap(),
+        "[1e-07, 1.5e-05, 0.0001, 1000000000000000.0, 1e+16, -1.2345678901234568e+17, 7.0]"
+    );
+    for (wrong, says) in
+        [("x | tojson(ensure_ascii=True)", "take the option out"), ("x | tojson(separators=[','])", "two texts")]
+    {
+        assert!(written(wrong).unwrap_err().to_string().contains(says));
+    }
+}
+
+#[test]
+fn a_template_that_drops_what_a_user_says_is_refused() {
+    let parts =
+        "{% for part in messages[-1].content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}";
+    assert!(fault(parts).starts_with("t.jinja: the template does not show what a user says"), "{}", fault(parts));
 }
 
 #[test]
