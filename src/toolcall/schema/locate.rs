@@ -6,7 +6,7 @@ use serde_json::Value;
 pub(super) fn pointer_to(root: &Value, target: &Value) -> String {
     let mut segments = Vec::new();
     find(root, target, &mut segments);
-    segments.iter().rev().map(|segment| format!("/{}", escape_pointer(segment))).collect()
+    segments.iter().rev().fold(String::new(), |pointer, segment| pointer + "/" + &escape_pointer(segment))
 }
 
 /// Collects the segments on the way back from `target`, so the last one comes first.
