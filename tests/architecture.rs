@@ -55,6 +55,29 @@ fn a_module_uses_only_lower_ranks() {
     assert!(wrong.is_empty(), "a module may use only modules of a strictly lower rank:\n{}", wrong.join("\n"));
 }
 
+/// What nobody declares is not compiled, and its tests run nowhere.
+#[test]
+fn every_file_of_the_tests_is_a_module_of_one_of_them() {
+    let files = rust_files("tests");
+    let mut lost = Vec::new();
+    for file in files.iter().map(Path::new) {
+        let is_folder = file.ends_with("mod.rs");
+        let module = if is_folder { file.parent().unwrap() } else { file };
+        let folder = module.parent().unwrap();
+        let is_program = file.ends_with("main.rs") || !is_folder && folder == Path::new("tests");
+        let may_declare = |name: &Path| {
+            name.parent() == Some(folder)
+                && (folder == Path::new("tests") || name.ends_with("mod.rs") || name.ends_with("main.rs"))
+        };
+        let declaration = format!("mod {};", module.file_stem().unwrap().to_str().unwrap());
+        let declares = |name: &String| source(name).lines().any(|line| line.ends_with(&declaration));
+        if !is_program && !files.iter().filter(|name| may_declare(Path::new(name))).any(declares) {
+            lost.push(file);
+        }
+    }
+    assert!(files.len() > 60 && lost.is_empty(), "no module declares {lost:?}");
+}
+
 #[test]
 fn every_top_level_module_has_a_rank() {
     let declared = declared_modules();

@@ -82,5 +82,5 @@ fn errors_that_nobody_can_read_change_nothing() {
 fn version_and_unknown_commands() {
     let gradus = Gradus::new();
     assert_eq!(gradus.run(&["--version"]).exits(0).out, concat!("gradus ", env!("CARGO_PKG_VERSION"), "\n"));
-    assert!(gradus.run(&["scrore"]).exits(2).err.contains("unrecognized subcommand"));
+    gradus.run(&["scrore"]).exits(2).err_has("unrecognized subcommand");
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// A measurement of the small judge, which knows one prompt.
 fn measured(gradus: &Gradus, arguments: &[&str]) -> Ran {
-    let judge = root().join("tests/small_judge");
+    let judge = package("tests/small_judge");
     let rubric = judge.join("rubric.toml");
     let on = ["--judge", judge.to_str().unwrap(), "--rubric", rubric.to_str().unwrap()];
     gradus.run(&[&["judge"], arguments, &on].concat())
@@ -33,7 +33,7 @@ fn check_measures_the_shipped_examples() {
     let gradus = Gradus::new();
     let ran = measured(&gradus, &["check", "--limit", "60", "--json", "report.json"]).exits(0);
     let report = written(&gradus, "report.json");
-    let shipped = std::fs::read_to_string(root().join("rubrics/judge_examples.jsonl")).unwrap();
+    let shipped = std::fs::read_to_string(package("rubrics/judge_examples.jsonl")).unwrap();
     let examples = &results(&shipped)[..60];
     let labelled = |label: &str| examples.iter().filter(|example| example["label"] == label).count() as u64;
     for label in ["Match", "Mismatch"] {
@@ -62,7 +62,7 @@ fn check_measures_the_shipped_examples() {
     let both = order["pairs"].as_u64().unwrap();
     assert!(both < 30 && number(order, "/equal_verdicts") > 0.0, "{order}");
     let said = format!("agreement on label order          -  no measure: {both} of 60 pairs have both verdicts");
-    assert!(ran.out.contains(&said), "{}", ran.out);
+    ran.out_has(&said);
     assert!(ran.out.contains("asked by  small_long_form_qa@b3-") && ran.out.contains("stage judge, mode match"));
 }
 
@@ -77,7 +77,7 @@ fn json_to_standard_output_is_alone_there() {
         report["paraphrases"],
         json!({"pairs": 0, "without_verdict": 0, "equal_verdicts": null, "mean_difference": null})
     );
-    assert!(ran.err.contains("two.jsonl: 2 with a verdict, 0 without"), "{}", ran.err);
+    ran.err_has("two.jsonl: 2 with a verdict, 0 without");
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn without_a_verdict_nothing_is_right_or_wrong_and_the_reason_is_shown() {
     assert_eq!(report["without_verdict"][0]["count"], 6);
     assert!(ran.out.contains("  6 x judge_unavailable: ") && ran.out.contains("--judge"), "{}", ran.out);
     let ran = gradus.run(&["judge", "attack", "--limit", "2", "--answers", "1"]).exits(1);
-    assert!(ran.out.contains("no verdict on 2 plain answers, 4 with a control, 4 with an attack"), "{}", ran.out);
-    assert!(ran.out.contains("UNDECIDED on 0 pairs"), "{}", ran.out);
+    ran.out_has("no verdict on 2 plain answers, 4 with a control, 4 with an attack");
+    ran.out_has("UNDECIDED on 0 pairs");
 }
 
 /// References that are more than the judge's context, and each too short to be cut, get no verdict. Half a measurement is one.
@@ -114,8 +114,7 @@ fn a_judge_that_answers_less_than_half_was_not_measured() {
     };
     for (long_ones, code) in [(2, 0), (3, 1)] {
         let file = gradus.file("lines.jsonl", lines(long_ones));
-        let ran = measured(&gradus, &["check", &file]).exits(code);
-        assert!(ran.out.contains(&format!("  {long_ones} x judge_no_verdict: ")), "{}", ran.out);
+        measured(&gradus, &["check", &file]).exits(code).out_has(&format!("  {long_ones} x judge_no_verdict: "));
     }
 }
 
@@ -136,7 +135,7 @@ fn attack_compares_injected_text_with_as_much_other_text() {
     assert_eq!(report["rule"], if ends[0] > 0.0 { "fail" } else { "pass" });
     assert_eq!(report["by_kind"]["command"]["pairs"], 16);
     assert!(report["by_place"]["before"].is_object() && report["worst"].as_array().unwrap().len() <= 5);
-    assert!(ran.out.contains("text that imitates a verdict raises the score by "), "{}", ran.out);
+    ran.out_has("text that imitates a verdict raises the score by ");
     assert_eq!(run("two.json").out, ran.out);
     assert_eq!(written(&gradus, "two.json"), report, "a measurement is the same again");
 }
@@ -169,7 +168,7 @@ fn a_wrong_file_is_refused_with_its_line() {
     let file = gradus.file("examples.jsonl", jsonl(&[right.clone(), wrong]));
     let said = gradus.run(&["judge", "check", &file]).exits(1).err;
     assert!(said.contains("examples.jsonl: line 2, column ") && said.contains("unknown variant `No`"), "{said}");
-    assert!(gradus.run(&["judge", "check", "missing.jsonl"]).exits(1).err.contains("cannot read missing.jsonl"));
+    gradus.run(&["judge", "check", "missing.jsonl"]).exits(1).err_has("cannot read missing.jsonl");
     let no_wrong = gradus.file("right.jsonl", jsonl(&[right]));
     let said = gradus.run(&["judge", "attack", "--examples", &no_wrong]).exits(1).err;
     assert!(said.contains("nothing to attack"), "{said}");
@@ -213,7 +212,6 @@ fn the_hub_is_asked_through_the_environments_proxy() {
     let home = gradus.path("home");
     let environment =
         [("HF_HOME", home.as_str()), ("HF_ENDPOINT", "http://hub.invalid"), ("HTTP_PROXY", &address), ("NO_PROXY", "")];
-    let ran = gradus.run_with(&["judge", "check", "--judge", "Owner/Name"], &environment, "").exits(1);
-    assert!(ran.err.contains("502"), "{}", ran.err);
+    gradus.run_with(&["judge", "check", "--judge", "Owner/Name"], &environment, "").exits(1).err_has("502");
     assert!(hears.recv().unwrap()[0].starts_with("HEAD http://hub.invalid/Owner/Name/"));
 }

@@ -33,13 +33,11 @@ fn what_stood_in_the_output_stays_where_the_input_is_broken() {
     let out = gradus.file("out.jsonl", "of yesterday\n");
     for broken in ["", "{\"messages\": ["] {
         let input = gradus.file("broken.json", broken);
-        let ran = gradus.run(&["score", &input, "--out", &out]).exits(1);
-        assert!(ran.err.contains("broken.json"), "{}", ran.err);
+        gradus.run(&["score", &input, "--out", &out]).exits(1).err_has("broken.json");
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "of yesterday\n");
     }
     let empty = gradus.file("empty.jsonl", "\n");
-    let ran = gradus.run(&["score", &empty]).exits(0);
-    assert!(ran.err.contains("empty.jsonl: there is no trajectory in it"), "{}", ran.err);
+    gradus.run(&["score", &empty]).exits(0).err_has("empty.jsonl: there is no trajectory in it");
 }
 
 /// A run that ends before its time leaves what was there, and keeps what it has.
@@ -58,12 +56,12 @@ fn results_of_a_file_that_is_cut_are_kept_beside_the_old_ones() {
     let ran = gradus.run(&["score", &cut, "--out", &out]).exits(1);
     assert!(ran.err.contains("out.jsonl.partial") && ran.err.contains("cannot read "), "{}", ran.err);
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "of yesterday\n");
-    let kept = results(&std::fs::read_to_string(gradus.path("out.jsonl.partial")).unwrap());
+    let kept = gradus.results("out.jsonl.partial");
     assert!((300..700).contains(&kept.len()), "{}", kept.len());
     for (index, result) in kept.iter().enumerate() {
         assert_eq!((&result["id"], &result["valid"]), (&json!(index.to_string()), &json!(true)));
     }
-    assert!(ran.out.contains(&format!(": {} scored, 0 not", kept.len())), "{}", ran.out);
+    ran.out_has(&format!(": {} scored, 0 not", kept.len()));
     // One that is whole takes the place of both, and nobody may read more than before.
     std::fs::set_permissions(&out, std::fs::Permissions::from_mode(0o600)).unwrap();
     symlink(&out, gradus.path("link.jsonl")).unwrap();
@@ -142,7 +140,7 @@ fn a_link_to_a_file_that_is_not_there_yet_is_followed() {
     symlink("later.jsonl", gradus.path("link.jsonl")).unwrap();
     gradus.run_with(&["score", "-", "--out", "link.jsonl"], &[], &jsonl(&right_and_wrong())).exits(0);
     assert!(Path::new(&gradus.path("link.jsonl")).is_symlink());
-    assert_eq!(results(&std::fs::read_to_string(gradus.path("later.jsonl")).unwrap()).len(), 2);
+    assert_eq!(gradus.results("later.jsonl").len(), 2);
 }
 
 #[test]
@@ -183,5 +181,5 @@ fn results_can_go_to_standard_output_and_the_summary_steps_aside() {
     let ran = gradus.run_with(&["score", "-", "--out", "-"], &[], &jsonl(&right_and_wrong())).exits(0);
     let ids: Vec<_> = results(&ran.out).iter().map(|result| result["id"].clone()).collect();
     assert_eq!(ids, ["right", "wrong"]);
-    assert!(ran.err.contains("2 scored, 0 not"), "{}", ran.err);
+    ran.err_has("2 scored, 0 not");
 }

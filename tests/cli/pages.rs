@@ -7,7 +7,7 @@ use gradus::toolcall::{ErrorCode, Repair};
 use gradus::trajectory::ToolFormat;
 
 fn page(name: &str) -> String {
-    std::fs::read_to_string(root().join(name)).unwrap()
+    std::fs::read_to_string(package(name)).unwrap()
 }
 
 fn readme() -> String {
@@ -35,7 +35,7 @@ fn the_example_is_what_the_server_answers() {
     let server = serve(&gradus, &["serve", "--listen", "127.0.0.1:0"], &[]);
     let command = &blocks("console")[1];
     let case = command.split("-d @").nth(1).unwrap().trim();
-    let (status, mut answer) = server.post("/reward", &std::fs::read_to_string(root().join(case)).unwrap()).parts();
+    let (status, mut answer) = server.post("/reward", &std::fs::read_to_string(package(case)).unwrap()).parts();
     let mut promised: Value = serde_json::from_str(&blocks("json")[0]).unwrap();
     assert_eq!(status, 200);
     for response in [&mut answer, &mut promised] {
@@ -51,7 +51,7 @@ fn the_example_is_what_the_server_answers() {
 fn the_commands_print_what_it_shows() {
     let gradus = Gradus::new();
     gradus.file("capital_cities.toml", &blocks("toml")[0]);
-    std::os::unix::fs::symlink(root().join("tests"), gradus.path("tests")).unwrap();
+    std::os::unix::fs::symlink(package("tests"), gradus.path("tests")).unwrap();
     let mut shown = 0;
     for block in blocks("console") {
         let (command, printed) = block.split_once('\n').unwrap();
@@ -90,7 +90,7 @@ fn its_judges_are_a_configuration() {
 /// The judged example, on the judge that ships for tests.
 #[test]
 fn its_judge_gives_what_it_shows() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/small_judge");
+    let root = package("tests/small_judge");
     let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
     let (file, judge, rubric) = (path("example.jsonl"), path(""), path("rubric.toml"));
     let ran = Gradus::new().run(&["score", &file, "--judge", &judge, "--rubric", &rubric]).exits(0);
@@ -151,9 +151,9 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn links_between_pages_lead_somewhere() {
-    let mut pages = vec![root().join("README.md"), root().join("clients/python/README.md")];
+    let mut pages = vec![package("README.md"), package("clients/python/README.md")];
     for folder in ["docs", "tests/cases", "clients/examples"] {
-        pages_under(&root().join(folder), &mut pages);
+        pages_under(&package(folder), &mut pages);
     }
     let mut followed = 0;
     for page in pages {

@@ -3,61 +3,92 @@
 use std::io::Read;
 
 use lz4_flex::frame::FrameDecoder;
+use rusqlite::Connection;
 
 use super::*;
+use crate::common::Database;
 
-/// A run of two requests in a database, scored by a server that was then stopped.
-fn stored_run(gradus: &Gradus) -> String {
-    let url = format!("sqlite:{}", gradus.path("scores.db"));
-    let server = serve(gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
-    for case in ["hermes_group_short_verbose_wrong_stuffed", "search_r1_group_of_four"] {
-        let mut request = read(&trajectory_case(case));
-        request["run_id"] = json!("exp-17");
-        let (status, answer) = server.post("/reward", &request.to_string()).parts();
-        assert_eq!(status, 200, "{answer}");
-    }
-    let judged =
-        json!({"run_id": "exp-17", "rubric": "binary_judge", "on_invalid": "zero", "trajectories": right_and_wrong()});
-    assert_eq!(server.post("/reward", &judged.to_string()).json()["rewards"], json!([0.0, 0.0]));
-    assert!(server.stop().success());
-    url
+/// A run in a database, scored by a server that was then stopped.
+struct Stored {
+    gradus: Gradus,
+    database: Database,
 }
 
-/// Scores the run of a database again.
-fn replay(gradus: &Gradus, url: &str) -> Ran {
-    gradus.run(&["score", "--replay", "exp-17", "--store", url])
+impl Stored {
+    /// Two requests that need no judge, of four trajectories each, and one that there was no judge for.
+    fn new() -> Self {
+        let cases = ["hermes_group_short_verbose_wrong_stuffed", "search_r1_group_of_four"];
+        let [first, second] = cases.map(|case| read(&trajectory_case(case)));
+        let judged = json!({"rubric": "binary_judge", "on_invalid": "zero", "trajectories": right_and_wrong()});
+        Self::of([first, second, judged])
+    }
+
+    fn of(requests: impl IntoIterator<Item = Value>) -> Self {
+        let database = Database::new();
+        let server = database.serve(&[]);
+        for mut request in requests {
+            request["run_id"] = json!("exp-17");
+            server.reward(&request).ok();
+        }
+        assert!(server.stop().success());
+        Self { gradus: Gradus::new(), database }
+    }
+
+    /// Scores the run again.
+    fn replay(&self) -> Ran {
+        self.replay_of(&self.database.url)
+    }
+
+    fn replay_of(&self, url: &str) -> Ran {
+        self.gradus.run(&["score", "--replay", "exp-17", "--store", url])
+    }
+
+    /// Changes the database as somebody with an editor would: each statement, and how many rows it must change.
+    fn change(&self, statements: &[(&str, usize)]) {
+        execute(&self.database.open(), statements);
+    }
+
+    /// Scores the run of a copy again that was changed.
+    fn replay_changed(&self, statements: &[(&str, usize)]) -> Ran {
+        let copy = self.gradus.path("copy.db");
+        std::fs::copy(self.database.path(), &copy).unwrap();
+        let database = Connection::open(&copy).unwrap();
+        execute(&database, statements);
+        database.close().unwrap();
+        self.replay_of(&format!("sqlite:{copy}"))
+    }
+}
+
+fn execute(database: &Connection, statements: &[(&str, usize)]) {
+    for (statement, rows) in statements {
+        assert_eq!(database.execute(statement, []).unwrap(), *rows, "{statement}");
+    }
 }
 
 #[test]
 fn a_run_scored_again_is_the_same() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    let ran = replay(&gradus, &url).exits(0);
+    let stored = Stored::new();
     let all = "exp-17: 3 requests, 10 trajectories scored again, 0 differ, 0 requests could not be read\n";
-    assert_eq!(ran.out, all);
+    assert_eq!(stored.replay().exits(0).out, all);
     // With the rubrics that were stored, whatever is the default now.
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--store", &url, "--default-rubric", "tool_use"]).exits(0);
-    assert_eq!(ran.out, all);
+    let url = &stored.database.url;
+    let ran = stored.gradus.run(&["score", "--replay", "exp-17", "--store", url, "--default-rubric", "tool_use"]);
+    assert_eq!(ran.exits(0).out, all);
 }
 
 #[test]
 fn an_unknown_run_is_an_error() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    let ran = gradus.run(&["score", "--replay", "exp-18", "--store", &url]).exits(1);
-    assert!(ran.err.contains("there is no run \"exp-18\""), "{}", ran.err);
-    assert!(replay(&gradus, "none").exits(1).err.contains("none"));
-}
-
-/// Opens the database as somebody with an editor would.
-fn tamper(gradus: &Gradus, change: impl FnOnce(&rusqlite::Connection)) {
-    let database = rusqlite::Connection::open(gradus.path("scores.db")).unwrap();
-    change(&database);
-    database.close().unwrap();
+    let stored = Stored::new();
+    stored
+        .gradus
+        .run(&["score", "--replay", "exp-18", "--store", &stored.database.url])
+        .exits(1)
+        .err_has("there is no run \"exp-18\"");
+    stored.replay_of("none").exits(1).err_has("none");
 }
 
 /// Rewrites the first stored response.
-fn rewrite_response(database: &rusqlite::Connection, edit: impl FnOnce(String) -> String) {
+fn rewrite_response(database: &Connection, edit: impl FnOnce(String) -> String) {
     let first = "SELECT batch, response, response_bytes FROM bodies ORDER BY batch LIMIT 1";
     let (batch, packed, bytes): (i64, Vec<u8>, u32) =
         database.query_row(first, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
@@ -72,29 +103,27 @@ fn rewrite_response(database: &rusqlite::Connection, edit: impl FnOnce(String) -
 
 #[test]
 fn a_reward_that_was_changed_is_found_and_named() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    tamper(&gradus, |database| {
-        rewrite_response(database, |text| {
-            assert!(text.contains("\"reward\":1.0,\"valid\":true"), "{text}");
-            text.replacen("\"reward\":1.0,\"valid\":true", "\"reward\":0.9,\"valid\":true", 1)
-        });
+    let stored = Stored::new();
+    rewrite_response(&stored.database.open(), |text| {
+        assert!(text.contains("\"reward\":1.0,\"valid\":true"), "{text}");
+        text.replacen("\"reward\":1.0,\"valid\":true", "\"reward\":0.9,\"valid\":true", 1)
     });
-    let ran = replay(&gradus, &url).exits(1);
-    assert!(ran.out.contains("-0: /reward was 0.9, is 1.0\n"), "{}", ran.out);
+    let ran = stored.replay().exits(1);
+    ran.out_has("-0: /reward was 0.9, is 1.0\n");
     assert!(ran.out.ends_with("10 trajectories scored again, 1 differ, 0 requests could not be read\n"), "{}", ran.out);
 }
 
 /// What lists and means are made from stands apart from the answers, which would still be right.
 #[test]
 fn rows_that_were_changed_are_found_and_named() {
-    let gradus = Gradus::new();
-    stored_run(&gradus);
+    let stored = Stored::new();
     let whole = "WHERE id = (SELECT min(id) FROM batches)";
     let rows =
         |json: &str| format!("UPDATE score_rows SET json = {json} WHERE batch = (SELECT min(batch) FROM score_rows)");
     // A column of the first row.
     let set = |place: u8, value: &str| (rows(&format!("json_set(json, '$[0][{place}]', {value})")), 1);
+    let weight = "UPDATE rubrics SET json = replace(json, '\"weight\":0.7', '\"weight\":0.2')
+        WHERE name = 'short_form_qa'";
     for ((change, differ), words) in [
         (set(0, "NULL"), "-0: /row/trajectory_id was null, is "),
         (set(1, "'elsewhere'"), "/row/group was \"elsewhere\", is "),
@@ -110,13 +139,9 @@ fn rows_that_were_changed_are_found_and_named() {
             "-3: /batch/position/step was 7, is 15",
         ),
         ((format!("UPDATE batches SET step = 7 {whole}"), 4), "/row/step was 7, is 15"),
+        ((weight.to_owned(), 4), ""),
     ] {
-        let copy = gradus.path("copy.db");
-        std::fs::copy(gradus.path("scores.db"), &copy).unwrap();
-        let database = rusqlite::Connection::open(&copy).unwrap();
-        assert_eq!(database.execute(&change, []).unwrap(), 1, "{change}");
-        database.close().unwrap();
-        let ran = replay(&gradus, &format!("sqlite:{copy}")).exits(1);
+        let ran = stored.replay_changed(&[(&change, 1)]).exits(1);
         assert!(ran.out.contains(words), "{change}: {}", ran.out);
         assert!(ran.out.contains(&format!(" {differ} differ, ")), "{change}: {}", ran.out);
     }
@@ -124,17 +149,12 @@ fn rows_that_were_changed_are_found_and_named() {
 
 #[test]
 fn every_difference_of_a_trajectory_is_named() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    tamper(&gradus, |database| {
-        let row =
-            "UPDATE score_rows SET json = json_set(json, '$[0][0]', 'zz', '$[0][1]', 'elsewhere', '$[0][2]', 0.125)
-            WHERE batch = (SELECT min(batch) FROM score_rows)";
-        assert_eq!(database.execute(row, []).unwrap(), 1);
-        let batch = "UPDATE batches SET step = 7, rubric_name = 'another' WHERE id = (SELECT min(id) FROM batches)";
-        assert_eq!(database.execute(batch, []).unwrap(), 1);
-    });
-    let ran = replay(&gradus, &url).exits(1);
+    let stored = Stored::new();
+    let row = "UPDATE score_rows SET json = json_set(json, '$[0][0]', 'zz', '$[0][1]', 'elsewhere', '$[0][2]', 0.125)
+        WHERE batch = (SELECT min(batch) FROM score_rows)";
+    let batch = "UPDATE batches SET step = 7, rubric_name = 'another' WHERE id = (SELECT min(id) FROM batches)";
+    stored.change(&[(row, 1), (batch, 1)]);
+    let ran = stored.replay().exits(1);
     let first = ran.out.lines().find(|line| line.contains("-0: ")).unwrap();
     for name in ["/row/trajectory_id", "/row/group", "/row/reward", "/row/step", "/batch/rubric_name"] {
         assert!(first.contains(&format!("{name} was ")), "{name}: {first}");
@@ -144,201 +164,117 @@ fn every_difference_of_a_trajectory_is_named() {
 /// However many differ, what is printed can be read.
 #[test]
 fn differences_of_many_trajectories_are_counted_and_not_all_printed() {
-    let gradus = Gradus::new();
-    let url = format!("sqlite:{}", gradus.path("scores.db"));
-    let server = serve(&gradus, &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
     let [right, _] = right_and_wrong();
-    let request = json!({"run_id": "exp-17", "trajectories": vec![right; 30]});
-    assert_eq!(server.post("/reward", &request.to_string()).status, 200);
-    assert!(server.stop().success());
-    tamper(&gradus, |database| assert_eq!(database.execute("UPDATE batches SET step = 7", []).unwrap(), 1));
-    let ran = replay(&gradus, &url).exits(1);
-    assert!(
-        ran.out.ends_with(" 30 trajectories scored again, 30 differ, 0 requests could not be read\n"),
-        "{}",
-        ran.out
-    );
-    assert_eq!(ran.out.lines().count(), 21, "{}", ran.out);
+    let stored = Stored::of([json!({"trajectories": vec![right; 30]})]);
+    stored.change(&[("UPDATE batches SET step = 7", 1)]);
+    let out = stored.replay().exits(1).out;
+    assert!(out.ends_with(" 30 trajectories scored again, 30 differ, 0 requests could not be read\n"), "{out}");
+    assert_eq!(out.lines().count(), 21, "{out}");
 }
 
 /// A run of which a batch is gone is not the same.
 #[test]
 fn batches_that_are_gone_are_missed() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    tamper(&gradus, |database| {
-        assert_eq!(database.execute("DELETE FROM batches WHERE id = (SELECT min(id) FROM batches)", []).unwrap(), 1);
-    });
-    let ran = replay(&gradus, &url).exits(1);
-    assert!(ran.out.contains("exp-17: 2 requests, 6 trajectories scored again, 0 differ, "), "{}", ran.out);
-    assert!(
-        ran.out.ends_with("exp-17: 4 trajectories more were counted when they were scored: their batches are gone\n"),
-        "{}",
-        ran.out
-    );
+    let stored = Stored::new();
+    stored.change(&[("DELETE FROM batches WHERE id = (SELECT min(id) FROM batches)", 1)]);
+    let out = stored.replay().exits(1).out;
+    assert!(out.contains("exp-17: 2 requests, 6 trajectories scored again, 0 differ, "), "{out}");
+    let gone = "exp-17: 4 trajectories more were counted when they were scored: their batches are gone\n";
+    assert!(out.ends_with(gone), "{out}");
 }
 
 /// Older versions named trajectories by another hash.
 #[test]
 fn hashes_of_older_versions_are_not_compared() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    tamper(&gradus, |database| {
-        let sql = "UPDATE score_rows SET json = (SELECT json_group_array(json_set(value, '$[6]', printf('%032d', 7)))
-            FROM json_each(score_rows.json))";
-        assert_eq!(database.execute(sql, []).unwrap(), 3);
-        assert_eq!(database.execute("UPDATE batches SET engine_version = '0.0.9'", []).unwrap(), 3);
-    });
-    let ran = replay(&gradus, &url).exits(0);
-    assert!(ran.out.contains(" 0 differ, "), "{}", ran.out);
+    let stored = Stored::new();
+    let hashes = "UPDATE score_rows SET json = (SELECT json_group_array(json_set(value, '$[6]', printf('%032d', 7)))
+        FROM json_each(score_rows.json))";
+    stored.change(&[(hashes, 3), ("UPDATE batches SET engine_version = '0.0.9'", 3)]);
+    stored.replay().exits(0).out_has(" 0 differ, ");
     // The hash was changed within a version: together with how requests are packed.
-    tamper(&gradus, |database| {
-        let this = env!("CARGO_PKG_VERSION");
-        database.execute("UPDATE batches SET engine_version = ?1", [this]).unwrap();
-        let mut requests = database.prepare("SELECT batch, request FROM bodies").unwrap();
-        let requests = requests.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        for (batch, packed) in requests.collect::<Result<Vec<(i64, Vec<u8>)>, _>>().unwrap() {
-            let mut request = Vec::new();
-            FrameDecoder::new(&*packed).read_to_end(&mut request).unwrap();
-            let packed = zstd::bulk::compress(&request, 1).unwrap();
-            let update = "UPDATE bodies SET request = ?1 WHERE batch = ?2";
-            database.execute(update, rusqlite::params![packed, batch]).unwrap();
-        }
-    });
-    let ran = replay(&gradus, &url).exits(0);
-    assert!(ran.out.contains("10 trajectories scored again, 0 differ, "), "{}", ran.out);
-}
-
-#[test]
-fn a_row_that_cannot_be_read_is_named_and_the_other_requests_are_scored() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    tamper(&gradus, |database| {
-        let sql = "UPDATE score_rows SET json = json_set(json, '$[1][6]', '00')
-            WHERE batch = (SELECT min(batch) FROM score_rows)";
-        assert_eq!(database.execute(sql, []).unwrap(), 1);
-    });
-    let ran = replay(&gradus, &url).exits(1);
-    assert!(
-        ran.out.contains("stored row of batch ") && ran.out.contains(" 0 differ, 1 requests could not"),
-        "{}",
-        ran.out
-    );
+    let database = stored.database.open();
+    database.execute("UPDATE batches SET engine_version = ?1", [env!("CARGO_PKG_VERSION")]).unwrap();
+    let mut requests = database.prepare("SELECT batch, request FROM bodies").unwrap();
+    let requests = requests.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    for (batch, packed) in requests.collect::<Result<Vec<(i64, Vec<u8>)>, _>>().unwrap() {
+        let mut request = Vec::new();
+        FrameDecoder::new(&*packed).read_to_end(&mut request).unwrap();
+        let packed = zstd::bulk::compress(&request, 1).unwrap();
+        let update = "UPDATE bodies SET request = ?1 WHERE batch = ?2";
+        database.execute(update, rusqlite::params![packed, batch]).unwrap();
+    }
+    stored.replay().exits(0).out_has("10 trajectories scored again, 0 differ, ");
 }
 
 #[test]
 fn every_url_that_the_server_takes_is_replayed() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus).replacen("sqlite:", "sqlite://", 1);
-    replay(&gradus, &url).exits(0);
-    let ran = replay(&gradus, "sqlite://nowhere.db").exits(1);
-    assert!(ran.err.contains("there is no database nowhere.db"), "{}", ran.err);
-    assert!(!Path::new(&gradus.path("nowhere.db")).exists());
+    let stored = Stored::new();
+    stored.replay_of(&stored.database.url.replacen("sqlite:", "sqlite://", 1)).exits(0);
+    stored.replay_of("sqlite://nowhere.db").exits(1).err_has("there is no database nowhere.db");
+    assert!(!Path::new(&stored.gradus.path("nowhere.db")).exists());
 }
 
 /// A replay waits for nobody and writes nothing: a backup stays as it is, and may be read-only.
 #[test]
 fn a_replay_only_reads() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    let before = std::fs::read(gradus.path("scores.db")).unwrap();
-    let database = rusqlite::Connection::open(gradus.path("scores.db")).unwrap();
-    database.execute_batch("BEGIN IMMEDIATE").unwrap();
-    replay(&gradus, &url).exits(0);
-    drop(database);
-    assert!(std::fs::read(gradus.path("scores.db")).unwrap() == before, "the file is as it was");
+    let stored = Stored::new();
+    let bytes = || std::fs::read(stored.database.path()).unwrap();
+    let before = bytes();
+    let other = stored.database.locked();
+    stored.replay().exits(0);
+    drop(other);
+    assert!(bytes() == before, "the file is as it was");
 }
 
 #[test]
 fn a_database_of_an_older_version_is_upgraded_first() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    tamper(&gradus, |database| {
-        // As the third version kept them: a row for each score.
-        database
-            .execute_batch(
-                "CREATE TABLE old (batch, \"index\", trajectory_id, \"group\", reward, valid, stage_reached,
-                     failed_stage, content_hash, result_start, result_end);
-                 INSERT INTO old SELECT * FROM scores ORDER BY reward;
-                 UPDATE old SET content_hash = unhex(content_hash);
-                 DROP VIEW scores; DROP TABLE score_rows; ALTER TABLE old RENAME TO scores;
-                 DROP TABLE prompt_references;
-                 ALTER TABLE run_stages DROP COLUMN valid; ALTER TABLE run_step_stages DROP COLUMN valid;
-                 PRAGMA user_version = 2",
-            )
-            .unwrap();
-    });
+    let stored = Stored::new();
+    // As the third version kept them: a row for each score.
+    let older = "CREATE TABLE old (batch, \"index\", trajectory_id, \"group\", reward, valid, stage_reached,
+             failed_stage, content_hash, result_start, result_end);
+         INSERT INTO old SELECT * FROM scores ORDER BY reward;
+         UPDATE old SET content_hash = unhex(content_hash);
+         DROP VIEW scores; DROP TABLE score_rows; ALTER TABLE old RENAME TO scores;
+         DROP TABLE prompt_references;
+         ALTER TABLE run_stages DROP COLUMN valid; ALTER TABLE run_step_stages DROP COLUMN valid;
+         PRAGMA user_version = 2";
+    stored.database.open().execute_batch(older).unwrap();
     // However the server writes now.
-    let config = gradus.file("gradus.toml", format!("[store]\nurl = \"{url}\"\ndurability = \"off\"\n"));
-    let ran = gradus.run(&["score", "--replay", "exp-17", "--config", &config]).exits(0);
-    assert!(
-        ran.out.contains("3 requests, 10 trajectories scored again, 0 differ, 0 requests could not"),
-        "{}",
-        ran.out
-    );
-    let database = rusqlite::Connection::open(gradus.path("scores.db")).unwrap();
+    let config = format!("[store]\nurl = \"{}\"\ndurability = \"off\"\n", stored.database.url);
+    let config = stored.gradus.file("gradus.toml", config);
+    let out = stored.gradus.run(&["score", "--replay", "exp-17", "--config", &config]).exits(0).out;
+    assert!(out.contains("3 requests, 10 trajectories scored again, 0 differ, 0 requests could not"), "{out}");
     let mean = "SELECT count(*), avg(reward) FROM scores s JOIN batches b ON b.id = s.batch WHERE run_id = 'exp-17'";
-    let (n, mean): (i64, f64) = database.query_row(mean, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let (n, mean): (i64, f64) =
+        stored.database.open().query_row(mean, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     assert!(n == 10 && mean > 0.0 && mean < 1.0, "{n} {mean}");
-}
-
-#[test]
-fn a_rubric_that_was_changed_is_found() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    tamper(&gradus, |database| {
-        let sql =
-            "UPDATE rubrics SET json = replace(json, '\"weight\":0.7', '\"weight\":0.2') WHERE name = 'short_form_qa'";
-        assert_eq!(database.execute(sql, []).unwrap(), 1);
-    });
-    let ran = replay(&gradus, &url).exits(1);
-    assert!(ran.out.contains("4 differ, "), "{}", ran.out);
 }
 
 /// Nothing that was lost is passed over: a run of which a part is gone is not the same.
 #[test]
 fn what_was_lost_or_cannot_be_read_is_named_and_the_others_are_scored() {
-    let gradus = Gradus::new();
-    stored_run(&gradus);
+    let stored = Stored::new();
     let of_first = "= (SELECT min(id) FROM batches)";
     let rubric = format!("hash = (SELECT rubric_hash FROM batches WHERE id {of_first})");
     for (change, words) in [
         (format!("DELETE FROM bodies WHERE batch {of_first}"), "stored body of batch "),
         (format!("UPDATE bodies SET request_bytes = NULL WHERE batch {of_first}"), "stored request of batch "),
+        (format!("UPDATE bodies SET request = x'00' WHERE batch {of_first}"), "stored request of batch "),
+        (
+            format!("UPDATE score_rows SET json = json_set(json, '$[1][6]', '00') WHERE batch {of_first}"),
+            "stored row of batch ",
+        ),
         (format!("DELETE FROM rubrics WHERE {rubric}"), "stored rubric of batch "),
         (format!("UPDATE rubrics SET json = 'x' WHERE {rubric}"), ": its stored rubric is damaged: "),
         (format!("UPDATE rubrics SET json = '{{}}' WHERE {rubric}"), ": its stored rubric is damaged: "),
         (format!("UPDATE rubrics SET json = CAST(x'ff' AS TEXT) WHERE {rubric}"), "stored rubric of batch "),
         (format!("UPDATE batches SET judges = '[]' WHERE id {of_first}"), ": its stored judges are damaged: "),
     ] {
-        let copy = gradus.path("copy.db");
-        std::fs::copy(gradus.path("scores.db"), &copy).unwrap();
-        let database = rusqlite::Connection::open(&copy).unwrap();
-        assert_eq!(database.execute(&change, []).unwrap(), 1, "{change}");
-        database.close().unwrap();
-        let ran = replay(&gradus, &format!("sqlite:{copy}")).exits(1);
-        assert!(ran.out.contains(words), "{change}: {}", ran.out);
-        assert!(ran.out.ends_with(" 0 differ, 1 requests could not be read\n"), "{change}: {}", ran.out);
-        assert!(ran.out.contains("exp-17: 2 requests, 6 trajectories"), "{change}: {}", ran.out);
+        let out = stored.replay_changed(&[(&change, 1)]).exits(1).out;
+        assert!(out.contains(words), "{change}: {out}");
+        assert!(out.ends_with(" 0 differ, 1 requests could not be read\n"), "{change}: {out}");
+        assert!(out.contains("exp-17: 2 requests, 6 trajectories"), "{change}: {out}");
     }
-    tamper(&gradus, |database| assert_eq!(database.execute("DELETE FROM rubrics", []).unwrap(), 3));
-    let url = format!("sqlite:{}", gradus.path("scores.db"));
-    let ran = replay(&gradus, &url).exits(1);
-    assert!(ran.out.ends_with("0 requests, 0 trajectories scored again, 0 differ, 3 requests could not be read\n"));
-}
-
-#[test]
-fn a_request_that_was_damaged_is_named_and_the_others_are_scored() {
-    let gradus = Gradus::new();
-    let url = stored_run(&gradus);
-    tamper(&gradus, |database| {
-        let sql = "UPDATE bodies SET request = x'00' WHERE batch = (SELECT min(batch) FROM bodies)";
-        assert_eq!(database.execute(sql, []).unwrap(), 1);
-    });
-    let ran = replay(&gradus, &url).exits(1);
-    assert!(
-        ran.out.ends_with("2 requests, 6 trajectories scored again, 0 differ, 1 requests could not be read\n"),
-        "{}",
-        ran.out
-    );
+    let out = stored.replay_changed(&[("DELETE FROM rubrics", 3)]).exits(1).out;
+    assert!(out.ends_with("0 requests, 0 trajectories scored again, 0 differ, 3 requests could not be read\n"));
 }

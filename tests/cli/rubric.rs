@@ -31,11 +31,10 @@ fn check_names_line_column_and_fix() {
 #[test]
 fn check_looks_at_every_file() {
     let gradus = Gradus::new();
-    let case = |name: &str| root().join(format!("tests/cases/rubrics/{name}.toml")).to_str().unwrap().to_owned();
-    let (fine, zero, twice) = (case("fine_curriculum"), case("weight_zero"), case("name_twice"));
+    let [fine, zero, twice] = ["fine_curriculum", "weight_zero", "name_twice"].map(rubric_case);
     let ran = gradus.run(&["rubric", "check", &zero, &fine, &twice, "missing.toml"]).exits(1);
     assert_eq!((ran.out.lines().count(), ran.err.lines().count()), (1, 3), "{}{}", ran.out, ran.err);
-    assert!(ran.err.contains("missing.toml: "), "{}", ran.err);
+    ran.err_has("missing.toml: ");
 }
 
 #[test]
@@ -50,9 +49,9 @@ fn list_and_show_give_the_shipped_rubrics() {
     assert!(list.lines().all(|line| column(line) == "short_form_qa_curriculum ".len()), "{list}");
     for name in names {
         let shown = gradus.run(&["rubric", "show", name]).exits(0).out;
-        assert_eq!(shown, std::fs::read_to_string(root().join(format!("rubrics/{name}.toml"))).unwrap());
+        assert_eq!(shown, std::fs::read_to_string(package(&format!("rubrics/{name}.toml"))).unwrap());
     }
-    assert!(gradus.run(&["rubric", "show", "nobody"]).exits(1).err.contains("gradus rubric list"));
+    gradus.run(&["rubric", "show", "nobody"]).exits(1).err_has("gradus rubric list");
 }
 
 #[test]
@@ -71,14 +70,13 @@ fn a_directory_adds_rubrics_and_wins_over_shipped_ones() {
     }
     let shipped = gradus.run(&["rubric", "show", "tool_use"]).exits(0).out;
     assert_eq!(gradus.run(&["rubric", "show", "tool_use", "--rubrics", "mine"]).exits(0).out, shipped);
-    assert!(gradus.run(&["rubric", "show", "ours"]).exits(1).err.contains("no rubric is called \"ours\""));
+    gradus.run(&["rubric", "show", "ours"]).exits(1).err_has("no rubric is called \"ours\"");
     gradus.file("mine/other.toml", text("ours"));
     let ran = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1);
-    assert!(ran.err.contains("the rubric calls itself \"ours\"; name the file ours.toml"), "{}", ran.err);
+    ran.err_has("the rubric calls itself \"ours\"; name the file ours.toml");
     std::fs::remove_file(gradus.path("mine/other.toml")).unwrap();
     gradus.file("mine/bad.toml", "name = \"bad\"\nstages = 1\n");
-    let ran = gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1);
-    assert!(ran.err.contains("bad.toml: line 2, column 10"), "{}", ran.err);
+    gradus.run(&["rubric", "list", "--rubrics", "mine"]).exits(1).err_has("bad.toml: line 2, column 10");
 }
 
 #[test]
@@ -133,12 +131,12 @@ fn explain_says_why_stage_by_stage() {
 #[test]
 fn explain_takes_a_rubric_file_a_step_and_a_line_of_a_file() {
     let gradus = Gradus::new();
-    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let rubric = rubric_case("fine_curriculum");
     let [right, wrong] = right_and_wrong();
     let file = gradus.file("lines.jsonl", format!("\n{}", jsonl(&[wrong, right])));
-    let ran = gradus.run(&["rubric", "explain", rubric.to_str().unwrap(), &file, "--step", "100"]).exits(0);
+    let ran = gradus.run(&["rubric", "explain", &rubric, &file, "--step", "100"]).exits(0);
     assert!(ran.out.starts_with("wrong by fine_curriculum@b3-"), "{}", ran.out);
-    assert!(ran.out.contains("reward 0.5000"), "{}", ran.out);
+    ran.out_has("reward 0.5000");
 }
 
 /// A policy's text is hostile: it must not speak to the terminal.
@@ -186,7 +184,7 @@ fn what_explain_adds_up_is_the_reward() {
     let base = ran.out.lines().find(|line| line.trim_start().starts_with("base ")).unwrap();
     let base: f64 = base.split_whitespace().nth(1).unwrap().parse().unwrap();
     let sum = base + ran.out.lines().filter_map(adds).sum::<f64>();
-    let reward: f64 = ran.out.lines().next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    let reward: f64 = reward_in(&ran.out).parse().unwrap();
     assert!((base + 0.5).abs() < 1e-9 && (sum - reward).abs() < 1e-3, "{sum}\n{}", ran.out);
 }
 
@@ -195,12 +193,10 @@ fn explain_says_what_is_wrong_with_a_request_and_what_is_missing() {
     let gradus = Gradus::new();
     let [right, _] = right_and_wrong();
     let file = gradus.file("request.json", json!({"trajectories": [right], "deadline_ms": "x"}).to_string());
-    let ran = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(1);
-    assert!(ran.err.contains("/deadline_ms"), "{}", ran.err);
-    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(1).err_has("/deadline_ms");
+    let rubric = rubric_case("fine_curriculum");
     let file = gradus.file("one.json", right.to_string());
-    let ran = gradus.run(&["rubric", "explain", rubric.to_str().unwrap(), &file]).exits(0);
-    assert!(ran.err.contains("\"step\", which was not sent"), "{}", ran.err);
+    gradus.run(&["rubric", "explain", &rubric, &file]).exits(0).err_has("\"step\", which was not sent");
 }
 
 #[test]
@@ -253,15 +249,15 @@ fn explain_says_what_penalties_take_and_what_the_range_cuts_off() {
 #[test]
 fn explain_takes_the_position_of_the_request_unless_a_step_is_given() {
     let gradus = Gradus::new();
-    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let rubric = rubric_case("fine_curriculum");
     let [_, wrong] = right_and_wrong();
     let reward = |position: Value, arguments: &[&str]| {
         let mut request = json!({"trajectories": [wrong]});
         request.as_object_mut().unwrap().extend(position.as_object().unwrap().clone());
         let file = gradus.file("request.json", request.to_string());
-        let arguments = [&["rubric", "explain", rubric.to_str().unwrap(), &file], arguments].concat();
+        let arguments = [&["rubric", "explain", &rubric, &file], arguments].concat();
         let out = gradus.run(&arguments).exits(0).out;
-        out.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned()
+        reward_in(&out)
     };
     assert_eq!(reward(json!({"step": 50}), &[]), "0.4000");
     assert_eq!(reward(json!({"curriculum": {"step": 50}}), &[]), "0.4000");
@@ -285,7 +281,7 @@ fn explain_says_which_stage_could_not_be_scored_and_shows_the_beginning_of_long_
 #[test]
 fn explain_gives_the_rewards_that_scoring_gives() {
     let gradus = Gradus::new();
-    let judge = root().join("tests/small_judge");
+    let judge = package("tests/small_judge");
     let rubric = gradus.file(
         "order.toml",
         "name = \"order\"\n[[stages]]\nkind = \"judge\"\nmode = \"rank\"\ncriteria = \"Is it right?\"\nweight = 1\n",
@@ -299,7 +295,7 @@ fn explain_gives_the_rewards_that_scoring_gives() {
     let file = gradus.file("group.json", json!({"trajectories": answers}).to_string());
     let judge = ["--judge", judge.to_str().unwrap()];
     gradus.run(&[&["score", &file, "--rubric", &rubric, "--out", "out"], &judge[..]].concat()).exits(0);
-    let scored = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    let scored = gradus.results("out");
     let scored: Vec<_> =
         scored.iter().map(|result| format!("reward {:.4}", result["reward"].as_f64().unwrap())).collect();
     let out = gradus.run(&[&["rubric", "explain", &rubric, &file], &judge[..]].concat()).exits(0).out;
@@ -333,8 +329,10 @@ fn explain_goes_on_behind_what_it_cannot_read_and_says_what_is_odd() {
         assert!(ran.err.lines().any(|line| line.starts_with(said)), "{said:?} is not in\n{}", ran.err);
     }
     let file = gradus.file("one.json", broken.to_string());
-    let ran = gradus.run(&["rubric", "explain", "short_form_qa", &file]).exits(1);
-    assert!(ran.out.contains("no reward: /messages/0/role \"judge\" is no role"), "{}", ran.out);
+    gradus
+        .run(&["rubric", "explain", "short_form_qa", &file])
+        .exits(1)
+        .out_has("no reward: /messages/0/role \"judge\" is no role");
 }
 
 /// What a line says of a name is not for the name to say.

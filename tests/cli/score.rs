@@ -35,10 +35,10 @@ fn the_summary_adds_up() {
     request["rubric"] = json!("search_r1");
     let file = gradus.file("group.jsonl", jsonl(&[request]));
     let ran = gradus.run(&["score", &file, "--out", "results.jsonl"]).exits(0);
-    let results = results(&std::fs::read_to_string(gradus.path("results.jsonl")).unwrap());
+    let results = gradus.results("results.jsonl");
     let rewards: Vec<f64> = results.iter().map(|result| result["reward"].as_f64().unwrap()).collect();
     let mean = rewards.iter().sum::<f64>() / 4.0;
-    assert!(ran.out.contains(&format!("4 scored, 0 not; mean reward {mean:.4}")), "{}", ran.out);
+    ran.out_has(&format!("4 scored, 0 not; mean reward {mean:.4}"));
     // Per stage: how many reached it, how many passed, the mean over those that reached it.
     for (index, name) in ["tool_parse", "answer_format", "la_bleu"].into_iter().enumerate() {
         let stages: Vec<_> =
@@ -85,10 +85,10 @@ fn a_json_file_is_one_request_or_one_trajectory() {
     let gradus = Gradus::new();
     let request = trajectory_case("hermes_river_right");
     let ran = gradus.run(&["score", request.to_str().unwrap()]).exits(0);
-    assert!(ran.out.contains("1 scored, 0 not; mean reward 1.0000"), "{}", ran.out);
+    ran.out_has("1 scored, 0 not; mean reward 1.0000");
     let [_, wrong] = right_and_wrong();
     let file = gradus.file("wrong.json", serde_json::to_string_pretty(&wrong).unwrap());
-    assert!(gradus.run(&["score", &file]).exits(0).out.contains("1 scored, 0 not; mean reward 0.3000"));
+    gradus.run(&["score", &file]).exits(0).out_has("1 scored, 0 not; mean reward 0.3000");
 }
 
 #[test]
@@ -112,22 +112,22 @@ fn the_rubric_is_a_name_a_pinned_version_or_a_file() {
     assert_eq!(score(pinned).exits(0).out, by_name);
     let file = gradus.file("strict.toml", "name = \"strict\"\n[[stages]]\nkind = \"exact_match\"\nweight = 1\n");
     assert!(score(&file).exits(0).out.starts_with("strict@b3-"));
-    assert!(score("nobody").exits(1).err.contains("there is no rubric \"nobody\""));
-    assert!(score("missing.toml").exits(1).err.contains("cannot read missing.toml"));
+    score("nobody").exits(1).err_has("there is no rubric \"nobody\"");
+    score("missing.toml").exits(1).err_has("cannot read missing.toml");
     let broken = gradus.file("broken.toml", "name = \"broken\"\nstages = []\n");
-    assert!(score(&broken).exits(1).err.contains("line 2, column 10"));
+    score(&broken).exits(1).err_has("line 2, column 10");
 }
 
 /// At step 0 form weighs 1 of 4, at step 100 and later 3 of 6: a wrong answer in the right place.
 #[test]
 fn the_step_moves_a_rubric_with_a_curriculum() {
     let gradus = Gradus::new();
-    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let rubric = rubric_case("fine_curriculum");
     let [_, wrong] = right_and_wrong();
     let mean = |step: &str| {
-        let arguments = ["score", "-", "--rubric", rubric.to_str().unwrap(), "--step", step];
+        let arguments = ["score", "-", "--rubric", &rubric, "--step", step];
         let out = gradus.run_with(&arguments, &[], &jsonl(std::slice::from_ref(&wrong))).exits(0).out;
-        out.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned()
+        reward_in(&out)
     };
     assert_eq!([mean("0"), mean("50"), mean("100"), mean("9999")], ["0.2500", "0.4000", "0.5000", "0.5000"]);
 }
@@ -166,9 +166,9 @@ fn a_trajectory_that_cannot_be_scored_is_counted_by_its_code() {
     no_reference.as_object_mut().unwrap().remove("references");
     let lines = jsonl(&[right, no_turn, no_reference]);
     let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &lines).exits(1);
-    assert!(ran.out.contains("1 scored, 2 not; mean reward 1.0000"), "{}", ran.out);
+    ran.out_has("1 scored, 2 not; mean reward 1.0000");
     assert!(ran.out.contains("1 x item_malformed") && ran.out.contains("1 x references_missing"), "{}", ran.out);
-    let results = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    let results = gradus.results("out");
     assert_eq!(results[1]["id"], "no-turn");
     assert_eq!((&results[1]["valid"], &results[1]["reward"]), (&json!(false), &Value::Null));
 }
@@ -201,9 +201,9 @@ fn more_lines_than_fit_a_chunk_are_scored_once_each_and_in_order() {
         writeln!(lines, "{}", if number == 1100 { "broken".to_owned() } else { one.to_string() }).unwrap();
     }
     let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &lines).exits(1);
-    assert!(ran.out.contains("1499 scored, 1 not"), "{}", ran.out);
-    assert!(ran.err.contains("line 1100: not JSON"), "{}", ran.err);
-    let results = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    ran.out_has("1499 scored, 1 not");
+    ran.err_has("line 1100: not JSON");
+    let results = gradus.results("out");
     // One result for each line, the broken one's too: whoever joins them by number gets the right ones.
     assert_eq!(results.len(), 1500);
     for (number, result) in (1..).zip(&results) {
@@ -226,9 +226,8 @@ fn lines_that_are_no_text_have_results_however_many_there_are() {
     }
     lines.extend(format!("{right}\n").bytes());
     let file = gradus.file("latin.jsonl", lines);
-    let ran = gradus.run(&["score", &file, "--out", "out"]).exits(1);
-    assert!(ran.err.contains("latin.jsonl, line 5001: not UTF-8"), "{}", ran.err);
-    let results = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    gradus.run(&["score", &file, "--out", "out"]).exits(1).err_has("latin.jsonl, line 5001: not UTF-8");
+    let results = gradus.results("out");
     assert_eq!(results.len(), 5002);
     assert_eq!((&results[0]["reward"], &results[5001]["reward"]), (&json!(1.0), &json!(1.0)));
 }
@@ -237,14 +236,14 @@ fn lines_that_are_no_text_have_results_however_many_there_are() {
 #[test]
 fn the_arguments_win_over_what_a_request_says() {
     let gradus = Gradus::new();
-    let rubric = root().join("tests/cases/rubrics/fine_curriculum.toml");
+    let rubric = rubric_case("fine_curriculum");
     let [_, wrong] = right_and_wrong();
     for line in [
         wrong.clone(),
         json!({"trajectories": [wrong]}),
         json!({"rubric": "binary_em", "step": 0, "trajectories": [wrong]}),
     ] {
-        let arguments = ["score", "-", "--rubric", rubric.to_str().unwrap(), "--step", "100"];
+        let arguments = ["score", "-", "--rubric", &rubric, "--step", "100"];
         let out = gradus.run_with(&arguments, &[], &jsonl(&[line])).exits(0).out;
         assert!(out.lines().next().unwrap().ends_with(" 0.5000"), "{out}");
     }
@@ -324,11 +323,11 @@ fn a_group_that_is_to_be_put_in_order_is_not_torn_apart_unsaid() {
 #[test]
 fn wrong_arguments_say_what_to_do() {
     let gradus = Gradus::new();
-    assert!(gradus.run(&["score"]).exits(2).err.contains("<FILE>"));
-    assert!(gradus.run(&["score", "a", "--replay", "b"]).exits(2).err.contains("cannot be used with"));
-    assert!(gradus.run(&["score", "missing.jsonl"]).exits(1).err.contains("cannot read missing.jsonl"));
+    gradus.run(&["score"]).exits(2).err_has("<FILE>");
+    gradus.run(&["score", "a", "--replay", "b"]).exits(2).err_has("cannot be used with");
+    gradus.run(&["score", "missing.jsonl"]).exits(1).err_has("cannot read missing.jsonl");
     let broken = gradus.file("broken.json", "{\"messages\": ");
-    assert!(gradus.run(&["score", &broken]).exits(1).err.contains("broken.json"));
+    gradus.run(&["score", &broken]).exits(1).err_has("broken.json");
 }
 
 /// Whoever puts results beside their lines must not come to another one.
@@ -339,7 +338,7 @@ fn a_request_that_is_refused_has_a_result_for_all_of_it() {
     let nobody = json!({"rubric": "nobody", "trajectories": [right, wrong]});
     let lines = format!("{right}\n{{\"trajectories\": 5}}\n{nobody}\n{wrong}\n");
     let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &lines).exits(1);
-    let found = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    let found = gradus.results("out");
     let valid: Vec<_> = found.iter().map(|result| result["valid"].as_bool().unwrap()).collect();
     assert_eq!(valid, [true, false, false, true]);
     let message = |index: usize| found[index]["errors"][0]["message"].as_str().unwrap();
@@ -351,7 +350,7 @@ fn a_request_that_is_refused_has_a_result_for_all_of_it() {
     // Every line has the columns of the rubric that was asked for.
     let arguments = ["score", "-", "--rubric", "binary_em", "--out", "out"];
     gradus.run_with(&arguments, &[], &lines).exits(1);
-    for result in results(&std::fs::read_to_string(gradus.path("out")).unwrap()) {
+    for result in gradus.results("out") {
         let metrics: Vec<_> = result["metrics"].as_object().unwrap().keys().collect();
         assert_eq!(metrics, ["exact_match", "f1"], "{result}");
     }
@@ -366,7 +365,7 @@ fn a_request_that_is_refused_is_counted_by_itself_and_by_its_own_code() {
     let unjudged = json!({"rubric": "long_form_qa", "on_invalid": "error", "trajectories": [right, right]});
     let ran = gradus.run_with(&["score", "-", "--out", "out"], &[], &jsonl(&[nobody, unjudged])).exits(1);
     assert_eq!(ran.out, "2 requests refused\n  2 x judge_unavailable\n");
-    let found = results(&std::fs::read_to_string(gradus.path("out")).unwrap());
+    let found = gradus.results("out");
     let codes: Vec<_> = found.iter().map(|result| result["errors"][0]["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["item_malformed", "judge_unavailable"]);
 }
@@ -401,8 +400,7 @@ fn the_environment_never_stands_against_the_command_line() {
     std::fs::remove_file(gradus.path("out")).unwrap();
     // A replay needs none of the others, from the command line or the environment.
     for arguments in [&["--replay", "run", "--store", "sqlite:none.db"][..], &["--store", "sqlite:none.db"]] {
-        let ran = score(arguments, &all).exits(1);
-        assert!(ran.err.contains("there is no database none.db"), "{}", ran.err);
+        score(arguments, &all).exits(1).err_has("there is no database none.db");
         assert!(!Path::new(&gradus.path("out")).exists());
     }
     score(&["--replay", "run", "--store", "sqlite:none.db"], &[("GRADUS_STEP", "x")]).exits(1);
@@ -433,9 +431,11 @@ fn a_variable_that_is_empty_says_nothing() {
     let empty = [("GRADUS_REPLAY", ""), ("GRADUS_RUBRIC", ""), ("GRADUS_STEP", ""), ("GRADUS_OUT", "")];
     let ran = gradus.run_with(&["score", "-"], &empty, &jsonl(&right_and_wrong())).exits(0);
     assert!(ran.out.starts_with("short_form_qa@"), "{}", ran.out);
-    let ran = gradus.run_with(&["score", "--replay", "run", "--store", "sqlite:none.db"], &empty, "").exits(1);
-    assert!(ran.err.contains("there is no database none.db"), "{}", ran.err);
-    assert!(gradus.run_with(&["score"], &empty, "").exits(2).err.contains("<FILE>"));
+    gradus
+        .run_with(&["score", "--replay", "run", "--store", "sqlite:none.db"], &empty, "")
+        .exits(1)
+        .err_has("there is no database none.db");
+    gradus.run_with(&["score"], &empty, "").exits(2).err_has("<FILE>");
 }
 
 #[test]
@@ -448,9 +448,11 @@ fn every_option_has_its_variable() {
     let environment = [("GRADUS_RUBRIC", "binary_em"), ("GRADUS_OUT", "out")];
     let ran = gradus.run_with(&["score", "-"], &environment, &jsonl(&right_and_wrong())).exits(0);
     assert!(ran.out.starts_with("binary_em@"), "{}", ran.out);
-    assert_eq!(results(&std::fs::read_to_string(gradus.path("out")).unwrap()).len(), 2);
-    let ran = gradus.run_with(&["score", "--store", "sqlite:none.db"], &[("GRADUS_REPLAY", "exp")], "").exits(1);
-    assert!(ran.err.contains("there is no database none.db"), "{}", ran.err);
+    assert_eq!(gradus.results("out").len(), 2);
+    gradus
+        .run_with(&["score", "--store", "sqlite:none.db"], &[("GRADUS_REPLAY", "exp")], "")
+        .exits(1)
+        .err_has("there is no database none.db");
 }
 
 #[test]
@@ -477,7 +479,7 @@ fn lines_may_be_packed_whatever_the_file_is_called() {
         );
     }
     let cut = gradus.file("cut.gz", &gzip(lines.as_bytes())[..30]);
-    assert!(gradus.run(&["score", &cut]).exits(1).err.contains("cut.gz"));
+    gradus.run(&["score", &cut]).exits(1).err_has("cut.gz");
 }
 
 #[test]

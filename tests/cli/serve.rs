@@ -50,7 +50,7 @@ fn plain_gradus_serves_with_the_configuration_file() {
     let server = serve(&gradus, &["--config", &config], &[]);
     let inline =
         json!({"rubric": {"name": "x", "stages": [{"kind": "f1", "weight": 1}]}, "trajectories": right_and_wrong()});
-    assert_eq!(server.post("/reward", &inline.to_string()).status, 401);
+    assert_eq!(server.post("/reward", &inline).status, 401);
     let (status, problem) = server.post_as("from-file", "/reward", &inline.to_string()).parts();
     assert_eq!((status, &problem["type"]), (403, &json!("urn:gradus:problem:inline-rubric")), "{problem}");
 }
@@ -61,7 +61,7 @@ fn plain_gradus_takes_the_options_of_serve() {
     let config = gradus.file("gradus.toml", "default_rubric = \"binary_em\"\n");
     let options = ["--config", &config, "--listen", "127.0.0.1:0", "--store", "none"];
     let server = serve(&gradus, &options, &[]);
-    let (status, answer) = server.post("/reward", &json!({"trajectories": right_and_wrong()}).to_string()).parts();
+    let (status, answer) = server.post("/reward", &json!({"trajectories": right_and_wrong()})).parts();
     assert_eq!((status, &answer["rubric"]["name"]), (200, &json!("binary_em")), "{answer}");
     assert!(server.stop().success());
     for (arguments, says) in [
@@ -278,11 +278,9 @@ fn an_address_that_is_none_says_what_one_is() {
 fn a_misspelt_variable_is_told() {
     let gradus = Gradus::new();
     let environment = [("GRADUS_LISTN", "127.0.0.1:1"), ("GRADUS_LISTEN", "nowhere")];
-    let ran = gradus.run_with(&["serve"], &[environment[1]], "").exits(2);
-    assert!(ran.err.contains("nowhere"), "{}", ran.err);
+    gradus.run_with(&["serve"], &[environment[1]], "").exits(2).err_has("nowhere");
     let options = ["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:no/such/folder.db"];
-    let ran = gradus.run_with(&options, &environment[..1], "").exits(1);
-    assert!(ran.err.contains("GRADUS_LISTN"), "{}", ran.err);
+    gradus.run_with(&options, &environment[..1], "").exits(1).err_has("GRADUS_LISTN");
     // Neither a judge's key nor what Kubernetes sets for a service of this name.
     let judge = "endpoints = [{ url = \"http://127.0.0.1:1\", api_key_env = \"GRADUS_JUDGE_KEY\" }]\nmodel = \"m\"\n";
     let config = gradus.file("gradus.toml", format!("[judges.default]\n{judge}"));
@@ -300,5 +298,5 @@ fn what_ends_the_start_is_told_where_nothing_is_logged() {
     let gradus = Gradus::new();
     let place = ["--listen", "127.0.0.1:0", "--store", "sqlite:no/such/folder.db"];
     let arguments = [&["serve", "--log-format", "json", "--log", "off"][..], &place].concat();
-    assert!(gradus.run(&arguments).exits(1).err.contains("its directory does not exist"));
+    gradus.run(&arguments).exits(1).err_has("its directory does not exist");
 }

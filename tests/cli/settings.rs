@@ -32,7 +32,7 @@ fn a_mistake_in_the_file_has_line_and_column() {
     assert!(unknown.contains("line 4, column 1") && unknown.contains("unknown field `max_body`"), "{unknown}");
     let word = check("threads = \"all\"\n");
     assert!(word.contains("line 1, column 11"), "{word}");
-    assert!(gradus.run(&["--config", "missing.toml", "rubric", "list"]).exits(1).err.contains("missing.toml"));
+    gradus.run(&["--config", "missing.toml", "rubric", "list"]).exits(1).err_has("missing.toml");
 }
 
 #[test]
@@ -72,17 +72,17 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
     }
     let said = gradus.run(&["data", "hops", "--out", "x", "--flawed", "half"]).exits(2).err;
     assert!(said.contains("tip: give a number, such as 0.5") && !said.contains("literal"), "{said}");
-    assert!(gradus.run(&["serve", "--listen", "somewhere"]).exits(2).err.contains("somewhere"));
-    assert!(gradus.run(&["--log", "=[", "rubric", "list"]).exits(1).err.contains("--log"));
+    gradus.run(&["serve", "--listen", "somewhere"]).exits(2).err_has("somewhere");
+    gradus.run(&["--log", "=[", "rubric", "list"]).exits(1).err_has("--log");
 }
 
 #[test]
 fn a_log_filter_that_would_silence_everything_is_refused() {
     let gradus = Gradus::new();
-    assert!(gradus.run(&["--log", "", "rubric", "list"]).exits(1).err.contains("is no filter"));
-    let config = gradus.file("gradus.toml", "log = \"loud\"\n");
-    let said = gradus.run(&["--config", &config, "rubric", "list"]).exits(1).err;
-    assert!(said.contains("`log` in the configuration file"), "{said}");
+    gradus.run(&["--log", "", "rubric", "list"]).exits(1).err_has("is no filter");
+    let config = gradus.file("gradus.toml", "log = \"loud\"
+");
+    gradus.run(&["--config", &config, "rubric", "list"]).exits(1).err_has("`log` in the configuration file");
     for filter in ["warning", "nonsense", "warn,loud"] {
         let said = gradus.run_with(&["rubric", "list"], &[("GRADUS_LOG", filter)], "").exits(1).err;
         assert!(said.contains("is no filter; use one of") && said.contains("\"warn\""), "{filter}: {said}");

@@ -9,6 +9,7 @@
     reason = "suites use different parts; tests may panic"
 )]
 
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -109,21 +110,37 @@ impl Server {
         self.send("GET", path, &[], None)
     }
 
-    /// POST of JSON text.
-    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
-        self.send("POST", path, &[("Content-Type", "application/json")], Some(body.as_bytes()))
+    /// POST of JSON, a value or its text.
+    pub(crate) fn post(&self, path: &str, body: &(impl Display + ?Sized)) -> Answer {
+        self.post_with(&[], path, body)
     }
 
-    /// The same with a token.
-    pub(crate) fn post_as(&self, token: &str, path: &str, body: &str) -> Answer {
-        let bearer = format!("Bearer {token}");
-        let headers = [("Content-Type", "application/json"), ("Authorization", bearer.as_str())];
-        self.send("POST", path, &headers, Some(body.as_bytes()))
+    /// The same with more headers.
+    pub(crate) fn post_with(&self, headers: &[(&str, &str)], path: &str, body: &(impl Display + ?Sized)) -> Answer {
+        let headers = [&[("Content-Type", "application/json")], headers].concat();
+        self.send("POST", path, &headers, Some(body.to_string().as_bytes()))
+    }
+
+    /// POST of bytes with these header lines, on a connection of its own.
+    pub(crate) fn post_raw(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
+        self.connect().write(post_bytes(path, headers, body)).read().unwrap()
+    }
+
+    /// POST of JSON with a token.
+    pub(crate) fn post_as(&self, token: &str, path: &str, body: &(impl Display + ?Sized)) -> Answer {
+        self.post_with(&[("Authorization", &format!("Bearer {token}"))], path, body)
     }
 
     /// `POST /reward`.
     pub(crate) fn reward(&self, request: &Value) -> Answer {
-        self.post("/reward", &request.to_string())
+        self.post("/reward", request)
+    }
+
+    /// PUT of a rubric's TOML, without its name, by the admin whose token is `secret`.
+    pub(crate) fn add_rubric(&self, name: &str, rubric: &str) -> Value {
+        let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
+        let rubric = format!("name = \"{name}\"\n{rubric}");
+        self.send("PUT", &format!("/rubrics/{name}"), &headers, Some(rubric.as_bytes())).ok()
     }
 
     /// A connection that bytes are written to.
@@ -228,6 +245,14 @@ impl Answer {
         self.json()
     }
 
+    /// The problem document of an error whose detail has these words.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16, words: &str) -> Value {
+        let problem = self.problem(status);
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{words:?} is not in {problem}");
+        problem
+    }
+
     /// The problem document of an error (RFC 9457), checked for its shape.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> Value {
@@ -309,6 +334,41 @@ impl Connection {
     }
 }
 
+/// A database file of its own for servers that keep what they score.
+pub(crate) struct Database {
+    directory: TempDir,
+    pub url: String,
+}
+
+impl Database {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("g.db").display());
+        Self { directory, url }
+    }
+
+    /// A server that keeps its scores here.
+    pub(crate) fn serve(&self, options: &[&str]) -> Server {
+        Server::start(&[&["--store", &self.url], options].concat())
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join("g.db")
+    }
+
+    /// A connection beside the servers'.
+    pub(crate) fn open(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).unwrap()
+    }
+
+    /// One that lets nobody else write until its transaction ends.
+    pub(crate) fn locked(&self) -> rusqlite::Connection {
+        let other = self.open();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        other
+    }
+}
+
 /// The program, knowing nothing of this process's settings.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
@@ -325,6 +385,13 @@ pub(crate) fn post_bytes(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
         "POST {path} HTTP/1.1\r\nHost: gradus\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n"
     );
     [head.as_bytes(), body].concat()
+}
+
+/// gzip of stored blocks, which are longer than what they hold.
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
 }
 
 /// A file of this package.

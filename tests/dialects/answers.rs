@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::contents::{Content, contents, server, templated_prompt};
 use crate::common::Server;
-use crate::contents::{Content, contents, server, templated_prompt};
 
 #[test]
 fn reward_model_servers_answer_in_the_order_of_their_texts() {
@@ -23,7 +23,7 @@ fn reward_model_servers_answer_in_the_order_of_their_texts() {
 fn eval_protocol_hears_what_each_message_of_the_assistant_earned() {
     let server = server(&[]);
     let call = |content: &Content| content.calls().into_iter().find(|call| call.dialect == "eval-protocol").unwrap();
-    let answer = server.post("/eval-protocol/reward", &call(&contents()[0]).body.to_string()).ok();
+    let answer = server.post("/eval-protocol/reward", &call(&contents()[0]).body).ok();
     let steps = answer["step_outputs"].as_array().unwrap();
     // System, user, call, result, answer.
     assert_eq!(steps.iter().map(|step| step["step_index"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 4]);
@@ -31,7 +31,7 @@ fn eval_protocol_hears_what_each_message_of_the_assistant_earned() {
     assert!((sum - answer["score"].as_f64().unwrap()).abs() < 1e-9, "{answer}");
     assert!(steps.iter().all(|step| step["terminated"] == false && step["metrics"] == json!({})), "{answer}");
     for content in contents() {
-        let answer = server.post("/eval-protocol/reward", &call(&content).body.to_string()).ok();
+        let answer = server.post("/eval-protocol/reward", &call(&content).body).ok();
         let native = server.reward(&content.native()).ok()["results"][0].clone();
         let stage = format!("stage={}", native["stage_reached"].as_str().unwrap());
         assert_eq!(answer["reason"], native["reason"].as_str().unwrap_or(&stage), "{}", content.name);
@@ -45,9 +45,7 @@ fn an_episode_of_openenv_begins_with_nothing_and_ends_with_its_only_step() {
     assert_eq!(server.post("/reset", "{}").ok(), seen(Value::Null, false));
     let said = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "<answer>Paris</answer>"}]);
     let step = |truth: Value| {
-        server
-            .post("/step?rubric=binary_em", &json!({"action": {"messages": said, "ground_truth": truth}}).to_string())
-            .ok()
+        server.post("/step?rubric=binary_em", &json!({"action": {"messages": said, "ground_truth": truth}})).ok()
     };
     assert_eq!((step(json!("Paris")), step(json!("Lyon"))), (seen(json!(1.0), true), seen(json!(0.0), true)));
     assert_eq!(step(Value::Null), seen(Value::Null, true), "there is nothing to compare with");
@@ -60,7 +58,7 @@ fn pipeline_rl_may_ask_for_answers_and_for_null() {
         let context = json!({"category": "qa", "is_relevance": false, "function": [], "ground_truth": ["Paris"]});
         let body =
             json!({"generation": generation, "tool_calls": null, "model_name": "model", "reward_context": context});
-        server.post(&format!("/verify_answer?rubric=binary_em{query}"), &body.to_string()).ok()
+        server.post(&format!("/verify_answer?rubric=binary_em{query}"), &body).ok()
     };
     let right = json!("<answer>Paris</answer>");
     assert_eq!(verify("", right), json!({"answer_status": "correct", "partial_score": 1.0}));

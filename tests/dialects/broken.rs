@@ -4,7 +4,7 @@
 use gradus::store::{Config as StoreConfig, Store};
 use serde_json::{Value, json};
 
-use crate::common::{Server, program};
+use crate::common::{Database, Server, program};
 
 const PROMPT: &str = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n";
 
@@ -20,7 +20,7 @@ fn a_text_that_is_null_is_one_item_without_a_score() {
         ),
         ("/get_reward", json!({"query": [whole, null], "labels": ["Paris", null]}), "/extra_logs/valid"),
     ] {
-        let answer = server.post(&format!("{path}?rubric=binary_em"), &body.to_string()).ok();
+        let answer = server.post(&format!("{path}?rubric=binary_em"), &body).ok();
         let found = answer.pointer(valid).unwrap();
         assert_eq!(found[0], 1.0, "{path}: {answer}");
         assert!(found[1].is_null() || found[1] == 0.0, "{path}: {answer}");
@@ -31,7 +31,7 @@ fn a_text_that_is_null_is_one_item_without_a_score() {
     let body = json!({"input": [whole, null]}).to_string();
     server.post("/classify", &body).ok();
     server.post("/v1/embeddings", &body).ok();
-    server.post("/v1/score/evaluation", &json!({"messages": [whole, null]}).to_string()).ok();
+    server.post("/v1/score/evaluation", &json!({"messages": [whole, null]})).ok();
 }
 
 #[test]
@@ -50,17 +50,15 @@ fn of_a_list_of_samples_one_that_is_none_is_one_without_a_score() {
         assert_eq!((&answer[1]["score"], &answer[1]["valid"]), (&json!(0.0), &json!(0.0)), "{broken}");
         let problem = server.post("/verl?on_invalid=error", &list).problem(422);
         assert!(problem["detail"].as_str().unwrap().starts_with("item 1: item_malformed: "), "{problem}");
-        server.post("/verl", &broken.to_string()).problem(422);
+        server.post("/verl", &broken).problem(422);
     }
 }
 
 /// Whoever looks at what was stored finds the group, the reason in the words of the dialect, and what was sent.
 #[test]
 fn what_a_dialect_refuses_is_kept_with_its_reason() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("g.db");
-    let url = format!("sqlite:{}", path.display());
-    let mut server = Server::start(&["--store", &url]);
+    let database = Database::new();
+    let mut server = database.serve(&[]);
     let label = json!({"references": ["Paris"], "group": "g"});
     let open_rlhf = json!({"query": ["no marker at all"], "labels": [label]});
     let verl = json!([{"solution_str": null, "ground_truth": "Paris", "extra_info": {"uid": "g"}, "note": "my own"}]);
@@ -68,7 +66,7 @@ fn what_a_dialect_refuses_is_kept_with_its_reason() {
         ("/get_reward", open_rlhf, "nothing says where the prompt ends"),
         ("/verl", verl, "the field `solution_str` is missing; add it"),
     ] {
-        server.post(&format!("{path}?rubric=binary_em&run_id=run{path}"), &body.to_string()).ok();
+        server.post(&format!("{path}?rubric=binary_em&run_id=run{path}"), &body).ok();
         let run = path.replace('/', "%2F");
         let rows = server.get(&format!("/runs/run{run}/scores")).ok();
         let row = &rows["items"][0];
@@ -81,14 +79,14 @@ fn what_a_dialect_refuses_is_kept_with_its_reason() {
     }
     server.terminate();
     server.wait();
-    let config = StoreConfig { url: url.clone(), ..StoreConfig::default() };
+    let config = StoreConfig { url: database.url.clone(), ..StoreConfig::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (run, sent) in [("run/get_reward", "no marker at all"), ("run/verl", "my own")] {
         let store = Store::open_to_read(&config).unwrap().unwrap();
         let stored = runtime.block_on(async { store.replay(run).next().await }).unwrap().unwrap();
         let request = String::from_utf8(stored.request).unwrap();
         assert!(request.contains(sent) && request.contains("\"group\":\"g\""), "{request}");
-        let again = program().args(["score", "--replay", run, "--store", &url]).output().unwrap();
+        let again = program().args(["score", "--replay", run, "--store", &database.url]).output().unwrap();
         assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
     }
 }
@@ -104,10 +102,10 @@ fn a_problem_points_into_the_body_that_was_sent_or_nowhere() {
         ("/trl?run_id=", &plain, 400),
         ("/trl?step=9223372036854775808", &plain, 400),
     ] {
-        let problem = server.post(path, &body.to_string()).problem(status);
+        let problem = server.post(path, &body).problem(status);
         assert_eq!(problem["pointer"], Value::Null, "{path}: {problem}");
     }
-    let named = server.post("/trl?rubric=a%20at%20line%201%20column%202", &plain.to_string()).problem(404);
+    let named = server.post("/trl?rubric=a%20at%20line%201%20column%202", &plain).problem(404);
     let detail = named["detail"].as_str().unwrap();
     assert!(detail.contains("\"a at line 1 column 2\"; GET /rubrics"), "{detail}");
     let problem = server.post("/trl", "{\"completions\":[NaN]}").problem(400);

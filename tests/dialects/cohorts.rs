@@ -117,14 +117,9 @@ fn the_size_may_be_written_as_a_table_has_it() {
     assert!(began.elapsed() < Duration::from_secs(20));
     let sample =
         json!({"solution_str": "<answer>Paris</answer>", "ground_truth": "Paris", "extra_info": {"group_size": "two"}});
-    let problem = server.post("/verl?on_invalid=error", &sample.to_string()).problem(422);
-    assert!(
-        problem["detail"]
-            .as_str()
-            .unwrap()
-            .contains("give `group_size` as a whole number of 1 or more, or leave it out: it is \"two\""),
-        "{problem}"
-    );
+    server
+        .post("/verl?on_invalid=error", &sample)
+        .refused(422, "give `group_size` as a whole number of 1 or more, or leave it out: it is \"two\"");
 }
 
 /// The others know how many they are, and the mean of these is its own.
@@ -200,7 +195,7 @@ fn a_group_waits_for_no_more_than_are_scored_together() {
     let body = json!({"query": vec!["q Paris"; 4096], "prompts": vec!["q"; 4096], "labels": vec![label; 4096]});
     let began = Instant::now();
     let path = format!("/get_reward?rubric=binary_em&on_invalid=mean&{LONG}");
-    assert_eq!(server.post(&path, &body.to_string()).ok()["rewards"].as_array().unwrap().len(), 4096);
+    assert_eq!(server.post(&path, &body).ok()["rewards"].as_array().unwrap().len(), 4096);
     assert!(began.elapsed() < Duration::from_secs(40));
 }
 
@@ -333,8 +328,7 @@ fn a_group_is_kept_under_the_request_of_its_first_member() {
     let mut first = server.connect();
     first.write(post_bytes(&path, "X-Request-Id: first\r\n", sample("g", Some("Paris")).as_bytes()));
     server.wait_until(|server| server.metric("gradus_requests_in_flight", &[]) >= 1.0);
-    let headers = [("Content-Type", "application/json"), ("X-Request-Id", "second")];
-    server.send("POST", &path, &headers, Some(sample("g", None).as_bytes())).ok();
+    server.post_with(&[("X-Request-Id", "second")], &path, &sample("g", None)).ok();
     first.read().unwrap().ok();
     let rows = server.get("/runs/r/scores").ok()["items"].clone();
     assert_eq!(rows.as_array().unwrap().len(), 2);
@@ -345,12 +339,10 @@ fn a_group_is_kept_under_the_request_of_its_first_member() {
 /// A server with a rubric by which a judge puts the answers of a group in order.
 fn ranking(options: &[&str]) -> Server {
     let server = Server::start(&[&["--admin-token", "secret"], options].concat());
-    let rubric = "name = \"ranked\"\n[answer]\nfrom = \"last_message\"\n\
+    let rubric = "[answer]\nfrom = \"last_message\"\n\
         [[stages]]\nkind = \"answer_format\"\nweight = 1\nthreshold = 0\n\
         [[stages]]\nkind = \"judge\"\nmode = \"rank\"\nweight = 1\ncriteria = \"Better answers first.\"\n";
-    let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
-    let answer = server.send("PUT", "/rubrics/ranked", &headers, Some(rubric.as_bytes()));
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    server.add_rubric("ranked", rubric);
     server
 }
 

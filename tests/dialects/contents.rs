@@ -212,7 +212,7 @@ impl Call {
     /// The answer's reward.
     #[track_caller]
     pub(crate) fn send(&self, server: &Server) -> Value {
-        let answer = server.post(&self.path, &self.body.to_string()).ok();
+        let answer = server.post(&self.path, &self.body).ok();
         answer
             .pointer(self.reward)
             .unwrap_or_else(|| panic!("{}: no {} in {answer}", self.dialect, self.reward))

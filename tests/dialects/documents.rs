@@ -1,9 +1,9 @@
 //! The OpenAPI document of the dialects: every one is in it, its example is scored, and the answer is what it says.
 
-use jsonschema::Validator;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::common::Server;
+use crate::http_api::openapi::{errors, validator};
 
 /// Every path of the dialects, in the order of the trainers.
 const PATHS: [&str; 16] = [
@@ -25,16 +25,6 @@ const PATHS: [&str; 16] = [
     "/advantages",
 ];
 
-fn validator(document: &Value, schema: &Value) -> Validator {
-    let mut schema = schema.clone();
-    schema["components"] = document["components"].clone();
-    jsonschema::validator_for(&schema).unwrap()
-}
-
-fn errors(validator: &Validator, instance: &Value) -> Vec<String> {
-    validator.iter_errors(instance).map(|error| format!("{}: {error}", error.instance_path())).collect()
-}
-
 #[test]
 fn every_example_is_answered_as_the_document_says() {
     let server = Server::start(&[]);
@@ -47,7 +37,7 @@ fn every_example_is_answered_as_the_document_says() {
         let example = component(schema["$ref"].as_str().unwrap().rsplit('/').next().unwrap());
         let request = validator(&document, schema);
         assert_eq!(errors(&request, &example), Vec::<String>::new(), "{path}");
-        let answer = server.post(path, &example.to_string()).ok();
+        let answer = server.post(path, &example).ok();
         let response = validator(&document, &operation["responses"]["200"]["content"]["application/json"]["schema"]);
         assert_eq!(errors(&response, &answer), Vec::<String>::new(), "{path}: {answer}");
     }
@@ -86,7 +76,7 @@ fn the_companions_of_nemo_gym_answer() {
     assert_eq!(server.post("/seed_session", "{}").ok(), json!({}));
     let body =
         json!({"verify_responses": [{"_ng_task_index": 3, "reward": 1.0}, {"_ng_task_index": 3, "reward": 0.0}]});
-    let answer = server.post("/aggregate_metrics", &body.to_string()).ok();
+    let answer = server.post("/aggregate_metrics", &body).ok();
     assert_eq!(answer["key_metrics"], json!({"mean/reward": 0.5}));
     assert_eq!(answer["group_level_metrics"][0]["_ng_task_index"], 3);
 }

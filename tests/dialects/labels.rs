@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::contents::{QUESTION, reference_line, templated_prompt, tools};
 use crate::common::{Server, hermes};
-use crate::contents::{QUESTION, reference_line, templated_prompt, tools};
 
 fn slime(server: &Server, response: &str, label: Value) -> Value {
     let body = json!({"prompt": "?", "response": format!("<answer>{response}</answer>"), "label": label});
-    server.post("/slime?rubric=binary_em", &body.to_string()).ok()
+    server.post("/slime?rubric=binary_em", &body).ok()
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn trap_15_labels_may_be_str_num_list_dict_or_a_json_string() {
 fn an_object_without_a_known_key_is_no_label() {
     let server = Server::start(&[]);
     let body = json!({"response": "<answer>Paris</answer>", "label": {"colour": "red"}});
-    let answer = server.post("/slime?format=dict", &body.to_string()).ok();
+    let answer = server.post("/slime?format=dict", &body).ok();
     assert_eq!((&answer["valid"], &answer["score"]), (&json!(0.0), &json!(0.0)));
     // As a text it is an answer like any other.
     assert_eq!(slime(&server, "{\"colour\": \"red\"}", json!("{\"colour\": \"red\"}")), 1.0);
@@ -46,7 +46,7 @@ fn a_missing_label_is_not_made_up() {
     let server = Server::start(&[]);
     for label in [json!(null), json!({"group": "g"})] {
         let body = json!({"response": "<answer>Paris</answer>", "label": label});
-        let answer = server.post("/slime?rubric=binary_em&format=dict", &body.to_string()).ok();
+        let answer = server.post("/slime?rubric=binary_em&format=dict", &body).ok();
         assert_eq!(answer["valid"], 0.0, "{label}");
     }
 }
@@ -56,14 +56,13 @@ fn trl_s_number_of_generations_may_be_text_and_is_one_at_least() {
     let server = Server::start(&[]);
     let body =
         |n: Value| json!({"completions": ["<answer>Paris</answer>"], "ground_truth": ["Paris"], "num_generations": n});
-    let ask = |n: Value| server.post("/trl?rubric=binary_em", &body(n).to_string());
+    let ask = |n: Value| server.post("/trl?rubric=binary_em", &body(n));
     for n in [json!("8"), json!(8), json!(null)] {
         assert_eq!(ask(n.clone()).ok()["rewards"], json!([1.0]), "{n}");
     }
     for n in [json!(0), json!("0"), json!("x"), json!(-1)] {
-        let problem = ask(n.clone()).problem(422);
+        let problem = ask(n.clone()).refused(422, "give `num_generations` as a whole number");
         assert_eq!(problem["pointer"], "/num_generations", "{problem}");
-        assert!(problem["detail"].as_str().unwrap().contains("give `num_generations` as a whole number"), "{problem}");
     }
 }
 
@@ -76,13 +75,13 @@ fn trl_s_columns_may_stand_where_a_reward_function_has_them() {
     inside["columns"] = columns.clone();
     beside.as_object_mut().unwrap().extend(columns.as_object().unwrap().clone());
     for body in [&inside, &beside] {
-        assert_eq!(server.post("/trl", &body.to_string()).ok()["rewards"], json!([1.0]), "{body}");
+        assert_eq!(server.post("/trl", &body).ok()["rewards"], json!([1.0]), "{body}");
     }
     // Where there are columns, what stands beside them is something else.
     inside["tools"] = json!([{"type": "function", "function": {"name": "f"}}, 5]);
-    assert_eq!(server.post("/trl", &inside.to_string()).ok()["rewards"], json!([1.0]));
+    assert_eq!(server.post("/trl", &inside).ok()["rewards"], json!([1.0]));
     beside["ground_truth"] = json!(["Paris", "Lyon"]);
-    let problem = server.post("/trl", &beside.to_string()).problem(422);
+    let problem = server.post("/trl", &beside).problem(422);
     assert_eq!(problem["pointer"], "/ground_truth", "{problem}");
 }
 
@@ -104,21 +103,21 @@ fn what_stands_for_no_label_leaves_the_table_its_say() {
     let open_rlhf = |labels: Value| {
         let query = |answer: &str| format!("{}<answer>{answer}</answer><|im_end|>", templated_prompt());
         let body = json!({"query": [query("Paris"), query("Lyon")], "prompts": [templated_prompt(), templated_prompt()], "labels": labels});
-        let answer = server.post("/get_reward?rubric=binary_em", &body.to_string()).ok();
+        let answer = server.post("/get_reward?rubric=binary_em", &body).ok();
         (answer["rewards"].clone(), answer["extra_logs"]["valid"].clone())
     };
     let question = json!({"role": "user", "content": QUESTION});
     let eval_protocol = |truth: Value| {
         let messages = json!([question, {"role": "assistant", "content": "<answer>Paris</answer>"}]);
         let body = json!({"messages": messages, "ground_truth": truth, "rubric": "binary_em"});
-        let answer = server.post("/eval-protocol/reward", &body.to_string()).ok();
+        let answer = server.post("/eval-protocol/reward", &body).ok();
         (answer["score"].clone(), answer["error"].clone())
     };
     let context = || json!([question]);
     assert_eq!(open_rlhf(json!(["", ""])), (json!([0.0, 0.0]), json!([0.0, 0.0])), "there is nothing to compare with");
     assert!(eval_protocol(context()).1.as_str().unwrap().starts_with("references_missing"));
     server.post("/references", &reference_line()).ok();
-    server.post("/references", &json!({"prompt": QUESTION, "references": ["Paris"]}).to_string()).ok();
+    server.post("/references", &json!({"prompt": QUESTION, "references": ["Paris"]})).ok();
     assert_eq!(open_rlhf(json!(["", ""])), (json!([1.0, 0.0]), json!([1.0, 1.0])));
     assert_eq!(open_rlhf(json!(["Lyon", ""])), (json!([0.0, 0.0]), json!([1.0, 1.0])), "a label wins");
     assert_eq!(eval_protocol(context()), (json!(1.0), Value::Null));
@@ -126,7 +125,7 @@ fn what_stands_for_no_label_leaves_the_table_its_say() {
     assert_eq!(eval_protocol(json!(["Lyon"])), (json!(0.0), Value::Null), "a label wins");
     let nested = json!({"messages": [{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "<answer>Paris</answer>"}],
         "ground_truth": context(), "kwargs": {"ground_truth": "Paris", "rubric": "binary_em"}});
-    let answer = server.post("/eval-protocol/evaluate", &nested.to_string()).ok();
+    let answer = server.post("/eval-protocol/evaluate", &nested).ok();
     assert_eq!((&answer["score"], &answer["error"]), (&json!(1.0), &Value::Null), "a label behind a context");
     let (_, error) = eval_protocol(json!([question, "Paris"]));
     assert!(error.as_str().unwrap().starts_with("item_malformed"), "{error}");
@@ -142,11 +141,11 @@ fn a_trainer_s_own_field_comes_before_those_that_may_be_anything() {
         let said = json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "<answer>Paris</answer>"}]});
         let mut row = json!({"responses_create_params": {"input": QUESTION}, "response": {"output": [said]}, "expected_answer": "Paris"});
         row[name] = value.clone();
-        assert_eq!(server.post("/verify", &row.to_string()).ok()["reward"], 1.0, "{name}");
+        assert_eq!(server.post("/verify", &row).ok()["reward"], 1.0, "{name}");
         for own in ["ground_truth", "solution"] {
             let columns = json!({own: ["Paris"], name: [value]});
             let body = json!({"prompts": ["?"], "completions": ["<answer>Paris</answer>"], "columns": columns});
-            assert_eq!(server.post("/trl", &body.to_string()).ok()["rewards"], json!([1.0]), "{own}, {name}");
+            assert_eq!(server.post("/trl", &body).ok()["rewards"], json!([1.0]), "{own}, {name}");
         }
     }
 }
@@ -169,7 +168,7 @@ fn a_label_that_is_json_text_is_read_wherever_it_stands() {
                 "/reward",
             ),
         ] {
-            let answer = server.post(&format!("{path}?rubric=binary_em"), &body.to_string()).ok();
+            let answer = server.post(&format!("{path}?rubric=binary_em"), &body).ok();
             assert_eq!(answer.pointer(place), Some(&json!(reward)), "{path}: {answer}");
         }
     }
@@ -180,10 +179,7 @@ fn a_label_that_is_json_text_is_read_wherever_it_stands() {
 fn tools_may_be_json_text() {
     let server = Server::start(&[]);
     server
-        .post(
-            "/references",
-            &json!({"prompt": "known", "references": ["Paris"], "tools": tools(false).to_string()}).to_string(),
-        )
+        .post("/references", &json!({"prompt": "known", "references": ["Paris"], "tools": tools(false).to_string()}))
         .ok();
     let response = format!("{}<answer>Paris</answer>", hermes("search", &json!({"query": "x"})));
     let valid = |tools: Value| {
@@ -200,7 +196,7 @@ fn tools_may_be_json_text() {
                 "/metrics/tool_schema/0",
             ),
         ] {
-            let answer = server.post(&format!("{path}?rubric=short_form_qa&format=dict"), &body.to_string()).ok();
+            let answer = server.post(&format!("{path}?rubric=short_form_qa&format=dict"), &body).ok();
             assert_eq!(answer.pointer(place), Some(&json!(1.0)), "{path}: {answer}");
         }
     };
@@ -208,7 +204,7 @@ fn tools_may_be_json_text() {
     valid(json!(tools(false).to_string()));
     for text in ["search", "[{", "{}"] {
         let body = json!({"completions": [response], "columns": {"answer": ["Paris"], "tools": [text]}});
-        assert_eq!(server.post("/trl", &body.to_string()).ok()["rewards"], json!([null]), "{text}");
+        assert_eq!(server.post("/trl", &body).ok()["rewards"], json!([null]), "{text}");
     }
 }
 

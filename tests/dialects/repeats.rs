@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Server, post_bytes};
-use crate::contents::{contents, server};
+use super::contents::{contents, server};
+use crate::common::{Answer, Database, Server, post_bytes};
 
 /// How long it takes at most until a server has seen that a client left.
 const LEFT: Duration = Duration::from_millis(200);
 
 fn keyed(server: &Server, path: &str, key: &str, body: &str) -> Answer {
-    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key)];
-    server.send("POST", path, &headers, Some(body.as_bytes()))
+    server.post_with(&[("Idempotency-Key", key)], path, body)
 }
 
 fn scored(server: &Server) -> f64 {
@@ -133,16 +132,6 @@ fn who_shares_anothers_failure_gets_an_entry_for_each_of_its_items() {
     }
 }
 
-/// A server on a database, and who may keep it from writing.
-fn stored() -> (tempfile::TempDir, Vec<String>, rusqlite::Connection, Server) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("g.db");
-    let options = vec!["--store".to_owned(), format!("sqlite:{}", path.display())];
-    let server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
-    let other = rusqlite::Connection::open(&path).unwrap();
-    (directory, options, other, server)
-}
-
 fn stored_scores(server: &Server) -> Value {
     server.get("/runs/r").json()["n"].clone()
 }
@@ -155,9 +144,10 @@ fn right() -> String {
 
 #[test]
 fn a_repeat_of_what_was_stored_too_late_gets_its_answer() {
-    let (_directory, _, other, server) = stored();
+    let database = Database::new();
+    let server = database.serve(&[]);
     let path = format!("{KEPT}&deadline_ms=500");
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other = database.locked();
     let late = keyed(&server, &path, "k", &right()).problem(504);
     let detail = late["detail"].as_str().unwrap();
     assert!(detail.starts_with("not answered within 500 ms") && detail.contains("the same Idempotency-Key"), "{late}");
@@ -172,8 +162,9 @@ fn a_repeat_of_what_was_stored_too_late_gets_its_answer() {
 
 #[test]
 fn a_repeat_of_a_client_that_left_while_it_was_stored_gets_its_answer() {
-    let (_directory, _, other, server) = stored();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let database = Database::new();
+    let server = database.serve(&[]);
+    let other = database.locked();
     let mut gone = server.connect();
     gone.write(post_bytes(KEPT, "Idempotency-Key: k\r\n", right().as_bytes()));
     server.wait_until(|server| server.metric("gradus_store_queue_bytes", &[]) > 0.0);
@@ -188,12 +179,9 @@ fn a_repeat_of_a_client_that_left_while_it_was_stored_gets_its_answer() {
 
 #[test]
 fn the_log_says_what_could_not_be_stored_when_nobody_is_there_to_hear_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("g.db");
-    let store = format!("sqlite:{}", path.display());
-    let server = Server::start(&["--store", &store, "--store-busy-timeout-ms", "1500"]);
-    let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let database = Database::new();
+    let server = database.serve(&["--store-busy-timeout-ms", "1500"]);
+    let _other = database.locked();
     let mut gone = server.connect();
     gone.write(post_bytes(KEPT, "Idempotency-Key: k\r\n", right().as_bytes()));
     server.wait_until(|server| server.metric("gradus_store_queue_bytes", &[]) > 0.0);
@@ -203,14 +191,15 @@ fn the_log_says_what_could_not_be_stored_when_nobody_is_there_to_hear_it() {
 
 #[test]
 fn members_of_a_group_that_were_stored_too_late_get_their_answers() {
-    let (_directory, _, other, server) = stored();
+    let database = Database::new();
+    let server = database.serve(&[]);
     let path = "/slime?rubric=binary_em&run_id=r&on_invalid=mean&group_size=3&deadline_ms=1500&group_wait_ms=1000";
     let members = [member(json!("<answer>Paris</answer>")), member(json!("<answer>Lyon</answer>")), member(json!(7))];
     let ask = |n: usize, key: Option<&str>| match key {
         Some(key) => keyed(&server, path, key, &members[n]),
         None => server.post(path, &members[n]),
     };
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other = database.locked();
     let details: Vec<String> = std::thread::scope(|scope| {
         let asked = [(0, Some("a")), (1, None), (2, Some("c"))].map(|(n, key)| scope.spawn(move || ask(n, key)));
         asked.map(|one| one.join().unwrap().problem(504)["detail"].as_str().unwrap().to_owned()).into()
@@ -226,11 +215,12 @@ fn members_of_a_group_that_were_stored_too_late_get_their_answers() {
 /// The memory of answers is gone, and the store has the key.
 #[test]
 fn a_repeat_after_a_restart_is_stored_and_counted_once() {
-    let (_directory, options, _other, mut server) = stored();
+    let database = Database::new();
+    let mut server = database.serve(&[]);
     let first = keyed(&server, KEPT, "k", &right());
     assert_eq!(first.ok(), json!(1.0));
     server.crash();
-    let server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let server = database.serve(&[]);
     assert_eq!(keyed(&server, KEPT, "k", &right()).body, first.body);
     assert_eq!((stored_scores(&server), json!(scored(&server))), (json!(1), json!(0.0)));
     keyed(&server, KEPT, "l", &right()).ok();
@@ -241,11 +231,11 @@ fn a_repeat_after_a_restart_is_stored_and_counted_once() {
 
 #[test]
 fn another_body_under_the_key_of_a_stored_one_is_a_conflict_after_a_restart_too() {
-    let (_directory, options, _other, mut server) = stored();
+    let database = Database::new();
+    let mut server = database.serve(&[]);
     keyed(&server, KEPT, "k", &right()).ok();
     server.crash();
-    let server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
-    let problem = keyed(&server, KEPT, "k", &right().replace("Paris", "Lyon")).problem(409);
-    assert!(problem["detail"].as_str().unwrap().contains("another body"), "{problem}");
+    let server = database.serve(&[]);
+    keyed(&server, KEPT, "k", &right().replace("Paris", "Lyon")).refused(409, "another body");
     assert_eq!(stored_scores(&server), 1);
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use wiremock::MockServer;
 
-use crate::common::Server;
-use crate::contents::{Content, contents, server};
+use super::contents::{Content, contents, server};
+use crate::common::{Database, Server};
 
 fn native(server: &Server, content: &Content) -> Value {
     server.reward(&content.native()).ok()["rewards"][0].clone()
@@ -54,8 +54,7 @@ fn metrics_are_those_of_the_native_result() {
     let server = server(&[]);
     let content = &contents()[2];
     let native = server.reward(&content.native()).ok()["results"][0]["metrics"].clone();
-    let answers: Vec<Value> =
-        content.calls().iter().map(|call| server.post(&call.path, &call.body.to_string()).ok()).collect();
+    let answers: Vec<Value> = content.calls().iter().map(|call| server.post(&call.path, &call.body).ok()).collect();
     let of = |dialect: &str| {
         let place = content.calls().iter().position(|call| call.dialect == dialect).unwrap();
         answers[place].clone()
@@ -73,15 +72,15 @@ fn metrics_are_those_of_the_native_result() {
 #[test]
 fn calls_as_fields_are_worth_what_calls_in_text_are() {
     let server = server(&[]);
-    let tools = crate::contents::tools(true);
+    let tools = super::contents::tools(true);
     let verify = |arguments: &str| {
-        let body = json!({"responses_create_params": {"input": crate::contents::QUESTION, "tools": tools}, "expected_answer": "Paris",
+        let body = json!({"responses_create_params": {"input": super::contents::QUESTION, "tools": tools}, "expected_answer": "Paris",
             "response": {"output": [
                 {"type": "reasoning", "summary": [{"type": "summary_text", "text": "<answer>Lyon</answer>"}]},
                 {"type": "function_call", "name": "search", "arguments": arguments, "call_id": "c1"},
                 {"type": "function_call_output", "call_id": "c1", "output": "Paris"},
                 {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "<answer>Paris</answer>"}]}]}});
-        server.post("/verify", &body.to_string()).ok()["reward"].clone()
+        server.post("/verify", &body).ok()["reward"].clone()
     };
     let contents = contents();
     assert_eq!(verify("{\"query\": \"capital of France\"}"), native(&server, &contents[0]));
@@ -106,7 +105,7 @@ fn calls_of_pipeline_rl_are_matched_as_native_reference_calls() {
             "messages": [{"role": "assistant", "content": "", "tool_calls": calls}],
             "tools": [{"name": "search", "parameters": schema}],
             "reference_calls": [{"name": "search", "arguments": {"q": "x"}}, {"name": "search", "arguments": {"q": second}}]}]});
-        let found = server.post("/verify_answer", &body.to_string()).ok();
+        let found = server.post("/verify_answer", &body).ok();
         assert_eq!(found["partial_score"], server.reward(&native).ok()["rewards"][0], "{queries:?}");
         assert_eq!(found["answer_status"], status, "{queries:?}");
     }
@@ -123,7 +122,7 @@ fn rollouts_of_pipeline_rl_are_read_as_they_come() {
     let verify = |generation: &str, context: Value| {
         let body =
             json!({"generation": generation, "tool_calls": null, "model_name": "model", "reward_context": context});
-        let found = server.post("/verify_answer", &body.to_string()).ok();
+        let found = server.post("/verify_answer", &body).ok();
         (found["answer_status"].as_str().unwrap().to_owned(), found["partial_score"].as_f64().unwrap())
     };
     let context = json!({"category": "live_simple", "is_relevance": false, "function": [function("weather.get"), function("news")],
@@ -162,14 +161,13 @@ fn rollouts_of_pipeline_rl_are_read_as_they_come() {
 
 #[test]
 fn the_url_chooses_what_the_body_cannot() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    let server = server(&["--store", &url]);
+    let database = Database::new();
+    let server = server(&["--store", &database.url]);
     let query = "rubric=binary_em&run_id=exp-1&step=3&tool_format=hermes&deadline_ms=60000";
     for call in contents()[1].calls() {
         let join = if call.path.contains('?') { '&' } else { '?' };
         let path = format!("{}{join}{query}", call.path);
-        let answer = server.post(&path, &call.body.to_string()).ok();
+        let answer = server.post(&path, &call.body).ok();
         assert_eq!(answer.pointer(call.reward), Some(&json!(0.0)), "{}: {answer}", call.dialect);
     }
     let run = server.get("/runs/exp-1").ok();
@@ -185,11 +183,11 @@ fn the_url_chooses_what_the_body_cannot() {
 #[test]
 fn the_url_says_how_calls_are_written() {
     let server = Server::start(&[]);
-    let body = json!({"response": "[search(query=\"x\")]", "label": {"tools": crate::contents::tools(false),
+    let body = json!({"response": "[search(query=\"x\")]", "label": {"tools": super::contents::tools(false),
         "reference_calls": [{"name": "search", "arguments": {"query": "x"}}]}});
     for (format, reward) in [("pythonic", 1.0), ("hermes", 0.04)] {
         assert_eq!(
-            server.post(&format!("/slime?rubric=tool_use&tool_format={format}"), &body.to_string()).ok(),
+            server.post(&format!("/slime?rubric=tool_use&tool_format={format}"), &body).ok(),
             reward,
             "{format}"
         );
@@ -202,19 +200,16 @@ fn exact() -> Server {
     let answer = "[answer]\nfrom = \"last_message\"\n[[stages]]\nkind = \"exact_match\"\nweight = 1\n";
     let penalty = "[[penalties]]\nkind = \"overlong\"\nweight = 0.5\nmax_tokens = 100\ncache_tokens = 40\n";
     for (name, rubric) in [("exact", answer.to_owned()), ("short", format!("{answer}{penalty}"))] {
-        let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
-        let rubric = format!("name = \"{name}\"\n{rubric}");
-        let answer = server.send("PUT", &format!("/rubrics/{name}"), &headers, Some(rubric.as_bytes()));
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        server.add_rubric(name, &rubric);
     }
-    server.post("/references", &crate::contents::reference_line()).ok();
+    server.post("/references", &super::contents::reference_line()).ok();
     server
 }
 
 #[test]
 fn end_and_padding_tokens_are_no_part_of_an_answer() {
     let server = exact();
-    let prompt = crate::contents::templated_prompt();
+    let prompt = super::contents::templated_prompt();
     for tail in ["", "<|im_end|>", "<|im_end|>\n<|endoftext|><|endoftext|>"] {
         let (text, whole) = (format!("Paris{tail}"), format!("{prompt}Paris{tail}"));
         for (path, body, reward) in [
@@ -226,7 +221,7 @@ fn end_and_padding_tokens_are_no_part_of_an_answer() {
             ("/verl", json!({"solution_str": text, "ground_truth": "Paris"}), "/score"),
             ("/trl", json!({"completions": [text], "columns": {"ground_truth": ["Paris"]}}), "/rewards/0"),
         ] {
-            let answer = server.post(&format!("{path}?rubric=exact"), &body.to_string()).ok();
+            let answer = server.post(&format!("{path}?rubric=exact"), &body).ok();
             assert_eq!(answer.pointer(reward), Some(&json!(1.0)), "{path} with {tail:?}: {answer}");
         }
     }
@@ -237,7 +232,7 @@ fn how_long_a_rollout_was_and_whether_it_was_cut_off_is_handed_on() {
     let server = exact();
     let verl = |info: Value| {
         let body = json!({"solution_str": "Paris", "ground_truth": "Paris", "extra_info": info});
-        let answer = server.post("/verl?rubric=short", &body.to_string()).ok();
+        let answer = server.post("/verl?rubric=short", &body).ok();
         (answer["valid"].clone(), answer["score"].clone())
     };
     assert_eq!(verl(json!({"truncated": true})), (json!(1.0), json!(0.5)));
@@ -246,7 +241,7 @@ fn how_long_a_rollout_was_and_whether_it_was_cut_off_is_handed_on() {
         let mut response = json!({"output": [{"type": "message", "role": "assistant", "content": "Paris"}]});
         response.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let body = json!({"responses_create_params": {"input": "q"}, "expected_answer": "Paris", "response": response});
-        let answer = server.post("/verify?rubric=short", &body.to_string()).ok();
+        let answer = server.post("/verify?rubric=short", &body).ok();
         (answer["mask_sample"].clone(), answer["reward"].clone())
     };
     assert_eq!(nemo(json!({"usage": {"output_tokens": 80}})), (json!(false), json!(0.75)));
@@ -259,18 +254,18 @@ fn a_judge_reads_the_question_and_not_the_template_around_it() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let endpoint = runtime.block_on(MockServer::start());
     let server = server(&["--judge", &format!("{}/v1#judge", endpoint.uri())]);
-    let (prompt, mut asked) = (crate::contents::templated_prompt(), 0);
+    let (prompt, mut asked) = (super::contents::templated_prompt(), 0);
     for rubric in ["long_form_qa", "binary_judge"] {
         for (path, body) in [
             ("/slime", json!({"prompt": prompt, "response": "Paris.", "label": "Paris"})),
             ("/classify", json!({"input": format!("{prompt}Paris.<|im_end|>")})),
         ] {
-            server.post(&format!("{path}?rubric={rubric}"), &body.to_string()).ok();
+            server.post(&format!("{path}?rubric={rubric}"), &body).ok();
             let questions = runtime.block_on(endpoint.received_requests()).unwrap();
             assert!(questions.len() > asked, "{path} by {rubric}");
             for question in &questions[asked..] {
                 let question = String::from_utf8_lossy(&question.body);
-                assert!(question.contains(crate::contents::QUESTION) && !question.contains("im_start"), "{question}");
+                assert!(question.contains(super::contents::QUESTION) && !question.contains("im_start"), "{question}");
             }
             asked = questions.len();
         }
@@ -279,12 +274,12 @@ fn a_judge_reads_the_question_and_not_the_template_around_it() {
 
 #[test]
 fn the_url_wins_over_the_body() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(&["--store", &format!("sqlite:{}", directory.path().join("g.db").display())]);
+    let database = Database::new();
+    let server = database.serve(&[]);
     let columns =
         json!({"completions": ["<answer>Paris</answer>"], "columns": {"ground_truth": ["Paris"]}, "global_step": 120});
     for (run, query, step) in [("url", "&step=3", 3), ("body", "", 120)] {
-        server.post(&format!("/trl?run_id={run}{query}"), &columns.to_string()).ok();
+        server.post(&format!("/trl?run_id={run}{query}"), &columns).ok();
         assert_eq!(server.get(&format!("/runs/{run}")).ok()["last_step"], step);
     }
     let messages =
@@ -301,11 +296,10 @@ fn the_url_wins_over_the_body() {
 
 #[test]
 fn a_dialects_score_can_be_replayed() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    let server = server(&["--store", &url]);
+    let database = Database::new();
+    let server = server(&["--store", &database.url]);
     let call = &contents()[0].calls()[0];
-    server.post(&format!("{}?run_id=r", call.path), &call.body.to_string()).ok();
+    server.post(&format!("{}?run_id=r", call.path), &call.body).ok();
     let item = server.get("/runs/r/scores").ok()["items"][0].clone();
     let score = server.get(&format!("/scores/{}", item["score_id"].as_str().unwrap())).ok();
     assert_eq!(score["result"]["reward"], item["reward"]);

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::contents::{contents, prompt_messages, server, templated_prompt, tools};
 use crate::common::{Server, post_bytes};
-use crate::contents::{contents, prompt_messages, server, templated_prompt, tools};
 
 /// Rubrics with everything that makes a reward more than a sum of stages.
 fn shaped() -> Server {
@@ -12,15 +12,8 @@ fn shaped() -> Server {
         [[stages]]\nkind = \"tool_parse\"\nweight = 1\nthreshold = 0.5\n\
         [[stages]]\nkind = \"exact_match\"\nweight = 3\n\
         [[penalties]]\nkind = \"repeat_calls\"\nweight = 3.0\nmax = 9.0\n";
-    add_rubric(&server, "shaped", rubric);
+    server.add_rubric("shaped", rubric);
     server
-}
-
-fn add_rubric(server: &Server, name: &str, rubric: &str) {
-    let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
-    let rubric = format!("name = \"{name}\"\n{rubric}");
-    let answer = server.send("PUT", &format!("/rubrics/{name}"), &headers, Some(rubric.as_bytes()));
-    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 fn keys(value: &Value) -> Vec<&String> {
@@ -31,7 +24,7 @@ fn keys(value: &Value) -> Vec<&String> {
 fn trap_1_an_empty_shard_of_openrlhf_is_200_with_empty_lists() {
     let server = Server::start(&[]);
     for body in [json!({"query": []}), json!({"query": [], "prompts": [], "labels": []})] {
-        let answer = server.post("/get_reward", &body.to_string()).ok();
+        let answer = server.post("/get_reward", &body).ok();
         assert_eq!((&answer["rewards"], &answer["scores"]), (&json!([]), &json!([])));
         assert!(answer["extra_logs"].is_object());
     }
@@ -46,7 +39,7 @@ fn the_scores_of_openrlhf_are_its_rewards_within_0_and_1() {
     let query = ["<answer>Paris</answer>", "<answer>Lyon</answer>"].map(|answer| format!("q{answer}"));
     let body =
         json!({"query": [query[0], query[1], 7], "prompts": ["q", "q", "q"], "labels": ["Paris", "Paris", "Paris"]});
-    let answer = server.post("/get_reward?rubric=shaped", &body.to_string()).ok();
+    let answer = server.post("/get_reward?rubric=shaped", &body).ok();
     assert_eq!((&answer["rewards"], &answer["scores"]), (&json!([2.0, 0.125, -0.5]), &json!([1.0, 0.125, 0.0])));
 }
 
@@ -56,7 +49,7 @@ fn trap_2_every_item_of_verl_has_the_same_keys() {
     let of = |text: &str| json!({"data_source": "nq", "solution_str": text, "ground_truth": "Paris"});
     let items =
         json!([of("<answer>Paris</answer>"), of("?"), of("<tool_call>{</tool_call>"), {"solution_str": 7}, of("")]);
-    let answer = server.post("/verl", &items.to_string()).ok();
+    let answer = server.post("/verl", &items).ok();
     let all = answer.as_array().unwrap();
     assert_eq!(all.len(), 5);
     for item in all {
@@ -66,19 +59,19 @@ fn trap_2_every_item_of_verl_has_the_same_keys() {
     assert_eq!((&all[0]["score"], &all[0]["acc"], &all[0]["valid"]), (&json!(1.0), &json!(1.0), &json!(1.0)));
     assert_eq!((&all[3]["score"], &all[3]["acc"], &all[3]["valid"]), (&json!(0.0), &json!(0.0), &json!(0.0)));
     // One alone has the same keys, too; in a list it is answered by a list.
-    assert_eq!(keys(&server.post("/verl", &json!([of("?")]).to_string()).ok()[0]), keys(&all[0]));
-    assert_eq!(keys(&server.post("/verl", &of("?").to_string()).ok()), keys(&all[0]));
+    assert_eq!(keys(&server.post("/verl", &json!([of("?")])).ok()[0]), keys(&all[0]));
+    assert_eq!(keys(&server.post("/verl", &of("?")).ok()), keys(&all[0]));
 }
 
 #[test]
 fn acc_of_verl_is_exact_match_where_the_rubric_measures_it_and_else_the_score() {
     let server = shaped();
     let near = "[answer]\nfrom = \"answer_tag\"\n[[stages]]\nkind = \"f1\"\nweight = 1\n";
-    add_rubric(&server, "near", near);
-    add_rubric(&server, "reported", &format!("report = [\"exact_match\"]\n{near}"));
+    server.add_rubric("near", near);
+    server.add_rubric("reported", &format!("report = [\"exact_match\"]\n{near}"));
     let found = |rubric: &str, said: &str| {
         let body = json!({"solution_str": format!("<answer>{said}</answer>"), "ground_truth": "Paris"});
-        server.post(&format!("/verl?rubric={rubric}"), &body.to_string()).ok()
+        server.post(&format!("/verl?rubric={rubric}"), &body).ok()
     };
     // None of these rubrics has a threshold that a wrong answer could miss.
     let wrong = found("shaped", "Lyon");
@@ -106,7 +99,7 @@ fn trap_3_the_components_of_nemo_sum_to_the_reward() {
             let mut output: Vec<Value> = (0..calls).map(|_| call()).collect();
             output.push(said(text));
             let body = json!({"responses_create_params": {"input": "q", "tools": tools(true)}, "response": {"output": output}, "expected_answer": "Paris"});
-            let answer = server.post("/verify?rubric=shaped", &body.to_string()).ok();
+            let answer = server.post("/verify?rubric=shaped", &body).ok();
             let parts = answer["reward_components"].as_object().unwrap();
             let sum: f64 = parts.values().map(|part| part.as_f64().unwrap()).sum();
             let reward = answer["reward"].as_f64().unwrap();
@@ -122,7 +115,7 @@ fn trap_4_no_answer_has_a_number_that_is_none() {
     let server = server(&[]);
     for content in contents() {
         for call in content.calls() {
-            let text = server.post(&call.path, &call.body.to_string()).text();
+            let text = server.post(&call.path, &call.body).text();
             for word in ["NaN", "Infinity", "inf"] {
                 assert!(!text.contains(&format!(":{word}")) && !text.contains(&format!("[{word}")), "{text}");
             }
@@ -131,7 +124,7 @@ fn trap_4_no_answer_has_a_number_that_is_none() {
     // A formula that is no number is an error, not a null.
     let grader = json!({"type": "multi", "name": "m", "graders": {}, "calculate_output": "0 / 0"});
     let body = json!({"grader": grader, "model_sample": ""});
-    assert_eq!(server.post("/v1/fine_tuning/alpha/graders/run", &body.to_string()).ok()["reward"], 0.0);
+    assert_eq!(server.post("/v1/fine_tuning/alpha/graders/run", &body).ok()["reward"], 0.0);
 }
 
 #[test]
@@ -153,9 +146,7 @@ fn trap_5_what_can_never_be_scored_is_200_where_the_client_retries_4xx() {
     small.post("/get_reward", &shard).problem(413);
     assert_eq!(small.post("/slime", &sample).ok(), json!(0.0));
     small.post("/slime?on_invalid=error", &sample).problem(413);
-    let packed = |path: &str| {
-        server.connect().write(post_bytes(path, "Content-Encoding: br\r\n", sample.as_bytes())).read().unwrap()
-    };
+    let packed = |path: &str| server.post_raw(path, "Content-Encoding: br\r\n", sample.as_bytes());
     assert_eq!(packed("/slime").ok(), json!(0.0));
     packed("/slime?on_invalid=error").problem(415);
     packed("/get_reward").problem(415);
@@ -181,9 +172,7 @@ fn trap_5_what_can_never_be_scored_is_200_where_the_client_retries_4xx() {
     // An item without a score is 503 then, even one that never gets one.
     server.post("/get_reward?on_invalid=error", &odd).problem(503);
     server.post("/slime?on_invalid=error", r#"{"response": 7, "label": "x"}"#).problem(503);
-    server
-        .post("/slime?rubric=long_form_qa&on_invalid=error", &json!({"response": "x", "label": "x"}).to_string())
-        .problem(503);
+    server.post("/slime?rubric=long_form_qa&on_invalid=error", &json!({"response": "x", "label": "x"})).problem(503);
 }
 
 #[test]
@@ -229,7 +218,7 @@ fn trap_5_a_broken_request_is_worth_no_more_than_a_wrong_answer() {
         json!({"query": ["a", "b"], "labels": ["x", "y", "z"]}),
         json!({"query": ["a", "b"], "prompts": "a"}),
     ] {
-        let answer = server.post("/get_reward?rubric=shaped", &odd.to_string()).ok();
+        let answer = server.post("/get_reward?rubric=shaped", &odd).ok();
         assert_eq!((&answer["rewards"], &answer["scores"]), (&json!([-0.5, -0.5]), &json!([0.0, 0.0])), "{odd}");
         assert_eq!(answer["extra_logs"]["valid"], json!([0.0, 0.0]), "{odd}");
         assert!(answer["error"].is_string(), "{answer}");
@@ -292,7 +281,7 @@ fn trap_9_texts_score_alike_with_and_without_special_tokens() {
         let text = content.text();
         let score = |text: String| {
             let body = json!({"solution_str": text, "ground_truth": "Paris", "extra_info": {"tools": tools(false)}});
-            server.post("/verl", &body.to_string()).ok()["score"].clone()
+            server.post("/verl", &body).ok()["score"].clone()
         };
         let wanted = score(text.clone());
         for tail in ["<|im_end|>", "<|im_end|>\n", "<|im_end|>\n<|endoftext|><|endoftext|>", "</s>", "<pad><pad>"] {
@@ -300,7 +289,7 @@ fn trap_9_texts_score_alike_with_and_without_special_tokens() {
         }
         // What decoding without special tokens leaves of a template's turns.
         let bare = text.replace("<|im_end|>", "").replace("<|im_start|>", "");
-        if !content.steps.iter().any(|step| matches!(step, crate::contents::Step::Tool(_))) {
+        if !content.steps.iter().any(|step| matches!(step, super::contents::Step::Tool(_))) {
             assert_eq!(score(bare), wanted, "{}", content.name);
         }
     }
@@ -310,7 +299,7 @@ fn trap_9_texts_score_alike_with_and_without_special_tokens() {
 #[test]
 fn special_tokens_go_however_they_are_written() {
     let server = Server::start(&["--admin-token", "secret"]);
-    add_rubric(&server, "last", "[answer]\nfrom = \"last_message\"\n[[stages]]\nkind = \"exact_match\"\nweight = 1\n");
+    server.add_rubric("last", "[answer]\nfrom = \"last_message\"\n[[stages]]\nkind = \"exact_match\"\nweight = 1\n");
     let escaped = |text: &str, ascii: bool| {
         let unit = |unit: &mut u16| format!("\\u{unit:04x}");
         let escape = |c: char| c.encode_utf16(&mut [0; 2]).iter_mut().map(unit).collect::<String>();
@@ -341,7 +330,7 @@ fn trap_10_only_what_the_policy_wrote_is_scored() {
     let leak = &contents()[1];
     for call in leak.calls() {
         let query = if call.path.contains('?') { "&rubric=binary_em" } else { "?rubric=binary_em" };
-        let answer = server.post(&format!("{}{query}", call.path), &call.body.to_string()).ok();
+        let answer = server.post(&format!("{}{query}", call.path), &call.body).ok();
         assert_eq!(answer.pointer(call.reward), Some(&json!(0.0)), "{}: the tool's answer counted", call.dialect);
     }
     // Nor is what an assistant said before, in the prompt.
@@ -349,10 +338,10 @@ fn trap_10_only_what_the_policy_wrote_is_scored() {
     prompt.as_array_mut().unwrap().push(json!({"role": "assistant", "content": "<answer>Paris</answer>"}));
     prompt.as_array_mut().unwrap().push(json!({"role": "user", "content": "Sure?"}));
     let body = json!({"prompts": [prompt], "completions": [[{"role": "assistant", "content": "Yes."}]], "columns": {"ground_truth": ["Paris"]}});
-    assert_eq!(server.post("/trl?rubric=binary_em", &body.to_string()).ok()["rewards"], json!([0.0]));
+    assert_eq!(server.post("/trl?rubric=binary_em", &body).ok()["rewards"], json!([0.0]));
     let body = json!({"responses_create_params": {"input": prompt}, "expected_answer": "Paris",
         "response": {"output": [{"type": "message", "role": "assistant", "content": "Yes."}]}});
-    assert_eq!(server.post("/verify?rubric=binary_em", &body.to_string()).ok()["reward"], 0.0);
+    assert_eq!(server.post("/verify?rubric=binary_em", &body).ok()["reward"], 0.0);
 }
 
 #[test]
@@ -368,8 +357,10 @@ fn trap_11_error_bodies_of_llama_factory_have_scores() {
         assert_eq!(server.post(&path, &body).problem(400)["scores"], json!([0.0, 0.0]), "{wrong}");
         assert_eq!(server.post(&path, "{").problem(400)["scores"], json!([]), "{wrong}");
     }
-    let packed = post_bytes("/v1/score/evaluation", "Content-Encoding: br\r\n", body.as_bytes());
-    assert_eq!(server.connect().write(packed).read().unwrap().problem(415)["scores"], json!([]));
+    assert_eq!(
+        server.post_raw("/v1/score/evaluation", "Content-Encoding: br\r\n", body.as_bytes()).problem(415)["scores"],
+        json!([])
+    );
     let odd = json!({"messages": ["a", "b"], "model": 7}).to_string();
     assert_eq!(server.post("/v1/score/evaluation", &odd).problem(422)["scores"], json!([0.0, 0.0]));
     // A broken request is worth no more than a wrong answer.
@@ -387,7 +378,7 @@ fn trap_12_the_metrics_of_eval_protocol_are_within_0_and_1() {
     let server = shaped();
     for content in contents() {
         for call in content.calls().iter().filter(|call| call.dialect.starts_with("eval-protocol")) {
-            let answer = server.post(&format!("{}?rubric=shaped", call.path), &call.body.to_string()).ok();
+            let answer = server.post(&format!("{}?rubric=shaped", call.path), &call.body).ok();
             for metric in answer["metrics"].as_object().unwrap().values() {
                 assert!((0.0..=1.0).contains(&metric["score"].as_f64().unwrap()), "{answer}");
                 assert!(metric["reason"].is_string() && metric["is_score_valid"] == true);
@@ -407,17 +398,16 @@ fn trap_13_trl_gets_null_for_what_cannot_be_scored_and_no_error() {
     let server = Server::start(&[]);
     let body = json!({"prompts": ["q", "q", "q"], "completions": ["<answer>Paris</answer>", 7, [{"role": "user", "content": "x"}]],
         "columns": {"ground_truth": ["Paris", "Paris", "Paris"], "other": [1, 2, 3]}, "num_generations": 3, "global_step": 120});
-    let answer = server.post("/trl", &body.to_string()).ok();
+    let answer = server.post("/trl", &body).ok();
     assert_eq!(answer["rewards"], json!([1.0, null, null]));
     assert_eq!(answer["metrics"]["exact_match"], json!([1.0, null, null]));
     // A judge that is down is no zero.
-    let answer = server.post("/trl?rubric=long_form_qa", &body.to_string()).ok();
+    let answer = server.post("/trl?rubric=long_form_qa", &body).ok();
     assert_eq!(answer["rewards"], json!([null, null, null]));
-    let problem =
-        server.post("/trl", &json!({"completions": ["a"], "columns": {"ground_truth": []}}).to_string()).problem(422);
+    let problem = server.post("/trl", &json!({"completions": ["a"], "columns": {"ground_truth": []}})).problem(422);
     assert_eq!(problem["pointer"], "/columns/ground_truth");
     let uneven = json!({"completions": ["a", "b"], "prompts": ["q"]});
-    assert_eq!(server.post("/trl", &uneven.to_string()).problem(422)["pointer"], "/prompts");
+    assert_eq!(server.post("/trl", &uneven).problem(422)["pointer"], "/prompts");
 }
 
 #[test]
@@ -430,8 +420,7 @@ fn trap_14_bodies_may_be_large_and_packed() {
     assert!(body.len() > 3 << 20);
     assert_eq!(server.post("/slime?rubric=binary_em", &body).ok(), json!(1.0));
     let packed = zstd::encode_all(body.as_bytes(), 3).unwrap();
-    let bytes = post_bytes("/slime?rubric=binary_em", "Content-Encoding: zstd\r\n", &packed);
-    assert_eq!(server.connect().write(bytes).read().unwrap().json(), json!(1.0));
+    assert_eq!(server.post_raw("/slime?rubric=binary_em", "Content-Encoding: zstd\r\n", &packed).json(), json!(1.0));
 }
 
 #[test]
@@ -482,7 +471,7 @@ fn nemo_hears_that_a_failed_judge_is_no_measurement() {
     let server = Server::start(&[]);
     let body = json!({"responses_create_params": {"input": "q"}, "expected_answer": "Paris", "instance_config": {"x": 1},
         "response": {"output": [{"type": "message", "role": "assistant", "content": "Paris."}]}});
-    let answer = server.post("/verify?rubric=long_form_qa", &body.to_string()).ok();
+    let answer = server.post("/verify?rubric=long_form_qa", &body).ok();
     assert_eq!((&answer["reward"], &answer["_ng_failure_class"]), (&json!(0.0), &json!("judge_failed")));
     assert_eq!(answer["_ng_failure_judge_error"], "unavailable");
     assert_eq!(answer["instance_config"], json!({"x": 1, "mask_sample": true}));
@@ -495,7 +484,7 @@ fn what_nemo_cannot_score_is_0_whatever_the_lowest_reward_is() {
     // There is nothing to compare with; and what an earlier verification said is gone.
     let body = json!({"responses_create_params": {"input": "q"}, "reward": 1.0, "reward_components": {"exact_match": 1.0},
         "response": {"output": [{"type": "message", "role": "assistant", "content": "<answer>Paris</answer>"}]}});
-    let verify = |query: &str| server.post(&format!("/verify?rubric=shaped{query}"), &body.to_string()).ok();
+    let verify = |query: &str| server.post(&format!("/verify?rubric=shaped{query}"), &body).ok();
     for query in ["", "&on_invalid=null"] {
         let answer = verify(query);
         assert_eq!((&answer["reward"], &answer["mask_sample"]), (&json!(0.0), &json!(true)), "{query}");
@@ -518,7 +507,7 @@ fn a_policy_that_did_nothing_is_scored() {
     {
         let body = json!({"responses_create_params": {"input": "q"}, "expected_answer": "Paris",
             "response": {"output": output, "incomplete_details": details}});
-        let answer = server.post("/verify?rubric=binary_em", &body.to_string()).ok();
+        let answer = server.post("/verify?rubric=binary_em", &body).ok();
         assert_eq!((&answer["reward"], &answer["mask_sample"]), (&json!(0.0), &json!(false)), "{answer}");
     }
     let body = "{\"completions\": [[], [ ], \"\"], \"columns\": {\"answer\": [\"Paris\", \"Paris\", \"Paris\"]}}";
@@ -531,16 +520,15 @@ fn a_policy_that_did_nothing_is_scored() {
 #[test]
 fn a_metric_never_takes_the_place_of_a_field() {
     let server = Server::start(&["--admin-token", "secret"]);
-    let rubric = "name = \"clash\"\n[[stages]]\nkind = \"exact_match\"\nname = \"score\"\nweight = 1\n[[stages]]\nkind = \"f1\"\nname = \"reward\"\nweight = 1\n[[stages]]\nkind = \"la_bleu\"\nname = \"response\"\nweight = 1\n";
-    let headers = [("Content-Type", "application/toml"), ("Authorization", "Bearer secret")];
-    assert_eq!(server.send("PUT", "/rubrics/clash", &headers, Some(rubric.as_bytes())).status, 200);
+    let rubric = "[[stages]]\nkind = \"exact_match\"\nname = \"score\"\nweight = 1\n[[stages]]\nkind = \"f1\"\nname = \"reward\"\nweight = 1\n[[stages]]\nkind = \"la_bleu\"\nname = \"response\"\nweight = 1\n";
+    server.add_rubric("clash", rubric);
     let verl = json!({"solution_str": "<answer>Paris it is</answer>", "ground_truth": "Paris"});
-    let text = server.post("/verl?rubric=clash", &verl.to_string()).text();
+    let text = server.post("/verl?rubric=clash", &verl).text();
     assert_eq!(text.matches("\"score\"").count(), 1, "{text}");
     assert!(text.contains("\"metric_score\""), "{text}");
     let nemo = json!({"responses_create_params": {"input": "q"}, "expected_answer": "Paris",
         "response": {"output": [{"type": "message", "role": "assistant", "content": "<answer>Paris</answer>"}]}});
-    let text = server.post("/verify?rubric=clash", &nemo.to_string()).text();
+    let text = server.post("/verify?rubric=clash", &nemo).text();
     assert_eq!(text.matches("\"reward\":").count(), 2, "the field, and the component of that name: {text}");
     let answer: Map<String, Value> = serde_json::from_str(&text).unwrap();
     assert_eq!((&answer["response"], answer["metric_response"].is_number()), (&nemo["response"], true), "{text}");

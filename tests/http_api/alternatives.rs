@@ -1,7 +1,7 @@
 //! Rules that allow, or refuse, several things, and defaults: one test for each that no other file has.
 
 use super::contract::score;
-use crate::common::{Server, answering, hermes, saying, with};
+use crate::common::{Database, Server, answering, hermes, saying, with};
 use serde_json::{Value, json};
 
 /// A rubric whose answer stands in its tag.
@@ -169,9 +169,8 @@ fn what_a_loop_wrote_into_a_response_is_told_by_its_lines() {
 
 #[test]
 fn stages_of_what_could_not_be_scored_are_in_no_pass_rate() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    let server = Server::start(&["--store", &url]);
+    let database = Database::new();
+    let server = database.serve(&[]);
     let two = rubric(json!([{"kind": "answer_format", "weight": 1}, {"kind": "exact_match", "weight": 1}]));
     let bare = json!({"messages": [{"role": "assistant", "content": "<answer>Paris</answer>"}]});
     let items = json!([item("Paris", json!(["Paris"])), bare]);
@@ -189,7 +188,5 @@ fn stages_of_what_could_not_be_scored_are_in_no_pass_rate() {
 #[test]
 fn the_admins_token_scores_as_well() {
     let server = Server::start(&["--api-token", "open", "--admin-token", "sesame"]);
-    let headers = [("Content-Type", "application/json"), ("Authorization", "Bearer sesame")];
-    let body = json!({"trajectories": [answering("Paris")]}).to_string();
-    server.send("POST", "/reward", &headers, Some(body.as_bytes())).ok();
+    server.post_as("sesame", "/reward", &json!({"trajectories": [answering("Paris")]})).ok();
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::contract::score;
 use crate::common::{Server, case_requests, stable, with};
-use crate::contract::score;
 
 /// Every trajectory of the case files with its tools, and each again with another last turn: real text of all formats.
 fn trajectories() -> Vec<Value> {

@@ -6,8 +6,8 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
+use super::contract::{check, score, score_one};
 use crate::common::{Server, answering, hermes, saying, stable, tool, with};
-use crate::contract::{check, score, score_one};
 
 /// Scores an item, given as JSON text, between two good ones, which must not notice; returns its result.
 #[track_caller]

@@ -2,15 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Server, answering, with};
+use crate::common::{Answer, Database, Server, answering, with};
 
 fn body(answer: &str) -> Value {
     json!({"run_id": "r", "rubric": "binary_em", "trajectories": [with(answering(answer), "id", json!("a")), answering("Lyon")]})
 }
 
 fn keyed(server: &Server, key: &str, body: &Value) -> Answer {
-    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key)];
-    server.send("POST", "/reward", &headers, Some(body.to_string().as_bytes()))
+    server.post_with(&[("Idempotency-Key", key)], "/reward", body)
 }
 
 fn scored(server: &Server) -> f64 {
@@ -19,9 +18,8 @@ fn scored(server: &Server) -> f64 {
 
 #[test]
 fn a_repeat_gets_the_very_answer_and_counts_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    for store in ["none", &url] {
+    let database = Database::new();
+    for store in ["none", &database.url] {
         let server = Server::start(&["--store", store]);
         let first = keyed(&server, "k", &body("Paris"));
         let second = keyed(&server, "k", &body("Paris"));
@@ -79,13 +77,12 @@ fn of_concurrent_bodies_under_one_key_one_wins_and_the_others_conflict() {
 
 #[test]
 fn an_answer_survives_a_crash_where_scores_are_stored() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    let mut server = Server::start(&["--store", &url]);
+    let database = Database::new();
+    let mut server = database.serve(&[]);
     let first = keyed(&server, "k", &body("Paris"));
     first.ok();
     server.crash();
-    let server = Server::start(&["--store", &url]);
+    let server = database.serve(&[]);
     let second = keyed(&server, "k", &body("Paris"));
     assert_eq!(first.body, second.body);
     assert!(scored(&server) < 0.5, "nothing was scored");
@@ -96,12 +93,9 @@ fn an_answer_survives_a_crash_where_scores_are_stored() {
 /// As in a rolling restart: both have scored it before either could store it.
 #[test]
 fn of_two_servers_on_one_database_both_give_the_answer_of_the_first() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("g.db");
-    let url = format!("sqlite:{}", path.display());
-    let servers = [(); 2].map(|()| Server::start(&["--store", &url, "--store-busy-timeout-ms", "60000"]));
-    let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let database = Database::new();
+    let servers = [(); 2].map(|()| database.serve(&["--store-busy-timeout-ms", "60000"]));
+    let other = database.locked();
     let answers: Vec<Answer> = std::thread::scope(|scope| {
         let clients: Vec<_> = servers.iter().map(|server| scope.spawn(|| keyed(server, "k", &body("Paris")))).collect();
         for server in &servers {
@@ -143,13 +137,12 @@ fn an_encoded_repeat_of_the_same_body_is_the_same_request() {
 
 #[test]
 fn the_key_of_an_empty_batch_is_kept_too() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
+    let database = Database::new();
     let empty = json!({"trajectories": []});
-    let mut server = Server::start(&["--store", &url]);
+    let mut server = database.serve(&[]);
     keyed(&server, "k", &empty).ok();
     keyed(&server, "k", &body("Paris")).problem(409);
     server.crash();
-    let server = Server::start(&["--store", &url]);
+    let server = database.serve(&[]);
     keyed(&server, "k", &body("Paris")).problem(409);
 }

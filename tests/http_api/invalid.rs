@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::contract::{close, score, score_one};
 use crate::common::{Server, answering, saying, stable, with};
-use crate::contract::{close, score, score_one};
 
 /// Items that cannot be read, each with the place of its fault inside the item.
 fn malformed() -> Vec<(Value, &'static str)> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use crate::common::{Server, answering, case_requests, package, with};
+use crate::common::{Database, Server, answering, case_requests, package, with};
 
 fn generated() -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_gradus")).arg("openapi").output().unwrap();
@@ -16,7 +16,7 @@ fn generated() -> Value {
 }
 
 /// A schema of the document, which may refer to its components.
-fn validator(document: &Value, schema: &Value) -> Validator {
+pub(crate) fn validator(document: &Value, schema: &Value) -> Validator {
     let mut schema = schema.clone();
     schema["components"] = document["components"].clone();
     jsonschema::validator_for(&schema).unwrap_or_else(|error| panic!("{error}"))
@@ -28,7 +28,7 @@ fn component(document: &Value, name: &str) -> Validator {
 }
 
 /// What is wrong with an instance, a line each.
-fn errors(validator: &Validator, instance: &Value) -> Vec<String> {
+pub(crate) fn errors(validator: &Validator, instance: &Value) -> Vec<String> {
     validator.iter_errors(instance).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
@@ -243,10 +243,8 @@ fn odd_requests(template: &str, is_read: bool) -> Vec<Asked> {
 
 #[test]
 fn every_status_that_occurs_is_in_the_document() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    let options = ["--store", &url, "--api-token", "t", "--admin-token", "s", "--max-body-bytes", "100000"];
-    let server = Server::start(&options);
+    let database = Database::new();
+    let server = database.serve(&["--api-token", "t", "--admin-token", "s", "--max-body-bytes", "100000"]);
     let document = generated();
     for (template, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -264,9 +262,8 @@ fn every_status_that_occurs_is_in_the_document() {
 
 #[test]
 fn the_other_endpoints_answer_what_the_document_says() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    let server = Server::start(&["--store", &url, "--admin-token", "secret"]);
+    let database = Database::new();
+    let server = database.serve(&["--admin-token", "secret"]);
     let document = generated();
     let request = json!({"run_id": "r", "step": 4, "trajectories": [answering("Paris"), 7]});
     let score_id = server.reward(&request).ok()["results"][0]["score_id"].as_str().unwrap().to_owned();

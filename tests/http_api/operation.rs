@@ -4,8 +4,10 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Connection, Server, answering, case_requests, hermes, post_bytes, saying, tool, with};
-use crate::contract::score;
+use super::contract::score;
+use crate::common::{
+    Answer, Connection, Database, Server, answering, case_requests, hermes, post_bytes, saying, tool, with,
+};
 
 #[test]
 fn the_first_line_of_output_is_the_address_it_listens_on() {
@@ -17,9 +19,8 @@ fn the_first_line_of_output_is_the_address_it_listens_on() {
 
 #[test]
 fn healthz_and_readyz_say_ok() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    for (store, name) in [("none", "none"), (url.as_str(), "sqlite")] {
+    let database = Database::new();
+    for (store, name) in [("none", "none"), (database.url.as_str(), "sqlite")] {
         let server = Server::start(&["--store", store]);
         for path in ["/healthz", "/readyz"] {
             let health = server.get(path).ok();
@@ -31,15 +32,13 @@ fn healthz_and_readyz_say_ok() {
 
 #[test]
 fn a_server_whose_database_file_was_deleted_says_so_instead_of_losing_scores() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("g.db");
-    let mut server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let database = Database::new();
+    let mut server = database.serve(&[]);
     let request = json!({"trajectories": [answering("Paris")]});
     score(&server, &request);
-    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(database.path()).unwrap();
     for _ in 0..2 {
-        let problem = server.reward(&request).problem(503);
-        assert!(problem["detail"].as_str().unwrap().contains("was moved, deleted or replaced"), "{problem}");
+        server.reward(&request).refused(503, "was moved, deleted or replaced");
         server.get("/readyz").problem(503);
     }
     server.terminate();
@@ -199,9 +198,8 @@ fn wait_until_refused(address: &str) {
 
 #[test]
 fn sigterm_lets_requests_in_flight_end_and_takes_no_new_ones() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    let mut server = Server::start(&["--store", &url]);
+    let database = Database::new();
+    let mut server = database.serve(&[]);
     let body = json!({"run_id": "last", "trajectories": [answering("Paris")]}).to_string();
     let bytes = post_bytes("/reward", "", body.as_bytes());
     let (head, tail) = bytes.split_at(bytes.len() - 10);
@@ -239,7 +237,7 @@ fn sigterm_lets_requests_in_flight_end_and_takes_no_new_ones() {
     let score_id = answer.ok()["results"][0]["score_id"].as_str().unwrap().to_owned();
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
     assert!(!server.log().contains("request failed"), "whoever stops a server knows that it refuses requests");
-    let again = Server::start(&["--store", &url]);
+    let again = database.serve(&[]);
     assert_eq!(again.get(&format!("/scores/{score_id}")).ok()["run_id"], "last");
 }
 
@@ -271,17 +269,14 @@ fn who_waits_for_a_silent_judge_is_sent_elsewhere_before_the_end() {
 /// Where nobody asks for scores meanwhile it must find out by itself.
 #[test]
 fn a_server_that_could_not_store_is_not_ready_until_it_can() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("g.db");
-    let server = Server::start(&["--store", &format!("sqlite:{}", path.display()), "--store-busy-timeout-ms", "10"]);
-    let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let database = Database::new();
+    let server = database.serve(&["--store-busy-timeout-ms", "10"]);
+    let other = database.locked();
     server.get("/readyz").ok();
     server.reward(&json!({"trajectories": [answering("Paris")]})).problem(503);
     for _ in 0..2 {
-        let problem = server.get("/readyz").problem(503);
+        let problem = server.get("/readyz").refused(503, "could not be stored");
         assert_eq!(problem["type"], "urn:gradus:problem:store", "{problem}");
-        assert!(problem["detail"].as_str().unwrap().contains("could not be stored"), "{problem}");
     }
     server.get("/healthz").ok();
     other.execute_batch("ROLLBACK").unwrap();
@@ -292,20 +287,15 @@ fn a_server_that_could_not_store_is_not_ready_until_it_can() {
 /// What was answered and is lost is seen while it waits and when the server has ended.
 #[test]
 fn answers_that_cannot_be_stored_are_counted_and_make_the_end_a_failure() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("g.db");
-    let url = format!("sqlite:{}", path.display());
-    let options = ["--store", &url, "--store-durability", "relaxed", "--store-busy-timeout-ms", "10"];
-    let mut server = Server::start(&options);
-    let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let database = Database::new();
+    let mut server = database.serve(&["--store-durability", "relaxed", "--store-busy-timeout-ms", "10"]);
+    let _other = database.locked();
     let body = json!({"trajectories": [answering("Paris")]}).to_string();
     server.post("/reward", &body).ok();
     server.wait_until(|server| server.metric("gradus_store_held_batches", &[]) == 1.0);
     assert!(server.metric("gradus_store_queue_bytes", &[]) > 0.0);
     // Who has a key is told, and can try again.
-    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
-    server.send("POST", "/reward", &headers, Some(body.as_bytes())).problem(503);
+    server.post_with(&[("Idempotency-Key", "k")], "/reward", &body).problem(503);
     let counted = |name: &str| server.metric(&format!("gradus_store_{name}"), &[]);
     let found = (counted("failures_total"), counted("lost_batches_total"), counted("held_batches"));
     assert_eq!(found, (1.0, 0.0, 1.0));
@@ -380,6 +370,6 @@ fn the_size_of_the_database_is_a_metric() {
     let before = server.metric("gradus_store_bytes", &[]);
     let text = "word ".repeat(50_000);
     let body = serde_json::json!({"trajectories": [{"messages": [{"role": "assistant", "content": text}], "references": ["a"]}]});
-    server.post("/reward", &body.to_string()).ok();
+    server.post("/reward", &body).ok();
     assert!(before > 0.0 && server.metric("gradus_store_bytes", &[]) > before);
 }

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
+use super::contract::score_one;
 use crate::common::{Server, answering, hermes, saying, tool, with};
-use crate::contract::score_one;
 
 /// Longest pointer that is told, in bytes.
 const POINTER_BYTES: usize = 256;
@@ -97,7 +97,7 @@ fn a_name_that_is_not_known_is_not_told_whole() {
         ("/advantages", json!({"algorithm": "grpo", "groups": [{"group": "a", "rewards": [], &long: 1}]})),
         ("/runs/r/sample", json!({&long: 1})),
     ] {
-        let answer = server.post(path, &body.to_string());
+        let answer = server.post(path, &body);
         let problem = answer.problem(422);
         assert!(answer.body.len() < 4096, "{} bytes from {path}", answer.body.len());
         assert!(problem["pointer"].as_str().is_none_or(|pointer| pointer.len() <= POINTER_BYTES), "{problem}");
@@ -199,7 +199,7 @@ fn values_that_take_too_much_memory_are_named() {
     };
     assert_eq!(run("{\"a\":[1]}", &many(10)).ok()["reward"], 1.0);
     let much = many(100_000);
-    assert!(run("", &much).problem(422)["detail"].as_str().unwrap().contains("more than 64 MiB"));
+    run("", &much).refused(422, "more than 64 MiB");
     let graded = run(&format!("{{\"a\":{much}}}"), "1").ok();
     assert_eq!(graded["metadata"]["errors"]["invalid_variable_error"], true);
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::contract::{close, score, score_one};
 use crate::common::{Server, answering, case_requests, hermes, saying, stable, tool, with};
-use crate::contract::{close, score, score_one};
 
 fn search() -> Value {
     tool("search", json!({"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}))

@@ -1,15 +1,13 @@
 //! `/runs` and `/scores`: what was scored is kept, counted, found and read back.
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::common::{Answer, Server, answering, saying, with};
-use crate::contract::{close, score};
+use super::contract::{close, score};
+use crate::common::{Answer, Database, Server, answering, saying, with};
 
-fn stored() -> (Server, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    (Server::start(&["--store", &url]), directory)
+fn stored() -> (Server, Database) {
+    let database = Database::new();
+    (database.serve(&[]), database)
 }
 
 /// Two batches of run `r`: steps 1 and 2, groups a and b, rewards 1, 0.3, 0.2 and an invalid item each.
@@ -44,7 +42,7 @@ fn pages_from(server: &Server, path: &str, mut next: String) -> Vec<Value> {
 
 #[test]
 fn a_run_counts_its_scores() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     fill(&server);
     score(&server, &json!({"trajectories": [answering("Paris")]}));
     let run = server.get("/runs/r").ok();
@@ -62,14 +60,14 @@ fn a_run_counts_its_scores() {
 
 #[test]
 fn an_empty_batch_makes_no_run() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     score(&server, &json!({"run_id": "r", "trajectories": []}));
     server.get("/runs/r").problem(404);
 }
 
 #[test]
 fn mastery_is_the_pass_rate_per_stage_and_goes_back_as_a_position() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     fill(&server);
     let run = server.get("/runs/r").ok();
     // Of each batch's three valid items all pass parsing and schema, two have an answer.
@@ -82,7 +80,7 @@ fn mastery_is_the_pass_rate_per_stage_and_goes_back_as_a_position() {
 
 #[test]
 fn mastery_without_steps_is_that_of_the_whole_run() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     for answer in ["<answer>Paris</answer>", "none"] {
         score(&server, &json!({"run_id": "r", "trajectories": [saying(answer)]}));
     }
@@ -92,7 +90,7 @@ fn mastery_without_steps_is_that_of_the_whole_run() {
 
 #[test]
 fn mastery_has_a_window_of_the_latest_steps() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     for (step, answer) in [(1, "<answer>Paris</answer>"), (2, "none"), (3, "none")] {
         score(
             &server,
@@ -108,7 +106,7 @@ fn mastery_has_a_window_of_the_latest_steps() {
 
 #[test]
 fn scores_are_filtered() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     fill(&server);
     for (filter, n) in [
         ("", 8),
@@ -137,7 +135,7 @@ fn scores_are_filtered() {
 
 #[test]
 fn pages_have_every_score_once_in_order() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     let sent: Vec<Value> = fill(&server).iter().map(|result| result["score_id"].clone()).collect();
     for limit in [1, 3, 8, 1000] {
         let path = format!("/runs/r/scores?limit={limit}");
@@ -151,7 +149,7 @@ fn pages_have_every_score_once_in_order() {
 
 #[test]
 fn a_cursor_stays_good_while_scores_are_added() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     fill(&server);
     let first = server.get("/runs/r/scores?limit=3").ok();
     fill(&server);
@@ -169,7 +167,7 @@ fn a_cursor_stays_good_while_scores_are_added() {
 
 #[test]
 fn runs_are_paged_too() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     for run in 0..7 {
         score(&server, &json!({"run_id": format!("run-{run}"), "trajectories": [answering("Paris")]}));
     }
@@ -181,7 +179,7 @@ fn runs_are_paged_too() {
 
 #[test]
 fn bad_parameters_are_400() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     fill(&server);
     for path in [
         "/runs?limit=0",
@@ -209,10 +207,9 @@ fn bad_parameters_are_400() {
 
 #[test]
 fn a_score_is_read_back_as_it_was_sent() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     let request = json!({"run_id": "r", "step": 5, "trajectories": [with(answering("Paris"), "id", json!("a")), with(answering("Lyon"), "id", json!("b")), 7]});
-    let headers = [("Content-Type", "application/json"), ("X-Request-Id", "trace-9")];
-    let response = server.send("POST", "/reward", &headers, Some(request.to_string().as_bytes())).ok();
+    let response = server.post_with(&[("X-Request-Id", "trace-9")], "/reward", &request).ok();
     for result in response["results"].as_array().unwrap() {
         let found = server.get(&format!("/scores/{}", result["score_id"].as_str().unwrap())).ok();
         assert_eq!(&found["result"], result);
@@ -237,7 +234,7 @@ fn a_score_is_read_back_as_it_was_sent() {
 
 #[test]
 fn equal_trajectories_have_equal_content_hashes() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     let request = json!({"run_id": "r", "trajectories": [with(answering("Paris"), "id", json!("a")), answering("Lyon"), with(answering("Paris"), "id", json!("b"))]});
     score(&server, &request);
     let rows = items(&server.get("/runs/r/scores"));
@@ -247,14 +244,13 @@ fn equal_trajectories_have_equal_content_hashes() {
 
 #[test]
 fn an_answer_leaves_only_after_its_scores_are_durable() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
+    let database = Database::new();
     let mut ids = Vec::new();
     for round in 1..=3 {
-        let mut server = Server::start(&["--store", &url]);
+        let mut server = database.serve(&[]);
         ids.extend(fill(&server).iter().map(|result| result["score_id"].as_str().unwrap().to_owned()));
         server.crash();
-        let server = Server::start(&["--store", &url]);
+        let server = database.serve(&[]);
         assert_eq!(server.get("/runs/r").ok()["n"], 8 * round);
         for id in &ids {
             server.get(&format!("/scores/{id}")).ok();
@@ -265,13 +261,12 @@ fn an_answer_leaves_only_after_its_scores_are_durable() {
 /// A restored backup may lack a part of one batch: the others are still there to be read.
 #[test]
 fn a_damaged_batch_is_told_and_passed() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("g.db");
-    let server = Server::start(&["--store", &format!("sqlite:{}", path.display())]);
+    let database = Database::new();
+    let server = database.serve(&[]);
     for step in 0..4 {
         score(&server, &json!({"run_id": "r", "step": step, "trajectories": [answering("Paris"), answering("Lyon")]}));
     }
-    let database = rusqlite::Connection::open(&path).unwrap();
+    let database = database.open();
     let lost = "DELETE FROM score_rows WHERE batch = (SELECT id FROM batches WHERE step = 2)";
     assert_eq!(database.execute(lost, []).unwrap(), 1);
     for limit in [1, 3, 4, 100] {
@@ -296,7 +291,7 @@ fn a_damaged_batch_is_told_and_passed() {
 
 #[test]
 fn names_of_any_characters_work() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     for (run, path) in [
         ("a/b", "a%2Fb"),
         ("ä 漢 😀", "%C3%A4%20%E6%BC%A2%20%F0%9F%98%80"),
@@ -315,7 +310,7 @@ fn names_of_any_characters_work() {
 
 #[test]
 fn the_store_keeps_what_on_invalid_made_of_a_reward() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     score(&server, &json!({"run_id": "r", "on_invalid": "zero", "trajectories": [7, answering("Paris")]}));
     let rows = items(&server.get("/runs/r/scores"));
     assert_eq!((&rows[0]["reward"], &rows[0]["valid"]), (&json!(0.0), &json!(false)));
@@ -324,7 +319,7 @@ fn the_store_keeps_what_on_invalid_made_of_a_reward() {
 
 #[test]
 fn concurrent_writers_lose_nothing() {
-    let (server, _directory) = stored();
+    let (server, _database) = stored();
     std::thread::scope(|scope| {
         for client in 0..8 {
             let server = &server;

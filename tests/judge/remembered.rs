@@ -1,42 +1,31 @@
 //! What a judge said is kept in the store: a restart, a crash and a replay ask nothing again.
 
-use std::process::Command;
-
 use super::*;
-use crate::common::{stable, with};
+use crate::common::{Database, program, stable, with};
 
 struct Kept {
     judge: SmallJudge,
-    home: tempfile::TempDir,
+    database: Database,
 }
 
 impl Kept {
     fn new() -> Self {
-        Self { judge: SmallJudge::new(), home: tempfile::tempdir().unwrap() }
-    }
-
-    fn url(&self) -> String {
-        format!("sqlite:{}", self.home.path().join("scores.db").display())
+        Self { judge: SmallJudge::new(), database: Database::new() }
     }
 
     fn start(&self) -> Server {
-        self.judge.start(&["--store", &self.url()])
+        self.judge.start(&["--store", &self.database.url])
     }
 
     /// `gradus score --replay` without any judge: whether it succeeded, and what it printed.
     fn replay(&self, run: &str) -> (bool, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gradus"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GRADUS_")) {
-            command.env_remove(name);
-        }
-        command.args(["score", "--replay", run, "--store", &self.url()]).current_dir(self.home.path());
-        let output = command.output().unwrap();
+        let output = program().args(["score", "--replay", run, "--store", &self.database.url]).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(text).unwrap())
     }
 
     fn change(&self, sql: &str) -> usize {
-        rusqlite::Connection::open(self.home.path().join("scores.db")).unwrap().execute(sql, []).unwrap()
+        self.database.open().execute(sql, []).unwrap()
     }
 }
 

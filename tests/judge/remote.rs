@@ -7,7 +7,7 @@ use wiremock::matchers::{body_partial_json, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
-use crate::common::{answering, post_bytes, with};
+use crate::common::{Database, answering, post_bytes, with};
 
 /// An endpoint whose answers are given in turn; the last one stays.
 struct Endpoint {
@@ -48,17 +48,20 @@ impl Endpoint {
 
     /// The same with more lines in its table of the configuration file.
     fn start_with(&self, lines: &str) -> Server {
-        let home = tempfile::tempdir().unwrap();
-        let text =
-            format!("[judges.default]\nmodel = \"judge\"\n{lines}\nendpoints = [{{ url = \"{}\" }}]\n", self.url());
-        std::fs::write(home.path().join("gradus.toml"), text).unwrap();
-        Server::start(&["--config", home.path().join("gradus.toml").to_str().unwrap()])
+        configured(&format!("{lines}\nendpoints = [{{ url = \"{}\" }}]\n", self.url()))
     }
 
     fn sent(&self) -> Vec<Value> {
         let requests = self.runtime.block_on(self.server.received_requests()).unwrap();
         requests.iter().map(|request| request.body_json().unwrap()).collect()
     }
+}
+
+/// A server whose configuration file has these lines in the table of its judge.
+fn configured(lines: &str) -> Server {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), format!("[judges.default]\nmodel = \"judge\"\n{lines}")).unwrap();
+    Server::start(&["--config", file.path().to_str().unwrap()])
 }
 
 /// A chat reply with one choice.
@@ -149,14 +152,11 @@ fn a_failure_of_the_endpoint_is_tried_again() {
 #[test]
 fn what_the_tokens_cost_is_counted() {
     let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)])]);
-    let home = tempfile::tempdir().unwrap();
-    let config = format!(
-        "[judges.default]\nmodel = \"judge\"\n[[judges.default.endpoints]]\nurl = \"{}\"\n\
+    let server = configured(&format!(
+        "[[judges.default.endpoints]]\nurl = \"{}\"\n\
          prompt_price_per_million = 2.0\ncompletion_price_per_million = 10.0\n",
         endpoint.url()
-    );
-    std::fs::write(home.path().join("gradus.toml"), config).unwrap();
-    let server = Server::start(&["--config", home.path().join("gradus.toml").to_str().unwrap()]);
+    ));
     judged_once(&server);
     let cost = server.metric("gradus_judge_endpoint_cost_total", &[]);
     assert!((cost - (100.0 * 2.0 + 10.0) / 1e6).abs() < 1e-12, "{cost}");
@@ -247,10 +247,7 @@ fn a_request_with_a_key_goes_on_after_its_deadline() {
     let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)]).set_delay(Duration::from_secs(2))]);
     let server = endpoint.start();
     let (path, body) = slime_bytes(500);
-    let keyed = || {
-        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
-        server.send("POST", &path, &headers, Some(body.as_bytes()))
-    };
+    let keyed = || server.post_with(&[("Idempotency-Key", "k")], &path, &body);
     let late = keyed().problem(504);
     assert!(late["detail"].as_str().unwrap().starts_with("not answered within 500 ms"), "{late}");
     assert!(server.metric("gradus_requests_in_flight", &[]) >= 1.0);
@@ -263,9 +260,8 @@ fn a_request_with_a_key_goes_on_after_its_deadline() {
 #[test]
 fn the_end_waits_for_a_request_with_a_key_whose_client_left() {
     let endpoint = Endpoint::new(vec![next_token(&[("Yes", 1.0)]).set_delay(Duration::from_secs(2))]);
-    let directory = tempfile::tempdir().unwrap();
-    let store = format!("sqlite:{}", directory.path().join("g.db").display());
-    let mut server = Server::start(&["--judge", &format!("{}#judge", endpoint.url()), "--store", &store]);
+    let database = Database::new();
+    let mut server = database.serve(&["--judge", &format!("{}#judge", endpoint.url())]);
     let (path, body) = slime_bytes(60_000);
     let mut gone = server.connect();
     gone.write(post_bytes(&path, "Idempotency-Key: k\r\n", body.as_bytes()));
@@ -273,7 +269,7 @@ fn the_end_waits_for_a_request_with_a_key_whose_client_left() {
     drop(gone);
     server.terminate();
     assert!(server.wait().success());
-    let server = Server::start(&["--store", &store]);
+    let server = database.serve(&[]);
     assert_eq!(server.get("/runs/r").json()["n"], 1);
 }
 

@@ -10,7 +10,7 @@ fn closing_writes_what_is_queued() {
     block_on(async {
         let store = open(&relaxed);
         for step in 0..50 {
-            store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
+            scored(&store, "exp", step, &[Some(1.0)]).await;
         }
         store.close().await;
         assert_eq!(store.health(), Health::Closed);
@@ -23,7 +23,7 @@ fn closing_writes_what_is_queued() {
         let store = open(&relaxed);
         assert_eq!(store.run("exp", 1).await.unwrap().unwrap().summary.n, 50);
         for step in 0..50 {
-            store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
+            scored(&store, "exp", step, &[Some(1.0)]).await;
         }
     });
     block_on(async {
@@ -45,7 +45,7 @@ fn what_was_promised_waits_until_it_can_be_written() {
         for round in 1..=2_u32 {
             other.execute_batch("BEGIN IMMEDIATE").unwrap();
             for step in 0..PROMISED {
-                store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
+                scored(&store, "exp", step, &[Some(1.0)]).await;
             }
             let keyed = with_key(batch(&store, "exp", PROMISED, &[Some(1.0)]), &format!("key {round}"), 1);
             assert!(matches!(store.append(keyed).await, Err(StoreError::Locked { .. })), "what was not promised fails");
@@ -55,7 +55,7 @@ fn what_was_promised_waits_until_it_can_be_written() {
                 // What waits is not put off for as long as more comes.
                 let began = Instant::now();
                 while store.counters().held_batches > 0 {
-                    store.append(batch(&store, "exp", PROMISED + more, &[Some(1.0)])).await.unwrap();
+                    scored(&store, "exp", PROMISED + more, &[Some(1.0)]).await;
                     more += 1;
                     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", store.counters());
                 }
@@ -104,13 +104,11 @@ fn closing_does_not_wait_for_as_long_as_a_write_may() {
 #[test]
 fn closing_gives_up_in_time_what_another_process_keeps_from_being_written() {
     const PROMISED: u64 = 2600;
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&Config { durability: Durability::Relaxed, busy_timeout_ms: 4000, ..config(&path) });
-        let _other = locked(&path);
+    in_a_file(async |path| {
+        let store = open(&Config { durability: Durability::Relaxed, busy_timeout_ms: 4000, ..config(path) });
+        let _other = locked(path);
         for _ in 0..PROMISED {
-            store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+            scored(&store, "exp", 0, &[Some(1.0)]).await;
         }
         let began = Instant::now();
         store.close().await;

@@ -4,12 +4,10 @@ use super::*;
 
 #[test]
 fn waiting_batches_share_a_transaction() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&config(&path));
+    in_a_file(async |path| {
+        let store = open(&config(path));
         // While another process holds the lock, the batches gather.
-        let other = locked(&path);
+        let other = locked(path);
         let tasks: Vec<_> = (0..40)
             .map(|step| {
                 let (store, sent) = (store.clone(), batch(&store, "exp", step, &[Some(1.0)]));
@@ -33,17 +31,15 @@ fn waiting_batches_share_a_transaction() {
 
 #[test]
 fn a_lock_that_stays_fails_the_batch_and_the_writer_lives_on() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&Config { busy_timeout_ms: 50, ..config(&path) });
-        let other = locked(&path);
+    in_a_file(async |path| {
+        let store = open(&Config { busy_timeout_ms: 50, ..config(path) });
+        let other = locked(path);
         let failed = store.append(batch(&store, "exp", 0, &[Some(1.0)])).await;
-        assert_eq!(failed, Err(StoreError::Locked { path: path.clone(), waited_ms: 50 }));
+        assert_eq!(failed, Err(StoreError::Locked { path: path.to_owned(), waited_ms: 50 }));
         assert_eq!(store.health(), Health::Failing);
         assert!(store.runs(None, 1).await.unwrap().items.is_empty(), "readers do not wait for a writer");
         other.execute_batch("ROLLBACK").unwrap();
-        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        scored(&store, "exp", 0, &[Some(1.0)]).await;
         assert_eq!(store.health(), Health::Writing);
     });
 }
@@ -85,12 +81,10 @@ fn a_store_that_failed_finds_out_by_a_probe_that_it_can_write_again() {
 /// Else a server whose answers do not wait for the disk would be left alone though it still takes all that comes.
 #[test]
 fn what_waits_to_be_written_is_no_failure() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&Config { durability: Durability::Relaxed, busy_timeout_ms: 10, ..config(&path) });
-        let other = locked(&path);
-        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+    in_a_file(async |path| {
+        let store = open(&Config { durability: Durability::Relaxed, busy_timeout_ms: 10, ..config(path) });
+        let other = locked(path);
+        scored(&store, "exp", 0, &[Some(1.0)]).await;
         while store.counters().held_batches == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -107,13 +101,11 @@ fn what_waits_to_be_written_is_no_failure() {
 
 #[test]
 fn a_full_queue_makes_append_wait() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let tiny = Config { queue_bytes: 1, durability: Durability::Relaxed, ..config(&path) };
+    in_a_file(async |path| {
+        let tiny = Config { queue_bytes: 1, durability: Durability::Relaxed, ..config(path) };
         let store = open(&tiny);
-        let other = locked(&path);
-        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        let other = locked(path);
+        scored(&store, "exp", 0, &[Some(1.0)]).await;
         let second = batch(&store, "exp", 1, &[Some(1.0)]);
         let waiting = tokio::spawn({
             let store = store.clone();
@@ -130,9 +122,8 @@ fn a_full_queue_makes_append_wait() {
 
 #[test]
 fn a_batch_that_is_larger_than_the_queue_has_it_for_itself() {
-    let directory = tempfile::tempdir().unwrap();
-    block_on(async {
-        let store = open(&Config { queue_bytes: 1, ..config(&directory.path().join("gradus.db")) });
+    in_a_file(async |path| {
+        let store = open(&Config { queue_bytes: 1, ..config(path) });
         let large = batch(&store, "exp", 0, &[Some(1.0); 100]);
         assert!(large.scores.json().len() > 4 << 10);
         tokio::time::timeout(Duration::from_mins(1), store.append(large)).await.expect("it waits in vain").unwrap();
@@ -142,10 +133,8 @@ fn a_batch_that_is_larger_than_the_queue_has_it_for_itself() {
 /// Trying it again would not help, and would keep what comes later from its room.
 #[test]
 fn what_was_promised_and_can_never_be_written_is_given_up_at_once() {
-    let directory = tempfile::tempdir().unwrap();
-    block_on(async {
-        let relaxed = Config { durability: Durability::Relaxed, ..config(&directory.path().join("gradus.db")) };
-        let store = open(&relaxed);
+    in_a_file(async |path| {
+        let store = open(&Config { durability: Durability::Relaxed, ..config(path) });
         let first = batch(&store, "exp", 0, &[Some(1.0)]);
         let again = Batch { id: first.id, ..batch(&store, "exp", 1, &[Some(0.0)]) };
         store.append(first).await.unwrap();
@@ -204,13 +193,11 @@ fn what_was_appended_survives_a_kill() {
 
 #[test]
 fn a_committed_batch_is_in_the_files_while_they_are_open() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&config(&path));
-        let id = appended(&store, batch(&store, "exp", 0, &[Some(1.0)])).await;
-        let copy = directory.path().join("copy.db");
-        std::fs::copy(&path, &copy).unwrap();
+    in_a_file(async |path| {
+        let store = open(&config(path));
+        let id = scored(&store, "exp", 0, &[Some(1.0)]).await;
+        let copy = path.with_file_name("copy.db");
+        std::fs::copy(path, &copy).unwrap();
         std::fs::copy(path.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();
         assert!(open(&config(&copy)).score(id).await.unwrap().is_some());
     });

@@ -45,7 +45,7 @@ fn it_is_there_before_any_batch_that_comes_later() {
         for n in 0..600 {
             store.remember(&key(n), b"yes");
         }
-        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        scored(&store, "exp", 0, &[Some(1.0)]).await;
         assert!((0..600).all(|n| store.recall(&key(n)).is_some()), "whoever has the answer has the findings");
     });
 }
@@ -67,11 +67,9 @@ fn it_survives_the_end_of_the_process() {
 
 #[test]
 fn findings_share_the_transactions_of_batches() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&config(&path));
-        let other = locked(&path);
+    in_a_file(async |path| {
+        let store = open(&config(path));
+        let other = locked(path);
         for n in 0..100 {
             store.remember(&key(n), b"yes");
         }
@@ -92,11 +90,9 @@ fn findings_share_the_transactions_of_batches() {
 /// Judges are not asked for it again while it is remembered.
 #[test]
 fn a_finding_waits_until_it_can_be_written() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&Config { busy_timeout_ms: 10, ..config(&path) });
-        let other = locked(&path);
+    in_a_file(async |path| {
+        let store = open(&Config { busy_timeout_ms: 10, ..config(path) });
+        let other = locked(path);
         store.remember(&key(1), b"yes");
         let failed = store.append(batch(&store, "exp", 0, &[Some(1.0)])).await;
         assert!(matches!(failed, Err(StoreError::Locked { .. })), "{failed:?}");
@@ -109,11 +105,9 @@ fn a_finding_waits_until_it_can_be_written() {
 
 #[test]
 fn a_full_queue_loses_findings_and_no_batch() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&Config { queue_bytes: 4 << 10, durability: Durability::Relaxed, ..config(&path) });
-        let other = locked(&path);
+    in_a_file(async |path| {
+        let store = open(&Config { queue_bytes: 4 << 10, durability: Durability::Relaxed, ..config(path) });
+        let other = locked(path);
         let began = std::time::Instant::now();
         for n in 0..1000 {
             store.remember(&key(n), b"yes");
@@ -121,7 +115,7 @@ fn a_full_queue_loses_findings_and_no_batch() {
         assert!(began.elapsed() < std::time::Duration::from_secs(4), "nobody waits for room");
         assert_eq!(store.counters().lost_findings, 996, "four have room");
         other.execute_batch("ROLLBACK").unwrap();
-        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        scored(&store, "exp", 0, &[Some(1.0)]).await;
         store.close().await;
         let counters = store.counters();
         assert_eq!((counters.findings, counters.batches, counters.failures), (4, 1, 0));

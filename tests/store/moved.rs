@@ -45,16 +45,15 @@ fn a_file_that_is_gone_takes_no_batch_until_the_same_one_is_back() {
 /// Its log would be copied into the file that was moved, and belongs to the new one by then.
 #[test]
 fn closing_leaves_the_log_of_a_file_that_took_the_name() {
-    let directory = tempfile::tempdir().unwrap();
-    let (path, away) = (directory.path().join("gradus.db"), directory.path().join("away.db"));
-    block_on(async {
-        let store = open(&config(&path));
-        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
-        std::fs::rename(&path, &away).unwrap();
-        std::fs::copy(&away, &path).unwrap();
-        let before = std::fs::read(log_beside(&path)).unwrap();
+    in_a_file(async |path| {
+        let away = path.with_file_name("away.db");
+        let store = open(&config(path));
+        scored(&store, "exp", 0, &[Some(1.0)]).await;
+        std::fs::rename(path, &away).unwrap();
+        std::fs::copy(&away, path).unwrap();
+        let before = std::fs::read(log_beside(path)).unwrap();
         store.close().await;
-        assert_eq!(std::fs::read(log_beside(&path)).unwrap(), before);
+        assert_eq!(std::fs::read(log_beside(path)).unwrap(), before);
     });
 }
 
@@ -65,7 +64,7 @@ fn closing_completes_a_file_that_was_moved() {
     let (path, away) = (directory.path().join("gradus.db"), directory.path().join("away.db"));
     let id = block_on(async {
         let store = open(&config(&path));
-        let id = appended(&store, batch(&store, "exp", 0, &[Some(1.0)])).await;
+        let id = scored(&store, "exp", 0, &[Some(1.0)]).await;
         std::fs::rename(&path, &away).unwrap();
         store.append(batch(&store, "exp", 1, &[Some(1.0)])).await.unwrap_err();
         store.close().await;
@@ -76,17 +75,16 @@ fn closing_completes_a_file_that_was_moved() {
 
 #[test]
 fn what_was_promised_waits_for_the_file_and_the_store_says_that_it_fails() {
-    let directory = tempfile::tempdir().unwrap();
-    let (path, away) = (directory.path().join("gradus.db"), directory.path().join("away.db"));
-    block_on(async {
-        let store = open(&Config { durability: Durability::Relaxed, ..config(&path) });
-        std::fs::rename(&path, &away).unwrap();
-        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+    in_a_file(async |path| {
+        let away = path.with_file_name("away.db");
+        let store = open(&Config { durability: Durability::Relaxed, ..config(path) });
+        std::fs::rename(path, &away).unwrap();
+        scored(&store, "exp", 0, &[Some(1.0)]).await;
         while store.counters().held_batches == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(store.health(), Health::Failing);
-        std::fs::rename(&away, &path).unwrap();
+        std::fs::rename(&away, path).unwrap();
         while store.counters().held_batches > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

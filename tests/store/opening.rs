@@ -24,13 +24,12 @@ fn opening_waits_for_another_process_that_makes_the_database() {
 /// What is read may be a backup, or a running server's.
 #[test]
 fn opening_to_read_leaves_the_files_as_they_are() {
-    let directory = tempfile::tempdir().unwrap();
-    let (path, copy) = (directory.path().join("gradus.db"), directory.path().join("copy.db"));
-    block_on(async {
-        let store = open(&config(&path));
-        let id = appended(&store, batch(&store, "exp", 0, &[Some(1.0)])).await;
+    in_a_file(async |path| {
+        let copy = path.with_file_name("copy.db");
+        let store = open(&config(path));
+        let id = scored(&store, "exp", 0, &[Some(1.0)]).await;
         let files = |path: &Path| [path.to_owned(), path.with_extension("db-wal")];
-        for (from, to) in files(&path).iter().zip(&files(&copy)) {
+        for (from, to) in files(path).iter().zip(&files(&copy)) {
             std::fs::copy(from, to).unwrap();
         }
         let bytes = || files(&copy).map(|path| std::fs::read(path).unwrap());
@@ -88,12 +87,10 @@ fn a_damaged_database_is_an_error_not_a_panic() {
 
 #[test]
 fn damage_inside_a_body_is_found() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&config(&path));
-        let id = appended(&store, batch(&store, "exp", 0, &[Some(1.0)])).await;
-        let other = rusqlite::Connection::open(&path).unwrap();
+    in_a_file(async |path| {
+        let store = open(&config(path));
+        let id = scored(&store, "exp", 0, &[Some(1.0)]).await;
+        let other = rusqlite::Connection::open(path).unwrap();
         for damage in ["response = x'00'", "response_bytes = 1", "response_bytes = 900000000000", "response_bytes = -1"]
         {
             other.execute_batch(&format!("UPDATE bodies SET {damage}")).unwrap();
@@ -107,14 +104,12 @@ fn damage_inside_a_body_is_found() {
 /// A score whose body is gone is damaged, and not one that never was.
 #[test]
 fn a_body_that_is_lost_is_damage() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&config(&path));
+    in_a_file(async |path| {
+        let store = open(&config(path));
         let mut sent = batch(&store, "exp", 0, &[Some(1.0)]);
         sent.idempotency = Some(Idempotency { key: "key".to_owned(), body_hash: [1; 32] });
         let id = appended(&store, sent).await;
-        rusqlite::Connection::open(&path).unwrap().execute_batch("DELETE FROM bodies").unwrap();
+        rusqlite::Connection::open(path).unwrap().execute_batch("DELETE FROM bodies").unwrap();
         let damaged = |what| StoreError::Damaged { batch: id.batch, what };
         assert_eq!(store.score(id).await, Err(damaged("response")));
         assert_eq!(store.idempotent("key").await, Err(damaged("response")));
@@ -159,10 +154,8 @@ fn a_read_only_file_is_refused() {
 
 #[test]
 fn two_stores_share_a_file() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let stores = [open(&config(&path)), open(&config(&path))];
+    in_a_file(async |path| {
+        let stores = [open(&config(path)), open(&config(path))];
         let tasks: Vec<_> = (0..40)
             .map(|step| {
                 let store = stores[step % 2].clone();

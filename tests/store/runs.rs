@@ -26,10 +26,8 @@ fn a_run_is_summed_up() {
 /// Batches that wait are counted together: what comes of that is what comes of one after the other.
 #[test]
 fn a_run_is_summed_up_alike_however_its_batches_are_grouped() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&Config { durability: Durability::Relaxed, ..config(&path) });
+    in_a_file(async |path| {
+        let store = open(&Config { durability: Durability::Relaxed, ..config(path) });
         let alone = open(&memory());
         // The first may be on its way already; the others share a transaction. Neither rises nor falls from one to the next.
         let batches: Vec<Batch> = [
@@ -43,7 +41,7 @@ fn a_run_is_summed_up_alike_however_its_batches_are_grouped() {
         .zip([0, 3, 5, 1, 2])
         .map(|((step, rewards), time)| Batch { created_at_ms: NOW + time, ..batch(&store, "exp", step, rewards) })
         .collect();
-        let other = locked(&path);
+        let other = locked(path);
         for sent in &batches {
             store.append(sent.clone()).await.unwrap();
             alone.append(sent.clone()).await.unwrap();
@@ -51,7 +49,7 @@ fn a_run_is_summed_up_alike_however_its_batches_are_grouped() {
         other.execute_batch("ROLLBACK").unwrap();
         store.close().await;
         assert!(store.counters().transactions <= 2, "{:?}", store.counters());
-        let (grouped, single) = (open(&config(&path)).run("exp", 2).await, alone.run("exp", 2).await);
+        let (grouped, single) = (open(&config(path)).run("exp", 2).await, alone.run("exp", 2).await);
         assert_eq!(grouped, single);
         let run = single.unwrap().unwrap();
         assert_eq!((run.summary.n, run.summary.valid, run.summary.last_step), (8, 7, Some(9)));
@@ -64,7 +62,7 @@ fn a_run_is_summed_up_alike_however_its_batches_are_grouped() {
 #[test]
 fn a_run_without_a_valid_score_has_no_mean() {
     on_each(async |store| {
-        store.append(batch(&store, "exp", 1, &[None])).await.unwrap();
+        scored(&store, "exp", 1, &[None]).await;
         let run = store.run("exp", DEFAULT_WINDOW).await.unwrap().unwrap();
         assert_eq!((run.summary.mean_reward, run.summary.min_reward), (None, None));
         assert_eq!(run.overall.stages.iter().map(|stage| stage.pass_rate).collect::<Vec<_>>(), [None, None]);
@@ -78,7 +76,7 @@ fn mastery_covers_the_latest_steps_that_have_data() {
         for step in 0..6 {
             let high = if step >= 4 { 1.0 } else { 0.0 };
             for _ in 0..2 {
-                store.append(batch(&store, "exp", step * 10, &[Some(high), Some(0.0), None])).await.unwrap();
+                scored(&store, "exp", step * 10, &[Some(high), Some(0.0), None]).await;
             }
         }
         let run = store.run("exp", 3).await.unwrap().unwrap();
@@ -113,7 +111,7 @@ fn a_pass_rate_is_over_the_scores_of_rubrics_that_have_the_stage() {
     };
     block_on(async {
         let store = open(&config(&path));
-        store.append(batch(&store, "exp", 1, &[Some(1.0), Some(0.0)])).await.unwrap();
+        scored(&store, "exp", 1, &[Some(1.0), Some(0.0)]).await;
         let mut other = batch(&store, "exp", 1, &[Some(1.0); 6]);
         other.rubric_hash = "b3-00000000".to_owned();
         other.stages.retain(|stage| &*stage.stage == "la_bleu");
@@ -131,25 +129,32 @@ fn a_pass_rate_is_over_the_scores_of_rubrics_that_have_the_stage() {
     assert_eq!(rates(&config(&path))[0], ("tool_parse".to_owned(), Some(2.0 / 8.0)));
 }
 
+/// The names of all runs, from pages of two; after each comes something else, told how many names there are.
+async fn names_of_runs(store: &Store, then: impl AsyncFn(usize)) -> Vec<String> {
+    let (mut names, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.runs(cursor.as_deref(), 2).await.unwrap();
+        names.extend(page.items.into_iter().map(|run| run.run_id));
+        then(names.len()).await;
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return names;
+        }
+    }
+}
+
 #[test]
 fn runs_are_listed_latest_first_in_stable_pages() {
     on_each(async |store| {
         for name in ["a", "b", "ü-%/", "d", "e"] {
-            store.append(batch(&store, name, 0, &[Some(1.0)])).await.unwrap();
+            scored(&store, name, 0, &[Some(1.0)]).await;
         }
-        let (mut names, mut cursor) = (Vec::new(), None);
-        loop {
-            let page = store.runs(cursor.as_deref(), 2).await.unwrap();
-            names.extend(page.items.into_iter().map(|run| run.run_id));
-            // A run that goes on, and a new one, must not shift the pages that follow.
-            store.append(batch(&store, "a", 1, &[Some(1.0)])).await.unwrap();
-            store.append(batch(&store, &format!("new-{}", names.len()), 1, &[Some(1.0)])).await.unwrap();
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        assert_eq!(names, ["e", "d", "ü-%/", "b", "a"]);
+        // A run that goes on, and a new one, must not shift the pages that follow.
+        let more = async |names: usize| {
+            scored(&store, "a", 1, &[Some(1.0)]).await;
+            scored(&store, &format!("new-{names}"), 1, &[Some(1.0)]).await;
+        };
+        assert_eq!(names_of_runs(&store, more).await, ["e", "d", "ü-%/", "b", "a"]);
     });
 }
 
@@ -160,16 +165,7 @@ fn runs_that_began_at_once_are_all_listed() {
             let sent = batch(&store, name, 0, &[Some(1.0)]);
             store.append(Batch { created_at_ms: NOW, ..sent }).await.unwrap();
         }
-        let (mut names, mut cursor) = (Vec::new(), None);
-        loop {
-            let page = store.runs(cursor.as_deref(), 2).await.unwrap();
-            names.extend(page.items.into_iter().map(|run| run.run_id));
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        assert_eq!(names, ["e", "d", "c", "b", "a"]);
+        assert_eq!(names_of_runs(&store, async |_| ()).await, ["e", "d", "c", "b", "a"]);
     });
 }
 
@@ -177,9 +173,9 @@ fn runs_that_began_at_once_are_all_listed() {
 fn filters_choose_scores() {
     on_each(async |store| {
         for step in 0..4 {
-            store.append(batch(&store, "exp", step, &[Some(0.0), Some(0.4), Some(0.9), None])).await.unwrap();
+            scored(&store, "exp", step, &[Some(0.0), Some(0.4), Some(0.9), None]).await;
         }
-        store.append(batch(&store, "other", 0, &[Some(0.9)])).await.unwrap();
+        scored(&store, "other", 0, &[Some(0.9)]).await;
         let count = async |filter: Filter| all_scores(&store, "exp", &filter, 3).await.len();
         assert_eq!(count(Filter::default()).await, 16);
         assert_eq!(count(Filter { group: Some("g1".to_owned()), ..Filter::default() }).await, 8);
@@ -235,14 +231,14 @@ fn a_page_looks_at_a_bounded_number_of_scores_and_the_next_one_goes_on_behind_th
 fn pages_are_complete_while_others_write() {
     on_each(async |store| {
         for step in 0..20 {
-            store.append(batch(&store, "exp", step, &[Some(0.0), Some(1.0), Some(0.5)])).await.unwrap();
+            scored(&store, "exp", step, &[Some(0.0), Some(1.0), Some(0.5)]).await;
         }
         let before = all_scores(&store, "exp", &Filter::default(), 1000).await;
         let writer = tokio::spawn({
             let store = store.clone();
             async move {
                 for step in 20..60 {
-                    store.append(batch(&store, "exp", step, &[Some(0.0), Some(1.0)])).await.unwrap();
+                    scored(&store, "exp", step, &[Some(0.0), Some(1.0)]).await;
                 }
             }
         });
@@ -274,8 +270,8 @@ fn foreign_cursors_are_refused() {
 fn a_run_is_replayed_in_order_with_all_it_needs() {
     on_each(async |store| {
         for step in 0..5 {
-            store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
-            store.append(batch(&store, "other", step, &[Some(1.0)])).await.unwrap();
+            scored(&store, "exp", step, &[Some(1.0)]).await;
+            scored(&store, "other", step, &[Some(1.0)]).await;
         }
         let mut replay = store.replay("exp");
         for step in 0..5 {
@@ -290,7 +286,7 @@ fn a_run_is_replayed_in_order_with_all_it_needs() {
             assert_eq!(request.judges.as_deref(), Some("{\"default\":\"local:1\"}"));
         }
         assert_eq!(replay.next().await.unwrap(), None);
-        store.append(batch(&store, "exp", 5, &[Some(1.0)])).await.unwrap();
+        scored(&store, "exp", 5, &[Some(1.0)]).await;
         assert!(replay.next().await.unwrap().is_some(), "a run that goes on can be followed");
     });
 }
@@ -321,9 +317,9 @@ fn a_run_that_is_removed_leaves_the_others_as_they_were() {
         // More than one transaction takes.
         let first = appended(&store, with_key(batch(&store, "exp", 1, &[Some(1.0), None]), "gone", 2)).await;
         for step in 2..=70 {
-            store.append(batch(&store, "exp", step, &[Some(0.5)])).await.unwrap();
+            scored(&store, "exp", step, &[Some(0.5)]).await;
         }
-        store.append(batch(&store, "after", 1, &[Some(0.25)])).await.unwrap();
+        scored(&store, "after", 1, &[Some(0.25)]).await;
         let before = [store.run("before", 1).await, store.run("after", 1).await];
         assert!(store.run_visits("exp").await.unwrap().is_some(), "it is in memory, too");
 
@@ -347,15 +343,13 @@ fn a_run_that_is_removed_leaves_the_others_as_they_were() {
 
 #[test]
 fn a_removal_that_was_cut_off_goes_on() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("gradus.db");
-    block_on(async {
-        let store = open(&config(&path));
+    in_a_file(async |path| {
+        let store = open(&config(path));
         for step in 0..3 {
-            store.append(batch(&store, "exp", step, &[Some(1.0)])).await.unwrap();
+            scored(&store, "exp", step, &[Some(1.0)]).await;
         }
         // As a removal that died after its first transaction would leave it.
-        let other = rusqlite::Connection::open(&path).unwrap();
+        let other = rusqlite::Connection::open(path).unwrap();
         other.execute_batch("DELETE FROM bodies; DELETE FROM score_rows; DELETE FROM batches").unwrap();
         assert_eq!(store.run("exp", 1).await.unwrap().unwrap().summary.n, 3, "it is still listed");
         assert_eq!(store.remove_run("exp").unwrap(), Some(Removed { batches: 0, scores: 3 }));
@@ -394,11 +388,11 @@ fn a_run_is_removed_while_others_write() {
     block_on(async {
         let (store, remover) = (open(&config), open(&config));
         for step in 0..200 {
-            store.append(batch(&store, "old", step, &[Some(1.0)])).await.unwrap();
+            scored(&store, "old", step, &[Some(1.0)]).await;
         }
         let writing = async {
             for step in 0..50 {
-                store.append(batch(&store, "new", step, &[Some(1.0)])).await.unwrap();
+                scored(&store, "new", step, &[Some(1.0)]).await;
             }
         };
         let removing = tokio::task::spawn_blocking(move || remover.remove_run("old"));

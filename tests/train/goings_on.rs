@@ -1,15 +1,13 @@
 //! A run that is told to stop loses nothing, and one that goes back is counted once by the server that scores it.
 
 use std::process::{Child, Stdio};
-use std::sync::Mutex;
 
-use super::refusals::before;
+use super::between::{before, blind};
 use super::*;
 
 /// A run with its rewards from a server that keeps them.
 fn kept(folder: &Path, name: &str, steps: u64) -> (Server, TrainConfig) {
-    let database = format!("sqlite:{}", folder.join("scores.db").display());
-    let server = Server::start(&["--store", &database]);
+    let server = storing(folder);
     let run = TrainConfig { seed: 0, ..by_server(folder, name, &server, steps) };
     (server, run)
 }
@@ -28,16 +26,16 @@ fn go_back_before(run: &TrainConfig, step: u64) {
 fn what_a_run_does_again_a_server_counts_once() {
     let folder = start(10);
     let (server, mut run) = kept(folder.path(), "back", 3);
-    go(run.clone());
+    go(&run);
     assert_eq!(scores(&server, "back"), Some(3 * 24));
     // Steps 3 and 4, of which the third was done before.
     go_back_before(&run, 3);
     run.steps = 4;
-    go(run.clone());
+    go(&run);
     assert_eq!(scores(&server, "back"), Some(4 * 24));
     // One that had no checkpoint yet does all again.
     std::fs::remove_dir_all(run.output.join("checkpoints")).unwrap();
-    go(run.clone());
+    go(&run);
     assert_eq!(scores(&server, "back"), Some(4 * 24));
     let prompts = server.get("/runs/back/prompts").json();
     assert_eq!(prompts["prompts"], 24, "{prompts:#}");
@@ -46,33 +44,14 @@ fn what_a_run_does_again_a_server_counts_once() {
     run.rollout.temperature = 0.5;
     // Whoever goes back from there has the keys of that one.
     for _ in 0..2 {
-        go_with(run.clone(), true).unwrap();
+        go_with(&run, true).unwrap();
         assert_eq!((scores(&server, "back"), scores(&server, "back~2")), (Some(4 * 24), Some(2 * 24)));
         go_back_before(&run, 4);
     }
     // Another seed of the same file is a run of its own.
     let other = TrainConfig { seed: 5, steps: 1, output: folder.path().join("other"), ..run };
-    go(other);
+    go(&other);
     assert_eq!((scores(&server, "back"), scores(&server, "back-s5")), (Some(4 * 24), Some(24)));
-}
-
-/// A server whose first answers have no reward; the keys that it heard.
-fn blind(server: &Arc<Server>, answers: usize) -> (String, Arc<Mutex<Vec<String>>>) {
-    let keys = Arc::new(Mutex::new(Vec::new()));
-    let (known, heard) = (Arc::downgrade(server), keys.clone());
-    let reward = move |headers: axum::http::HeaderMap, body: String| {
-        let (server, heard) = (known.upgrade().unwrap(), heard.clone());
-        async move {
-            let mut answer = tokio::task::spawn_blocking(move || server.post("/reward", &body).json()).await.unwrap();
-            let mut heard = heard.lock().unwrap();
-            heard.push(headers["idempotency-key"].to_str().unwrap().to_owned());
-            if heard.len() <= answers {
-                answer["rewards"].as_array_mut().unwrap().iter_mut().for_each(|reward| *reward = ().into());
-            }
-            answer.to_string()
-        }
-    };
-    (before(server, axum::routing::post(reward)), keys)
 }
 
 /// Otherwise it would get the answer again that stopped it.
@@ -83,9 +62,9 @@ fn a_step_of_which_nothing_was_scored_is_asked_anew() {
     let (url, keys) = blind(&server, 1);
     let mut run = rl(folder.path(), "blind", "grpo", 1);
     run.reward.url = Some(url);
-    let error = go_with(run.clone(), false).unwrap_err().to_string();
+    let error = go_with(&run, false).unwrap_err().to_string();
     assert!(error.contains("no rollout of step 1 could be scored"), "{error}");
-    go(run);
+    go(&run);
     let keys = keys.lock().unwrap();
     assert!(keys.len() == 2 && keys[0] != keys[1], "{keys:?}");
 }
@@ -118,7 +97,6 @@ fn a_run_that_is_told_to_stop_loses_no_step() {
     let folder = start(10);
     let (mut whole, mut told) = (rl(folder.path(), "whole", "grpo", 8), rl(folder.path(), "told", "grpo", 8));
     (whole.checkpoint.every, told.checkpoint.every) = (0, 0);
-    let outputs = [&whole, &told].map(|run| run.output.clone());
     let process = train(&told, "").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("a step", || has_steps(&told.output));
     signal(&process, "-INT");
@@ -130,9 +108,9 @@ fn a_run_that_is_told_to_stop_loses_no_step() {
     let done = series(&told.output, &Metric::PolicyLoss).len();
     assert!(told.output.join(format!("checkpoints/step-{done:06}")).exists() && done < 8, "{done}");
     assert!(!told.output.join("model").exists());
-    go(told);
-    go(whole);
-    assert_eq!(weights(&outputs[0].join("model")), weights(&outputs[1].join("model")));
+    go(&told);
+    go(&whole);
+    assert_eq!(weights(&whole.output.join("model")), weights(&told.output.join("model")));
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn pass_rates_of_stages_that_the_rubric_lacks_are_refused() {
     let server = Server::start(&[]);
     for mut run in [rl(folder.path(), "local", "grpo", 1), by_server(folder.path(), "remote", &server, 1)] {
         run.reward.mastery.insert("typo".to_owned(), 1.0);
-        let error = go_with(run, false).unwrap_err().to_string();
+        let error = go_with(&run, false).unwrap_err().to_string();
         assert!(error.contains("reward.mastery") && error.contains("\"typo\""), "{error}");
     }
 }
@@ -122,7 +122,7 @@ fn the_policy_is_shown_the_tools() {
     config["chat_template"] = format!("{{% if tools %}}{{{{ tools | tojson }}}}{{% endif %}}{template}").into();
     std::fs::write(&path, config.to_string()).unwrap();
     // Written out they take more than the tiny model's context: that they are there is seen by that.
-    let error = go_with(rl(folder.path(), "shown", "grpo", 1), false).unwrap_err().to_string();
+    let error = go_with(&rl(folder.path(), "shown", "grpo", 1), false).unwrap_err().to_string();
     assert!(error.contains("more than the 256 of the model's context"), "{error}");
 }
 
@@ -142,7 +142,7 @@ fn a_setting_without_effect_does_not_end_a_run_that_is_under_way() {
 fn a_run_that_an_earlier_version_began_without_the_tools_is_refused() {
     let folder = start(10);
     let run = rl(folder.path(), "earlier", "grpo", 2);
-    go(run.clone());
+    go(&run);
     let model = folder.path().join("start/model/tokenizer_config.json");
     let state = run.output.join("checkpoints/step-000002/state.json");
     let read = |path: &Path| serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()).unwrap();
@@ -150,14 +150,14 @@ fn a_run_that_an_earlier_version_began_without_the_tools_is_refused() {
     earlier["state"]["data"].as_object_mut().unwrap().retain(|setting, _| !setting.starts_with("policy"));
     std::fs::write(&state, earlier.to_string()).unwrap();
     // The prompts of this template are what they were.
-    go(run.clone());
+    go(&run);
     let mut config = read(&model);
     let template = config["chat_template"].as_str().unwrap().to_owned();
     config["chat_template"] = format!("{{% for t in tools %}}{{{{ t.function.name }}}}{{% endfor %}}{template}").into();
     std::fs::write(&model, config.to_string()).unwrap();
-    let error = go_with(run.clone(), false).unwrap_err();
+    let error = go_with(&run, false).unwrap_err();
     assert!(matches!(&error, TrainError::Changed(why) if why.contains("tools") && why.contains("--force")), "{error}");
-    go_with(run, true).unwrap();
+    go_with(&run, true).unwrap();
 }
 
 #[test]
@@ -166,9 +166,8 @@ fn every_epoch_counts_for_the_speed_of_the_update() {
     let trained = |name: &str, epochs| {
         let mut run = rl(folder.path(), name, "grpo", 1);
         run.update.epochs = epochs;
-        let output = run.output.clone();
-        go(run);
-        series(&output, &Metric::SpeedTrainTokensPerSecond)[0] * series(&output, &Metric::SpeedTrainSeconds)[0]
+        go(&run);
+        series(&run.output, &Metric::SpeedTrainTokensPerSecond)[0] * series(&run.output, &Metric::SpeedTrainSeconds)[0]
     };
     let (once, thrice) = (trained("once", 1), trained("thrice", 3));
     assert!((thrice / once - 3.0).abs() < 1e-9, "{once} {thrice}");
@@ -180,11 +179,10 @@ fn dapo_takes_long_rollouts_something_off() {
     let tried = |name: &str, cache, rubric: &str| {
         let mut run = rl(folder.path(), name, "dapo", 1);
         (run.rollout.max_tokens, run.dapo.max_rounds, run.dapo.overlong_cache_tokens) = (24, 1, cache);
-        let output = run.output.clone();
         let rubric = Arc::new(Rubric::from_toml(rubric).unwrap());
         let options = RunOptions { rubric: Some(rubric), ..options("short_form_qa", false) };
-        Run::open(run, &options).unwrap().go(&mut |_| {}, &|| false).unwrap();
-        (series(&output, &Metric::RewardMean)[0], series(&output, &Metric::RolloutOverlong))
+        Run::open(run.clone(), &options).unwrap().go(&mut |_| {}, &|| false).unwrap();
+        (series(&run.output, &Metric::RewardMean)[0], series(&run.output, &Metric::RolloutOverlong))
     };
     let rubric = std::fs::read_to_string("rubrics/short_form_qa.toml").unwrap();
     let (plain, none) = tried("off", Some(0), &rubric);

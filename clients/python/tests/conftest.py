@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from gradus_client import Client
@@ -28,6 +27,9 @@ PARIS = {
     "references": ["Paris"],
 }
 MALFORMED = {"messages": 5}
+PROMPT = "<|im_start|>user\nCapital of France?<|im_end|>\n<|im_start|>assistant\n"
+REPLIES = ["<answer>Paris</answer>", "<answer>Rome</answer>", "Paris", "<answer>Paris it is</answer>"]
+"""What the trainers' own requests are tried with."""
 
 
 def answer(text: str, reference: str = "Paris", **fields: Any) -> dict[str, Any]:
@@ -37,6 +39,12 @@ def answer(text: str, reference: str = "Paris", **fields: Any) -> dict[str, Any]
         {"role": "assistant", "content": f"<answer>{text}</answer>"},
     ]
     return {"messages": turns, "references": [reference], **fields}
+
+
+def native(client: Client, replies: list[str]) -> list[float | None]:
+    """What replies to `PROMPT` are worth through POST /reward."""
+    items = [{"prompt": "Capital of France?", "response": reply, "references": ["Paris"]} for reply in replies]
+    return client.score(items, rubric="short_form_qa").rewards
 
 
 @pytest.fixture(scope="session")
@@ -60,24 +68,6 @@ def client(url: str) -> Iterator[Client]:
     """A client of the real server."""
     with Client(url) as opened:
         yield opened
-
-
-@pytest.fixture(scope="session")
-def paths(url: str) -> set[str]:
-    """What the server can do, by its OpenAPI document."""
-    document = httpx.get(f"{url}/openapi.json", trust_env=False).json()
-    return set(document["paths"])
-
-
-@pytest.fixture
-def needs(paths: set[str]) -> Callable[[str], None]:
-    """Skips a test when the server has no such path."""
-
-    def need(path: str) -> None:
-        if path not in paths:
-            pytest.skip(f"this server has no {path} (GET /openapi.json)")
-
-    return need
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
 
 import pytest
 from conftest import REPOSITORY
@@ -96,8 +95,7 @@ def test_settings_out_of_range_are_named(wrong: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_server_gives_the_same_numbers(client: Client, needs: Callable[[str], None], algorithm: str) -> None:
-    needs("/advantages")
+def test_the_server_gives_the_same_numbers(client: Client, algorithm: str) -> None:
     draw = random.Random(7)
     for seed in range(5):
         groups = {f"q{n}": [draw.choice([0.0, 0.2, 0.93, 1.0]) for _ in range(5)] for n in range(8)}
@@ -107,8 +105,7 @@ def test_the_server_gives_the_same_numbers(client: Client, needs: Callable[[str]
         )
 
 
-def test_the_server_takes_the_same_settings(client: Client, needs: Callable[[str], None]) -> None:
-    needs("/advantages")
+def test_the_server_takes_the_same_settings(client: Client) -> None:
     groups = {"a": [0.0, 1.0, None], "b": [1.0, 1.0], "c": [0.2, 0.4], "d": [0.0, 0.0]}
     for asked in (
         {"gamma": 0.8, "w_max": 1.7, "sigma_min": 0.05},
@@ -119,9 +116,7 @@ def test_the_server_takes_the_same_settings(client: Client, needs: Callable[[str
         assert client.advantages(groups, seed=3, max_reward=2.0, vspo=asked) == local
 
 
-def test_a_run_knows_its_prompts_and_draws_from_them(client: Client, needs: Callable[[str], None]) -> None:
-    needs("/runs/{run_id}/prompts")
-    needs("/runs/{run_id}/sample")
+def test_a_run_knows_its_prompts_and_draws_from_them(client: Client) -> None:
     from conftest import answer
 
     mixed = [answer("Paris", group="mixed"), answer("Rome", group="mixed")]

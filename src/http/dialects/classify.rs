@@ -2,8 +2,6 @@
 //! texts without labels: right answers come from the table of `POST /references`. Its client gives up on 4xx, and tries
 //! 5xx again.
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,12 +9,10 @@ use utoipa::ToSchema;
 use super::docs::TextOrTextsDoc;
 use super::fields::Parts;
 use super::options::{Options, Repeatable};
-use super::raw_item::{RawItem, Written};
+use super::raw_item::RawItem;
 use super::results::{Results, written};
-use super::{Dialect, serve};
-use crate::http::app::App;
+use super::{Dialect, Incoming, serve};
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// Texts that are to be scored. Other fields are taken and ignored.
@@ -110,8 +106,8 @@ fn read(body: &str) -> Result<(String, Vec<RawItem<'_>>), Pointed> {
     let body = parts.object(body)?;
     let input = body.needed("input")?;
     let texts = if input.raw().starts_with('[') { input.raws() } else { vec![input.raw()] };
-    let raw_item = |text| RawItem { written: Written::Whole(text), ..RawItem::default() };
-    Ok((body.text_of("model")?.unwrap_or_default().into_owned(), texts.into_iter().map(raw_item).collect()))
+    let model = body.text_of("model")?.unwrap_or_default().into_owned();
+    Ok((model, texts.into_iter().map(RawItem::whole).collect()))
 }
 
 struct Classify {
@@ -165,12 +161,8 @@ impl Dialect for Embeddings {
     responses(
         (status = 200, description = "Rewards in order", body = ClassifyResponse<'static>),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn classify(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<Classify>(app, id, request).await
+pub(crate) async fn classify(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<Classify>(incoming).await
 }
 
 /// Score texts as a reward model of `SGLang` does.
@@ -179,10 +171,6 @@ pub(crate) async fn classify(
     responses(
         (status = 200, description = "Rewards in order", body = EmbeddingsResponse<'static>),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn embeddings(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<Embeddings>(app, id, request).await
+pub(crate) async fn embeddings(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<Embeddings>(incoming).await
 }

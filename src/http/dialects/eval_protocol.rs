@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,11 +13,9 @@ use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written};
 use super::results::{Named, Outcome, Results, written};
-use super::{Dialect, serve};
-use crate::http::app::App;
+use super::{Dialect, Incoming, serve};
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::schema::{JsonObject, MessageDoc};
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// One conversation. Fields that are not known are ignored.
@@ -100,7 +96,6 @@ struct EvalProtocol {
 
 impl Dialect for EvalProtocol {
     const ON_INVALID: OnInvalid = OnInvalid::Null;
-    const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 2)?;
@@ -169,12 +164,8 @@ fn result<'s>(outcome: &Outcome<'s>) -> EvaluateResult<'s> {
     responses(
         (status = 200, description = "The score", body = EvaluateResult<'static>),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn reward(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<EvalProtocol>(app, id, request).await
+pub(crate) async fn reward(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<EvalProtocol>(incoming).await
 }
 
 /// Score a conversation as eval-protocol's evaluate endpoint: extras may stand under `kwargs`.
@@ -183,10 +174,6 @@ pub(crate) async fn reward(
     responses(
         (status = 200, description = "The score", body = EvaluateResult<'static>),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn evaluate(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<EvalProtocol>(app, id, request).await
+pub(crate) async fn evaluate(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<EvalProtocol>(incoming).await
 }

@@ -1,21 +1,17 @@
 //! LLaMA-Factory: `POST /v1/score/evaluation`, whole texts without prompts or labels: both come from the table of
 //! `POST /references`. Its client looks at no status: every answer has `scores`, those of errors too.
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::fields::Parts;
 use super::options::{Options, Repeatable};
-use super::raw_item::{RawItem, Written};
+use super::raw_item::RawItem;
 use super::results::{Results, written};
 use super::unscored::Unscored;
-use super::{Dialect, serve};
-use crate::http::app::App;
+use super::{Dialect, Incoming, serve};
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// Texts that are to be scored.
@@ -51,16 +47,14 @@ struct LlamaFactory {
 
 impl Dialect for LlamaFactory {
     const ON_INVALID: OnInvalid = OnInvalid::Zero;
-    const DEADLINE_MS: Option<u64> = None;
     const LIST: Option<&'static str> = Some("messages");
 
     fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 2)?;
         let body = parts.object(body)?;
         let texts = body.needed("messages")?.list("/messages")?.raws();
-        let raw_item = |text| RawItem { written: Written::Whole(text), ..RawItem::default() };
-        let raw_items = texts.into_iter().map(raw_item).collect();
-        Ok((Self { model: body.text_of("model")?.unwrap_or_default().into_owned() }, raw_items))
+        let model = body.text_of("model")?.unwrap_or_default().into_owned();
+        Ok((Self { model }, texts.into_iter().map(RawItem::whole).collect()))
     }
 
     fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
@@ -83,10 +77,6 @@ impl Dialect for LlamaFactory {
     responses(
         (status = 200, description = "Scores in order", body = ScoreEvaluationResponse<'static>),
         (status = 422, description = "The request has the wrong shape; the document has `scores`, too", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn score_evaluation(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<LlamaFactory>(app, id, request).await
+pub(crate) async fn score_evaluation(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<LlamaFactory>(incoming).await
 }

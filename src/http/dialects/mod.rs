@@ -5,7 +5,6 @@
 
 mod classify;
 mod docs;
-
 mod eval_protocol;
 mod fields;
 mod graders;
@@ -19,7 +18,6 @@ mod pipeline_rl;
 mod prepare;
 mod raw_item;
 mod results;
-
 mod slime;
 mod trl;
 mod unscored;
@@ -29,10 +27,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::extract::rejection::ExtensionRejection;
+use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
+use axum::{Extension, RequestExt};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
@@ -75,8 +75,8 @@ pub(super) use verl::{__path_compute_score, compute_score};
 trait Dialect: Sized + Send + Sync + 'static {
     /// What an item without a score gets where the query does not say.
     const ON_INVALID: OnInvalid;
-    /// How long an answer may take where the query does not say, in milliseconds: less than its client waits.
-    const DEADLINE_MS: Option<u64>;
+    /// How long an answer may take where the query does not say, in milliseconds: less than its client waits, if that is known.
+    const DEADLINE_MS: Option<u64> = None;
     /// The rubric where neither the query nor the body names one; `None` is the server's.
     const RUBRIC: Option<&'static str> = None;
     /// The body's list that has an entry for each item, where the answer has one for each though nothing was scored.
@@ -84,7 +84,6 @@ trait Dialect: Sized + Send + Sync + 'static {
     /// Whether its client tries again whatever is not 200: where `on_invalid` is `error`, an item without a score is 503
     /// then, whether or not that may help.
     const RETRIES_ALL: bool = false;
-
     /// Whether the answer has the body in it, which is kept until then.
     const ECHOES: bool = false;
 
@@ -131,8 +130,24 @@ struct Asked<D> {
     request_id: String,
 }
 
+/// A request as it comes to a dialect, which alone can say what is wrong with it.
+pub(super) struct Incoming {
+    app: App,
+    id: RequestId,
+    request: Request,
+}
+
+impl FromRequest<App> for Incoming {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request(mut request: Request, app: &App) -> Result<Self, ExtensionRejection> {
+        let Extension(id) = request.extract_parts().await?;
+        Ok(Self { app: app.clone(), id, request })
+    }
+}
+
 /// Answers a request in a dialect.
-async fn serve<D: Dialect>(app: App, id: RequestId, request: Request) -> Result<Response, Problem> {
+async fn serve<D: Dialect>(Incoming { app, id, request }: Incoming) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let (mut items, request_id) = (0, id.0.clone());
     let answer = respond::<D>(&app, id, &parts, body, &mut items).await;

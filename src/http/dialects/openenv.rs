@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 
-use axum::extract::{Request, State};
+use axum::Json;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,11 +16,10 @@ use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written};
 use super::results::{Results, written};
-use super::{Dialect, serve};
+use super::{Dialect, Incoming, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::schema::{JsonObject, MessageDoc};
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// A step. Other fields are taken and ignored.
@@ -81,7 +80,6 @@ struct OpenEnv {
 
 impl Dialect for OpenEnv {
     const ON_INVALID: OnInvalid = OnInvalid::Null;
-    const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 2)?;
@@ -122,12 +120,8 @@ fn milliseconds(raw: &str) -> Result<u64, Pointed> {
     responses(
         (status = 200, description = "The reward, and the end of the episode", body = StepResponse),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn step(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<OpenEnv>(app, id, request).await
+pub(crate) async fn step(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<OpenEnv>(incoming).await
 }
 
 /// Begin an episode: there is nothing to see before its only step. The body is ignored.

@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,13 +12,11 @@ use super::fields::{Parts, Value, one_for_each};
 use super::label::{self, Label};
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written, quoted};
-use super::results::{Named, Results, written};
+use super::results::{Named, Outcome, Results, written};
 use super::unscored::Unscored;
-use super::{Dialect, as_reward, json, serve};
-use crate::http::app::App;
+use super::{Dialect, Incoming, as_reward, json, serve};
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::prompt::{strip_trailing_tokens, without_trailing_tokens};
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// A shard of rollouts.
@@ -87,16 +83,12 @@ impl Dialect for OpenRlhf {
 
     fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
         let rewards = results.numbers();
-        let columns = results.metric_names().into_iter().enumerate().map(|(column, name)| {
-            let score =
-                |outcome: &super::results::Outcome<'_>| outcome.metrics().nth(column).map_or(0.0, |metric| metric.1);
-            (name, results.outcomes.iter().map(score).collect())
-        });
-        let valid = results.outcomes.iter().map(|outcome| f64::from(u8::from(outcome.valid()))).collect();
+        let metrics = results.metric_columns(|_, score| score.unwrap_or(0.0));
+        let valid = results.outcomes.iter().map(Outcome::validity).collect();
         written(&OpenRlhfResponse {
             scores: cut(&rewards),
             rewards,
-            extra_logs: Named { metrics: columns.collect(), own: vec![("valid", valid)] },
+            extra_logs: Named { own: vec![("valid", valid)], metrics },
             error: None,
         })
     }
@@ -127,7 +119,7 @@ fn cut(rewards: &[Option<f64>]) -> Vec<Option<f64>> {
 
 /// An item of a whole text and its prompt, both raw JSON.
 fn raw_item<'b>(query: &'b str, prompt: Option<&'b str>, label: Label<'b>) -> RawItem<'b> {
-    let whole = || RawItem { written: Written::Whole(query), label: label.clone(), ..RawItem::default() };
+    let whole = || RawItem { label: label.clone(), ..RawItem::whole(query) };
     let Some(prompt) = prompt.filter(|prompt| prompt.starts_with('"')) else { return whole() };
     match response_after(query, prompt) {
         Some(response) => {
@@ -159,12 +151,8 @@ fn response_after<'b>(query: &'b str, prompt: &str) -> Option<Written<'b>> {
     responses(
         (status = 200, description = "Rewards in order", body = OpenRlhfResponse<'static>),
         (status = 503, description = "Draining, or an item has no score and `on_invalid` is `error`", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn get_reward(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<OpenRlhf>(app, id, request).await
+pub(crate) async fn get_reward(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<OpenRlhf>(incoming).await
 }
 
 #[cfg(test)]

@@ -84,7 +84,12 @@ pub(super) struct ItemSummary {
 const NO_PROMPT: &str =
     "nothing says where the prompt ends: send it beside the text, or a text with the markers of a chat template";
 
-impl RawItem<'_> {
+impl<'b> RawItem<'b> {
+    /// An item of which there is one text with everything in it, raw JSON.
+    pub(super) fn whole(text: &'b str) -> Self {
+        Self { written: Written::Whole(text), ..Self::default() }
+    }
+
     /// Appends the item's JSON.
     pub(super) fn write(self, context: &ItemContext<'_>, out: &mut String) -> ItemSummary {
         let mut raw_item = self;

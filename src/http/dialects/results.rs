@@ -59,9 +59,12 @@ impl<'s> Results<'s> {
         }
     }
 
-    /// The names of the metrics; the same for all items of a rubric.
-    pub(super) fn metric_names(&self) -> Vec<&'s str> {
-        self.outcomes.first().map_or_else(Vec::new, |outcome| outcome.metrics().map(|(name, _)| name).collect())
+    /// The metrics, each with an entry for every item: what `entry` makes of the item and its score.
+    pub(super) fn metric_columns<V>(&self, entry: impl Fn(&Outcome<'s>, Option<f64>) -> V) -> Vec<(&'s str, Vec<V>)> {
+        let names = self.outcomes.first().into_iter().flat_map(|first| first.rubric.metric_names());
+        let score = |outcome: &Outcome<'s>, column| outcome.metrics().nth(column).map(|(_, score)| score);
+        let entries = |column| self.outcomes.iter().map(|outcome| entry(outcome, score(outcome, column))).collect();
+        names.enumerate().map(|(column, name)| (name, entries(column))).collect()
     }
 
     /// The reward of every item as a number; `null` only where the query asks for that.
@@ -76,12 +79,17 @@ impl<'s> Outcome<'s> {
         self.row.valid
     }
 
+    /// The same as a number: 1 or 0.
+    pub(super) fn validity(&self) -> f64 {
+        f64::from(u8::from(self.valid()))
+    }
+
     /// The reward, or what `on_invalid` makes of none.
     pub(super) fn reward(&self) -> Option<f64> {
         self.row.reward
     }
 
-    /// The same for clients that need a number: the rubric's lowest reward where there is none, unless the query asks
+    /// The reward for clients that need a number: the rubric's lowest reward where there is none, unless the query asks
     /// for `null` in so many words.
     pub(super) fn number(&self, options: &Options) -> Option<f64> {
         let null = options.on_invalid() == OnInvalid::Null;

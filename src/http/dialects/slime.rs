@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,10 +14,8 @@ use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written};
 use super::results::{Named, Results, written};
 use super::unscored::Unscored;
-use super::{Dialect, as_reward, json, serve};
-use crate::http::app::App;
+use super::{Dialect, Incoming, as_reward, json, serve};
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// One sample. Fields that are not known are ignored.
@@ -75,7 +71,7 @@ impl Dialect for Slime {
         let reward = results.numbers().first().copied().flatten();
         match results.outcomes.first() {
             Some(outcome) if results.options.wants_dict() => {
-                let valid = Some(f64::from(u8::from(outcome.valid())));
+                let valid = Some(outcome.validity());
                 let metrics = outcome.metrics().map(|(name, score)| (name, Some(score))).collect();
                 written(&Named { own: vec![("score", reward), ("valid", valid)], metrics })
             }
@@ -104,10 +100,6 @@ impl Dialect for Slime {
     responses(
         (status = 200, description = "The reward", body = SlimeResponseDoc),
         (status = 503, description = "Draining, or the sample has no score and `on_invalid` is `error`", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn score_sample(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<Slime>(app, id, request).await
+pub(crate) async fn score_sample(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<Slime>(incoming).await
 }

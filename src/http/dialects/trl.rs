@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,10 +13,8 @@ use super::label::{COLUMNS, Label, size_of};
 use super::options::{Options, Repeatable};
 use super::raw_item::{NO_WORDS, RawItem, Written};
 use super::results::{Named, Outcome, Results, written};
-use super::{Dialect, serve};
-use crate::http::app::App;
+use super::{Dialect, Incoming, serve};
 use crate::http::error::{Problem, ProblemWire};
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// How many rollouts a group has.
@@ -82,7 +78,6 @@ struct Trl {
 
 impl Dialect for Trl {
     const ON_INVALID: OnInvalid = OnInvalid::Null;
-    const DEADLINE_MS: Option<u64> = None;
 
     fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
         let parts = Parts::read(body, 3)?;
@@ -123,12 +118,9 @@ impl Dialect for Trl {
     }
 
     fn write(&self, _: &str, results: &Results<'_>) -> Vec<u8> {
-        let columns = results.metric_names().into_iter().enumerate().map(|(column, name)| {
-            let score = |outcome: &Outcome<'_>| outcome.metrics().nth(column).filter(|_| outcome.valid()).map(|m| m.1);
-            (name, results.outcomes.iter().map(score).collect())
-        });
+        let metrics = results.metric_columns(|outcome, score| score.filter(|_| outcome.valid()));
         let rewards = results.outcomes.iter().map(Outcome::reward).collect();
-        written(&TrlResponse { rewards, metrics: Named { own: Vec::new(), metrics: columns.collect() } })
+        written(&TrlResponse { rewards, metrics: Named { own: Vec::new(), metrics } })
     }
 }
 
@@ -152,10 +144,6 @@ fn written_by(completion: &str) -> Written<'_> {
     responses(
         (status = 200, description = "Rewards in order", body = TrlResponse<'static>),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn score_columns(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<Trl>(app, id, request).await
+pub(crate) async fn score_columns(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<Trl>(incoming).await
 }

@@ -4,8 +4,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -17,11 +15,9 @@ use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written};
 use super::results::{Named, Outcome, Results, written};
-use super::{Dialect, serve};
-use crate::http::app::App;
+use super::{Dialect, Incoming, serve};
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::schema::JsonObject;
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// A sample, or a list of them.
@@ -158,9 +154,12 @@ fn unread<'b>(body: Value<'_, 'b>, wrong: &Pointed) -> RawItem<'b> {
 }
 
 fn fields<'s>(outcome: &Outcome<'s>, options: &Options) -> Named<'s, Option<f64>> {
-    let valid = f64::from(u8::from(outcome.valid()));
     Named {
-        own: vec![("score", outcome.number(options)), ("acc", Some(accuracy(outcome))), ("valid", Some(valid))],
+        own: vec![
+            ("score", outcome.number(options)),
+            ("acc", Some(accuracy(outcome))),
+            ("valid", Some(outcome.validity())),
+        ],
         metrics: outcome.metrics().map(|(name, score)| (name, Some(score))).collect(),
     }
 }
@@ -180,10 +179,6 @@ fn accuracy(outcome: &Outcome<'_>) -> f64 {
     responses(
         (status = 200, description = "The score, or a list of them", body = VerlResponseDoc),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn compute_score(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<Verl>(app, id, request).await
+pub(crate) async fn compute_score(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<Verl>(incoming).await
 }

@@ -7,25 +7,15 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from conftest import FaultServer, problem
+from conftest import PROMPT, REPLIES, FaultServer, native, problem
 from sent import OpenRlhf
 
 from gradus_client import Client
 
-PROMPT = "<|im_start|>user\nCapital of France?<|im_end|>\n<|im_start|>assistant\n"
-REPLIES = ["<answer>Paris</answer>", "<answer>Rome</answer>", "Paris", "<answer>Paris it is</answer>"]
-
 
 @pytest.fixture
-def address(url: str, needs: Callable[[str], None]) -> str:
-    needs("/get_reward")
+def address(url: str) -> str:
     return f"{url}/get_reward?rubric=short_form_qa"
-
-
-def native(client: Client, replies: list[str]) -> list[float | None]:
-    """The same content through POST /reward."""
-    items = [{"prompt": "Capital of France?", "response": reply, "references": ["Paris"]} for reply in replies]
-    return client.score(items, rubric="short_form_qa").rewards
 
 
 def test_the_same_rewards_as_the_native_endpoint(client: Client, address: str) -> None:

@@ -8,28 +8,19 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import FaultServer, problem
+from conftest import PROMPT, REPLIES, FaultServer, native, problem
 from sent import Slime
 
 from gradus_client import Client
 
-PROMPT = "<|im_start|>user\nCapital of France?<|im_end|>\n<|im_start|>assistant\n"
-REPLIES = ["<answer>Paris</answer>", "<answer>Rome</answer>", "Paris", "<answer>Paris it is</answer>"]
-
 
 @pytest.fixture
-def address(url: str, needs: Callable[[str], None]) -> str:
-    needs("/slime")
+def address(url: str) -> str:
     return f"{url}/slime?rubric=short_form_qa"
 
 
 def sample(reply: str, label: Any = "Paris", prompt: Any = PROMPT) -> dict[str, Any]:
     return {"prompt": prompt, "response": reply, "label": label}
-
-
-def native(client: Client, replies: list[str]) -> list[float | None]:
-    items = [{"prompt": "Capital of France?", "response": reply, "references": ["Paris"]} for reply in replies]
-    return client.score(items, rubric="short_form_qa").rewards
 
 
 def test_the_same_rewards_as_the_native_endpoint(client: Client, address: str) -> None:

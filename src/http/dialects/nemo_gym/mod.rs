@@ -7,10 +7,10 @@ mod responses_api;
 
 use std::borrow::Cow;
 
-use axum::extract::{Request, State};
+use axum::Json;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,11 +21,10 @@ use super::label::{COLUMNS, Label};
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written, quoted};
 use super::results::{Named, Outcome, Results, written};
-use super::{Dialect, serve};
+use super::{Dialect, Incoming, serve};
 use crate::http::app::App;
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::schema::JsonObject;
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 pub(crate) use self::aggregate::{__path_aggregate_metrics, aggregate_metrics};
@@ -112,7 +111,6 @@ struct NemoGym {
 impl Dialect for NemoGym {
     // No reward at all: the answer has 0 for it.
     const ON_INVALID: OnInvalid = OnInvalid::Null;
-    const DEADLINE_MS: Option<u64> = None;
     const ECHOES: bool = true;
 
     fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
@@ -216,12 +214,8 @@ fn put_failure(out: &mut Vec<u8>, body: Value<'_, '_>, code: &str, message: &str
     responses(
         (status = 200, description = "The request with its reward", body = VerifyResponseDoc),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn verify(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<NemoGym>(app, id, request).await
+pub(crate) async fn verify(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<NemoGym>(incoming).await
 }
 
 /// An empty object.

@@ -1,31 +1,12 @@
-//! What the Berkeley function-calling leaderboard says is right. In: its functions, its truths and the calls that were made;
-//! out: tools and reference calls of the native request. A truth names for each argument the values that are right; the
-//! reference has the one that was made, where that is among them.
-//!
-//! Strings are the same whatever their case, blanks and most punctuation, as in the leaderboard's own comparison, and names
-//! with `_` for `.`, as models must write them.
-
-use std::cell::Cell;
-use std::collections::HashMap;
+//! What the Berkeley function-calling leaderboard says is right. In: its truths and the calls that were made; out: reference
+//! calls of the native request. A truth names for each argument the values that are right; the reference has the one that was
+//! made, where that is among them. Names have `_` for `.`, as models must write them.
 
 use serde_json::{Map, Value, json};
 
+use super::comparison::{Comparison, Language};
 use super::turn::{Made, plain_name};
-use crate::stages::json_equal;
 use crate::trajectory::MAX_REFERENCE_CALLS;
-
-/// Bytes of values that one rollout is compared with, both sides counted: some tens of milliseconds. Real ones need some
-/// thousands; what comes later is compared with nothing.
-const COMPARED_BYTES: usize = 4 << 20;
-
-/// The language of the functions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Language {
-    /// Values are JSON's.
-    Python,
-    /// Java or JavaScript: any value may be written as a text.
-    Java,
-}
 
 /// A truth's list: itself, or what stands in an object beside the id of its entry.
 pub(super) fn list(truth: &str) -> &str {
@@ -50,7 +31,7 @@ struct Right<'c> {
 /// is too long is compared with nothing: the native reader refuses it, and says why.
 pub(super) fn reference_calls(truth: &str, made: &[Made], language: Language) -> Option<Vec<Value>> {
     let truth: Vec<Map<String, Value>> = serde_json::from_str(truth).ok()?;
-    let comparison = Comparison { language, left: Cell::new(COMPARED_BYTES) };
+    let comparison = Comparison::new(language);
     let right = |call: Map<String, Value>| match call.into_iter().next()? {
         (name, Value::Object(arguments)) => Some(Right { name: plain_name(&name), arguments, comparison: &comparison }),
         _ => None,
@@ -104,124 +85,6 @@ pub(super) fn any_of(made: &[Made]) -> Vec<Value> {
     if calls.is_empty() { vec![json!({"name": "any call", "arguments": {}})] } else { calls }
 }
 
-/// Functions as tools: their names as models write them, their parameters as JSON Schema. What the reference calls have is
-/// allowed: the leaderboard's truths have values that its own schemas do not.
-pub(super) fn as_tools(functions: &mut Value, references: &[Value]) {
-    let mut right: HashMap<&str, Vec<&Value>> = HashMap::new();
-    // More are refused.
-    for reference in references.iter().take(MAX_REFERENCE_CALLS) {
-        right.entry(reference["name"].as_str().unwrap_or_default()).or_default().push(&reference["arguments"]);
-    }
-    for function in functions.as_array_mut().into_iter().flatten() {
-        as_json_schema(function);
-        let Some(Value::String(name)) = function.get_mut("name") else { continue };
-        *name = plain_name(name);
-        // Of several functions of one name the first counts.
-        let Some(right) = right.remove(name.as_str()) else { continue };
-        let Some(Value::Object(properties)) = function.pointer_mut("/parameters/properties") else { continue };
-        for (argument, schema) in properties {
-            let values = right.iter().filter_map(|arguments| arguments.get(argument));
-            // The empty string says that there is no value.
-            let values: Vec<_> = values.filter(|value| **value != "").collect();
-            if !values.is_empty() {
-                *schema = json!({"anyOf": [schema.take(), {"enum": values}]});
-            }
-        }
-    }
-}
-
-/// The leaderboard writes `dict`, `float` and `tuple` where JSON Schema has `object`, `number` and `array`; what else JSON
-/// Schema does not know, `any` and the types of Java and JavaScript, is no constraint.
-fn as_json_schema(schema: &mut Value) {
-    match schema {
-        Value::Object(fields) => {
-            match fields.get("type").and_then(Value::as_str) {
-                Some("dict") => _ = fields.insert("type".to_owned(), "object".into()),
-                Some("float") => _ = fields.insert("type".to_owned(), "number".into()),
-                Some("tuple") => _ = fields.insert("type".to_owned(), "array".into()),
-                Some("object" | "array" | "string" | "number" | "integer" | "boolean" | "null") | None => {}
-                Some(_) => _ = fields.remove("type"),
-            }
-            fields.values_mut().for_each(as_json_schema);
-        }
-        Value::Array(items) => items.iter_mut().for_each(as_json_schema),
-        _ => {}
-    }
-}
-
-fn alternatives(values: &Value) -> &[Value] {
-    values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice)
-}
-
-/// Compares what was made with what is right, until it has compared enough.
-struct Comparison {
-    language: Language,
-    /// Bytes that may still be compared.
-    left: Cell<usize>,
-}
-
-impl Comparison {
-    /// Whether a made value, or leaving it out, is right.
-    fn is_right(&self, values: &Value, made: Option<&Value>) -> bool {
-        match made {
-            Some(made) => {
-                alternatives(values).iter().take_while(|_| self.left.get() > 0).any(|right| self.is_same(right, made))
-            }
-            None => may_be_absent(values),
-        }
-    }
-
-    /// Whether a value is the right one, which inside an object names alternatives again.
-    fn is_same(&self, right: &Value, made: &Value) -> bool {
-        match (right, made) {
-            (Value::String(right), Value::String(made)) => {
-                self.may_compare(right.len() + made.len()) && plain(right).eq(plain(made))
-            }
-            (Value::Array(right), Value::Array(made)) => {
-                self.may_compare(1)
-                    && right.len() == made.len()
-                    && right.iter().zip(made).all(|(right, made)| self.is_same(right, made))
-            }
-            (Value::Object(right), Value::Object(made)) => {
-                self.may_compare(right.len() + made.len())
-                    && right.iter().all(|(name, values)| self.is_right(values, made.get(name)))
-                    && made.keys().all(|name| right.contains_key(name))
-            }
-            (right, Value::String(text)) if self.language == Language::Java => {
-                self.may_compare(8 * text.len())
-                    && serde_json::from_str::<Value>(text)
-                        .is_ok_and(|made| !made.is_string() && self.is_same(right, &made))
-            }
-            (right, made) => self.may_compare(1) && json_equal(right, made),
-        }
-    }
-
-    fn may_compare(&self, bytes: usize) -> bool {
-        let left = self.left.get().checked_sub(bytes + 16);
-        self.left.set(left.unwrap_or(0));
-        left.is_some()
-    }
-
-    fn choose(&self, values: &Value, made: Option<&Value>) -> Option<Value> {
-        match made {
-            Some(made) if self.is_right(values, Some(made)) => Some(made.clone()),
-            None if may_be_absent(values) => None,
-            _ => alternatives(values).iter().find(|value| **value != "").or(alternatives(values).first()).cloned(),
-        }
-    }
-}
-
-/// What counts of a string.
-fn plain(text: &str) -> impl Iterator<Item = char> {
-    let counts = text.chars().filter(|letter| !" ,./-_*^".contains(*letter));
-    counts.flat_map(char::to_lowercase).map(|letter| if letter == '\'' { '"' } else { letter })
-}
-
-/// The empty string among several right values says that the argument may be left out.
-fn may_be_absent(values: &Value) -> bool {
-    values.as_array().is_some_and(|values| values.iter().any(|value| value == ""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::turn::Turn;
@@ -231,10 +94,6 @@ mod tests {
 
     fn made_of(calls: &str) -> Vec<Made> {
         Turn::new(None, Some(calls)).made
-    }
-
-    fn new(language: Language) -> Comparison {
-        Comparison { language, left: Cell::new(COMPARED_BYTES) }
     }
 
     const MADE: &str = r#"[{"function": {"name": "f", "arguments": {"n": 7}}}]"#;
@@ -289,26 +148,6 @@ mod tests {
     }
 
     #[test]
-    fn values_are_the_same_by_the_leaderboards_rules() {
-        let right = |values: Value, made: Value| new(Python).is_right(&values, Some(&made));
-        assert!(right(json!(["New York, NY", "NYC"]), json!("new york ny")) && !right(json!(["NYC"]), json!("NYCC")));
-        assert!(right(json!(["it's"]), json!("it\"s")) && !right(json!(["a"]), json!(["a"])));
-        assert!(right(json!([5]), json!(5.0)) && !right(json!([1]), json!(true)));
-        assert!(right(json!([["A-1", 2], [3]]), json!(["a 1", 2])) && !right(json!([[1, 2]]), json!([1])));
-        let nested = json!([{"city": ["Berlin", "berlin, DE"], "days": ["", 3]}]);
-        assert!(right(nested.clone(), json!({"city": "Berlin DE"})));
-        assert!(right(nested.clone(), json!({"city": "berlin", "days": 3})));
-        assert!(
-            !right(nested.clone(), json!({"city": "berlin", "days": 4})) && !right(nested.clone(), json!({"days": 3}))
-        );
-        assert!(!right(nested, json!({"city": "berlin", "unit": "C"})));
-        let written = |values: Value, made: &str| new(Java).is_right(&values, Some(&json!(made)));
-        assert!(written(json!([true]), "true") && written(json!([[1, 2]]), "[1, 2]") && !written(json!([5]), "6"));
-        assert!(written(json!(["5"]), "5") && !right(json!([5]), json!("5")) && !written(json!([5]), "\"5\""));
-        assert!(right(json!([[{"a": [1]}, {"a": [2, 3]}]]), json!([{"a": 1}, {"a": 3}])));
-    }
-
-    #[test]
     fn comparing_ends() {
         let made = |text: String| made_of(&json!([{"function": {"name": "f", "arguments": {"q": text}}}]).to_string());
         let chosen = |right: Value, made: &[Made], language| {
@@ -350,13 +189,6 @@ mod tests {
 
     #[test]
     fn names_are_those_that_models_write() {
-        let mut functions =
-            json!([{"name": "math.add", "parameters": {"type": "dict", "properties": {"name": {"type": "string"}}}}]);
-        as_tools(&mut functions, &[]);
-        assert_eq!(
-            (&functions[0]["name"], &functions[0]["parameters"]["type"]),
-            (&json!("math_add"), &json!("object"))
-        );
         let references = reference_calls(r#"[{"math.add": {}}]"#, &[], Python).unwrap();
         assert_eq!(references, [json!({"name": "math_add", "arguments": {}})]);
     }
@@ -365,25 +197,5 @@ mod tests {
     fn any_call_is_right_where_one_is_wanted() {
         assert_eq!(any_of(&made_of(MADE)), [json!({"name": "f", "arguments": {"n": 7}})]);
         assert_eq!(any_of(&[]), [json!({"name": "any call", "arguments": {}})]);
-    }
-
-    #[test]
-    fn what_is_right_is_allowed() {
-        let mut functions = json!([{"name": "f", "parameters": {"type": "dict", "properties": {
-            "unit": {"type": "string", "enum": ["s", "ms"]}, "n": {"type": "integer"}}}}]);
-        as_tools(
-            &mut functions,
-            &[json!({"name": "f", "arguments": {"unit": "N/A"}}), json!({"name": "f", "arguments": {"unit": null}})],
-        );
-        let properties = json!({"n": {"type": "integer"},
-            "unit": {"anyOf": [{"type": "string", "enum": ["s", "ms"]}, {"enum": ["N/A", null]}]}});
-        assert_eq!(functions[0]["parameters"]["properties"], properties);
-    }
-
-    #[test]
-    fn types_become_those_of_json_schema() {
-        let mut schema = json!({"type": "dict", "properties": {"x": {"type": "float"}, "type": {"type": "any"}, "m": {"type": "HashMap"}}});
-        as_json_schema(&mut schema);
-        assert_eq!(schema, json!({"type": "object", "properties": {"x": {"type": "number"}, "type": {}, "m": {}}}));
     }
 }

@@ -1,28 +1,27 @@
 //! `PipelineRL`: `POST /verify_answer`, calls against reference calls in the words of the Berkeley function-calling
-//! leaderboard: [`turn`] finds the calls, [`leaderboard`] what is right.
+//! leaderboard: [`turn`] finds the calls, [`leaderboard`] what is right, by [`comparison`] with them, and [`functions`] what was
+//! offered.
 
+mod comparison;
+mod functions;
 mod leaderboard;
 mod turn;
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use self::leaderboard::Language;
+use self::comparison::Language;
 use self::turn::Turn;
 use super::label::Label;
 use super::options::{Options, Repeatable};
 use super::raw_item::{RawItem, Written};
 use super::results::{Outcome, Results, written};
-use super::{Dialect, object, serve};
-use crate::http::app::App;
+use super::{Dialect, Incoming, object, serve};
 use crate::http::error::{Problem, ProblemWire};
 use crate::http::schema::{JsonObject, NativeToolCallDoc};
-use crate::http::telemetry::RequestId;
 use crate::http::wire::{OnInvalid, Pointed};
 
 /// One rollout.
@@ -113,7 +112,7 @@ impl<'b> RewardContext<'b> {
         let tools = self.function.map(|mut functions| {
             // Any call is right that fits its own schema.
             let right = calls.as_deref().filter(|_| !relevance).unwrap_or_default();
-            leaderboard::as_tools(&mut functions, right);
+            functions::as_tools(&mut functions, right);
             functions
         });
         let label = match calls {
@@ -131,7 +130,6 @@ struct PipelineRl {
 
 impl Dialect for PipelineRl {
     const ON_INVALID: OnInvalid = OnInvalid::Zero;
-    const DEADLINE_MS: Option<u64> = None;
     const RUBRIC: Option<&'static str> = Some("tool_use");
 
     fn read(body: &str) -> Result<(Self, Vec<RawItem<'_>>), Pointed> {
@@ -177,10 +175,6 @@ impl PipelineRl {
     responses(
         (status = 200, description = "The score", body = VerifyAnswerResponse),
         (status = 422, description = "The request has the wrong shape", body = ProblemWire, content_type = "application/problem+json")))]
-pub(crate) async fn verify_answer(
-    State(app): State<App>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
-    serve::<PipelineRl>(app, id, request).await
+pub(crate) async fn verify_answer(incoming: Incoming) -> Result<Response, Problem> {
+    serve::<PipelineRl>(incoming).await
 }

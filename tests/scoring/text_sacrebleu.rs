@@ -1,6 +1,5 @@
 //! The text metrics against their oracles: sacreBLEU 2.6.0 and the formulas of `SQuAD` v1.1. The cases are files,
 //! written by `tests/fixtures/sacrebleu/generate.py`.
-#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests; the numbers compared are exact")]
 
 use gradus::text::{Bleu, LaBleu, Smoothing, Tokenizer, exact_match, f1, normalize, squad};
 use serde_json::Value;
@@ -33,7 +32,7 @@ fn metric(signature: &str, order: &Value) -> Bleu {
 
 #[test]
 fn bleu_equals_sacrebleu() {
-    let cases = cases(include_str!("fixtures/sacrebleu/bleu.jsonl"));
+    let cases = cases(include_str!("../fixtures/sacrebleu/bleu.jsonl"));
     assert!(cases.len() >= 600);
     for case in &cases {
         let expected = case["score"].as_f64().unwrap() / 100.0;
@@ -46,7 +45,7 @@ fn bleu_equals_sacrebleu() {
 
 #[test]
 fn the_signature_has_sacrebleus_keys_and_values() {
-    for case in cases(include_str!("fixtures/sacrebleu/bleu.jsonl")) {
+    for case in cases(include_str!("../fixtures/sacrebleu/bleu.jsonl")) {
         let (theirs, version) = text(&case["signature"]).rsplit_once("|version:").unwrap();
         let ours = metric(text(&case["signature"]), &case["order"]).signature(case["r"].as_array().unwrap().len());
         assert!(ours.starts_with(theirs), "{ours} instead of {theirs}");
@@ -57,7 +56,7 @@ fn the_signature_has_sacrebleus_keys_and_values() {
 
 #[test]
 fn tokens_equal_sacrebleus() {
-    for case in cases(include_str!("fixtures/sacrebleu/tokens.jsonl")) {
+    for case in cases(include_str!("../fixtures/sacrebleu/tokens.jsonl")) {
         for tokenizer in Tokenizer::ALL {
             assert_eq!(
                 tokenizer.tokenize(text(&case["text"])),
@@ -70,7 +69,7 @@ fn tokens_equal_sacrebleus() {
 
 #[test]
 fn exact_match_and_f1_equal_squads() {
-    for case in cases(include_str!("fixtures/sacrebleu/squad.jsonl")) {
+    for case in cases(include_str!("../fixtures/sacrebleu/squad.jsonl")) {
         let (answer, references) = (text(&case["a"]), texts(&case["r"]));
         assert_eq!(normalize(answer), text(&case["normalized"]), "{case}");
         assert_eq!(exact_match(answer, &references), case["exact_match"], "{case}");
@@ -83,7 +82,7 @@ fn exact_match_and_f1_equal_squads() {
 #[test]
 fn without_slack_guard_la_bleu_is_sacrebleus_score_at_the_references_order() {
     let metric = LaBleu { slack: f64::INFINITY, ..LaBleu::default() };
-    for case in cases(include_str!("fixtures/sacrebleu/bleu.jsonl")) {
+    for case in cases(include_str!("../fixtures/sacrebleu/bleu.jsonl")) {
         let hypothesis = text(&case["h"]);
         for reference in texts(&case["r"]) {
             let order = u8::try_from(Tokenizer::V13a.tokenize(reference).len().min(4)).unwrap();

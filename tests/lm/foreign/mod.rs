@@ -31,6 +31,15 @@ fn by_foreign(model: &mut Foreign, prompts: &[Vec<u32>]) -> Result<Vec<Vec<f64>>
     model.label_logprobs(&asked).into_iter().map(|found| found.map(|found| found.logprobs)).collect()
 }
 
+/// What a model says of all prompts, which must be the same in whichever order they come.
+fn in_any_order(model: &mut Foreign) -> Vec<Vec<f64>> {
+    let there = by_foreign(model, &prompts()).unwrap();
+    let reversed: Vec<_> = prompts().into_iter().rev().collect();
+    let back = by_foreign(model, &reversed).unwrap();
+    assert!(there.iter().eq(back.iter().rev()));
+    there
+}
+
 fn by_engine(model: &mut Engine, prompts: &[Vec<u32>]) -> Vec<Vec<f64>> {
     let labels = labels();
     let asked: Vec<(&[u32], &[u32])> = prompts.iter().map(|prompt| (prompt.as_slice(), labels.as_slice())).collect();

@@ -1,21 +1,11 @@
 //! What the shipped rubrics pay a policy under optimisation for: each mixture of right and wrong behaviour is scored, and none
 //! that is cheaper to come by earns more than the honest one beside it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::needless_pass_by_value,
-    reason = "a test fails by panicking; values are made where they are handed over"
-)]
-
-#[path = "common/no_judge.rs"]
-mod no_judge;
-
 use std::collections::HashMap;
 
-use gradus::http::batch::{Engine, Overrides, Stop};
-use gradus::rubric::Catalog;
-use no_judge::NoJudge;
 use serde_json::{Value, json};
+
+use super::{NoJudge, engine, hermes as call, response};
 
 /// Two sums of the same parts in another order.
 const ROUNDING: f64 = 1e-9;
@@ -25,18 +15,17 @@ fn rewards(rubric: &str, trajectories: &[Value]) -> Vec<f64> {
 }
 
 fn rewards_of(rubric: &Value, trajectories: &[Value]) -> Vec<f64> {
-    let engine = Engine::new(Catalog::open(None).unwrap(), 1 << 20);
+    let engine = engine();
     let of = |chunk: &[Value]| -> Vec<f64> {
         let body = json!({"rubric": rubric, "trajectories": chunk}).to_string();
-        let scored = engine.score(&body, &Overrides::default(), &Stop::default(), &NoJudge).unwrap();
-        let response: Value = serde_json::from_slice(&scored.body).unwrap();
-        response["rewards"].as_array().unwrap().iter().map(|reward| reward.as_f64().unwrap()).collect()
+        response(&engine, &body, &NoJudge)["rewards"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|reward| reward.as_f64().unwrap())
+            .collect()
     };
     trajectories.chunks(512).flat_map(of).collect()
-}
-
-fn call(name: &str, arguments: &Value) -> String {
-    format!("<tool_call>{}</tool_call>", json!({"name": name, "arguments": arguments}))
 }
 
 const BROKEN: &str = "<tool_call>{\"name\": \"f\", \"arguments\": {</tool_call>";

@@ -1,11 +1,5 @@
 //! The engine's laws: generation with continuous batching, guides, and the worker that owns a model.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-#[path = "common/goldens.rs"]
-#[allow(dead_code, reason = "shared with the goldens")]
-mod goldens;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +11,17 @@ use gradus::lm::{
     Reasoning, Sampling, SchemaGuide, UnconstrainedGuide, Worker,
 };
 
+use super::goldens;
+use crate::common::package;
+
 const GREEDY: Sampling = Sampling { temperature: 0.0, seed: 0 };
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+    package("tests/goldens").join(name)
 }
 
 fn small_judge() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/small_judge")
+    package("tests/small_judge")
 }
 
 fn engine(dir: &Path, slots: usize) -> Engine {

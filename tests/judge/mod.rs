@@ -1,22 +1,14 @@
 //! Judges, end to end: the real server with the small judge of `tests/small_judge`, or with an endpoint made up by
 //! wiremock. What is right scores high, what fails is no number, and nothing is asked twice.
-#![allow(clippy::needless_pass_by_value, reason = "values made with json!() are handed over where they are made")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
-#[path = "judge/broken_models.rs"]
 mod broken_models;
-#[path = "judge/local.rs"]
 mod local;
-#[path = "judge/remembered.rs"]
 mod remembered;
-#[path = "judge/remote.rs"]
 mod remote;
 
 use serde_json::{Value, json};
 
-use common::{Server, package};
+use crate::common::{Server, package};
 
 /// The rubric of `tests/small_judge`.
 const SMALL: &str = "small_long_form_qa";

@@ -1,19 +1,16 @@
 //! VSPO as a service, end to end: advantages, the value table of a run and draws from it.
-#![allow(clippy::needless_pass_by_value, reason = "values made with json!() are handed over where they are made")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
-use common::{Server, answering, with};
 use gradus::advantage::{GroupStatistics, PlanConfig, plan, unit_from_seed};
 use serde_json::{Value, json};
+
+use crate::common::{Database, Server, answering, with};
 
 fn groups(rewards: &[Vec<f64>]) -> Value {
     rewards.iter().enumerate().map(|(n, rewards)| json!({"group": format!("q{n}"), "rewards": rewards})).collect()
 }
 
 fn advantages(server: &Server, request: &Value) -> Value {
-    server.post("/advantages", &request.to_string()).ok()
+    server.post("/advantages", &request).ok()
 }
 
 #[test]
@@ -159,7 +156,7 @@ fn a_rollout_without_a_reward_counts_nowhere() {
 fn what_is_out_of_range_is_named() {
     let server = Server::start(&[]);
     let base = json!({"algorithm": "vspo", "groups": [{"group": "a", "rewards": [0.0, 1.5]}]});
-    assert_eq!(server.post("/advantages", &base.to_string()).problem(422)["pointer"], "/groups/0/rewards/1");
+    assert_eq!(server.post("/advantages", &base).problem(422)["pointer"], "/groups/0/rewards/1");
     let fine = with(base.clone(), "max_reward", json!(2.0));
     advantages(&server, &fine);
     for (field, value, pointer) in [
@@ -187,7 +184,7 @@ fn what_is_out_of_range_is_named() {
         ("vspo", json!([]), "/vspo"),
         ("vspo", json!(null), "/vspo"),
     ] {
-        let problem = server.post("/advantages", &with(fine.clone(), field, value).to_string()).problem(422);
+        let problem = server.post("/advantages", &with(fine.clone(), field, value)).problem(422);
         assert_eq!(problem["pointer"], pointer, "{problem}");
     }
     let many = |groups: usize, rewards: usize| {
@@ -201,17 +198,15 @@ fn what_is_out_of_range_is_named() {
     let named = format!(r#"{{"group":"\"{}","rewards":[1]}}"#, ",".repeat(3_000_000));
     server.post("/advantages", &format!(r#"{{"algorithm":"grpo","groups":[{named}]}}"#)).ok();
     for body in [many(64, 16_385), many(1, 3_000_000)] {
-        let problem = server.post("/advantages", &body).problem(422);
+        let problem = server.post("/advantages", &body).refused(422, "1048576");
         assert_eq!(problem["pointer"], "/groups", "{problem}");
-        assert!(problem["detail"].as_str().unwrap().contains("1048576"), "{problem}");
     }
     assert_eq!(advantages(&server, &json!({"algorithm": "grpo", "groups": []}))["groups"], json!([]));
 }
 
 /// A server with a run: `q0` half right in step 1 and all right in step 2, `q1` half right, `q2` all wrong.
-fn server_with_run(directory: &std::path::Path) -> Server {
-    let url = format!("sqlite:{}", directory.join("g.db").display());
-    let server = Server::start(&["--store", &url]);
+fn server_with_run(database: &Database) -> Server {
+    let server = database.serve(&[]);
     let of = |group: &str, answer: &str| with(answering(answer), "group", json!(group));
     let score = |step: u64, trajectories: Vec<Value>| {
         server.reward(&json!({"rubric": "binary_em", "run_id": "r", "step": step, "trajectories": trajectories})).ok();
@@ -225,8 +220,8 @@ fn server_with_run(directory: &std::path::Path) -> Server {
 
 #[test]
 fn the_value_table_has_the_latest_visit_and_the_averages() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = server_with_run(directory.path());
+    let database = Database::new();
+    let server = server_with_run(&database);
     let table = server.get("/runs/r/prompts").ok();
     assert_eq!((&table["run_id"], &table["prompts"]), (&json!("r"), &json!(3)));
     let items = table["items"].as_array().unwrap();
@@ -271,9 +266,8 @@ fn the_value_table_has_the_latest_visit_and_the_averages() {
 
 #[test]
 fn prompts_are_listed_by_what_is_asked_for() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", directory.path().join("g.db").display());
-    let server = Server::start(&["--store", &url]);
+    let database = Database::new();
+    let server = database.serve(&[]);
     // Rewards from 0 to 2, by F1.
     let rubric = json!({"name": "wide", "answer": {"from": "answer_tag"}, "reward": {"min": 0.0, "max": 2.0},
         "stages": [{"kind": "f1", "weight": 1}]});
@@ -303,9 +297,9 @@ fn prompts_are_listed_by_what_is_asked_for() {
 
 #[test]
 fn prompts_are_drawn_by_value_and_seed() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = server_with_run(directory.path());
-    let draw = |request: Value| server.post("/runs/r/sample", &request.to_string()).ok();
+    let database = Database::new();
+    let server = server_with_run(&database);
+    let draw = |request: Value| server.post("/runs/r/sample", &request).ok();
     assert_eq!(draw(json!({"count": 3}))["groups"], json!(["q1", "q1", "q1"]), "only one has any value");
     let average = draw(json!({"count": 17, "seed": 7, "by": "average"}));
     assert_eq!(average["counts"], json!({"q0": 7, "q1": 10}), "0.175 to 0.25");
@@ -313,7 +307,7 @@ fn prompts_are_drawn_by_value_and_seed() {
     assert_eq!((&average["u0"], &average["sampling"]), (&json!(unit_from_seed(7)), &json!("value")));
     assert_eq!(draw(json!({"count": 3, "sampling": "uniform"}))["groups"], json!(["q0", "q1", "q2"]));
     for bad in [json!({}), json!({"count": 0}), json!({"count": 65_537}), json!({"count": 2, "sead": 1})] {
-        server.post("/runs/r/sample", &bad.to_string()).problem(422);
+        server.post("/runs/r/sample", &bad).problem(422);
     }
     assert_eq!(draw(json!({"count": 3.0, "seed": 7.0})), draw(json!({"count": 3, "seed": 7})));
     for bad in [json!({"count": "3"}), json!({"count": -3}), json!({"count": 1, "seed": 0.5})] {
@@ -347,7 +341,7 @@ fn a_choice_of_another_type_is_a_wrong_shape() {
             ("/runs/r/sample", json!({"count": 1, "sampling": wrong}), "/sampling"),
             ("/runs/r/sample", json!({"count": 1, "by": wrong}), "/by"),
         ] {
-            assert_eq!(server.post(path, &body.to_string()).problem(422)["pointer"], pointer, "{body}");
+            assert_eq!(server.post(path, &body).problem(422)["pointer"], pointer, "{body}");
         }
     }
 }
@@ -371,7 +365,7 @@ fn a_group_that_comes_twice_is_refused() {
     let group = |name: &Value| json!({"group": name, "rewards": [0.0, 1.0]});
     for names in [[json!("q1"), json!("q1")], [json!(7), json!("7")]] {
         let request = json!({"algorithm": "grpo", "groups": [group(&names[0]), group(&names[1])]});
-        let problem = server.post("/advantages", &request.to_string()).problem(422);
+        let problem = server.post("/advantages", &request).problem(422);
         assert_eq!(problem["pointer"], "/groups/1/group", "{problem}");
     }
     advantages(&server, &json!({"algorithm": "grpo", "groups": [group(&json!("q1")), group(&json!("q2"))]}));

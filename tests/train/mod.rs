@@ -1,20 +1,12 @@
 //! The trainer from fresh data to an exported model, on the CPU: it learns, it resumes to the bit, and what goes wrong is
 //! said.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-mod common;
-#[path = "train/completions.rs"]
+mod between;
 mod completions;
-#[path = "train/divergence.rs"]
 mod divergence;
-#[path = "train/evaluations.rs"]
 mod evaluations;
-#[path = "train/goings_on.rs"]
 mod goings_on;
-#[path = "train/refusals.rs"]
 mod refusals;
-#[path = "train/settings.rs"]
 mod settings;
 
 use std::collections::BTreeSet;
@@ -25,7 +17,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
-use common::Server;
 use completions::{Completions, Manner};
 use gradus::judge::Judges;
 use gradus::lm::Decoder;
@@ -35,6 +26,8 @@ use gradus::train::data::hops::{Hops, HopsConfig};
 use gradus::train::metrics::{History, Metric, StepMetrics};
 use gradus::train::rollout::server::{ServerConfig, WeightUpdate};
 use gradus::train::{Run, RunOptions, TrainConfig, TrainError, record};
+
+use crate::common::Server;
 
 /// A world small enough for seconds.
 fn world(folder: &Path) -> PathBuf {
@@ -128,19 +121,19 @@ fn options(rubric: &str, force: bool) -> RunOptions {
     RunOptions { judges: (Judges::none(), None), rubric: Some(rubric), reward_token: None, rollout_token: None, force }
 }
 
-fn go(config: TrainConfig) {
+fn go(config: &TrainConfig) {
     go_with(config, false).unwrap();
 }
 
-fn go_with(config: TrainConfig, force: bool) -> Result<(), TrainError> {
-    Run::open(config, &options("short_form_qa_curriculum", force))?.go(&mut |_| {}, &|| false).map(|_| ())
+fn go_with(config: &TrainConfig, force: bool) -> Result<(), TrainError> {
+    Run::open(config.clone(), &options("short_form_qa_curriculum", force))?.go(&mut |_| {}, &|| false).map(|_| ())
 }
 
 /// A world and a policy that has seen a few demonstrations.
 fn start(steps: u64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     world(folder.path());
-    go(sft(folder.path(), "start", steps));
+    go(&sft(folder.path(), "start", steps));
     folder
 }
 
@@ -184,15 +177,14 @@ fn a_stopped_run_goes_on_to_the_bit() {
     for algorithm in ["vspo", "ppo", "dapo"] {
         let whole = rl(folder.path(), &format!("whole-{algorithm}"), algorithm, 4);
         let mut parts = rl(folder.path(), &format!("parts-{algorithm}"), algorithm, 4);
-        let (whole_dir, parts_dir) = (whole.output.clone(), parts.output.clone());
-        go(whole);
+        go(&whole);
         parts.steps = 2;
-        go(parts.clone());
+        go(&parts);
         parts.steps = 4;
-        go(parts);
-        assert_eq!(weights(&whole_dir.join("model")), weights(&parts_dir.join("model")), "{algorithm}");
+        go(&parts);
+        assert_eq!(weights(&whole.output.join("model")), weights(&parts.output.join("model")), "{algorithm}");
         for metric in [Metric::RewardMean, Metric::PolicyLoss, Metric::PolicyKl] {
-            assert_eq!(series(&whole_dir, &metric), series(&parts_dir, &metric), "{algorithm} {metric}");
+            assert_eq!(series(&whole.output, &metric), series(&parts.output, &metric), "{algorithm} {metric}");
         }
     }
 }
@@ -216,11 +208,10 @@ fn every_algorithm_and_ablation_takes_a_step() {
             table.extend(extra.parse::<toml::Table>().unwrap());
             run = table.try_into().unwrap();
         }
-        let output = run.output.clone();
-        go(run);
-        assert_eq!(series(&output, &Metric::PolicyGradNorm).len(), 1, "{algorithm}{suffix}");
+        go(&run);
+        assert_eq!(series(&run.output, &Metric::PolicyGradNorm).len(), 1, "{algorithm}{suffix}");
         // A critic's advantages are not taken within a group.
-        let flat = series(&output, &Metric::GroupsZeroAdvantage).len();
+        let flat = series(&run.output, &Metric::GroupsZeroAdvantage).len();
         assert_eq!(flat, usize::from(algorithm != "ppo"), "{algorithm}{suffix}");
     }
 }
@@ -230,9 +221,8 @@ fn adapters_are_learnt_and_saved_as_peft_has_them() {
     let folder = start(10);
     let mut run = rl(folder.path(), "lora", "grpo", 2);
     run.policy.lora = Some(gradus::lm::training::LoraConfig { rank: 4, alpha: 8.0, ..Default::default() });
-    let output = run.output.clone();
-    go(run);
-    let model = output.join("model");
+    go(&run);
+    let model = run.output.join("model");
     let adapter =
         candle_core::safetensors::load(model.join("adapter/adapter_model.safetensors"), &Device::Cpu).unwrap();
     let b = &adapter["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"];
@@ -248,11 +238,11 @@ fn adapters_are_learnt_and_saved_as_peft_has_them() {
 fn a_damaged_checkpoint_and_a_changed_run_are_refused() {
     let folder = start(10);
     let run = rl(folder.path(), "damaged", "grpo", 2);
-    go(run.clone());
-    let said = |run: TrainConfig| go_with(run, false).unwrap_err().to_string();
+    go(&run);
+    let said = |run: &TrainConfig| go_with(run, false).unwrap_err().to_string();
     let mut other = run.clone();
     other.rollout.group_size = 5;
-    assert!(said(other).contains("--force"));
+    assert!(said(&other).contains("--force"));
     let error = Run::open(run.clone(), &options("binary_em", false)).err().unwrap();
     assert!(error.to_string().contains("the rubric changed"), "{error}");
     // What is known of a task is kept by its place in the file.
@@ -261,7 +251,7 @@ fn a_damaged_checkpoint_and_a_changed_run_are_refused() {
     let before = std::fs::read(&held).unwrap();
     let reversed: Vec<&str> = questions.lines().rev().collect();
     std::fs::write(&train, reversed.join("\n")).unwrap();
-    let error = said(run.clone());
+    let error = said(&run);
     assert!(error.contains("`environment.train` changed"), "{error}");
     assert_eq!(std::fs::read(&held).unwrap(), before, "nothing is touched");
     std::fs::write(&train, questions).unwrap();
@@ -269,19 +259,19 @@ fn a_damaged_checkpoint_and_a_changed_run_are_refused() {
     let template = folder.path().join("start/model/tokenizer_config.json");
     let (written, marked) = (std::fs::read_to_string(&template).unwrap(), "<tool_response>RESULT: ");
     std::fs::write(&template, written.replace("<tool_response>", marked)).unwrap();
-    let error = said(run.clone());
+    let error = said(&run);
     assert!(error.contains("`policy: tokenizer_config.json` changed"), "{error}");
     std::fs::write(&template, written).unwrap();
     let another = folder.path().join("start/model/chat_template.jinja");
     std::fs::write(&another, "{{ messages[0].content }}").unwrap();
-    let error = said(run.clone());
+    let error = said(&run);
     assert!(error.contains("`policy: chat_template.jinja` changed"), "{error}");
     std::fs::remove_file(&another).unwrap();
     let file = run.output.join("checkpoints/step-000002/parameters.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    let error = said(run);
+    let error = said(&run);
     assert!(error.contains("parameters.safetensors") && error.contains("checksum"), "{error}");
 }
 
@@ -289,12 +279,11 @@ fn a_damaged_checkpoint_and_a_changed_run_are_refused() {
 fn rollouts_of_a_step_are_written_down() {
     let folder = start(10);
     let run = rl(folder.path(), "seen", "vspo", 2);
-    let output = run.output.clone();
-    go(run);
-    let records = record::read(&output, 2).unwrap();
+    go(&run);
+    let records = record::read(&run.output, 2).unwrap();
     assert_eq!(records.len(), 24);
     assert!(records.iter().all(|record| !record.messages.is_empty() && record.scored.stages.len() == 4));
-    let error = record::read(&output, 1).unwrap_err().to_string();
+    let error = record::read(&run.output, 1).unwrap_err().to_string();
     assert!(error.contains("the steps [2]"), "{error}");
 }
 
@@ -306,9 +295,8 @@ fn a_task_that_a_step_holds_twice_is_two_groups() {
     std::fs::write(&train, questions.lines().take(3).collect::<Vec<_>>().join("\n")).unwrap();
     // Six prompts of three tasks: two epochs in a step.
     let run = rl(folder.path(), "twice", "grpo", 2);
-    let output = run.output.clone();
-    go(run);
-    let records = record::read(&output, 2).unwrap();
+    go(&run);
+    let records = record::read(&run.output, 2).unwrap();
     let groups: Vec<_> = records.chunks(4).collect();
     assert_eq!(groups.len(), 6);
     for epoch in groups.chunks(3) {
@@ -328,11 +316,10 @@ fn a_task_that_a_step_holds_twice_is_one_visit_here_as_at_a_server() {
     let train = folder.path().join("world/train.jsonl");
     let questions = std::fs::read_to_string(&train).unwrap();
     std::fs::write(&train, questions.lines().take(4).collect::<Vec<_>>().join("\n")).unwrap();
-    let database = format!("sqlite:{}", folder.path().join("scores.db").display());
-    let server = Server::start(&["--store", &database]);
+    let server = storing(folder.path());
     let run = TrainConfig { algorithm: Algorithm::Grpo, ..by_server(folder.path(), "visits", &server, 2) };
     let state = run.output.join("checkpoints/step-000002/state.json");
-    go(run);
+    go(&run);
     let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
     let theirs = server.get("/runs/visits-s3/prompts").json();
     // Twelve groups of four tasks in two steps.
@@ -362,12 +349,12 @@ fn wrong_files_and_settings_are_named() {
     let good = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
     std::fs::write(&demonstrations, format!("{good}\n{{\"messages\": 1}}\n")).unwrap();
     run.sft.demonstrations = demonstrations;
-    let error = go_with(run, false).unwrap_err().to_string();
+    let error = go_with(&run, false).unwrap_err().to_string();
     assert!(error.contains("bad.jsonl") && error.contains("line 2"), "{error}");
     let mut run = sft(folder.path(), "none", 1);
     run.policy.fresh = None;
     run.policy.model = Some(folder.path().join("nowhere"));
-    assert!(go_with(run, false).unwrap_err().to_string().contains("nowhere/config.json"));
+    assert!(go_with(&run, false).unwrap_err().to_string().contains("nowhere/config.json"));
 }
 
 #[test]
@@ -378,7 +365,7 @@ fn a_server_that_cannot_be_reached_is_waited_for_and_then_named() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     run.reward.url = Some(format!("http://127.0.0.1:{port}"));
     run.reward.patience_s = 1;
-    let error = go_with(run, false).unwrap_err();
+    let error = go_with(&run, false).unwrap_err();
     assert!(matches!(&error, TrainError::Reward(why) if why.contains("resume the run")), "{error}");
 }
 
@@ -387,12 +374,16 @@ fn a_number_that_is_none_stops_the_run_with_its_batch_saved() {
     let folder = start(10);
     let mut run = rl(folder.path(), "broken", "grpo", 3);
     run.learning_rate.peak = f64::MAX;
-    let output = run.output.clone();
-    let error = go_with(run, false).unwrap_err();
+    let error = go_with(&run, false).unwrap_err();
     let TrainError::NotFinite { saved, .. } = &error else { panic!("{error}") };
-    assert!(saved.starts_with(&output) && saved.exists(), "{error}");
+    assert!(saved.starts_with(&run.output) && saved.exists(), "{error}");
     // The first of the step's two updates went through: what it made of the parameters is not kept.
-    assert!(!output.join("checkpoints").exists());
+    assert!(!run.output.join("checkpoints").exists());
+}
+
+/// A server that keeps its scores in a folder.
+fn storing(folder: &Path) -> Server {
+    Server::start(&["--store", &format!("sqlite:{}", folder.join("scores.db").display())])
 }
 
 /// A run whose rewards a server gives.
@@ -409,17 +400,15 @@ fn a_servers_rewards_are_those_of_this_process() {
     let server = Server::start(&[]);
     let local = rl(folder.path(), "local", "vspo", 3);
     let remote = by_server(folder.path(), "remote", &server, 3);
-    let outputs = [local.output.clone(), remote.output.clone()];
-    go(local);
-    go(remote);
-    let [local, remote] = outputs;
+    go(&local);
+    go(&remote);
     for metric in [Metric::RewardMean, Metric::RewardStd, Metric::RolloutInvalid, Metric::PolicyLoss] {
-        assert_eq!(series(&local, &metric), series(&remote, &metric), "{metric}");
+        assert_eq!(series(&local.output, &metric), series(&remote.output, &metric), "{metric}");
     }
-    for (ours, theirs) in record::read(&local, 2).unwrap().iter().zip(record::read(&remote, 2).unwrap()) {
+    for (ours, theirs) in record::read(&local.output, 2).unwrap().iter().zip(record::read(&remote.output, 2).unwrap()) {
         assert_eq!(ours, &theirs);
     }
-    assert_eq!(weights(&local.join("model")), weights(&remote.join("model")));
+    assert_eq!(weights(&local.output.join("model")), weights(&remote.output.join("model")));
 }
 
 #[test]
@@ -427,24 +416,22 @@ fn a_run_whose_server_was_lost_goes_on_to_the_bit() {
     let folder = start(10);
     let server = Server::start(&[]);
     let lost = by_server(folder.path(), "lost", &server, 4);
-    let output = lost.output.clone();
     let mut server = Some(server);
     let mut let_go = |metrics: &StepMetrics| {
         if metrics.step() == 3 {
             server = None;
         }
     };
-    let run = Run::open(lost, &options("short_form_qa_curriculum", false)).unwrap();
+    let run = Run::open(lost.clone(), &options("short_form_qa_curriculum", false)).unwrap();
     let error = run.go(&mut let_go, &|| false).unwrap_err();
     assert!(matches!(&error, TrainError::Reward(why) if why.contains("resume the run")), "{error}");
     // Checkpoints are due after steps 2 and 4; what is saved after 3 is saved because of the failure.
-    assert!(output.join("checkpoints/step-000003").exists());
+    assert!(lost.output.join("checkpoints/step-000003").exists());
     let server = Server::start(&[]);
-    go(by_server(folder.path(), "lost", &server, 4));
+    go(&by_server(folder.path(), "lost", &server, 4));
     let whole = by_server(folder.path(), "whole", &server, 4);
-    let whole_output = whole.output.clone();
-    go(whole);
-    assert_eq!(weights(&output.join("model")), weights(&whole_output.join("model")));
+    go(&whole);
+    assert_eq!(weights(&lost.output.join("model")), weights(&whole.output.join("model")));
 }
 
 fn written_by_server(folder: &Path, name: &str, manner: Manner) -> (TrainConfig, Completions) {
@@ -467,20 +454,18 @@ fn a_server_that_follows_the_policy_writes_its_rollouts() {
     let folder = start(30);
     let mut own = rl(folder.path(), "own", "grpo", 1);
     own.evaluation.every = 1;
-    let own_output = own.output.clone();
-    go(own);
+    go(&own);
     for (name, manner) in [("whole", Manner::Whole), ("text", Manner::TextOnly), ("stale", Manner::Stale)] {
         let (run, server) = written_by_server(folder.path(), name, manner);
-        let output = run.output.clone();
-        go(run);
+        go(&run);
         // The greedy answers before the first step are our own engine's.
         for metric in [Metric::EvalExactMatch, Metric::EvalReward, Metric::EvalLengthMean] {
-            assert_eq!(series(&output, &metric)[0], series(&own_output, &metric)[0], "{name}: {metric}");
+            assert_eq!(series(&run.output, &metric)[0], series(&own.output, &metric)[0], "{name}: {metric}");
         }
-        assert_eq!(series(&output, &Metric::RewardMean).len(), 3, "{name}");
+        assert_eq!(series(&run.output, &Metric::RewardMean).len(), 3, "{name}");
         // At the start and after each step.
         assert_eq!(server.reloads.load(Ordering::SeqCst), 4, "{name}");
-        let gaps = series(&output, &Metric::PolicySamplerGap);
+        let gaps = series(&run.output, &Metric::PolicySamplerGap);
         match manner {
             Manner::Whole => assert!(gaps.len() == 3 && gaps.iter().all(|gap| *gap < 1e-4), "{gaps:?}"),
             Manner::TextOnly => assert_eq!(gaps, Vec::<f64>::new()),
@@ -498,7 +483,7 @@ fn a_rollout_server_that_cannot_be_reached_is_named() {
     if let Some(server) = &mut run.rollout_server {
         (server.url, server.patience_s) = (format!("http://127.0.0.1:{port}"), 1);
     }
-    let error = go_with(run, false).unwrap_err();
+    let error = go_with(&run, false).unwrap_err();
     assert!(matches!(&error, TrainError::Rollout(why) if why.contains("resume the run")), "{error}");
 }
 
@@ -517,10 +502,9 @@ fn a_killed_run_goes_on_to_the_bit() {
     let folder = start(10);
     let whole = rl(folder.path(), "whole", "grpo", 5);
     let killed = rl(folder.path(), "killed", "grpo", 5);
-    let (whole_output, output) = (whole.output.clone(), killed.output.clone());
-    go(whole);
+    go(&whole);
     let mut process = train(&killed, "").spawn().unwrap();
-    let first = output.join("checkpoints/step-000002");
+    let first = killed.output.join("checkpoints/step-000002");
     for _ in 0..1200 {
         if first.exists() {
             break;
@@ -530,8 +514,8 @@ fn a_killed_run_goes_on_to_the_bit() {
     process.kill().unwrap();
     process.wait().unwrap();
     assert!(first.exists(), "no checkpoint within a minute");
-    go(killed);
-    assert_eq!(weights(&output.join("model")), weights(&whole_output.join("model")));
+    go(&killed);
+    assert_eq!(weights(&killed.output.join("model")), weights(&whole.output.join("model")));
 }
 
 #[test]
@@ -539,20 +523,20 @@ fn a_disk_without_room_leaves_the_checkpoint_before() {
     let folder = start(10);
     let mut run = rl(folder.path(), "full", "grpo", 2);
     let whole = rl(folder.path(), "roomy", "grpo", 4);
-    let (output, whole_output) = (run.output.clone(), whole.output.clone());
-    go(whole);
-    go(run.clone());
+    go(&whole);
+    go(&run);
     // The limit on a file's size stands for the disk's end: parameters fit, the optimiser's state does not.
-    let parameters = std::fs::metadata(output.join("checkpoints/step-000002/parameters.safetensors")).unwrap().len();
+    let parameters =
+        std::fs::metadata(run.output.join("checkpoints/step-000002/parameters.safetensors")).unwrap().len();
     run.steps = 4;
     let limit = parameters * 3 / 2 / 1024;
     let ended = train(&run, &format!("trap '' XFSZ; ulimit -f {limit};")).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(!ended.status.success() && said.contains("optimizer.safetensors"), "{said}");
     assert!(said.contains("free some space and resume the run"), "{said}");
-    let left: Vec<_> = std::fs::read_dir(output.join("checkpoints")).unwrap().flatten().collect();
+    let left: Vec<_> = std::fs::read_dir(run.output.join("checkpoints")).unwrap().flatten().collect();
     assert!(left.iter().all(|entry| !entry.file_name().to_string_lossy().contains("writing")), "{left:?}");
-    assert!(output.join("checkpoints/step-000002").exists());
-    go(run);
-    assert_eq!(weights(&output.join("model")), weights(&whole_output.join("model")));
+    assert!(run.output.join("checkpoints/step-000002").exists());
+    go(&run);
+    assert_eq!(weights(&run.output.join("model")), weights(&whole.output.join("model")));
 }

@@ -4,12 +4,6 @@
 //! A surrogate is a sum of terms of both signs that nearly cancel: float32 is held to the tolerance relative to the terms,
 //! float64 to the tolerance relative to their sum.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-#[path = "common/goldens.rs"]
-#[allow(dead_code, reason = "the models' tests use the rest")]
-mod goldens;
-
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
@@ -17,6 +11,8 @@ use gradus::advantage::smoothing_factor;
 use gradus::lm::training::{Gradients, Predictions, Sequences, TrainableDecoder};
 use gradus::train::algorithm::{Algorithm, LossConfig, Tokens};
 use serde_json::Value;
+
+use super::goldens;
 
 /// Relative: what the two machines may differ by in `float32`.
 const LOSS: f64 = 1e-5;

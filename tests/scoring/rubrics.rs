@@ -1,22 +1,18 @@
 //! The shipped rubrics: each loads, says why it weighs as it weighs, keeps its version through its JSON form, and gives
 //! fixed trajectories the rewards that were worked out by hand in the comments.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-#[path = "common/no_judge.rs"]
-mod no_judge;
-
 use gradus::http::batch::{BatchError, Engine, Overrides, Stop};
 use gradus::judge::rubric::read_json;
-use gradus::rubric::{Catalog, Location, Rubric, SHIPPED};
+use gradus::rubric::{Location, Rubric, SHIPPED};
 use gradus::shaping::Position;
 use gradus::stages::{Judge, JudgeAnswer, Question, UnitScore, Verdict};
-use no_judge::NoJudge;
 use serde_json::{Value, json};
+
+use super::{NoJudge, hermes, response};
 
 mod files {
     use super::*;
@@ -153,16 +149,13 @@ impl Judge for Always {
 }
 
 fn engine(rubric: &str, inline_rubrics: bool) -> Engine {
-    Engine { default_rubric: rubric.to_owned(), inline_rubrics, ..Engine::new(Catalog::open(None).unwrap(), 1 << 20) }
+    Engine { default_rubric: rubric.to_owned(), inline_rubrics, ..super::engine() }
 }
 
 /// The result of one trajectory.
 fn result(rubric: &str, judge: &dyn Judge, trajectory: &Value) -> Value {
-    let engine = engine(rubric, false);
     let body = json!({"trajectories": [trajectory]}).to_string();
-    let scored = engine.score(&body, &Overrides::default(), &Stop::default(), judge).unwrap();
-    let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
-    response["results"][0].take()
+    response(&engine(rubric, false), &body, judge)["results"][0].take()
 }
 
 /// A judge who is asked for somebody that goes away meanwhile.
@@ -217,9 +210,7 @@ fn a_score_below_its_threshold_is_written_as_another_number() {
         let stage = json!({"kind": "expr", "expr": expression, "weight": 1, "threshold": threshold});
         let item = json!({"prompt": "q", "response": "<answer>Paris</answer>"});
         let body = json!({"rubric": {"name": "r", "stages": [stage]}, "trajectories": [item]}).to_string();
-        let scored = engine("binary_em", true).score(&body, &Overrides::default(), &Stop::default(), &Always(1.0));
-        let response: Value = serde_json::from_slice(&scored.unwrap().body).unwrap();
-        response["results"][0]["reason"].as_str().unwrap().to_owned()
+        response(&engine("binary_em", true), &body, &Always(1.0))["results"][0]["reason"].as_str().unwrap().to_owned()
     };
     assert_eq!(reason("0.9999", 1.0), "expr scored 0.9999, below its threshold 1");
     assert_eq!(reason("0.333", 0.3333), "expr scored 0.333, below its threshold 0.3333");
@@ -247,7 +238,7 @@ fn reward_of(result: &Value, wanted: f64) {
 }
 
 fn search(arguments: &Value) -> String {
-    format!("<tool_call>{}</tool_call>", json!({"name": "search", "arguments": arguments}))
+    hermes("search", arguments)
 }
 
 fn tools() -> Value {

@@ -1,22 +1,11 @@
 //! Rewards worked out by hand, stage by stage and penalty by penalty, through the whole pipeline with inline rubrics.
-#![allow(
-    clippy::unwrap_used,
-    clippy::needless_pass_by_value,
-    reason = "a test fails by panicking; values are made where they are handed over"
-)]
 
-#[path = "common/no_judge.rs"]
-mod no_judge;
-
-use gradus::http::batch::{Engine, Overrides, Stop};
-use gradus::rubric::Catalog;
-use no_judge::NoJudge;
 use serde_json::{Value, json};
 
+use super::{NoJudge, engine, hermes, response};
+
 fn score(request: Value) -> Value {
-    let engine = Engine::new(Catalog::open(None).unwrap(), 1 << 20);
-    let scored = engine.score(&request.to_string(), &Overrides::default(), &Stop::default(), &NoJudge).unwrap();
-    serde_json::from_slice(&scored.body).unwrap()
+    response(&engine(), &request.to_string(), &NoJudge)
 }
 
 /// The result of one trajectory with one stage (or several) and penalties.
@@ -38,7 +27,7 @@ fn near(value: &Value, expected: f64) {
 }
 
 fn call(name: &str, arguments: Value) -> String {
-    format!("<tool_call>{}</tool_call>", json!({"name": name, "arguments": arguments}))
+    hermes(name, &arguments)
 }
 
 const RIGHT: &str = "<answer>Paris</answer>";

@@ -1,7 +1,5 @@
 //! Models by their names on the hub: from the cache, or from a hub on this machine's loopback. No other is ever asked.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -15,6 +13,13 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const SMALL: [(&str, &str); 3] =
     [("config.json", "{\"a\": 1}"), ("tokenizer.json", "{\"b\": 2}"), ("tokenizer_config.json", "{}")];
+
+const WEIGHTS: &str = "model.safetensors";
+
+/// What the weights are in replies that are cut off.
+fn content() -> String {
+    "0123456789".repeat(10)
+}
 
 /// A hub with one model, `Owner/Name`.
 struct FakeHub {
@@ -53,6 +58,21 @@ impl FakeHub {
 
     fn find(&self, name: &str) -> Result<PathBuf, HubError> {
         self.hub().find(&HubId::parse(name).unwrap())
+    }
+
+    /// The model whose weights come from elsewhere, of a hundred bytes, in these replies.
+    async fn served_elsewhere(replies: Vec<String>) -> (Self, Arc<Mutex<Vec<String>>>) {
+        let fake = Self::new("main", &SMALL).await;
+        let (url, seen) = scripted(replies);
+        fake.put(COMMIT, WEIGHTS, elsewhere(WEIGHTS, 100, &url)).await;
+        (fake, seen)
+    }
+
+    /// Whether the weights that are found are all there and nothing else is.
+    fn assert_found(&self) {
+        let found = self.find("Owner/Name").unwrap();
+        assert_eq!(std::fs::read_to_string(found.join(WEIGHTS)).unwrap(), content());
+        assert!(half_files(self.cache.path()).is_empty());
     }
 
     fn folder(&self) -> PathBuf {
@@ -160,7 +180,7 @@ fn a_name_has_two_parts_and_a_path_is_none() {
 
 #[tokio::test]
 async fn a_fresh_model_is_downloaded_into_the_layout_of_the_cache() {
-    let files = [&SMALL[..], &[("model.safetensors", "weights"), ("chat_template.jinja", "hello")]].concat();
+    let files = [&SMALL[..], &[(WEIGHTS, "weights"), ("chat_template.jinja", "hello")]].concat();
     let fake = FakeHub::new("main", &files).await;
     let found = fake.find("Owner/Name").unwrap();
     assert_eq!(found, fake.folder().join("snapshots").join(COMMIT));
@@ -175,7 +195,7 @@ async fn a_fresh_model_is_downloaded_into_the_layout_of_the_cache() {
 
 #[tokio::test]
 async fn the_second_time_nobody_is_asked() {
-    let fake = FakeHub::new("v1", &[&SMALL[..], &[("model.safetensors", "weights")]].concat()).await;
+    let fake = FakeHub::new("v1", &[&SMALL[..], &[(WEIGHTS, "weights")]].concat()).await;
     let found = fake.find("Owner/Name@v1").unwrap();
     let asked = fake.requests().await;
     assert_eq!(fake.find("Owner/Name@v1").unwrap(), found);
@@ -189,17 +209,17 @@ async fn the_second_time_nobody_is_asked() {
 
 #[tokio::test]
 async fn what_is_missing_of_a_model_is_fetched_and_nothing_else() {
-    let fake = FakeHub::new("main", &[&SMALL[..], &[("model.safetensors", "weights")]].concat()).await;
+    let fake = FakeHub::new("main", &[&SMALL[..], &[(WEIGHTS, "weights")]].concat()).await;
     let found = fake.find("Owner/Name").unwrap();
-    std::fs::remove_file(found.join("model.safetensors")).unwrap();
-    std::fs::remove_file(fake.folder().join("blobs").join(etag("model.safetensors"))).unwrap();
+    std::fs::remove_file(found.join(WEIGHTS)).unwrap();
+    std::fs::remove_file(fake.folder().join("blobs").join(etag(WEIGHTS))).unwrap();
     fake.server.reset().await;
     for revision in ["main", COMMIT] {
         fake.put(revision, "config.json", reply("config.json", SMALL[0].1)).await;
-        fake.put(revision, "model.safetensors", reply("model.safetensors", "weights")).await;
+        fake.put(revision, WEIGHTS, reply(WEIGHTS, "weights")).await;
     }
     fake.find("Owner/Name").unwrap();
-    assert_eq!(std::fs::read_to_string(found.join("model.safetensors")).unwrap(), "weights");
+    assert_eq!(std::fs::read_to_string(found.join(WEIGHTS)).unwrap(), "weights");
     let requests = fake.server.received_requests().await.unwrap();
     let got: Vec<&str> = requests.iter().filter(|r| r.method == "GET").map(|r| r.url.path()).collect();
     assert_eq!(got, [format!("/Owner/Name/resolve/{COMMIT}/model.safetensors")]);
@@ -243,7 +263,7 @@ async fn a_model_that_needs_a_token_says_so_and_the_token_goes_to_the_hub_alone(
 
     let fake = FakeHub::new("main", &SMALL).await;
     let (url, seen) = scripted(vec![whole("weights", 7)]);
-    fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 7, &url)).await;
+    fake.put(COMMIT, WEIGHTS, elsewhere(WEIGHTS, 7, &url)).await;
     let hub = Hub { token: Some("hf_secret".to_owned().into()), ..fake.hub() };
     hub.find(&HubId::parse("Owner/Name").unwrap()).unwrap();
     let requests = fake.server.received_requests().await.unwrap();
@@ -254,38 +274,33 @@ async fn a_model_that_needs_a_token_says_so_and_the_token_goes_to_the_hub_alone(
 
 #[tokio::test]
 async fn a_download_that_is_cut_off_goes_on_where_it_stopped() {
-    let content: String = "0123456789".repeat(10);
-    let fake = FakeHub::new("main", &SMALL).await;
+    let content = content();
     let busy = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned();
-    let (url, seen) = scripted(vec![whole(&content[..40], 100), busy.clone(), busy, rest(&content, 40)]);
-    fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 100, &url)).await;
-    let found = fake.find("Owner/Name").unwrap();
-    assert_eq!(std::fs::read_to_string(found.join("model.safetensors")).unwrap(), content);
+    let replies = vec![whole(&content[..40], 100), busy.clone(), busy, rest(&content, 40)];
+    let (fake, seen) = FakeHub::served_elsewhere(replies).await;
+    fake.assert_found();
     assert!(seen.lock().unwrap()[1..].iter().all(|request| request.contains("range: bytes=40-")), "{seen:?}");
-    assert!(half_files(fake.cache.path()).is_empty());
 }
 
 #[tokio::test]
-async fn a_server_that_begins_anew_is_taken_at_its_word() {
-    let content: String = "0123456789".repeat(10);
-    let fake = FakeHub::new("main", &SMALL).await;
-    let (url, _) = scripted(vec![whole(&content[..40], 100), whole(&content, 100)]);
-    fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 100, &url)).await;
-    let found = fake.find("Owner/Name").unwrap();
-    assert_eq!(std::fs::read_to_string(found.join("model.safetensors")).unwrap(), content);
+async fn a_server_that_begins_anew_is_taken_at_its_word_and_another_part_than_was_asked_for_is_not_used() {
+    let content = content();
+    let (cut, all) = (whole(&content[..40], 100), whole(&content, 100));
+    for replies in [vec![cut.clone(), all.clone()], vec![cut, rest(&content, 30), all]] {
+        FakeHub::served_elsewhere(replies).await.0.assert_found();
+    }
 }
 
 #[tokio::test]
 async fn a_download_that_never_ends_well_fails_by_name_and_is_gone_on_with_later() {
-    let content: String = "0123456789".repeat(10);
-    let fake = FakeHub::new("main", &SMALL).await;
+    let content = content();
     let broken = |from: usize, to: usize| {
         let whole = rest(&content, from);
         whole[..whole.len() - (100 - to)].to_owned()
     };
     // Forty bytes, then nothing any more.
-    let (url, _) = scripted([vec![whole(&content[..40], 100)], vec![broken(40, 40); 3]].concat());
-    fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 100, &url)).await;
+    let replies = [vec![whole(&content[..40], 100)], vec![broken(40, 40); 3]].concat();
+    let (fake, _) = FakeHub::served_elsewhere(replies).await;
     let error = fake.find("Owner/Name").unwrap_err();
     assert!(matches!(error, HubError::CutOff { got: 40, wanted: 100, .. }), "{error:?}");
     let message = error.to_string();
@@ -294,43 +309,31 @@ async fn a_download_that_never_ends_well_fails_by_name_and_is_gone_on_with_later
         "{message}"
     );
     let snapshot = fake.folder().join("snapshots").join(COMMIT);
-    assert!(!snapshot.join("model.safetensors").exists());
-    assert!(!fake.folder().join("blobs").join(etag("model.safetensors")).exists());
+    assert!(!snapshot.join(WEIGHTS).exists());
+    assert!(!fake.folder().join("blobs").join(etag(WEIGHTS)).exists());
     assert!(!fake.folder().join("refs/main").exists());
 
     fake.server.reset().await;
     let (url, seen) = scripted(vec![rest(&content, 40)]);
     fake.put("main", "config.json", reply("config.json", SMALL[0].1)).await;
-    fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 100, &url)).await;
-    let found = fake.find("Owner/Name").unwrap();
-    assert_eq!(std::fs::read_to_string(found.join("model.safetensors")).unwrap(), content);
+    fake.put(COMMIT, WEIGHTS, elsewhere(WEIGHTS, 100, &url)).await;
+    fake.assert_found();
     assert!(seen.lock().unwrap()[0].contains("range: bytes=40-"), "{seen:?}");
-    assert!(half_files(fake.cache.path()).is_empty());
-}
-
-#[tokio::test]
-async fn another_part_than_was_asked_for_is_not_used() {
-    let content: String = "0123456789".repeat(10);
-    let fake = FakeHub::new("main", &SMALL).await;
-    let (url, _) = scripted(vec![whole(&content[..40], 100), rest(&content, 30), whole(&content, 100)]);
-    fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 100, &url)).await;
-    let found = fake.find("Owner/Name").unwrap();
-    assert_eq!(std::fs::read_to_string(found.join("model.safetensors")).unwrap(), content);
 }
 
 #[tokio::test]
 async fn more_bytes_than_there_should_be_are_no_file() {
     let fake = FakeHub::new("main", &SMALL).await;
     let (url, _) = scripted(vec![whole("0123456789", 10); 3]);
-    fake.put(COMMIT, "model.safetensors", elsewhere("model.safetensors", 5, &url)).await;
+    fake.put(COMMIT, WEIGHTS, elsewhere(WEIGHTS, 5, &url)).await;
     let message = fake.find("Owner/Name").unwrap_err().to_string();
     assert!(message.contains("more bytes"), "{message}");
-    assert!(!fake.folder().join("blobs").join(etag("model.safetensors")).exists());
+    assert!(!fake.folder().join("blobs").join(etag(WEIGHTS)).exists());
 }
 
 #[tokio::test]
 async fn a_hub_that_stumbles_is_asked_again() {
-    let fake = FakeHub::new("other", &[&SMALL[..], &[("model.safetensors", "weights")]].concat()).await;
+    let fake = FakeHub::new("other", &[&SMALL[..], &[(WEIGHTS, "weights")]].concat()).await;
     let place = "/Owner/Name/resolve/main/config.json";
     let stumble = Mock::given(method("HEAD")).and(path(place)).respond_with(ResponseTemplate::new(503));
     stumble.up_to_n_times(2).mount(&fake.server).await;

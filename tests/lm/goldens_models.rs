@@ -1,16 +1,12 @@
 //! The decoder against PyTorch, in float32 on the CPU: logits, log-probabilities, entropies, greedy continuations and
 //! reward scores of ragged batches, for every architecture. `GRADUS_GOLDENS` names another folder of the same form.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-#[path = "common/goldens.rs"]
-mod goldens;
-
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use goldens::{Expected, folder, models};
 use gradus::lm::{Decoder, Engine, KvPool, Packed};
+
+use super::goldens::{Expected, folder, models};
 
 /// Largest difference of a log-probability, absolute.
 const LOGPROB: f32 = 1e-4;

@@ -1,10 +1,6 @@
 //! The command line, end to end: the program itself is started, with files, standard input, its environment and its
 //! configuration; what it prints and its exit code are the contract.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-#[path = "../common/mod.rs"]
-mod common;
 mod help;
 mod judge;
 mod output;
@@ -23,7 +19,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
 
-use self::common::{Ended, Server, program};
+use crate::common::{Ended, Server, gzip, package, program};
 
 /// A run of the program in a directory of its own.
 struct Gradus {
@@ -49,6 +45,11 @@ impl Gradus {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
+    }
+
+    /// The results in a file of this directory.
+    fn results(&self, name: &str) -> Vec<Value> {
+        results(&std::fs::read_to_string(self.path(name)).unwrap())
     }
 
     /// The program, in this directory.
@@ -84,6 +85,18 @@ impl Ran {
         self
     }
 
+    /// What it printed has these words.
+    #[track_caller]
+    fn out_has(&self, words: &str) {
+        assert!(self.out.contains(words), "{words:?} is not in\n{}", self.out);
+    }
+
+    /// What it wrote to standard error has them.
+    #[track_caller]
+    fn err_has(&self, words: &str) {
+        assert!(self.err.contains(words), "{words:?} is not in\n{}", self.err);
+    }
+
     /// The numbers of a row of the summary's stage table: reached, passed, mean.
     #[track_caller]
     fn stage(&self, name: &str) -> (usize, usize, f64) {
@@ -93,13 +106,9 @@ impl Ran {
     }
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// The files of a directory of cases, by name.
 fn cases(directory: &str, extension: &str) -> Vec<(String, PathBuf)> {
-    let entries = std::fs::read_dir(root().join("tests/cases").join(directory)).unwrap();
+    let entries = std::fs::read_dir(package("tests/cases").join(directory)).unwrap();
     let paths =
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == extension));
     let mut cases: Vec<_> = paths.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path)).collect();
@@ -108,7 +117,16 @@ fn cases(directory: &str, extension: &str) -> Vec<(String, PathBuf)> {
 }
 
 fn trajectory_case(name: &str) -> PathBuf {
-    root().join(format!("tests/cases/trajectories/{name}.json"))
+    package(&format!("tests/cases/trajectories/{name}.json"))
+}
+
+fn rubric_case(name: &str) -> String {
+    package(&format!("tests/cases/rubrics/{name}.toml")).to_str().unwrap().to_owned()
+}
+
+/// The number that the first line of an output ends with.
+fn reward_in(out: &str) -> String {
+    out.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned()
 }
 
 fn read(path: &Path) -> Value {
@@ -130,13 +148,6 @@ fn jsonl(values: &[Value]) -> String {
 
 fn results(jsonl: &str) -> Vec<Value> {
     jsonl.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// Packed as `.gz` files are.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packer.write_all(bytes).unwrap();
-    packer.finish().unwrap()
 }
 
 /// Results without the one number that differs from run to run.

@@ -3,19 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-#[path = "store/closing.rs"]
 mod closing;
-#[path = "store/durable.rs"]
 mod durable;
-#[path = "store/findings.rs"]
 mod findings;
-#[path = "store/moved.rs"]
 mod moved;
-#[path = "store/opening.rs"]
 mod opening;
-#[path = "store/runs.rs"]
 mod runs;
-#[path = "store/visits.rs"]
 mod visits;
 
 use std::io::{BufRead, BufReader};
@@ -59,6 +52,12 @@ fn on_each(law: impl AsyncFn(Store)) {
             store.close().await;
         });
     }
+}
+
+/// Runs one on the path of a database that is not there yet.
+fn in_a_file(law: impl AsyncFnOnce(&Path)) {
+    let directory = tempfile::tempdir().unwrap();
+    block_on(law(&directory.path().join("gradus.db")));
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -132,6 +131,11 @@ async fn appended(store: &Store, batch: Batch) -> ScoreId {
     id
 }
 
+/// The same for scores with these rewards.
+async fn scored(store: &Store, run: &str, step: i64, rewards: &[Option<f64>]) -> ScoreId {
+    appended(store, batch(store, run, step, rewards)).await
+}
+
 fn with_key(mut batch: Batch, key: &str, body: u8) -> Batch {
     batch.idempotency = Some(Idempotency { key: key.to_owned(), body_hash: [body; 32] });
     batch
@@ -193,7 +197,7 @@ fn a_batch_without_run_or_scores_is_kept() {
 fn rewards_come_back_bit_for_bit() {
     on_each(async |store| {
         let rewards = [0.1 + 0.2, 0.0, f64::MIN_POSITIVE, 5e-324, -MAX_REWARD, 1.0 / 3.0];
-        store.append(batch(&store, "exp", 0, &rewards.map(Some))).await.unwrap();
+        scored(&store, "exp", 0, &rewards.map(Some)).await;
         let rows = all_scores(&store, "exp", &Filter::default(), 10).await;
         let bits: Vec<u64> = rows.iter().filter_map(|row| row.score.reward).map(f64::to_bits).collect();
         assert_eq!(bits, rewards.map(f64::to_bits));
@@ -229,7 +233,7 @@ fn a_duplicate_id_is_an_error_to_its_batch_alone() {
         let id = first.id;
         store.append(first).await.unwrap();
         assert_eq!(store.append(second).await, Err(StoreError::Duplicate { batch: id }));
-        store.append(batch(&store, "exp", 0, &[Some(1.0)])).await.unwrap();
+        scored(&store, "exp", 0, &[Some(1.0)]).await;
         assert_eq!(store.run("exp", 1).await.unwrap().unwrap().summary.n, 2);
         assert_eq!(store.counters().failures, 1);
     });

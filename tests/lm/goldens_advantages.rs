@@ -1,17 +1,10 @@
 //! The numbers of `advantage` against those that PyTorch computed.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-use std::path::{Path, PathBuf};
-
 use candle_core::{DType, Device};
 use gradus::advantage::{Episode, GaeConfig, GroupStatistics, PlanConfig, gae, plan};
 use serde::Deserialize;
 
-fn folder() -> PathBuf {
-    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
-    std::env::var_os("GRADUS_GOLDENS").map_or_else(ours, PathBuf::from)
-}
+use super::goldens::folder;
 
 #[derive(Deserialize)]
 struct Losses {

@@ -13,6 +13,7 @@ use gradus::lm::untrusted::Rendered;
 use gradus::lm::{Gguf, Hub};
 
 use super::build::{Content, Tiny};
+use crate::common::package;
 
 /// The words of a byte-level vocabulary: all bytes, some merges, two special tokens.
 fn vocabulary() -> (Vec<String>, Vec<&'static str>) {
@@ -118,7 +119,7 @@ fn the_chat_template_inside_knows_the_special_tokens() {
 }
 
 fn small_judge() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/small_judge")
+    package("tests/small_judge")
 }
 
 /// The small judge's weights as a GGUF file.

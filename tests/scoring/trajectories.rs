@@ -3,24 +3,14 @@
 //! The bodies are in `tests/cases/trajectories`, the reports beside them in `snapshots`. A snapshot says what happened;
 //! the table in that folder's README says what should: whoever accepts a change reads both.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "common/no_judge.rs"]
-mod no_judge;
-
-use gradus::http::batch::{Engine, Overrides, Stop};
-use gradus::rubric::Catalog;
-use no_judge::NoJudge;
+use gradus::http::batch::Engine;
 use serde_json::Value;
 
-fn engine() -> Engine {
-    Engine::new(Catalog::open(None).unwrap(), 8 << 20)
-}
+use super::{NoJudge, engine, response};
 
 /// The response without what differs from run to run.
 fn report(engine: &Engine, body: &str) -> Value {
-    let scored = engine.score(body, &Overrides::default(), &Stop::default(), &NoJudge).unwrap();
-    let mut response: Value = serde_json::from_slice(&scored.body).unwrap();
+    let mut response = response(engine, body, &NoJudge);
     for result in response["results"].as_array_mut().unwrap() {
         result["latency_ms"] = Value::from(0);
     }
@@ -32,8 +22,8 @@ fn report(engine: &Engine, body: &str) -> Value {
 #[test]
 fn reports_are_as_reviewed() {
     let engine = engine();
-    insta::with_settings!({ snapshot_path => "cases/trajectories/snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
-        insta::glob!("cases/trajectories/*.json", |path| {
+    insta::with_settings!({ snapshot_path => "../cases/trajectories/snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::glob!("../cases/trajectories", "*.json", |path| {
             let body = std::fs::read_to_string(path).unwrap();
             insta::assert_json_snapshot!(report(&engine, &body));
         });

@@ -1,15 +1,14 @@
 //! Reference numbers of tiny models, as PyTorch computed them.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::common::package;
+
 /// The folder with a subfolder per model.
 pub(crate) fn folder() -> PathBuf {
-    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
-    std::env::var_os("GRADUS_GOLDENS").map_or_else(ours, PathBuf::from)
+    std::env::var_os("GRADUS_GOLDENS").map_or_else(|| package("tests/goldens"), PathBuf::from)
 }
 
 /// The names of all models in the folder.
