@@ -134,8 +134,8 @@ fn a_setting_without_effect_does_not_end_a_run_that_is_under_way() {
     let path = folder.path().join("idle.toml");
     std::fs::write(&path, toml::to_string(&with(&run, "sft", "loss.clip_low", "0.1")).unwrap()).unwrap();
     assert!(TrainConfig::read(&path).unwrap_err().to_string().contains("loss.clip_low: "));
-    go(run);
-    go(TrainConfig::read(&path).unwrap());
+    go(&run);
+    go(&TrainConfig::read(&path).unwrap());
 }
 
 #[test]
