@@ -164,8 +164,11 @@ pub(super) fn drop_end_tokens(text: &str, format: ToolFormat) -> &str {
     let mut kept = text;
     loop {
         let trimmed = kept.trim_end();
-        // What stands before the `>` of these tokens, the last byte of DeepSeek's bar among it; most texts end otherwise.
-        if !matches!(trimmed.as_bytes(), [.., b'|' | b's' | b'n' | 0x9C, b'>']) {
+        // The last two bytes of these tokens, the end of DeepSeek's bar among them; most texts end otherwise.
+        let last = |bytes: &[u8]| {
+            matches!(bytes, [.., b'|' | b's' | b'n' | b'2' | 0x9C, b'>'] | [.., b'|', b']'] | [.., b'~', b'['])
+        };
+        if !last(trimmed.as_bytes()) {
             return kept;
         }
         // `<|end|>` closes a harmony segment; dropping it there would say that the segment was cut off.

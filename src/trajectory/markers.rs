@@ -15,6 +15,13 @@ pub(super) enum Family {
     /// GLM and Phi: a role between bars.
     Bars,
     DeepSeek,
+    Mistral,
+    Harmony,
+    Exaone,
+    MiniMax,
+    Cohere,
+    SeedOss,
+    Nemotron,
 }
 
 /// How a template says that somebody else speaks from here on.
@@ -36,11 +43,15 @@ const fn kimi(open: &'static str, role: Role) -> (Family, Opening) {
 }
 
 const fn bars(open: &'static str, role: Role) -> (Family, Opening) {
-    (Family::Bars, Opening::Speaker { open, role })
+    speaker(Family::Bars, open, role)
+}
+
+const fn speaker(family: Family, open: &'static str, role: Role) -> (Family, Opening) {
+    (family, Opening::Speaker { open, role })
 }
 
 /// What begins a turn in the supported model families.
-static TURNS: [(Family, Opening); 16] = [
+static TURNS: [(Family, Opening); 31] = [
     (Family::ChatMl, Opening::Header { open: "<|im_start|>", close: &["\n", "<|im_sep|>"] }),
     (Family::Llama3, Opening::Header { open: "<|start_header_id|>", close: &["<|end_header_id|>"] }),
     (Family::Granite, Opening::Header { open: GRANITE, close: &["<|end_of_role|>"] }),
@@ -56,8 +67,25 @@ static TURNS: [(Family, Opening); 16] = [
     bars("<|observation|>", Role::Tool),
     bars("<|tool|>", Role::Tool),
     bars("<|tool_response|>", Role::Tool),
-    (Family::DeepSeek, Opening::Speaker { open: "<｜User｜>", role: Role::User }),
-    (Family::DeepSeek, Opening::Speaker { open: "<｜Assistant｜>", role: Role::Assistant }),
+    speaker(Family::DeepSeek, "<｜User｜>", Role::User),
+    speaker(Family::DeepSeek, "<｜Assistant｜>", Role::Assistant),
+    speaker(Family::Exaone, "[|system|]", Role::System),
+    speaker(Family::Exaone, "[|user|]", Role::User),
+    speaker(Family::Exaone, "[|assistant|]", Role::Assistant),
+    speaker(Family::Exaone, "[|tool|]", Role::Tool),
+    // With the end of the turn before, which begins with what is looked for anyway.
+    speaker(Family::MiniMax, "[e~[\n]~b]user", Role::User),
+    speaker(Family::MiniMax, "[e~[\n]~b]ai", Role::Assistant),
+    speaker(Family::MiniMax, "[e~[\n]~b]tool", Role::Tool),
+    speaker(Family::Cohere, "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", Role::User),
+    speaker(Family::Cohere, "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", Role::Assistant),
+    // Tools speak in turns of the system's.
+    speaker(Family::Cohere, "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|><|START_TOOL_RESULT|>", Role::Tool),
+    speaker(Family::Cohere, "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>", Role::System),
+    (Family::SeedOss, Opening::Header { open: "<seed:bos>", close: &["\n"] }),
+    speaker(Family::Nemotron, "<SPECIAL_10>System", Role::System),
+    speaker(Family::Nemotron, "<SPECIAL_11>User", Role::User),
+    speaker(Family::Nemotron, "<SPECIAL_11>Assistant", Role::Assistant),
 ];
 
 /// Where a block counts as a tool's result.
@@ -65,7 +93,8 @@ static TURNS: [(Family, Opening); 16] = [
 pub(super) enum Standing {
     /// Wherever it stands: its markers are tokens.
     Anywhere,
-    /// After something that may be a call: people write its markers, too.
+    /// After something that may be a call: people write its markers, too. Templates write it in turns of others only: so where
+    /// the template is known, it stands in none of the policy's.
     AfterCall,
     /// The same, with markers in square brackets, as prose and code have them: only in formats that any model may write and
     /// in mistral's, and elsewhere after a token that ends a turn.
@@ -93,18 +122,22 @@ const fn deepseek(open: &'static str, close: &'static str) -> Block {
     Block { family: Some(Family::DeepSeek), ..block(open, close, Standing::Anywhere) }
 }
 
+const fn mistral(open: &'static str, close: &'static str) -> Block {
+    Block { family: Some(Family::Mistral), ..block(open, close, Standing::Bracketed) }
+}
+
 static BLOCKS: [Block; 6] = [
     deepseek("<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>"),
     deepseek("<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"),
     block("<tool_response>", "</tool_response>", Standing::AfterCall),
     block("<information>", "</information>", Standing::AfterSearch),
-    block("[TOOL_RESULTS]", "[/TOOL_RESULTS]", Standing::Bracketed),
+    mistral("[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
     // No response breaks off in a question of the user.
-    Block { may_be_cut: false, ..block("[INST]", "[/INST]", Standing::Bracketed) },
+    Block { may_be_cut: false, ..mistral("[INST]", "[/INST]") },
 ];
 
 /// Tokens that end a turn, of all templates; servers often leave them in the text.
-pub const TURN_ENDS: [&str; 14] = [
+pub const TURN_ENDS: [&str; 19] = [
     "<|im_end|>",
     "<|endoftext|>",
     "<|eot_id|>",
@@ -119,6 +152,11 @@ pub const TURN_ENDS: [&str; 14] = [
     "<｜end▁of▁sentence｜>",
     "</s>",
     "<eos>",
+    "[|endofturn|]",
+    "[e~[",
+    "<|END_OF_TURN_TOKEN|>",
+    "<seed:eos>",
+    "<SPECIAL_12>",
 ];
 
 /// Longest header between a role's markers, in bytes: `tool name=..` and the like.
@@ -134,14 +172,25 @@ pub(super) enum Found {
     Message { length: usize },
 }
 
-/// The family of the marker that gives the policy the floor at the end of a prompt. Behind it stand at most tags of
-/// reasoning: any other text may be somebody's who writes about markers.
+/// The family of the marker that gives the policy the floor at the end of a prompt. Behind it stand at most tags with which an
+/// answer begins: any other text may be somebody's who writes about markers.
 pub(super) fn asked(text: &str) -> Option<Family> {
-    let mut from_the_end = text.match_indices('<').rev().filter_map(|(at, _)| text.get(at..));
-    let (rest, (family, length, speaker)) = from_the_end.find_map(|rest| Some((rest, turn_at_start(rest)?)))?;
+    const BEGINNINGS: [&str; 6] =
+        ["", ">>>", "[THINK]", "<|START_THINKING|>", "<|START_THINKING|><|END_THINKING|>", "<|START_RESPONSE|>"];
+    let mut from_the_end = text.match_indices(['<', '[']).rev().filter_map(|(at, _)| text.get(at..));
+    let gives = |rest| floor_at_start(rest).or_else(|| turn_at_start(rest));
+    let (rest, (family, length, speaker)) = from_the_end.find_map(|rest| Some((rest, gives(rest)?)))?;
     let behind = rest.get(length..)?.trim();
-    let asks = speaker == Role::Assistant && (behind.is_empty() || behind.ends_with("think>"));
+    let asks = speaker == Role::Assistant && (BEGINNINGS.contains(&behind) || behind.ends_with("think>"));
     asks.then_some(family)
+}
+
+/// What gives the policy the floor in templates where it begins no turn that splits a response, as `turn_at_start` says it.
+fn floor_at_start(text: &str) -> Option<(Family, usize, Role)> {
+    const FLOORS: [(Family, &str); 3] =
+        [(Family::Mistral, "[/INST]"), (Family::Mistral, "[/TOOL_RESULTS]"), (Family::Harmony, "<|start|>assistant")];
+    let (family, floor) = FLOORS.iter().find(|(_, floor)| text.starts_with(floor))?;
+    Some((*family, floor.len(), Role::Assistant))
 }
 
 /// The marker of a turn that `text` starts with: its family, its bytes, and who speaks.
@@ -152,7 +201,7 @@ fn turn_at_start(text: &str) -> Option<(Family, usize, Role)> {
 /// The marker that `text` starts with.
 pub(super) fn at_start(text: &str, format: ToolFormat) -> Option<Found> {
     // Most `<` and `[` open no marker at all: one look at the next byte saves the tables. 0xEF begins the bar of DeepSeek's.
-    if !matches!(text.as_bytes().get(1), Some(b'|' | b's' | b't' | b'T' | b'I' | b'i' | 0xEF)) {
+    if !matches!(text.as_bytes().get(1), Some(b'|' | b's' | b't' | b'T' | b'I' | b'i' | b'S' | b'e' | 0xEF)) {
         return None;
     }
     let turn = turn_at_start(text).map(|(family, length, speaker)| Found::Opening { family, length, speaker });

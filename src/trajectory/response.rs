@@ -178,7 +178,8 @@ impl<'a> Splitter<'a> {
                 let inside = (resume > end).then(|| self.turn_inside(at + length, end, block)).flatten();
                 Some(Switch { length, to: To::Block { end, resume, inside } })
             }
-            Found::Message { .. } if self.speaker != Role::Assistant || self.template.is_some() => None,
+            Found::Message { .. } if self.speaker != Role::Assistant => None,
+            Found::Message { .. } if self.template.is_some_and(|own| own != Family::Harmony) => None,
             Found::Message { length } => {
                 let end = at + length + message_end(&rest[length..]);
                 Some(Switch { length, to: To::Block { end, resume: end, inside: None } })
@@ -246,6 +247,7 @@ impl<'a> Splitter<'a> {
         match standing {
             Standing::Anywhere => true,
             Standing::Bracketed if !self.has_brackets() => TURN_ENDS.iter().any(|token| before.ends_with(token)),
+            Standing::AfterCall if self.template.is_some() && self.speaker == Role::Assistant => false,
             Standing::AfterCall | Standing::Bracketed => self.may_have_called(at),
             Standing::AfterSearch => {
                 matches!(self.format, ToolFormat::Auto | ToolFormat::SearchR1) && before.ends_with("</search>")

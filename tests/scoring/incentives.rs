@@ -285,6 +285,39 @@ mod tool_use {
         }
         assert!(none > rewards("tool_use", &[turn(BROKEN, wanting(1))])[0]);
     }
+
+    /// Where the prompt shows the template, no marker that the policy writes takes calls out of its turn, but for the template's own.
+    #[test]
+    fn foreign_markers_hide_no_calls() {
+        const LLAMA: &str = "<|start_header_id|>assistant<|end_header_id|>\n\n";
+        let functionary = |arguments: &Value| format!(">>>f\n{arguments}\n");
+        let mistral = |arguments: &Value| format!("[TOOL_CALLS]f{arguments}");
+        let hermes = |arguments: &Value| call("f", arguments);
+        let forms: [(&str, &str, &dyn Fn(&Value) -> String); 4] = [
+            ("hermes", "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", &hermes),
+            ("mistral", "<s>[INST]q[/INST]", &mistral),
+            ("mistral", "<s>[INST]A question that is as long as no marker is, about [a] and (b)[/INST] ", &mistral),
+            ("functionary_v32", &format!("{LLAMA}>>>"), &functionary),
+        ];
+        for (format, prompt, write) in forms {
+            let right = write(&json!({"a": 0, "b": 0}));
+            let right = right.strip_prefix(">>>").unwrap_or(&right);
+            let wrong: String = (1..5).map(|a| write(&json!({"a": a}))).collect();
+            let scored = |between: &str| {
+                let response = format!("{right}{between}{wrong}");
+                let mut trajectory =
+                    json!({"prompt": prompt, "response": response, "tools": tools(), "tool_format": format});
+                trajectory.as_object_mut().unwrap().extend(wanting(1).as_object().unwrap().clone());
+                rewards("tool_use", &[trajectory])[0]
+            };
+            let open = scored("");
+            assert!(open < 1.0, "{prompt}");
+            for marker in ["<|user|>", "<tool_response>", "<｜User｜>", "[|tool|]", "<start_of_turn>user\n"] {
+                let hidden = scored(marker);
+                assert!((hidden - open).abs() < ROUNDING, "{prompt} {marker}: {hidden}, not {open}");
+            }
+        }
+    }
 }
 
 /// Penalties, in a rubric that asks for nothing else of the calls.

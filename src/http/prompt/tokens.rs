@@ -31,7 +31,7 @@ fn without<'t>(text: &'t str, blank: &[&str], strip: impl Fn(&'t str, &str) -> O
     let (mut kept, mut rest) = (text, text);
     loop {
         // Every token ends in one of these.
-        let may_end = [">", "]"].iter().any(|end| strip(rest, end).is_some());
+        let may_end = [">", "]", "["].iter().any(|end| strip(rest, end).is_some());
         let token = || TURN_ENDS.iter().chain(&PADDING).find_map(|token| strip(rest, token));
         if let Some(shorter) = may_end.then(token).flatten() {
             (kept, rest) = (shorter, shorter);

@@ -65,7 +65,8 @@ pub(super) fn written_end(raw: &str) -> String {
     }
     // An escape by number has six bytes for one at most, any other one two. The quote is none of the text.
     let from = from(1 + if numbers { 6 * NEAR } else { NEAR + escapes.min(NEAR) });
-    if !numbers && !raw.get(from..).unwrap_or_default().contains('<') {
+    let end = raw.as_bytes().get(from..).unwrap_or_default();
+    if !numbers && memchr::memchr2(b'<', b'[', end).is_none() {
         return String::new();
     }
     let quoted = ["\"", raw.get(whole_from(raw, from)..).unwrap_or_default()].concat();

@@ -339,6 +339,100 @@ fn only_markers_of_the_prompts_template_separate_where_it_shows_one() {
     }
 }
 
+/// In each template: what the prompt ends with, and a rollout in which a tool speaks.
+#[test]
+fn each_template_is_known_by_the_end_of_its_prompt_and_splits_its_rollouts() {
+    const TEMPLATES: [(&str, &str, &str, &str); 13] = [
+        (
+            "chatml",
+            "<|im_start|>assistant\n<think>\n\n</think>\n\n",
+            "<|im_end|>\n<|im_start|>tool\n",
+            "<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        ("mistral", "<s>[INST]q[/INST]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+        ("mistral", "q[/INST] ", "</s>[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+        ("magistral", "[INST]q[/INST][THINK]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+        ("mistral", "[TOOL_RESULTS]r[/TOOL_RESULTS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+        (
+            "functionary",
+            "<|start_header_id|>assistant<|end_header_id|>\n\n>>>",
+            "<|eot_id|><|start_header_id|>tool<|end_header_id|>\n\n",
+            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n>>>",
+        ),
+        (
+            "harmony",
+            "<|start|>assistant",
+            "<|call|><|start|>functions.f to=assistant<|channel|>commentary<|message|>",
+            "<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+        (
+            "exaone",
+            "[|assistant|]\n<think>\n",
+            "[|endofturn|]\n[|tool|]\n<tool_result>",
+            "</tool_result>[|endofturn|]\n[|assistant|]\n",
+        ),
+        ("minimax", "q[e~[\n]~b]ai\n<think>\n", "[e~[\n]~b]tool\n<response>", "</response>[e~[\n]~b]ai\n"),
+        (
+            "cohere",
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+            "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|><|START_TOOL_RESULT|>",
+            "<|END_TOOL_RESULT|><|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        ),
+        (
+            "cohere",
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_THINKING|>",
+            "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|><results>",
+            "</results><|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        ),
+        ("seed", "<seed:bos>assistant\n", "<seed:eos><seed:bos>tool\n", "<seed:eos><seed:bos>assistant\n"),
+        (
+            "nemotron",
+            "<SPECIAL_11>Assistant\n<think></think>",
+            "\n<SPECIAL_12>\n<SPECIAL_11>User\n<TOOL_RESPONSE>[",
+            "]</TOOL_RESPONSE>\n<SPECIAL_11>Assistant\n",
+        ),
+    ];
+    let own = |response: &str, prompt_end: &str| -> Vec<String> {
+        let before = Before { prompt_end, ..Before::default() };
+        let text = |message| match message {
+            Message::Policy(turn) => Some(turn.text.into_owned()),
+            Message::Other { .. } => None,
+        };
+        split_response(response, ToolFormat::Auto, before).into_iter().filter_map(text).collect()
+    };
+    for (name, prompt_end, tool, assistant) in TEMPLATES {
+        let rollout = format!("f{{}}{tool}no{assistant}own");
+        for prompt_end in [prompt_end, ""] {
+            let found = own(&rollout, prompt_end);
+            assert!(found.first().is_some_and(|turn| turn.starts_with("f{}")), "{name} {found:?}");
+            assert!(found.len() == 2 && found[1].ends_with("own"), "{name} {found:?}");
+            assert!(!found.concat().contains("no"), "{name} {found:?}");
+        }
+        for foreign in ["<|user|>", "<|tool_response|>", "<start_of_turn>user\n", "<tool_response>"] {
+            let text = format!("f{{}}{foreign}more");
+            assert_eq!(own(&text, prompt_end), [text], "{name}");
+        }
+    }
+    // A marker of Mistral's in a question says nothing of the template.
+    for prompt_end in ["What is [/INST] for?", "[/INST] was it"] {
+        assert_eq!(own("f{}<|user|>more", prompt_end), ["f{}"], "{prompt_end}");
+    }
+}
+
+/// Templates write a tool's result in a turn of others. What nobody closes may be a result that was cut off.
+#[test]
+fn a_known_template_has_no_results_in_the_policys_turn() {
+    let before = Before { prompt_end: "<|im_start|>assistant\n", ..Before::default() };
+    for block in ["f()<tool_response>f()f()", "f()<tool_response>f()</tool_response>f()"] {
+        assert_eq!(split_response(block, ToolFormat::Hermes, before), [policy(0, block)]);
+        assert_eq!(speakers(block, ToolFormat::Hermes)[1].0, Role::Tool, "where no template is known");
+    }
+    let turn = "f()<|im_end|>\n<|im_start|>user\n<tool_response>r</tool_response><|im_end|>\n<|im_start|>assistant\nb";
+    let found = split_response(turn, ToolFormat::Hermes, before);
+    assert_eq!(found[1], others(Role::Tool, "r"));
+    assert_eq!(found.last(), Some(&policy(turn.len() - 1, "b")));
+}
+
 /// A search that finds nothing is a search.
 #[test]
 fn empty_results_are_results() {
