@@ -83,7 +83,8 @@ fn strip_character(raw: &str, character: char) -> Option<&str> {
         let number = u32::from_str_radix(escape.strip_prefix("\\u")?, 16).ok()?;
         Some(rest).filter(|_| number == u32::from(character)).filter(is_whole)
     };
-    plain().or_else(short).or_else(number)
+    // A digit may be the last of an escape's number.
+    number().or_else(plain).or_else(short)
 }
 
 #[cfg(test)]
