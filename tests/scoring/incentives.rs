@@ -314,7 +314,8 @@ mod tool_use {
             assert!(open < 1.0, "{prompt}");
             for marker in ["<|user|>", "<tool_response>", "<｜User｜>", "[|tool|]", "<start_of_turn>user\n"] {
                 let hidden = scored(marker);
-                assert!((hidden - open).abs() < ROUNDING, "{prompt} {marker}: {hidden}, not {open}");
+                // It may break the call before it.
+                assert!(hidden < open + ROUNDING, "{prompt} {marker}: {hidden}, not {open}");
             }
         }
     }
