@@ -32,6 +32,8 @@ pub(super) struct Segment<'t> {
     role: &'t str,
     channel: Option<&'t str>,
     recipient: Option<&'t str>,
+    /// Whether the header holds what belongs in none.
+    surplus: bool,
 }
 
 /// The parser of the format.
@@ -83,11 +85,12 @@ pub(super) fn last_final(text: &str) -> Option<Range<usize>> {
     last
 }
 
-/// Whether the assistant says something in a channel or to somebody, as its template has it.
+/// Whether the assistant says something in a channel or to somebody, as its template has it: what stands between the markers of
+/// a header may else be calls of another format.
 pub(super) fn speaks(text: &str) -> bool {
     let mut at = 0;
     while let Some(segment) = next_segment(text, at) {
-        let addressed = segment.channel.is_some() || segment.recipient.is_some();
+        let addressed = !segment.surplus && (segment.channel.is_some() || segment.recipient.is_some());
         match segment.body {
             Some(_) if segment.is_assistant() && addressed => return true,
             Some(body) => at = segment.end(text, body),
@@ -156,6 +159,10 @@ fn first_segment(text: &str, before: usize) -> Option<Segment<'_>> {
         return None;
     }
     let mut segment = segment(text, blank, blank);
+    // Of `<|start|>assistant` only the marker may be missing, or all of it.
+    if !matches!(segment.role, "assistant" | "") && !segment.role.starts_with("to=") {
+        segment.surplus = true;
+    }
     // An empty header without a body is no segment; taking it for one would be no step forward.
     if segment.body.is_none() && segment.header_end == blank {
         return None;
@@ -183,7 +190,27 @@ fn segment(text: &str, at: usize, header: usize) -> Segment<'_> {
         role: words_of(role_part).next().unwrap_or_default(),
         channel: words_of(channel_part).next(),
         recipient,
+        surplus: has_surplus(role_part, channel_part),
     }
+}
+
+/// Whether the two parts of a header, which is one line, hold more than a role and a channel, one recipient and one type.
+fn has_surplus(role_part: &str, channel_part: &str) -> bool {
+    let (mut recipients, mut types) = (0, 0);
+    for part in [role_part, channel_part] {
+        for (index, word) in words_of(part).enumerate() {
+            let constrained = word.strip_prefix("|constrain|>");
+            if word.starts_with("to=") {
+                recipients += 1;
+            } else if index > 0 || constrained.is_some() {
+                types += usize::from(constrained != Some(""));
+            }
+            if constrained.unwrap_or(word).contains(['{', '[', '(', '>']) {
+                return true;
+            }
+        }
+    }
+    recipients > 1 || types > 1 || role_part.contains('\n') || channel_part.contains('\n')
 }
 
 fn words_of(part: &str) -> impl Iterator<Item = &str> {
@@ -192,7 +219,12 @@ fn words_of(part: &str) -> impl Iterator<Item = &str> {
 
 /// Reads a call's body (H5); where the next segment is looked for.
 fn call_body<'t>(scan: &mut Scan<'t, '_>, segment: Segment<'t>, name: &'t str, body: usize) -> usize {
-    let (call, end, repairs) = match read_body(scan, name, body) {
+    let what = "the header of a call holds more than a role, a recipient, a channel and a type";
+    let read = match read_body(scan, name, body) {
+        Ok(_) if segment.surplus => Err(Fault::new(ErrorCode::UnexpectedText, segment.header_end, what)),
+        read => read,
+    };
+    let (call, end, repairs) = match read {
         Ok(Reading { call, end, repairs }) => (call, end, repairs),
         Err(fault) => (Err(fault.named(Some(name))), body_end(scan.text, body), Vec::new()),
     };
