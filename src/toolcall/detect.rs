@@ -57,23 +57,31 @@ impl<'t> Search<'t> {
         Self { text, from: 0, tag, passed: Vec::new(), has_function, closes_list, is_deepseek_v3 }
     }
 
-    /// The format of the first marker; where that promises nothing, of the first other one that does, if it keeps it: a word of
-    /// another format would hide every call.
+    /// The format of the first marker; where that promises nothing, of the first other one that does: a word of another format
+    /// would hide every call. What stands in Mistral's brackets is looked at last.
     fn format(mut self) -> Option<ToolFormat> {
         let first = self.first_marker()?;
         if !is_quiet(self.text, first) {
             return Some(first.format);
         }
-        let mut latest = first.format;
+        let (from, tag) = (self.from, self.tag);
+        let behind = self.other(first.format, Brackets::Passed);
+        self.resume(from, tag);
+        behind.or_else(|| self.other(first.format, Brackets::Searched)).or(Some(first.format))
+    }
+
+    /// The format of the first marker of another one than `first` with an attempt that is more than a word.
+    fn other(&mut self, first: ToolFormat, brackets: Brackets) -> Option<ToolFormat> {
+        self.passed.clear();
+        let mut latest = first;
         loop {
-            if latest == ToolFormat::Mistral {
+            if latest == ToolFormat::Mistral && brackets == Brackets::Passed {
                 let from = find(self.text.as_bytes(), "[/THINK]").unwrap_or_default();
                 self.resume(from.max(self.from), self.tag);
             }
             self.passed.push(latest);
-            let Some(next) = self.first_marker() else { return Some(first.format) };
-            latest = next.format;
-            if holds(self.text, latest).attempts.iter().any(goes_on) {
+            latest = self.first_marker()?.format;
+            if holds(self.text, latest).attempts.iter().any(|attempt| goes_on(latest, attempt)) {
                 return Some(latest);
             }
         }
@@ -213,10 +221,12 @@ fn of_tool_call(text: &str, inside: &str) -> ToolFormat {
     if is_list || inside.starts_with('{') { ToolFormat::Hermes } else { ToolFormat::Glm45 }
 }
 
-/// Whether an attempt is more than the word of somebody who only writes about its format: he opens no call, or does not go on.
-fn goes_on(attempt: &Attempt<'_>) -> bool {
+/// Whether an attempt is more than the word of somebody who only writes about it: `<search>` is an element of HTML, and an action
+/// may be any. The other markers are nobody's words, and what breaks behind one is no less an attempt where another one precedes it.
+fn goes_on(format: ToolFormat, attempt: &Attempt<'_>) -> bool {
     use ErrorCode::{MissingArguments, MissingCloser, Truncated};
-    attempt.result.as_ref().err().is_none_or(|e| !matches!(e.code, MissingArguments | MissingCloser | Truncated))
+    !matches!(format, ToolFormat::SearchR1 | ToolFormat::React)
+        || attempt.result.as_ref().err().is_none_or(|e| !matches!(e.code, MissingArguments | MissingCloser | Truncated))
 }
 
 /// Whether nothing in a text is what this marker promises. Few can be, and only where something stands before them: most texts are
@@ -253,6 +263,13 @@ fn holds(text: &str, format: ToolFormat) -> Parsed<'_> {
 enum Tag {
     NoneMet,
     Met,
+}
+
+/// Whether calls are looked for in `[THINK]..[/THINK]`, which is reasoning only where the text is Mistral's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Brackets {
+    Passed,
+    Searched,
 }
 
 /// A marker outside reasoning.
