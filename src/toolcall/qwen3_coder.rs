@@ -1,7 +1,7 @@
 //! `qwen3_coder`: a function and its parameters, each in tags that name it (rules X1 to X5). In: a [`Scan`]; out: its attempts.
 
 use std::borrow::Cow;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 
 use memchr::memchr;
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use super::cursor::Cursor;
 use super::react::starts_line;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::tagged::record;
+use super::tagged::{record, unopened};
 use super::xml::{Frame, MARKERS, insert, unclosed};
 use super::{Call, ErrorCode, Repair, lenient, typed};
 
@@ -43,7 +43,7 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
             Ok(Reading { call: Ok(call), end, repairs })
                 if has_parameters(&call) || !repairs.contains(&Repair::MissingCloser) =>
             {
-                unopened(scan, at..end, call, repairs);
+                unopened(scan, at..end, (call, repairs), "`<function=` without `<tool_call>` before it");
                 walk.resume(end);
             }
             // What breaks in it makes it no less an attempt, but somebody may write about it within a line.
@@ -56,17 +56,6 @@ pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
 /// Whether a call has parameters: a function without tags around it and without these is one that is only written about.
 fn has_parameters(call: &Call<'_>) -> bool {
     call.arguments.as_object().is_some_and(|arguments| !arguments.is_empty())
-}
-
-/// Records a block that lacks its first tag, and perhaps its last.
-fn unopened<'t>(scan: &mut Scan<'t, '_>, span: Range<usize>, call: Call<'t>, mut repairs: Vec<Repair>) {
-    if scan.tolerant() {
-        repairs.insert(0, Repair::MissingOpener);
-        scan.push(span, repairs, Ok(call));
-        return;
-    }
-    let fault = Fault::new(ErrorCode::UnexpectedText, span.start, "`<function=` without `<tool_call>` before it");
-    scan.push(span, Vec::new(), Err(fault.named(Some(&call.name))));
 }
 
 /// Whether the `<function=` at `at` is one whose parameters are tags: a name, and then a parameter, be it broken, or nothing.

@@ -1,13 +1,15 @@
 //! Calls in a section: `deepseek_v3`, `deepseek_v31` and `kimi_k2` (rules C2, D1, D2, K1). In: a [`Scan`]; out: its
 //! attempts.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
+use super::call::{Read, Reading};
 use super::codes::Fault;
 use super::cursor::Cursor;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::tagged::{Closing, closed, record};
+use super::tagged::{Closing, closed, record, unopened};
 use super::{ErrorCode, call};
 
 /// The markers of a format, and how a call starts.
@@ -74,10 +76,13 @@ struct Section {
 pub(super) fn sections(scan: &mut Scan<'_, '_>, syntax: &Syntax) {
     let mut walk = Walk::new([syntax.open, syntax.call.opener, syntax.close], Tags::Think, Stops::Openers);
     let mut section: Option<Section> = None;
+    // Whether there is a section besides the one that is open: one was met, or stands ahead.
+    let mut met = false;
+    let mut ahead = OnceCell::new();
     loop {
         let mark = walk.next(scan);
         if walk.take_restart() {
-            section = None;
+            (section, met, ahead) = (None, false, OnceCell::new());
         }
         let Some(Mark::Opener { which, at, end }) = mark else { break };
         section = match (which, section) {
@@ -85,6 +90,7 @@ pub(super) fn sections(scan: &mut Scan<'_, '_>, syntax: &Syntax) {
                 if let Some(open) = open {
                     leave(scan, open, at, syntax, Leaving::Unclosed);
                 }
+                met = true;
                 Some(Section { at, expect: Some(end), empty: true })
             }
             (1, Some(open)) => {
@@ -99,7 +105,12 @@ pub(super) fn sections(scan: &mut Scan<'_, '_>, syntax: &Syntax) {
                 leave(scan, open, at, syntax, Leaving::Closed(end));
                 None
             }
-            // A call or a closer outside a section is content.
+            // Where there is a section, servers run the calls around it, too.
+            (1, None) if met || *ahead.get_or_init(|| scan.rest(at).contains(syntax.open)) => {
+                walk.resume(call_outside(scan, at..end, syntax));
+                None
+            }
+            // Any other call or closer outside a section is content.
             (_, open) => open,
         };
     }
@@ -153,17 +164,33 @@ fn stray_text(scan: &mut Scan<'_, '_>, section: Section, at: usize, syntax: &Syn
     }
 }
 
-/// Reads a call; where the walk goes on.
+/// Reads and records a call; where the walk goes on.
 fn section_call(scan: &mut Scan<'_, '_>, opener: Range<usize>, syntax: &Syntax) -> usize {
-    let mut cursor = Cursor::new(scan.text, opener.end);
-    let read = head(&mut cursor, syntax).map_err(|fault| (fault, None)).and_then(|name| {
-        let mut reading = call::read_named(scan, name, cursor.at)?;
-        if syntax.head == Head::TypeNameFence {
-            reading.end = fence_end(scan.text, reading.end).map_err(|fault| (fault, Some(name)))?;
-        }
-        Ok(closed(scan, syntax.call, Closing::Required, reading))
-    });
+    let read = read_call(scan, opener.end, syntax);
     record(scan, opener, syntax.call, read)
+}
+
+/// Reads a call outside a section, and records it if it is whole; where the walk goes on.
+fn call_outside(scan: &mut Scan<'_, '_>, opener: Range<usize>, syntax: &Syntax) -> usize {
+    let room = scan.budget.room();
+    if let Ok(Reading { call: Ok(call), end, repairs }) = read_call(scan, opener.end, syntax) {
+        let what = format!("a call outside of a section (`{}`)", syntax.open);
+        unopened(scan, opener.start..end, (call, repairs), what);
+        return end;
+    }
+    scan.budget.rewind(room);
+    opener.end
+}
+
+/// Reads a call behind its opener.
+fn read_call<'t>(scan: &Scan<'t, '_>, at: usize, syntax: &Syntax) -> Read<'t> {
+    let mut cursor = Cursor::new(scan.text, at);
+    let name = head(&mut cursor, syntax).map_err(|fault| (fault, None))?;
+    let mut reading = call::read_named(scan, name, cursor.at)?;
+    if syntax.head == Head::TypeNameFence {
+        reading.end = fence_end(scan.text, reading.end).map_err(|fault| (fault, Some(name)))?;
+    }
+    Ok(closed(scan, syntax.call, Closing::Required, reading))
 }
 
 /// The tool's name; afterwards the cursor stands where the arguments start.

@@ -1,6 +1,7 @@
 //! One call object between markers: `hermes`, `granite_20b_fc` and `internlm`; and closing a block, for every family
 //! whose blocks hold JSON. In: a [`Scan`]; out: its attempts.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::call::{self, Read, Reading};
@@ -8,7 +9,7 @@ use super::codes::Fault;
 use super::find::find;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::{ErrorCode, Repair, cursor};
+use super::{Call, ErrorCode, Repair, cursor};
 
 /// `<tool_call>{"name": .., "arguments": ..}</tool_call>`.
 pub(super) const HERMES: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
@@ -71,6 +72,22 @@ pub(super) fn record<'t>(scan: &mut Scan<'t, '_>, opener: Range<usize>, markers:
     };
     scan.fail(opener.start, opener.end, markers, stop, malformed);
     opener.end
+}
+
+/// Records a whole call that lacks the opener around it: malformed, but for tolerant parsing.
+pub(super) fn unopened<'t>(
+    scan: &mut Scan<'t, '_>,
+    span: Range<usize>,
+    (call, mut repairs): (Call<'t>, Vec<Repair>),
+    what: impl Into<Cow<'static, str>>,
+) {
+    if scan.tolerant() {
+        repairs.insert(0, Repair::MissingOpener);
+        scan.push(span, repairs, Ok(call));
+        return;
+    }
+    let fault = Fault::new(ErrorCode::UnexpectedText, span.start, what);
+    scan.push(span, Vec::new(), Err(fault.named(Some(&call.name))));
 }
 
 /// A reading with the closer behind it, or without a call where that is not as it should be.
