@@ -9,7 +9,6 @@ use super::find::find;
 use super::json;
 use super::pythonic::begins_call;
 use super::reasoning::Tags;
-use super::scan::Scan;
 
 /// What the elements of a list are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +44,9 @@ pub(super) enum Place {
 
 /// Where elements begin from `at` on, where this was to stand, at most one more than are looked at; and where another attempt
 /// begins, or the text ends.
-pub(super) fn starts(scan: &Scan<'_, '_>, shape: Shape, at: usize, place: Place) -> (Vec<usize>, usize) {
+pub(super) fn starts(text: &str, shape: Shape, (at, place): (usize, Place), most: usize) -> (Vec<usize>, usize) {
     let mut reader = Reader {
-        cursor: Cursor::new(scan.text, at),
+        cursor: Cursor::new(text, at),
         shape,
         before: if shape.grammar == Grammar::BareObjects { b';' } else { b',' },
         object: None,
@@ -63,7 +62,7 @@ pub(super) fn starts(scan: &Scan<'_, '_>, shape: Shape, at: usize, place: Place)
         Place::Behind => reader.object = Some(at),
         Place::Element | Place::End => {}
     }
-    let end = reader.read(scan.max_calls);
+    let end = reader.read(most);
     (reader.starts, end)
 }
 

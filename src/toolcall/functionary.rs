@@ -8,10 +8,10 @@ use super::cursor::Cursor;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
 use super::tagged::{Closing, closed, record};
-use super::{ErrorCode, call};
+use super::{ErrorCode, blocks, call};
 
-const V31: Markers = Markers { opener: "<function=", closer: "</function>" };
-const V32: Markers = Markers { opener: ">>>", closer: "" };
+const V31: Markers = Markers { opener: "<function=", closer: "</function>", others: blocks::arguments };
+const V32: Markers = Markers { opener: ">>>", closer: "", others: blocks::arguments };
 
 /// `<function=name>{..}</function>` (U1).
 pub(super) fn v31(scan: &mut Scan<'_, '_>) {

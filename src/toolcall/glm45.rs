@@ -9,7 +9,7 @@ use super::codes::Fault;
 use super::cursor::Cursor;
 use super::find::find_iter;
 use super::reasoning::{Mark, Stops, Tags, Walk};
-use super::scan::Scan;
+use super::scan::{Markers, Scan};
 use super::tagged::record;
 use super::xml::{Frame, MARKERS, insert, unclosed};
 use super::{Call, ErrorCode, typed};
@@ -25,8 +25,19 @@ pub(super) fn glm45(scan: &mut Scan<'_, '_>) {
     while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
         let mut cursor = Cursor::new(scan.text, end);
         let read = read_block(scan, &mut cursor);
-        walk.resume(record(scan, at..end, MARKERS, read));
+        walk.resume(record(scan, at..end, Markers { others, ..MARKERS }, read));
     }
+}
+
+/// Where a name stands between the value of a pair and the next pair.
+fn others(text: &str, most: usize) -> Vec<usize> {
+    let name = |key: usize| {
+        let head = text.get(..key)?;
+        let (pairs, name) = head.split_at_checked(head.rfind('>')? + 1)?;
+        let blank = name.len() - name.trim_start().len();
+        (pairs.ends_with(VALUE_END) && blank < name.len()).then_some(pairs.len() + blank)
+    };
+    find_iter(text.as_bytes(), KEY).filter_map(name).take(most).collect()
 }
 
 fn read_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Read<'t> {

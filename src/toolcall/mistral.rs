@@ -8,12 +8,18 @@ use super::cursor::Cursor;
 use super::elements::{Grammar, Shape};
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::{ErrorCode, call, lists, tagged};
+use super::{ErrorCode, blocks, call, lists, tagged};
 
-const MARKERS: Markers = Markers { opener: "[TOOL_CALLS]", closer: "" };
+const MARKERS: Markers = Markers { opener: "[TOOL_CALLS]", closer: "", others };
 const LIST: Shape = Shape { grammar: Grammar::List, openers: &[MARKERS.opener], tags: Tags::ThinkAndBrackets };
 const ARGS: &str = "[ARGS]";
 const CALL_ID: &str = "[CALL_ID]";
+
+/// Of either form.
+fn others(text: &str, most: usize) -> Vec<usize> {
+    let listed = blocks::objects(text, most);
+    if listed.is_empty() { blocks::arguments(text, most) } else { listed }
+}
 
 /// The parser of the format.
 pub(super) fn mistral(scan: &mut Scan<'_, '_>) {

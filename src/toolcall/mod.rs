@@ -4,7 +4,7 @@
 //!
 //! - `scan` collects attempts, `reasoning` walks from marker to marker outside reasoning, `cursor` reads text;
 //! - `json` is strict JSON at an offset, `lenient` what tolerant parsing adds, `call` the call object, `written` what is recorded of a
-//!   list that breaks, with its `elements`;
+//!   list that breaks, with its `elements`, and `blocks` the calls in a block that does;
 //! - `detect` finds the format for `auto`, `broken` tells whether JSON that does not parse was to be a call; `answer`
 //!   finds the final answer in what is left.
 //!
@@ -17,6 +17,7 @@ mod budget;
 pub mod schema;
 pub mod tools;
 
+mod blocks;
 mod broken;
 mod call;
 mod codes;

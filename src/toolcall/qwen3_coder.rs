@@ -14,12 +14,12 @@ use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
 use super::tagged::{record, unopened};
 use super::xml::{Frame, MARKERS, insert, unclosed};
-use super::{Call, ErrorCode, Repair, lenient, typed};
+use super::{Call, ErrorCode, Repair, blocks, lenient, typed};
 
 const FUNCTION: &str = "<function=";
 const FUNCTION_END: &str = "</function>";
 /// Of a block that lacks its first tag.
-const FUNCTION_MARKERS: Markers = Markers { opener: FUNCTION, closer: FUNCTION_END };
+const FUNCTION_MARKERS: Markers = Markers { opener: FUNCTION, closer: FUNCTION_END, others: blocks::none };
 const PARAMETER: &str = "<parameter=";
 const PARAMETER_END: &str = "</parameter>";
 
@@ -28,13 +28,23 @@ const PARAMETER_END: &str = "</parameter>";
 pub(super) fn qwen3_coder(scan: &mut Scan<'_, '_>) {
     let mut walk = Walk::new([MARKERS.opener, FUNCTION], Tags::Think, Stops::Openers);
     let mut doomed = None;
+    // Whether a function was met in the malformed block.
+    let mut has_function = false;
     while let Some(Mark::Opener { which, at, end }) = walk.next(scan) {
         let opened = which == 0;
-        // What stands in a malformed block belongs to it.
-        let inside = scan.parsed.attempts.last().is_some_and(|attempt| at < attempt.span.end);
-        if !opened && (inside || !is_function(scan.text, at)) {
+        if !opened && !is_function(scan.text, at) {
             continue;
         }
+        // What stands in a malformed block belongs to it, and is an attempt behind its first function (G4).
+        let inside = scan.parsed.attempts.last().map(|attempt| attempt.span.end).filter(|end| !opened && at < *end);
+        if let Some(end) = inside {
+            if std::mem::replace(&mut has_function, true) {
+                let fault = Fault::new(ErrorCode::UnexpectedText, at, "another function between the tags of a call");
+                scan.push(at..end, Vec::new(), Err(fault.named(None)));
+            }
+            continue;
+        }
+        has_function = false;
         let mut cursor = Cursor::new(scan.text, if opened { end } else { at });
         let frame = if opened { Frame::Tags } else { Frame::None };
         let read = scan.budget.if_kept(|| read_block(scan, &mut cursor, frame, &mut doomed));
@@ -205,7 +215,6 @@ mod tests {
             ("<tool_call><function=></function></tool_call>", "bad_name"),
             ("<tool_call><function=f>x</function></tool_call>", "unexpected_text"),
             ("<tool_call><function=f></function>x</tool_call>", "unexpected_text"),
-            ("<tool_call><function=f></function><function=g></function></tool_call>", "unexpected_text"),
             ("<tool_call><function=f></function>", "missing_closer"),
             ("<tool_call><function=f><parameter=a>x", "truncated"),
             ("<tool_call><function=f", "truncated"),
@@ -213,6 +222,8 @@ mod tests {
         ] {
             assert_eq!(codes(Qwen3Coder, text), [code], "{text}");
         }
+        let two = "<tool_call><function=f></function><function=g></function></tool_call>";
+        assert_eq!(codes(Qwen3Coder, two), ["unexpected_text"; 2]);
         assert_eq!(tolerant(Qwen3Coder, "<tool_call><function=f></function>"), [vec!["missing_closer"]]);
         let text = "<tool_call><function=f>x<tool_call><function=g></function></tool_call>";
         assert_eq!(codes(Qwen3Coder, text), ["unexpected_text", "ok"]);

@@ -3,9 +3,11 @@
 
 use std::ops::Range;
 
+use super::blocks::Others;
 use super::budget::{Budget, Room};
 use super::codes::Fault;
 use super::find::find;
+use super::written::own_end;
 use super::{Attempt, Call, ErrorCode, Malformed, Offered, Options, Parsed, Repair};
 use crate::trajectory::{ParseMode, TURN_ENDS, ToolFormat};
 
@@ -29,6 +31,8 @@ pub(super) struct Markers {
     pub(super) opener: &'static str,
     /// Empty for a format without one.
     pub(super) closer: &'static str,
+    /// How the calls behind the first one begin in a block that breaks.
+    pub(super) others: Others,
 }
 
 impl<'t, 'o> Scan<'t, 'o> {
@@ -108,16 +112,26 @@ impl<'t, 'o> Scan<'t, 'o> {
     }
 
     /// Records a malformed attempt that starts at `at` and whose opening marker ends at `body`. It reaches to its closer
-    /// if that comes before the next opener, and otherwise to where reading stopped.
+    /// if that comes before the next opener, and otherwise to where reading stopped. Each other call in the block is an attempt, too.
     pub(super) fn fail(&mut self, at: usize, body: usize, markers: Markers, stop: usize, malformed: Malformed) {
         let rest = self.rest(body);
         let next = find(rest.as_bytes(), markers.opener).unwrap_or(rest.len());
         let own = rest.as_bytes().get(..next).unwrap_or_default();
-        let end = match find(own, markers.closer) {
-            Some(closer) if !markers.closer.is_empty() => body + closer + markers.closer.len(),
-            _ => self.text.floor_char_boundary(stop.clamp(body, body + next)),
+        let closer = find(own, markers.closer).filter(|_| !markers.closer.is_empty());
+        let block = rest.get(..closer.unwrap_or(next)).unwrap_or_default();
+        let others = (markers.others)(block, self.max_calls);
+        let end = match (closer, others.last()) {
+            (Some(closer), _) => body + closer + markers.closer.len(),
+            (None, Some(last)) => body + own_end(block, *last),
+            (None, None) => self.text.floor_char_boundary(stop.clamp(body, body + next)),
         };
-        self.push(at..end, Vec::new(), Err(malformed));
+        let mut start = at;
+        for other in others {
+            let next = body + other;
+            self.push(start..next, Vec::new(), Err(malformed.clone()));
+            start = next;
+        }
+        self.push(start..end, Vec::new(), Err(malformed));
     }
 
     /// Forgets every attempt: the text up to here turned out to be reasoning.

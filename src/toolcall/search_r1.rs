@@ -9,11 +9,11 @@ use super::codes::Fault;
 use super::find::find;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::{Call, ErrorCode, Repair};
+use super::{Call, ErrorCode, Repair, blocks};
 
-const SEARCH: Markers = Markers { opener: "<search>", closer: "</search>" };
-const INFORMATION: Markers = Markers { opener: "<information>", closer: "</information>" };
-const ANSWER: Markers = Markers { opener: "<answer>", closer: "</answer>" };
+const SEARCH: Markers = Markers { opener: "<search>", closer: "</search>", others: blocks::none };
+const INFORMATION: Markers = Markers { opener: "<information>", closer: "</information>", others: blocks::none };
+const ANSWER: Markers = Markers { opener: "<answer>", closer: "</answer>", others: blocks::none };
 
 /// The parser of the format.
 pub(super) fn search_r1(scan: &mut Scan<'_, '_>) {

@@ -10,7 +10,7 @@ use super::cursor::Cursor;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
 use super::tagged::{Closing, closed, record, unopened};
-use super::{ErrorCode, call};
+use super::{ErrorCode, blocks, call};
 
 /// The markers of a format, and how a call starts.
 pub(super) struct Syntax {
@@ -33,13 +33,18 @@ enum Head {
 }
 
 const DEEPSEEK_SEPARATOR: &str = "<｜tool▁sep｜>";
+const KIMI_SEPARATOR: &str = "<|tool_call_argument_begin|>";
 const FENCE: &str = "```";
 
 /// Per call `type<sep>name`, a newline and a fenced JSON block (D1).
 pub(super) const DEEPSEEK_V3: Syntax = Syntax {
     open: "<｜tool▁calls▁begin｜>",
     close: "<｜tool▁calls▁end｜>",
-    call: Markers { opener: "<｜tool▁call▁begin｜>", closer: "<｜tool▁call▁end｜>" },
+    call: Markers {
+        opener: "<｜tool▁call▁begin｜>",
+        closer: "<｜tool▁call▁end｜>",
+        others: |text, most| blocks::separated(text, DEEPSEEK_SEPARATOR, most),
+    },
     separator: DEEPSEEK_SEPARATOR,
     head: Head::TypeNameFence,
 };
@@ -51,8 +56,12 @@ pub(super) const DEEPSEEK_V31: Syntax = Syntax { head: Head::Name, ..DEEPSEEK_V3
 pub(super) const KIMI_K2: Syntax = Syntax {
     open: "<|tool_calls_section_begin|>",
     close: "<|tool_calls_section_end|>",
-    call: Markers { opener: "<|tool_call_begin|>", closer: "<|tool_call_end|>" },
-    separator: "<|tool_call_argument_begin|>",
+    call: Markers {
+        opener: "<|tool_call_begin|>",
+        closer: "<|tool_call_end|>",
+        others: |text, most| blocks::separated(text, KIMI_SEPARATOR, most),
+    },
+    separator: KIMI_SEPARATOR,
     head: Head::Id,
 };
 

@@ -9,13 +9,13 @@ use super::codes::Fault;
 use super::find::find;
 use super::reasoning::{Mark, Stops, Tags, Walk};
 use super::scan::{Markers, Scan};
-use super::{Call, ErrorCode, Repair, cursor};
+use super::{Call, ErrorCode, Repair, blocks, cursor};
 
 /// `<tool_call>{"name": .., "arguments": ..}</tool_call>`.
-pub(super) const HERMES: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>" };
+pub(super) const HERMES: Markers = Markers { opener: "<tool_call>", closer: "</tool_call>", others: blocks::objects };
 
 /// `<function_call>{"name": .., "arguments": ..}`, without a closer.
-pub(super) const GRANITE_20B_FC: Markers = Markers { opener: "<function_call>", closer: "" };
+pub(super) const GRANITE_20B_FC: Markers = Markers { opener: "<function_call>", closer: "", others: blocks::objects };
 
 /// The parser of formats with an object directly behind a marker.
 pub(super) fn objects(scan: &mut Scan<'_, '_>, markers: Markers) {
@@ -28,7 +28,7 @@ pub(super) fn objects(scan: &mut Scan<'_, '_>, markers: Markers) {
 /// `<|action_start|><|plugin|>{"name": .., "parameters": ..}<|action_end|>`.
 pub(super) fn internlm(scan: &mut Scan<'_, '_>) {
     const PLUGIN: &str = "<|plugin|>";
-    let markers = Markers { opener: "<|action_start|>", closer: "<|action_end|>" };
+    let markers = Markers { opener: "<|action_start|>", closer: "<|action_end|>", others: blocks::objects };
     let mut walk = Walk::new([markers.opener], Tags::Think, Stops::Openers);
     while let Some(Mark::Opener { at, end, .. }) = walk.next(scan) {
         let plugin = cursor::skip_blanks(scan.text, end);
@@ -107,7 +107,7 @@ fn close(
     closing: Closing,
     repairs: &mut Vec<Repair>,
 ) -> Result<usize, Fault> {
-    let Markers { opener, closer } = markers;
+    let Markers { opener, closer, .. } = markers;
     if closer.is_empty() {
         return Ok(end);
     }

@@ -44,7 +44,7 @@ pub(super) fn push(scan: &mut Scan<'_, '_>, start: usize, elements: Vec<Range<us
 /// where its brackets close, as far as that can be told without its strings.
 pub(super) fn elements(scan: &Scan<'_, '_>, shape: Shape, broken: Break) -> Vec<Range<usize>> {
     let Break { whole: mut elements, at, place, .. } = broken;
-    let (starts, end) = starts(scan, shape, at, place);
+    let (starts, end) = starts(scan.text, shape, (at, place), scan.max_calls);
     let text = scan.text.get(..end).unwrap_or_default();
     for (index, &start) in starts.iter().enumerate() {
         let end = starts.get(index + 1).map_or_else(|| own_end(text, start), |next| *next);
@@ -57,7 +57,7 @@ pub(super) fn elements(scan: &Scan<'_, '_>, shape: Shape, broken: Break) -> Vec<
 }
 
 /// Where the brackets of the element at `at` close, or the text ends.
-fn own_end(text: &str, at: usize) -> usize {
+pub(super) fn own_end(text: &str, at: usize) -> usize {
     let mut depth = 0_usize;
     for (place, byte) in text.bytes().enumerate().skip(at) {
         match byte {

@@ -8,10 +8,10 @@ use super::codes::Fault;
 use super::cursor::Cursor;
 use super::scan::{Markers, Scan};
 use super::tagged::HERMES;
-use super::{ErrorCode, Repair, lenient};
+use super::{ErrorCode, Repair, blocks, lenient};
 
 /// Around a call.
-pub(super) const MARKERS: Markers = HERMES;
+pub(super) const MARKERS: Markers = Markers { others: blocks::none, ..HERMES };
 
 /// What stands around the block that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
