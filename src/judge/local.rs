@@ -130,6 +130,7 @@ fn from_lm(error: impl std::borrow::Borrow<LmError>) -> Unavailable {
 }
 
 /// An error that says all there is to say in its own words.
+#[allow(clippy::needless_pass_by_value)] // `map_err` hands it over
 fn no_verdict(error: impl ToString) -> Unavailable {
     Unavailable::no_verdict(error.to_string())
 }

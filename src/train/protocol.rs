@@ -75,13 +75,13 @@ impl Protocol {
             Self { tokenizer, template, tools: listed(tools)?, ends, end: first, before_end: String::new(), asked };
         let question = protocol.render(&[Message { role: Role::User, text: "?".to_owned() }])?;
         // Behind nothing a text would begin as the first one does.
-        protocol.asked = Some(question.trusted_end()).filter(|end| !end.is_empty()).unwrap_or("\n").to_owned();
+        protocol.asked = Some(question.trusted_end()).filter(|end| !end.is_empty()).unwrap_or("\n").into();
         // The files name several in no order: Llama 3's first is not the one that ends its turns.
         if let Some(tail) = protocol.behind_turn(&[])?
             && let Some((end, at)) = protocol.end_of_turn(&tail)
         {
             protocol.end = end;
-            protocol.before_end = tail.text.get(..at.start).unwrap_or_default().to_owned();
+            protocol.before_end = tail.text.get(..at.start).unwrap_or_default().into();
         }
         Ok(protocol)
     }

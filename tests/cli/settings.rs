@@ -80,8 +80,11 @@ fn values_that_cannot_be_are_refused_with_the_limit() {
 fn a_log_filter_that_would_silence_everything_is_refused() {
     let gradus = Gradus::new();
     gradus.run(&["--log", "", "rubric", "list"]).exits(1).err_has("is no filter");
-    let config = gradus.file("gradus.toml", "log = \"loud\"
-");
+    let config = gradus.file(
+        "gradus.toml",
+        "log = \"loud\"
+",
+    );
     gradus.run(&["--config", &config, "rubric", "list"]).exits(1).err_has("`log` in the configuration file");
     for filter in ["warning", "nonsense", "warn,loud"] {
         let said = gradus.run_with(&["rubric", "list"], &[("GRADUS_LOG", filter)], "").exits(1).err;

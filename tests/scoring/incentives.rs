@@ -266,6 +266,38 @@ mod tool_use {
         assert!(paid[1] == 1.0 && paid[0] < 1.0 && paid[2] < 1.0, "{paid:?}");
     }
 
+    /// Wrong calls that are written in one block, which breaks, cost what they cost in a block each, and more.
+    #[test]
+    fn several_calls_in_one_broken_block_pay_no_more() {
+        let right = call("f", &json!({"a": 0, "b": 0}));
+        let wrong: Vec<_> = (1..4).map(|b| call("f", &json!({"a": 0, "b": b}))).collect();
+        let inside: Vec<_> =
+            wrong.iter().map(|call| call.replace("<tool_call>", "").replace("</tool_call>", "")).collect();
+        let blocks = [inside.join("\n"), format!("[{}]", inside.join(", ")), inside.join("\n").replacen('}', "", 1)];
+        let apart = rewards("tool_use", &[turn(&(right.clone() + &wrong.concat()), wanting(1))])[0];
+        for block in blocks {
+            for end in ["</tool_call>", ""] {
+                let together = format!("{right}<tool_call>{block}{end}");
+                let paid = rewards("tool_use", &[turn(&together, wanting(1))])[0];
+                assert!(paid <= apart + ROUNDING, "{together}: {paid}, and {apart} in a block each");
+            }
+        }
+    }
+
+    /// What names another format hides no call that breaks (G3).
+    #[test]
+    fn a_marker_of_another_format_hides_no_broken_call() {
+        for broken in [BROKEN.to_owned(), call("f", &json!({"a": 0, "b": 0})).replace("</tool_call>", "")] {
+            let least = rewards("tool_use", &[turn(&broken, wanting(1))])[0];
+            for before in
+                ["<|channel|> ", "<|start|>", ">>>all\n", "Observation:\nAction: ", "<answer><search>x</answer>"]
+            {
+                let paid = rewards("tool_use", &[turn(&(before.to_owned() + &broken), wanting(1))])[0];
+                assert!(paid <= least + ROUNDING, "{before}{broken}: {paid}, and {least} without it");
+            }
+        }
+    }
+
     /// What is taken back (T2), or addressed to nobody (H3), earns what no call earns.
     #[test]
     fn a_hidden_call_is_worth_none() {
@@ -289,11 +321,12 @@ mod tool_use {
     /// Where the prompt shows the template, no marker that the policy writes takes calls out of its turn, but for the template's own.
     #[test]
     fn foreign_markers_hide_no_calls() {
+        type Write<'a> = &'a dyn Fn(&Value) -> String;
         const LLAMA: &str = "<|start_header_id|>assistant<|end_header_id|>\n\n";
         let functionary = |arguments: &Value| format!(">>>f\n{arguments}\n");
         let mistral = |arguments: &Value| format!("[TOOL_CALLS]f{arguments}");
         let hermes = |arguments: &Value| call("f", arguments);
-        let forms: [(&str, &str, &dyn Fn(&Value) -> String); 4] = [
+        let forms: [(&str, &str, Write<'_>); 4] = [
             ("hermes", "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", &hermes),
             ("mistral", "<s>[INST]q[/INST]", &mistral),
             ("mistral", "<s>[INST]A question that is as long as no marker is, about [a] and (b)[/INST] ", &mistral),

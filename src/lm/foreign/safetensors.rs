@@ -151,10 +151,13 @@ fn refuse_unknown(config: &Map<String, Value>) -> Result<(), LmError> {
             return Err(passed_over(config, key));
         }
     }
-    const ROTATED: &str = "partial_rotary_factor";
     let whole = Value::from(1.0);
-    let read = config.get(ROTATED).filter(|factor| !factor.is_null()).unwrap_or(&whole);
-    if config.get("rope_parameters").and_then(|rope| rope.get(ROTATED)).is_some_and(|factor| factor != read) {
+    let read = config.get("partial_rotary_factor").filter(|factor| !factor.is_null()).unwrap_or(&whole);
+    if config
+        .get("rope_parameters")
+        .and_then(|rope| rope.get("partial_rotary_factor"))
+        .is_some_and(|factor| factor != read)
+    {
         return Err(passed_over(config, "rope_parameters"));
     }
     let head = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);

@@ -36,7 +36,7 @@ pub(super) fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> R
     let indent = indent.map(|indent| indent.min(MAX_INDENT));
     let python = Python { indent, between_items, behind_key, depth: 0, has_items: false };
     let text = if sort_keys == Some(true) {
-        let mut value = serde_json::to_value(value).map_err(unwritten)?;
+        let mut value = serde_json::to_value(value).map_err(|error| unwritten(&error))?;
         value.sort_all_objects();
         write(&value, python)?
     } else {
@@ -48,11 +48,11 @@ pub(super) fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> R
 
 fn write(value: &impl Serialize, formatter: Python) -> Result<String, Error> {
     let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, formatter)).map_err(unwritten)?;
-    String::from_utf8(bytes).map_err(unwritten)
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, formatter)).map_err(|error| unwritten(&error))?;
+    String::from_utf8(bytes).map_err(|error| unwritten(&error))
 }
 
-fn unwritten(error: impl ToString) -> Error {
+fn unwritten(error: &impl ToString) -> Error {
     Error::new(ErrorKind::BadSerialization, error.to_string())
 }
 

@@ -186,7 +186,7 @@ fn with_words(dir: &tempfile::TempDir, normalizer: &Value, pre_tokenizer: &Value
 const LINES: &str =
     "{% for message in messages %}{{ message.role }}:{{ message.content }}<|end|>\n{% endfor %}assistant:\n";
 
-/// As SentencePiece's: only what a text begins with, and what follows a space, begins with one.
+/// As `SentencePiece`'s: only what a text begins with, and what follows a space, begins with one.
 pub(in crate::train) fn words() -> Protocol {
     let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false});
     with_words(&files(LINES, &["<|end|>"], &["<|end|>"]), &Value::Null, &metaspace)
