@@ -157,10 +157,12 @@ impl WriteLoop<'_> {
         let entries: Vec<&Entry> = group.iter().map(|job| &job.entry).collect();
         let commits = self.transactions.commits;
         let outcomes = self.write_entries(&entries);
+        let upgraded = outcomes.iter().any(|outcome| matches!(outcome, Err(StoreError::Newer { .. })));
         if self.transactions.commits > commits {
             self.totals.failing.store(false, Ordering::Relaxed);
-        } else if self.transactions.is_moved() || group.iter().any(|job| !job.promised) {
-            // What waits for a file that does not come back is lost when the process ends: that is nothing to keep silent about.
+        } else if self.transactions.is_moved() || upgraded || group.iter().any(|job| !job.promised) {
+            // What waits for a file that does not come back is lost when the process ends, and what a newer program's database does
+            // not take at once: that is nothing to keep silent about.
             self.totals.failing.store(true, Ordering::Relaxed);
         }
         let moved = !outcomes.iter().all(|outcome| matches!(outcome, Err(error) if error.may_pass()));
@@ -360,6 +362,17 @@ mod tests {
         let counted = work_late(transactions(&place, 1000));
         assert_eq!((counted.batches, counted.lost_batches), (QUEUED as u64, 0));
         assert_eq!((counted.findings, counted.lost_findings), (1, 0));
+    }
+
+    #[test]
+    fn what_was_promised_to_a_database_that_is_newer_by_now_is_not_lost_in_silence() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::File(directory.path().join("gradus.db"));
+        let transactions = transactions(&place, 500);
+        Connection::open(place.path()).unwrap().execute_batch("PRAGMA user_version = 999").unwrap();
+        let totals = work_late(transactions);
+        assert_eq!((totals.batches.into_inner(), totals.lost_batches.into_inner()), (0, QUEUED as u64));
+        assert!(totals.failing.into_inner());
     }
 
     #[test]
