@@ -4,19 +4,20 @@
 use super::elements::{Grammar, Place, Shape, starts};
 use super::find::find_iter;
 use super::reasoning::Tags;
+use super::scan::Scan;
 
 /// Where calls behind the first one begin in the text of a block, ascending, at most as many as are looked at.
-pub(super) type Others = fn(&str, usize) -> Vec<usize>;
+pub(super) type Others = fn(&Scan<'_, '_>, &str) -> Vec<usize>;
 
 /// Of a format whose blocks hold no several calls.
-pub(super) fn none(_: &str, _: usize) -> Vec<usize> {
+pub(super) fn none(_: &Scan<'_, '_>, _: &str) -> Vec<usize> {
     Vec::new()
 }
 
 /// Of call objects.
-pub(super) fn objects(text: &str, most: usize) -> Vec<usize> {
+pub(super) fn objects(scan: &Scan<'_, '_>, text: &str) -> Vec<usize> {
     const SHAPE: Shape = Shape { grammar: Grammar::List, openers: &[], tags: Tags::Think };
-    let (starts, _) = starts(text, SHAPE, (0, Place::Behind), most);
+    let (starts, _) = starts(text, SHAPE, (0, Place::Behind), scan.max_calls);
     // What lacks its brace may be more of the object before it, but for its name.
     let is_object = |index: usize, start: usize| {
         let own = text.get(start..starts.get(index + 1).copied().unwrap_or(text.len())).unwrap_or_default();
@@ -28,12 +29,12 @@ pub(super) fn objects(text: &str, most: usize) -> Vec<usize> {
 
 /// Of arguments, before which a name may stand. Quotes are not followed, since one of them may be what is missing; braces are
 /// where only a comma tells arguments from the elements of a list in them.
-pub(super) fn arguments(text: &str, most: usize) -> Vec<usize> {
+pub(super) fn arguments(scan: &Scan<'_, '_>, text: &str) -> Vec<usize> {
     let (mut starts, mut depth) = (Vec::new(), 0_usize);
     for (at, byte) in text.bytes().enumerate() {
         match byte {
             b'{' => {
-                starts.extend(behind_arguments(text, at, depth).filter(|_| starts.len() < most));
+                starts.extend(behind_arguments(text, at, depth).filter(|_| starts.len() < scan.max_calls));
                 depth += 1;
             }
             b'}' => depth = depth.saturating_sub(1),
@@ -55,8 +56,8 @@ fn behind_arguments(text: &str, at: usize, depth: usize) -> Option<usize> {
 }
 
 /// Of calls that each have a separator behind their name.
-pub(super) fn separated(text: &str, separator: &'static str, most: usize) -> Vec<usize> {
-    let places = find_iter(text.as_bytes(), separator).skip(1).take(most);
+pub(super) fn separated(scan: &Scan<'_, '_>, text: &str, separator: &'static str) -> Vec<usize> {
+    let places = find_iter(text.as_bytes(), separator).skip(1).take(scan.max_calls);
     places.map(|at| without_name(text.get(..at).unwrap_or_default()).len()).collect()
 }
 

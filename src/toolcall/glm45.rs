@@ -29,15 +29,17 @@ pub(super) fn glm45(scan: &mut Scan<'_, '_>) {
     }
 }
 
-/// Where a name stands between the value of a pair and the next pair.
-fn others(text: &str, most: usize) -> Vec<usize> {
-    let name = |key: usize| {
-        let head = text.get(..key)?;
-        let (pairs, name) = head.split_at_checked(head.rfind('>')? + 1)?;
-        let blank = name.len() - name.trim_start().len();
-        (pairs.ends_with(VALUE_END) && blank < name.len()).then_some(pairs.len() + blank)
+/// Where a tool's name, the block's own or one that is offered, stands between the value of a pair and the next pair.
+fn others(scan: &Scan<'_, '_>, text: &str) -> Vec<usize> {
+    let own = text.split(['\n', '<']).next().unwrap_or_default().trim();
+    let begins = |key: usize| {
+        let head = text.get(..key)?.trim_end();
+        let (pairs, between) = head.split_at_checked(head.rfind('>')? + 1)?;
+        let name = between.trim_start();
+        let names = !name.is_empty() && (name == own || scan.offered.offers(name));
+        (names && pairs.ends_with(VALUE_END)).then_some(head.len() - name.len())
     };
-    find_iter(text.as_bytes(), KEY).filter_map(name).take(most).collect()
+    find_iter(text.as_bytes(), KEY).filter_map(begins).take(scan.max_calls).collect()
 }
 
 fn read_block<'t>(scan: &Scan<'t, '_>, cursor: &mut Cursor<'t>) -> Read<'t> {

@@ -16,9 +16,9 @@ const ARGS: &str = "[ARGS]";
 const CALL_ID: &str = "[CALL_ID]";
 
 /// Of either form.
-fn others(text: &str, most: usize) -> Vec<usize> {
-    let listed = blocks::objects(text, most);
-    if listed.is_empty() { blocks::arguments(text, most) } else { listed }
+fn others(scan: &Scan<'_, '_>, text: &str) -> Vec<usize> {
+    let listed = blocks::objects(scan, text);
+    if listed.is_empty() { blocks::arguments(scan, text) } else { listed }
 }
 
 /// The parser of the format.

@@ -119,7 +119,7 @@ impl<'t, 'o> Scan<'t, 'o> {
         let own = rest.as_bytes().get(..next).unwrap_or_default();
         let closer = find(own, markers.closer).filter(|_| !markers.closer.is_empty());
         let block = rest.get(..closer.unwrap_or(next)).unwrap_or_default();
-        let others = (markers.others)(block, self.max_calls);
+        let others = (markers.others)(self, block);
         let end = match (closer, others.last()) {
             (Some(closer), _) => body + closer + markers.closer.len(),
             (None, Some(last)) => body + own_end(block, *last),

@@ -43,7 +43,7 @@ pub(super) const DEEPSEEK_V3: Syntax = Syntax {
     call: Markers {
         opener: "<｜tool▁call▁begin｜>",
         closer: "<｜tool▁call▁end｜>",
-        others: |text, most| blocks::separated(text, DEEPSEEK_SEPARATOR, most),
+        others: |scan, text| blocks::separated(scan, text, DEEPSEEK_SEPARATOR),
     },
     separator: DEEPSEEK_SEPARATOR,
     head: Head::TypeNameFence,
@@ -59,7 +59,7 @@ pub(super) const KIMI_K2: Syntax = Syntax {
     call: Markers {
         opener: "<|tool_call_begin|>",
         closer: "<|tool_call_end|>",
-        others: |text, most| blocks::separated(text, KIMI_SEPARATOR, most),
+        others: |scan, text| blocks::separated(scan, text, KIMI_SEPARATOR),
     },
     separator: KIMI_SEPARATOR,
     head: Head::Id,
