@@ -149,6 +149,10 @@ impl Reader<'_> {
         let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.') || !c.is_ascii();
         let rest = start.rest();
         let word = rest.get(..rest.find(|c| !part(c)).unwrap_or(rest.len())).unwrap_or_default();
+        // An opener that begins as a word does may stand at its end.
+        let at_end = |opener: &&&str| rest.get(..=word.len()).is_some_and(|word| word.ends_with(**opener));
+        let opener = self.shape.openers.iter().find(at_end).map_or(0, |opener| opener.len() - 1);
+        let word = word.get(..word.len().saturating_sub(opener)).unwrap_or_default();
         self.cursor.at += word.len();
         if self.shape.grammar == Grammar::Calls {
             if matches!(self.before, b',' | b')' | b']') && begins_call(start) {
