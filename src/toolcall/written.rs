@@ -41,12 +41,19 @@ pub(super) fn push(scan: &mut Scan<'_, '_>, start: usize, elements: Vec<Range<us
 }
 
 /// The elements of a list that breaks, at most one more than are looked at. Each ends where the next one begins, and the last one
-/// where its brackets close, as far as that can be told without its strings.
+/// where its brackets close, as far as that can be told without its strings. Words alone are none of the only one: they are content.
 pub(super) fn elements(scan: &Scan<'_, '_>, shape: Shape, broken: Break) -> Vec<Range<usize>> {
     let Break { whole: mut elements, at, place, .. } = broken;
     let (starts, end) = starts(scan.text, shape, (at, place), scan.max_calls);
     let text = scan.text.get(..end).unwrap_or_default();
     for (index, &start) in starts.iter().enumerate() {
+        if starts.len() == 1
+            && elements.is_empty()
+            && !text.get(start..).is_some_and(|rest| rest.contains(['{', '[', '(']))
+        {
+            elements.push(start..start);
+            break;
+        }
         let end = starts.get(index + 1).map_or_else(|| own_end(text, start), |next| *next);
         let written = text.get(start..end).unwrap_or_default();
         let written = written.trim_end_matches(is_separator);

@@ -110,9 +110,6 @@ impl Run {
         let world = EpisodeContext { tools: exam.tools().clone(), environment, protocol: Arc::new(protocol), calls };
         let context = policy.decoder.config().context;
         let longest = longest_rollout(&world, &config, context)?;
-        if learns_by_reward || config.evaluation.every > 0 {
-            takes_results(&world, policy.files())?;
-        }
         let reference = learns_by_reward.then(|| policy.decoder.frozen()).transpose()?;
         let optimizer = AdamW::new(&policy.decoder, config.optimizer)?;
         let demonstrations = match config.algorithm {
@@ -139,6 +136,9 @@ impl Run {
         if let Some(saved) = saved.as_ref().filter(|_| !options.force) {
             unchanged(&saved.state, &state, &config)?;
             same_prompts(&saved.state, &world, config.algorithm)?;
+        }
+        if learns_by_reward || config.evaluation.every > 0 {
+            takes_results(&world, policy.files())?;
         }
         let earlier = saved.as_ref().map(|saved| &saved.state);
         let reads_other = |rubric: &&Rubric| earlier.is_some_and(|state| state.has_other_mastery(rubric));

@@ -3,8 +3,13 @@
 //! try again.
 
 use std::error::Error;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use async_openai::Client;
+use async_openai::config::Config as Api;
+use async_openai::error::OpenAIError;
+use async_openai::middleware::HttpRequestFactory;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
@@ -49,14 +54,12 @@ pub(super) fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, 
         .build()
 }
 
-/// One endpoint's addresses, key and client.
+/// One endpoint's address, key and client.
 #[derive(Debug)]
 pub(super) struct Transport {
-    client: reqwest::Client,
-    chat: String,
+    guarded: Guarded,
+    api: Client<Credentials>,
     classify: String,
-    headers: HeaderMap,
-    key: SecretString,
 }
 
 impl Transport {
@@ -75,8 +78,10 @@ impl Transport {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
-        let chat = format!("{}/chat/completions", address.root());
-        Ok(Self { client: client.clone(), chat, classify: address.classify(), headers, key: key.clone() })
+        let guarded = Guarded { client: client.clone(), key: key.clone() };
+        let credentials = Credentials { root: address.root().to_owned(), key: key.clone(), headers };
+        let api = Client::build(client.clone(), credentials).with_http_service(guarded.clone());
+        Ok(Self { guarded, api, classify: address.classify() })
     }
 
     /// Sends one request and reads its reply: valid JSON, and no more is known of it.
@@ -84,17 +89,76 @@ impl Transport {
     /// # Errors
     /// A broken connection, a status that is no success, a reply that is too long or no JSON.
     pub(super) async fn post(&self, route: Route, body: &Value) -> Result<Box<RawValue>, Failure> {
-        let url = match route {
-            Route::Chat => &self.chat,
-            Route::Classify => &self.classify,
-        };
-        let request = self.client.post(url).headers(self.headers.clone()).json(body);
-        let mut response = request.send().await.map_err(|error| connection(&error.without_url()))?;
+        match route {
+            Route::Chat => self.api.chat().create_byot(body).await.map_err(into_failure),
+            Route::Classify => {
+                let request = self
+                    .guarded
+                    .client
+                    .post(&self.classify)
+                    .headers(self.api.config().headers.clone())
+                    .json(body)
+                    .build()
+                    .map_err(|error| connection(&error.without_url()))?;
+                json_text(&self.guarded.fetch(request).await?)
+            }
+        }
+    }
+}
+
+impl Transport {
+    /// Takes the key out of words of a reply that go on: into messages, answers and what is kept of them.
+    pub(super) fn without_key(&self, words: String) -> String {
+        self.guarded.without_key(words)
+    }
+}
+
+/// What `async-openai` asks of a configuration. Its own ones read the environment.
+#[derive(Debug)]
+struct Credentials {
+    root: String,
+    key: SecretString,
+    headers: HeaderMap,
+}
+
+impl Api for Credentials {
+    fn headers(&self) -> HeaderMap {
+        self.headers.clone()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.root)
+    }
+
+    fn query(&self) -> Vec<(&str, &str)> {
+        Vec::new()
+    }
+
+    fn api_base(&self) -> &str {
+        &self.root
+    }
+
+    fn api_key(&self) -> &SecretString {
+        &self.key
+    }
+}
+
+/// Executes requests in place of `async-openai`'s own executor, which tries again by itself, reads replies of any length
+/// and loses `Retry-After`.
+#[derive(Debug, Clone)]
+struct Guarded {
+    client: reqwest::Client,
+    key: SecretString,
+}
+
+impl Guarded {
+    async fn fetch(&self, request: reqwest::Request) -> Result<Vec<u8>, Failure> {
+        let mut response = self.client.execute(request).await.map_err(|error| connection(&error.without_url()))?;
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
         let body = read(&mut response).await;
         if status.is_success() {
-            return json_text(&body?);
+            return body;
         }
         // What could be read of an error's body explains it; that it could not be read is no further failure.
         let said = self.without_key(said(&body.unwrap_or_default()));
@@ -105,9 +169,8 @@ impl Transport {
         })
     }
 
-    /// Takes the key out of words of a reply that go on: into messages, answers and what is kept of them. Not out of bytes:
-    /// there it may be written in many ways.
-    pub(super) fn without_key(&self, words: String) -> String {
+    /// Takes the key out of words that repeat it. Not out of bytes: there it may be written in many ways.
+    fn without_key(&self, words: String) -> String {
         let key = self.key.expose_secret();
         if key.len() < SECRET_CHARS {
             return words;
@@ -119,6 +182,43 @@ impl Transport {
             Some(begun) => words.replace(&begun, "[key]..."),
             None => words,
         }
+    }
+}
+
+impl tower::Service<HttpRequestFactory> for Guarded {
+    type Response = reqwest::Response;
+    type Error = Failure;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<reqwest::Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, factory: HttpRequestFactory) -> Self::Future {
+        let guarded = self.clone();
+        Box::pin(async move {
+            let request = factory.build().await.map_err(into_failure)?;
+            let body = guarded.fetch(request).await?;
+            // Checked here already: `async-openai` writes a reply that it cannot read to the log, whole.
+            json_text(&body)?;
+            Ok(http::Response::new(body).into())
+        })
+    }
+}
+
+impl From<Failure> for OpenAIError {
+    fn from(failure: Failure) -> Self {
+        Self::Boxed(Box::new(failure))
+    }
+}
+
+fn into_failure(error: OpenAIError) -> Failure {
+    match error {
+        OpenAIError::Boxed(error) => match error.downcast::<Failure>() {
+            Ok(failure) => *failure,
+            Err(error) => Failure::new(FailureKind::Garbage, quote(&error.to_string())),
+        },
+        error => Failure::new(FailureKind::Garbage, quote(&error.to_string())),
     }
 }
 
