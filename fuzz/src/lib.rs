@@ -3,7 +3,6 @@
 
 pub mod calls;
 pub mod grow;
-#[path = "../../tests/common/no_judge.rs"]
 mod no_judge;
 pub mod request;
 pub mod rubric;
