@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use crate::train::config::{self, EnvironmentConfig};
     use crate::train::protocol::Protocol;
-    use crate::train::protocol::tests::{in_json, llama, reasoner, words};
+    use crate::train::protocol::tests::{in_json, llama, protocol, reasoner, words};
     use crate::train::rollout::world;
 
     fn config(rest: &str) -> TrainConfig {
@@ -238,6 +238,20 @@ mod tests {
 
     fn refused(saved: &RunState, config: &TrainConfig) -> Option<String> {
         unchanged(saved, &state(config), config).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_template_that_takes_no_results_is_refused_before_a_policy_calls() {
+        let policy = Path::new("policy");
+        assert!(takes_results(&world(llama()), policy).is_ok());
+        let strict = "{% for message in messages %}{% if message.role == 'tool' %}{{ raise_exception('no tools') }}{% endif \
+                      %}{{ message.content }}<|end|>{% endfor %}";
+        let strict = protocol(strict, &["<|end|>"], &["<|end|>"]);
+        let said = takes_results(&world(strict), policy).unwrap_err().to_string();
+        assert!(
+            said.starts_with("policy: the chat template does not take what tools say") && said.contains("no tools"),
+            "{said}"
+        );
     }
 
     #[test]

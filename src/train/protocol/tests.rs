@@ -13,7 +13,7 @@ const HEADERS: &str = "{% for message in messages %}<|start_header_id|>{{ messag
                        %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
 
 /// A model whose tokens are bytes and `special`; its `generation_config.json` names `ends`.
-fn protocol(template: &str, special: &[&str], ends: &[&str]) -> Protocol {
+pub(in crate::train) fn protocol(template: &str, special: &[&str], ends: &[&str]) -> Protocol {
     opened(&files(template, special, ends))
 }
 
