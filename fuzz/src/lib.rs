@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod grow;
+#[path = "../../tests/scoring/no_judge.rs"]
 mod no_judge;
 pub mod request;
 pub mod rubric;

@@ -4,6 +4,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "values made with json!() are handed over where they are made")]
 
 mod incentives;
+mod no_judge;
 mod rubrics;
 mod shaping;
 mod text_sacrebleu;
@@ -13,20 +14,10 @@ mod trajectories;
 
 use gradus::http::batch::{Engine, Overrides, Stop};
 use gradus::rubric::Catalog;
-use gradus::stages::{Judge, JudgeAnswer, Question, Unavailable, UnavailableCode};
+use gradus::stages::Judge;
 use serde_json::{Value, json};
 
-/// It has no verdict on anything.
-struct NoJudge;
-
-impl Judge for NoJudge {
-    fn ask(&self, _: &Question<'_>) -> JudgeAnswer {
-        JudgeAnswer::Unavailable(Unavailable {
-            code: UnavailableCode::NotConfigured,
-            message: "the rubric asks a judge, and this suite has none".to_owned(),
-        })
-    }
-}
+use self::no_judge::NoJudge;
 
 /// An engine with the shipped rubrics.
 fn engine() -> Engine {
